@@ -1,0 +1,1 @@
+"""Prune a language model, evaluate it, and measure how its representations change."""

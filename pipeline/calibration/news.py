@@ -1,0 +1,30 @@
+"""News articles that an installed Python package carries."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.calibration.base import CalibrationSet
+
+
+@dataclass(frozen=True)
+class News(CalibrationSet):
+    """The ``document`` texts of a JSON-lines ``file`` inside the installed ``package``."""
+
+    package: str = ""
+    file: str = ""
+
+    def documents(self) -> list[str]:
+        spec = importlib.util.find_spec(self.package)
+        if spec is None or spec.origin is None:
+            raise ValueError(f"calibration {self.name} needs the package {self.package}; `make setup` installs it")
+        path = Path(spec.origin).parent / self.file
+        if not path.is_file():
+            raise ValueError(
+                f"package {self.package} holds no file {self.file}; `make setup` installs the right release"
+            )
+        with path.open(encoding="utf-8") as lines:
+            return [json.loads(line)["document"] for line in lines if line.strip()]

@@ -1,0 +1,36 @@
+"""Components: the frozen dataclasses that the config groups build, and the identity that keys are made of."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+
+@dataclasses.dataclass(frozen=True)
+class Component:
+    """Base of every model, pruner, task suite and calibration set.
+
+    Fields are the whole configuration: what a YAML of the group may set. ``name`` is what tables show. Raise
+    ``version`` in a subclass when its results change, so that stored results of the old code are not reused.
+    """
+
+    name: str
+    version: ClassVar[int] = 1
+
+    def identity(self) -> dict[str, Any]:
+        """What the results depend on: the class, its version and every field but those marked as speed-only."""
+        fields = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name != "name" and field.metadata.get("identity", True)
+        }
+        return {"type": type(self).__name__, "version": self.version, **fields}
+
+
+def speed_only(default: Any) -> Any:
+    """A dataclass field that changes how fast a result is had, never the result, so no key contains it."""
+    return dataclasses.field(default=default, metadata={"identity": False})
+
+
+# As a field's annotation, says to the configuration check that the whole number has to be at least one.
+Positive = int

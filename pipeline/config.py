@@ -1,0 +1,96 @@
+"""The typed root of the configuration, and the plain settings that everything below the entry point sees."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.sparsity import Sparsity
+
+if TYPE_CHECKING:
+    from pipeline.calibration.base import CalibrationSet
+    from pipeline.models.base import Model
+    from pipeline.pruners.base import Pruner
+    from pipeline.tasks.base import TaskSuite
+
+GROUPS = ("model", "pruner", "task", "calibration")
+STAGES = ("prune", "evaluate", "capture", "measure", "plot")
+PROTOCOLS = ("layer", "free_running")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+CAPTURE_DTYPES = ("float32", "float64", "bfloat16")
+WANDB_MODES = ("auto", "online", "offline", "disabled")
+
+
+@dataclass
+class CaptureConfig:
+    """``steps`` generated tokens per probe prompt; ``dtype`` of the model while it is captured."""
+
+    steps: int = 24
+    protocols: list[str] = field(default_factory=lambda: list(PROTOCOLS))
+    dtype: str = "float32"
+
+
+@dataclass
+class MeasureConfig:
+    """Softmax temperatures of the probability-space measures."""
+
+    temperatures: list[float] = field(default_factory=lambda: [1.0])
+
+
+@dataclass
+class WandbConfig:
+    """Where runs are logged. ``auto`` is online with a key and a network, else offline."""
+
+    mode: str = "auto"
+    project: str = "pruning-representations"
+    entity: str | None = None
+
+
+@dataclass
+class Config:
+    """Root schema. The groups' schemas are the constructors that their ``_target_`` names."""
+
+    model: Any = None
+    pruner: Any = None
+    task: Any = None
+    calibration: Any = None
+    sparsity: Any = 0.2
+    stages: list[str] = field(default_factory=lambda: list(STAGES))
+    seed: int = 0
+    dtype: str = "auto"
+    outputs: str = "outputs"
+    capture: CaptureConfig = field(default_factory=CaptureConfig)
+    measure: MeasureConfig = field(default_factory=MeasureConfig)
+    wandb: WandbConfig = field(default_factory=WandbConfig)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One job, resolved: components, plain values, and the flat configuration for records and tracking."""
+
+    model: Model
+    pruner: Pruner
+    task: TaskSuite
+    calibration: CalibrationSet
+    sparsity: Sparsity
+    stages: tuple[str, ...]
+    seed: int
+    dtype: str
+    outputs: Path
+    capture: CaptureConfig
+    measure: MeasureConfig
+    wandb: WandbConfig
+    flat: Mapping[str, Any]
+
+
+def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mapping to one level with dotted keys; lists stay values."""
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        if isinstance(item, Mapping):
+            flat |= flatten(item, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = item
+    return flat

@@ -1,0 +1,81 @@
+"""What a person sees while it runs: progress bars, quiet libraries, closing tables."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
+_NOISY = (
+    "transformers",
+    "lm_eval",
+    "datasets",
+    "evaluate",
+    "huggingface_hub",
+    "httpx",
+    "urllib3",
+    "wandb",
+    "matplotlib",
+)
+
+
+def progress(items: Iterable[Any], what: str, total: int) -> Iterable[Any]:
+    """A progress bar on a terminal, nothing elsewhere."""
+    return tqdm(items, desc=f"  {what}", total=total, leave=False, disable=None, dynamic_ncols=True)
+
+
+def quiet_libraries() -> None:
+    """Silence library chatter. Call it before the libraries are imported; ``PIPELINE_VERBOSE=1`` leaves it on."""
+    if os.environ.get("PIPELINE_VERBOSE"):
+        return
+    # Read by the libraries at import.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Bars of quick work only flicker, and in a log file every bar is noise.
+    os.environ.setdefault("TQDM_DELAY", "1")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")
+    for name in _NOISY:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if "transformers" in sys.modules:
+        sys.modules["transformers"].logging.disable_progress_bar()
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=UserWarning, module="(torch|transformers|lm_eval|datasets)")
+
+
+def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], note: str = "") -> None:
+    """Print a table; text to the left, numbers to the right."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    table = Table(title=title, title_justify="left", title_style="bold", caption=note or None, caption_justify="left")
+    for index, column in enumerate(columns):
+        numeric = all(row[index][:1] in "0123456789+-–" for row in cells if row[index])
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*row)
+    width = None if sys.stdout.isatty() else 160
+    Console(width=width, soft_wrap=False).print(table)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return "–" if value != value else f"{value:.3f}"
+    return str(value)
+
+
+class BarSafeHandler(logging.Handler):
+    """Writes log lines to standard error without tearing progress bars apart."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stderr)

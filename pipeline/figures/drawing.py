@@ -1,0 +1,74 @@
+"""Draw figures from the tables of an output folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.figures import render
+from pipeline.figures.base import Figure, MissingData, Selection
+from pipeline.figures.registry import resolve
+from pipeline.figures.tables import Tables, choose, load
+
+
+@dataclass(frozen=True)
+class FigureResult:
+    """What became of one figure.
+
+    Attributes:
+        name: `figNN_name`.
+        paths: its PDF, PNG and CSV; empty if its data are missing.
+        caption: the text under it; empty if its data are missing.
+        missing: why it was not drawn and how to make its data; None if its files are there.
+        drawn: whether this call drew it; False if the files were up to date.
+    """
+
+    name: str
+    paths: tuple[Path, ...] = ()
+    caption: str = ""
+    missing: str | None = None
+    drawn: bool = False
+
+
+def draw(
+    outputs: Path, names: Sequence[str] | None = None, settings: str | None = None, *, force: bool = False
+) -> list[FigureResult]:
+    """Draw figures into `outputs/figures` from `outputs/tables`, leaving those that are up to date.
+
+    Args:
+        outputs: the folder that holds `tables/`.
+        names: figures by name or number ("fig01"); all of them by default.
+        settings: which group of comparable jobs, in whole or in a part that only one has; by default the
+            newest job's.
+        force: draw again even what is up to date.
+
+    Raises:
+        UnknownFigure: if a name is not a figure's.
+        NoTables: if there are no tables.
+        UnknownSettings: if no settings match, or several.
+    """
+    wanted = resolve(names)
+    tables = load(outputs, choose(outputs, settings).settings)
+    return [_draw_one(outputs / "figures", name, figure, tables, force) for name, figure in wanted.items()]
+
+
+def _draw_one(folder: Path, name: str, figure: Figure, tables: Tables, force: bool) -> FigureResult:
+    try:
+        selection = figure.select(tables)
+    except MissingData as reason:
+        render.remove(folder, name)  # an older figure would be of other settings
+        return FigureResult(name, missing=f"{reason}; make them with: {figure.command}")
+    caption = _caption(selection, tables)
+    csv = render.to_csv(selection.data)
+    stamp = render.stamp_of(figure, csv, selection.title, caption)
+    stale = force or not render.is_current(folder, name, stamp)
+    if stale:
+        render.write(folder, name, figure, csv, selection.title, caption, stamp)
+    return FigureResult(name, tuple(render.paths_of(folder, name).values()), caption, drawn=stale)
+
+
+def _caption(selection: Selection, tables: Tables) -> str:
+    model = tables.model()
+    origin = tables.settings if model in tables.settings else f"{model}; {tables.settings}"
+    return " ".join([*selection.notes, f"Settings: {origin}."])

@@ -1,0 +1,85 @@
+"""Axes that span decades and survive an exact zero."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
+
+DECADES = 8  # as many as single precision can tell apart; anything smaller is drawn near zero
+TICKS = 5
+
+
+def decade_limits(values: Iterable[float]) -> tuple[float, float, bool]:
+    """Smallest and largest value of the axis, and whether zero has to be on it.
+
+    Zero and whatever lies `DECADES` below the largest value go into a short linear stretch at the bottom.
+    """
+    finite = np.asarray([value for value in values if math.isfinite(value)], dtype=float)
+    positive = finite[finite > 0]
+    if positive.size == 0:
+        return 1e-3, 1.0, True
+    floor = float(max(positive.min(), positive.max() * 10.0**-DECADES))
+    if (finite < floor).any():  # the linear stretch starts at a power of ten, where its tick is
+        return 10.0 ** math.floor(math.log10(floor) + 1e-9), float(positive.max()), True
+    return floor, float(positive.max()), False
+
+
+def decade_axis(ax: Axes, values: Iterable[float], *, cosine: bool = False) -> None:
+    """Make the y axis logarithmic over `values` (all >= 0), with zero in a linear stretch where it occurs.
+
+    With `cosine`, the values are deviations `1 - cos`; the axis is turned round and labelled with the cosine
+    itself: 1 at the top, every decade down ten times farther from it.
+    """
+    low, high, zero = decade_limits(values)
+    top = high * 1.25
+    if zero:
+        ax.set_yscale("symlog", base=10, linthresh=low, linscale=0.6)
+        bottom = -0.15 * low  # a little air, so that a line at zero is not on the frame
+    else:
+        ax.set_yscale("log", base=10)
+        bottom = low / 1.25
+    ax.set_ylim((top, bottom) if cosine else (bottom, top))
+    ticks = ([0.0] if zero else []) + _ticks(low, top)
+    label = _cosine if cosine else _plain
+    ax.yaxis.set_major_locator(FixedLocator(ticks))
+    ax.yaxis.set_major_formatter(FixedFormatter([label(tick) for tick in ticks]))
+    ax.yaxis.set_minor_locator(NullLocator())
+
+
+def whole_steps(ax: Axes) -> None:
+    """Ticks of the x axis at whole numbers alone."""
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True, min_n_ticks=1))
+
+
+def _ticks(low: float, top: float) -> list[float]:
+    """Powers of ten, every so many of them; with twos and fives between where fewer than three are left."""
+    first, last = math.floor(math.log10(low)), math.floor(math.log10(top))
+    stride = max(1, math.ceil((last - first) / TICKS))
+    powers = [float(f"1e{power}") for power in range(last, first - 1, -stride)]
+    inside = [tick for tick in powers if low <= tick * (1 + 1e-9)]
+    if len(inside) < 3:
+        fine = [float(f"{digit}e{power}") for power in range(first, last + 1) for digit in (1, 2, 5)]
+        inside = [tick for tick in fine if low / 1.25 <= tick <= top]
+    return sorted(inside)
+
+
+def _plain(value: float) -> str:
+    return f"{value:g}" if value == 0 or value >= 1e-3 else _scientific(value)
+
+
+def _cosine(deviation: float) -> str:
+    """The cosine at a deviation from one, rounded no further than it has to be."""
+    if deviation == 0:
+        return "1"
+    places = max(0, -math.floor(math.log10(deviation) + 1e-9))
+    return f"{1 - deviation:.{places}f}" if places <= 4 else f"$1-${_scientific(deviation)}"
+
+
+def _scientific(value: float) -> str:
+    digit, power = f"{value:.0e}".split("e")
+    factor = "" if digit == "1" else rf"{digit}\!\cdot\!"
+    return f"${factor}10^{{{int(power)}}}$"

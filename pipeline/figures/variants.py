@@ -1,0 +1,112 @@
+"""A variant is one pruner at one sparsity: its label, its order, and which ones a figure has room for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import pandas as pd
+
+from pipeline.sparsity import Sparsity, parse
+
+DENSE = "dense"
+# The order of legends and rows, and who comes first where there is no room for all; others by name.
+PRECEDENCE = (
+    "shortgpt",
+    "attn_drop",
+    "mlp_drop",
+    "wanda",
+    "sparsegpt",
+    "magnitude",
+    "joint_drop",
+    "contiguous",
+)
+
+
+class Variant(NamedTuple):
+    """One pruner at one sparsity; the sparsity is the word of the command line ("0.2", "2:4", "6")."""
+
+    pruner: str
+    sparsity: str
+
+    @property
+    def label(self) -> str:
+        """What legends and panel titles call it."""
+        return f"{self.pruner} {self.sparsity}"
+
+
+def canonical(sparsity: str) -> str:
+    """One spelling for each sparsity: `2of4` is `2:4`."""
+    return parse(sparsity).given
+
+
+def is_pattern(sparsity: str) -> bool:
+    """Whether it is an N:M pattern."""
+    return _first(sparsity).kind == "pattern"
+
+
+def is_count(sparsity: str) -> bool:
+    """Whether it is a number of blocks or sublayers (zero is none)."""
+    return _first(sparsity).kind == "units"
+
+
+def magnitude(sparsity: str) -> float:
+    """A number to order the sparsities of one pruner by."""
+    first = _first(sparsity)
+    return {"pattern": first.n / max(first.m, 1), "units": first.units, "fraction": first.fraction}[first.kind]
+
+
+def _first(sparsity: str) -> Sparsity:
+    """The sparsity, or the first of a list of equals ("0.2, 0.4")."""
+    return parse(sparsity.split(",", maxsplit=1)[0])
+
+
+def precedence(pruner: str) -> tuple[int, str]:
+    """What to sort pruners by."""
+    return (PRECEDENCE.index(pruner) if pruner in PRECEDENCE else len(PRECEDENCE)), pruner
+
+
+def ordered(variants: Iterable[Variant]) -> list[Variant]:
+    """By pruner, then rising sparsity, fractions before patterns of the same share."""
+
+    def key(variant: Variant) -> tuple:
+        sparsity = variant.sparsity
+        return precedence(variant.pruner), magnitude(sparsity), is_pattern(sparsity), sparsity
+
+    return sorted(set(variants), key=key)
+
+
+def variants_of(frame: pd.DataFrame) -> list[Variant]:
+    """The variants in a table, ordered."""
+    pairs = frame[["pruner", "sparsity"]].drop_duplicates()
+    return ordered(Variant(pruner, sparsity) for pruner, sparsity in pairs.itertuples(index=False))
+
+
+def rows_of(frame: pd.DataFrame, variants: Iterable[Variant]) -> pd.DataFrame:
+    """The rows of a table that belong to one of the variants."""
+    keep = pd.MultiIndex.from_frame(frame[["pruner", "sparsity"]]).isin([tuple(variant) for variant in variants])
+    return frame[keep]
+
+
+def lowest(variants: Iterable[Variant]) -> list[Variant]:
+    """Each pruner at its lowest nonzero sparsity (at zero if that is all it has)."""
+    first: dict[str, Variant] = {}
+    for variant in sorted(ordered(variants), key=lambda v: magnitude(v.sparsity) == 0):
+        first.setdefault(variant.pruner, variant)
+    return ordered(first.values())
+
+
+def spread(variants: Iterable[Variant], limit: int) -> tuple[list[Variant], list[Variant]]:
+    """At most `limit` variants, each pruner's lowest nonzero sparsity before its next; and those left out."""
+    groups: dict[str, list[Variant]] = {}
+    for variant in sorted(ordered(variants), key=lambda v: magnitude(v.sparsity) == 0):
+        groups.setdefault(variant.pruner, []).append(variant)
+    turns = [(place, variant) for group in groups.values() for place, variant in enumerate(group)]
+    by_turn = [variant for _, variant in sorted(turns, key=lambda turn: turn[0])]
+    return ordered(by_turn[:limit]), ordered(by_turn[limit:])
+
+
+def left_out_note(left_out: list[Variant]) -> tuple[str, ...]:
+    """The sentence of a caption that names the variants a figure had no room for; empty if there are none."""
+    names = ", ".join(variant.label for variant in left_out)
+    return (f"Left out for space: {names}.",) if left_out else ()

@@ -1,0 +1,219 @@
+"""One job from start to end: its stages inside one tracked run, its record, its failure."""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline import figures, tables
+from pipeline.config import Settings
+from pipeline.measures.compare import COLUMNS
+from pipeline.models.base import resolve_dtype
+from pipeline.pruners.decision import Decision
+from pipeline.records import FAILED, OK, JobRecord, now
+from pipeline.stages import Workbench
+from pipeline.store import Artifact, Store, digest, write_json
+from pipeline.summary import final_deviation, mean_scores, show_scores
+from pipeline.sweep import OUTCOME, TRACEBACK
+from pipeline.tables import measures_of, scores_of
+from pipeline.tracking import RunSpec, Tracker, track
+
+log = logging.getLogger(__name__)
+
+
+def run_job(settings: Settings, sweep: str, folder: Path) -> JobRecord:
+    """Run the stages of one job. Never raises for a failing job: the record says how it ended.
+
+    ``sweep`` names the command that the job belongs to, ``folder`` is where the outcome is left.
+    """
+    store = Store(settings.outputs)
+    record = describe(settings)
+    record.started, start = now(), time.monotonic()
+    store.on_build = lambda stage: record.built.update({stage: 0.0})
+    log.info("%s, %s, sparsity %s", record.model, record.pruner, record.sparsity)
+    spec = RunSpec(
+        outputs=store.root,
+        mode=settings.wandb.mode,
+        project=settings.wandb.project,
+        entity=settings.wandb.entity,
+        name=f"{record.model} {record.pruner} {record.sparsity}",
+        group=sweep,
+        job_type=record.pruner,
+        tags=(record.model, record.pruner, f"sparsity {record.sparsity}", settings.task.name),
+        config=dict(settings.flat),
+    )
+    tracker: Tracker | None = None
+    try:
+        with track(spec) as tracker:
+            _run_stages(settings, store, record, tracker)
+        record.status = OK
+    except Exception as error:
+        record.status, record.error = FAILED, _plain(error)
+        log.error("failed: %s", record.error)
+        (folder / TRACEBACK).write_text(traceback.format_exc())
+    finally:
+        record.seconds = round(time.monotonic() - start, 2)
+        record.wandb = _receipt(tracker)
+        record.save(store)
+        write_json(folder / OUTCOME, record.to_json())
+    return record
+
+
+def describe(settings: Settings) -> JobRecord:
+    """The record of a job that has not begun: who it is, and with which jobs it can be compared."""
+    dtype = str(resolve_dtype(settings.dtype)).removeprefix("torch.")
+    shared = {
+        "model": settings.model.identity(),
+        "task": settings.task.identity(),
+        "calibration": settings.calibration.identity(),
+        "seed": settings.seed,
+        "dtype": dtype,
+        "capture": vars(settings.capture),
+        "measure": vars(settings.measure),
+    }
+    calibration = settings.calibration
+    limit = "all items" if settings.task.limit is None else f"{settings.task.limit} items"
+    line = (
+        f"{settings.model.name} · {settings.task.name}, {limit} · {calibration.name} "
+        f"{calibration.sequences}×{calibration.length} · seed {settings.seed} · {dtype} · #{digest(shared)[:4]}"
+    )
+    mine = {"pruner": settings.pruner.identity(), "sparsity": settings.sparsity.given}
+    return JobRecord(
+        job=digest(shared | mine),
+        settings=line,
+        model=settings.model.name,
+        pruner=settings.pruner.name,
+        sparsity=settings.sparsity.given,
+        config=dict(settings.flat),
+    )
+
+
+def _run_stages(settings: Settings, store: Store, record: JobRecord, tracker: Tracker) -> None:
+    bench = Workbench(settings, store)
+    steps: dict[str, Callable[[], Mapping[str, Artifact]]] = {
+        "prune": lambda: {"decision": bench.decision},
+        "evaluate": lambda: {"dense evaluation": bench.dense.evaluation, "evaluation": bench.evaluation},
+        "capture": lambda: _captured(bench),
+        "measure": lambda: {} if bench.is_dense else {"measures": bench.measures},
+    }
+    try:
+        for stage, make in steps.items():
+            if stage in settings.stages:
+                _run_stage(stage, make, store, record)
+    finally:
+        bench.release()
+        bench.dense.release()
+    _finish_records(bench, store, record)
+    drawn = _run_plot(store, record) if "plot" in settings.stages else []
+    _log_results(store, record, tracker, drawn)
+    show_scores([record], store, title=f"{record.pruner} at {record.sparsity}")
+
+
+def _captured(bench: Workbench) -> dict[str, Artifact]:
+    artifacts = {"dense trajectory": bench.dense.trajectory, "trajectory": bench.trajectory}
+    counterparts = None if bench.is_dense else bench.counterparts
+    return artifacts | ({"counterparts": counterparts} if counterparts else {})
+
+
+def _run_stage(stage: str, make: Callable[[], Mapping[str, Artifact]], store: Store, record: JobRecord) -> None:
+    start, before = time.monotonic(), set(record.built)
+    artifacts = make()
+    fresh = [name for name in record.built if name not in before]
+    for name in fresh:
+        record.built[name] = round(time.monotonic() - start, 2)
+    record.artifacts |= {role: str(artifact.path.relative_to(store.root)) for role, artifact in artifacts.items()}
+    what = f"{time.monotonic() - start:6.1f} s  ({', '.join(fresh)})" if fresh else "  found"
+    log.info("  %-9s%s", stage, what)
+
+
+def _finish_records(bench: Workbench, store: Store, record: JobRecord) -> None:
+    """Make the job and its baseline visible to tables and figures; the status is final once plotting went well."""
+    if "decision" in record.artifacts:
+        record.achieved = Decision.load(bench.decision.path).achieved
+    record.status = OK
+    record.save(store)
+    if not bench.is_dense and "dense evaluation" in record.artifacts:
+        baseline = describe(bench.dense.settings)
+        baseline.status, baseline.achieved, baseline.started = OK, 0.0, record.started
+        baseline.artifacts = {
+            "decision": str(bench.dense.decision.path.relative_to(store.root)),
+            "evaluation": record.artifacts["dense evaluation"],
+        }
+        baseline.save(store)
+    tables.collect(store)
+
+
+def _run_plot(store: Store, record: JobRecord) -> list[figures.FigureResult]:
+    start = time.monotonic()
+    drawn = figures.draw(store.root, settings=record.settings)
+    log.info("  %-9s%6.1f s  (%d figures)", "plot", time.monotonic() - start, sum(not f.missing for f in drawn))
+    return drawn
+
+
+def _log_results(store: Store, record: JobRecord, tracker: Tracker, drawn: Sequence[figures.FigureResult]) -> None:
+    scores, measures = scores_of(record, store), measures_of(record, store)
+    dense = _dense_scores(record, store)
+    tracker.summary({"achieved": record.achieved, **_score_summary(scores, ""), **_score_summary(dense, "dense/")})
+    if scores is not None:
+        tracker.table("scores", scores)
+    if measures is not None:
+        tracker.summary({f"final/{name}": value for name, value in final_deviation(measures).items()})
+        _log_curves(tracker, measures)
+    for figure in drawn:
+        for path in figure.paths:
+            if path.suffix == ".png":
+                tracker.image(f"figures/{figure.name}", path, figure.caption)
+    for role, name in (("decision", "decision"), ("evaluation", "scores"), ("measures", "measures")):
+        if role in record.artifacts:
+            folder = store.root / record.artifacts[role]
+            tracker.artifact(f"{name}-{record.job}", name, sorted(folder.iterdir()), {"settings": record.settings})
+
+
+def _dense_scores(record: JobRecord, store: Store) -> pd.DataFrame | None:
+    path = record.artifacts.get("dense evaluation")
+    return None if path is None else pd.read_parquet(store.root / path / tables.SCORES)
+
+
+def _score_summary(scores: pd.DataFrame | None, prefix: str) -> dict[str, float]:
+    if scores is None:
+        return {}
+    single = {f"{prefix}{row.kind}/{row.task}": float(row.value) for row in scores.itertuples()}
+    return single | {f"{prefix}{kind}/mean": value for kind, value in mean_scores(scores).items()}
+
+
+def _log_curves(tracker: Tracker, measures: pd.DataFrame) -> None:
+    """Means per layer of each sublayer kind, and per step of the final state, at the first temperature."""
+    measures = measures[measures.temperature == measures.temperature.iloc[0]]
+    for kind, frame in measures[measures.protocol == "layer"].groupby("sublayer"):
+        tracker.curve(f"layer/{kind}", frame.groupby("layer")[COLUMNS].mean().reset_index(), "layer")
+    final = measures[measures.protocol == "free_running"]
+    if len(final):
+        tracker.curve("step/final", final.groupby("step")[COLUMNS].mean().reset_index(), "step")
+
+
+def _receipt(tracker: Tracker | None) -> dict[str, Any]:
+    if tracker is None:
+        return {}
+    receipt = tracker.receipt
+    return {
+        "id": receipt.run_id,
+        "mode": receipt.mode,
+        "url": receipt.url,
+        "directory": str(receipt.directory) if receipt.directory else None,
+        "sync": receipt.sync_command,
+        "exit_code": receipt.exit_code,
+        "verified": receipt.verified,
+        "problem": receipt.problem,
+    }
+
+
+def _plain(error: Exception) -> str:
+    """One line: our own errors are sentences, others get their type."""
+    text = " ".join(str(error).split()) or "no message"
+    return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"

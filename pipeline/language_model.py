@@ -1,0 +1,107 @@
+"""The in-memory model as lm-eval sees it, with the multiple-choice options of an item sharing their context."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from lm_eval.models.huggingface import HFLM
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from pipeline.console import progress
+
+Request = tuple[tuple[str, str], list[int], list[int]]
+
+
+@dataclass
+class _Item:
+    """One context and the requests (by their index) that continue it."""
+
+    context: list[int]
+    requests: list[tuple[int, list[int]]] = field(default_factory=list)
+
+
+class InMemoryLM(HFLM):
+    """HFLM on a loaded model. Greedy generation is the harness's own; log-likelihoods are computed here.
+
+    The harness runs context + option anew for every option and takes the logits of every position. Here a context
+    runs once, its cache is shared by its options, and logits are taken where an option token is predicted.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int) -> None:
+        # The harness ties weights again on a model that it is given, which would undo an edited output head.
+        model.tie_weights = lambda *args, **kwargs: None
+        try:
+            super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, backend="causal")
+        finally:
+            del model.tie_weights
+
+    def _loglikelihood_tokens(
+        self, requests: list[Request], disable_tqdm: bool = False, override_bs: int | None = None
+    ) -> list[tuple[float, bool]]:
+        if not self.model.config.use_cache:
+            return super()._loglikelihood_tokens(requests, disable_tqdm=disable_tqdm, override_bs=override_bs)
+        items: dict[tuple[int, ...], _Item] = {}
+        for index, (_, context, continuation) in enumerate(requests):
+            room = self.max_length + 1 - len(continuation)
+            context = context[-room:]
+            items.setdefault(tuple(context), _Item(context)).requests.append((index, continuation))
+        ordered = sorted(items.values(), key=lambda item: -len(item.context))
+        batches = [ordered[i : i + self.batch_size] for i in range(0, len(ordered), self.batch_size)]
+        answers: dict[int, tuple[float, bool]] = {}
+        for batch in progress(batches, "multiple choice", len(batches)):
+            answers |= dict(self._score(batch))
+        for index, (strings, _, _) in enumerate(requests):
+            if strings is not None:
+                self.cache_hook.add_partial("loglikelihood", strings, answers[index])
+        return [answers[index] for index in range(len(requests))]
+
+    @torch.inference_mode()
+    def _score(self, batch: list[_Item]) -> Iterator[tuple[int, tuple[float, bool]]]:
+        """(request index, (log-likelihood, is greedy)) of all continuations of a batch of contexts."""
+        width = max(len(item.context) for item in batch)
+        padded = [[0] * (width - len(item.context)) + item.context for item in batch]
+        masked = [[0] * (width - len(item.context)) + [1] * len(item.context) for item in batch]
+        mask = torch.tensor(masked, device=self.device)
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        out = self.model(
+            torch.tensor(padded, device=self.device),
+            attention_mask=mask,
+            position_ids=positions,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        first = torch.log_softmax(out.logits[:, -1].float(), -1)
+        owner = [row for row, item in enumerate(batch) for _ in item.requests]
+        requests = [request for item in batch for request in item.requests]
+        later = self._continue(out.past_key_values, mask, positions, owner, [tokens for _, tokens in requests])
+        for k, (index, tokens) in enumerate(requests):
+            logp = (
+                first[owner[k]].unsqueeze(0) if later is None else torch.cat([first[owner[k]].unsqueeze(0), later[k]])
+            )
+            target = torch.tensor(tokens, device=self.device)
+            logp = logp[: len(tokens)]
+            greedy = bool((logp.argmax(-1) == target).all())
+            yield index, (float(logp.gather(1, target.unsqueeze(1)).sum()), greedy)
+
+    def _continue(
+        self, cache: Any, mask: torch.Tensor, positions: torch.Tensor, owner: list[int], tokens: list[list[int]]
+    ) -> torch.Tensor | None:
+        """Log-probabilities (R, T - 1, V) after each continuation token but the last; None if all are one token."""
+        longest = max(map(len, tokens)) - 1
+        if longest == 0:
+            return None
+        rows = torch.tensor(owner, device=self.device)
+        cache.batch_select_indices(rows)
+        inputs = torch.tensor([(row[:-1] + [0] * longest)[:longest] for row in tokens], device=self.device)
+        steps = torch.arange(1, longest + 1, device=self.device)
+        out = self.model(
+            inputs,
+            attention_mask=torch.cat([mask[rows], mask.new_ones(len(rows), longest)], 1),
+            position_ids=positions[rows, -1:] + steps,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        return torch.log_softmax(out.logits.float(), -1)

@@ -1,0 +1,99 @@
+"""Every measure of one pair of states, streamed so that memory never grows with positions times vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+import torch
+
+from pipeline.measures import divergence, orthogonality, similarity
+
+COLUMNS = [
+    "cos_h",
+    "cos_z",
+    "cos_p",
+    "kl",
+    "orth_h",
+    "orth_z",
+    "par_h",
+    "par_z",
+    "var_p",
+    "var_r",
+    "var_uniform",
+    "rms_dz",
+    "est_cos_h",
+    "est_cos_z",
+    "est_cos_p",
+    "est_kl",
+]
+# Logits of this many entries are held at a time: 64 positions of a 49k vocabulary, 12 MiB in float32.
+_ENTRIES = 3 * 2**20
+
+
+@torch.inference_mode()
+def compare(
+    dense: torch.Tensor, pruned: torch.Tensor, weight: torch.Tensor, temperatures: Sequence[float]
+) -> pd.DataFrame:
+    """All measures of section 2 for each position and temperature.
+
+    ``dense`` and ``pruned`` are (N, D) hidden states, ``weight`` is the (V, D) output projection; all are taken to
+    float32 at least (float64 stays). Returns N·len(temperatures) rows, positions outermost, with the columns
+    ``position``, ``temperature`` and ``COLUMNS``. Cosines are one minus an exactly computed angular deviation;
+    ``orth_*`` and ``par_*`` are squared relative magnitudes; variances and RMS are in squared and plain logits.
+
+    The logit perturbation is projected from the hidden perturbation, ``Δz = W Δh``, never a difference of logits,
+    so equal states measure exactly zero and small perturbations keep their digits.
+    """
+    dtype = torch.promote_types(torch.promote_types(dense.dtype, pruned.dtype), torch.float32)
+    weight = weight.to(dtype)
+    rows = max(1, _ENTRIES // weight.shape[0])
+    parts = [
+        _compare_rows(x.to(dtype), y.to(dtype), weight, temperatures, first * rows)
+        for first, (x, y) in enumerate(zip(dense.split(rows), pruned.split(rows), strict=True))
+    ]
+    table = (
+        pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["position", "temperature", *COLUMNS])
+    )
+    return table.sort_values(["position", "temperature"], ignore_index=True)
+
+
+def _compare_rows(
+    h: torch.Tensor, h2: torch.Tensor, weight: torch.Tensor, temperatures: Sequence[float], start: int
+) -> pd.DataFrame:
+    delta_h = h2 - h
+    z, delta_z = h @ weight.T, delta_h @ weight.T
+    shared = _geometry(h, delta_h, "h") | _geometry(z, delta_z, "z") | _uniform(delta_z)
+    frames = []
+    for temperature in temperatures:
+        columns = shared | _probabilities(z, delta_z, temperature)
+        frame = pd.DataFrame({name: columns[name].cpu().numpy() for name in COLUMNS})
+        frame.insert(0, "position", range(start, start + len(h)))
+        frame.insert(1, "temperature", float(temperature))
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
+
+
+def _geometry(x: torch.Tensor, delta: torch.Tensor, space: str) -> dict[str, torch.Tensor]:
+    parallel, orthogonal = orthogonality.split(x, delta)
+    return {
+        f"cos_{space}": 1 - similarity.angular_deviation(parallel, orthogonal),
+        f"orth_{space}": orthogonal,
+        f"par_{space}": parallel.square(),
+        f"est_cos_{space}": 1 - orthogonality.angular_estimate(orthogonal),
+    }
+
+
+def _uniform(delta: torch.Tensor) -> dict[str, torch.Tensor]:
+    mean = delta.mean(-1, keepdim=True)
+    variance = (delta - mean).square_().mean(-1).double()
+    return {"var_uniform": variance, "rms_dz": (variance + mean.squeeze(-1).double().square()).sqrt()}
+
+
+def _probabilities(z: torch.Tensor, delta: torch.Tensor, temperature: float) -> dict[str, torch.Tensor]:
+    measured = divergence.probabilities(z, delta, temperature)
+    return measured | {
+        "cos_p": 1 - measured["deviation_p"],
+        "est_cos_p": 1 - divergence.angular_estimate(measured["var_r"], temperature),
+        "est_kl": divergence.kl_estimate(measured["var_p"], temperature),
+    }

@@ -1,0 +1,69 @@
+"""The contract of a model source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from pipeline.component import Component
+from pipeline.store import Store
+
+
+@dataclass(frozen=True)
+class Model(Component):
+    """Loads a causal language model and its tokenizer.
+
+    ``layers`` is the number of decoder blocks if it is known beforehand, which lets a wrong sparsity be refused
+    before anything is loaded; it is compared with the loaded model.
+    """
+
+    layers: int | None = None
+
+    def load(self, dtype: torch.dtype, store: Store) -> PreTrainedModel:
+        """The dense model in evaluation mode on the best device here. Raises ValueError in plain words."""
+        raise TypeError(f"model {type(self).__name__} does not define load()")
+
+    def tokenizer(self, store: Store) -> PreTrainedTokenizerBase:
+        raise TypeError(f"model {type(self).__name__} does not define tokenizer()")
+
+    def check_layers(self, model: PreTrainedModel) -> None:
+        found = model.config.num_hidden_layers
+        if self.layers is not None and found != self.layers:
+            raise ValueError(f"model {self.name} has {found} blocks, but its config says layers: {self.layers}")
+
+
+def device() -> torch.device:
+    """A CUDA device if there is one, else the processor."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def resolve_dtype(name: str) -> torch.dtype:
+    """``auto`` is bfloat16 where the hardware multiplies it natively, else float32; other names mean themselves."""
+    if name != "auto":
+        dtype = getattr(torch, name)
+        assert isinstance(dtype, torch.dtype)
+        return dtype
+    if torch.cuda.is_available():
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    flags = torch.cpu.get_capabilities()
+    native = flags.get("avx512_bf16") or flags.get("amx_bf16") or flags.get("bf16")
+    return torch.bfloat16 if native else torch.float32
+
+
+def load_pretrained(path: str, dtype: torch.dtype, **options: Any) -> PreTrainedModel:
+    """Load a checkpoint with safetensors weights only and without remote code."""
+    model = AutoModelForCausalLM.from_pretrained(
+        path, dtype=dtype, use_safetensors=True, trust_remote_code=False, **options
+    )
+    return model.to(device()).eval()
+
+
+def load_tokenizer(path: str, **options: Any) -> PreTrainedTokenizerBase:
+    """Load a tokenizer without remote code; a missing padding token becomes the end-of-text token."""
+    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, **options)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer

@@ -1,0 +1,59 @@
+"""Models from the Hugging Face hub or from a directory in its format."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from pipeline.models.base import Model, load_pretrained, load_tokenizer
+from pipeline.store import Store, digest, file_digest
+
+
+@dataclass(frozen=True)
+class HubModel(Model):
+    """``path`` is a hub id such as ``Qwen/Qwen3-4B`` or a directory; ``revision`` a branch, tag or commit."""
+
+    path: str = ""
+    revision: str | None = None
+
+    def identity(self) -> dict[str, Any]:
+        identity = super().identity()
+        folder = Path(self.path).expanduser()
+        if folder.is_dir():
+            # The same path may hold other weights tomorrow; large files are told apart by size and time.
+            files = sorted(folder.glob("*.json")) + sorted(folder.glob("*.safetensors"))
+            facts = [
+                [f.name, file_digest(f) if f.suffix == ".json" else [f.stat().st_size, f.stat().st_mtime_ns]]
+                for f in files
+            ]
+            identity["content"] = digest(facts)
+        return identity
+
+    def load(self, dtype: torch.dtype, store: Store) -> PreTrainedModel:
+        try:
+            model = load_pretrained(os.path.expanduser(self.path), dtype, revision=self.revision or "main")
+        except OSError as error:
+            raise ValueError(f"{self._missing()}: {_first_line(error)}") from error
+        self.check_layers(model)
+        return model
+
+    def tokenizer(self, store: Store) -> PreTrainedTokenizerBase:
+        try:
+            return load_tokenizer(os.path.expanduser(self.path), revision=self.revision or "main")
+        except OSError as error:
+            raise ValueError(f"{self._missing()}: {_first_line(error)}") from error
+
+    def _missing(self) -> str:
+        return (
+            f"model {self.path} cannot be loaded; give model.path a directory with config.json, tokenizer and "
+            "safetensors weights, or a hub id that this machine can reach (model=smollm2 needs no network)"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

@@ -1,0 +1,61 @@
+"""Models whose weights an installed Python package carries as a GGUF file: no download, no model hub."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from pipeline.models.base import Model, load_pretrained, load_tokenizer
+from pipeline.store import Artifact, Store
+
+
+@dataclass(frozen=True)
+class PackagedModel(Model):
+    """``file`` inside the installed ``package``; converted to a float32 safetensors checkpoint in the store, once."""
+
+    package: str = ""
+    file: str = ""
+
+    def identity(self) -> dict[str, Any]:
+        return super().identity() | {"release": metadata.version(self.package)}
+
+    def load(self, dtype: torch.dtype, store: Store) -> PreTrainedModel:
+        model = load_pretrained(str(self.checkpoint(store).path), dtype)
+        self.check_layers(model)
+        return model
+
+    def tokenizer(self, store: Store) -> PreTrainedTokenizerBase:
+        return load_tokenizer(str(self.checkpoint(store).path))
+
+    def checkpoint(self, store: Store) -> Artifact:
+        """The converted checkpoint, made if it is not there."""
+        return store.ensure("checkpoint", self.identity(), self._convert)
+
+    def _convert(self, folder: Path) -> None:
+        source = self._file()
+        options = {"gguf_file": source.name}
+        model = AutoModelForCausalLM.from_pretrained(
+            source.parent, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32, **options
+        )
+        tokenizer = AutoTokenizer.from_pretrained(source.parent, **options)
+        # GGUF carries no length limit for the tokenizer; without one it warns about nothing useful.
+        tokenizer.model_max_length = model.config.max_position_embeddings
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+    def _file(self) -> Path:
+        spec = importlib.util.find_spec(self.package)
+        if spec is None or spec.origin is None:
+            raise ValueError(f"model {self.name} needs the package {self.package}; `make setup` installs it")
+        path = Path(spec.origin).parent / self.file
+        if not path.is_file():
+            raise ValueError(
+                f"package {self.package} holds no file {self.file}; `make setup` installs the right release"
+            )
+        return path

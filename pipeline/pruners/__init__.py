@@ -1,0 +1,1 @@
+"""Pruners: one file and one YAML each."""

@@ -1,0 +1,56 @@
+"""What is kept of every job: a small JSON record that says where its results are, and how it ended."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pipeline.store import Store, write_json
+
+OK, FAILED, INTERRUPTED = "ok", "failed", "interrupted"
+
+
+@dataclass
+class JobRecord:
+    """One job. ``artifacts`` maps a role (decision, evaluation, measures) to a path below the outputs folder."""
+
+    job: str
+    settings: str
+    model: str
+    pruner: str
+    sparsity: str
+    achieved: float | None = None
+    status: str = INTERRUPTED
+    error: str | None = None
+    artifacts: dict[str, str] = field(default_factory=dict)
+    built: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    wandb: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    started: str = ""
+    finished: str = ""
+
+    def save(self, store: Store) -> None:
+        self.finished = now()
+        write_json(store.jobs / f"{self.job}.json", asdict(self))
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def load_records(folder: Path, pattern: str = "*.json") -> list[JobRecord]:
+    """All readable records of a folder, oldest first. A half-readable file is no record and is skipped."""
+    records = []
+    for path in folder.glob(pattern):
+        try:
+            records.append(JobRecord(**json.loads(path.read_text())))
+        except (OSError, ValueError, TypeError):
+            continue
+    return sorted(records, key=lambda record: record.finished)

@@ -1,0 +1,99 @@
+"""The fields of a component's constructor, read from its source text: no import, so checks stay fast."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+
+@dataclass
+class Signature:
+    """Field annotations by name, and the literal class-level constants, base classes included."""
+
+    fields: dict[str, str] = field(default_factory=dict)
+    constants: dict[str, Any] = field(default_factory=dict)
+
+
+@cache
+def signature(target: str) -> Signature:
+    """Signature of the class with a dotted path. Raises ValueError if its source is not there."""
+    module, _, name = target.rpartition(".")
+    tree = _source(module)
+    node = next((n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name), None)
+    if node is None:
+        raise ValueError(f"there is no class {name} in {module}")
+    found = Signature()
+    for base in node.bases:
+        if isinstance(base, ast.Name) and (path := _resolve(tree, module, base.id)):
+            inherited = signature(path)
+            found.fields |= inherited.fields
+            found.constants |= inherited.constants
+    for statement in node.body:
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            _read(statement, statement.target.id, found)
+    return found
+
+
+def _read(statement: ast.AnnAssign, name: str, found: Signature) -> None:
+    annotation = ast.unparse(statement.annotation)
+    if not annotation.startswith("ClassVar"):
+        found.fields[name] = annotation
+    elif statement.value is not None:
+        try:
+            found.constants[name] = ast.literal_eval(statement.value)
+        except ValueError:
+            found.constants.pop(name, None)
+
+
+def _source(module: str) -> ast.Module:
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        raise ValueError(f"there is no module {module}")
+    return ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+
+
+def _resolve(tree: ast.Module, module: str, name: str) -> str | None:
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return f"{module}.{name}"
+        if isinstance(node, ast.ImportFrom) and node.module and any(alias.name == name for alias in node.names):
+            return f"{node.module}.{name}"
+    return None
+
+
+_PLAIN: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
+_WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "a text",
+    "bool": "true or false",
+    "Positive": "a whole number of at least 1",
+}
+
+
+def misfit(annotation: str, value: object) -> str | None:
+    """What ``value`` should be if it does not fit the annotation, else None. Unknown annotations fit everything."""
+    choices = [part.strip() for part in annotation.split("|")]
+    if value is None:
+        return None if "None" in choices or not set(choices) <= set(_WORDS) else _words(choices)
+    for choice in choices:
+        if choice == "Positive" and isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+            return None
+        if choice in _PLAIN and isinstance(value, _PLAIN[choice]) and isinstance(value, bool) == (choice == "bool"):
+            return None
+        if choice.startswith(("list[", "tuple[")) and isinstance(value, list | tuple):
+            return None
+        if choice not in _WORDS and choice != "None" and not choice.startswith(("list[", "tuple[")):
+            return None
+    return _words(choices)
+
+
+def _words(choices: list[str]) -> str:
+    return " or ".join(_WORDS.get(choice, "null" if choice == "None" else "a list") for choice in choices)

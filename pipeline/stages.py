@@ -1,0 +1,261 @@
+"""The stages of a job as artifacts: what each reads, which key that makes, and how it is built.
+
+Asking for an artifact finds it in the store or builds it, and whatever it needs, first. A model is in memory only
+while something is really built; it is rebuilt as ``apply(load(model), decision)``.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from transformers import PreTrainedModel
+
+from pipeline.calibration.base import CalibrationSet
+from pipeline.capture import (
+    Trajectory,
+    capture_counterparts,
+    capture_trajectory,
+    load_counterparts,
+    save_counterparts,
+)
+from pipeline.config import Settings
+from pipeline.console import progress
+from pipeline.decoder import ATTENTION, MLP, SUBLAYERS, Decoder
+from pipeline.evaluate import evaluate
+from pipeline.measure import measure_free_running, measure_layers, side_by_side
+from pipeline.models.base import resolve_dtype
+from pipeline.probes import PROBES
+from pipeline.pruners.base import Calibration
+from pipeline.pruners.decision import Decision
+from pipeline.pruners.dense import Dense
+from pipeline.sparsity import parse
+from pipeline.store import Artifact, Store, digest
+from pipeline.surgery import achieved, apply
+
+IMPORTANCE, DECISION, EVALUATION = "importance", "decision", "evaluation"
+TRAJECTORY, COUNTERPARTS, LAYERS, MEASURES = "trajectory", "counterparts", "layers", "measures"
+# Raise a number when that stage's results change, so that results of older code are not reused.
+VERSIONS = {
+    IMPORTANCE: 1,
+    DECISION: 1,
+    EVALUATION: 1,
+    TRAJECTORY: 1,
+    COUNTERPARTS: 1,
+    LAYERS: 1,
+    MEASURES: 1,
+}
+MEASURES_FILE, TRAJECTORIES_FILE = "measures.parquet", "trajectories.parquet"
+
+
+@dataclass
+class Workbench:
+    """Everything one job computes, each as an artifact of the store."""
+
+    settings: Settings
+    store: Store
+
+    def __post_init__(self) -> None:
+        self._held: tuple[tuple[str, bool], PreTrainedModel] | None = None
+
+    @cached_property
+    def dense(self) -> Workbench:
+        """The workbench of the unpruned baseline under the same settings."""
+        if isinstance(self.settings.pruner, Dense):
+            return self
+        return Workbench(replace(self.settings, pruner=Dense(name="dense"), sparsity=parse(0)), self.store)
+
+    @property
+    def is_dense(self) -> bool:
+        return self.dense is self
+
+    @cached_property
+    def dtype(self) -> str:
+        return str(resolve_dtype(self.settings.dtype)).removeprefix("torch.")
+
+    @cached_property
+    def _model_identity(self) -> dict[str, Any]:
+        return self.settings.model.identity()
+
+    # --- prune -------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def decision(self) -> Artifact:
+        """What the pruner decides: ``pipeline.pruners.decision``."""
+        pruner = self.settings.pruner
+        inputs = self._pruning_inputs(pruner.identity()) | {"sparsity": self.settings.sparsity.given}
+        return self._ensure(DECISION, inputs, self._decide)
+
+    def _pruning_inputs(self, pruner: dict[str, Any]) -> dict[str, Any]:
+        inputs: dict[str, Any] = {"model": self._model_identity, "pruner": pruner, "dtype": self.dtype}
+        if self.settings.pruner.calibrated:
+            inputs["calibration"] = self.settings.calibration.identity()
+        return inputs
+
+    def _decide(self, folder: Path) -> None:
+        pruner, settings = self.settings.pruner, self.settings
+        calibration = self._calibration() if pruner.calibrated else None
+        scores = self._importance(calibration) if pruner.scores_once else []
+        model = self.model(self.dtype, pruned=False)
+        torch.manual_seed(settings.seed)
+        decoder = Decoder(model)
+        decision = pruner.decide(decoder, settings.sparsity, scores, calibration)
+        decision = replace(decision, achieved=achieved(decoder, decision))
+        decision.save(folder)
+        apply(model, decision)
+        self._held = ((self.dtype, True), model)
+
+    def _importance(self, calibration: Calibration | None) -> list[dict[str, Any]]:
+        pruner = self.settings.pruner
+
+        def build(folder: Path) -> None:
+            rows = pruner.importance(Decoder(self.model(self.dtype, pruned=False)), calibration)
+            pd.DataFrame(rows).to_parquet(folder / "scores.parquet", index=False)
+
+        artifact = self._ensure(IMPORTANCE, self._pruning_inputs(pruner.scoring_identity()), build)
+        return pd.read_parquet(artifact.file("scores.parquet")).to_dict("records")
+
+    def _calibration(self) -> Calibration:
+        source: CalibrationSet = self.settings.calibration
+        return Calibration(source.batches(self.settings.model.tokenizer(self.store)), progress)
+
+    # --- evaluate ----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def evaluation(self) -> Artifact:
+        """Scores and samples of the task suite: ``pipeline.evaluate``."""
+        task = self.settings.task
+
+        def build(folder: Path) -> None:
+            tokenizer = self.settings.model.tokenizer(self.store)
+            evaluate(self.model(self.dtype, pruned=True), tokenizer, task, self.settings.seed, folder)
+
+        inputs = {
+            "decision": self.decision.key,
+            "task": task.identity(),
+            "dtype": self.dtype,
+            "seed": self.settings.seed,
+        }
+        return self._ensure(EVALUATION, inputs, build)
+
+    # --- capture -----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def trajectory(self) -> Artifact:
+        """The model's own continuations of the probes; the dense one with its whole residual stream."""
+        capture = self.settings.capture
+
+        def build(folder: Path) -> None:
+            tokenizer = self.settings.model.tokenizer(self.store)
+            model = self.model(capture.dtype, pruned=True)
+            captured = capture_trajectory(model, tokenizer, PROBES, capture.steps, residual=self.is_dense)
+            captured.save(folder)
+
+        inputs = {
+            "decision": self.decision.key,
+            "probes": digest([[probe.name, probe.text] for probe in PROBES]),
+            "steps": capture.steps,
+            "dtype": capture.dtype,
+            "residual": self.is_dense,
+        }
+        return self._ensure(TRAJECTORY, inputs, build)
+
+    @cached_property
+    def counterparts(self) -> Artifact | None:
+        """Layer protocol: what each sublayer gives in its pruned form. None if that is nothing, for dropped units."""
+        decision = Decision.load(self.decision.path)
+        if decision.drops:
+            return None
+        dense = self.dense.trajectory
+
+        def build(folder: Path) -> None:
+            model = self.model(self.settings.capture.dtype, pruned=False)
+            trajectory = Trajectory.load(dense.path)
+            states = capture_counterparts(model, decision.masks, trajectory, self.settings.capture.steps, progress)
+            save_counterparts(states, folder)
+
+        return self._ensure(COUNTERPARTS, {"decision": self.decision.key, "dense": dense.key}, build)
+
+    # --- measure -----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def measures(self) -> Artifact:
+        """Similarity, orthogonality and KL under the chosen protocols, and the generated tokens side by side."""
+        protocols, dense = self.settings.capture.protocols, self.dense.trajectory
+        parents = {
+            "dense": dense.key,
+            "layers": self._layers().key if "layer" in protocols else None,
+            "pruned": self.trajectory.key if "free_running" in protocols else None,
+            "unit": self.settings.pruner.unit,
+            "temperatures": list(self.settings.measure.temperatures),
+        }
+        return self._ensure(MEASURES, parents, self._measure)
+
+    def _layers(self) -> Artifact:
+        """Layer-protocol measures of every sublayer. For dropped units they serve every sparsity."""
+        counterparts, dense = self.counterparts, self.dense.trajectory
+        temperatures = list(self.settings.measure.temperatures)
+
+        def build(folder: Path) -> None:
+            states = load_counterparts(counterparts.path) if counterparts else None
+            table = measure_layers(Trajectory.load(dense.path), states, self._head(), temperatures, progress)
+            table.to_parquet(folder / MEASURES_FILE, index=False)
+
+        inputs = {
+            "dense": dense.key,
+            "counterparts": counterparts.key if counterparts else None,
+            "temperatures": temperatures,
+        }
+        return self._ensure(LAYERS, inputs, build)
+
+    def _measure(self, folder: Path) -> None:
+        protocols, frames = self.settings.capture.protocols, []
+        dense = Trajectory.load(self.dense.trajectory.path)
+        if "layer" in protocols:
+            layers = pd.read_parquet(self._layers().file(MEASURES_FILE))
+            # A pruner that only drops attention says nothing about a dropped MLP.
+            kinds = [self.settings.pruner.unit] if self.settings.pruner.unit in (ATTENTION, MLP) else SUBLAYERS
+            frames.append(layers[layers.sublayer.isin(kinds)])
+        if "free_running" in protocols:
+            pruned = Trajectory.load(self.trajectory.path)
+            temperatures = list(self.settings.measure.temperatures)
+            frames.append(measure_free_running(dense, pruned, self._head(), temperatures))
+            side_by_side(dense, pruned).to_parquet(folder / TRAJECTORIES_FILE, index=False)
+        pd.concat(frames, ignore_index=True).to_parquet(folder / MEASURES_FILE, index=False)
+
+    def _head(self) -> torch.Tensor:
+        """The (V, D) output projection, which no pruner touches."""
+        for bench in (self, self.dense):
+            if bench._held is not None and bench._held[0][0] == self.settings.capture.dtype:
+                return Decoder(bench._held[1]).head.weight.detach()
+        return Decoder(self.model(self.settings.capture.dtype, pruned=False)).head.weight.detach()
+
+    # --- models ------------------------------------------------------------------------------------------------
+
+    def model(self, dtype: str, pruned: bool) -> PreTrainedModel:
+        """The model in a dtype, dense or pruned as decided. One at a time is held."""
+        if self._held is None or self._held[0] != (dtype, pruned):
+            self.release()
+            self.dense.release()
+            model = self.settings.model.load(getattr(torch, dtype), self.store)
+            if pruned and not self.is_dense:
+                apply(model, Decision.load(self.decision.path))
+            self._held = ((dtype, pruned), model)
+        return self._held[1]
+
+    def release(self) -> None:
+        """Let go of the model in memory."""
+        if self._held is not None:
+            self._held = None
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    def _ensure(self, stage: str, inputs: dict[str, Any], build: Callable[[Path], None]) -> Artifact:
+        return self.store.ensure(stage, {"version": VERSIONS[stage], **inputs}, build)

@@ -1,0 +1,55 @@
+"""A question of the suite, and how a family's questions become rows of its file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+OPTIONS = 4
+MOST_TEST_ITEMS = 64
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt without its trailing space, the answer that follows it, and three wrong answers of the same type."""
+
+    prompt: str
+    answer: str
+    distractors: tuple[str, str, str]
+
+
+def to_rows(family: str, questions: Sequence[Question], shots: int) -> list[dict]:
+    """Rows of one family: the first `shots` questions are few-shot examples, the next up to 64 are test items.
+
+    Test items come in whole groups of four, and each group has its answer once at every position, so that the
+    positions are balanced in any prefix of whole groups and answering by position scores 1/4.
+    """
+    tests = min(MOST_TEST_ITEMS, len(questions) - shots) // OPTIONS * OPTIONS
+    rng = Random(f"matched/{family}/positions")
+    rows = []
+    for split, chosen in (("fewshot", questions[:shots]), ("test", questions[shots : shots + tests])):
+        positions = _balanced_positions(len(chosen), rng)
+        for index, (question, position) in enumerate(zip(chosen, positions, strict=True)):
+            rows.append(_row(f"{family}-{split}-{index:02d}", split, question, position, rng))
+    return rows
+
+
+def _balanced_positions(count: int, rng: Random) -> list[int]:
+    positions: list[int] = []
+    while len(positions) < count:
+        positions += rng.sample(range(OPTIONS), OPTIONS)
+    return positions[:count]
+
+
+def _row(name: str, split: str, question: Question, position: int, rng: Random) -> dict:
+    choices = rng.sample(question.distractors, len(question.distractors))
+    choices.insert(position, question.answer)
+    return {
+        "id": name,
+        "split": split,
+        "prompt": question.prompt,
+        "answer": question.answer,
+        "choices": choices,
+        "label": position,
+    }

@@ -1,0 +1,42 @@
+"""The matched suite as a choice of the ``task`` group."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.store import file_digest
+from pipeline.tasks.base import TaskEntry, TaskSuite
+from pipeline.tasks.matched.suite import FAMILIES, INCLUDE_PATH, items_file, matched_tasks
+
+
+@dataclass(frozen=True)
+class MatchedSuite(TaskSuite):
+    """The same items asked twice, as generation and as multiple choice, for each of ``families``."""
+
+    families: list[str] = field(default_factory=lambda: list(FAMILIES))
+
+    def entries(self) -> Sequence[TaskEntry]:
+        return [TaskEntry(task.name, task.family, task.kind, task.metric) for task in matched_tasks(self.families)]
+
+    def include_path(self) -> Path:
+        return INCLUDE_PATH
+
+    def identity(self) -> dict[str, Any]:
+        return super().identity() | {
+            "items": {family: file_digest(items_file(family))[:16] for family in self.families}
+        }
+
+    def problems(self) -> list[str]:
+        if not self.families:
+            return [f"task.families is empty; choose from {', '.join(FAMILIES)}"]
+        found = []
+        for family in self.families:
+            if family not in FAMILIES:
+                near = difflib.get_close_matches(str(family), FAMILIES, n=1)
+                hint = f"did you mean {near[0]}? " if near else ""
+                found.append(f"task.families: {family} does not exist; {hint}choose from {', '.join(FAMILIES)}")
+        return found

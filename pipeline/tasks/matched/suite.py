@@ -1,0 +1,81 @@
+"""What the matched suite holds: families, their two lm-eval tasks, and where the task files lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+INCLUDE_PATH = Path(__file__).resolve().parent / "configs"
+"""Folder for `lm_eval.tasks.TaskManager(include_path=INCLUDE_PATH, include_defaults=False)`."""
+
+ITEMS_PATH = Path(__file__).resolve().parent / "items"
+"""Folder of the shipped items, one JSON Lines file per family."""
+
+FAMILIES = (
+    "copying",
+    "repetition",
+    "counting",
+    "number_words",
+    "past_tense",
+    "participles",
+    "plurals",
+    "antonyms",
+    "nationalities",
+    "continents",
+    "negation",
+    "questions",
+)
+"""Every family; each has `items/<family>.jsonl` and two files in `configs/`."""
+
+METRICS = {"generative": "exact_match", "multiple_choice": "acc"}
+"""Each kind of task and the metric that scores it; both lie in [0, 1] and higher is better."""
+
+FILTER = "none"
+"""Name of the one filter pipeline: lm-eval files a score under `"<metric>,<filter>"`."""
+
+
+@dataclass(frozen=True)
+class MatchedTask:
+    """One lm-eval task of the suite: one family read in one way."""
+
+    name: str
+    family: str
+    kind: str
+    metric: str
+
+    @property
+    def result_key(self) -> str:
+        """Key of this task's score in `results["results"][name]`."""
+        return f"{self.metric},{FILTER}"
+
+    @property
+    def stderr_key(self) -> str:
+        """Key of that score's standard error in `results["results"][name]`."""
+        return f"{self.metric}_stderr,{FILTER}"
+
+
+def matched_tasks(families: Iterable[str] = FAMILIES) -> tuple[MatchedTask, ...]:
+    """The tasks of `families`, in the given order, each family's generative form first.
+
+    Raises ValueError for an unknown family, with the nearest known name and the whole list.
+    """
+    return tuple(
+        MatchedTask(f"matched_{family}_{kind}", family, kind, metric)
+        for family in map(_known, families)
+        for kind, metric in METRICS.items()
+    )
+
+
+def items_file(family: str) -> Path:
+    """Path of the family's shipped items; ValueError for an unknown family."""
+    return ITEMS_PATH / f"{_known(family)}.jsonl"
+
+
+def _known(family: str) -> str:
+    if family in FAMILIES:
+        return family
+    near = get_close_matches(family, FAMILIES, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ValueError(f"Unknown matched family {family!r}.{hint} There are: {', '.join(FAMILIES)}.")

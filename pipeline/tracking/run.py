@@ -1,0 +1,147 @@
+"""Track a job as a W&B run: config, scores, curves, figures, tables and artifacts.
+
+Without a key or a network the run is kept on disk and can be sent later. Once finished it is read back and
+checked. wandb is imported only when a run starts.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pipeline.tracking.connection import base_url, resolve_mode
+from pipeline.tracking.tracker import Tracker
+from pipeline.tracking.values import brief, flatten
+
+if TYPE_CHECKING:
+    from wandb.sdk.wandb_run import Run
+
+log = logging.getLogger(__name__)
+
+INIT_SECONDS = 30.0  # for a server to accept the run; after that it is kept offline
+FINISH_SECONDS = 300.0  # for the last uploads; what is left can be sent later
+NAME_LENGTH, TAG_LENGTH = 128, 64  # W&B's limits
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One run: files go under `outputs`/wandb; `mode` is one of `pipeline.tracking.MODES`.
+
+    `group` names the sweep. `config` may be nested: it is logged flat, with dotted keys and without secrets.
+    """
+
+    outputs: Path
+    mode: str
+    project: str
+    entity: str | None
+    name: str
+    group: str
+    job_type: str
+    tags: tuple[str, ...]
+    config: Mapping[str, object]
+
+
+@contextmanager
+def track(spec: RunSpec) -> Iterator[Tracker]:
+    """Run a job inside its own W&B run, finished on leaving: with exit code 1 if an exception passes.
+
+    Falls back to an offline run, with a warning, when the server cannot be used. Raises ValueError for an
+    unknown mode.
+    """
+    connection = resolve_mode(spec.mode)
+    if connection.mode == "disabled":
+        yield from _closing(Tracker(None, "disabled", {}))
+        return
+    with _local_storage(spec.outputs.resolve()):
+        yield from _closing(_start(spec, connection.mode, connection.reason))
+
+
+def _closing(tracker: Tracker) -> Iterator[Tracker]:
+    try:
+        yield tracker
+    except BaseException as error:
+        tracker.close(1, error)
+        raise
+    tracker.close(0)
+
+
+def _start(spec: RunSpec, mode: str, reason: str | None) -> Tracker:
+    """Open the run, online if `mode` says so and the server takes it, else offline."""
+    config = flatten(spec.config)
+    if mode == "online":
+        run_id = secrets.token_hex(4)
+        try:
+            return Tracker(_init(spec, "online", run_id, config), "online", config)
+        except Exception as error:  # key refused, server unwell, time is up: keep the run on disk instead
+            reason = brief(error)
+            _discard(spec.outputs, run_id)
+    if mode == "online" or (spec.mode == "online" and reason):
+        log.warning("W&B: no online run (%s); the run is kept on disk", reason)
+    return Tracker(_init(spec, "offline", secrets.token_hex(4), config), "offline", config, reason)
+
+
+def _init(spec: RunSpec, mode: Literal["online", "offline"], run_id: str, config: dict[str, Any]) -> Run:
+    # Both are read at import: error reports need the network even offline, and login prints a line.
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    os.environ.setdefault("WANDB_SILENT", "true")
+    import wandb
+
+    outputs = spec.outputs.resolve()
+    outputs.mkdir(parents=True, exist_ok=True)
+    settings = wandb.Settings(
+        base_url=base_url(),
+        console="off",
+        disable_code=True,
+        disable_git=True,
+        finish_timeout=FINISH_SECONDS,
+        finish_timeout_raises=True,
+        init_timeout=INIT_SECONDS,
+        save_code=False,
+        silent=True,
+        symlink=False,  # jobs that run side by side would fight over wandb/latest-run
+        use_dot_wandb=False,
+        x_disable_machine_info=True,
+        x_disable_meta=True,  # it holds the command line, which may hold a key
+        x_disable_stats=True,
+        x_save_requirements=False,
+    )
+    return wandb.init(
+        dir=str(outputs),
+        mode=mode,
+        id=run_id,
+        project=spec.project,
+        entity=spec.entity,
+        name=spec.name[:NAME_LENGTH],
+        group=spec.group[:NAME_LENGTH],
+        job_type=spec.job_type[:TAG_LENGTH],
+        tags=tuple(dict.fromkeys(tag[:TAG_LENGTH] for tag in spec.tags if tag)),
+        config=config,
+        reinit="finish_previous",  # otherwise a run left open would be returned again
+        settings=settings,
+    )
+
+
+@contextmanager
+def _local_storage(outputs: Path) -> Iterator[None]:
+    """Keep W&B's staged files and logs under `outputs` unless the environment names a place."""
+    names = {"WANDB_DATA_DIR": "data", "WANDB_CACHE_DIR": "cache"}
+    ours = [name for name in names if name not in os.environ]
+    os.environ.update({name: str(outputs / "wandb" / names[name]) for name in ours})
+    try:
+        yield
+    finally:
+        for name in ours:
+            os.environ.pop(name, None)
+
+
+def _discard(outputs: Path, run_id: str) -> None:
+    """Remove what a refused online run left behind."""
+    for folder in (outputs / "wandb").glob(f"run-*-{run_id}"):
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,217 @@
+"""Figures: drawn from tables alone, reproducible to the byte, and plain about what is missing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from figure_tables import SETTINGS, SETUPS, fill, measures_table, save, scores_table
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure as Canvas
+
+from pipeline.figures import draw, style
+from pipeline.figures.__main__ import main
+from pipeline.figures.registry import figures
+from pipeline.figures.render import from_csv, to_csv
+from pipeline.figures.tables import choose, load
+
+
+@pytest.fixture(autouse=True)
+def _coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(style, "DPI", 40)
+
+
+def canvas_of(outputs: Path, name: str) -> Canvas:
+    """The canvas that the CSV of a figure draws."""
+    with style.look():
+        return figures()[name].draw(from_csv((outputs / "figures" / f"{name}.csv").read_bytes()), "", "")
+
+
+def contents(outputs: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((outputs / "figures").iterdir())}
+
+
+def test_same_tables_make_same_bytes_without_torch(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from pipeline.figures import draw\n"
+        "for folder in sys.argv[1:]: draw(Path(folder))\n"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'lm_eval', 'hydra')))"
+    )
+    runs = []
+    for seed in ("1", "2"):
+        outputs = fill(tmp_path / seed)
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "SOURCE_DATE_EPOCH": f"{seed}000000000"}
+        subprocess.run([sys.executable, "-c", script, str(outputs)], check=True, env=environment)
+        runs.append(contents(outputs))
+    assert len(runs[0]) == 4 * len(figures())
+    assert runs[0] == runs[1]
+
+
+def test_drawn_lines_are_the_csv(tmp_path: Path) -> None:
+    (result,) = draw(fill(tmp_path), ["fig04_layer_cosine"])
+    assert [path.suffix for path in result.paths] == [".pdf", ".png", ".csv"]
+    data = from_csv((tmp_path / "figures" / "fig04_layer_cosine.csv").read_bytes())
+    panel = canvas_of(tmp_path, "fig04_layer_cosine").axes[0]
+    part = data[(data["pruner"] == "shortgpt") & (data["sublayer"] == "attention")]
+    for line, space in zip(panel.lines, ("h", "z", "p"), strict=True):
+        expected = part.loc[part["space"] == space, "mean_deviation"]
+        np.testing.assert_array_equal(np.asarray(line.get_ydata()), expected)
+    rows = measures_table(layers=5, count=4).query("protocol == 'layer' and temperature == 1.0")
+    rows = rows.query("pruner == 'shortgpt' and sparsity == '0.2' and sublayer == 'attention' and layer == 2")
+    drawn = part[(part["space"] == "p") & (part["layer"] == 2)].iloc[0]
+    assert drawn["mean_deviation"] == pytest.approx(1 - rows["cos_p"].mean(), rel=1e-6)
+    assert drawn["high_deviation"] == pytest.approx(1 - rows["cos_p"].min(), rel=1e-6)
+
+
+def test_mean_scores_and_their_errors(tmp_path: Path) -> None:
+    draw(save(tmp_path, scores=scores_table()), ["fig01"])
+    data = from_csv((tmp_path / "figures" / "fig01_score_vs_sparsity.csv").read_bytes())
+    mean = data.query("series == 'mean' and pruner == 'wanda' and sparsity == '2:4' and kind == 'generative'").iloc[0]
+    rows = scores_table().query("pruner == 'wanda' and sparsity == '2:4' and kind == 'generative'")
+    assert mean["score_percent"] == pytest.approx(100 * rows["value"].mean())
+    assert mean["stderr_percent"] == pytest.approx(100 * np.sqrt((rows["stderr"] ** 2).sum()) / 3)
+    assert mean["achieved_percent"] == pytest.approx(50)
+
+
+def test_means_use_the_tasks_that_every_point_has(tmp_path: Path) -> None:
+    scores = scores_table()
+    lost = (scores["pruner"] == "wanda") & (scores["sparsity"] == "0.4") & (scores["task"] == "facts")
+    (result,) = draw(save(tmp_path, scores=scores[~lost]), ["fig01"])
+    data = from_csv(result.paths[2].read_bytes())
+    assert "facts" not in set(data["series"])
+    assert "some points lack them: facts." in result.caption
+
+
+@pytest.mark.parametrize("setups", [SETUPS, SETUPS[:1], SETUPS[4:], [("wanda", "0")]])
+def test_no_panel_is_empty_and_no_text_leaves_the_page(tmp_path: Path, setups: list[tuple[str, str]]) -> None:
+    tables = load(fill(tmp_path, setups), SETTINGS)
+    for figure in figures().values():
+        selection = figure.select(tables)
+        with style.look():
+            data = from_csv(to_csv(selection.data))
+            canvas = figure.draw(data, selection.title, " ".join(selection.notes))
+            FigureCanvasAgg(canvas).draw()
+        for panel in canvas.axes:
+            assert panel.texts if not panel.axison else any(np.isfinite(line.get_ydata()).any() for line in panel.lines)
+        box = canvas.get_tightbbox()
+        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= canvas.get_figwidth() and box.y1 <= canvas.get_figheight()
+
+
+def test_exact_zeros_survive_logarithmic_axes(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        results = draw(fill(tmp_path, [("wanda", "0")]))
+    assert all(result.drawn for result in results)
+    panel = canvas_of(tmp_path, "fig06_measured_vs_estimate").axes[0]
+    steps, values = (np.asarray(column) for column in panel.lines[0].get_data())
+    assert np.isfinite(panel.transData.transform(np.column_stack([steps, values]))).all()
+    assert len(values) > 10 and not values.any()
+    captions = [result.caption for result in draw(fill(tmp_path, [*SETUPS, ("wanda", "0")]), ["fig06", "fig07"])]
+    assert all("Equal to the dense model at every position, so not shown: wanda 0." in text for text in captions)
+
+
+def test_equal_sparsities_share_a_line(tmp_path: Path) -> None:
+    (result,) = draw(fill(tmp_path), ["fig05"])
+    sparsities = from_csv(result.paths[2].read_bytes()).groupby("pruner")["sparsity"].unique().map(list).to_dict()
+    assert sparsities == {"attn_drop": ["6"], "shortgpt": ["0.2, 0.4"], "wanda": ["0.4", "2:4"]}
+
+
+def test_first_different_token_is_the_median_over_prompts(tmp_path: Path) -> None:
+    (result,) = draw(fill(tmp_path), ["fig07"])
+    data = from_csv(result.paths[2].read_bytes())
+    assert set(data["first_difference"]) == {3.0}  # prompts part at steps 2, 3, 4 and 5: the lower median
+
+
+def test_what_has_no_room_is_named(tmp_path: Path) -> None:
+    setups = [(name, "0.2") for name in ("zeta", "wanda", "shortgpt", "mlp_drop", "attn_drop")]
+    (result,) = draw(fill(tmp_path, setups), ["fig04"])
+    assert "Left out for space: zeta 0.2." in result.caption
+    assert len(canvas_of(tmp_path, result.name).axes) == 8
+
+
+def test_missing_data_are_listed_and_older_files_removed(tmp_path: Path) -> None:
+    draw(fill(tmp_path), ["fig05"])
+    assert len(list((tmp_path / "figures").iterdir())) == 4
+    (tmp_path / "tables" / "measures.parquet").unlink()
+    results = {result.name[:5]: result for result in draw(tmp_path)}
+    assert results["fig01"].missing is None
+    for name in ("fig04", "fig05", "fig06", "fig07"):
+        missing = results[name].missing
+        assert missing and "no rows" in missing and "python -m pipeline.main -m pruner=" in missing
+        assert not list((tmp_path / "figures").glob(f"*{name}*"))
+    measures = measures_table(layers=5, count=4).assign(est_kl=np.nan)
+    (result,) = draw(save(tmp_path, measures=measures), ["fig06"])
+    assert result.missing and "est_kl" in result.missing
+
+
+def test_unchanged_figures_are_skipped(tmp_path: Path) -> None:
+    def drawn(force: bool = False) -> list[str]:
+        return [result.name[:5] for result in draw(tmp_path, ["fig01", "fig05"], force=force) if result.drawn]
+
+    fill(tmp_path)
+    assert drawn() == ["fig01", "fig05"]
+    assert drawn() == []
+    assert drawn(force=True) == ["fig01", "fig05"]
+    (tmp_path / "figures" / "fig05_orthogonal_magnitude.pdf").unlink()
+    (tmp_path / "figures" / "fig01_score_vs_sparsity.png").write_bytes(b"of another job")
+    assert drawn() == ["fig01", "fig05"]
+    scores = scores_table()
+    save(tmp_path, scores=scores.assign(value=scores["value"] / 2))
+    assert drawn() == ["fig01"]
+
+
+def test_settings_of_the_newest_job_unless_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    both = pd.concat([scores_table(), scores_table(settings="big-lm | seed 1").assign(model="big-lm")])
+    save(tmp_path, scores=both)
+    assert choose(tmp_path).settings == "big-lm | seed 1"  # the last row's, for want of a table of jobs
+    finished = ["2026-01-02T00:00:00+00:00", "2026-01-01T00:00:00+00:00", None]
+    jobs = {"job": list("abc"), "settings": [SETTINGS, "big-lm | seed 1", "other"], "finished": finished}
+    save(tmp_path, jobs=pd.DataFrame(jobs))
+    assert main(["fig01", "--outputs", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"settings: {SETTINGS}\n") and "--settings" in printed and "big-lm | seed 1" in printed
+    (result,) = draw(tmp_path, ["fig01"], settings="BIG")
+    assert result.drawn and result.caption.endswith("Settings: big-lm | seed 1.")
+    assert main(["--outputs", str(tmp_path), "--settings", "lm"]) == 2
+    assert "2 settings contain 'lm'" in capsys.readouterr().err
+    assert main(["--outputs", str(tmp_path), "--settings", "big-lm seed"]) == 2
+    assert "Did you mean 'big-lm | seed 1'?" in capsys.readouterr().err
+
+
+def test_the_newest_job_of_a_variant_counts(tmp_path: Path) -> None:
+    scores = scores_table()
+    again = scores.assign(job=scores["job"] + "-again", value=scores["value"] / 2)
+    jobs = [
+        (job, SETTINGS, f"2026-01-0{day}") for day, table in ((2, scores), (1, again)) for job in table["job"].unique()
+    ]
+    save(
+        tmp_path,
+        scores=pd.concat([scores, again]),
+        jobs=pd.DataFrame(jobs, columns=["job", "settings", "finished"]),
+    )
+    (result,) = draw(tmp_path, ["fig01"])
+    dense = from_csv(result.paths[2].read_bytes()).query("pruner == 'dense' and series == 'cloze'")
+    expected = scores.query("pruner == 'dense' and task == 'cloze'")["value"]
+    assert list(dense["score_percent"]) == pytest.approx(list(100 * expected))
+
+
+def test_wrong_names_and_no_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--outputs", str(tmp_path)]) == 1
+    assert "no tables" in capsys.readouterr().err
+    assert main(["fig4", "--outputs", str(tmp_path)]) == 2
+    message = capsys.readouterr().err
+    assert "Did you mean fig04?" in message and all(name in message for name in figures())
+
+
+def test_colours_of_unknown_pruners_differ() -> None:
+    names = ["wanda", "mystery", "other", "third"]
+    colours = style.pruner_colours(names)
+    assert len(set(colours.values())) == len(names)
+    assert colours["wanda"] == style.PRUNER_COLOURS["wanda"]
+    assert style.pruner_colours(["mystery", "wanda"])["mystery"] == style.pruner_colours(["mystery"])["mystery"]
