@@ -150,7 +150,10 @@ def _check_one(cfg: DictConfig, setting: Mapping[str, Any]) -> list[str]:
             OmegaConf.update(cfg, key, value)
         except OmegaConfBaseException as error:
             found.append(f"{key}={value}: {str(error).splitlines()[0]}")
-    plain, missing = _plain(cfg)
+    try:
+        plain, missing = _plain(cfg)
+    except OmegaConfBaseException as error:
+        return [*found, f"cannot be resolved: {str(error).splitlines()[0]}"]
     found += [f"{key} has to be given: {key}=<{_wanted(key)}>" for key in missing]
     found += [problem for group in schema.GROUPS for problem in _component(group, plain.get(group), missing)]
     found += _root(plain)
@@ -166,7 +169,7 @@ def _plain(cfg: DictConfig) -> tuple[dict[str, Any], list[str]]:
     raw = flatten(cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False)))
     missing = sorted(key for key, value in raw.items() if value == "???")
     for key in missing:
-        OmegaConf.update(cfg, key, None)
+        OmegaConf.update(cfg, key, None, force_add=True)
     return cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True)), missing
 
 

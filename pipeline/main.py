@@ -21,6 +21,7 @@ from pipeline.sparsity import parse
 from pipeline.sweep import SweepSummary, close
 
 ConfigStore.instance().store(name="schema", node=Config)
+_MULTIRUN = ("-m", "--multirun")
 # These only print; hydra handles them before any job.
 _INFORMATION = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
 
@@ -52,7 +53,8 @@ def resolve(cfg: DictConfig) -> Settings:
     return Settings(
         **parts,
         calibration=hydra.utils.instantiate(cfg.calibration, _convert_="all"),
-        sparsity=parse(cfg.sparsity),
+        # Dense has no sparsity, whatever the rest of the sweep has.
+        sparsity=parse(cfg.sparsity if parts["pruner"].accepts else 0),
         stages=tuple(cfg.stages),
         seed=cfg.seed,
         dtype=cfg.dtype,
@@ -70,11 +72,13 @@ def main() -> int:
     quiet_libraries()
     if not any(argument.split("=")[0] in _INFORMATION for argument in arguments):
         overrides = [argument for argument in arguments if not argument.startswith("-")]
-        multirun = any(argument in ("-m", "--multirun") for argument in arguments)
+        multirun = any(argument in _MULTIRUN for argument in arguments)
         if found := problems(overrides, multirun):
             print(f"{len(found)} problem{'s' * (len(found) > 1)} in the configuration:", file=sys.stderr)
             print("\n".join(f"  - {problem}" for problem in found), file=sys.stderr)
             return 2
+    # The argument parser takes overrides as one block: a flag between them would be an error.
+    sys.argv[1:] = sorted(arguments, key=lambda argument: argument not in _MULTIRUN)
     try:
         _job()
     except KeyboardInterrupt:

@@ -69,4 +69,4 @@ def parse(value: object) -> Sparsity:
     if not 0.0 <= fraction <= 1.0:
         hint = f"; for {text} percent write {fraction / 100:g}" if 2 < fraction <= 100 else ""
         raise ValueError(f"sparsity={text} is outside 0..1{hint}")
-    return Sparsity(f"{fraction:g}", "fraction", fraction=fraction)
+    return Sparsity(repr(fraction) if fraction else "0", "fraction", fraction=fraction or 0.0)

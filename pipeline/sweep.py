@@ -10,7 +10,6 @@ from omegaconf import DictConfig
 
 from pipeline.records import OK, JobRecord, load_records
 from pipeline.store import Store
-from pipeline.summary import show_places, show_scores, shown
 
 OUTCOME, TRACEBACK = "outcome.json", "traceback.txt"
 
@@ -34,6 +33,9 @@ def outcomes(folder: Path) -> list[JobRecord]:
 
 def close(folder: Path, store: Store) -> int:
     """Print the sweep's table, its failures and where everything is. Returns the exit status."""
+    # Deferred: this module is imported for every command line, also for one that only gets a refusal.
+    from pipeline.summary import show_places, show_scores, shown
+
     jobs = outcomes(folder)
     if not jobs:
         print("no job left an outcome; see the messages above")

@@ -27,8 +27,9 @@ COLUMNS = [
     "est_cos_p",
     "est_kl",
 ]
-# Logits of this many entries are held at a time: 64 positions of a 49k vocabulary, 12 MiB in float32.
-_ENTRIES = 3 * 2**20
+# Logits are projected by blocks of this many entries (64 positions of a 49k vocabulary, 12 MiB in float32), large
+# enough for an efficient matrix product, and measured by tiles small enough to stay in the processor's cache.
+_BLOCK, _TILE = 3 * 2**20, 2**18
 
 
 @torch.inference_mode()
@@ -47,7 +48,7 @@ def compare(
     """
     dtype = torch.promote_types(torch.promote_types(dense.dtype, pruned.dtype), torch.float32)
     weight = weight.to(dtype)
-    rows = max(1, _ENTRIES // weight.shape[0])
+    rows = max(1, _BLOCK // weight.shape[0])
     parts = [
         _compare_rows(x.to(dtype), y.to(dtype), weight, temperatures, first * rows)
         for first, (x, y) in enumerate(zip(dense.split(rows), pruned.split(rows), strict=True))
@@ -63,15 +64,25 @@ def _compare_rows(
 ) -> pd.DataFrame:
     delta_h = h2 - h
     z, delta_z = h @ weight.T, delta_h @ weight.T
-    shared = _geometry(h, delta_h, "h") | _geometry(z, delta_z, "z") | _uniform(delta_z)
+    tile = max(1, _TILE // weight.shape[0])
+    tiles = [_logit_measures(x, dx, temperatures) for x, dx in zip(z.split(tile), delta_z.split(tile), strict=True)]
+    in_h = _geometry(h, delta_h, "h")
     frames = []
-    for temperature in temperatures:
-        columns = shared | _probabilities(z, delta_z, temperature)
+    for place, temperature in enumerate(temperatures):
+        columns = in_h | {name: torch.cat([part[place][name] for part in tiles]) for name in tiles[0][place]}
         frame = pd.DataFrame({name: columns[name].cpu().numpy() for name in COLUMNS})
         frame.insert(0, "position", range(start, start + len(h)))
         frame.insert(1, "temperature", float(temperature))
         frames.append(frame)
     return pd.concat(frames, ignore_index=True)
+
+
+def _logit_measures(
+    z: torch.Tensor, delta: torch.Tensor, temperatures: Sequence[float]
+) -> list[dict[str, torch.Tensor]]:
+    """Measures in logit and probability space of a tile (n, V), one mapping a temperature."""
+    shared = _geometry(z, delta, "z") | _uniform(delta)
+    return [shared | _probabilities(z, delta, temperature) for temperature in temperatures]
 
 
 def _geometry(x: torch.Tensor, delta: torch.Tensor, space: str) -> dict[str, torch.Tensor]:

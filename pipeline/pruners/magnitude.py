@@ -26,7 +26,7 @@ class Magnitude(Pruner):
     calibrated: ClassVar[bool] = False
     inclusive: bool = False
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def decide(
         self,
         decoder: Decoder,

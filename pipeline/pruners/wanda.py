@@ -23,7 +23,7 @@ class Wanda(Pruner):
     unit: ClassVar[str] = "weight"
     calibrated: ClassVar[bool] = True
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def decide(
         self,
         decoder: Decoder,

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 def read_items(family: str) -> list[dict]:
     """The family's shipped rows in file order: few-shot examples first, then test items.
 
-    A row has `id`, `split` ("fewshot" or "test"), `prompt`, `answer`, `choices` (four strings) and `label`, the
-    index of the answer in `choices`.
+    A row has `id`, `split` ("fewshot" or "test"), `prompt`, `answer`, `choices` (four strings) and `label`,
+    the index of the answer in `choices`.
     """
     path = items_file(family)
     if not path.is_file():

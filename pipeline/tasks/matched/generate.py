@@ -1,7 +1,8 @@
 """Writes the items of the matched suite: `python -m pipeline.tasks.matched.generate`.
 
-The items follow from the word lists and the family's name alone, so running this twice writes the same bytes, and a
-change to one family leaves the others as they are. No model is asked: items are never picked by what a model answers.
+The items follow from the word lists and the family's name alone, so running this twice writes the same bytes,
+and a change to one family leaves the others as they are. No model is asked: items are never picked by what a
+model answers.
 """
 
 from __future__ import annotations
@@ -18,13 +19,12 @@ BUILDERS: dict[str, tuple[Callable[[Random], list[Question]], int]] = {
     "copying": (sequences.copying, 4),
     "repetition": (sequences.repetition, 5),
     "counting": (sequences.counting, 6),
-    "number_words": (sequences.number_words, 6),
+    "number_words": (sequences.number_words, 8),
     "past_tense": (pairs.past_tense, 5),
     "participles": (pairs.participles, 5),
     "plurals": (pairs.plurals, 5),
-    "antonyms": (pairs.antonyms, 5),
+    "antonyms": (pairs.antonyms, 8),
     "nationalities": (pairs.nationalities, 5),
-    "continents": (pairs.continents, 5),
     "negation": (sentences.negation, 4),
     "questions": (sentences.questions, 4),
 }

@@ -12,7 +12,7 @@ MOST_TEST_ITEMS = 64
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt without its trailing space, the answer that follows it, and three wrong answers of the same type."""
+    """A prompt with no space at its end, the answer that follows it, and three wrong answers of its type."""
 
     prompt: str
     answer: str
@@ -20,7 +20,7 @@ class Question:
 
 
 def to_rows(family: str, questions: Sequence[Question], shots: int) -> list[dict]:
-    """Rows of one family: the first `shots` questions are few-shot examples, the next up to 64 are test items.
+    """Rows of one family: the first `shots` questions are few-shot examples, up to 64 more are test items.
 
     Test items come in whole groups of four, and each group has its answer once at every position, so that the
     positions are balanced in any prefix of whole groups and answering by position scores 1/4.

@@ -1,4 +1,4 @@
-"""Families made of cue and answer: word forms, opposites, and facts about countries."""
+"""Families made of cue and answer: word forms, opposites and nationalities."""
 
 from __future__ import annotations
 
@@ -33,21 +33,10 @@ def nationalities(rng: Random) -> list[Question]:
     return _questions("Country: {}\nNationality:", words.NATIONALITIES, rng)
 
 
-def continents(rng: Random) -> list[Question]:
-    """`Country: Kenya` → `Continent: Africa`, against three of the other continents."""
-    return _questions("Country: {}\nContinent:", words.CONTINENTS, rng)
-
-
 def _questions(template: str, pairs: dict[str, str], rng: Random) -> list[Question]:
-    answers = sorted(set(pairs.values()))
+    answers = sorted(pairs.values())
     questions = []
-    for cue in _each_answer_first(rng.sample(sorted(pairs), len(pairs)), pairs):
+    for cue in rng.sample(sorted(pairs), len(pairs)):
         first, second, third = rng.sample([other for other in answers if other != pairs[cue]], 3)
         questions.append(Question(template.format(cue), pairs[cue], (first, second, third)))
     return questions
-
-
-def _each_answer_first(cues: list[str], pairs: dict[str, str]) -> list[str]:
-    """The cues with one of each answer in front, so that few-shot examples never favour an answer."""
-    first = list({pairs[cue]: cue for cue in reversed(cues)}.values())
-    return first + [cue for cue in cues if cue not in first]

@@ -10,40 +10,41 @@ from pipeline.tasks.matched.words import COMMON_WORDS
 SPARE = 8
 """Questions made beyond the test items, enough for any family's few-shot examples."""
 
-_UNITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+_UNITS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 
 
 def copying(rng: Random) -> list[Question]:
-    """Five words to say again, against: two neighbours swapped, one word replaced, the words in another order."""
+    """Five words to say again, against: two neighbours swapped, one word replaced, another order."""
     return [_copy(rng.sample(COMMON_WORDS, 6), rng) for _ in range(MOST_TEST_ITEMS + SPARE)]
 
 
 def repetition(rng: Random) -> list[Question]:
-    """One word three times, against one of the three replaced by another word. Every question has its own word."""
+    """One word three times, against one of the three replaced by another word."""
     asked = rng.sample(COMMON_WORDS, MOST_TEST_ITEMS + SPARE)
     return [_repeat(word, rng.choice([other for other in COMMON_WORDS if other != word])) for word in asked]
 
 
 def counting(rng: Random) -> list[Question]:
-    """`34 35 36` → `37 38 39`, against: one too low, one too high, steps of two. All numbers have two digits."""
-    return [_count(start) for start in rng.sample(range(13, 95), MOST_TEST_ITEMS + SPARE)]
+    """`34 35` → `36 37`, against: one too low, one too high, a step of two. All numbers have two digits."""
+    return [_count(start) for start in rng.sample(range(12, 96), MOST_TEST_ITEMS + SPARE)]
 
 
 def number_words(rng: Random) -> list[Question]:
-    """`Number: 47` → `Words: forty-seven`, against three numbers that share a digit with it.
+    """`Number: 47` → `Words: forty-seven`, against three others; two-digit numbers of tens and units only.
 
-    A round number and one with a unit of one are among the few-shot examples, so that the prompt shows every shape.
+    The first eight show every word for tens, so that as few-shot examples they show the whole pattern.
     """
-    shown = [34, 50, 71, 28, 96, 83]
-    asked = rng.sample([number for number in range(21, 100) if number not in shown], MOST_TEST_ITEMS)
-    return [_spell_question(number, rng) for number in shown + asked]
+    numbers = [number for number in range(21, 100) if number % 10]
+    shown = [10 * tens + rng.randrange(1, 10) for tens in rng.sample(range(2, 10), 8)]
+    asked = shown + rng.sample([number for number in numbers if number not in shown], MOST_TEST_ITEMS)
+    return [_spell(number, [other for other in numbers if other != number], rng) for number in asked]
 
 
 def spell(number: int) -> str:
-    """A number from 20 to 99 in English words: 47 is `forty-seven`."""
+    """A two-digit number of tens and units in English words: 47 is `forty-seven`."""
     tens, unit = divmod(number, 10)
-    return _TENS[tens - 2] + (f"-{_UNITS[unit]}" if unit else "")
+    return f"{_TENS[tens - 2]}-{_UNITS[unit - 1]}"
 
 
 def _copy(drawn: list[str], rng: Random) -> Question:
@@ -66,14 +67,13 @@ def _repeat(word: str, other: str) -> Question:
 
 
 def _count(start: int) -> Question:
-    def run(first: int, step: int = 1) -> str:
-        return " ".join(str(first + step * index) for index in range(3))
+    def two(first: int, second: int) -> str:
+        return f"{first} {second}"
 
-    return Question(run(start - 3), run(start), (run(start - 1), run(start + 1), run(start, step=2)))
+    wrong = (two(start - 1, start), two(start + 1, start + 2), two(start, start + 2))
+    return Question(two(start - 2, start - 1), two(start, start + 1), wrong)
 
 
-def _spell_question(number: int, rng: Random) -> Question:
-    tens, unit = number // 10 * 10, number % 10
-    near = {tens + other for other in range(10)} | {other + unit for other in range(20, 100, 10)}
-    first, second, third = (spell(other) for other in rng.sample(sorted(near - {number}), 3))
+def _spell(number: int, others: list[int], rng: Random) -> Question:
+    first, second, third = (spell(other) for other in rng.sample(others, 3))
     return Question(f"Number: {number}\nWords:", spell(number), (first, second, third))

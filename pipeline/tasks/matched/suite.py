@@ -23,7 +23,6 @@ FAMILIES = (
     "plurals",
     "antonyms",
     "nationalities",
-    "continents",
     "negation",
     "questions",
 )
@@ -31,9 +30,6 @@ FAMILIES = (
 
 METRICS = {"generative": "exact_match", "multiple_choice": "acc"}
 """Each kind of task and the metric that scores it; both lie in [0, 1] and higher is better."""
-
-FILTER = "none"
-"""Name of the one filter pipeline: lm-eval files a score under `"<metric>,<filter>"`."""
 
 
 @dataclass(frozen=True)
@@ -44,16 +40,6 @@ class MatchedTask:
     family: str
     kind: str
     metric: str
-
-    @property
-    def result_key(self) -> str:
-        """Key of this task's score in `results["results"][name]`."""
-        return f"{self.metric},{FILTER}"
-
-    @property
-    def stderr_key(self) -> str:
-        """Key of that score's standard error in `results["results"][name]`."""
-        return f"{self.metric}_stderr,{FILTER}"
 
 
 def matched_tasks(families: Iterable[str] = FAMILIES) -> tuple[MatchedTask, ...]:

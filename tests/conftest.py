@@ -1,0 +1,61 @@
+"""Shared fixtures: tiny seeded models of every architecture, and jobs on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from pipeline.check import CONF
+from pipeline.config import Settings
+from pipeline.console import quiet_libraries
+from pipeline.decoder import ARCHITECTURES
+from pipeline.main import resolve
+from pipeline.models.random import RandomModel
+from pipeline.store import Store
+
+quiet_libraries()
+# Tiny matrices and several test processes: more threads only wait for each other.
+torch.set_num_threads(1)
+
+TINY = (
+    "model=random",
+    "task.limit=2",
+    "task.families=[copying,plurals]",
+    "calibration.sequences=4",
+    "calibration.length=32",
+    "calibration.batch_size=2",
+    "capture.steps=5",
+    "wandb.mode=disabled",
+)
+
+
+@pytest.fixture(params=sorted(ARCHITECTURES))
+def architecture(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def make_model(tmp_path) -> Callable[..., Any]:
+    """``make_model(architecture, layers)`` gives a tiny float32 model."""
+
+    def make(architecture: str = "llama", layers: int = 4) -> Any:
+        source = RandomModel(name="random", architecture=architecture, layers=layers)
+        return source.load(torch.float32, Store(tmp_path / "store"))
+
+    return make
+
+
+@pytest.fixture
+def make_settings(tmp_path) -> Callable[..., Settings]:
+    """``make_settings("pruner=wanda", ...)`` composes a tiny job as the command line would."""
+
+    def make(*overrides: str, outputs: Path = tmp_path / "outputs", base: Sequence[str] = TINY) -> Settings:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return resolve(compose("config", overrides=[*base, f"outputs={outputs}", *overrides]))
+
+    return make

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from pipeline.check import CONF, choices_of, problems
+from pipeline.config import GROUPS
+from pipeline.signature import signature
+
+HEAVY = ("torch", "transformers", "lm_eval", "wandb", "pandas", "matplotlib")
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "pipeline.main", *arguments], capture_output=True, text=True, check=False)
+
+
+def test_default_configuration_has_no_problems():
+    assert problems([], multirun=False) == []
+    assert problems(["pruner=shortgpt,wanda", "sparsity=0.2,0.4"], multirun=True) == []
+
+
+def test_all_problems_at_once_with_the_nearest_choice():
+    found = problems(
+        ["pruner=shortgtp", "sparsity=1.5", "task.limt=3", "+extra=1", "calibration.sequences=0", "dtype=bf16", "stages=[eval]"],
+        multirun=False,
+    )
+    text = "\n".join(found)
+    assert len(found) == 7
+    for expected in ("did you mean shortgpt?", "outside 0..1", "did you mean task.limit?", "extra is no key", "at least 1",
+                     "did you mean bfloat16?", "did you mean evaluate?"):
+        assert expected in text
+
+
+@pytest.mark.parametrize(("overrides", "expected"), [
+    (["pruner=shortgpt", "sparsity=2:4"], "pruner=shortgpt takes a fraction"),
+    (["pruner=wanda", "sparsity=8"], "pruner=wanda takes a fraction"),
+    (["model=random", "pruner=attn_drop", "sparsity=8"], "has 4 attention sublayers; give at most 4"),
+    (["model=random", "pruner=shortgpt", "sparsity=4"], "removes all 4 blocks"),
+    (["pruner=shortgpt", "sparsity=31"], "has 30 blocks"),
+    (["model=hf"], "model.path has to be given"),
+    (["model=hf", "model.path=./nowhere"], "is no directory"),
+    (["model=hf", "model.path=tests"], "holds no config.json"),
+    (["model.path=x"], "model.path is no key of model=smollm2"),
+    (["task.families=[copyng]"], "did you mean copying?"),
+    (["task.limit=many"], "task.limit=many should be a whole number"),
+    (["measure.temperatures=[0]"], "numbers above 0"),
+    (["capture.steps=x"], "capture.steps=x"),
+    (["wandb.mode=loud"], "wandb.mode=loud does not exist"),
+    (["outputs=pyproject.toml/x"], "is a file"),
+    (["pruner=shortgpt,wanda"], "add -m"),
+    (["~seed"], "write key=value"),
+    (["sparsity"], "cannot read"),
+])
+def test_bad_input_says_what_to_do(overrides, expected):
+    found = problems(overrides, multirun=False)
+    assert len(found) == 1
+    assert expected in found[0]
+
+
+def test_the_layers_of_a_local_model_are_known_without_loading_it(tmp_path):
+    (tmp_path / "config.json").write_text('{"num_hidden_layers": 6}')
+    found = problems(["model=hf", f"model.path={tmp_path}", "pruner=mlp_drop", "sparsity=7"], multirun=False)
+    assert len(found) == 1
+    assert "6 MLP sublayers" in found[0]
+
+
+def test_every_job_of_a_sweep_is_checked():
+    found = problems(["model=random", "pruner=shortgpt,wanda", "sparsity=8,2:4"], multirun=True)
+    assert len(found) == 3
+
+
+def test_nothing_heavy_is_imported_for_a_check_or_for_help():
+    script = (
+        "import sys; sys.argv = ['main', {argument!r}]\n"
+        "from pipeline import main\n"
+        "try: code = main.main()\n"
+        "except SystemExit as stop: code = stop.code\n"
+        f"print('heavy:', [name for name in {HEAVY} if name in sys.modules], 'code:', code)"
+    )
+    for argument, code in (("pruner=nothing", 2), ("--help", 0)):
+        done = subprocess.run([sys.executable, "-c", script.format(argument=argument)], capture_output=True, text=True, check=True)
+        assert f"heavy: [] code: {code}" in done.stdout.replace("None", "0")
+
+
+def test_command_line_refuses_with_a_status_and_without_a_traceback():
+    done = run("pruner=shortgtp", "sparsity=7.5")
+    assert done.returncode == 2
+    assert "2 problems" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_names_choices_and_keys():
+    done = run("--help")
+    assert done.returncode == 0
+    for word in (*choices_of("pruner"), *choices_of("model"), "sparsity", "task.limit", "wandb.mode", "model.path"):
+        assert word in done.stdout
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_yaml_sets_every_field_of_its_constructor_and_nothing_else(group):
+    for choice in choices_of(group):
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            node = OmegaConf.to_container(compose("config", overrides=[f"{group}={choice}"]), resolve=False)[group]
+        assert set(node) - {"_target_"} == set(signature(node["_target_"]).fields), f"conf/{group}/{choice}.yaml"
+
+
+KEYS = st.sampled_from(["sparsity", "pruner", "model", "task.limit", "seed", "stages", "capture.steps", "measure.temperatures",
+                        "nothing", "model.layers", "calibration.length", "outputs"])
+VALUES = st.one_of(st.text(st.characters(codec="ascii", exclude_characters="\n\r\0"), max_size=10), st.integers().map(str),
+                   st.floats().map(str), st.sampled_from(["[]", "null", "2:4", "{a: 1}", "${seed}", "???", "[1,2]", "true"]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(KEYS, VALUES), max_size=4, unique_by=lambda pair: pair[0]))
+def test_any_command_line_is_checked_without_crashing(pairs):
+    found = problems([f"{key}={value}" for key, value in pairs], multirun=False)
+    assert all(isinstance(problem, str) and problem for problem in found)

@@ -1,0 +1,162 @@
+"""The command line end to end, in real processes, on a tiny model."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from conftest import TINY
+from pipeline.measures.compare import COLUMNS
+from pipeline.records import load_records
+from pipeline.tracking import read_run
+
+SWEEP = ("-m", "pruner=shortgpt,wanda,dense", "sparsity=0,0.5", "wandb.mode=offline")
+
+
+def command(outputs: Path, *arguments: str) -> list[str]:
+    base = [argument for argument in TINY if not argument.startswith("wandb")]
+    return [sys.executable, "-m", "pipeline.main", *base, f"outputs={outputs}", *arguments]
+
+
+def run(outputs: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(command(outputs, *arguments), capture_output=True, text=True, check=False, env=environment)
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    outputs = tmp_path_factory.mktemp("sweep") / "outputs"
+    return outputs, run(outputs, *SWEEP)
+
+
+def test_a_sweep_ends_well_and_says_where_everything_is(sweep):
+    outputs, done = sweep
+    assert done.returncode == 0, done.stderr
+    for word in ("dense", "shortgpt", "wanda", "generation", "choice", str(outputs / "tables"), str(outputs / "figures"), "wandb sync"):
+        assert word in done.stdout
+    assert "Traceback" not in done.stderr
+    assert "it/s]" not in done.stderr
+
+
+def test_scores_table(sweep):
+    scores = pd.read_parquet(sweep[0] / "tables" / "scores.parquet")
+    assert list(scores.columns[:10]) == ["model", "pruner", "sparsity", "achieved", "task", "kind", "metric", "value", "stderr", "n"]
+    assert set(zip(scores.pruner, scores.sparsity, strict=True)) == {
+        ("dense", "0"), ("shortgpt", "0"), ("shortgpt", "0.5"), ("wanda", "0"), ("wanda", "0.5")}
+    assert set(scores.kind) == {"generative", "multiple_choice"}
+    assert set(scores.task) == {"copying", "plurals"}
+    assert (scores.n == 2).all()
+    assert scores.groupby(["pruner", "sparsity"]).achieved.first().to_dict()[("shortgpt", "0.5")] == pytest.approx(0.5)
+
+
+def test_sparsity_zero_scores_as_dense_and_deviates_nowhere(sweep):
+    scores = pd.read_parquet(sweep[0] / "tables" / "scores.parquet").set_index(["task", "kind"])
+    measures = pd.read_parquet(sweep[0] / "tables" / "measures.parquet")
+    dense = scores[scores.pruner == "dense"].value
+    for pruner in ("shortgpt", "wanda"):
+        mine = scores[(scores.pruner == pruner) & (scores.sparsity == "0")].value
+        pd.testing.assert_series_equal(mine.sort_index(), dense.sort_index())
+        rows = measures[(measures.pruner == pruner) & (measures.sparsity == "0")]
+        assert set(rows.protocol) == {"layer", "free_running"}
+        for name in COLUMNS:
+            assert (rows[name] == (1.0 if "cos" in name else 0.0)).all(), (pruner, name)
+
+
+def test_measures_table(sweep):
+    measures = pd.read_parquet(sweep[0] / "tables" / "measures.parquet")
+    index = ["model", "pruner", "sparsity", "protocol", "prompt", "step", "layer", "sublayer", "temperature"]
+    assert list(measures.columns[: len(index) + len(COLUMNS)]) == [*index, *COLUMNS]
+    assert not measures.duplicated(index).any()
+    assert measures.notna().all().all()
+    pruned = measures[(measures.sparsity == "0.5") & (measures.protocol == "layer")]
+    assert set(pruned.layer) == {0, 1, 2, 3}
+    assert (pruned.kl > 0).mean() > 0.99
+
+
+def test_dense_work_is_done_once(sweep):
+    outputs, _ = sweep
+    assert len(list((outputs / "store" / "evaluation").iterdir())) == 5
+    assert len(list((outputs / "store" / "importance").iterdir())) == 1
+    builds = [stage for record in load_records(outputs / "runs", "**/outcome.json") for stage in record.built]
+    assert builds.count("importance") == 1
+
+
+def test_every_job_is_a_finished_run_of_its_own(sweep):
+    runs = [read_run(path) for path in (sweep[0] / "wandb").glob("offline-run-*")]
+    assert len(runs) == 6
+    assert len({run.run["run_group"] for run in runs}) == 1
+    for run_ in runs:
+        assert run_.exit_code == 0
+        assert run_.config["calibration.sequences"] == 4
+        assert "generative/mean" in run_.summary
+        assert run_.run["job_type"] in {"shortgpt", "wanda", "dense"}
+
+
+def test_samples_keep_prompt_response_gold_and_score(sweep):
+    for path in (sweep[0] / "store" / "evaluation").glob("*/samples.jsonl.gz"):
+        samples = [json.loads(line) for line in gzip.open(path, "rt")]
+        assert len(samples) == 8
+        assert all({"prompt", "response", "gold", "score"} <= sample.keys() for sample in samples)
+
+
+def test_a_second_run_builds_nothing(sweep):
+    outputs, _ = sweep
+    before = {path: path.stat().st_mtime_ns for path in (outputs / "store").rglob("*") if path.is_file()}
+    again = run(outputs, *SWEEP[:-1], "wandb.mode=disabled")
+    assert again.returncode == 0, again.stderr
+    assert {path: path.stat().st_mtime_ns for path in (outputs / "store").rglob("*") if path.is_file()} == before
+    assert " s  (" not in again.stderr.replace("plot", "").split("evaluate")[1].splitlines()[0]
+    newest = max((outputs / "runs").iterdir())
+    assert [record.built for record in load_records(newest, "**/outcome.json")] == [{}] * 6
+
+
+def test_figures_and_summary_come_from_finished_results_alone(sweep):
+    outputs, _ = sweep
+    for path in (outputs / "figures").glob("*.png"):
+        path.unlink()
+    done = subprocess.run([sys.executable, "-m", "pipeline.figures", "--outputs", str(outputs)], capture_output=True, text=True, check=True)
+    assert {path.name[:5] for path in (outputs / "figures").glob("*.png")} == {"fig01", "fig04", "fig05", "fig06", "fig07"}, done.stdout
+    done = subprocess.run([sys.executable, "-m", "pipeline.summary", "--outputs", str(outputs)], capture_output=True, text=True, check=True)
+    assert "shortgpt at 0.5: generation" in done.stdout
+
+
+def test_a_failing_job_is_recorded_and_the_others_finish(tmp_path):
+    """A calibration longer than the text fails wanda; magnitude needs no calibration."""
+    done = run(tmp_path / "outputs", "-m", "pruner=wanda,magnitude", "sparsity=0.5", "calibration.sequences=99999999", "stages=[prune]",
+               "wandb.mode=offline")
+    assert done.returncode == 1
+    assert "failed: pruner=wanda sparsity=0.5: calibration news has" in done.stdout
+    assert "are missing" in done.stdout
+    records = {record.pruner: record for record in load_records(tmp_path / "outputs" / "jobs")}
+    assert (records["wanda"].status, records["magnitude"].status) == ("failed", "ok")
+    runs = {run_.run["job_type"]: run_ for run_ in map(read_run, (tmp_path / "outputs" / "wandb").glob("offline-run-*"))}
+    assert runs["wanda"].exit_code not in (0, None)
+    assert runs["magnitude"].exit_code == 0
+
+
+def test_killed_at_any_stage_the_same_command_goes_on(tmp_path):
+    """Kill the process once each stage has left something, then finish: equal results, finished stages not repeated."""
+    outputs, job = tmp_path / "outputs", ("pruner=wanda", "sparsity=0.5", "wandb.mode=disabled")
+    for stage in ("decision", "evaluation", "trajectory"):
+        child = subprocess.Popen(command(outputs, *job), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while not any((outputs / "store" / stage).glob("*/manifest.json")) and child.poll() is None:
+            time.sleep(0.01)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    finished = {path: path.stat().st_mtime_ns for path in (outputs / "store").glob("*/*/manifest.json")}
+    assert len(finished) >= 3
+    assert run(outputs, *job).returncode == 0
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in finished.items())
+    assert not list((outputs / "store" / ".scratch").iterdir())
+    assert run(tmp_path / "fresh", *job).returncode == 0
+    tables = [pd.read_parquet(root / "tables" / "measures.parquet") for root in (outputs, tmp_path / "fresh")]
+    pd.testing.assert_frame_equal(*tables)

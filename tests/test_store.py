@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.store import MANIFEST, Store, digest
+
+
+def write(text: str):
+    return lambda folder: (folder / "result.txt").write_text(text)
+
+
+def test_equal_inputs_are_built_once(tmp_path):
+    store, built = Store(tmp_path), []
+    store.on_build = built.append
+    first = store.ensure("stage", {"a": 1, "b": [2, 3]}, write("x"))
+    again = store.ensure("stage", {"b": (2, 3), "a": 1}, write("y"))
+    other = store.ensure("stage", {"a": 2, "b": [2, 3]}, write("z"))
+    assert (first.key, first.built, again.built) == (again.key, True, False)
+    assert other.key != first.key
+    assert first.file("result.txt").read_text() == "x"
+    assert built == ["stage", "stage"]
+
+
+def test_manifest_lists_inputs_and_checksums(tmp_path):
+    manifest = Store(tmp_path).ensure("stage", {"a": 1}, write("x")).manifest()
+    assert manifest["inputs"] == {"a": 1}
+    assert manifest["files"]["result.txt"]["bytes"] == 1
+    assert len(manifest["files"]["result.txt"]["sha256"]) == 64
+
+
+@pytest.mark.parametrize("error", [ValueError("bad"), KeyboardInterrupt()])
+def test_a_failed_build_leaves_nothing(tmp_path, error):
+    def fail(folder: Path) -> None:
+        (folder / "half.txt").write_text("half")
+        raise error
+
+    store = Store(tmp_path)
+    with pytest.raises(type(error)):
+        store.ensure("stage", {}, fail)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert store.ensure("stage", {}, write("whole")).built
+
+
+@pytest.mark.parametrize("damage", [
+    lambda path: (path / "result.txt").write_text("y"),
+    lambda path: (path / "result.txt").write_text("longer"),
+    lambda path: (path / "result.txt").unlink(),
+    lambda path: (path / MANIFEST).write_text("{"),
+    lambda path: (path / MANIFEST).unlink(),
+])
+def test_a_damaged_artifact_is_set_aside_and_built_again(tmp_path, damage, caplog):
+    store = Store(tmp_path)
+    damage(store.ensure("stage", {}, write("x")).path)
+    again = store.ensure("stage", {}, write("x"))
+    assert again.built
+    assert again.file("result.txt").read_text() == "x"
+    assert "set aside" in caplog.text
+    assert len(list((tmp_path / "store" / ".damaged").iterdir())) == 1
+
+
+def test_two_builders_of_one_artifact_agree(tmp_path):
+    def race(folder: Path) -> None:
+        write("x")(folder)
+        Store(tmp_path).ensure("stage", {}, write("x"))
+
+    artifact = Store(tmp_path).ensure("stage", {}, race)
+    assert artifact.file("result.txt").read_text() == "x"
+    assert list((tmp_path / "store" / ".scratch").iterdir()) == []
+
+
+def test_a_killed_build_is_cleared_at_the_next_start(tmp_path):
+    script = (
+        "import sys, time; from pathlib import Path; from pipeline.store import Store\n"
+        "def build(folder):\n (folder / 'half.txt').write_text('half'); print('ready', flush=True); time.sleep(60)\n"
+        f"Store(Path({str(tmp_path)!r})).ensure('stage', {{}}, build)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "ready\n"
+    # A store opened meanwhile leaves the living builder alone.
+    Store(tmp_path)
+    assert len(list((tmp_path / "store" / ".scratch").iterdir())) == 1
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    store = Store(tmp_path)
+    assert list((tmp_path / "store" / ".scratch").iterdir()) == []
+    assert store.find("stage", {}) is None
+
+
+def test_keys_are_stable():
+    assert digest({"a": [1, "x", None], "b": {"c": 0.5}}) == digest(json.loads('{"b":{"c":0.5},"a":[1,"x",null]}'))
+    assert digest({"a": 1}) != digest({"a": 1.5})
