@@ -1,11 +1,10 @@
-"""What a person sees while it runs: progress bars, quiet libraries, closing tables."""
+"""What a person sees while it runs: progress bars, log lines, closing tables."""
 
 from __future__ import annotations
 
 import logging
-import os
+import math
 import sys
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -14,43 +13,11 @@ from rich.table import Table
 from tqdm import tqdm
 
 Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
-_NOISY = (
-    "transformers",
-    "lm_eval",
-    "datasets",
-    "evaluate",
-    "huggingface_hub",
-    "httpx",
-    "urllib3",
-    "wandb",
-    "matplotlib",
-)
 
 
 def progress(items: Iterable[Any], what: str, total: int) -> Iterable[Any]:
     """A progress bar on a terminal, nothing elsewhere."""
     return tqdm(items, desc=f"  {what}", total=total, leave=False, disable=None, dynamic_ncols=True)
-
-
-def quiet_libraries() -> None:
-    """Silence library chatter. Call it before the libraries are imported; ``PIPELINE_VERBOSE=1`` leaves it on."""
-    if os.environ.get("PIPELINE_VERBOSE"):
-        return
-    # Read by the libraries at import.
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # Bars of quick work only flicker, and in a log file every bar is noise.
-    os.environ.setdefault("TQDM_DELAY", "1")
-    if not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_DISABLE", "1")
-    for name in _NOISY:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    if "transformers" in sys.modules:
-        sys.modules["transformers"].logging.disable_progress_bar()
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", category=UserWarning, module="(torch|transformers|lm_eval|datasets)")
 
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], note: str = "") -> None:
@@ -70,7 +37,7 @@ def _cell(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, float):
-        return "–" if value != value else f"{value:.3f}"
+        return "–" if math.isnan(value) else f"{value:.3f}"
     return str(value)
 
 

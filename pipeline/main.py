@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pipeline.check import CONF, problems
 from pipeline.config import Config, Settings, flatten
-from pipeline.console import quiet_libraries
+from pipeline.quiet import quiet_libraries
 from pipeline.sparsity import parse
 from pipeline.sweep import SweepSummary, close
 

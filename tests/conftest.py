@@ -12,10 +12,10 @@ from hydra import compose, initialize_config_dir
 
 from pipeline.check import CONF
 from pipeline.config import Settings
-from pipeline.console import quiet_libraries
 from pipeline.decoder import ARCHITECTURES
 from pipeline.main import resolve
 from pipeline.models.random import RandomModel
+from pipeline.quiet import quiet_libraries
 from pipeline.store import Store
 
 quiet_libraries()

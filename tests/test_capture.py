@@ -33,7 +33,8 @@ def masks_of(model, share: float) -> dict[str, torch.Tensor]:
     decoder = Decoder(model)
     return {
         f"{name}.weight": torch.rand(linear.weight.shape, generator=generator) < share
-        for layer in range(len(decoder.blocks)) for name, linear in decoder.linears(layer).items()
+        for layer in range(len(decoder.blocks))
+        for name, linear in decoder.linears(layer).items()
     }
 
 
@@ -44,13 +45,15 @@ def test_probes_are_twelve_in_three_formats(tokenizer):
 
 
 def test_the_parallel_pass_sees_what_step_by_step_decoding_sees(dense):
-    """Each captured position predicts the token that was generated there, and its state is that of a pass without later tokens."""
+    """Each captured state is that of a pass without later tokens, and predicts the token that was generated there."""
     model, trajectory = dense
     row = 0
     for prompt, tokens in zip(trajectory.prompts, trajectory.tokens, strict=True):
         for t, token in enumerate(tokens):
             with torch.inference_mode():
-                state = Decoder(model).base(torch.tensor([prompt + tokens[:t]]), use_cache=False).last_hidden_state[0, -1]
+                state = (
+                    Decoder(model).base(torch.tensor([prompt + tokens[:t]]), use_cache=False).last_hidden_state[0, -1]
+                )
             torch.testing.assert_close(trajectory.final[row], state, rtol=1e-4, atol=1e-5)
             assert int((state @ Decoder(model).head.weight.detach().T).argmax()) == token
             row += 1
@@ -125,7 +128,14 @@ def test_layer_protocol_of_dropped_units_compares_with_the_stream_before(dense):
 def test_free_running_compares_equal_steps_and_ends_with_the_shorter(dense):
     model, long = dense
     kept = [i for i, (_, step) in enumerate(long.positions()) if step < 3]
-    short = Trajectory(long.names, long.prompts, [row[:3] for row in long.tokens], [row[:3] for row in long.texts], long.final[kept], None)
+    short = Trajectory(
+        long.names,
+        long.prompts,
+        [row[:3] for row in long.tokens],
+        [row[:3] for row in long.texts],
+        long.final[kept],
+        None,
+    )
     head = Decoder(model).head.weight.detach()
     for table in (measure_free_running(long, short, head, [1.0]), measure_free_running(short, long, head, [1.0])):
         assert table.step.max() == 2

@@ -17,7 +17,9 @@ HEAVY = ("torch", "transformers", "lm_eval", "wandb", "pandas", "matplotlib")
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "pipeline.main", *arguments], capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "pipeline.main", *arguments], capture_output=True, text=True, check=False
+    )
 
 
 def test_default_configuration_has_no_problems():
@@ -27,36 +29,54 @@ def test_default_configuration_has_no_problems():
 
 def test_all_problems_at_once_with_the_nearest_choice():
     found = problems(
-        ["pruner=shortgtp", "sparsity=1.5", "task.limt=3", "+extra=1", "calibration.sequences=0", "dtype=bf16", "stages=[eval]"],
+        [
+            "pruner=shortgtp",
+            "sparsity=1.5",
+            "task.limt=3",
+            "+extra=1",
+            "calibration.sequences=0",
+            "dtype=bf16",
+            "stages=[eval]",
+        ],
         multirun=False,
     )
     text = "\n".join(found)
     assert len(found) == 7
-    for expected in ("did you mean shortgpt?", "outside 0..1", "did you mean task.limit?", "extra is no key", "at least 1",
-                     "did you mean bfloat16?", "did you mean evaluate?"):
+    for expected in (
+        "did you mean shortgpt?",
+        "outside 0..1",
+        "did you mean task.limit?",
+        "extra is no key",
+        "at least 1",
+        "did you mean bfloat16?",
+        "did you mean evaluate?",
+    ):
         assert expected in text
 
 
-@pytest.mark.parametrize(("overrides", "expected"), [
-    (["pruner=shortgpt", "sparsity=2:4"], "pruner=shortgpt takes a fraction"),
-    (["pruner=wanda", "sparsity=8"], "pruner=wanda takes a fraction"),
-    (["model=random", "pruner=attn_drop", "sparsity=8"], "has 4 attention sublayers; give at most 4"),
-    (["model=random", "pruner=shortgpt", "sparsity=4"], "removes all 4 blocks"),
-    (["pruner=shortgpt", "sparsity=31"], "has 30 blocks"),
-    (["model=hf"], "model.path has to be given"),
-    (["model=hf", "model.path=./nowhere"], "is no directory"),
-    (["model=hf", "model.path=tests"], "holds no config.json"),
-    (["model.path=x"], "model.path is no key of model=smollm2"),
-    (["task.families=[copyng]"], "did you mean copying?"),
-    (["task.limit=many"], "task.limit=many should be a whole number"),
-    (["measure.temperatures=[0]"], "numbers above 0"),
-    (["capture.steps=x"], "capture.steps=x"),
-    (["wandb.mode=loud"], "wandb.mode=loud does not exist"),
-    (["outputs=pyproject.toml/x"], "is a file"),
-    (["pruner=shortgpt,wanda"], "add -m"),
-    (["~seed"], "write key=value"),
-    (["sparsity"], "cannot read"),
-])
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["pruner=shortgpt", "sparsity=2:4"], "pruner=shortgpt takes a fraction"),
+        (["pruner=wanda", "sparsity=8"], "pruner=wanda takes a fraction"),
+        (["model=random", "pruner=attn_drop", "sparsity=8"], "has 4 attention sublayers; give at most 4"),
+        (["model=random", "pruner=shortgpt", "sparsity=4"], "removes all 4 blocks"),
+        (["pruner=shortgpt", "sparsity=31"], "has 30 blocks"),
+        (["model=hf"], "model.path has to be given"),
+        (["model=hf", "model.path=./nowhere"], "is no directory"),
+        (["model=hf", "model.path=tests"], "holds no config.json"),
+        (["model.path=x"], "model.path is no key of model=smollm2"),
+        (["task.families=[copyng]"], "did you mean copying?"),
+        (["task.limit=many"], "task.limit=many should be a whole number"),
+        (["measure.temperatures=[0]"], "numbers above 0"),
+        (["capture.steps=x"], "capture.steps=x"),
+        (["wandb.mode=loud"], "wandb.mode=loud does not exist"),
+        (["outputs=pyproject.toml/x"], "is a file"),
+        (["pruner=shortgpt,wanda"], "add -m"),
+        (["~seed"], "write key=value"),
+        (["sparsity"], "cannot read"),
+    ],
+)
 def test_bad_input_says_what_to_do(overrides, expected):
     found = problems(overrides, multirun=False)
     assert len(found) == 1
@@ -84,7 +104,9 @@ def test_nothing_heavy_is_imported_for_a_check_or_for_help():
         f"print('heavy:', [name for name in {HEAVY} if name in sys.modules], 'code:', code)"
     )
     for argument, code in (("pruner=nothing", 2), ("--help", 0)):
-        done = subprocess.run([sys.executable, "-c", script.format(argument=argument)], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", script.format(argument=argument)], capture_output=True, text=True, check=True
+        )
         assert f"heavy: [] code: {code}" in done.stdout.replace("None", "0")
 
 
@@ -110,10 +132,28 @@ def test_every_yaml_sets_every_field_of_its_constructor_and_nothing_else(group):
         assert set(node) - {"_target_"} == set(signature(node["_target_"]).fields), f"conf/{group}/{choice}.yaml"
 
 
-KEYS = st.sampled_from(["sparsity", "pruner", "model", "task.limit", "seed", "stages", "capture.steps", "measure.temperatures",
-                        "nothing", "model.layers", "calibration.length", "outputs"])
-VALUES = st.one_of(st.text(st.characters(codec="ascii", exclude_characters="\n\r\0"), max_size=10), st.integers().map(str),
-                   st.floats().map(str), st.sampled_from(["[]", "null", "2:4", "{a: 1}", "${seed}", "???", "[1,2]", "true"]))
+KEYS = st.sampled_from(
+    [
+        "sparsity",
+        "pruner",
+        "model",
+        "task.limit",
+        "seed",
+        "stages",
+        "capture.steps",
+        "measure.temperatures",
+        "nothing",
+        "model.layers",
+        "calibration.length",
+        "outputs",
+    ]
+)
+VALUES = st.one_of(
+    st.text(st.characters(codec="ascii", exclude_characters="\n\r\0"), max_size=10),
+    st.integers().map(str),
+    st.floats().map(str),
+    st.sampled_from(["[]", "null", "2:4", "{a: 1}", "${seed}", "???", "[1,2]", "true"]),
+)
 
 
 @settings(max_examples=60, deadline=None)

@@ -12,8 +12,12 @@ from pipeline.store import Store
 from pipeline.surgery import apply
 
 REQUESTS = [
-    ("The capital of France is", " Paris"), ("The capital of France is", " Rome or some other town"), ("The capital of France is", "x"),
-    ("2 + 2 =", " 4"), ("2 + 2 =", " 5"), ("A much longer context that has more words in it than the others, or so", " it seems"),
+    ("The capital of France is", " Paris"),
+    ("The capital of France is", " Rome or some other town"),
+    ("The capital of France is", "x"),
+    ("2 + 2 =", " 4"),
+    ("2 + 2 =", " 5"),
+    ("A much longer context that has more words in it than the others, or so", " it seems"),
 ]
 
 
@@ -26,7 +30,9 @@ def tokenizer(tmp_path):
     return RandomModel(name="random").tokenizer(Store(tmp_path / "store"))
 
 
-@pytest.mark.parametrize("decision", [Decision(), Decision(attention=(0,)), Decision(attention=(0, 1, 2, 3)), Decision(blocks=(1,))])
+@pytest.mark.parametrize(
+    "decision", [Decision(), Decision(attention=(0,)), Decision(attention=(0, 1, 2, 3)), Decision(blocks=(1,))]
+)
 @pytest.mark.parametrize("batch_size", [1, 2, 8])
 def test_log_likelihoods_equal_the_harness_own(make_model, tokenizer, architecture, decision, batch_size):
     model = make_model(architecture)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-
 from conftest import TINY
+
 from pipeline.measures.compare import COLUMNS
 from pipeline.records import load_records
 from pipeline.tracking import read_run
@@ -41,7 +41,16 @@ def sweep(tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess[str]]:
 def test_a_sweep_ends_well_and_says_where_everything_is(sweep):
     outputs, done = sweep
     assert done.returncode == 0, done.stderr
-    for word in ("dense", "shortgpt", "wanda", "generation", "choice", str(outputs / "tables"), str(outputs / "figures"), "wandb sync"):
+    for word in (
+        "dense",
+        "shortgpt",
+        "wanda",
+        "generation",
+        "choice",
+        str(outputs / "tables"),
+        str(outputs / "figures"),
+        "wandb sync",
+    ):
         assert word in done.stdout
     assert "Traceback" not in done.stderr
     assert "it/s]" not in done.stderr
@@ -49,9 +58,25 @@ def test_a_sweep_ends_well_and_says_where_everything_is(sweep):
 
 def test_scores_table(sweep):
     scores = pd.read_parquet(sweep[0] / "tables" / "scores.parquet")
-    assert list(scores.columns[:10]) == ["model", "pruner", "sparsity", "achieved", "task", "kind", "metric", "value", "stderr", "n"]
+    assert list(scores.columns[:10]) == [
+        "model",
+        "pruner",
+        "sparsity",
+        "achieved",
+        "task",
+        "kind",
+        "metric",
+        "value",
+        "stderr",
+        "n",
+    ]
     assert set(zip(scores.pruner, scores.sparsity, strict=True)) == {
-        ("dense", "0"), ("shortgpt", "0"), ("shortgpt", "0.5"), ("wanda", "0"), ("wanda", "0.5")}
+        ("dense", "0"),
+        ("shortgpt", "0"),
+        ("shortgpt", "0.5"),
+        ("wanda", "0"),
+        ("wanda", "0.5"),
+    }
     assert set(scores.kind) == {"generative", "multiple_choice"}
     assert set(scores.task) == {"copying", "plurals"}
     assert (scores.n == 2).all()
@@ -103,7 +128,7 @@ def test_every_job_is_a_finished_run_of_its_own(sweep):
 
 def test_samples_keep_prompt_response_gold_and_score(sweep):
     for path in (sweep[0] / "store" / "evaluation").glob("*/samples.jsonl.gz"):
-        samples = [json.loads(line) for line in gzip.open(path, "rt")]
+        samples = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
         assert len(samples) == 8
         assert all({"prompt", "response", "gold", "score"} <= sample.keys() for sample in samples)
 
@@ -123,22 +148,47 @@ def test_figures_and_summary_come_from_finished_results_alone(sweep):
     outputs, _ = sweep
     for path in (outputs / "figures").glob("*.png"):
         path.unlink()
-    done = subprocess.run([sys.executable, "-m", "pipeline.figures", "--outputs", str(outputs)], capture_output=True, text=True, check=True)
-    assert {path.name[:5] for path in (outputs / "figures").glob("*.png")} == {"fig01", "fig04", "fig05", "fig06", "fig07"}, done.stdout
-    done = subprocess.run([sys.executable, "-m", "pipeline.summary", "--outputs", str(outputs)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.figures", "--outputs", str(outputs)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert {path.name[:5] for path in (outputs / "figures").glob("*.png")} == {
+        "fig01",
+        "fig04",
+        "fig05",
+        "fig06",
+        "fig07",
+    }, done.stdout
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.summary", "--outputs", str(outputs)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert "shortgpt at 0.5: generation" in done.stdout
 
 
 def test_a_failing_job_is_recorded_and_the_others_finish(tmp_path):
     """A calibration longer than the text fails wanda; magnitude needs no calibration."""
-    done = run(tmp_path / "outputs", "-m", "pruner=wanda,magnitude", "sparsity=0.5", "calibration.sequences=99999999", "stages=[prune]",
-               "wandb.mode=offline")
+    done = run(
+        tmp_path / "outputs",
+        "-m",
+        "pruner=wanda,magnitude",
+        "sparsity=0.5",
+        "calibration.sequences=99999999",
+        "stages=[prune]",
+        "wandb.mode=offline",
+    )
     assert done.returncode == 1
     assert "failed: pruner=wanda sparsity=0.5: calibration news has" in done.stdout
     assert "are missing" in done.stdout
     records = {record.pruner: record for record in load_records(tmp_path / "outputs" / "jobs")}
     assert (records["wanda"].status, records["magnitude"].status) == ("failed", "ok")
-    runs = {run_.run["job_type"]: run_ for run_ in map(read_run, (tmp_path / "outputs" / "wandb").glob("offline-run-*"))}
+    runs = {
+        run_.run["job_type"]: run_ for run_ in map(read_run, (tmp_path / "outputs" / "wandb").glob("offline-run-*"))
+    }
     assert runs["wanda"].exit_code not in (0, None)
     assert runs["magnitude"].exit_code == 0
 

@@ -29,11 +29,22 @@ def naive(h: torch.Tensor, h2: torch.Tensor, weight: torch.Tensor, temperature: 
     var_p, var_r = variance(p), variance(r)
     kl = (p * (torch.log_softmax(z / temperature, -1) - torch.log_softmax(z2 / temperature, -1))).sum(-1)
     return {
-        "cos_h": torch.cosine_similarity(h, h2), "cos_z": torch.cosine_similarity(z, z2), "cos_p": torch.cosine_similarity(p, q),
-        "kl": kl, "orth_h": orth_h, "orth_z": orth_z, "par_h": par_h, "par_z": par_z, "var_p": var_p, "var_r": var_r,
-        "var_uniform": dz.var(-1, unbiased=False), "rms_dz": dz.square().mean(-1).sqrt(),
-        "est_cos_h": 1 - orth_h / 2, "est_cos_z": 1 - orth_z / 2,
-        "est_cos_p": 1 - var_r / (2 * temperature**2), "est_kl": var_p / (2 * temperature**2),
+        "cos_h": torch.cosine_similarity(h, h2),
+        "cos_z": torch.cosine_similarity(z, z2),
+        "cos_p": torch.cosine_similarity(p, q),
+        "kl": kl,
+        "orth_h": orth_h,
+        "orth_z": orth_z,
+        "par_h": par_h,
+        "par_z": par_z,
+        "var_p": var_p,
+        "var_r": var_r,
+        "var_uniform": dz.var(-1, unbiased=False),
+        "rms_dz": dz.square().mean(-1).sqrt(),
+        "est_cos_h": 1 - orth_h / 2,
+        "est_cos_z": 1 - orth_z / 2,
+        "est_cos_p": 1 - var_r / (2 * temperature**2),
+        "est_kl": var_p / (2 * temperature**2),
     }
 
 

@@ -86,7 +86,12 @@ def test_sparsity_zero_changes_nothing(decide, make_model, name):
 def test_the_same_seed_gives_the_same_decision_and_no_hook_stays(decide, name, sparsity):
     first, model = decide(name, sparsity)
     second, _ = decide(name, sparsity)
-    assert (first.blocks, first.attention, first.mlp, first.scores) == (second.blocks, second.attention, second.mlp, second.scores)
+    assert (first.blocks, first.attention, first.mlp, first.scores) == (
+        second.blocks,
+        second.attention,
+        second.mlp,
+        second.scores,
+    )
     assert all(torch.equal(first.masks[key], second.masks[key]) for key in first.masks)
     for module in Decoder(model).blocks.modules():
         assert not module._forward_hooks
@@ -104,16 +109,22 @@ def test_deciding_leaves_no_hooks_behind(make_settings, make_model, calibration)
 def test_block_influence_and_sublayer_scores_follow_their_definition(make_model, calibration):
     model = make_model()
     decoder = Decoder(model)
-    states: list[list[torch.Tensor]] = []
+    states = []
     with torch.inference_mode():
         for batch in calibration.batches:
-            run = []
-            hooks = [block.register_forward_hook(lambda _m, args, out: run.append((args[0], out))) for block in decoder.blocks]
+            run: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+            def listen(module, args, out, run=run):
+                run.append((args[0], out))
+
+            hooks = [block.register_forward_hook(listen) for block in decoder.blocks]
             decoder.base(batch, use_cache=False)
-            [hook.remove() for hook in hooks]
+            for hook in hooks:
+                hook.remove()
             states.append(run)
     by_hand = [
-        torch.cat([torch.cosine_similarity(*run[layer], dim=-1).flatten() for run in states]).mean().item() for layer in range(4)
+        torch.cat([torch.cosine_similarity(*run[layer], dim=-1).flatten() for run in states]).mean().item()
+        for layer in range(4)
     ]
     assert mean_cosines(decoder, calibration, stride=2, what="") == pytest.approx(by_hand, abs=1e-5)
     assert len(mean_cosines(decoder, calibration, stride=1, what="")) == 4 * len(SUBLAYERS)
@@ -171,7 +182,9 @@ def test_block_inputs_are_what_the_blocks_get(make_model, architecture):
 
 def test_layers_that_share_an_input_are_reported_together(make_model):
     decoder, reported = Decoder(make_model()), []
-    with linear_inputs(decoder.linears(0), lambda names, x: reported.append([name.rpartition(".")[2] for name in names])):
+    with linear_inputs(
+        decoder.linears(0), lambda names, x: reported.append([name.rpartition(".")[2] for name in names])
+    ):
         decoder.base(torch.randint(0, 250, (1, 8)), use_cache=False)
     assert reported == [["q_proj", "k_proj", "v_proj"], ["o_proj"], ["gate_proj", "up_proj"], ["down_proj"]]
 

@@ -7,10 +7,21 @@ from hypothesis import strategies as st
 from pipeline.sparsity import parse
 
 
-@pytest.mark.parametrize(("value", "kind", "spelling"), [
-    (0.4, "fraction", "0.4"), ("0.40", "fraction", "0.4"), (1.0, "fraction", "1.0"), (8, "units", "8"), ("8", "units", "8"),
-    ("2:4", "pattern", "2:4"), ("2of4", "pattern", "2:4"), ("4 OF 8", "pattern", "4:8"), (0, "fraction", "0"), (0.0, "fraction", "0"),
-])
+@pytest.mark.parametrize(
+    ("value", "kind", "spelling"),
+    [
+        (0.4, "fraction", "0.4"),
+        ("0.40", "fraction", "0.4"),
+        (1.0, "fraction", "1.0"),
+        (8, "units", "8"),
+        ("8", "units", "8"),
+        ("2:4", "pattern", "2:4"),
+        ("2of4", "pattern", "2:4"),
+        ("4 OF 8", "pattern", "4:8"),
+        (0, "fraction", "0"),
+        (0.0, "fraction", "0"),
+    ],
+)
 def test_readings(value, kind, spelling):
     sparsity = parse(value)
     assert (sparsity.kind, sparsity.given) == (kind, spelling)
@@ -42,7 +53,11 @@ def test_units_are_taken_as_they_are(units, total):
             parse(units).units_of(total)
 
 
-@given(st.one_of(st.text(max_size=8), st.integers(), st.floats(), st.none(), st.booleans(), st.lists(st.integers(), max_size=2)))
+@given(
+    st.one_of(
+        st.text(max_size=8), st.integers(), st.floats(), st.none(), st.booleans(), st.lists(st.integers(), max_size=2)
+    )
+)
 def test_any_value_parses_or_is_refused_in_words(value):
     try:
         sparsity = parse(value)

@@ -48,13 +48,16 @@ def test_a_failed_build_leaves_nothing(tmp_path, error):
     assert store.ensure("stage", {}, write("whole")).built
 
 
-@pytest.mark.parametrize("damage", [
-    lambda path: (path / "result.txt").write_text("y"),
-    lambda path: (path / "result.txt").write_text("longer"),
-    lambda path: (path / "result.txt").unlink(),
-    lambda path: (path / MANIFEST).write_text("{"),
-    lambda path: (path / MANIFEST).unlink(),
-])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: (path / "result.txt").write_text("y"),
+        lambda path: (path / "result.txt").write_text("longer"),
+        lambda path: (path / "result.txt").unlink(),
+        lambda path: (path / MANIFEST).write_text("{"),
+        lambda path: (path / MANIFEST).unlink(),
+    ],
+)
 def test_a_damaged_artifact_is_set_aside_and_built_again(tmp_path, damage, caplog):
     store = Store(tmp_path)
     damage(store.ensure("stage", {}, write("x")).path)

@@ -24,7 +24,9 @@ def generate(model, use_cache: bool) -> torch.Tensor:
     ids = torch.randint(0, 250, (2, 9))
     mask = torch.ones_like(ids)
     mask[0, :3] = 0
-    return model.generate(ids, attention_mask=mask, max_new_tokens=12, do_sample=False, use_cache=use_cache, eos_token_id=None)
+    return model.generate(
+        ids, attention_mask=mask, max_new_tokens=12, do_sample=False, use_cache=use_cache, eos_token_id=None
+    )
 
 
 @pytest.mark.parametrize("drop", DROPS)
@@ -36,7 +38,9 @@ def test_generation_with_the_cache_equals_generation_without(make_model, archite
     assert without.shape == (2, 21)
 
 
-@pytest.mark.parametrize(("drop", "slots"), [("first attention", 3), ("attention 0 and 2", 2), ("first block", 3), ("first mlp", 4)])
+@pytest.mark.parametrize(
+    ("drop", "slots"), [("first attention", 3), ("attention 0 and 2", 2), ("first block", 3), ("first mlp", 4)]
+)
 def test_the_cache_is_as_long_as_there_is_attention(make_model, architecture, drop, slots):
     model = make_model(architecture)
     apply(model, DROPS[drop])
@@ -82,11 +86,17 @@ def test_packed_masks_come_back(shape):
 
 
 def test_a_decision_survives_the_disk(tmp_path):
-    decision = Decision(attention=(1,), masks={"a.weight": torch.eye(3).bool()}, scores=[{"layer": 0, "score": 0.5}], achieved=0.25)
+    decision = Decision(
+        attention=(1,), masks={"a.weight": torch.eye(3).bool()}, scores=[{"layer": 0, "score": 0.5}], achieved=0.25
+    )
     decision.save(tmp_path)
     loaded = Decision.load(tmp_path)
     assert torch.equal(loaded.masks["a.weight"], decision.masks["a.weight"])
-    assert (loaded.attention, loaded.scores, loaded.achieved) == (decision.attention, decision.scores, decision.achieved)
+    assert (loaded.attention, loaded.scores, loaded.achieved) == (
+        decision.attention,
+        decision.scores,
+        decision.achieved,
+    )
 
 
 def test_an_unknown_architecture_says_what_an_entry_needs(make_model):
