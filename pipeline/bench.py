@@ -1,4 +1,4 @@
-"""Speed as ratios against a baseline in the same process: ``python -m pipeline.bench`` prints one ``name value`` a line."""
+"""Speed as ratios to a baseline in the same process; ``python -m pipeline.bench`` prints one ``name value`` a line."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -29,7 +30,7 @@ SCORED, PRUNED = ("shortgpt", "attn_drop", "mlp_drop"), ("wanda",)
 
 
 def ratio(subject: Callable[[], object], baseline: Callable[[], object], repeats: int) -> float:
-    """Median over interleaved repeats of the time of ``subject`` over that of ``baseline``, after one warm-up of each."""
+    """Median over interleaved repeats of the time of ``subject`` over that of ``baseline``, after a warm-up."""
     pairs = [(_seconds(subject), _seconds(baseline)) for _ in range(repeats + 1)][1:]
     return statistics.median(a / b for a, b in pairs)
 
@@ -58,10 +59,10 @@ def pruning(settings: Settings, store: Store, repeats: int) -> None:
 
     for name in SCORED:
         pruner = _settings(f"pruner={name}").pruner
-        report(f"{name}_vs_forward", ratio(lambda p=pruner: p.importance(decoder, calibration), forward, repeats))
+        report(f"{name}_vs_forward", ratio(partial(pruner.importance, decoder, calibration), forward, repeats))
     for name in PRUNED:
         pruner, subject = _settings(f"pruner={name}").pruner, load()
-        work = lambda p=pruner, d=subject: p.decide(d, parse(0.5), [], calibration)  # noqa: E731
+        work = partial(pruner.decide, subject, parse(0.5), [], calibration)
         report(f"{name}_vs_forward", ratio(work, forward, repeats) / 2)
 
 

@@ -116,7 +116,7 @@ def test_wrong_options_are_of_the_answers_type():
         shared = [set(choice.split(", ")) & set(row["answer"].split(", ")) for choice in row["choices"]]
         assert lengths == {5}
         assert sorted(map(len, shared)) == [4, 5, 5, 5]
-    for family in ("past_tense", "participles", "plurals", "antonyms", "nationalities", "number_words"):
+    for family in ("past_tense", "participles", "plurals", "antonyms", "nationalities"):
         rows = read_items(family)
         assert len({row["answer"] for row in rows}) == len(rows)
     for row in read_items("counting"):

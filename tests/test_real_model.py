@@ -17,7 +17,7 @@ pytestmark = pytest.mark.real_model
 BASE = (
     "model=smollm2",
     "task.limit=16",
-    "task.families=[copying,past_tense,number_words]",
+    "task.families=[copying,negation,plurals]",
     "calibration.sequences=16",
     "calibration.length=256",
     "wandb.mode=disabled",
@@ -64,8 +64,8 @@ def test_dense_solves_both_forms_and_generation_is_lost_first(bench):
     dense = scores(bench("pruner=dense"))
     assert dense["generative"] >= 0.8
     assert dense["multiple_choice"] >= 0.9
-    dropped = scores(bench("pruner=attn_drop", "sparsity=6"))
-    assert dense["generative"] - dropped["generative"] > 0.2
+    dropped = scores(bench("pruner=attn_drop", "sparsity=8"))
+    assert dense["generative"] - dropped["generative"] > 0.3
     assert dense["multiple_choice"] - dropped["multiple_choice"] < 0.1
 
 

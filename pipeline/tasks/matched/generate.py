@@ -19,7 +19,6 @@ BUILDERS: dict[str, tuple[Callable[[Random], list[Question]], int]] = {
     "copying": (sequences.copying, 4),
     "repetition": (sequences.repetition, 5),
     "counting": (sequences.counting, 6),
-    "number_words": (sequences.number_words, 8),
     "past_tense": (pairs.past_tense, 5),
     "participles": (pairs.participles, 5),
     "plurals": (pairs.plurals, 5),

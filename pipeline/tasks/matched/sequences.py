@@ -1,4 +1,4 @@
-"""Families about sequences: copying and repeating words, counting on, and spelling numbers out."""
+"""Families about sequences: copying words, repeating them, and counting on."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ from pipeline.tasks.matched.words import COMMON_WORDS
 
 SPARE = 8
 """Questions made beyond the test items, enough for any family's few-shot examples."""
-
-_UNITS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 
 
 def copying(rng: Random) -> list[Question]:
@@ -28,23 +25,6 @@ def repetition(rng: Random) -> list[Question]:
 def counting(rng: Random) -> list[Question]:
     """`34 35` → `36 37`, against: one too low, one too high, a step of two. All numbers have two digits."""
     return [_count(start) for start in rng.sample(range(12, 96), MOST_TEST_ITEMS + SPARE)]
-
-
-def number_words(rng: Random) -> list[Question]:
-    """`Number: 47` → `Words: forty-seven`, against three others; two-digit numbers of tens and units only.
-
-    The first eight show every word for tens, so that as few-shot examples they show the whole pattern.
-    """
-    numbers = [number for number in range(21, 100) if number % 10]
-    shown = [10 * tens + rng.randrange(1, 10) for tens in rng.sample(range(2, 10), 8)]
-    asked = shown + rng.sample([number for number in numbers if number not in shown], MOST_TEST_ITEMS)
-    return [_spell(number, [other for other in numbers if other != number], rng) for number in asked]
-
-
-def spell(number: int) -> str:
-    """A two-digit number of tens and units in English words: 47 is `forty-seven`."""
-    tens, unit = divmod(number, 10)
-    return f"{_TENS[tens - 2]}-{_UNITS[unit - 1]}"
 
 
 def _copy(drawn: list[str], rng: Random) -> Question:
@@ -72,8 +52,3 @@ def _count(start: int) -> Question:
 
     wrong = (two(start - 1, start), two(start + 1, start + 2), two(start, start + 2))
     return Question(two(start - 2, start - 1), two(start, start + 1), wrong)
-
-
-def _spell(number: int, others: list[int], rng: Random) -> Question:
-    first, second, third = (spell(other) for other in rng.sample(others, 3))
-    return Question(f"Number: {number}\nWords:", spell(number), (first, second, third))

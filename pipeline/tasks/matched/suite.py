@@ -17,7 +17,6 @@ FAMILIES = (
     "copying",
     "repetition",
     "counting",
-    "number_words",
     "past_tense",
     "participles",
     "plurals",
