@@ -26,9 +26,9 @@ class MatchedSuite(TaskSuite):
         return INCLUDE_PATH
 
     def identity(self) -> dict[str, Any]:
-        return super().identity() | {
-            "items": {family: file_digest(items_file(family))[:16] for family in self.families}
-        }
+        # What is asked and how: the items, and the task files with their prompts, shots and limits.
+        files = [items_file(family) for family in self.families] + sorted(INCLUDE_PATH.glob("*.yaml"))
+        return super().identity() | {"files": {path.name: file_digest(path)[:16] for path in files}}
 
     def problems(self) -> list[str]:
         if not self.families:
