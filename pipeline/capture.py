@@ -187,9 +187,9 @@ def _forward(decoder: Decoder, prompts: list[list[int]], tokens: list[list[int]]
 def _at_predictions(
     states: torch.Tensor, prompts: Sequence[Sequence[int]], tokens: Iterable[Sequence[int]]
 ) -> torch.Tensor:
-    """Keep the positions that predict generated tokens: (P, T, D) to (N, D) on the processor in float32."""
+    """Keep the positions that predict generated tokens: (P, T, D) to (N, D) in float32 at least, on the processor."""
     kept = [
         state[len(prompt) - 1 : len(prompt) - 1 + len(row)]
         for state, prompt, row in zip(states, prompts, tokens, strict=True)
     ]
-    return torch.cat(kept).float().cpu()
+    return torch.cat(kept).to(torch.promote_types(states.dtype, torch.float32)).cpu()

@@ -76,7 +76,14 @@ def _sort(
         if override.is_delete() or override.package is not None:
             found.append(f"{argument}: write key=value; keys can be set, not deleted or moved")
             continue
-        options = list(_alternatives(override))
+        try:
+            options = list(_alternatives(override))
+        except HydraException:
+            found.append(f"{argument}: list the values of a sweep one by one, separated by commas")
+            continue
+        if key == "outputs" and len(options) > 1:
+            found.append(f"{argument}: a sweep has one outputs folder")
+            continue
         if len(options) > 1 and not multirun:
             found.append(f"{argument} lists {len(options)} values: add -m to run them as a sweep")
         if key in schema.GROUPS:
@@ -185,7 +192,7 @@ def _component(group: str, node: Any, missing: Sequence[str]) -> list[str]:
         fields = signature(node["_target_"]).fields
     except ValueError as error:
         return [f"conf/{group}: _target_ {node['_target_']}: {error}"]
-    found = []
+    found = [f"conf/{group}: {key} is missing beside _target_" for key in fields if key not in node]
     for key, value in node.items():
         if key == "_target_" or f"{group}.{key}" in missing or (missing and key == "name"):
             continue
@@ -217,10 +224,13 @@ def _root(plain: Mapping[str, Any]) -> list[str]:
             found.append(f"{key}={value} does not exist; {nearest(str(value), known)}")
     found += _listed("stages", plain["stages"], schema.STAGES)
     found += _listed("capture.protocols", capture["protocols"], schema.PROTOCOLS)
+    if plain["seed"] < 0:
+        found.append(f"seed={plain['seed']} should be at least 0")
     if capture["steps"] < 1:
         found.append(f"capture.steps={capture['steps']} should be at least 1")
-    if not measure["temperatures"] or any(not 0 < t < float("inf") for t in measure["temperatures"]):
-        found.append(f"measure.temperatures={measure['temperatures']} should be a list of numbers above 0")
+    listed = measure["temperatures"]
+    if not listed or len(set(map(str, listed))) < len(listed) or any(not _positive(t) for t in listed):
+        found.append(f"measure.temperatures={measure['temperatures']} should be a list of different numbers above 0")
     return found + _outputs(plain["outputs"])
 
 
@@ -230,8 +240,14 @@ def _listed(key: str, items: Sequence[str], known: Sequence[str]) -> list[str]:
     return [f"{key}: {item} does not exist; {nearest(item, known)}" for item in items if item not in known]
 
 
+def _positive(value: object) -> bool:
+    return isinstance(value, int | float) and 0 < value < float("inf")
+
+
 def _outputs(outputs: str) -> list[str]:
-    path = Path(outputs).expanduser()
+    if not outputs.strip() or outputs.startswith("~"):
+        return [f"outputs={outputs!r}: give a folder in full, without ~"]
+    path = Path(outputs)
     above = next((parent for parent in [path, *path.absolute().parents] if parent.exists()), path)
     if above.is_file():
         return [f"outputs={outputs}: {above} is a file; give a folder"]

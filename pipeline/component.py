@@ -24,7 +24,7 @@ class Component:
             for field in dataclasses.fields(self)
             if field.name != "name" and field.metadata.get("identity", True)
         }
-        return {"type": type(self).__name__, "version": self.version, **fields}
+        return {"type": f"{type(self).__module__}.{type(self).__qualname__}", "version": self.version, **fields}
 
 
 def speed_only(default: Any) -> Any:

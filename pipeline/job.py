@@ -6,6 +6,7 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from pipeline.config import Settings
 from pipeline.measures.compare import COLUMNS
 from pipeline.models.base import resolve_dtype
 from pipeline.pruners.decision import Decision
-from pipeline.records import FAILED, OK, JobRecord, now
+from pipeline.records import FAILED, OK, JobRecord, find_record, now
 from pipeline.stages import Workbench
 from pipeline.store import Artifact, Store, digest, write_json
 from pipeline.summary import final_deviation, mean_scores, show_scores
@@ -32,12 +33,33 @@ def run_job(settings: Settings, sweep: str, folder: Path) -> JobRecord:
 
     ``sweep`` names the command that the job belongs to, ``folder`` is where the outcome is left.
     """
-    store = Store(settings.outputs)
-    record = describe(settings)
-    record.started, start = now(), time.monotonic()
-    store.on_build = lambda stage: record.built.update({stage: 0.0})
+    start, started = time.monotonic(), now()
+    record = JobRecord("", "", settings.model.name, settings.pruner.name, settings.sparsity.given)
+    tracker: Tracker | None = None
+    store: Store | None = None
     log.info("%s, %s, sparsity %s", record.model, record.pruner, record.sparsity)
-    spec = RunSpec(
+    try:
+        store, record = Store(settings.outputs), describe(settings)
+        record.started = started
+        store.on_build = lambda stage: record.built.update({stage: 0.0})
+        with track(_run_spec(settings, store, record, sweep)) as tracker:
+            _run_stages(settings, store, record, tracker)
+        record.status = OK
+    except Exception as error:
+        record.status, record.error = FAILED, _plain(error)
+        log.error("failed: %s", record.error)
+        (folder / TRACEBACK).write_text(traceback.format_exc())
+    finally:
+        record.seconds = round(time.monotonic() - start, 2)
+        record.wandb = _receipt(tracker)
+        if store is not None and record.job:
+            record.save(store)
+        write_json(folder / OUTCOME, record.to_json())
+    return record
+
+
+def _run_spec(settings: Settings, store: Store, record: JobRecord, sweep: str) -> RunSpec:
+    return RunSpec(
         outputs=store.root,
         mode=settings.wandb.mode,
         project=settings.wandb.project,
@@ -48,21 +70,6 @@ def run_job(settings: Settings, sweep: str, folder: Path) -> JobRecord:
         tags=(record.model, record.pruner, f"sparsity {record.sparsity}", settings.task.name),
         config=dict(settings.flat),
     )
-    tracker: Tracker | None = None
-    try:
-        with track(spec) as tracker:
-            _run_stages(settings, store, record, tracker)
-        record.status = OK
-    except Exception as error:
-        record.status, record.error = FAILED, _plain(error)
-        log.error("failed: %s", record.error)
-        (folder / TRACEBACK).write_text(traceback.format_exc())
-    finally:
-        record.seconds = round(time.monotonic() - start, 2)
-        record.wandb = _receipt(tracker)
-        record.save(store)
-        write_json(folder / OUTCOME, record.to_json())
-    return record
 
 
 def describe(settings: Settings) -> JobRecord:
@@ -108,7 +115,6 @@ def _run_stages(settings: Settings, store: Store, record: JobRecord, tracker: Tr
                 _run_stage(stage, make, store, record)
     finally:
         bench.release()
-        bench.dense.release()
     _finish_records(bench, store, record)
     drawn = _run_plot(store, record) if "plot" in settings.stages else []
     _log_results(store, record, tracker, drawn)
@@ -116,9 +122,14 @@ def _run_stages(settings: Settings, store: Store, record: JobRecord, tracker: Tr
 
 
 def _captured(bench: Workbench) -> dict[str, Artifact]:
-    artifacts = {"dense trajectory": bench.dense.trajectory, "trajectory": bench.trajectory}
-    counterparts = None if bench.is_dense else bench.counterparts
-    return artifacts | ({"counterparts": counterparts} if counterparts else {})
+    """What the protocols need: the dense trajectory, and the pruned one or the pruned sublayers' outputs."""
+    protocols = bench.settings.capture.protocols
+    artifacts = {"dense trajectory": bench.dense.trajectory}
+    if "free_running" in protocols:
+        artifacts["trajectory"] = bench.trajectory
+    if "layer" in protocols and not bench.is_dense and (counterparts := bench.counterparts):
+        artifacts["counterparts"] = counterparts
+    return artifacts
 
 
 def _run_stage(stage: str, make: Callable[[], Mapping[str, Artifact]], store: Store, record: JobRecord) -> None:
@@ -133,20 +144,31 @@ def _run_stage(stage: str, make: Callable[[], Mapping[str, Artifact]], store: St
 
 
 def _finish_records(bench: Workbench, store: Store, record: JobRecord) -> None:
-    """Make the job and its baseline visible to tables and figures; the status is final once plotting went well."""
+    """Make the job and its baseline visible to tables and figures, with what earlier runs of them have found."""
+    if record.artifacts:
+        record.artifacts["decision"] = str(bench.decision.path.relative_to(store.root))
+    if earlier := find_record(store, record.job):
+        record.artifacts = earlier.artifacts | record.artifacts
     if "decision" in record.artifacts:
-        record.achieved = Decision.load(bench.decision.path).achieved
-    record.status = OK
-    record.save(store)
+        record.achieved = Decision.load(store.root / record.artifacts["decision"]).achieved
+    replace(record, status=OK).save(store)
     if not bench.is_dense and "dense evaluation" in record.artifacts:
-        baseline = describe(bench.dense.settings)
-        baseline.status, baseline.achieved, baseline.started = OK, 0.0, record.started
-        baseline.artifacts = {
-            "decision": str(bench.dense.decision.path.relative_to(store.root)),
-            "evaluation": record.artifacts["dense evaluation"],
-        }
-        baseline.save(store)
+        _record_baseline(bench, store, record)
     tables.collect(store)
+
+
+def _record_baseline(bench: Workbench, store: Store, record: JobRecord) -> None:
+    baseline = describe(bench.dense.settings)
+    known = find_record(store, baseline.job)
+    if known is not None and known.status == OK and "evaluation" in known.artifacts:
+        return
+    baseline.status, baseline.achieved, baseline.started = OK, 0.0, record.started
+    baseline.config |= {"pruner.name": baseline.pruner, "sparsity": 0}
+    baseline.artifacts = (known.artifacts if known else {}) | {
+        "decision": str(bench.dense.decision.path.relative_to(store.root)),
+        "evaluation": record.artifacts["dense evaluation"],
+    }
+    baseline.save(store)
 
 
 def _run_plot(store: Store, record: JobRecord) -> list[figures.FigureResult]:
@@ -200,7 +222,10 @@ def _log_curves(tracker: Tracker, measures: pd.DataFrame) -> None:
 def _receipt(tracker: Tracker | None) -> dict[str, Any]:
     if tracker is None:
         return {}
-    receipt = tracker.receipt
+    try:
+        receipt = tracker.receipt
+    except RuntimeError as error:  # interrupted while the run was being closed
+        return {"problem": str(error)}
     return {
         "id": receipt.run_id,
         "mode": receipt.mode,

@@ -58,7 +58,7 @@ def resolve(cfg: DictConfig) -> Settings:
         stages=tuple(cfg.stages),
         seed=cfg.seed,
         dtype=cfg.dtype,
-        outputs=Path(cfg.outputs).expanduser(),
+        outputs=Path(cfg.outputs),
         capture=typed.capture,
         measure=typed.measure,
         wandb=typed.wandb,
@@ -88,12 +88,7 @@ def main() -> int:
         return 0
     from pipeline.store import Store
 
-    return close(SweepSummary.folder, Store(_outputs(SweepSummary.folder)))
-
-
-def _outputs(folder: Path) -> Path:
-    """Runs live in ``<outputs>/runs/<command>``."""
-    return folder.parent.parent
+    return close(SweepSummary.folder, Store(SweepSummary.outputs))
 
 
 if __name__ == "__main__":

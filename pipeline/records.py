@@ -34,8 +34,11 @@ class JobRecord:
     finished: str = ""
 
     def save(self, store: Store) -> None:
+        """Keep the record, unless that would put an unfinished job in the place of a finished one."""
         self.finished = now()
-        write_json(store.jobs / f"{self.job}.json", asdict(self))
+        earlier = find_record(store, self.job)
+        if self.status == OK or earlier is None or earlier.status != OK:
+            write_json(store.jobs / f"{self.job}.json", asdict(self))
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -43,6 +46,11 @@ class JobRecord:
 
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def find_record(store: Store, job: str) -> JobRecord | None:
+    """The record of a job, if there is one."""
+    return next(iter(load_records(store.jobs, f"{job}.json")), None)
 
 
 def load_records(folder: Path, pattern: str = "*.json") -> list[JobRecord]:

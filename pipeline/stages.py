@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -60,16 +60,15 @@ class Workbench:
 
     settings: Settings
     store: Store
-
-    def __post_init__(self) -> None:
-        self._held: tuple[tuple[str, bool], PreTrainedModel] | None = None
+    # The one model in memory, by dtype and whether it is pruned; shared with the baseline's workbench.
+    held: dict[tuple[str, bool], PreTrainedModel] = field(default_factory=dict)
 
     @cached_property
     def dense(self) -> Workbench:
         """The workbench of the unpruned baseline under the same settings."""
         if isinstance(self.settings.pruner, Dense):
             return self
-        return Workbench(replace(self.settings, pruner=Dense(name="dense"), sparsity=parse(0)), self.store)
+        return Workbench(replace(self.settings, pruner=Dense(name="dense"), sparsity=parse(0)), self.store, self.held)
 
     @property
     def is_dense(self) -> bool:
@@ -89,7 +88,10 @@ class Workbench:
     def decision(self) -> Artifact:
         """What the pruner decides: ``pipeline.pruners.decision``."""
         pruner = self.settings.pruner
-        inputs = self._pruning_inputs(pruner.identity()) | {"sparsity": self.settings.sparsity.given}
+        inputs = self._pruning_inputs(pruner.identity()) | {
+            "sparsity": self.settings.sparsity.given,
+            "seed": self.settings.seed,
+        }
         return self._ensure(DECISION, inputs, self._decide)
 
     def _pruning_inputs(self, pruner: dict[str, Any]) -> dict[str, Any]:
@@ -109,7 +111,8 @@ class Workbench:
         decision = replace(decision, achieved=achieved(decoder, decision))
         decision.save(folder)
         apply(model, decision)
-        self._held = ((self.dtype, True), model)
+        self.held.clear()
+        self.held[self.dtype, not self.is_dense] = model
 
     def _importance(self, calibration: Calibration | None) -> list[dict[str, Any]]:
         pruner = self.settings.pruner
@@ -231,31 +234,31 @@ class Workbench:
 
     def _head(self) -> torch.Tensor:
         """The (V, D) output projection, which no pruner touches."""
-        for bench in (self, self.dense):
-            if bench._held is not None and bench._held[0][0] == self.settings.capture.dtype:
-                return Decoder(bench._held[1]).head.weight.detach()
+        for (dtype, _), model in self.held.items():
+            if dtype == self.settings.capture.dtype:
+                return Decoder(model).head.weight.detach()
         return Decoder(self.model(self.settings.capture.dtype, pruned=False)).head.weight.detach()
 
     # --- models ------------------------------------------------------------------------------------------------
 
     def model(self, dtype: str, pruned: bool) -> PreTrainedModel:
-        """The model in a dtype, dense or pruned as decided. One at a time is held."""
-        if self._held is None or self._held[0] != (dtype, pruned):
+        """The model in a dtype, dense or pruned as decided. One at a time is in memory."""
+        key = dtype, pruned and not self.is_dense
+        if key not in self.held:
+            decision = Decision.load(self.decision.path) if key[1] else None
             self.release()
-            self.dense.release()
             model = self.settings.model.load(getattr(torch, dtype), self.store)
-            if pruned and not self.is_dense:
-                apply(model, Decision.load(self.decision.path))
-            self._held = ((dtype, pruned), model)
-        return self._held[1]
+            if decision is not None:
+                apply(model, decision)
+            self.held[key] = model
+        return self.held[key]
 
     def release(self) -> None:
         """Let go of the model in memory."""
-        if self._held is not None:
-            self._held = None
-            gc.collect()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+        self.held.clear()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def _ensure(self, stage: str, inputs: dict[str, Any], build: Callable[[Path], None]) -> Artifact:
         return self.store.ensure(stage, {"version": VERSIONS[stage], **inputs}, build)

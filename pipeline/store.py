@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import socket
 import time
@@ -24,6 +25,8 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
+# What a scratch folder is called: what is built, on which machine, by which process, and a unique word.
+_OWNER = re.compile(r".+\.(?P<host>[^.]+)\.(?P<pid>\d+)\.\w+")
 
 
 def digest(value: object) -> str:
@@ -133,7 +136,7 @@ class Store:
 
     @contextmanager
     def _scratch_folder(self, name: str) -> Iterator[Path]:
-        folder = self.scratch / f"{name}.{socket.gethostname()}.{os.getpid()}.{uuid.uuid4().hex[:6]}"
+        folder = self.scratch / f"{name}.{_host()}.{os.getpid()}.{uuid.uuid4().hex[:6]}"
         folder.mkdir(parents=True)
         try:
             yield folder
@@ -145,9 +148,13 @@ class Store:
         if not self.scratch.is_dir():
             return
         for folder in self.scratch.iterdir():
-            _, host, pid, _ = folder.name.rsplit(".", 3)
-            if host == socket.gethostname() and not _alive(int(pid)):
+            owner = _OWNER.fullmatch(folder.name)
+            if owner and owner["host"] == _host() and not _alive(int(owner["pid"])):
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _host() -> str:
+    return socket.gethostname().replace(".", "-")
 
 
 def _alive(pid: int) -> bool:

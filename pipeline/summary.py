@@ -90,7 +90,7 @@ def show_places(jobs: Sequence[JobRecord], store: Store) -> None:
     offline = [Path(run["directory"]) for run in runs if run.get("sync")]
     if offline:
         folder = shown(offline[0].parent)
-        print(f"W&B      {folder} ({len(offline)} offline runs; to send them: wandb sync {folder}/offline-run-*)")
+        print(f"W&B      {folder} ({len(offline)} offline; to send them: wandb sync {folder}/offline-run-*)")
     for url in sorted({run["url"] for run in runs if run.get("url")}):
         print(f"W&B      {url}")
 

@@ -33,16 +33,17 @@ def apply(model: PreTrainedModel, decision: Decision) -> None:
     """
     decoder = Decoder(model)
     zero_weights(model, decision.masks)
-    attention_slots = [layer for layer in range(len(decoder.blocks)) if layer not in decision.attention]
     for layer in decision.attention:
         _drop(decoder.sublayer(layer, ATTENTION))
     for layer in decision.mlp:
         _drop(decoder.sublayer(layer, MLP))
     if decision.blocks:
         _remove_blocks(decoder, decision.blocks)
-        attention_slots = list(range(len(decoder.blocks)))
     if decision.attention:
-        _renumber_cache(decoder, attention_slots)
+        slots = range(len(decoder.blocks))
+        _renumber_cache(
+            decoder, [at for at in slots if not isinstance(decoder.sublayer(at, ATTENTION).module, DroppedSublayer)]
+        )
 
 
 def zero_weights(model: nn.Module, masks: dict[str, torch.Tensor]) -> None:
@@ -79,7 +80,7 @@ def achieved(decoder: Decoder, decision: Decision) -> float:
     gone = sum(int(mask.sum()) for mask in decision.masks.values())
     gone += sum(p.numel() for layer in decision.blocks for p in decoder.blocks[layer].parameters())
     for kind, layers in ((ATTENTION, decision.attention), (MLP, decision.mlp)):
-        for layer in layers:
+        for layer in set(layers) - set(decision.blocks):
             sublayer = decoder.sublayer(layer, kind)
             gone += sum(p.numel() for part in (sublayer.module, sublayer.norm) for p in part.parameters())
     return gone / total

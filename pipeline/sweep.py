@@ -18,12 +18,17 @@ class SweepSummary(Callback):
     """Remembers where the jobs of this command left their outcomes."""
 
     folder: Path | None = None
+    outputs: Path = Path("outputs")
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        SweepSummary.folder = Path(config.hydra.run.dir)
+        self._remember(config, config.hydra.run.dir)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        SweepSummary.folder = Path(config.hydra.sweep.dir)
+        self._remember(config, config.hydra.sweep.dir)
+
+    @staticmethod
+    def _remember(config: DictConfig, folder: str) -> None:
+        SweepSummary.folder, SweepSummary.outputs = Path(folder), Path(config.outputs)
 
 
 def outcomes(folder: Path) -> list[JobRecord]:
@@ -46,6 +51,7 @@ def close(folder: Path, store: Store) -> int:
     for job in failed:
         print(f"{job.status}: pruner={job.pruner} sparsity={job.sparsity}: {job.error}")
     if failed:
-        print(f"Full errors: {shown(folder)}/*/{TRACEBACK}. The same command repeats only what is missing.")
+        traces = " ".join(sorted(shown(path.absolute()) for path in folder.rglob(TRACEBACK)))
+        print(f"full errors: {traces}\nThe same command repeats only what is missing.")
     show_places(jobs, store)
     return 1 if failed else 0

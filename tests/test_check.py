@@ -68,7 +68,7 @@ def test_all_problems_at_once_with_the_nearest_choice():
         (["model.path=x"], "model.path is no key of model=smollm2"),
         (["task.families=[copyng]"], "did you mean copying?"),
         (["task.limit=many"], "task.limit=many should be a whole number"),
-        (["measure.temperatures=[0]"], "numbers above 0"),
+        (["measure.temperatures=[0]"], "different numbers above 0"),
         (["capture.steps=x"], "capture.steps=x"),
         (["wandb.mode=loud"], "wandb.mode=loud does not exist"),
         (["outputs=pyproject.toml/x"], "is a file"),
@@ -161,3 +161,8 @@ VALUES = st.one_of(
 def test_any_command_line_is_checked_without_crashing(pairs):
     found = problems([f"{key}={value}" for key, value in pairs], multirun=False)
     assert all(isinstance(problem, str) and problem for problem in found)
+
+
+def test_dense_has_no_sparsity_whatever_the_sweep_has(make_settings):
+    assert make_settings("pruner=dense", "sparsity=0.5").sparsity.is_zero
+    assert make_settings("pruner=wanda", "sparsity=0.5").sparsity.fraction == 0.5

@@ -93,7 +93,7 @@ def test_opposite_states():
 def test_rows_come_by_position_then_temperature_and_do_not_depend_on_the_blocking(monkeypatch):
     h, h2, weight = states(0.1)
     whole = compare(h, h2, weight, [1.0, 0.5])
-    assert list(zip(whole.position, whole.temperature, strict=True))[:3] == [(0, 0.5), (0, 1.0), (1, 0.5)]
+    assert list(zip(whole.position, whole.temperature, strict=True))[:3] == [(0, 1.0), (0, 0.5), (1, 1.0)]
     monkeypatch.setattr(module, "_BLOCK", 3 * len(weight))
     monkeypatch.setattr(module, "_TILE", 2 * len(weight))
     cut = compare(h, h2, weight, [1.0, 0.5])

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 
-from pipeline.check import choices_of
+from pipeline.check import CONF, choices_of
 from pipeline.console import progress
 from pipeline.decoder import SUBLAYERS, Decoder
 from pipeline.pruners.base import Calibration
 from pipeline.pruners.blockwise import block_inputs, linear_inputs
 from pipeline.pruners.masks import lowest_overall, lowest_per_row, n_of_m
 from pipeline.pruners.shortgpt import mean_cosines
+from pipeline.signature import signature
 from pipeline.sparsity import parse
 from pipeline.surgery import achieved, apply
 
 PRUNERS = choices_of("pruner")
-WEIGHT_PRUNERS, DROPPERS = ("magnitude", "wanda"), ("shortgpt", "attn_drop", "mlp_drop")
 
 
 @pytest.fixture
@@ -42,10 +43,15 @@ def decide(make_settings, make_model, calibration):
     return run
 
 
+def constants(name: str) -> dict[str, object]:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return signature(compose("config", overrides=[f"pruner={name}"]).pruner._target_).constants
+
+
 def sparsities(name: str) -> list[object]:
-    if name in DROPPERS:
-        return [0.25, 0.5, 2]
-    return [0.3, 0.5, "2:4", "4:8"] if name in WEIGHT_PRUNERS else [0]
+    """One or two of each kind that the pruner accepts; a pruner that accepts none is dense."""
+    examples = {"fraction": [0.25, 0.5], "units": [2], "pattern": ["2:4", "4:8"]}
+    return [value for kind in constants(name)["accepts"] for value in examples[kind]] or [0]
 
 
 CASES = [(name, sparsity) for name in PRUNERS for sparsity in sparsities(name)]
@@ -58,20 +64,22 @@ def test_pruned_models_work_and_achieve_what_was_asked(decide, make_model, archi
     assert torch.isfinite(logits).all()
     dense = Decoder(make_model(architecture))
     share = achieved(dense, decision)
-    if name in WEIGHT_PRUNERS:
+    if decision.masks:
         linear = {f"{key}.weight": m.weight for layer in range(4) for key, m in dense.linears(layer).items()}
-        assert set(decision.masks) == set(linear)
         wanted = 0.5 if isinstance(sparsity, str) else sparsity
         for key, mask in decision.masks.items():
-            rows = 1 if name == "magnitude" and not isinstance(sparsity, str) else mask.shape[0]
-            assert int(mask.sum()) == rows * int(mask.numel() // rows * wanted), key
+            # Sizes divide evenly here, so that comparison by row and by matrix ask for the same count.
+            assert int(mask.sum()) == int(mask.numel() * wanted), key
             assert (model.get_parameter(key)[mask] == 0).all()
             assert torch.equal(model.get_parameter(key)[~mask], linear[key][~mask])
+        assert set(decision.masks) == set(linear)
         assert share == pytest.approx(wanted, abs=0.02)
-    elif name in DROPPERS:
-        units = {"shortgpt": decision.blocks, "attn_drop": decision.attention, "mlp_drop": decision.mlp}[name]
-        assert len(units) == parse(sparsity).units_of(4)
-        assert len(decision.blocks) + len(decision.attention) + len(decision.mlp) == len(units)
+    if decision.drops:
+        unit = constants(name)["unit"]
+        units = {"block": decision.blocks, "attention": decision.attention, "mlp": decision.mlp}
+        assert len(units.pop(unit)) == parse(sparsity).units_of(4)
+        assert not any(units.values())
+    assert decision.is_empty == (sparsity == 0)
 
 
 @pytest.mark.parametrize("name", PRUNERS)

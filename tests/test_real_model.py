@@ -71,7 +71,7 @@ def test_dense_solves_both_forms_and_generation_is_lost_first(bench):
 
 @pytest.mark.parametrize("pruner", ["shortgpt", "wanda"])
 def test_sparsity_zero_deviates_nowhere_in_any_layer(bench, pruner):
-    zero = bench(f"pruner={pruner}", "sparsity=0", "capture.steps=4")
+    zero = bench(f"pruner={pruner}", "sparsity=0", "capture.steps=2")
     measures = pd.read_parquet(zero.measures.file("measures.parquet"))
     assert set(measures.protocol) == {"layer", "free_running"}
     assert measures[measures.protocol == "layer"].groupby(["layer", "sublayer"]).ngroups == 60

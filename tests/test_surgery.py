@@ -15,7 +15,8 @@ DROPS = {
     "all attention": Decision(attention=(0, 1, 2, 3)),
     "first mlp": Decision(mlp=(0,)),
     "first block": Decision(blocks=(0,)),
-    "blocks and attention of another": Decision(blocks=(1, 2)),
+    "two blocks": Decision(blocks=(1, 2)),
+    "blocks and attention of others": Decision(blocks=(1,), attention=(0, 1)),
 }
 
 

@@ -39,7 +39,8 @@ def compare(
     """All measures of section 2 for each position and temperature.
 
     ``dense`` and ``pruned`` are (N, D) hidden states, ``weight`` is the (V, D) output projection; all are taken to
-    float32 at least (float64 stays). Returns N·len(temperatures) rows, positions outermost, with the columns
+    float32 at least (float64 stays). Returns N·len(temperatures) rows, positions outermost and temperatures in the
+    given order, with the columns
     ``position``, ``temperature`` and ``COLUMNS``. Cosines are one minus an exactly computed angular deviation;
     ``orth_*`` and ``par_*`` are squared relative magnitudes; variances and RMS are in squared and plain logits.
 
@@ -56,7 +57,7 @@ def compare(
     table = (
         pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["position", "temperature", *COLUMNS])
     )
-    return table.sort_values(["position", "temperature"], ignore_index=True)
+    return table.sort_values("position", kind="stable", ignore_index=True)
 
 
 def _compare_rows(

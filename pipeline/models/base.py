@@ -6,9 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
-from pipeline.component import Component
+from pipeline.component import Component, Positive
 from pipeline.store import Store
 
 
@@ -20,7 +26,7 @@ class Model(Component):
     before anything is loaded; it is compared with the loaded model.
     """
 
-    layers: int | None = None
+    layers: Positive | None = None
 
     def load(self, dtype: torch.dtype, store: Store) -> PreTrainedModel:
         """The dense model in evaluation mode on the best device here. Raises ValueError in plain words."""
@@ -58,6 +64,12 @@ def load_pretrained(path: str, dtype: torch.dtype, **options: Any) -> PreTrained
     model = AutoModelForCausalLM.from_pretrained(
         path, dtype=dtype, use_safetensors=True, trust_remote_code=False, **options
     )
+    if model.generation_config is not None:
+        # Some checkpoints ship a repetition penalty or sampling settings, which would change greedy decoding.
+        shipped = model.generation_config
+        model.generation_config = GenerationConfig(
+            bos_token_id=shipped.bos_token_id, eos_token_id=shipped.eos_token_id, pad_token_id=shipped.pad_token_id
+        )
     return model.to(device()).eval()
 
 

@@ -13,6 +13,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from pipeline.models.base import Model, load_pretrained, load_tokenizer
 from pipeline.store import Store, digest, file_digest
 
+_LARGE = 2**24
+
 
 @dataclass(frozen=True)
 class HubModel(Model):
@@ -25,11 +27,11 @@ class HubModel(Model):
         identity = super().identity()
         folder = Path(self.path).expanduser()
         if folder.is_dir():
-            # The same path may hold other weights tomorrow; large files are told apart by size and time.
-            files = sorted(folder.glob("*.json")) + sorted(folder.glob("*.safetensors"))
+            # The same path may hold other files tomorrow; large ones are told apart by size and time.
             facts = [
-                [f.name, file_digest(f) if f.suffix == ".json" else [f.stat().st_size, f.stat().st_mtime_ns]]
-                for f in files
+                [f.name, file_digest(f) if f.stat().st_size < _LARGE else [f.stat().st_size, f.stat().st_mtime_ns]]
+                for f in sorted(folder.iterdir())
+                if f.is_file()
             ]
             identity["content"] = digest(facts)
         return identity

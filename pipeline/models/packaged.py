@@ -23,6 +23,7 @@ class PackagedModel(Model):
     file: str = ""
 
     def identity(self) -> dict[str, Any]:
+        self._file()
         return super().identity() | {"release": metadata.version(self.package)}
 
     def load(self, dtype: torch.dtype, store: Store) -> PreTrainedModel:

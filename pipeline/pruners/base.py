@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 
 from pipeline.component import Component
+from pipeline.console import Progress
 from pipeline.decoder import Decoder
 from pipeline.pruners.decision import Decision
 from pipeline.sparsity import Sparsity
-
-Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Run the decoder one block at a time over the calibration set, as weight pruners that compensate in order need."""
+"""Run the decoder one block at a time over the calibration set, each block fed by the (pruned) blocks before it."""
 
 from __future__ import annotations
 

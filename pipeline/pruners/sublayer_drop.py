@@ -21,7 +21,7 @@ class SublayerDrop(Pruner):
     scores_once: ClassVar[bool] = True
 
     def scoring_identity(self) -> dict[str, Any]:
-        return self.identity() | {"type": SublayerDrop.__name__}
+        return self.identity() | {"type": SublayerDrop.__qualname__}
 
     def importance(self, decoder: Decoder, calibration: Calibration | None) -> list[dict[str, Any]]:
         assert calibration is not None
