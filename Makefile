@@ -25,7 +25,7 @@ demo: setup ## prune, evaluate, measure and plot the embedded model: a sweep of 
 	$(BIN)/python -m pipeline.summary
 
 test: setup ## run all tests
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 figures: setup ## redraw the figures from finished results alone
 	$(BIN)/python -m pipeline.figures

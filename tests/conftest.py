@@ -59,3 +59,9 @@ def make_settings(tmp_path) -> Callable[..., Settings]:
             return resolve(compose("config", overrides=[*base, f"outputs={outputs}", *overrides]))
 
     return make
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, so that parallel workers end together; within a file the order stays."""
+    longest = ("test_main.py", "test_real_model.py", "test_figures.py")
+    items.sort(key=lambda item: longest.index(item.path.name) if item.path.name in longest else len(longest))
