@@ -45,6 +45,7 @@ def run_job(settings: Settings, sweep: str, folder: Path) -> JobRecord:
         with track(_run_spec(settings, store, record, sweep)) as tracker:
             _run_stages(settings, store, record, tracker)
         record.status = OK
+        show_scores([record], store, title=f"{record.pruner} at {record.sparsity}")
     except Exception as error:
         record.status, record.error = FAILED, _plain(error)
         log.error("failed: %s", record.error)
@@ -118,7 +119,6 @@ def _run_stages(settings: Settings, store: Store, record: JobRecord, tracker: Tr
     _finish_records(bench, store, record)
     drawn = _run_plot(store, record) if "plot" in settings.stages else []
     _log_results(store, record, tracker, drawn)
-    show_scores([record], store, title=f"{record.pruner} at {record.sparsity}")
 
 
 def _captured(bench: Workbench) -> dict[str, Artifact]:

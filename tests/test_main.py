@@ -53,6 +53,7 @@ def test_a_sweep_ends_well_and_says_where_everything_is(sweep):
         "wandb sync",
     ):
         assert word in done.stdout
+    assert "interrupted" not in done.stdout
     assert "Traceback" not in done.stderr
     assert "it/s]" not in done.stderr
 
