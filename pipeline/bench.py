@@ -5,28 +5,35 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 
+import psutil
 import torch
 from hydra import compose, initialize_config_dir
 
+from pipeline.calibration.base import batches
 from pipeline.capture import Trajectory, capture_trajectory
 from pipeline.check import CONF
 from pipeline.config import Settings
 from pipeline.decoder import Decoder
 from pipeline.main import resolve
 from pipeline.measure import measure_layers
+from pipeline.measures.compare import Head
 from pipeline.models.base import resolve_dtype
 from pipeline.probes import PROBES
-from pipeline.pruners.base import Calibration
+from pipeline.pruners.base import Context, Pruner
+from pipeline.pruners.decision import ChangeFiles
 from pipeline.quiet import quiet_libraries
 from pipeline.sparsity import parse
 from pipeline.store import Store
 
-SCORED, PRUNED = ("shortgpt", "attn_drop", "mlp_drop"), ("wanda",)
+# Pruners whose time is told in forward passes over the calibration set, and how many passes each amounts to.
+PASSES = {"shortgpt": 1, "attn_drop": 1, "mlp_drop": 1, "wanda": 2, "sparsegpt": 2}
+GIB = 2**30
 
 
 def ratio(subject: Callable[[], object], baseline: Callable[[], object], repeats: int) -> float:
@@ -41,29 +48,60 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+def peak_memory(work: Callable[[], object]) -> int:
+    """How many bytes of resident memory ``work`` takes at most beyond what the process had before."""
+    process, done = psutil.Process(), threading.Event()
+    start = peak = process.memory_info().rss
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.wait(0.02):
+            peak = max(peak, process.memory_info().rss)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        work()
+    finally:
+        done.set()
+        watcher.join()
+    return peak - start
+
+
 def pruning(settings: Settings, store: Store, repeats: int) -> None:
-    """Scoring passes over one bare forward of the calibration set, weight pruning over two."""
+    """Pruners over bare forwards of the calibration set, in one process, and the memory of the two largest."""
     source = settings.calibration
-    batches = source.batches(settings.model.tokenizer(store))
-    calibration = Calibration(batches, lambda items, what, total: items)
-
-    def load() -> Decoder:
-        return Decoder(settings.model.load(resolve_dtype("auto"), store))
-
-    decoder = load()
+    tokens = batches(source.tokenize(settings.model.tokenizer(store)), source.batch_size)
+    dense = Decoder(settings.model.load(resolve_dtype("auto"), store))
 
     @torch.inference_mode()
-    def forward() -> None:
+    def forward(batches: Sequence[torch.Tensor] = tokens) -> None:
         for batch in batches:
-            decoder.base(batch.to(decoder.device), use_cache=False)
+            dense.base(batch.to(dense.device), use_cache=False)
 
-    for name in SCORED:
-        pruner = _settings(f"pruner={name}").pruner
-        report(f"{name}_vs_forward", ratio(partial(pruner.importance, decoder, calibration), forward, repeats))
-    for name in PRUNED:
-        pruner, subject = _settings(f"pruner={name}").pruner, load()
-        work = partial(pruner.decide, subject, parse(0.5), [], calibration)
-        report(f"{name}_vs_forward", ratio(work, forward, repeats) / 2)
+    def subject(pruner: Pruner, passes: int) -> tuple[float, int]:
+        """Seconds and peak memory of the pruner's work; weight pruners change their model, so they get their own."""
+        decoder = dense if passes == 1 else Decoder(settings.model.load(resolve_dtype("auto"), store))
+        with tempfile.TemporaryDirectory() as folder:
+            context = Context(tokens, changes=ChangeFiles(Path(folder)), progress=lambda items, what, total: items)
+            start, work = time.perf_counter(), pruner.importance if passes == 1 else None
+            peak = peak_memory(lambda: work(decoder, context) if work else pruner.decide(decoder, parse(0.5), context))
+            return time.perf_counter() - start, peak
+
+    forward(tokens[:1])
+    before = _seconds(forward)
+    for name, passes in PASSES.items():
+        pruner, ratios, peaks = _settings(f"pruner={name}").pruner, [], []
+        for _ in range(repeats):
+            seconds, peak = subject(pruner, passes)
+            # A shared machine drifts: the baseline is the mean of the forward before and the one after.
+            after = _seconds(forward)
+            ratios.append(seconds / passes / statistics.mean((before, after)))
+            peaks.append(peak)
+            before = after
+        report(f"{name}_vs_forward", statistics.median(ratios))
+        if passes > 1:
+            report(f"{name}_peak_gib", max(peaks) / GIB)
 
 
 def measuring(settings: Settings, store: Store, repeats: int) -> None:
@@ -81,7 +119,7 @@ def measuring(settings: Settings, store: Store, repeats: int) -> None:
                 block @ weight.T
 
     def measure() -> None:
-        measure_layers(dense, None, weight, [1.0], lambda items, what, total: items)
+        measure_layers(dense, None, Head(weight), [1.0], lambda items, what, total: items)
 
     report("measure_vs_gemm", ratio(measure, projections, repeats))
 
@@ -98,13 +136,13 @@ def _settings(*overrides: str) -> Settings:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmarks. Any configuration override may be given, such as ``model=random``."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.bench", description="Speed as ratios to a baseline.")
-    parser.add_argument("--repeats", type=int, default=3, help="timed repeats of each pair (default: 3)")
+    parser.add_argument("--repeats", type=int, default=1, help="timed repeats of each pair (default: 1)")
     parser.add_argument(
-        "overrides", nargs="*", help="configuration overrides (default: 32 calibration sequences of 512)"
+        "overrides", nargs="*", help="configuration overrides (default: 128 calibration sequences of 512)"
     )
     chosen = parser.parse_args(arguments)
     quiet_libraries()
-    settings = _settings("calibration.sequences=32", "calibration.length=512", *chosen.overrides)
+    settings = _settings("calibration.sequences=128", "calibration.length=512", *chosen.overrides)
     store = Store(Path(settings.outputs))
     pruning(settings, store, chosen.repeats)
     measuring(settings, store, chosen.repeats)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from safetensors.torch import load_file, save_file
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.console import Progress
-from pipeline.decoder import ATTENTION, Decoder, Sublayer
+from pipeline.decoder import SUBLAYERS, Decoder
 from pipeline.probes import Probe, encode
-from pipeline.residual import tap
-from pipeline.surgery import pruned_weights
+from pipeline.pruners.decision import Change
+from pipeline.residual import first, layout, tap
+from pipeline.surgery import changed_weights
 
 _TENSORS, _FACTS = "trajectory.safetensors", "trajectory.json"
 _COUNTERPARTS = "counterparts.safetensors"
@@ -29,7 +31,8 @@ class Trajectory:
     ``prompts`` are token ids; ``tokens[i]`` the generated ones, ending with end-of-text if that was reached.
     The N = sum of the continuation lengths positions are stacked prompt by prompt; position t of a prompt is the
     one that predicts its generated token t, the first being the last prompt token. ``final`` (N, D) is the state
-    after the final norm; ``residual`` (2L + 1, N, D) are the residual states (see ``pipeline.residual``) or None.
+    after the final norm; ``residual`` (states, N, D) are the distinct residual states or None, of which ``before[i]``
+    and ``after[i]`` surround sublayer i (see ``pipeline.residual.Layout``).
     """
 
     names: list[str]
@@ -38,13 +41,16 @@ class Trajectory:
     texts: list[list[str]]
     final: torch.Tensor
     residual: torch.Tensor | None
+    before: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
 
     def positions(self) -> list[tuple[str, int]]:
         """(prompt name, step) of each of the N positions."""
         return [(name, t) for name, tokens in zip(self.names, self.tokens, strict=True) for t in range(len(tokens))]
 
     def save(self, folder: Path) -> None:
-        facts = {"names": self.names, "prompts": self.prompts, "tokens": self.tokens, "texts": self.texts}
+        facts: dict[str, Any] = {"names": self.names, "prompts": self.prompts, "tokens": self.tokens}
+        facts |= {"texts": self.texts, "before": self.before, "after": self.after}
         (folder / _FACTS).write_text(json.dumps(facts, ensure_ascii=False) + "\n")
         tensors = {"final": self.final}
         if self.residual is not None:
@@ -73,8 +79,8 @@ def capture_trajectory(
     prompts = [encode(probe, tokenizer) for probe in probes]
     tokens = generate(model, tokenizer, prompts, steps)
     decoder = Decoder(model)
-    slots = 2 * len(decoder.blocks) + 1 if residual else 0
-    states: list[list[torch.Tensor]] = [[] for _ in range(slots)]
+    plan = layout(decoder)
+    states: list[list[torch.Tensor]] = [[] for _ in range(plan.states if residual else 0)]
 
     def on_state(index: int, state: torch.Tensor) -> None:
         if residual:
@@ -89,53 +95,70 @@ def capture_trajectory(
         texts=[[tokenizer.decode([token]) for token in row] for row in tokens],
         final=final,
         residual=torch.stack([torch.cat(state) for state in states]) if residual else None,
+        before=plan.before,
+        after=plan.after,
     )
 
 
 @torch.inference_mode()
 def capture_counterparts(
-    model: PreTrainedModel, masks: dict[str, torch.Tensor], dense: Trajectory, steps: int, progress: Progress
+    model: PreTrainedModel, changes: Mapping[int, Change], dense: Trajectory, steps: int, progress: Progress
 ) -> torch.Tensor:
-    """Layer protocol for pruned weights: ``x + f'(x)`` of every sublayer, each on the dense inputs and context.
+    """Layer protocol for changed weights: ``x + f'(x)`` of every sublayer, each on the dense inputs and context.
 
-    ``model`` is dense. It runs once over its own trajectory; after each sublayer the same module runs again on the
-    same arguments with the masked weights zeroed. Returns (2L, N, D), row ``2l`` attention, ``2l + 1`` MLP.
+    ``model`` is dense. It runs once over its own trajectory; after each block the block runs again on the same
+    arguments, once for each of its sublayers whose weights change, with these alone changed. Returns (2L, N, D), row
+    ``2l`` attention, ``2l + 1`` MLP.
     """
-    decoder = Decoder(model)
-    sublayers = decoder.sublayers()
-    found: list[torch.Tensor | None] = [None] * len(sublayers)
-    before: list[torch.Tensor | None] = [None]
-    ticks = iter(progress(range(len(sublayers)), "counterparts", len(sublayers)))
+    decoder, plan = Decoder(model), layout(Decoder(model))
+    states: dict[int, torch.Tensor] = {}
+    updates: dict[int, torch.Tensor] = {}
+    found: dict[int, torch.Tensor] = {}
+    again: list[int] = []
+    ticks = iter(progress(range(len(plan.before)), "counterparts", len(plan.before)))
 
     def on_state(index: int, state: torch.Tensor) -> None:
-        before[0] = state
+        if not again:
+            states[index] = state
 
-    def rerun(index: int, sublayer: Sublayer) -> Callable[..., None]:
-        part = decoder.architecture.attention if sublayer.kind == ATTENTION else decoder.architecture.mlp
-        prefix = f"{decoder.blocks_name}.{sublayer.layer}.{part}"
-
-        def hook(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            with pruned_weights(module, prefix, masks) as changed:
-                again = module.forward(*args, **kwargs) if changed else output
-            update = again[0] if isinstance(again, tuple) else again
-            assert before[0] is not None
-            found[index] = _at_predictions(before[0] + update, dense.prompts, dense.tokens)
-            next(ticks)
+    def on_update(index: int) -> Callable[..., None]:
+        def hook(module: torch.nn.Module, args: object, output: Any) -> None:
+            updates[index] = first(output)
+            if again == [index]:
+                raise _Seen
 
         return hook
 
-    handles = [
-        sublayer.module.register_forward_hook(rerun(index, sublayer), with_kwargs=True)
-        for index, sublayer in enumerate(sublayers)
-    ]
-    try:
-        with tap(decoder, on_state):
-            _forward(decoder, dense.prompts, dense.tokens, steps)
-    finally:
-        for handle in handles:
-            handle.remove()
-        next(ticks, None)
-    return torch.stack([state for state in found if state is not None])
+    def rerun(layer: int) -> Callable[..., None]:
+        def hook(block: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> None:
+            change = changes.get(layer, Change())
+            for index, kind in enumerate(SUBLAYERS, start=2 * layer):
+                names = [name for name in {**change.masks, **change.weights} if decoder.belongs(name, layer, kind)]
+                if names:
+                    again[:] = [index]
+                    with changed_weights(model, change, names), suppress(_Seen):
+                        block.forward(*args, **kwargs)
+                    again.clear()
+                x = states[plan.before[index]]
+                found[index] = _at_predictions(x + updates[index].view_as(x), dense.prompts, dense.tokens)
+                next(ticks)
+            states.clear()
+
+        return hook
+
+    with ExitStack() as stack:
+        for index, sublayer in enumerate(decoder.sublayers()):
+            stack.callback(sublayer.exit.register_forward_hook(on_update(index)).remove)
+        for layer, block in enumerate(decoder.blocks):
+            stack.callback(block.register_forward_hook(rerun(layer), with_kwargs=True).remove)
+        stack.enter_context(tap(decoder, on_state))
+        _forward(decoder, dense.prompts, dense.tokens, steps)
+    next(ticks, None)
+    return torch.stack([found[index] for index in range(len(plan.before))])
+
+
+class _Seen(Exception):
+    """Ends the second pass through a block where its rest is of no interest."""
 
 
 def save_counterparts(states: torch.Tensor, folder: Path) -> None:

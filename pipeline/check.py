@@ -20,11 +20,19 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline import config as schema
+from pipeline.calibration.text_files import files_of
 from pipeline.config import flatten
 from pipeline.signature import misfit, signature
 from pipeline.sparsity import KINDS, parse
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
+# What an integer sparsity counts, and how many of these a block has.
+_UNITS = {
+    "block": ("block", 1),
+    "attention": ("attention sublayer", 1),
+    "mlp": ("MLP sublayer", 1),
+    "sublayer": ("sublayer", 2),
+}
 _LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 
 
@@ -167,7 +175,7 @@ def _check_one(cfg: DictConfig, setting: Mapping[str, Any]) -> list[str]:
     if not any(problem.startswith("sparsity") for problem in found):
         found += _sparsity(plain)
     if not missing:
-        found += _path(plain["model"])
+        found += _path(plain["model"]) + _calibration_path(plain["calibration"])
     return found
 
 
@@ -181,7 +189,7 @@ def _plain(cfg: DictConfig) -> tuple[dict[str, Any], list[str]]:
 
 
 def _wanted(key: str) -> str:
-    return "hub id or directory" if key == "model.path" else "value"
+    return {"model.path": "hub id or directory", "calibration.path": "file or directory"}.get(key, "value")
 
 
 def _component(group: str, node: Any, missing: Sequence[str]) -> list[str]:
@@ -231,7 +239,7 @@ def _root(plain: Mapping[str, Any]) -> list[str]:
     listed = measure["temperatures"]
     if not listed or len(set(map(str, listed))) < len(listed) or any(not _positive(t) for t in listed):
         found.append(f"measure.temperatures={measure['temperatures']} should be a list of different numbers above 0")
-    return found + _outputs(plain["outputs"])
+    return found + _outputs(plain["outputs"]) + _export(plain)
 
 
 def _listed(key: str, items: Sequence[str], known: Sequence[str]) -> list[str]:
@@ -254,6 +262,18 @@ def _outputs(outputs: str) -> list[str]:
     return [] if os.access(above, os.W_OK) else [f"outputs={outputs} cannot be written; give another folder"]
 
 
+def _export(plain: Mapping[str, Any]) -> list[str]:
+    """An export goes to a folder of its own, which is new, empty, or an export already."""
+    if plain["export"] is None:
+        return []
+    path = Path(str(plain["export"])).expanduser()
+    if not str(plain["export"]).strip() or path.is_file():
+        return [f"export={plain['export']!r}: give a folder"]
+    if path.resolve() == Path(str(plain["model"].get("path"))).expanduser().resolve():
+        return [f"export={path} is where the model comes from; give another folder"]
+    return []
+
+
 def _sparsity(plain: Mapping[str, Any]) -> list[str]:
     """Does the sparsity make sense, for this pruner, on this model?"""
     try:
@@ -272,14 +292,15 @@ def _sparsity(plain: Mapping[str, Any]) -> list[str]:
     layers = _layers(plain["model"])
     if layers is None or sparsity.kind == "pattern" or "units" not in accepts:
         return []
-    unit = {"attention": "attention sublayer", "mlp": "MLP sublayer"}.get(constants["unit"], constants["unit"])
-    if sparsity.units > layers:
+    word, a_block = _UNITS[constants["unit"]]
+    total = layers * a_block
+    if sparsity.units > total:
         return [
             f"sparsity={sparsity.given} asks pruner={pruner} for {sparsity.units} units, but "
-            f"model={plain['model']['name']} has {layers} {unit}s; give at most {layers}"
+            f"model={plain['model']['name']} has {total} {word}s; give at most {total}"
         ]
-    if constants["unit"] == "block" and sparsity.units_of(layers) == layers:
-        return [f"sparsity={sparsity.given} removes all {layers} blocks; keep at least one"]
+    if word == "block" and sparsity.units_of(total) == total:
+        return [f"sparsity={sparsity.given} removes all {total} blocks; keep at least one"]
     return []
 
 
@@ -310,3 +331,14 @@ def _path(model: Mapping[str, Any]) -> list[str]:
     close = difflib.get_close_matches(path.name, siblings, n=1)
     hint = f"did you mean {path.parent / close[0]}? " if close else ""
     return [f"model.path={given} is no directory; {hint}give a directory or a hub id such as Qwen/Qwen3-4B"]
+
+
+def _calibration_path(calibration: Mapping[str, Any]) -> list[str]:
+    """A calibration path has to be there and of a kind that can be read."""
+    if not isinstance(calibration.get("path"), str):
+        return []
+    try:
+        files_of(calibration["path"])
+    except ValueError as error:
+        return [str(error)]
+    return []

@@ -61,6 +61,7 @@ class Config:
     seed: int = 0
     dtype: str = "auto"
     outputs: str = "outputs"
+    export: str | None = None
     capture: CaptureConfig = field(default_factory=CaptureConfig)
     measure: MeasureConfig = field(default_factory=MeasureConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
@@ -79,6 +80,7 @@ class Settings:
     seed: int
     dtype: str
     outputs: Path
+    export: Path | None
     capture: CaptureConfig
     measure: MeasureConfig
     wandb: WandbConfig

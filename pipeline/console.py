@@ -33,6 +33,12 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[objec
     Console(width=width, soft_wrap=False).print(table)
 
 
+def plain_table(frame: Any) -> str:
+    """A pandas frame as a Markdown table."""
+    rows = [list(frame.columns), ["---"] * len(frame.columns), *frame.itertuples(index=False)]
+    return "\n".join(f"| {' | '.join(_cell(value) for value in row)} |" for row in rows)
+
+
 def _cell(value: object) -> str:
     if value is None:
         return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,7 @@ import pandas as pd
 
 from pipeline import figures, tables
 from pipeline.config import Settings
+from pipeline.export import exported_job, model_card, versions
 from pipeline.measures.compare import COLUMNS
 from pipeline.models.base import resolve_dtype
 from pipeline.pruners.decision import Decision
@@ -117,6 +119,8 @@ def _run_stages(settings: Settings, store: Store, record: JobRecord, tracker: Tr
     finally:
         bench.release()
     _finish_records(bench, store, record)
+    if settings.export is not None:
+        _export(bench, settings.export, store, record)
     drawn = _run_plot(store, record) if "plot" in settings.stages else []
     _log_results(store, record, tracker, drawn)
 
@@ -155,6 +159,44 @@ def _finish_records(bench: Workbench, store: Store, record: JobRecord) -> None:
     if not bench.is_dense and "dense evaluation" in record.artifacts:
         _record_baseline(bench, store, record)
     tables.collect(store)
+
+
+def export_folder(settings: Settings) -> str:
+    """The name of a job's export inside the folder of a sweep."""
+    return re.sub(r"[^\w.-]+", "-", f"{settings.model.name}-{settings.pruner.name}-{settings.sparsity.given}").strip(
+        "-"
+    )
+
+
+def _export(bench: Workbench, target: Path, store: Store, record: JobRecord) -> None:
+    """Write the checkpoint, unless it is there already. Raises ValueError if something else is in its place."""
+    start = time.monotonic()
+    if exported_job(target) == record.job:
+        log.info("  %-9s  found", "export")
+        return
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ValueError(f"export={target} exists and is not this job's; give another folder or remove it")
+    settings, decision = bench.settings, Decision.load(bench.decision.path)
+    facts = {
+        "job": record.job,
+        "model": record.model,
+        "pruner": record.pruner,
+        "sparsity": record.sparsity,
+        "settings": record.settings,
+        "calibration": record.settings.split(" · ")[2] if settings.pruner.calibrated else None,
+        "seed": settings.seed,
+        "dtype": bench.dtype,
+        "encoder": bench.is_encoder,
+        "decision": decision.facts(),
+        "identity": {"model": settings.model.identity(), "pruner": settings.pruner.identity()},
+        "versions": versions(),
+    }
+    card = model_card(facts, scores_of(record, store), _dense_scores(record, store))
+    try:
+        bench.export(target, facts, card)
+    finally:
+        bench.release()
+    log.info("  %-9s%6.1f s  (%s)", "export", time.monotonic() - start, target)
 
 
 def _record_baseline(bench: Workbench, store: Store, record: JobRecord) -> None:

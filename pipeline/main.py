@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def _job(cfg: DictConfig) -> str:
     import numpy as np
     import torch
 
-    from pipeline.job import run_job
+    from pipeline.job import export_folder, run_job
 
     quiet_libraries()
     settings = resolve(cfg)
@@ -42,6 +43,8 @@ def _job(cfg: DictConfig) -> str:
     torch.manual_seed(settings.seed)
     folder = Path(HydraConfig.get().runtime.output_dir)
     sweep = folder.parent.name if HydraConfig.get().mode is RunMode.MULTIRUN else folder.name
+    if settings.export is not None and HydraConfig.get().mode is RunMode.MULTIRUN:
+        settings = replace(settings, export=settings.export / export_folder(settings))
     return run_job(settings, sweep, folder).status
 
 
@@ -59,6 +62,7 @@ def resolve(cfg: DictConfig) -> Settings:
         seed=cfg.seed,
         dtype=cfg.dtype,
         outputs=Path(cfg.outputs),
+        export=Path(cfg.export).expanduser() if cfg.export else None,
         capture=typed.capture,
         measure=typed.measure,
         wandb=typed.wandb,

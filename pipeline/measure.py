@@ -10,7 +10,7 @@ import torch
 from pipeline.capture import Trajectory
 from pipeline.console import Progress
 from pipeline.decoder import SUBLAYERS
-from pipeline.measures.compare import COLUMNS, compare
+from pipeline.measures.compare import COLUMNS, Head, compare
 
 INDEX = ("protocol", "prompt", "step", "layer", "sublayer", "temperature")
 FINAL = "final"
@@ -19,28 +19,28 @@ FINAL = "final"
 def measure_layers(
     dense: Trajectory,
     counterparts: torch.Tensor | None,
-    weight: torch.Tensor,
+    head: Head,
     temperatures: Sequence[float],
     progress: Progress,
 ) -> pd.DataFrame:
     """Layer protocol: the residual stream after each sublayer, dense against that sublayer's pruned counterpart.
 
     ``counterparts`` is (2L, N, D); None means that the counterpart of a sublayer is nothing, so that the stream
-    stays as it was before it. ``weight`` is the (V, D) output projection, applied to the raw residual stream.
+    stays as it was before it. ``head`` is the output projection, applied to the raw residual stream.
     """
     assert dense.residual is not None
-    before, after = dense.residual[:-1], dense.residual[1:]
-    pruned = before if counterparts is None else counterparts
-    frames = []
-    for index in progress(range(len(after)), "measure, sublayer by sublayer", len(after)):
-        frame = compare(after[index].to(weight.device), pruned[index].to(weight.device), weight, temperatures)
+    frames, total = [], len(dense.after)
+    for index in progress(range(total), "measure, sublayer by sublayer", total):
+        after = dense.residual[dense.after[index]].to(head.weight.device)
+        pruned = dense.residual[dense.before[index]] if counterparts is None else counterparts[index]
+        frame = compare(after, pruned.to(head.weight.device), head, temperatures)
         place = {"protocol": "layer", "layer": index // 2, "sublayer": SUBLAYERS[index % 2]}
         frames.append(_locate(frame, dense.positions()).assign(**place))
     return pd.concat(frames, ignore_index=True)[[*INDEX, *COLUMNS]]
 
 
 def measure_free_running(
-    dense: Trajectory, pruned: Trajectory, weight: torch.Tensor, temperatures: Sequence[float]
+    dense: Trajectory, pruned: Trajectory, head: Head, temperatures: Sequence[float]
 ) -> pd.DataFrame:
     """Free-running protocol: final states of both models, each on its own trajectory, at equal steps.
 
@@ -50,7 +50,9 @@ def measure_free_running(
     there = {position: row for row, position in enumerate(pruned.positions())}
     both = [(row, there[position]) for row, position in enumerate(positions) if position in there]
     rows, others = (list(part) for part in zip(*both, strict=True))
-    frame = compare(dense.final[rows].to(weight.device), pruned.final[others].to(weight.device), weight, temperatures)
+    frame = compare(
+        dense.final[rows].to(head.weight.device), pruned.final[others].to(head.weight.device), head, temperatures
+    )
     place = {"protocol": "free_running", "layer": -1, "sublayer": FINAL}
     return _locate(frame, [positions[row] for row in rows]).assign(**place)[[*INDEX, *COLUMNS]]
 

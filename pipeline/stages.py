@@ -7,7 +7,7 @@ while something is really built; it is rebuilt as ``apply(load(model), decision)
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel
 
-from pipeline.calibration.base import CalibrationSet
+from pipeline.calibration.base import batches, load, save, tokenizer_digest
 from pipeline.capture import (
     Trajectory,
     capture_counterparts,
@@ -29,25 +29,30 @@ from pipeline.config import Settings
 from pipeline.console import progress
 from pipeline.decoder import ATTENTION, MLP, SUBLAYERS, Decoder
 from pipeline.evaluate import evaluate
+from pipeline.export import as_checkpoint, probe_outputs, write_checkpoint
 from pipeline.measure import measure_free_running, measure_layers, side_by_side
+from pipeline.measures.compare import Head
 from pipeline.models.base import resolve_dtype
+from pipeline.offload import is_offloaded, resident
 from pipeline.probes import PROBES
-from pipeline.pruners.base import Calibration
-from pipeline.pruners.decision import Decision
+from pipeline.pruners.accounting import account
+from pipeline.pruners.base import Context, Dropped, Score
+from pipeline.pruners.decision import ChangeFiles, Decision
 from pipeline.pruners.dense import Dense
 from pipeline.sparsity import parse
 from pipeline.store import Artifact, Store, digest
-from pipeline.surgery import achieved, apply
+from pipeline.surgery import apply, dropped
 
-IMPORTANCE, DECISION, EVALUATION = "importance", "decision", "evaluation"
+CALIBRATION, IMPORTANCE, DECISION, EVALUATION = "calibration", "importance", "decision", "evaluation"
 TRAJECTORY, COUNTERPARTS, LAYERS, MEASURES = "trajectory", "counterparts", "layers", "measures"
 # Raise a number when that stage's results change, so that results of older code are not reused.
 VERSIONS = {
-    IMPORTANCE: 1,
-    DECISION: 1,
+    CALIBRATION: 1,
+    IMPORTANCE: 2,
+    DECISION: 2,
     EVALUATION: 1,
-    TRAJECTORY: 1,
-    COUNTERPARTS: 1,
+    TRAJECTORY: 2,
+    COUNTERPARTS: 2,
     LAYERS: 1,
     MEASURES: 1,
 }
@@ -74,6 +79,10 @@ class Workbench:
     def is_dense(self) -> bool:
         return self.dense is self
 
+    @property
+    def is_encoder(self) -> bool:
+        return Decoder(self.model(self.dtype, pruned=True)).architecture.encoder
+
     @cached_property
     def dtype(self) -> str:
         return str(resolve_dtype(self.settings.dtype)).removeprefix("torch.")
@@ -92,7 +101,7 @@ class Workbench:
             "sparsity": self.settings.sparsity.given,
             "seed": self.settings.seed,
         }
-        return self._ensure(DECISION, inputs, self._decide)
+        return self._ensure(DECISION, inputs, lambda folder: self._decide(folder, inputs))
 
     def _pruning_inputs(self, pruner: dict[str, Any]) -> dict[str, Any]:
         inputs: dict[str, Any] = {"model": self._model_identity, "pruner": pruner, "dtype": self.dtype}
@@ -100,33 +109,51 @@ class Workbench:
             inputs["calibration"] = self.settings.calibration.identity()
         return inputs
 
-    def _decide(self, folder: Path) -> None:
+    def _decide(self, folder: Path, inputs: dict[str, Any]) -> None:
         pruner, settings = self.settings.pruner, self.settings
-        calibration = self._calibration() if pruner.calibrated else None
-        scores = self._importance(calibration) if pruner.scores_once else []
-        model = self.model(self.dtype, pruned=False)
+        # Without calibration there is nothing in a block worth keeping for a second try.
+        kept = self.store.unfinished(DECISION, self._inputs(DECISION, inputs)) if pruner.calibrated else None
+        context = replace(
+            self._context(),
+            changes=ChangeFiles(folder, kept),
+            scratch=self.store.private("activations"),
+            scores=self._importance,
+        )
+        # Scores may come from the store, or from a pass over this same model.
+        decoder = Decoder(self.model(self.dtype, pruned=False))
         torch.manual_seed(settings.seed)
-        decoder = Decoder(model)
-        decision = pruner.decide(decoder, settings.sparsity, scores, calibration)
-        decision = replace(decision, achieved=achieved(decoder, decision))
+        decision = account(decoder, pruner.decide(decoder, settings.sparsity, context))
         decision.save(folder)
-        apply(model, decision)
+        if is_offloaded(decoder.model):
+            self.release()
+            return
+        apply(decoder.model, decision)
         self.held.clear()
-        self.held[self.dtype, not self.is_dense] = model
+        self.held[self.dtype, not self.is_dense] = decoder.model
 
-    def _importance(self, calibration: Calibration | None) -> list[dict[str, Any]]:
+    def _importance(self, gone: Dropped) -> list[Score]:
+        """The pruner's scores on the model without some sublayers."""
         pruner = self.settings.pruner
 
         def build(folder: Path) -> None:
-            rows = pruner.importance(Decoder(self.model(self.dtype, pruned=False)), calibration)
+            decoder = Decoder(self.model(self.dtype, pruned=False))
+            with dropped(decoder, gone):
+                rows = pruner.importance(decoder, self._context())
             pd.DataFrame(rows).to_parquet(folder / "scores.parquet", index=False)
 
-        artifact = self._ensure(IMPORTANCE, self._pruning_inputs(pruner.scoring_identity()), build)
+        inputs = self._pruning_inputs(pruner.scoring_identity()) | {"dropped": gone}
+        artifact = self._ensure(IMPORTANCE, inputs, build)
         return pd.read_parquet(artifact.file("scores.parquet")).to_dict("records")
 
-    def _calibration(self) -> Calibration:
-        source: CalibrationSet = self.settings.calibration
-        return Calibration(source.batches(self.settings.model.tokenizer(self.store)), progress)
+    def _context(self) -> Context:
+        return Context(self._calibration() if self.settings.pruner.calibrated else [])
+
+    def _calibration(self) -> list[torch.Tensor]:
+        """The calibration batches, tokenised once for every model with the same tokenizer."""
+        source, tokenizer = self.settings.calibration, self.settings.model.tokenizer(self.store)
+        inputs = {"calibration": source.identity(), "tokenizer": tokenizer_digest(tokenizer)}
+        artifact = self._ensure(CALIBRATION, inputs, lambda folder: save(source.tokenize(tokenizer), folder))
+        return batches(load(artifact.path), source.batch_size)
 
     # --- evaluate ----------------------------------------------------------------------------------------------
 
@@ -137,7 +164,7 @@ class Workbench:
 
         def build(folder: Path) -> None:
             tokenizer = self.settings.model.tokenizer(self.store)
-            evaluate(self.model(self.dtype, pruned=True), tokenizer, task, self.settings.seed, folder)
+            evaluate(self._writer(self.dtype), tokenizer, task, self.settings.seed, folder)
 
         inputs = {
             "decision": self.decision.key,
@@ -156,8 +183,9 @@ class Workbench:
 
         def build(folder: Path) -> None:
             tokenizer = self.settings.model.tokenizer(self.store)
-            model = self.model(capture.dtype, pruned=True)
-            captured = capture_trajectory(model, tokenizer, PROBES, capture.steps, residual=self.is_dense)
+            captured = capture_trajectory(
+                self._writer(capture.dtype), tokenizer, PROBES, capture.steps, residual=self.is_dense
+            )
             captured.save(folder)
 
         inputs = {
@@ -180,7 +208,7 @@ class Workbench:
         def build(folder: Path) -> None:
             model = self.model(self.settings.capture.dtype, pruned=False)
             trajectory = Trajectory.load(dense.path)
-            states = capture_counterparts(model, decision.masks, trajectory, self.settings.capture.steps, progress)
+            states = capture_counterparts(model, decision.changes, trajectory, self.settings.capture.steps, progress)
             save_counterparts(states, folder)
 
         return self._ensure(COUNTERPARTS, {"decision": self.decision.key, "dense": dense.key}, build)
@@ -232,12 +260,30 @@ class Workbench:
             side_by_side(dense, pruned).to_parquet(folder / TRAJECTORIES_FILE, index=False)
         pd.concat(frames, ignore_index=True).to_parquet(folder / MEASURES_FILE, index=False)
 
-    def _head(self) -> torch.Tensor:
-        """The (V, D) output projection, which no pruner touches."""
-        for (dtype, _), model in self.held.items():
-            if dtype == self.settings.capture.dtype:
-                return Decoder(model).head.weight.detach()
-        return Decoder(self.model(self.settings.capture.dtype, pruned=False)).head.weight.detach()
+    def _head(self) -> Head:
+        """The output projection, which no pruner touches."""
+        dtype = self.settings.capture.dtype
+        held = next((model for (kept, _), model in self.held.items() if kept == dtype), None)
+        model = held if held is not None else self.model(dtype, pruned=False)
+        head = Decoder(model).head
+        with resident(head):
+            bias = None if head.bias is None else head.bias.detach()
+            return Head(head.weight.detach(), bias, getattr(model.config, "final_logit_softcapping", None))
+
+    # --- export ------------------------------------------------------------------------------------------------
+
+    def export(self, target: Path, facts: Mapping[str, Any], card: str) -> None:
+        """The pruned model as an ordinary checkpoint: ``pipeline.export``."""
+        expected = probe_outputs(self.model(self.dtype, pruned=True))
+        decision = Decision.load(self.decision.path)
+        self.release()
+
+        def prune() -> PreTrainedModel:
+            model = self.settings.model.load(getattr(torch, self.dtype), self.store)
+            as_checkpoint(model, decision)
+            return model
+
+        write_checkpoint(prune, self.settings.model.tokenizer(self.store), facts, card, target, expected)
 
     # --- models ------------------------------------------------------------------------------------------------
 
@@ -253,6 +299,16 @@ class Workbench:
             self.held[key] = model
         return self.held[key]
 
+    def _writer(self, dtype: str) -> PreTrainedModel:
+        """The pruned model, which has to be one that writes text. Raises ValueError for an encoder."""
+        model = self.model(dtype, pruned=True)
+        if Decoder(model).architecture.encoder:
+            raise ValueError(
+                f"model {self.settings.model.name} is an encoder: it can neither continue a text nor weigh answers; "
+                "prune and export it with stages=[prune] export=DIR"
+            )
+        return model
+
     def release(self) -> None:
         """Let go of the model in memory."""
         self.held.clear()
@@ -261,4 +317,8 @@ class Workbench:
             torch.cuda.empty_cache()
 
     def _ensure(self, stage: str, inputs: dict[str, Any], build: Callable[[Path], None]) -> Artifact:
-        return self.store.ensure(stage, {"version": VERSIONS[stage], **inputs}, build)
+        return self.store.ensure(stage, self._inputs(stage, inputs), build)
+
+    @staticmethod
+    def _inputs(stage: str, inputs: dict[str, Any]) -> dict[str, Any]:
+        return {"version": VERSIONS[stage], **inputs}

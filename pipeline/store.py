@@ -99,6 +99,12 @@ class Store:
     def path(self, stage: str, key: str) -> Path:
         return self.root / "store" / stage / key
 
+    def unfinished(self, stage: str, inputs: Mapping[str, object]) -> Path:
+        """Where the finished parts of an artifact outlive an interrupted build. Removed once it is complete."""
+        folder = self.root / "store" / ".unfinished" / f"{stage}-{digest({'stage': stage, **inputs})}"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
     def find(self, stage: str, inputs: Mapping[str, object]) -> Artifact | None:
         """The finished artifact of these inputs, or None. A damaged one is set aside with a warning."""
         key = digest({"stage": stage, **inputs})
@@ -132,11 +138,16 @@ class Store:
                 # Another process finished the same artifact first; equal keys mean equal content.
                 if not (target / MANIFEST).is_file():
                     raise
+            shutil.rmtree(self.root / "store" / ".unfinished" / f"{stage}-{key}", ignore_errors=True)
         return Artifact(target, stage, key, built=True, seconds=seconds)
+
+    def private(self, name: str) -> Path:
+        """A path for files that this process alone needs; what it leaves there goes once it has ended."""
+        return self.scratch / f"{name}.{_host()}.{os.getpid()}.{uuid.uuid4().hex[:6]}"
 
     @contextmanager
     def _scratch_folder(self, name: str) -> Iterator[Path]:
-        folder = self.scratch / f"{name}.{_host()}.{os.getpid()}.{uuid.uuid4().hex[:6]}"
+        folder = self.private(name)
         folder.mkdir(parents=True)
         try:
             yield folder

@@ -1,109 +1,137 @@
-"""Carry out a decision on a model: drop blocks and sublayers for real, zero weights, keep the KV cache right."""
+"""Carry out a decision on a model: drop blocks and sublayers for real, change weights, keep the KV cache right."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import DynamicCache, PreTrainedModel
 
-from pipeline.decoder import ATTENTION, MLP, Decoder, Sublayer
-from pipeline.pruners.decision import Decision
+from pipeline.decoder import ATTENTION, MLP, SUBLAYERS, Decoder
+from pipeline.offload import resident
+from pipeline.pruners.decision import Change, Decision
 
 
 class DroppedSublayer(nn.Module):
-    """Stands where a sublayer was: no parameters, no compute, a zero that the residual stream adds."""
+    """Stands where a sublayer's module was: no parameters, no compute, a zero that the residual stream adds."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, several: bool) -> None:
         super().__init__()
-        self.kind = kind
+        self.several = several
 
     def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         zero = hidden_states.new_zeros(1)
-        return (zero, None) if self.kind == ATTENTION else zero
+        return (zero, None) if self.several else zero
 
 
 def apply(model: PreTrainedModel, decision: Decision) -> None:
-    """Prune ``model`` in place as decided. Weights are zeroed first, since their names count the dense blocks.
+    """Prune ``model`` in place as decided. Weights come first, since their names count the dense blocks.
 
-    The achieved sparsity is a property of the decision and the dense model: see ``achieved``.
+    The achieved sparsity is a property of the decision and the dense model: see ``pipeline.pruners.accounting``.
     """
     decoder = Decoder(model)
-    zero_weights(model, decision.masks)
-    for layer in decision.attention:
-        _drop(decoder.sublayer(layer, ATTENTION))
-    for layer in decision.mlp:
-        _drop(decoder.sublayer(layer, MLP))
+    for layer, change in decision.changes.items():
+        with resident(decoder.blocks[layer], write=True):
+            change_weights(model, change)
+    for kind, layers in ((ATTENTION, decision.attention), (MLP, decision.mlp)):
+        for layer in layers:
+            _drop(decoder, layer, kind)
     if decision.blocks:
-        _remove_blocks(decoder, decision.blocks)
+        remove_blocks(decoder, decision.blocks)
     if decision.attention:
         slots = range(len(decoder.blocks))
-        _renumber_cache(
-            decoder, [at for at in slots if not isinstance(decoder.sublayer(at, ATTENTION).module, DroppedSublayer)]
-        )
+        _renumber_cache(decoder, [at for at in slots if not _is_dropped(decoder, at, ATTENTION)])
 
 
-def zero_weights(model: nn.Module, masks: dict[str, torch.Tensor]) -> None:
-    """Set to zero the weights whose mask is True. Keys are parameter names, masks have the parameter's shape."""
-    for name, mask in masks.items():
-        weight = model.get_parameter(name)
-        weight.data.masked_fill_(mask.to(weight.device), 0)
+def change_weights(model: nn.Module, change: Change) -> None:
+    """Put new weights in place and set masked ones to zero, in the model's dtype and on its device."""
+    for name, value in change.weights.items():
+        parameter = model.get_parameter(name)
+        parameter.data.copy_(value)
+    for name, mask in change.masks.items():
+        parameter = model.get_parameter(name)
+        parameter.data.masked_fill_(mask.to(parameter.device), 0)
 
 
 @contextmanager
-def pruned_weights(module: nn.Module, prefix: str, masks: dict[str, torch.Tensor]) -> Iterator[bool]:
-    """Zero the masked weights of one sublayer for a while; yields whether any of its weights is masked."""
-    inside = {
-        name: (module.get_parameter(name.removeprefix(f"{prefix}.")), mask)
-        for name, mask in masks.items()
-        if name.startswith(f"{prefix}.")
-    }
-    backup = {name: weight.data for name, (weight, _) in inside.items()}
+def changed_weights(model: nn.Module, change: Change, names: Iterable[str]) -> Iterator[None]:
+    """Carry a change out for a while, on the named parameters only."""
+    parameters = {name: model.get_parameter(name) for name in names}
+    backup = {name: parameter.data for name, parameter in parameters.items()}
+    part = Change(
+        {name: mask for name, mask in change.masks.items() if name in parameters},
+        {name: value for name, value in change.weights.items() if name in parameters},
+    )
     try:
-        for weight, mask in inside.values():
-            weight.data = weight.data.masked_fill(mask.to(weight.device), 0)
-        yield bool(inside)
+        for parameter in parameters.values():
+            parameter.data = parameter.data.clone()
+        change_weights(model, part)
+        yield
     finally:
-        for name, (weight, _) in inside.items():
-            weight.data = backup[name]
+        for name, parameter in parameters.items():
+            parameter.data = backup[name]
 
 
-def achieved(decoder: Decoder, decision: Decision) -> float:
-    """Share of the dense model's decoder-block parameters that the decision removes or zeroes, in [0, 1].
-
-    A dropped sublayer takes its norm with it. Call it on the dense model, before ``apply``.
-    """
-    total = sum(parameter.numel() for parameter in decoder.blocks.parameters())
-    gone = sum(int(mask.sum()) for mask in decision.masks.values())
-    gone += sum(p.numel() for layer in decision.blocks for p in decoder.blocks[layer].parameters())
-    for kind, layers in ((ATTENTION, decision.attention), (MLP, decision.mlp)):
-        for layer in set(layers) - set(decision.blocks):
-            sublayer = decoder.sublayer(layer, kind)
-            gone += sum(p.numel() for part in (sublayer.module, sublayer.norm) for p in part.parameters())
-    return gone / total
+@contextmanager
+def dropped(decoder: Decoder, sublayers: Mapping[str, Iterable[int]]) -> Iterator[None]:
+    """Drop sublayers (layer numbers by kind) for a while. For passes without a KV cache."""
+    with ExitStack() as stack:
+        for kind, layers in sublayers.items():
+            for layer in layers:
+                for parent, name, module in _drop(decoder, layer, kind):
+                    stack.callback(setattr, parent, name, module)
+        yield
 
 
-def _drop(sublayer: Sublayer) -> None:
-    setattr(sublayer.block, sublayer.module_name, DroppedSublayer(sublayer.kind))
-    setattr(sublayer.block, sublayer.norm_name, nn.Identity())
+def _drop(decoder: Decoder, layer: int, kind: str) -> list[tuple[nn.Module, str, nn.Module]]:
+    """Replace the modules of a sublayer; returns what was where, so that it can be put back."""
+    block, part = decoder.blocks[layer], decoder.part(kind)
+    norms = {decoder.part(other).norm for other in SUBLAYERS if other != kind}
+    # A norm that the other sublayer reads too (Phi) stays.
+    own_norms = [norm for norm in (part.norm, part.post_norm) if norm and norm not in norms]
+    new = {name: DroppedSublayer(several=kind == ATTENTION and name == part.modules[0]) for name in part.modules}
+    replaced = []
+    for path, module in (new | {name: nn.Identity() for name in own_norms}).items():
+        parent, _, name = path.rpartition(".")
+        holder = block.get_submodule(parent)
+        replaced.append((holder, name, holder.get_submodule(name)))
+        setattr(holder, name, module)
+    return replaced
 
 
-def _remove_blocks(decoder: Decoder, layers: tuple[int, ...]) -> None:
-    kept = [layer for layer in range(len(decoder.blocks)) if layer not in layers]
+def _is_dropped(decoder: Decoder, layer: int, kind: str) -> bool:
+    return isinstance(decoder.blocks[layer].get_submodule(decoder.part(kind).modules[0]), DroppedSublayer)
+
+
+def remove_blocks(decoder: Decoder, layers: Iterable[int]) -> None:
+    """Remove whole blocks, from the model and from its configuration."""
+    gone, total = set(layers), len(decoder.blocks)
+    kept = [layer for layer in range(total) if layer not in gone]
     decoder.blocks = nn.ModuleList([decoder.blocks[layer] for layer in kept])
     config = decoder.model.config
-    if getattr(config, "layer_types", None):
-        config.layer_types = [config.layer_types[layer] for layer in kept]
+    for name in decoder.architecture.layer_lists:
+        if getattr(config, name, None):
+            setattr(config, name, [getattr(config, name)[layer] for layer in kept])
+    _keep_dense_layers(config, kept)
     config.num_hidden_layers = len(kept)
-    for slot, layer in enumerate(range(len(kept))):
-        _set_cache_slot(decoder.sublayer(layer, ATTENTION).module, slot)
+    for slot in range(len(kept)):
+        _set_cache_slot(decoder, slot, slot)
 
 
-def _set_cache_slot(attention: nn.Module, slot: int) -> None:
-    for module in attention.modules():
+def _keep_dense_layers(config: Any, kept: list[int]) -> None:
+    """Mixtures of experts say by position which blocks have none: say it for the positions after removal."""
+    if not hasattr(config, "mlp_only_layers"):
+        return
+    step = getattr(config, "decoder_sparse_step", 1)
+    plain = [at for at in kept if at in config.mlp_only_layers or (at + 1) % step]
+    config.mlp_only_layers, config.decoder_sparse_step = [kept.index(at) for at in plain], 1
+
+
+def _set_cache_slot(decoder: Decoder, layer: int, slot: int) -> None:
+    for module in decoder.blocks[layer].modules():
         if hasattr(module, "layer_idx"):
             module.__dict__["layer_idx"] = slot
 
@@ -114,8 +142,10 @@ def _renumber_cache(decoder: Decoder, kept: list[int]) -> None:
     The length of a cache is read from its slot 0, so a hole there would give wrong positions. The library sizes
     caches by the number of blocks, hence the hook. With no attention left there is nothing to cache.
     """
+    if decoder.architecture.encoder:
+        return
     for slot, layer in enumerate(kept):
-        _set_cache_slot(decoder.sublayer(layer, ATTENTION).module, slot)
+        _set_cache_slot(decoder, layer, slot)
     config, blocks = decoder.model.config, len(decoder.blocks)
     if not kept:
         config.use_cache = False

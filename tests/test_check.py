@@ -13,7 +13,7 @@ from pipeline.check import CONF, choices_of, problems
 from pipeline.config import GROUPS
 from pipeline.signature import signature
 
-HEAVY = ("torch", "transformers", "lm_eval", "wandb", "pandas", "matplotlib")
+HEAVY = ("torch", "transformers", "lm_eval", "wandb", "pandas", "matplotlib", "datasets", "pyarrow")
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -66,6 +66,9 @@ def test_all_problems_at_once_with_the_nearest_choice():
         (["model=hf", "model.path=./nowhere"], "is no directory"),
         (["model=hf", "model.path=tests"], "holds no config.json"),
         (["model.path=x"], "model.path is no key of model=smollm2"),
+        (["calibration=file"], "calibration.path has to be given: calibration.path=<file or directory>"),
+        (["calibration=file", "calibration.path=./nowhere.txt"], "is no file and no directory; give a .txt"),
+        (["calibration=file", "calibration.path=pyproject.toml"], "suffix that is not supported; give a .txt"),
         (["task.families=[copyng]"], "did you mean copying?"),
         (["task.limit=many"], "task.limit=many should be a whole number"),
         (["measure.temperatures=[0]"], "different numbers above 0"),

@@ -10,8 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipeline.measures.compare import compare
+from pipeline.measures.compare import Head, compare
+from pipeline.pruners.hessian import DAMPING, Moments
 from pipeline.pruners.masks import per_matrix, per_output
+from pipeline.pruners.sparsegpt import compensate, factorise
 from pipeline.pruners.wanda import column_energy, metric
 from pipeline.sparsity import parse
 
@@ -71,13 +73,37 @@ def test_magnitude_masks(tensors, case, pattern):
         assert not (exact & ~tensors[key].bool()).any()
 
 
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_sparsegpt_masks_and_weights(tensors, case, pattern):
+    key = f"{case}.sparsegpt.{pattern}.W"
+    weight, sparsity = tensors[f"{case}.W"], parse(pattern)
+    moments = Moments(weight.shape[1], weight.device)
+    for sequence in tensors[f"{case}.X"]:
+        moments.add(sequence)
+    factor, dead, damping = factorise(moments.hessian(len(tensors[f"{case}.X"])))
+    assert damping == DAMPING
+    assert dead.tolist() == [case == "dead_columns" and j < 5 for j in range(weight.shape[1])]
+    if key not in tensors:
+        with pytest.raises(ValueError, match="needs a multiple"):
+            compensate(weight, factor, dead, sparsity)
+        return
+    expected = tensors[key]
+    found, mask = compensate(weight, factor, dead, sparsity, inclusive=True)
+    assert torch.equal(mask, expected == 0)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    if sparsity.kind == "fraction":
+        _, exact = compensate(weight, factor, dead, sparsity)
+        assert int(exact.sum()) == int(weight.numel() * sparsity.fraction)
+
+
 @pytest.mark.parametrize("case", range(5))
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_measures(tensors, measures, case, dtype):
     facts = measures[str(case)]
     exact, temperature = facts["exact"], facts["temperature"]
     h, h2, weight = (tensors[f"measures.{case}.{name}"].to(dtype) for name in ("h", "h2", "W"))
-    table = compare(h, h2, weight, [temperature])
+    table = compare(h, h2, Head(weight), [temperature])
     # Golden magnitudes are unsquared; golden estimates are of the deviation, ours of the cosine itself.
     ours = {
         "cos_h": table.cos_h,

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from helpers import calibration_batches, flops, generate, outputs_of
 
-from pipeline.decoder import Decoder
-from pipeline.pruners.decision import Decision, pack, unpack
-from pipeline.surgery import achieved, apply
+from pipeline.decoder import ARCHITECTURES, ATTENTION, MLP, Decoder
+from pipeline.pruners.accounting import account
+from pipeline.pruners.decision import Change, ChangeFiles, Decision, pack, unpack
+from pipeline.residual import layout, tap
+from pipeline.surgery import apply, changed_weights, dropped
 
 DROPS = {
     "nothing": Decision(),
@@ -17,21 +19,14 @@ DROPS = {
     "first block": Decision(blocks=(0,)),
     "two blocks": Decision(blocks=(1, 2)),
     "blocks and attention of others": Decision(blocks=(1,), attention=(0, 1)),
+    "both sublayers of a block": Decision(attention=(2,), mlp=(2,)),
 }
-
-
-def generate(model, use_cache: bool) -> torch.Tensor:
-    torch.manual_seed(1)
-    ids = torch.randint(0, 250, (2, 9))
-    mask = torch.ones_like(ids)
-    mask[0, :3] = 0
-    return model.generate(
-        ids, attention_mask=mask, max_new_tokens=12, do_sample=False, use_cache=use_cache, eos_token_id=None
-    )
 
 
 @pytest.mark.parametrize("drop", DROPS)
 def test_generation_with_the_cache_equals_generation_without(make_model, architecture, drop):
+    if ARCHITECTURES[architecture].encoder:
+        pytest.skip("writes no text")
     model = make_model(architecture)
     apply(model, DROPS[drop])
     without = generate(model, use_cache=False)
@@ -39,69 +34,150 @@ def test_generation_with_the_cache_equals_generation_without(make_model, archite
     assert without.shape == (2, 21)
 
 
-@pytest.mark.parametrize(
-    ("drop", "slots"), [("first attention", 3), ("attention 0 and 2", 2), ("first block", 3), ("first mlp", 4)]
-)
-def test_the_cache_is_as_long_as_there_is_attention(make_model, architecture, drop, slots):
-    model = make_model(architecture)
-    apply(model, DROPS[drop])
-    ids = torch.randint(0, 250, (1, 7))
-    cache = model(ids, use_cache=True).past_key_values
-    assert len(cache.layers) == slots
-    assert all(layer.keys is not None and layer.keys.shape[-2] == 7 for layer in cache.layers)
-
-
 @pytest.mark.parametrize("drop", [name for name in DROPS if name != "nothing"])
 def test_compute_and_parameters_are_gone(make_model, architecture, drop):
-    dense, pruned, decision = make_model(architecture), make_model(architecture), DROPS[drop]
-    share = achieved(Decoder(dense), decision)
+    dense, pruned = make_model(architecture), make_model(architecture)
+    decision = account(Decoder(dense), DROPS[drop])
     apply(pruned, decision)
     parameters = [sum(p.numel() for p in Decoder(model).blocks.parameters()) for model in (dense, pruned)]
-    assert parameters[1] == pytest.approx(parameters[0] * (1 - share))
-    ids, flops = torch.randint(0, 250, (1, 16)), []
-    for model in (dense, pruned):
-        with FlopCounterMode(display=False) as counter, torch.inference_mode():
-            Decoder(model).base(ids, use_cache=False)
-        flops.append(counter.get_total_flops())
-    assert flops[1] < flops[0]
-    assert flops[1] / flops[0] == pytest.approx(1 - share, abs=0.12)
+    assert parameters[1] == pytest.approx(parameters[0] * (1 - decision.achieved))
+    assert flops(pruned)[0] < flops(dense)[0]
 
 
-def test_a_dropped_sublayer_leaves_the_residual_stream_as_it_was(make_model, architecture):
+@pytest.mark.parametrize("kind", [ATTENTION, MLP])
+def test_a_dropped_sublayer_adds_nothing_to_the_residual_stream(make_model, architecture, kind):
+    """As if its output projections and their biases were zero."""
+    model, reference = make_model(architecture), make_model(architecture)
+    apply(model, Decision(attention=(1,) if kind == ATTENTION else (), mlp=(1,) if kind == MLP else ()))
+    for linear in Decoder(reference).outputs(1, kind):
+        linear.weight.zero_()
+        if getattr(linear.module, "bias", None) is not None:
+            linear.module.bias.data.zero_()
+    torch.testing.assert_close(outputs_of(model), outputs_of(reference), rtol=1e-5, atol=1e-6)
+
+
+def test_dropping_for_a_while_is_undone(make_model, architecture):
     model = make_model(architecture)
-    reference = make_model(architecture)
-    apply(model, Decision(attention=(1,), mlp=(2,)))
-    block = Decoder(reference).blocks
-    with torch.no_grad():
-        block[1].self_attn.o_proj.weight.zero_()
-        block[2].mlp.down_proj.weight.zero_()
-    ids = torch.randint(0, 250, (2, 11))
-    torch.testing.assert_close(model(ids).logits, reference(ids).logits, rtol=1e-5, atol=1e-6)
+    before, shape = outputs_of(model), str(model)
+    with dropped(Decoder(model), {ATTENTION: [0, 2], MLP: [2]}):
+        assert not torch.allclose(outputs_of(model), before)
+    assert str(model) == shape
+    assert torch.equal(outputs_of(model), before)
 
 
-@pytest.mark.parametrize("shape", [(3, 5), (8,), (1, 1), (7, 16)])
+def test_changing_weights_for_a_while_is_undone_and_reaches_only_the_named(make_model):
+    model, name, other = make_model(), "model.layers.0.mlp.up_proj.weight", "model.layers.0.mlp.gate_proj.weight"
+    before = {key: model.get_parameter(key).clone() for key in (name, other)}
+    change = Change(
+        masks={key: torch.ones_like(value, dtype=torch.bool) for key, value in before.items()},
+        weights={name: torch.randn_like(before[name])},
+    )
+    with changed_weights(model, change, [name]):
+        assert (model.get_parameter(name) == 0).all()
+        assert torch.equal(model.get_parameter(other), before[other])
+    assert all(torch.equal(model.get_parameter(key), value) for key, value in before.items())
+
+
+def test_the_states_around_every_sublayer(make_model, architecture):
+    """The tapped stream before a sublayer, plus what the sublayer's last module gives, is the stream after it."""
+    model = make_model(architecture)
+    decoder, plan, states, updates = Decoder(model), layout(Decoder(model)), {}, {}
+    hooks = [
+        sublayer.exit.register_forward_hook(lambda m, a, out, i=i: updates.update({i: out}))
+        for i, sublayer in enumerate(decoder.sublayers())
+    ]
+    with torch.no_grad(), tap(decoder, lambda index, x: states.update({index: x})):
+        final = decoder.base(calibration_batches()[0], use_cache=False).last_hidden_state
+    assert sorted(states) == list(range(plan.states))
+    for index, update in updates.items():
+        update = update[0] if isinstance(update, tuple) else update
+        before, after = states[plan.before[index]], states[plan.after[index]]
+        assert before.shape == after.shape == final.shape
+        torch.testing.assert_close(after, before + update.view_as(before))
+    if decoder.architecture.chained:
+        with torch.no_grad():
+            torch.testing.assert_close(decoder.final_norm(states[plan.states - 1]), final)
+    for hook in hooks:
+        hook.remove()
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (8,), (1, 1), (7, 16), (2, 3, 4)])
 def test_packed_masks_come_back(shape):
     mask = torch.rand(shape, generator=torch.Generator().manual_seed(0)) < 0.5
     assert torch.equal(unpack(pack(mask), shape), mask)
-    assert pack(mask).numel() == -(-mask.numel() // 8)
 
 
 def test_a_decision_survives_the_disk(tmp_path):
+    change = Change({"a.weight": torch.eye(3).bool()}, {"a.weight": torch.randn(3, 3).bfloat16()}, [{"layer": 2}])
     decision = Decision(
-        attention=(1,), masks={"a.weight": torch.eye(3).bool()}, scores=[{"layer": 0, "score": 0.5}], achieved=0.25
+        attention=(1,),
+        changes={2: change},
+        scores=[{"layer": 0, "score": 0.5}],
+        achieved=0.25,
+        achieved_by_layer=(0.5,),
     )
     decision.save(tmp_path)
     loaded = Decision.load(tmp_path)
-    assert torch.equal(loaded.masks["a.weight"], decision.masks["a.weight"])
-    assert (loaded.attention, loaded.scores, loaded.achieved) == (
-        decision.attention,
-        decision.scores,
-        decision.achieved,
-    )
+    assert loaded.facts() == decision.facts()
+    assert list(loaded.changes) == [2]
+    assert torch.equal(loaded.changes[2].masks["a.weight"], change.masks["a.weight"])
+    assert torch.equal(loaded.changes[2].weights["a.weight"], change.weights["a.weight"])
+    assert loaded.changes[2].notes == change.notes
+
+
+def test_finished_blocks_outlive_a_killed_run(tmp_path):
+    first, second, kept = tmp_path / "a", tmp_path / "b", tmp_path / "kept"
+    for folder in (first, second, kept):
+        folder.mkdir()
+    files = ChangeFiles(first, kept)
+    files[0] = Change({"w": torch.ones(2, 2, dtype=torch.bool)})
+    assert list(ChangeFiles(second, kept)) == [0]
+    assert (second / "block-000.safetensors").is_file()
+    with pytest.raises(KeyError):
+        files[1]
 
 
 def test_an_unknown_architecture_says_what_an_entry_needs(make_model):
     model = make_model()
     model.config.model_type = "novel"
-    with pytest.raises(ValueError, match=r"'novel' is not supported.*decoder\.py"):
+    with pytest.raises(ValueError, match=r"'novel' is not supported.*decoder\.py.*block list"):
         Decoder(model)
+
+
+def test_variants_that_put_norms_elsewhere_are_refused(make_model):
+    model = make_model("opt")
+    model.config.do_layer_norm_before = False
+    with pytest.raises(ValueError, match="OPT variant"):
+        Decoder(model)
+    model = make_model("bert")
+    model.config.is_decoder = True
+    with pytest.raises(ValueError, match="load it as an encoder"):
+        Decoder(model)
+
+
+def test_sequential_gpt_neox_is_chained(make_model):
+    model = make_model("gpt_neox")
+    assert not Decoder(model).architecture.chained
+    model.config.use_parallel_residual = False
+    assert Decoder(model).architecture.chained
+
+
+def test_routers_are_left_alone(make_model):
+    for architecture in ("mixtral", "qwen2_moe", "qwen3_moe"):
+        decoder = Decoder(make_model(architecture))
+        names = [w.name for layer in range(4) for w in decoder.linears(layer)]
+        assert len(set(names)) == len(names)
+        assert any(".experts." in name for name in names)
+        assert not any(".gate." in name or "shared_expert_gate" in name for name in names)
+
+
+def test_removing_blocks_keeps_what_is_said_block_by_block(make_model):
+    windows, mixture = make_model("gemma3_text"), make_model("qwen2_moe")
+    kinds = list(windows.config.layer_types)
+    plain = [type(block.mlp).__name__ for block in Decoder(mixture).blocks]
+    for model in (windows, mixture):
+        apply(model, Decision(blocks=(0,)))
+    assert windows.config.layer_types == kinds[1:]
+    fresh = type(mixture)(mixture.config)
+    assert [type(block.mlp).__name__ for block in Decoder(fresh).blocks] == plain[1:]

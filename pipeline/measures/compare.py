@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 import torch
@@ -32,13 +33,40 @@ COLUMNS = [
 _BLOCK, _TILE = 3 * 2**20, 2**18
 
 
+@dataclass(frozen=True)
+class Head:
+    """The map from hidden states to logits, ``z = W h``: ``weight`` is (V, D).
+
+    Some families add a ``bias`` (V,), or squash the logits to ``cap·tanh(z / cap)``.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None = None
+    cap: float | None = None
+
+    def to(self, dtype: torch.dtype) -> Head:
+        return Head(self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype), self.cap)
+
+    def logits(self, h: torch.Tensor, delta_h: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits (N, V) of states (N, D), and what a change of the states changes them by: none exactly for none."""
+        z, delta = h @ self.weight.T, delta_h @ self.weight.T
+        if self.bias is not None:
+            z += self.bias
+        if self.cap is not None:
+            before, after = self._capped(z), self._capped(z + delta)
+            return before, after - before
+        return z, delta
+
+    def _capped(self, z: torch.Tensor) -> torch.Tensor:
+        assert self.cap is not None
+        return (z / self.cap).tanh_().mul_(self.cap)
+
+
 @torch.inference_mode()
-def compare(
-    dense: torch.Tensor, pruned: torch.Tensor, weight: torch.Tensor, temperatures: Sequence[float]
-) -> pd.DataFrame:
+def compare(dense: torch.Tensor, pruned: torch.Tensor, head: Head, temperatures: Sequence[float]) -> pd.DataFrame:
     """All measures of section 2 for each position and temperature.
 
-    ``dense`` and ``pruned`` are (N, D) hidden states, ``weight`` is the (V, D) output projection; all are taken to
+    ``dense`` and ``pruned`` are (N, D) hidden states; they and the output projection are taken to
     float32 at least (float64 stays). Returns N·len(temperatures) rows, positions outermost and temperatures in the
     given order, with the columns
     ``position``, ``temperature`` and ``COLUMNS``. Cosines are one minus an exactly computed angular deviation;
@@ -48,10 +76,10 @@ def compare(
     so equal states measure exactly zero and small perturbations keep their digits.
     """
     dtype = torch.promote_types(torch.promote_types(dense.dtype, pruned.dtype), torch.float32)
-    weight = weight.to(dtype)
-    rows = max(1, _BLOCK // weight.shape[0])
+    head = head.to(dtype)
+    rows = max(1, _BLOCK // len(head.weight))
     parts = [
-        _compare_rows(x.to(dtype), y.to(dtype), weight, temperatures, first * rows)
+        _compare_rows(x.to(dtype), y.to(dtype), head, temperatures, first * rows)
         for first, (x, y) in enumerate(zip(dense.split(rows), pruned.split(rows), strict=True))
     ]
     table = (
@@ -61,11 +89,11 @@ def compare(
 
 
 def _compare_rows(
-    h: torch.Tensor, h2: torch.Tensor, weight: torch.Tensor, temperatures: Sequence[float], start: int
+    h: torch.Tensor, h2: torch.Tensor, head: Head, temperatures: Sequence[float], start: int
 ) -> pd.DataFrame:
     delta_h = h2 - h
-    z, delta_z = h @ weight.T, delta_h @ weight.T
-    tile = max(1, _TILE // weight.shape[0])
+    z, delta_z = head.logits(h, delta_h)
+    tile = max(1, _TILE // len(head.weight))
     tiles = [_logit_measures(x, dx, temperatures) for x, dx in zip(z.split(tile), delta_z.split(tile), strict=True)]
     in_h = _geometry(h, delta_h, "h")
     frames = []

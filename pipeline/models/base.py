@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 from transformers import (
+    AutoConfig,
+    AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
@@ -15,6 +17,7 @@ from transformers import (
 )
 
 from pipeline.component import Component, Positive
+from pipeline.decoder import architecture_of
 from pipeline.store import Store
 
 
@@ -60,17 +63,20 @@ def resolve_dtype(name: str) -> torch.dtype:
 
 
 def load_pretrained(path: str, dtype: torch.dtype, **options: Any) -> PreTrainedModel:
-    """Load a checkpoint with safetensors weights only and without remote code."""
-    model = AutoModelForCausalLM.from_pretrained(
-        path, dtype=dtype, use_safetensors=True, trust_remote_code=False, **options
-    )
-    if model.generation_config is not None:
+    """Load a checkpoint with safetensors weights only and without remote code.
+
+    Raises ValueError for an architecture that the pipeline does not support, before the weights are read.
+    """
+    config = AutoConfig.from_pretrained(path, trust_remote_code=False, revision=options.get("revision"))
+    source = AutoModel if architecture_of(config).encoder else AutoModelForCausalLM
+    model = source.from_pretrained(path, dtype=dtype, use_safetensors=True, trust_remote_code=False, **options)
+    shipped = getattr(model, "generation_config", None)
+    if shipped is not None:
         # Some checkpoints ship a repetition penalty or sampling settings, which would change greedy decoding.
-        shipped = model.generation_config
         model.generation_config = GenerationConfig(
             bos_token_id=shipped.bos_token_id, eos_token_id=shipped.eos_token_id, pad_token_id=shipped.pad_token_id
         )
-    return model.to(device()).eval()
+    return (model if options.get("device_map") else model.to(device())).eval()
 
 
 def load_tokenizer(path: str, **options: Any) -> PreTrainedTokenizerBase:

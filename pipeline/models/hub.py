@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from pipeline.component import speed_only
 from pipeline.models.base import Model, load_pretrained, load_tokenizer
 from pipeline.store import Store, digest, file_digest
 
@@ -18,10 +19,16 @@ _LARGE = 2**24
 
 @dataclass(frozen=True)
 class HubModel(Model):
-    """``path`` is a hub id such as ``Qwen/Qwen3-4B`` or a directory; ``revision`` a branch, tag or commit."""
+    """``path`` is a hub id such as ``Qwen/Qwen3-4B`` or a directory; ``revision`` a branch, tag or commit.
+
+    ``device_map: auto`` spreads the model over GPUs, then memory, then disk; ``max_memory`` says how much of each to
+    use, such as ``{0: 20GiB, cpu: 8GiB}``. Weights on disk are brought in for each pass through their block.
+    """
 
     path: str = ""
     revision: str | None = None
+    device_map: str | None = speed_only(None)
+    max_memory: dict[str, str] | None = speed_only(None)
 
     def identity(self) -> dict[str, Any]:
         identity = super().identity()
@@ -38,11 +45,21 @@ class HubModel(Model):
 
     def load(self, dtype: torch.dtype, store: Store) -> PreTrainedModel:
         try:
-            model = load_pretrained(os.path.expanduser(self.path), dtype, revision=self.revision or "main")
+            model = load_pretrained(
+                os.path.expanduser(self.path), dtype, revision=self.revision or "main", **self._placement(store)
+            )
         except OSError as error:
             raise ValueError(f"{self._missing()}: {_first_line(error)}") from error
         self.check_layers(model)
         return model
+
+    def _placement(self, store: Store) -> dict[str, Any]:
+        if self.device_map is None:
+            return {}
+        placement: dict[str, Any] = {"device_map": self.device_map, "offload_folder": str(store.private("offload"))}
+        if self.max_memory is not None:
+            placement["max_memory"] = {int(k) if str(k).isdigit() else k: v for k, v in self.max_memory.items()}
+        return placement
 
     def tokenizer(self, store: Store) -> PreTrainedTokenizerBase:
         try:

@@ -1,26 +1,43 @@
-"""The contract of a pruner."""
+"""The contract of a pruner, and what it is given to work with."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 
 from pipeline.component import Component
-from pipeline.console import Progress
+from pipeline.console import Progress, progress
 from pipeline.decoder import Decoder
-from pipeline.pruners.decision import Decision
+from pipeline.pruners.decision import Change, Decision
 from pipeline.sparsity import Sparsity
+
+Score = dict[str, Any]
+Dropped = Mapping[str, Sequence[int]]
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """Tokenised calibration text. ``batches`` are (sequences, tokens) int64 without padding."""
+class Context:
+    """What a pruner works with, beside the dense model.
 
-    batches: list[torch.Tensor]
-    progress: Progress
+    ``batches`` are the tokenised calibration text, (sequences, tokens) int64 without padding; empty for a pruner that
+    is not calibrated. ``scores(dropped)`` gives the rows of its ``importance`` on the model without those sublayers
+    (layer numbers by kind), computed once and kept. ``changes`` is where changed weights go, block by block: what is
+    in there already was decided by a run that was interrupted. ``scratch`` is a folder for what memory cannot hold.
+    """
+
+    batches: list[torch.Tensor] = field(default_factory=list)
+    scores: Callable[[Dropped], list[Score]] = lambda dropped: []
+    changes: MutableMapping[int, Change] = field(default_factory=dict)
+    progress: Progress = progress
+    scratch: Path | None = None
+
+    @property
+    def sequences(self) -> int:
+        return sum(len(batch) for batch in self.batches)
 
     def each(self, what: str) -> Iterable[torch.Tensor]:
         """The batches behind a progress bar named ``what``."""
@@ -33,31 +50,24 @@ class Pruner(Component):
 
     ``accepts`` names the kinds of sparsity that make sense (see ``pipeline.sparsity``), ``unit`` what an integer
     sparsity counts, and ``calibrated`` whether text is needed. All are literals: they are read before any model
-    library is imported. A pruner implements ``decide``; one whose scores do not depend on the sparsity says
-    ``scores_once`` and implements ``importance`` too, which is then computed once for all sparsities.
+    library is imported. A pruner implements ``decide``; one that ranks by scores that do not depend on the sparsity
+    implements ``importance`` too and reads them from ``context.scores``, so that one pass serves every sparsity.
     """
 
     accepts: ClassVar[tuple[str, ...]] = ()
     unit: ClassVar[str] = ""
     calibrated: ClassVar[bool] = True
-    scores_once: ClassVar[bool] = False
 
     def scoring_identity(self) -> dict[str, Any]:
         """What ``importance`` depends on. Pruners that share their scores may share this."""
         return self.identity()
 
-    def importance(self, decoder: Decoder, calibration: Calibration | None) -> list[dict[str, Any]]:
-        """Scores that serve every sparsity, as rows with ``layer``, ``sublayer`` and ``score``."""
+    def importance(self, decoder: Decoder, context: Context) -> list[Score]:
+        """Scores that serve every sparsity, as rows with ``layer``, ``sublayer`` and ``score``; the lowest go first."""
         raise TypeError(f"pruner {type(self).__name__} does not define importance()")
 
-    def decide(
-        self,
-        decoder: Decoder,
-        sparsity: Sparsity,
-        scores: list[dict[str, Any]],
-        calibration: Calibration | None,
-    ) -> Decision:
-        """Decide on the dense model. The model may be left with weights zeroed as decided, never otherwise changed.
+    def decide(self, decoder: Decoder, sparsity: Sparsity, context: Context) -> Decision:
+        """Decide on the dense model, which may be left with weights changed as decided, never otherwise changed.
 
         Raises ValueError if the sparsity cannot be had on this model.
         """

@@ -1,74 +1,140 @@
-"""Run the decoder one block at a time over the calibration set, each block fed by the (pruned) blocks before it."""
+"""Change weights one block at a time, each block fed with the calibration set as the changed blocks before it pass it.
+
+Only one block, its statistics and the states between two blocks are worked on at a time, so that a model larger than
+memory can be pruned; finished blocks are kept, so that an interrupted run goes on where it stopped.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Collection, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
+import psutil
 import torch
-from torch import nn
 
-from pipeline.decoder import Decoder
+from pipeline.activations import Activations
+from pipeline.decoder import MLP, Decoder, Linear
+from pipeline.linear_inputs import OnInput, linear_inputs, one_expert_at_a_time
+from pipeline.offload import resident
+from pipeline.pruners.base import Context, Pruner
+from pipeline.pruners.decision import Change, Decision
+from pipeline.residual import first
+from pipeline.sparsity import Sparsity
+from pipeline.surgery import change_weights
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
-@torch.inference_mode()
-def block_inputs(decoder: Decoder, batch: torch.Tensor) -> tuple[torch.Tensor, list[dict[str, Any]]]:
-    """What the blocks are called with: the first block's input (batch, tokens, D), and each block's keywords.
+@dataclass(frozen=True)
+class CalibratedBlock:
+    """One block with its weights as they were, and the inputs that the calibration set gives it."""
 
-    The decoder runs with its blocks bypassed, so that it prepares masks and positions itself, whatever they are.
+    decoder: Decoder
+    layer: int
+    linears: list[Linear]
+    inputs: Activations
+    calls: list[Call]
+    sequences: int
+
+    def watch(self, on_input: OnInput, only: Collection[str] | None = None) -> None:
+        """Pass the calibration set through the block; ``on_input(names, x)`` gets the inputs (tokens, in) of matrices.
+
+        ``only`` restricts this to some of them. The last product of the block is left out: nothing reads it.
+        """
+        watched = [w for w in self.linears if only is None or w.name in only]
+        ends = {w.name for w in self.decoder.outputs(self.layer, MLP)}
+        known = [*watched, *(w for w in self.linears if w.name in ends and w not in watched)]
+        wanted = {w.name for w in watched}
+
+        def listen(names: tuple[str, ...], x: torch.Tensor) -> None:
+            if names := tuple(name for name in names if name in wanted):
+                on_input(names, x)
+
+        block = self.decoder.blocks[self.layer]
+        for x, (args, kwargs) in zip(self.inputs, self.calls, strict=True):
+            with linear_inputs(known, listen, skip=ends):
+                block(_moved(x, self.linears), *args, **kwargs)
+
+
+@dataclass(frozen=True)
+class BlockwisePruner(Pruner):
+    """A pruner that changes the weights of one block after the other. Implement ``change``."""
+
+    accepts: ClassVar[tuple[str, ...]] = ("fraction", "pattern")
+    unit: ClassVar[str] = "weight"
+
+    def change(self, block: CalibratedBlock, sparsity: Sparsity) -> Change:
+        """What to change in a block; the block itself stays as it is."""
+        raise TypeError(f"pruner {type(self).__name__} does not define change()")
+
+    @torch.no_grad()
+    def decide(self, decoder: Decoder, sparsity: Sparsity, context: Context) -> Decision:
+        if self.accepts and sparsity.is_zero:
+            return Decision()
+        run(self, decoder, sparsity, context)
+        notes = [note for layer in context.changes for note in context.changes[layer].notes]
+        return Decision(changes=context.changes, scores=notes)
+
+
+def run(pruner: BlockwisePruner, decoder: Decoder, sparsity: Sparsity, context: Context) -> None:
+    """Fill ``context.changes`` block by block. Blocks that are in there already are only passed through."""
+    layers = range(len(decoder.blocks))
+    with (
+        one_expert_at_a_time(decoder),
+        closing(Activations(memory_budget(), context.scratch)) as states,
+    ):
+        calls = block_calls(decoder, context.batches, states)
+        for layer in context.progress(layers, f"{pruner.name}, block by block", len(layers)):
+            with resident(decoder.blocks[layer]):
+                if layer not in context.changes:
+                    mine = [each[layer] for each in calls]
+                    block = CalibratedBlock(decoder, layer, decoder.linears(layer), states, mine, context.sequences)
+                    context.changes[layer] = pruner.change(block, sparsity)
+                change_weights(decoder.model, context.changes[layer])
+                if layer + 1 < len(layers):
+                    for index, each in enumerate(calls):
+                        args, kwargs = each[layer]
+                        x = _moved(states[index], decoder.linears(layer))
+                        states[index] = first(decoder.blocks[layer](x, *args, **kwargs)).cpu()
+
+
+def memory_budget() -> int:
+    """Bytes of activations to keep in memory: a quarter of what is free, as a block needs several times its input."""
+    return psutil.virtual_memory().available // 4
+
+
+def block_calls(decoder: Decoder, batches: Sequence[torch.Tensor], inputs: Activations) -> list[list[Call]]:
+    """For each batch what every block is called with beside its input; the first block's go to ``inputs``.
+
+    The model runs with its blocks bypassed, so that it prepares masks and positions itself, whatever they are. Without
+    padding these depend on the shape of a batch alone, so batches of one shape share them.
     """
-    first: list[torch.Tensor] = []
-    keywords: list[dict[str, Any]] = []
+    by_shape: dict[torch.Size, list[Call]] = {}
+    calls: list[Call] = []
+    entered: list[torch.Tensor] = []
 
-    def bypass(hidden: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        if not first:
-            first.append(hidden)
-        keywords.append(kwargs)
-        return hidden
+    def bypass(hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        entered.append(hidden_states)
+        calls.append((args, kwargs))
+        return hidden_states
 
+    original = [block.__dict__.get("forward") for block in decoder.blocks]
     try:
         for block in decoder.blocks:
             block.forward = bypass
-        decoder.base(batch.to(decoder.device), use_cache=False)
+        for index, batch in enumerate(batches):
+            entered.clear()
+            calls.clear()
+            decoder.base(batch.to(decoder.device), use_cache=False)
+            inputs[index] = entered[0].cpu()
+            by_shape.setdefault(batch.shape, list(calls))
     finally:
-        for block in decoder.blocks:
-            block.__dict__.pop("forward", None)
-    return first[0], keywords
+        for block, forward in zip(decoder.blocks, original, strict=True):
+            block.__dict__.pop("forward") if forward is None else setattr(block, "forward", forward)
+    return [by_shape[batch.shape] for batch in batches]
 
 
-@contextmanager
-def linear_inputs(
-    linears: dict[str, nn.Linear], on_input: Callable[[tuple[str, ...], torch.Tensor], None]
-) -> Iterator[None]:
-    """Call ``on_input(names, x)`` with the input of the linear layers during forward passes inside the block.
-
-    Layers that are called with the same tensor one after the other (query, key and value; gate and up) are
-    reported once, together, so that a statistic of their input is computed once.
-    """
-    waiting: list[str] = []
-    current: list[torch.Tensor] = []
-
-    def flush() -> None:
-        if current:
-            on_input(tuple(waiting), current[0])
-        waiting.clear()
-        current.clear()
-
-    def listen(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-            if not current or inputs[0] is not current[0]:
-                flush()
-                current.append(inputs[0])
-            waiting.append(name)
-
-        return hook
-
-    handles = [linear.register_forward_pre_hook(listen(name)) for name, linear in linears.items()]
-    handles += [list(linears.values())[-1].register_forward_hook(lambda *_: flush())]
-    try:
-        yield
-        flush()
-    finally:
-        for handle in handles:
-            handle.remove()
+def _moved(x: torch.Tensor, linears: Sequence[Linear]) -> torch.Tensor:
+    return x.to(linears[0].weight.device) if linears else x

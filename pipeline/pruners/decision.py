@@ -1,9 +1,11 @@
-"""What a pruner decides: the dropped blocks and sublayers, the masked weights, and the scores behind them."""
+"""What a pruner decides: the dropped blocks and sublayers, the changed weights, and the scores behind them."""
 
 from __future__ import annotations
 
 import json
 import math
+import os
+from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,58 +13,135 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-_JSON, _MASKS = "decision.json", "masks.safetensors"
+_JSON = "decision.json"
+_MASK, _WEIGHT, _SHAPE = "mask:", "weight:", "shape:"
+
+
+@dataclass(frozen=True)
+class Change:
+    """New weights of one block. Keys are parameter names, tensors have the parameter's shape.
+
+    ``masks`` are boolean, True where the weight is zero afterwards. ``weights`` replace whole parameters. ``notes``
+    are facts about how each matrix was treated, as rows with ``layer`` and ``sublayer`` (the matrix) and what else.
+    """
+
+    masks: dict[str, torch.Tensor] = field(default_factory=dict)
+    weights: dict[str, torch.Tensor] = field(default_factory=dict)
+    notes: list[dict[str, Any]] = field(default_factory=list)
+
+    def save(self, path: Path) -> None:
+        """Write a safetensors file, masks as bits. Another process never sees half of it."""
+        tensors = {f"{_WEIGHT}{name}": value.contiguous() for name, value in self.weights.items()}
+        for name, mask in self.masks.items():
+            tensors[f"{_MASK}{name}"] = pack(mask)
+            tensors[f"{_SHAPE}{name}"] = torch.tensor(mask.shape)
+        scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        save_file(tensors, scratch, metadata={"notes": json.dumps(self.notes)})
+        os.replace(scratch, path)
+
+    @classmethod
+    def load(cls, path: Path) -> Change:
+        from safetensors import safe_open
+
+        tensors = load_file(path)
+        with safe_open(path, framework="pt") as file:
+            notes = json.loads(file.metadata()["notes"])
+        masks = {
+            name.removeprefix(_MASK): unpack(packed, tuple(tensors[_SHAPE + name.removeprefix(_MASK)].tolist()))
+            for name, packed in tensors.items()
+            if name.startswith(_MASK)
+        }
+        weights = {n.removeprefix(_WEIGHT): value for n, value in tensors.items() if n.startswith(_WEIGHT)}
+        return cls(masks, weights, notes)
+
+
+class ChangeFiles(MutableMapping[int, Change]):
+    """Changes by block, one file each, so that no more than one block's are in memory.
+
+    ``kept`` is a second folder that outlives a killed run: what is set goes there too, and what is there counts.
+    """
+
+    def __init__(self, folder: Path, kept: Path | None = None) -> None:
+        self.folder, self.kept = folder, kept
+        for path in sorted(kept.glob("block-*.safetensors")) if kept else ():
+            os.link(path, folder / path.name)
+
+    def _path(self, layer: int) -> Path:
+        return self.folder / f"block-{layer:03d}.safetensors"
+
+    def __getitem__(self, layer: int) -> Change:
+        if not self._path(layer).is_file():
+            raise KeyError(layer)
+        return Change.load(self._path(layer))
+
+    def __setitem__(self, layer: int, change: Change) -> None:
+        path = self._path(layer)
+        change.save(path)
+        if self.kept:
+            (self.kept / path.name).unlink(missing_ok=True)
+            os.link(path, self.kept / path.name)
+
+    def __delitem__(self, layer: int) -> None:
+        self._path(layer).unlink()
+
+    def __iter__(self) -> Iterator[int]:
+        return (int(path.stem.removeprefix("block-")) for path in sorted(self.folder.glob("block-*.safetensors")))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 @dataclass(frozen=True)
 class Decision:
     """Storable outcome of pruning; enough to rebuild the pruned model from the dense one.
 
-    ``blocks``, ``attention`` and ``mlp`` are dropped layer numbers of the dense model. ``masks`` maps parameter
-    names to boolean tensors of the parameter's shape, True where the weight is pruned. ``scores`` are rows with
-    at least ``layer``, ``sublayer`` and ``score``. ``achieved`` is the share of decoder-block parameters gone.
+    ``blocks``, ``attention`` and ``mlp`` are dropped layer numbers of the dense model. ``changes`` maps layer numbers
+    to the changed weights of that block. ``scores`` are rows with at least ``layer``, ``sublayer`` and ``score``.
+    ``achieved`` is the share of decoder-block parameters gone, ``achieved_by_layer`` the same for each block.
     """
 
     blocks: tuple[int, ...] = ()
     attention: tuple[int, ...] = ()
     mlp: tuple[int, ...] = ()
-    masks: dict[str, torch.Tensor] = field(default_factory=dict)
+    changes: Mapping[int, Change] = field(default_factory=dict)
     scores: list[dict[str, Any]] = field(default_factory=list)
     achieved: float = 0.0
+    achieved_by_layer: tuple[float, ...] = ()
 
     @property
     def drops(self) -> bool:
-        """Whether whole units are removed, rather than single weights."""
+        """Whether whole units are removed, rather than single weights changed."""
         return bool(self.blocks or self.attention or self.mlp)
 
-    @property
-    def is_empty(self) -> bool:
-        return not self.drops and not any(bool(mask.any()) for mask in self.masks.values())
+    def facts(self) -> dict[str, Any]:
+        """Everything but the weights, as plain values."""
+        return {
+            "blocks": list(self.blocks),
+            "attention": list(self.attention),
+            "mlp": list(self.mlp),
+            "achieved": self.achieved,
+            "achieved_by_layer": list(self.achieved_by_layer),
+            "scores": self.scores,
+        }
 
     def save(self, folder: Path) -> None:
-        facts = {
-            "blocks": self.blocks,
-            "attention": self.attention,
-            "mlp": self.mlp,
-            "achieved": self.achieved,
-            "scores": self.scores,
-            "masks": {name: list(mask.shape) for name, mask in self.masks.items()},
-        }
-        (folder / _JSON).write_text(json.dumps(facts, indent=1) + "\n")
-        if self.masks:
-            save_file({name: pack(mask) for name, mask in self.masks.items()}, folder / _MASKS)
+        (folder / _JSON).write_text(json.dumps(self.facts(), indent=1) + "\n")
+        files = ChangeFiles(folder)
+        for layer, change in self.changes.items():
+            if layer not in files:
+                files[layer] = change
 
     @classmethod
     def load(cls, folder: Path) -> Decision:
         facts = json.loads((folder / _JSON).read_text())
-        packed = load_file(folder / _MASKS) if facts["masks"] else {}
         return cls(
             blocks=tuple(facts["blocks"]),
             attention=tuple(facts["attention"]),
             mlp=tuple(facts["mlp"]),
-            masks={name: unpack(packed[name], tuple(shape)) for name, shape in facts["masks"].items()},
+            changes=ChangeFiles(folder),
             scores=facts["scores"],
             achieved=facts["achieved"],
+            achieved_by_layer=tuple(facts["achieved_by_layer"]),
         )
 
 

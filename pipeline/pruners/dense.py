@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pipeline.decoder import Decoder
-from pipeline.pruners.base import Calibration, Pruner
+from pipeline.pruners.base import Context, Pruner
 from pipeline.pruners.decision import Decision
 from pipeline.sparsity import Sparsity
 
@@ -15,15 +15,7 @@ from pipeline.sparsity import Sparsity
 class Dense(Pruner):
     """Removes nothing. Accepts no sparsity but zero."""
 
-    accepts: ClassVar[tuple[str, ...]] = ()
-    unit: ClassVar[str] = ""
     calibrated: ClassVar[bool] = False
 
-    def decide(
-        self,
-        decoder: Decoder,
-        sparsity: Sparsity,
-        scores: list[dict[str, Any]],
-        calibration: Calibration | None,
-    ) -> Decision:
+    def decide(self, decoder: Decoder, sparsity: Sparsity, context: Context) -> Decision:
         return Decision()

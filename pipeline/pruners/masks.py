@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 
+from pipeline.decoder import Linear
 from pipeline.sparsity import Sparsity
 
 
@@ -59,3 +62,26 @@ def per_matrix(metric: torch.Tensor, sparsity: Sparsity, inclusive: bool = False
         return n_of_m(metric, sparsity.n, sparsity.m)
     count = int(metric.numel() * sparsity.fraction) + int(inclusive and not sparsity.is_zero)
     return lowest_overall(metric, min(count, metric.numel()))
+
+
+Choose = Callable[[str, torch.Tensor], torch.Tensor]
+
+
+def weight_masks(linears: Sequence[Linear], choose: Choose) -> dict[str, torch.Tensor]:
+    """Masks by parameter, each in the parameter's own shape, from ``choose(name, weight)`` for (out, in) weights."""
+    masks: dict[str, torch.Tensor] = {}
+    for linear in linears:
+        shape = getattr(linear.module, linear.attribute).shape
+        mask = masks.setdefault(linear.parameter, torch.zeros(shape, dtype=torch.bool))
+        linear.view(mask).copy_(choose(linear.name, linear.weight))
+    return masks
+
+
+def new_weights(linears: Sequence[Linear], choose: Choose) -> dict[str, torch.Tensor]:
+    """Weights by parameter, as ``weight_masks``; ``choose`` gets float32 and the result has the parameter's dtype."""
+    weights: dict[str, torch.Tensor] = {}
+    for linear in linears:
+        whole = getattr(linear.module, linear.attribute).data
+        value = weights.setdefault(linear.parameter, whole.cpu().clone())
+        linear.view(value).copy_(choose(linear.name, linear.weight.float()))
+    return weights

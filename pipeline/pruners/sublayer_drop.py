@@ -1,58 +1,75 @@
-"""Attention Drop and MLP Drop: remove the sublayers that turn the residual stream least (arXiv 2406.15786)."""
+"""Attention, MLP and Joint Drop: remove the sublayers that turn the residual stream least (arXiv 2406.15786)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from pipeline.decoder import SUBLAYERS, Decoder
-from pipeline.pruners.base import Calibration, Pruner
+from pipeline.decoder import ATTENTION, MLP, SUBLAYERS, Decoder
+from pipeline.pruners.base import Context, Pruner, Score
 from pipeline.pruners.decision import Decision
-from pipeline.pruners.shortgpt import mean_cosines
+from pipeline.pruners.importance import sublayer_cosines
 from pipeline.sparsity import Sparsity
 
 
 @dataclass(frozen=True)
-class SublayerDrop(Pruner):
-    """Scores ``1 - mean cos(x, x + f(norm(x)))`` per sublayer on the dense model; drops the lowest of one kind."""
+class SublayerPruner(Pruner):
+    """Scores ``1 - mean cos(x, x + f(norm(x)))`` per sublayer; ``kinds`` are those that may go."""
 
     accepts: ClassVar[tuple[str, ...]] = ("fraction", "units")
-    calibrated: ClassVar[bool] = True
-    scores_once: ClassVar[bool] = True
+    kinds: ClassVar[tuple[str, ...]] = SUBLAYERS
 
     def scoring_identity(self) -> dict[str, Any]:
-        return self.identity() | {"type": SublayerDrop.__qualname__}
+        return {"type": f"{SublayerPruner.__module__}.{SublayerPruner.__qualname__}", "version": self.version}
 
-    def importance(self, decoder: Decoder, calibration: Calibration | None) -> list[dict[str, Any]]:
-        assert calibration is not None
-        cosines = mean_cosines(decoder, calibration, stride=1, what="sublayer importance")
+    def importance(self, decoder: Decoder, context: Context) -> list[Score]:
+        cosines = sublayer_cosines(decoder, context)
         return [
             {"layer": index // 2, "sublayer": SUBLAYERS[index % 2], "score": 1.0 - value}
             for index, value in enumerate(cosines)
         ]
 
-    def decide(
-        self,
-        decoder: Decoder,
-        sparsity: Sparsity,
-        scores: list[dict[str, Any]],
-        calibration: Calibration | None,
-    ) -> Decision:
-        mine = sorted((row for row in scores if row["sublayer"] == self.unit), key=lambda row: row["score"])
-        layers = tuple(sorted(row["layer"] for row in mine[: sparsity.units_of(len(mine))]))
-        decision = Decision(scores=scores)
-        return replace(decision, attention=layers) if self.unit == "attention" else replace(decision, mlp=layers)
+    def units(self, decoder: Decoder, sparsity: Sparsity) -> int:
+        """How many sublayers a sparsity asks for, of those that may go."""
+        return sparsity.units_of(len(decoder.blocks) * len(self.kinds))
+
+    def decide(self, decoder: Decoder, sparsity: Sparsity, context: Context) -> Decision:
+        scores = context.scores({})
+        mine = sorted((row for row in scores if row["sublayer"] in self.kinds), key=lambda row: row["score"])
+        return drop_sublayers(
+            [(row["sublayer"], row["layer"]) for row in mine[: self.units(decoder, sparsity)]], scores
+        )
+
+
+def drop_sublayers(sublayers: Iterable[tuple[str, int]], scores: list[Score]) -> Decision:
+    """The decision that drops sublayers given by kind and layer number."""
+    chosen = sorted(sublayers)
+    return Decision(
+        attention=tuple(layer for kind, layer in chosen if kind == ATTENTION),
+        mlp=tuple(layer for kind, layer in chosen if kind == MLP),
+        scores=scores,
+    )
 
 
 @dataclass(frozen=True)
-class AttentionDrop(SublayerDrop):
+class AttentionDrop(SublayerPruner):
     """Drops whole attention sublayers."""
 
     unit: ClassVar[str] = "attention"
+    kinds: ClassVar[tuple[str, ...]] = (ATTENTION,)
 
 
 @dataclass(frozen=True)
-class MLPDrop(SublayerDrop):
+class MLPDrop(SublayerPruner):
     """Drops whole MLP sublayers."""
 
     unit: ClassVar[str] = "mlp"
+    kinds: ClassVar[tuple[str, ...]] = (MLP,)
+
+
+@dataclass(frozen=True)
+class JointDrop(SublayerPruner):
+    """Drops attention and MLP sublayers, whichever are lowest in one ranking of all 2L."""
+
+    unit: ClassVar[str] = "sublayer"

@@ -1,30 +1,31 @@
-"""News articles that an installed Python package carries."""
+"""Text that an installed Python package carries: no download, no hub."""
 
 from __future__ import annotations
 
 import importlib.util
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.calibration.base import CalibrationSet
+from pipeline.calibration.text_files import read
 from pipeline.store import file_digest
 
 
 @dataclass(frozen=True)
-class News(CalibrationSet):
-    """The ``document`` texts of a JSON-lines ``file`` inside the installed ``package``."""
+class PackagedText(CalibrationSet):
+    """The different texts in ``field`` of the rows of ``file`` inside the installed ``package``."""
 
     package: str = ""
     file: str = ""
+    field: str = "text"
 
     def identity(self) -> dict[str, Any]:
         return super().identity() | {"content": file_digest(self._path())[:16]}
 
     def documents(self) -> list[str]:
-        with self._path().open(encoding="utf-8") as lines:
-            return [json.loads(line)["document"] for line in lines if line.strip()]
+        # Question sets repeat a text for each of its questions; calibration counts it once.
+        return list(dict.fromkeys(read(self._path(), self.field)))
 
     def _path(self) -> Path:
         spec = importlib.util.find_spec(self.package)

@@ -1,0 +1,54 @@
+"""Blocks whose weights are on disk or on another device: bring them into memory for a while, write changes back.
+
+Placement is accelerate's (``model.device_map``). Its hooks load a module's weights for each forward pass and forget
+them after it; here the weights of a block stay for as long as the block is worked on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from accelerate.utils.offload import offload_weight
+from torch import nn
+
+
+@contextmanager
+def resident(block: nn.Module, write: bool = False) -> Iterator[None]:
+    """Keep the weights of ``block`` in memory inside the context; nothing happens to blocks that are there anyway.
+
+    ``write`` puts the weights back where they were loaded from, as they are at the end. Without it, changes are lost.
+    """
+    away: list[tuple[nn.Module, Any]] = [(module, module._hf_hook) for module in block.modules() if _is_away(module)]
+    for module, hook in away:
+        hook.pre_forward(module)
+        hook.offload = False
+    try:
+        yield
+        if write:
+            for module, hook in away:
+                _write(module, hook)
+    finally:
+        for module, hook in away:
+            hook.offload = True
+            hook.post_forward(module, None)
+
+
+def is_offloaded(model: nn.Module) -> bool:
+    """Whether any weights of a model are not in memory."""
+    return any(_is_away(module) for module in model.modules())
+
+
+def _is_away(module: nn.Module) -> bool:
+    return bool(getattr(getattr(module, "_hf_hook", None), "offload", False))
+
+
+def _write(module: nn.Module, hook: Any) -> None:
+    weights, prefix = hook.weights_map.dataset, hook.weights_map.prefix
+    for name, parameter in module.named_parameters(recurse=False):
+        key = f"{prefix}{name}"
+        if key in weights.state_dict:
+            weights.state_dict[key] = parameter.data.cpu()
+        else:
+            offload_weight(parameter.data, key, weights.save_folder, weights.index)

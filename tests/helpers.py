@@ -1,0 +1,69 @@
+"""What several test files do with tiny models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipeline.check import CONF
+from pipeline.decoder import Decoder
+from pipeline.linear_inputs import one_expert_at_a_time
+from pipeline.pruners.base import Context, Pruner
+from pipeline.signature import signature
+from pipeline.surgery import dropped
+
+
+def accepted(name: str) -> dict[str, Any]:
+    """The class constants of a pruner: accepts, unit, calibrated."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return signature(compose("config", overrides=[f"pruner={name}"]).pruner._target_).constants
+
+
+def sparsities(name: str) -> list[object]:
+    """One or two of each kind that the pruner accepts; one that accepts none gets zero."""
+    examples: dict[str, list[object]] = {"fraction": [0.5], "units": [2], "pattern": ["2:4"]}
+    return [value for kind in accepted(name)["accepts"] for value in examples[kind]] or [0]
+
+
+def calibration_batches() -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    return list(torch.randint(0, 250, (4, 24), generator=generator).split(2))
+
+
+def context_for(pruner: Pruner, model: torch.nn.Module, batches: list[torch.Tensor] | None = None) -> Context:
+    """A context whose scores are computed on the model itself, without a store."""
+
+    def scores(gone: Any) -> list[dict[str, Any]]:
+        with dropped(Decoder(model), gone):
+            return pruner.importance(Decoder(model), context)
+
+    context = Context(batches or calibration_batches(), scores=scores)
+    return context
+
+
+@torch.inference_mode()
+def outputs_of(model: torch.nn.Module) -> torch.Tensor:
+    """Logits of a fixed input; final states of an encoder."""
+    output = model(torch.randint(0, 250, (2, 10), generator=torch.Generator().manual_seed(7)))
+    return output.last_hidden_state if Decoder(model).architecture.encoder else output.logits
+
+
+def generate(model: torch.nn.Module, use_cache: bool) -> torch.Tensor:
+    """Greedy continuation of two prompts of different lengths, padded on the left."""
+    ids = torch.randint(0, 250, (2, 9), generator=torch.Generator().manual_seed(1))
+    mask = torch.ones_like(ids)
+    mask[0, :3] = 0
+    return model.generate(
+        ids, attention_mask=mask, max_new_tokens=12, do_sample=False, use_cache=use_cache, eos_token_id=None
+    )
+
+
+def flops(model: torch.nn.Module) -> tuple[int, dict[str, int]]:
+    """Counted operations of a forward pass without the output projection: in all, and by module name."""
+    decoder = Decoder(model)
+    with one_expert_at_a_time(decoder), torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        decoder.base(torch.arange(16)[None], use_cache=False)
+    return counter.get_total_flops(), {name: sum(c.values()) for name, c in counter.get_flop_counts().items()}

@@ -1,0 +1,189 @@
+"""Exported checkpoints are ordinary ones: stock transformers loads them and computes what the pruned model computes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY
+from helpers import outputs_of
+from safetensors.torch import load_file
+
+from pipeline.decoder import ARCHITECTURES, Decoder
+from pipeline.export import as_checkpoint, exported_job, probe_outputs, write_checkpoint
+from pipeline.models.random import RandomModel
+from pipeline.pruners.decision import Change, Decision
+from pipeline.records import load_records
+from pipeline.store import Store
+from pipeline.surgery import apply
+
+# Runs without this package on its path: only torch, safetensors and transformers.
+STOCK = """
+import json, sys, torch
+from safetensors.torch import save_file
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
+assert "pipeline" not in sys.modules
+found = {}
+ids = torch.randint(0, 250, (2, 10), generator=torch.Generator().manual_seed(7))
+for name, folder, encoder in json.load(open(sys.argv[1])):
+    model = (AutoModel if encoder else AutoModelForCausalLM).from_pretrained(folder)
+    AutoTokenizer.from_pretrained(folder)
+    with torch.inference_mode():
+        output = model.eval()(ids)
+    found[name] = (output.last_hidden_state if encoder else output.logits).contiguous()
+save_file(found, sys.argv[2])
+"""
+
+
+def decisions(model: torch.nn.Module) -> dict[str, Decision]:
+    generator, decoder = torch.Generator().manual_seed(5), Decoder(model)
+    names = sorted({w.parameter for w in decoder.linears(1)})
+    shapes = {name: model.get_parameter(name).shape for name in names}
+    change = Change(
+        masks={name: torch.rand(shape, generator=generator) < 0.5 for name, shape in shapes.items()},
+        weights={name: torch.randn(shape, generator=generator) * 0.1 for name, shape in shapes.items()},
+    )
+    return {
+        "blocks": Decision(blocks=(0, 2)),
+        "attention": Decision(attention=(0, 3)),
+        "mlp": Decision(mlp=(1,)),
+        "weights": Decision(changes={1: change}),
+    }
+
+
+def test_stock_transformers_computes_the_same_in_a_fresh_process(tmp_path, make_model):
+    jobs, expected = [], {}
+    for architecture, names in ARCHITECTURES.items():
+        for kind, decision in decisions(make_model(architecture)).items():
+            pruned, target = make_model(architecture), tmp_path / f"{architecture}-{kind}"
+            apply(pruned, decision)
+            name = f"{architecture} {kind}"
+            expected[name] = outputs_of(pruned)
+
+            def prune(architecture=architecture, decision=decision):
+                model = make_model(architecture)
+                as_checkpoint(model, decision)
+                return model
+
+            tokenizer = RandomModel(name="random").tokenizer(Store(tmp_path / "store"))
+            write_checkpoint(prune, tokenizer, {"job": name}, "card", target, probe_outputs(pruned))
+            jobs.append((name, str(target), names.encoder))
+    (tmp_path / "jobs.json").write_text(json.dumps(jobs))
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
+    subprocess.run(
+        [sys.executable, "-c", STOCK, str(tmp_path / "jobs.json"), str(tmp_path / "found.safetensors")],
+        check=True,
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    found = load_file(tmp_path / "found.safetensors")
+    assert found.keys() == expected.keys()
+    for name, outputs in expected.items():
+        torch.testing.assert_close(found[name], outputs, rtol=1e-5, atol=1e-5, msg=lambda text, name=name: name + text)
+
+
+def test_a_checkpoint_that_computes_something_else_is_not_kept(tmp_path, make_model):
+    model = make_model()
+    wrong = probe_outputs(model) + 1
+    tokenizer = RandomModel(name="random").tokenizer(Store(tmp_path / "store"))
+    with pytest.raises(ValueError, match="does not compute what the pruned model computes"):
+        write_checkpoint(lambda: model, tokenizer, {}, "", tmp_path / "x" / "export", wrong)
+    assert list((tmp_path / "x").iterdir()) == []
+
+
+# --- from the command line ------------------------------------------------------------------------------------------
+
+
+def run(outputs: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pipeline.main", *TINY, "capture.protocols=[free_running]", f"outputs={outputs}"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, env=environment)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory) -> tuple[Path, Path, subprocess.CompletedProcess[str]]:
+    root = tmp_path_factory.mktemp("export")
+    done = run(root / "outputs", "-m", "pruner=attn_drop,shortgpt", "sparsity=2", f"export={root / 'models'}")
+    return root / "outputs", root / "models", done
+
+
+def test_a_sweep_exports_each_job_with_its_scores(exported):
+    outputs, models, done = exported
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in models.iterdir()} == {"random-llama-attn_drop-2", "random-llama-shortgpt-2"}
+    record = next(record for record in load_records(outputs / "jobs") if record.pruner == "attn_drop")
+    folder = models / "random-llama-attn_drop-2"
+    facts = json.loads((folder / "pruning.json").read_text())
+    assert exported_job(folder) == facts["job"] == record.job
+    assert len(facts["decision"]["attention"]) == 2
+    assert len(facts["decision"]["scores"]) == 8
+    assert facts["versions"]["torch"] == torch.__version__.partition("+")[0] or facts["versions"]["torch"]
+    card = (folder / "README.md").read_text()
+    for word in (
+        "attn_drop at sparsity 2",
+        "Dropped attention sublayers",
+        "news 4×32",
+        "| copying | generative |",
+        "dense",
+    ):
+        assert word in card, word
+    assert json.loads((models / "random-llama-shortgpt-2" / "config.json").read_text())["num_hidden_layers"] == 2
+
+
+def test_an_export_is_taken_back_as_dense_and_pruned_further(exported):
+    outputs, models, _ = exported
+    folder = models / "random-llama-attn_drop-2"
+    base = ("model=hf", f"model.path={folder}")
+    kept = [argument for argument in TINY if not argument.startswith("model=")]
+    command = [sys.executable, "-m", "pipeline.main", *kept, f"outputs={outputs}", "stages=[prune,evaluate]"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    for pruner in ("dense", "wanda"):
+        done = subprocess.run(
+            [*command, *base, f"pruner={pruner}", "sparsity=0.5"],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment,
+        )
+        assert done.returncode == 0, done.stderr
+    import pandas as pd
+
+    scores = pd.read_parquet(outputs / "tables" / "scores.parquet")
+    before = scores[(scores.model == "random-llama") & (scores.pruner == "attn_drop")]
+    after = scores[(scores.model == str(folder)) & (scores.pruner == "dense")]
+    keys = ["task", "kind"]
+    pd.testing.assert_series_equal(before.set_index(keys).value.sort_index(), after.set_index(keys).value.sort_index())
+
+
+def test_an_export_is_made_once_and_never_replaces_something_else(exported, tmp_path):
+    outputs, models, _ = exported
+    folder = models / "random-llama-attn_drop-2"
+    stamp = (folder / "model.safetensors").stat().st_mtime_ns
+    done = run(outputs, "pruner=attn_drop", "sparsity=2", f"export={folder}")
+    assert done.returncode == 0, done.stderr
+    assert (folder / "model.safetensors").stat().st_mtime_ns == stamp
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    done = run(outputs, "pruner=attn_drop", "sparsity=2", f"export={tmp_path / 'mine'}")
+    assert done.returncode == 1
+    assert "is not this job's; give another folder" in done.stdout
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+
+
+def test_an_encoder_is_pruned_and_exported_but_writes_nothing(tmp_path):
+    target = tmp_path / "encoder"
+    job = ("model=random", "model.architecture=bert", "pruner=wanda", "sparsity=0.5")
+    done = run(tmp_path / "outputs", *job, "stages=[prune]", f"export={target}")
+    assert done.returncode == 0, done.stderr
+    assert (target / "model.safetensors").is_file()
+    assert "AutoModel.from_pretrained" in (target / "README.md").read_text()
+    done = run(tmp_path / "outputs", *job)
+    assert done.returncode == 1
+    assert "is an encoder: it can neither continue a text" in done.stdout

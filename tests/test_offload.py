@@ -1,0 +1,80 @@
+"""Models that do not fit in memory: blocks on disk are brought in one at a time, with the same results."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from helpers import calibration_batches, context_for, outputs_of
+
+from pipeline.decoder import Decoder
+from pipeline.export import as_checkpoint
+from pipeline.models.hub import HubModel
+from pipeline.models.random import RandomModel
+from pipeline.offload import is_offloaded, resident
+from pipeline.pruners.base import Context
+from pipeline.sparsity import parse
+from pipeline.store import Store
+from pipeline.surgery import apply
+
+
+@pytest.fixture(params=["llama", "gpt2", "mixtral"])
+def checkpoint(request, tmp_path, make_model):
+    """A saved tiny model, and how to load it whole and with most of its blocks on disk."""
+    folder, store = tmp_path / "model", Store(tmp_path / "outputs")
+    make_model(request.param).save_pretrained(folder)
+    RandomModel(name="random").tokenizer(store).save_pretrained(folder)
+    size = sum(p.numel() for p in make_model(request.param).parameters()) * 4
+
+    def load(away: bool) -> torch.nn.Module:
+        placement = {"device_map": "auto", "max_memory": {"cpu": f"{size * 0.6 / 2**20:.3f}MiB"}} if away else {}
+        return HubModel(name="m", path=str(folder), **placement).load(torch.float32, store)
+
+    return load
+
+
+def test_a_block_is_in_memory_only_while_it_is_worked_on(checkpoint):
+    model = checkpoint(away=True)
+    assert is_offloaded(model)
+    blocks = [b for b in Decoder(model).blocks if any(p.device.type == "meta" for p in b.parameters())]
+    assert blocks
+    with resident(blocks[0]):
+        assert all(parameter.device.type == "cpu" for parameter in blocks[0].parameters())
+    assert all(parameter.device.type == "meta" for parameter in blocks[0].parameters())
+
+
+@pytest.mark.parametrize("name", ["wanda", "sparsegpt", "magnitude", "attn_drop", "shortgpt", "rtn"])
+def test_pruning_and_applying_give_what_they_give_in_memory(checkpoint, make_settings, name):
+    pruner, sparsity = make_settings(f"pruner={name}").pruner, parse(0.5 if name != "rtn" else 0)
+    whole, away = checkpoint(away=False), checkpoint(away=True)
+    expected = pruner.decide(Decoder(whole), sparsity, context_for(pruner, whole))
+    found = pruner.decide(Decoder(away), sparsity, context_for(pruner, away))
+    assert (found.blocks, found.attention, found.mlp) == (expected.blocks, expected.attention, expected.mlp)
+    for layer, change in expected.changes.items():
+        for key, mask in change.masks.items():
+            assert torch.equal(mask, found.changes[layer].masks[key])
+    for carry_out in (apply, as_checkpoint):
+        dense = checkpoint(away=False)
+        pruned = checkpoint(away=True)
+        carry_out(dense, expected)
+        carry_out(pruned, found)
+        torch.testing.assert_close(outputs_of(pruned), outputs_of(dense), rtol=1e-5, atol=1e-5)
+
+
+def test_changes_without_writing_are_lost_and_with_it_are_kept(checkpoint):
+    model = checkpoint(away=True)
+    block = next(b for b in Decoder(model).blocks if any(p.device.type == "meta" for p in b.parameters()))
+    before = outputs_of(model)
+    for write in (False, True):
+        with resident(block, write=write):
+            for parameter in block.parameters():
+                parameter.data.mul_(1.5)
+        assert torch.equal(outputs_of(model), before) is not write
+
+
+def test_nothing_happens_to_a_model_in_memory(make_model):
+    model = make_model()
+    assert not is_offloaded(model)
+    assert Context(calibration_batches()).sequences == 4
+    with resident(Decoder(model).blocks[0], write=True):
+        pass
+    assert not is_offloaded(model)
