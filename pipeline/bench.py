@@ -17,7 +17,7 @@ from hydra import compose, initialize_config_dir
 
 from pipeline.calibration.base import batches
 from pipeline.capture import Trajectory, capture_trajectory
-from pipeline.check import CONF
+from pipeline.choices import CONF
 from pipeline.config import Settings
 from pipeline.decoder import Decoder
 from pipeline.main import resolve

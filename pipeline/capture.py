@@ -15,6 +15,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from pipeline.console import Progress
 from pipeline.decoder import SUBLAYERS, Decoder
+from pipeline.offload import resident
 from pipeline.probes import Probe, encode
 from pipeline.pruners.decision import Change
 from pipeline.residual import first, layout, tap
@@ -136,7 +137,7 @@ def capture_counterparts(
                 names = [name for name in {**change.masks, **change.weights} if decoder.belongs(name, layer, kind)]
                 if names:
                     again[:] = [index]
-                    with changed_weights(model, change, names), suppress(_Seen):
+                    with resident(block), changed_weights(model, change, names), suppress(_Seen):
                         block.forward(*args, **kwargs)
                     again.clear()
                 x = states[plan.before[index]]
@@ -175,8 +176,9 @@ def generate(
     """Greedy continuations of at most ``steps`` tokens, each cut after its end-of-text token."""
     width = max(map(len, prompts))
     pad = tokenizer.pad_token_id
-    ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts], device=model.device)
-    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=model.device)
+    device = Decoder(model).device
+    ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts], device=device)
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
     settings = GenerationConfig(
         max_new_tokens=steps,
         do_sample=False,

@@ -34,3 +34,5 @@ def speed_only(default: Any) -> Any:
 
 # As a field's annotation, says to the configuration check that the whole number has to be at least one.
 Positive = int
+# The same for a number of bits, from 2 to 8.
+Bits = int

@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 ATTENTION, MLP = "attention", "mlp"
 SUBLAYERS = (ATTENTION, MLP)
+BLOCK = "block"
 
 
 @dataclass(frozen=True)
@@ -215,6 +216,7 @@ class Decoder:
 
     @blocks.setter
     def blocks(self, blocks: nn.ModuleList) -> None:
+        # Used by ``keep_blocks`` alone, which keeps the configuration true.
         parent, _, name = self.architecture.blocks.rpartition(".")
         setattr(self.base.get_submodule(parent), name, blocks)
 
@@ -236,11 +238,35 @@ class Decoder:
         return head
 
     @property
+    def logit_cap(self) -> float | None:
+        """The cap of families that squash their logits to ``cap·tanh(z / cap)``."""
+        return getattr(self.model.config, "final_logit_softcapping", None)
+
+    @property
+    def positions(self) -> int | None:
+        """How many positions a sequence may have, where they are learned or promised."""
+        return getattr(self.model.config, "max_position_embeddings", None)
+
+    @property
     def device(self) -> torch.device:
         """Where token ids go: the device of the embedding, also when its weights are brought in from elsewhere."""
         embedding = self.model.get_input_embeddings()
         device = embedding.weight.device
         return device if device.type != "meta" else torch.device(embedding._hf_hook.execution_device)
+
+    def keep_blocks(self, kept: list[int]) -> None:
+        """Leave only these blocks, in the model and in what its configuration says block by block."""
+        self.blocks = nn.ModuleList([self.blocks[layer] for layer in kept])
+        config = self.model.config
+        for name in self.architecture.layer_lists:
+            if getattr(config, name, None):
+                setattr(config, name, [getattr(config, name)[layer] for layer in kept])
+        if hasattr(config, "mlp_only_layers"):
+            # Mixtures of experts say by position which blocks have none.
+            step = getattr(config, "decoder_sparse_step", 1)
+            plain = [at for at in kept if at in config.mlp_only_layers or (at + 1) % step]
+            config.mlp_only_layers, config.decoder_sparse_step = [kept.index(at) for at in plain], 1
+        config.num_hidden_layers = len(kept)
 
     def part(self, kind: str) -> Part:
         return self.architecture.attention if kind == ATTENTION else self.architecture.mlp

@@ -1,125 +1,100 @@
-"""Write a pruned model as an ordinary Hugging Face checkpoint that loads without this package."""
+"""Export: where a pruned model's checkpoint goes, and what is written beside it about the pruning."""
 
 from __future__ import annotations
 
-import gc
 import json
-import os
+import logging
 import platform
-import shutil
-import uuid
-from collections.abc import Callable, Mapping
+import re
+import time
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from pipeline.config import Settings
 from pipeline.console import plain_table
-from pipeline.decoder import ATTENTION, MLP, Decoder
-from pipeline.models.base import load_pretrained
-from pipeline.offload import resident
+from pipeline.decoder import ATTENTION, MLP
 from pipeline.pruners.decision import Decision
-from pipeline.surgery import change_weights, remove_blocks
+from pipeline.records import JobRecord
+from pipeline.stages import Workbench
+from pipeline.store import write_json
 
+log = logging.getLogger(__name__)
 FACTS, CARD = "pruning.json", "README.md"
-# Tokens of the check that the checkpoint computes what the pruned model computes.
-_PROBE = 32
-# Differences, as a share of the largest output, that come from another order of summation.
-_ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 5e-3, torch.float64: 1e-9}
 
 
-def as_checkpoint(model: PreTrainedModel, decision: Decision) -> None:
-    """Bring a dense model into the pruned form that a stock checkpoint can say, in place.
+def export_folder(settings: Settings, job: str) -> str:
+    """The name of a job's export inside the folder of a sweep."""
+    name = f"{settings.model.name}-{settings.pruner.name}-{settings.sparsity.given}-{job[:6]}"
+    return re.sub(r"[^\w.-]+", "-", name).strip("-")
 
-    Removed blocks make the configuration smaller. A dropped sublayer stays, with its output projection (and its
-    bias) zero, so that it adds nothing. Changed weights are as they are.
+
+def export(
+    bench: Workbench, target: Path, record: JobRecord, scores: pd.DataFrame | None, dense: pd.DataFrame | None
+) -> None:
+    """Write the checkpoint, with its scores beside the dense model's; if it is there already, only these.
+
+    Raises ValueError if something else is in its place.
     """
-    decoder = Decoder(model)
-    for layer, change in decision.changes.items():
-        with resident(decoder.blocks[layer], write=True):
-            change_weights(model, change)
-    for kind, layers in ((ATTENTION, decision.attention), (MLP, decision.mlp)):
-        for layer in layers:
-            with resident(decoder.blocks[layer], write=True):
-                for linear in decoder.outputs(layer, kind):
-                    linear.weight.zero_()
-                    bias = getattr(linear.module, "bias", None)
-                    if isinstance(bias, torch.Tensor):
-                        bias.data.zero_()
-    if decision.blocks:
-        remove_blocks(decoder, decision.blocks)
-
-
-@torch.inference_mode()
-def probe_outputs(model: PreTrainedModel) -> torch.Tensor:
-    """What a model computes for a fixed row of tokens: logits, or final states of an encoder, (tokens, ·) float32."""
-    decoder = Decoder(model)
-    ids = torch.arange(1, 1 + _PROBE).remainder(model.config.vocab_size)[None].to(decoder.device)
-    output = model(ids)
-    result = output.last_hidden_state if decoder.architecture.encoder else output.logits
-    return result[0].float().cpu()
-
-
-def write_checkpoint(
-    prune: Callable[[], PreTrainedModel],
-    tokenizer: PreTrainedTokenizerBase,
-    facts: Mapping[str, Any],
-    card: str,
-    target: Path,
-    expected: torch.Tensor,
-) -> float:
-    """Save the model that ``prune`` gives, with tokenizer, facts and card, under ``target``.
-
-    The folder appears only when complete and checked: the checkpoint is loaded again and has to give the ``expected``
-    probe outputs. Returns the largest difference as a share of the largest output. Raises ValueError if that is no
-    rounding difference.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = target.with_name(f".{target.name}.{os.getpid()}.{uuid.uuid4().hex[:6]}.tmp")
+    start, known = time.monotonic(), exported(target)
+    facts = _facts(bench, record)
+    if known.get("decision_key") == facts["decision_key"]:
+        _describe(target, facts | {"output_difference": known["output_difference"]}, scores, dense)
+        log.info("  %-9s  found", "export")
+        return
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ValueError(f"export={target} exists and is not this pruned model; give another folder or remove it")
     try:
-        model = prune()
-        model.save_pretrained(scratch)
-        tokenizer.save_pretrained(scratch)
-        kind, dtype = model.config.model_type, model.dtype
-        del model
-        gc.collect()
-        found = probe_outputs(load_pretrained(str(scratch), dtype))
-        difference = float((found - expected).abs().max() / expected.abs().max())
-        if not difference <= _ROUNDING.get(dtype, 0.0):
-            raise ValueError(
-                f"the exported checkpoint does not compute what the pruned model computes (outputs differ by "
-                f"{difference:.1%}); this form of pruning cannot be exported for a {kind} model"
-            )
-        (scratch / FACTS).write_text(json.dumps({**facts, "output_difference": difference}, indent=1) + "\n")
-        (scratch / CARD).write_text(card)
-        if target.is_dir():
-            target.rmdir()
-        os.rename(scratch, target)
+        facts["encoder"] = bench.is_encoder
+        bench.export(target, lambda folder, off: _describe(folder, facts | {"output_difference": off}, scores, dense))
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return difference
+        bench.release()
+    log.info("  %-9s%6.1f s  (%s)", "export", time.monotonic() - start, target)
 
 
-def exported_job(folder: Path) -> str | None:
-    """The job whose export a folder holds, or None."""
+def exported(folder: Path) -> dict[str, Any]:
+    """The facts of an export; empty if the folder holds none."""
     try:
-        return json.loads((folder / FACTS).read_text())["job"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        facts = json.loads((folder / FACTS).read_text())
+    except (OSError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) and {"decision_key", "output_difference", "encoder"} <= facts.keys() else {}
 
 
-def versions() -> dict[str, str]:
-    """Versions of what decides about the numbers."""
+def _facts(bench: Workbench, record: JobRecord) -> dict[str, Any]:
+    settings, calibration = bench.settings, bench.settings.calibration
+    source = f"{calibration.name} {calibration.sequences}×{calibration.length}, seed {calibration.seed}"
     names = ("torch", "transformers", "lm-eval")
-    return {"python": platform.python_version()} | {name: metadata.version(name) for name in names}
+    return {
+        "decision_key": bench.decision.key,
+        "job": record.job,
+        "model": record.model,
+        "pruner": record.pruner,
+        "sparsity": record.sparsity,
+        "accepts": list(settings.pruner.accepts),
+        "settings": record.settings,
+        "calibration": source if settings.pruner.calibrated else None,
+        "seed": settings.seed,
+        "dtype": bench.dtype,
+        "decision": Decision.load(bench.decision.path).facts(),
+        "identity": {"model": settings.model.identity(), "pruner": settings.pruner.identity()},
+        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in names},
+    }
+
+
+def _describe(folder: Path, facts: Mapping[str, Any], scores: pd.DataFrame | None, dense: pd.DataFrame | None) -> None:
+    known = exported(folder)
+    write_json(folder / FACTS, {"encoder": known.get("encoder", False), **facts})
+    (folder / CARD).write_text(model_card({"encoder": known.get("encoder", False), **facts}, scores, dense))
 
 
 def model_card(facts: Mapping[str, Any], scores: pd.DataFrame | None, dense: pd.DataFrame | None) -> str:
     """The README of a checkpoint: what it is, what was removed, how it scores beside the dense model."""
-    title = f"{facts['model']} pruned by {facts['pruner']} at sparsity {facts['sparsity']}"
+    how = f"pruned by {facts['pruner']} at sparsity" if facts["accepts"] else f"changed by {facts['pruner']}, sparsity"
+    title = f"{facts['model']} {how} {facts['sparsity']}"
     lines = ["---", "library_name: transformers", "tags: [pruned]", "---", f"# {title}", "", *_removed(facts), ""]
     loader = "AutoModel" if facts["encoder"] else "AutoModelForCausalLM"
     lines += ["```python", f"from transformers import {loader}, AutoTokenizer", ""]
@@ -132,7 +107,10 @@ def model_card(facts: Mapping[str, Any], scores: pd.DataFrame | None, dense: pd.
 
 def _removed(facts: Mapping[str, Any]) -> list[str]:
     decision = facts["decision"]
-    lines = [f"{decision['achieved']:.1%} of the decoder blocks' parameters are removed or zero."]
+    options = {k: v for k, v in facts["identity"]["pruner"].items() if k not in ("type", "version")}
+    lines = [f"{decision['achieved']:.1%} of the decoder blocks' parameters are removed or zero ({facts['dtype']})."]
+    if options:
+        lines.append(f"Options: {', '.join(f'{key}={value}' for key, value in options.items())}.")
     if decision["blocks"]:
         lines.append(f"Removed blocks of the dense model: {_numbers(decision['blocks'])}.")
     for kind in (ATTENTION, MLP):

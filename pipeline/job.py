@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +14,7 @@ import pandas as pd
 
 from pipeline import figures, tables
 from pipeline.config import Settings
-from pipeline.export import exported_job, model_card, versions
+from pipeline.export import export
 from pipeline.measures.compare import COLUMNS
 from pipeline.models.base import resolve_dtype
 from pipeline.pruners.decision import Decision
@@ -119,10 +118,10 @@ def _run_stages(settings: Settings, store: Store, record: JobRecord, tracker: Tr
     finally:
         bench.release()
     _finish_records(bench, store, record)
-    if settings.export is not None:
-        _export(bench, settings.export, store, record)
     drawn = _run_plot(store, record) if "plot" in settings.stages else []
     _log_results(store, record, tracker, drawn)
+    if settings.export is not None:
+        export(bench, settings.export, record, scores_of(record, store), _dense_scores(record, store))
 
 
 def _captured(bench: Workbench) -> dict[str, Artifact]:
@@ -161,44 +160,6 @@ def _finish_records(bench: Workbench, store: Store, record: JobRecord) -> None:
     tables.collect(store)
 
 
-def export_folder(settings: Settings) -> str:
-    """The name of a job's export inside the folder of a sweep."""
-    return re.sub(r"[^\w.-]+", "-", f"{settings.model.name}-{settings.pruner.name}-{settings.sparsity.given}").strip(
-        "-"
-    )
-
-
-def _export(bench: Workbench, target: Path, store: Store, record: JobRecord) -> None:
-    """Write the checkpoint, unless it is there already. Raises ValueError if something else is in its place."""
-    start = time.monotonic()
-    if exported_job(target) == record.job:
-        log.info("  %-9s  found", "export")
-        return
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(f"export={target} exists and is not this job's; give another folder or remove it")
-    settings, decision = bench.settings, Decision.load(bench.decision.path)
-    facts = {
-        "job": record.job,
-        "model": record.model,
-        "pruner": record.pruner,
-        "sparsity": record.sparsity,
-        "settings": record.settings,
-        "calibration": record.settings.split(" · ")[2] if settings.pruner.calibrated else None,
-        "seed": settings.seed,
-        "dtype": bench.dtype,
-        "encoder": bench.is_encoder,
-        "decision": decision.facts(),
-        "identity": {"model": settings.model.identity(), "pruner": settings.pruner.identity()},
-        "versions": versions(),
-    }
-    card = model_card(facts, scores_of(record, store), _dense_scores(record, store))
-    try:
-        bench.export(target, facts, card)
-    finally:
-        bench.release()
-    log.info("  %-9s%6.1f s  (%s)", "export", time.monotonic() - start, target)
-
-
 def _record_baseline(bench: Workbench, store: Store, record: JobRecord) -> None:
     baseline = describe(bench.dense.settings)
     known = find_record(store, baseline.job)
@@ -224,6 +185,9 @@ def _log_results(store: Store, record: JobRecord, tracker: Tracker, drawn: Seque
     scores, measures = scores_of(record, store), measures_of(record, store)
     dense = _dense_scores(record, store)
     tracker.summary({"achieved": record.achieved, **_score_summary(scores, ""), **_score_summary(dense, "dense/")})
+    if "decision" in record.artifacts:
+        layers = Decision.load(store.root / record.artifacts["decision"]).achieved_by_layer
+        tracker.curve("layer", pd.DataFrame({"layer": range(len(layers)), "achieved": layers}), "layer")
     if scores is not None:
         tracker.table("scores", scores)
     if measures is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,7 @@ from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.console import progress
+from pipeline.decoder import Decoder
 
 Request = tuple[tuple[str, str], list[int], list[int]]
 
@@ -37,6 +39,11 @@ class InMemoryLM(HFLM):
             super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, backend="causal")
         finally:
             del model.tie_weights
+        self._device = Decoder(model).device
+
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+        # The harness's bar would fill log files, which TQDM_DISABLE does not prevent.
+        return super().generate_until(requests, disable_tqdm=disable_tqdm or not sys.stderr.isatty())
 
     def _loglikelihood_tokens(
         self, requests: list[Request], disable_tqdm: bool = False, override_bs: int | None = None

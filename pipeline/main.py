@@ -15,7 +15,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from pipeline.check import CONF, problems
+from pipeline.check import problems
+from pipeline.choices import CONF
 from pipeline.config import Config, Settings, flatten
 from pipeline.quiet import quiet_libraries
 from pipeline.sparsity import parse
@@ -34,7 +35,8 @@ def _job(cfg: DictConfig) -> str:
     import numpy as np
     import torch
 
-    from pipeline.job import export_folder, run_job
+    from pipeline.export import export_folder
+    from pipeline.job import describe, run_job
 
     quiet_libraries()
     settings = resolve(cfg)
@@ -44,7 +46,7 @@ def _job(cfg: DictConfig) -> str:
     folder = Path(HydraConfig.get().runtime.output_dir)
     sweep = folder.parent.name if HydraConfig.get().mode is RunMode.MULTIRUN else folder.name
     if settings.export is not None and HydraConfig.get().mode is RunMode.MULTIRUN:
-        settings = replace(settings, export=settings.export / export_folder(settings))
+        settings = replace(settings, export=settings.export / export_folder(settings, describe(settings).job))
     return run_job(settings, sweep, folder).status
 
 
@@ -62,7 +64,7 @@ def resolve(cfg: DictConfig) -> Settings:
         seed=cfg.seed,
         dtype=cfg.dtype,
         outputs=Path(cfg.outputs),
-        export=Path(cfg.export).expanduser() if cfg.export else None,
+        export=Path(cfg.export).expanduser().absolute() if cfg.export else None,
         capture=typed.capture,
         measure=typed.measure,
         wandb=typed.wandb,

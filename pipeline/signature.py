@@ -68,6 +68,23 @@ def _resolve(tree: ast.Module, module: str, name: str) -> str | None:
     return None
 
 
+@cache
+def architectures() -> dict[str, bool]:
+    """The supported model types, and whether each is an encoder, from the source text of ``pipeline.decoder``."""
+    tree = _source("pipeline.decoder")
+    table = next(
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == "ARCHITECTURES"
+    )
+    assert isinstance(table, ast.Dict)
+    return {
+        ast.literal_eval(key): isinstance(value, ast.Call) and any(word.arg == "encoder" for word in value.keywords)
+        for key, value in zip(table.keys, table.values, strict=True)
+        if key is not None
+    }
+
+
 _PLAIN: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
 _WORDS = {
     "int": "a whole number",
@@ -75,6 +92,7 @@ _WORDS = {
     "str": "a text",
     "bool": "true or false",
     "Positive": "a whole number of at least 1",
+    "Bits": "a whole number from 2 to 8",
 }
 
 
@@ -85,6 +103,8 @@ def misfit(annotation: str, value: object) -> str | None:
         return None if "None" in choices or not set(choices) <= set(_WORDS) else _words(choices)
     for choice in choices:
         if choice == "Positive" and isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+            return None
+        if choice == "Bits" and isinstance(value, int) and not isinstance(value, bool) and 2 <= value <= 8:
             return None
         if choice in _PLAIN and isinstance(value, _PLAIN[choice]) and isinstance(value, bool) == (choice == "bool"):
             return None

@@ -25,6 +25,8 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
+# Parts of an interrupted build are kept for so long after their last change: two weeks.
+_UNFINISHED_SECONDS = 14 * 86400
 # What a scratch folder is called: what is built, on which machine, by which process, and a unique word.
 _OWNER = re.compile(r".+\.(?P<host>[^.]+)\.(?P<pid>\d+)\.\w+")
 
@@ -143,7 +145,7 @@ class Store:
 
     def private(self, name: str) -> Path:
         """A path for files that this process alone needs; what it leaves there goes once it has ended."""
-        return self.scratch / f"{name}.{_host()}.{os.getpid()}.{uuid.uuid4().hex[:6]}"
+        return self.scratch / private_name(name)
 
     @contextmanager
     def _scratch_folder(self, name: str) -> Iterator[Path]:
@@ -155,13 +157,25 @@ class Store:
             shutil.rmtree(folder, ignore_errors=True)
 
     def sweep_scratch(self) -> None:
-        """Remove what killed processes of this machine left half-built."""
-        if not self.scratch.is_dir():
-            return
-        for folder in self.scratch.iterdir():
-            owner = _OWNER.fullmatch(folder.name)
-            if owner and owner["host"] == _host() and not _alive(int(owner["pid"])):
+        """Remove what killed processes of this machine left half-built, and parts that nobody has gone on with."""
+        remove_orphans(self.scratch)
+        unfinished = self.root / "store" / ".unfinished"
+        for folder in unfinished.iterdir() if unfinished.is_dir() else ():
+            if time.time() - folder.stat().st_mtime > _UNFINISHED_SECONDS:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def private_name(name: str) -> str:
+    """A file name that says which process of which machine it belongs to."""
+    return f"{name}.{_host()}.{os.getpid()}.{uuid.uuid4().hex[:6]}"
+
+
+def remove_orphans(folder: Path, pattern: str = "*") -> None:
+    """Remove the private folders of processes of this machine that are no more."""
+    for path in folder.glob(pattern) if folder.is_dir() else ():
+        owner = _OWNER.fullmatch(path.name)
+        if owner and owner["host"] == _host() and not _alive(int(owner["pid"])):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _host() -> str:

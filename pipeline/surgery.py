@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import DynamicCache, PreTrainedModel
 
-from pipeline.decoder import ATTENTION, MLP, SUBLAYERS, Decoder
+from pipeline.decoder import ATTENTION, BLOCK, MLP, SUBLAYERS, Decoder
 from pipeline.offload import resident
 from pipeline.pruners.decision import Change, Decision
 
@@ -25,6 +25,13 @@ class DroppedSublayer(nn.Module):
     def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         zero = hidden_states.new_zeros(1)
         return (zero, None) if self.several else zero
+
+
+class PassedBlock(nn.Module):
+    """Stands where a block was while numbers and masks of the others have to stay: the stream passes as it is."""
+
+    def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        return hidden_states
 
 
 def apply(model: PreTrainedModel, decision: Decision) -> None:
@@ -60,6 +67,7 @@ def change_weights(model: nn.Module, change: Change) -> None:
 def changed_weights(model: nn.Module, change: Change, names: Iterable[str]) -> Iterator[None]:
     """Carry a change out for a while, on the named parameters only."""
     parameters = {name: model.get_parameter(name) for name in names}
+    assert not any(parameter.is_meta for parameter in parameters.values()), "weights are away: make the block resident"
     backup = {name: parameter.data for name, parameter in parameters.items()}
     part = Change(
         {name: mask for name, mask in change.masks.items() if name in parameters},
@@ -77,10 +85,14 @@ def changed_weights(model: nn.Module, change: Change, names: Iterable[str]) -> I
 
 @contextmanager
 def dropped(decoder: Decoder, sublayers: Mapping[str, Iterable[int]]) -> Iterator[None]:
-    """Drop sublayers (layer numbers by kind) for a while. For passes without a KV cache."""
+    """Drop sublayers or blocks (layer numbers by kind) for a while. For passes without a KV cache."""
     with ExitStack() as stack:
         for kind, layers in sublayers.items():
             for layer in layers:
+                if kind == BLOCK:
+                    stack.callback(decoder.blocks.__setitem__, layer, decoder.blocks[layer])
+                    decoder.blocks[layer] = PassedBlock()
+                    continue
                 for parent, name, module in _drop(decoder, layer, kind):
                     stack.callback(setattr, parent, name, module)
         yield
@@ -108,26 +120,10 @@ def _is_dropped(decoder: Decoder, layer: int, kind: str) -> bool:
 
 def remove_blocks(decoder: Decoder, layers: Iterable[int]) -> None:
     """Remove whole blocks, from the model and from its configuration."""
-    gone, total = set(layers), len(decoder.blocks)
-    kept = [layer for layer in range(total) if layer not in gone]
-    decoder.blocks = nn.ModuleList([decoder.blocks[layer] for layer in kept])
-    config = decoder.model.config
-    for name in decoder.architecture.layer_lists:
-        if getattr(config, name, None):
-            setattr(config, name, [getattr(config, name)[layer] for layer in kept])
-    _keep_dense_layers(config, kept)
-    config.num_hidden_layers = len(kept)
-    for slot in range(len(kept)):
+    gone = set(layers)
+    decoder.keep_blocks([layer for layer in range(len(decoder.blocks)) if layer not in gone])
+    for slot in range(len(decoder.blocks)):
         _set_cache_slot(decoder, slot, slot)
-
-
-def _keep_dense_layers(config: Any, kept: list[int]) -> None:
-    """Mixtures of experts say by position which blocks have none: say it for the positions after removal."""
-    if not hasattr(config, "mlp_only_layers"):
-        return
-    step = getattr(config, "decoder_sparse_step", 1)
-    plain = [at for at in kept if at in config.mlp_only_layers or (at + 1) % step]
-    config.mlp_only_layers, config.decoder_sparse_step = [kept.index(at) for at in plain], 1
 
 
 def _set_cache_slot(decoder: Decoder, layer: int, slot: int) -> None:

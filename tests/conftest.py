@@ -10,7 +10,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
-from pipeline.check import CONF
+from pipeline.choices import CONF
 from pipeline.config import Settings
 from pipeline.decoder import ARCHITECTURES
 from pipeline.main import resolve

@@ -8,7 +8,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.check import CONF
+from pipeline.choices import CONF
 from pipeline.decoder import Decoder
 from pipeline.linear_inputs import one_expert_at_a_time
 from pipeline.pruners.base import Context, Pruner

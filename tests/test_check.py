@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from pipeline.check import CONF, choices_of, problems
+from pipeline.check import problems
+from pipeline.choices import CONF, choices_of
 from pipeline.config import GROUPS
 from pipeline.signature import signature
 
@@ -78,6 +79,13 @@ def test_all_problems_at_once_with_the_nearest_choice():
         (["pruner=shortgpt,wanda"], "add -m"),
         (["~seed"], "write key=value"),
         (["sparsity"], "cannot read"),
+        (["pruner=rtn", "pruner.bits=16"], "should be a whole number from 2 to 8"),
+        (["model=random", "model.architecture=lama"], "did you mean llama?"),
+        (["model=random", "model.architecture=bert"], "is an encoder, which writes no text"),
+        (["model=random", "pruner=joint_drop", "sparsity=9"], "has 8 sublayers; give at most 8"),
+        (["export=tests"], "holds other files"),
+        (["export=README.md/x"], "is a file; give a folder"),
+        (["export=''"], "export is empty"),
     ],
 )
 def test_bad_input_says_what_to_do(overrides, expected):
@@ -91,6 +99,19 @@ def test_the_layers_of_a_local_model_are_known_without_loading_it(tmp_path):
     found = problems(["model=hf", f"model.path={tmp_path}", "pruner=mlp_drop", "sparsity=7"], multirun=False)
     assert len(found) == 1
     assert "6 MLP sublayers" in found[0]
+
+
+def test_the_architecture_of_a_local_model_is_known_without_loading_it(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
+    found = problems(["model=hf", f"model.path={tmp_path}"], multirun=False)
+    assert len(found) == 1
+    assert "architecture=mamba is not supported" in found[0]
+
+
+def test_an_export_never_goes_where_the_model_is(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    found = problems(["model=hf", f"model.path={tmp_path}", f"export={tmp_path}"], multirun=False)
+    assert found == [f"export={tmp_path} is where the model comes from; give another folder"]
 
 
 def test_every_job_of_a_sweep_is_checked():

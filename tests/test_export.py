@@ -14,8 +14,9 @@ from conftest import TINY
 from helpers import outputs_of
 from safetensors.torch import load_file
 
+from pipeline.checkpoint import as_checkpoint, probe_outputs, write_checkpoint
 from pipeline.decoder import ARCHITECTURES, Decoder
-from pipeline.export import as_checkpoint, exported_job, probe_outputs, write_checkpoint
+from pipeline.export import exported
 from pipeline.models.random import RandomModel
 from pipeline.pruners.decision import Change, Decision
 from pipeline.records import load_records
@@ -71,7 +72,7 @@ def test_stock_transformers_computes_the_same_in_a_fresh_process(tmp_path, make_
                 return model
 
             tokenizer = RandomModel(name="random").tokenizer(Store(tmp_path / "store"))
-            write_checkpoint(prune, tokenizer, {"job": name}, "card", target, probe_outputs(pruned))
+            write_checkpoint(prune, tokenizer, target, probe_outputs(pruned), lambda folder, off: None)
             jobs.append((name, str(target), names.encoder))
     (tmp_path / "jobs.json").write_text(json.dumps(jobs))
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
@@ -94,7 +95,7 @@ def test_a_checkpoint_that_computes_something_else_is_not_kept(tmp_path, make_mo
     wrong = probe_outputs(model) + 1
     tokenizer = RandomModel(name="random").tokenizer(Store(tmp_path / "store"))
     with pytest.raises(ValueError, match="does not compute what the pruned model computes"):
-        write_checkpoint(lambda: model, tokenizer, {}, "", tmp_path / "x" / "export", wrong)
+        write_checkpoint(lambda: model, tokenizer, tmp_path / "x" / "export", wrong, lambda folder, off: None)
     assert list((tmp_path / "x").iterdir()) == []
 
 
@@ -107,21 +108,26 @@ def run(outputs: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, env=environment)
 
 
+def one(models: Path, pruner: str) -> Path:
+    return next(models.glob(f"*-{pruner}-*"))
+
+
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory) -> tuple[Path, Path, subprocess.CompletedProcess[str]]:
+def sweep(tmp_path_factory) -> tuple[Path, Path, subprocess.CompletedProcess[str]]:
     root = tmp_path_factory.mktemp("export")
     done = run(root / "outputs", "-m", "pruner=attn_drop,shortgpt", "sparsity=2", f"export={root / 'models'}")
     return root / "outputs", root / "models", done
 
 
-def test_a_sweep_exports_each_job_with_its_scores(exported):
-    outputs, models, done = exported
+def test_a_sweep_exports_each_job_with_its_scores(sweep):
+    outputs, models, done = sweep
     assert done.returncode == 0, done.stderr
-    assert {path.name for path in models.iterdir()} == {"random-llama-attn_drop-2", "random-llama-shortgpt-2"}
+    assert {path.name[:-7] for path in models.iterdir()} == {"random-llama-attn_drop-2", "random-llama-shortgpt-2"}
     record = next(record for record in load_records(outputs / "jobs") if record.pruner == "attn_drop")
-    folder = models / "random-llama-attn_drop-2"
+    folder = one(models, "attn_drop")
     facts = json.loads((folder / "pruning.json").read_text())
-    assert exported_job(folder) == facts["job"] == record.job
+    assert exported(folder)["job"] == facts["job"] == record.job
+    assert facts["output_difference"] < 1e-5
     assert len(facts["decision"]["attention"]) == 2
     assert len(facts["decision"]["scores"]) == 8
     assert facts["versions"]["torch"] == torch.__version__.partition("+")[0] or facts["versions"]["torch"]
@@ -134,12 +140,12 @@ def test_a_sweep_exports_each_job_with_its_scores(exported):
         "dense",
     ):
         assert word in card, word
-    assert json.loads((models / "random-llama-shortgpt-2" / "config.json").read_text())["num_hidden_layers"] == 2
+    assert json.loads((one(models, "shortgpt") / "config.json").read_text())["num_hidden_layers"] == 2
 
 
-def test_an_export_is_taken_back_as_dense_and_pruned_further(exported):
-    outputs, models, _ = exported
-    folder = models / "random-llama-attn_drop-2"
+def test_an_export_is_taken_back_as_dense_and_pruned_further(sweep):
+    outputs, models, _ = sweep
+    folder = one(models, "attn_drop")
     base = ("model=hf", f"model.path={folder}")
     kept = [argument for argument in TINY if not argument.startswith("model=")]
     command = [sys.executable, "-m", "pipeline.main", *kept, f"outputs={outputs}", "stages=[prune,evaluate]"]
@@ -162,9 +168,9 @@ def test_an_export_is_taken_back_as_dense_and_pruned_further(exported):
     pd.testing.assert_series_equal(before.set_index(keys).value.sort_index(), after.set_index(keys).value.sort_index())
 
 
-def test_an_export_is_made_once_and_never_replaces_something_else(exported, tmp_path):
-    outputs, models, _ = exported
-    folder = models / "random-llama-attn_drop-2"
+def test_an_export_is_made_once_and_never_replaces_something_else(sweep, tmp_path):
+    outputs, models, _ = sweep
+    folder = one(models, "attn_drop")
     stamp = (folder / "model.safetensors").stat().st_mtime_ns
     done = run(outputs, "pruner=attn_drop", "sparsity=2", f"export={folder}")
     assert done.returncode == 0, done.stderr
@@ -172,8 +178,12 @@ def test_an_export_is_made_once_and_never_replaces_something_else(exported, tmp_
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     done = run(outputs, "pruner=attn_drop", "sparsity=2", f"export={tmp_path / 'mine'}")
+    assert done.returncode == 2
+    assert "holds other files; give a folder of its own" in done.stderr
+    (tmp_path / "nested" / "thesis").mkdir(parents=True)
+    done = run(outputs, "pruner=attn_drop", "sparsity=2", f"export={tmp_path / 'nested'}")
     assert done.returncode == 1
-    assert "is not this job's; give another folder" in done.stdout
+    assert "is not this pruned model; give another folder" in done.stdout
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
 
@@ -185,5 +195,5 @@ def test_an_encoder_is_pruned_and_exported_but_writes_nothing(tmp_path):
     assert (target / "model.safetensors").is_file()
     assert "AutoModel.from_pretrained" in (target / "README.md").read_text()
     done = run(tmp_path / "outputs", *job)
-    assert done.returncode == 1
-    assert "is an encoder: it can neither continue a text" in done.stdout
+    assert done.returncode == 2
+    assert "is an encoder, which writes no text" in done.stderr

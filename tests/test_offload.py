@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import torch
 from helpers import calibration_batches, context_for, outputs_of
 
+from pipeline.capture import capture_counterparts, capture_trajectory
+from pipeline.checkpoint import as_checkpoint
+from pipeline.console import progress
 from pipeline.decoder import Decoder
-from pipeline.export import as_checkpoint
 from pipeline.models.hub import HubModel
 from pipeline.models.random import RandomModel
 from pipeline.offload import is_offloaded, resident
+from pipeline.probes import PROBES
 from pipeline.pruners.base import Context
+from pipeline.pruners.decision import Change
 from pipeline.sparsity import parse
 from pipeline.store import Store
 from pipeline.surgery import apply
@@ -60,6 +66,20 @@ def test_pruning_and_applying_give_what_they_give_in_memory(checkpoint, make_set
         torch.testing.assert_close(outputs_of(pruned), outputs_of(dense), rtol=1e-5, atol=1e-5)
 
 
+def test_the_layer_protocol_sees_changes_of_blocks_that_are_away(checkpoint, tmp_path):
+    tokenizer, changes = RandomModel(name="random").tokenizer(Store(tmp_path / "outputs")), {}
+    whole, away = checkpoint(away=False), checkpoint(away=True)
+    for layer in range(4):
+        names = sorted({w.parameter for w in Decoder(whole).linears(layer)})
+        changes[layer] = Change({n: torch.rand(whole.get_parameter(n).shape) < 0.5 for n in names})
+    dense = capture_trajectory(whole, tokenizer, PROBES[:2], 4, residual=True)
+    assert capture_trajectory(away, tokenizer, PROBES[:2], 4, residual=True).tokens == dense.tokens
+    expected = capture_counterparts(whole, changes, dense, 4, progress)
+    found = capture_counterparts(away, changes, dense, 4, progress)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(expected[-1], dense.residual[dense.after[-1]])
+
+
 def test_changes_without_writing_are_lost_and_with_it_are_kept(checkpoint):
     model = checkpoint(away=True)
     block = next(b for b in Decoder(model).blocks if any(p.device.type == "meta" for p in b.parameters()))
@@ -69,6 +89,16 @@ def test_changes_without_writing_are_lost_and_with_it_are_kept(checkpoint):
             for parameter in block.parameters():
                 parameter.data.mul_(1.5)
         assert torch.equal(outputs_of(model), before) is not write
+
+
+def test_what_was_offloaded_goes_with_the_model(checkpoint, tmp_path):
+    model = checkpoint(away=True)
+    with resident(Decoder(model).blocks[-1], write=True):
+        pass
+    assert list((tmp_path / "outputs" / "store" / ".scratch").iterdir())
+    del model
+    gc.collect()
+    assert not list((tmp_path / "outputs" / "store" / ".scratch").iterdir())
 
 
 def test_nothing_happens_to_a_model_in_memory(make_model):

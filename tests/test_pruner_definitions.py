@@ -157,6 +157,30 @@ def test_random_pruning_depends_on_the_seed_alone(make_settings, make_model):
         assert any(other != found[0] for other in found[2:])
 
 
+def test_iterative_blocks_are_scored_without_what_is_gone(decide, make_model):
+    decision = decide("iterative_blocks", 2)
+    first, second = (row["layer"] for row in decision.scores)
+    model = make_model()
+    with dropped(Decoder(model), {"block": [first]}):
+        cosines = block_cosines(Decoder(model), Context(calibration_batches()))
+    assert cosines[first] == pytest.approx(1)
+    left = {layer: cosine for layer, cosine in enumerate(cosines) if layer != first}
+    assert second == max(left, key=left.get)
+
+
+def test_pruners_that_share_a_criterion_share_its_scores(make_settings):
+    def identity(name):
+        return make_settings(f"pruner={name}").pruner.scoring_identity()
+
+    assert identity("attn_drop") == identity("joint_drop") == identity("iterative_mlp_drop")
+    assert identity("shortgpt") == identity("iterative_blocks") != identity("contiguous")
+
+
+def test_a_context_without_scores_says_so(make_settings, make_model):
+    with pytest.raises(ValueError, match="its context has none"):
+        make_settings("pruner=shortgpt").pruner.decide(Decoder(make_model()), parse(2), Context(calibration_batches()))
+
+
 # --- block after block ----------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers import accepted, context_for, flops, generate, outputs_of, sparsities
 
-from pipeline.check import choices_of
+from pipeline.choices import choices_of
 from pipeline.decoder import ATTENTION, MLP, Decoder
 from pipeline.pruners.accounting import account
 from pipeline.pruners.decision import Decision

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 from helpers import calibration_batches, flops, generate, outputs_of
@@ -136,6 +138,32 @@ def test_finished_blocks_outlive_a_killed_run(tmp_path):
     assert (second / "block-000.safetensors").is_file()
     with pytest.raises(KeyError):
         files[1]
+
+
+def test_what_was_kept_may_be_damaged_or_vanish(tmp_path, caplog):
+    first, second, kept = tmp_path / "a", tmp_path / "b", tmp_path / "kept"
+    for folder in (first, second, kept):
+        folder.mkdir()
+    files = ChangeFiles(first, kept)
+    for layer in range(2):
+        files[layer] = Change({"w": torch.ones(2, 2, dtype=torch.bool)})
+    path = kept / "block-001.safetensors"
+    path.unlink()
+    path.write_bytes(b"half a file")
+    assert list(ChangeFiles(second, kept)) == [0]
+    assert "computed again" in caplog.text
+    shutil.rmtree(kept)
+    files[2] = Change({"w": torch.ones(2, 2, dtype=torch.bool)})
+    files[2] = Change({"w": torch.zeros(2, 2, dtype=torch.bool)})
+    assert files.facts(0) == ([], 4)
+    assert files.facts(2) == ([], 0)
+    assert sorted(path.name for path in first.iterdir()) == [f"block-00{layer}.safetensors" for layer in range(3)]
+
+
+def test_a_decision_drops_or_changes_but_not_both(make_model):
+    both = Decision(mlp=(1,), changes={0: Change({"w": torch.ones(1, dtype=torch.bool)})})
+    with pytest.raises(ValueError, match="this one does both"):
+        account(Decoder(make_model()), both)
 
 
 def test_an_unknown_architecture_says_what_an_entry_needs(make_model):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +25,7 @@ from pipeline.store import Store
 
 @dataclass(frozen=True)
 class Model(Component):
-    """Loads a causal language model and its tokenizer.
+    """Loads a language model (or an encoder) and its tokenizer.
 
     ``layers`` is the number of decoder blocks if it is known beforehand, which lets a wrong sparsity be refused
     before anything is loaded; it is compared with the loaded model.
@@ -34,6 +36,10 @@ class Model(Component):
     def load(self, dtype: torch.dtype, store: Store) -> PreTrainedModel:
         """The dense model in evaluation mode on the best device here. Raises ValueError in plain words."""
         raise TypeError(f"model {type(self).__name__} does not define load()")
+
+    def placement(self, store: Store) -> dict[str, Any]:
+        """Where the weights go, as options of ``load_pretrained``; nothing means all on the best device."""
+        return {}
 
     def tokenizer(self, store: Store) -> PreTrainedTokenizerBase:
         raise TypeError(f"model {type(self).__name__} does not define tokenizer()")
@@ -76,6 +82,8 @@ def load_pretrained(path: str, dtype: torch.dtype, **options: Any) -> PreTrained
         model.generation_config = GenerationConfig(
             bos_token_id=shipped.bos_token_id, eos_token_id=shipped.eos_token_id, pad_token_id=shipped.pad_token_id
         )
+    if "offload_folder" in options:
+        weakref.finalize(model, shutil.rmtree, options["offload_folder"], ignore_errors=True)
     return (model if options.get("device_map") else model.to(device())).eval()
 
 

@@ -15,6 +15,7 @@ from pipeline.models.base import Model, load_pretrained, load_tokenizer
 from pipeline.store import Store, digest, file_digest
 
 _LARGE = 2**24
+_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 
 
 @dataclass(frozen=True)
@@ -46,16 +47,18 @@ class HubModel(Model):
     def load(self, dtype: torch.dtype, store: Store) -> PreTrainedModel:
         try:
             model = load_pretrained(
-                os.path.expanduser(self.path), dtype, revision=self.revision or "main", **self._placement(store)
+                os.path.expanduser(self.path), dtype, revision=self.revision or "main", **self.placement(store)
             )
         except OSError as error:
             raise ValueError(f"{self._missing()}: {_first_line(error)}") from error
         self.check_layers(model)
         return model
 
-    def _placement(self, store: Store) -> dict[str, Any]:
+    def placement(self, store: Store) -> dict[str, Any]:
         if self.device_map is None:
             return {}
+        if self.device_map not in _MAPS:
+            raise ValueError(f"model.device_map={self.device_map} does not exist; choose from {', '.join(_MAPS)}")
         placement: dict[str, Any] = {"device_map": self.device_map, "offload_folder": str(store.private("offload"))}
         if self.max_memory is not None:
             placement["max_memory"] = {int(k) if str(k).isdigit() else k: v for k, v in self.max_memory.items()}

@@ -43,7 +43,10 @@ class RandomModel(Model):
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
             model = source.from_config(config)
-        return model.to(device(), dtype).eval()
+        # Parameters alone, as loading a checkpoint does: rotary frequencies stay float32.
+        for parameter in model.parameters():
+            parameter.data = parameter.data.to(dtype)
+        return model.to(device()).eval()
 
     def _shape(self) -> dict[str, Any]:
         """Sizes under the names that the families have for them."""

@@ -7,18 +7,21 @@ from dataclasses import replace
 from torch import nn
 
 from pipeline.decoder import ATTENTION, MLP, SUBLAYERS, Decoder
-from pipeline.pruners.decision import Decision
+from pipeline.pruners.decision import Decision, facts_of
 
 
 def account(decoder: Decoder, decision: Decision) -> Decision:
     """The decision with its achieved sparsity filled in: shares of parameters removed or zeroed, in [0, 1].
 
     A dropped sublayer takes its own norms with it. Call it on the dense model, before the decision is applied.
+    Raises ValueError for a decision that both drops units and changes weights.
     """
+    if decision.drops and decision.changes:
+        raise ValueError("a decision either drops units or changes weights; this one does both")
     sizes = [_size(block) for block in decoder.blocks]
     gone = [0] * len(sizes)
-    for layer, change in decision.changes.items():
-        gone[layer] = sum(int(mask.sum()) for mask in change.masks.values())
+    for layer in decision.changes:
+        gone[layer] = facts_of(decision.changes, layer)[1]
     for layer in decision.blocks:
         gone[layer] = sizes[layer]
     for kind, layers in ((ATTENTION, decision.attention), (MLP, decision.mlp)):

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 
-from pipeline.component import Positive
+from pipeline.component import Bits, Positive
 from pipeline.decoder import Linear
 from pipeline.pruners.blockwise import BlockwisePruner, CalibratedBlock
 from pipeline.pruners.decision import Change
@@ -27,7 +27,7 @@ class ActivationAwareQuantizer(BlockwisePruner):
     """
 
     accepts: ClassVar[tuple[str, ...]] = ()
-    bits: Positive = 4
+    bits: Bits = 4
     group: Positive = 128
     steps: Positive = 20
 
@@ -38,24 +38,26 @@ class ActivationAwareQuantizer(BlockwisePruner):
             for names, gathered in moments.items():
                 linears = [by_name[name] for name in names]
                 hessian = gathered.hessian(block.sequences)
-                alpha, error = self._search(linears, hessian)
+                scale, alpha = self._search(linears, hessian)
                 for linear in linears:
                     whole = getattr(linear.module, linear.attribute).data
                     value = change.weights.setdefault(linear.parameter, whole.cpu().clone())
-                    linear.view(value).copy_(self._quantize(linear.weight.float(), _scale(hessian, alpha)))
+                    weight = self._quantize(linear.weight.float(), scale)
+                    linear.view(value).copy_(weight)
+                    error = reconstruction_error(linear.weight.float() - weight, hessian)
                     note = {"layer": block.layer, "sublayer": linear.name, "score": error, "alpha": alpha}
                     change.notes.append(note)
         return change
 
-    def _search(self, linears: Sequence[Linear], hessian: torch.Tensor) -> tuple[float, float]:
-        """The best exponent and the mean squared change of the outputs with it."""
+    def _search(self, linears: Sequence[Linear], hessian: torch.Tensor) -> tuple[torch.Tensor, float]:
+        """The channel scales that change the outputs of all these matrices together least, and their exponent."""
         found = []
         for step in range(self.steps + 1):
             scale = _scale(hessian, step / self.steps)
             deltas = (linear.weight.float() - self._quantize(linear.weight.float(), scale) for linear in linears)
             found.append((sum(reconstruction_error(delta, hessian) for delta in deltas), step / self.steps))
-        error, alpha = min(found)
-        return alpha, error
+        alpha = min(found)[1]
+        return _scale(hessian, alpha), alpha
 
     def _quantize(self, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         return round_to_nearest(weight * scale, self.bits, self.group) / scale

@@ -19,6 +19,11 @@ Score = dict[str, Any]
 Dropped = Mapping[str, Sequence[int]]
 
 
+def no_scores(dropped: Dropped) -> list[Score]:
+    """Stands where nobody has said how scores are had."""
+    raise ValueError("this pruner ranks by scores, but its context has none")
+
+
 @dataclass(frozen=True)
 class Context:
     """What a pruner works with, beside the dense model.
@@ -30,7 +35,7 @@ class Context:
     """
 
     batches: list[torch.Tensor] = field(default_factory=list)
-    scores: Callable[[Dropped], list[Score]] = lambda dropped: []
+    scores: Callable[[Dropped], list[Score]] = no_scores
     changes: MutableMapping[int, Change] = field(default_factory=dict)
     progress: Progress = progress
     scratch: Path | None = None
@@ -59,8 +64,13 @@ class Pruner(Component):
     calibrated: ClassVar[bool] = True
 
     def scoring_identity(self) -> dict[str, Any]:
-        """What ``importance`` depends on. Pruners that share their scores may share this."""
-        return self.identity()
+        """What ``importance`` depends on: the class that defines it, and the fields that it may read.
+
+        Pruners that inherit it without fields of their own share their scores.
+        """
+        definer: Any = next(cls for cls in type(self).__mro__ if "importance" in cls.__dict__)
+        own = self.identity()
+        return own | {"type": f"{definer.__module__}.{definer.__qualname__}", "version": definer.version}
 
     def importance(self, decoder: Decoder, context: Context) -> list[Score]:
         """Scores that serve every sparsity, as rows with ``layer``, ``sublayer`` and ``score``; the lowest go first."""

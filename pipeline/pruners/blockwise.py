@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import psutil
@@ -19,11 +20,12 @@ from pipeline.decoder import MLP, Decoder, Linear
 from pipeline.linear_inputs import OnInput, linear_inputs, one_expert_at_a_time
 from pipeline.offload import resident
 from pipeline.pruners.base import Context, Pruner
-from pipeline.pruners.decision import Change, Decision
+from pipeline.pruners.decision import Change, Decision, facts_of
 from pipeline.residual import first
 from pipeline.sparsity import Sparsity
 from pipeline.surgery import change_weights
 
+_CGROUP = Path("/sys/fs/cgroup")
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
@@ -74,7 +76,7 @@ class BlockwisePruner(Pruner):
         if self.accepts and sparsity.is_zero:
             return Decision()
         run(self, decoder, sparsity, context)
-        notes = [note for layer in context.changes for note in context.changes[layer].notes]
+        notes = [note for layer in context.changes for note in facts_of(context.changes, layer)[0]]
         return Decision(changes=context.changes, scores=notes)
 
 
@@ -102,7 +104,14 @@ def run(pruner: BlockwisePruner, decoder: Decoder, sparsity: Sparsity, context: 
 
 def memory_budget() -> int:
     """Bytes of activations to keep in memory: a quarter of what is free, as a block needs several times its input."""
-    return psutil.virtual_memory().available // 4
+    free = psutil.virtual_memory().available
+    try:
+        # In a container the machine's memory is not ours.
+        limit, used = (int((_CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+        free = min(free, max(0, limit - used))
+    except (OSError, ValueError):
+        pass
+    return free // 4
 
 
 def block_calls(decoder: Decoder, batches: Sequence[torch.Tensor], inputs: Activations) -> list[list[Call]]:

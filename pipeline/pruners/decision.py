@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
+import shutil
 from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+log = logging.getLogger(__name__)
 _JSON = "decision.json"
 _MASK, _WEIGHT, _SHAPE = "mask:", "weight:", "shape:"
 
@@ -29,6 +33,11 @@ class Change:
     weights: dict[str, torch.Tensor] = field(default_factory=dict)
     notes: list[dict[str, Any]] = field(default_factory=list)
 
+    @property
+    def zeros(self) -> int:
+        """Number of weights that are masked."""
+        return sum(int(mask.sum()) for mask in self.masks.values())
+
     def save(self, path: Path) -> None:
         """Write a safetensors file, masks as bits. Another process never sees half of it."""
         tensors = {f"{_WEIGHT}{name}": value.contiguous() for name, value in self.weights.items()}
@@ -36,35 +45,44 @@ class Change:
             tensors[f"{_MASK}{name}"] = pack(mask)
             tensors[f"{_SHAPE}{name}"] = torch.tensor(mask.shape)
         scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        save_file(tensors, scratch, metadata={"notes": json.dumps(self.notes)})
+        save_file(tensors, scratch, metadata={"notes": json.dumps(self.notes), "zeros": str(self.zeros)})
         os.replace(scratch, path)
 
     @classmethod
     def load(cls, path: Path) -> Change:
-        from safetensors import safe_open
-
         tensors = load_file(path)
-        with safe_open(path, framework="pt") as file:
-            notes = json.loads(file.metadata()["notes"])
         masks = {
             name.removeprefix(_MASK): unpack(packed, tuple(tensors[_SHAPE + name.removeprefix(_MASK)].tolist()))
             for name, packed in tensors.items()
             if name.startswith(_MASK)
         }
         weights = {n.removeprefix(_WEIGHT): value for n, value in tensors.items() if n.startswith(_WEIGHT)}
-        return cls(masks, weights, notes)
+        return cls(masks, weights, change_facts(path)[0])
+
+
+def change_facts(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """Notes and number of masked weights of a stored change, without reading its tensors."""
+    with safe_open(path, framework="pt") as file:
+        facts = file.metadata()
+    return json.loads(facts["notes"]), int(facts["zeros"])
 
 
 class ChangeFiles(MutableMapping[int, Change]):
     """Changes by block, one file each, so that no more than one block's are in memory.
 
-    ``kept`` is a second folder that outlives a killed run: what is set goes there too, and what is there counts.
+    ``kept`` is a second folder that outlives a killed run: what is set goes there too, and what is there counts. It
+    is a convenience that may fail or vanish (another process may finish the same work first) without harm.
     """
 
     def __init__(self, folder: Path, kept: Path | None = None) -> None:
         self.folder, self.kept = folder, kept
         for path in sorted(kept.glob("block-*.safetensors")) if kept else ():
-            os.link(path, folder / path.name)
+            try:
+                _share(path, folder / path.name)
+                change_facts(folder / path.name)
+            except (OSError, SafetensorError, KeyError, ValueError) as error:
+                log.warning("what an interrupted run left in %s cannot be used (%s): computed again", path, error)
+                (folder / path.name).unlink(missing_ok=True)
 
     def _path(self, layer: int) -> Path:
         return self.folder / f"block-{layer:03d}.safetensors"
@@ -78,8 +96,10 @@ class ChangeFiles(MutableMapping[int, Change]):
         path = self._path(layer)
         change.save(path)
         if self.kept:
-            (self.kept / path.name).unlink(missing_ok=True)
-            os.link(path, self.kept / path.name)
+            try:
+                _share(path, self.kept / path.name)
+            except OSError as error:
+                log.warning("block %d would be computed again after an interruption: %s", layer, error)
 
     def __delitem__(self, layer: int) -> None:
         self._path(layer).unlink()
@@ -89,6 +109,33 @@ class ChangeFiles(MutableMapping[int, Change]):
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
+
+    def facts(self, layer: int) -> tuple[list[dict[str, Any]], int]:
+        """Notes and number of masked weights of a block."""
+        return change_facts(self._path(layer))
+
+
+def facts_of(changes: Mapping[int, Change], layer: int) -> tuple[list[dict[str, Any]], int]:
+    """Notes and number of masked weights of a block, read as cheaply as the changes allow."""
+    if isinstance(changes, ChangeFiles):
+        return changes.facts(layer)
+    return changes[layer].notes, changes[layer].zeros
+
+
+def _share(source: Path, target: Path) -> None:
+    """Give a file a second name; a copy where the file system has no hard links. Never half a file."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    scratch.unlink(missing_ok=True)
+    try:
+        os.link(source, scratch)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        shutil.copyfile(source, scratch)
+    os.replace(scratch, target)
+    # Two names of one file: renaming one onto the other does nothing, and leaves both.
+    scratch.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -127,9 +174,10 @@ class Decision:
     def save(self, folder: Path) -> None:
         (folder / _JSON).write_text(json.dumps(self.facts(), indent=1) + "\n")
         files = ChangeFiles(folder)
-        for layer, change in self.changes.items():
-            if layer not in files:
-                files[layer] = change
+        there = set(files)
+        for layer in self.changes:
+            if layer not in there:
+                files[layer] = self.changes[layer]
 
     @classmethod
     def load(cls, folder: Path) -> Decision:

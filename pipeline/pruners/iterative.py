@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from pipeline.decoder import ATTENTION, MLP, SUBLAYERS, Decoder
-from pipeline.pruners.base import Context, Pruner, Score
+from pipeline.decoder import ATTENTION, BLOCK, MLP, SUBLAYERS, Decoder
+from pipeline.pruners.base import Context, Score
 from pipeline.pruners.decision import Decision
 from pipeline.pruners.shortgpt import ShortGPT, blocks_to_remove
 from pipeline.pruners.sublayer_drop import SublayerPruner, drop_sublayers
@@ -58,24 +58,14 @@ class IterativeJointDrop(IterativeDrop):
 
 
 @dataclass(frozen=True)
-class IterativeBlockDrop(Pruner):
+class IterativeBlockDrop(ShortGPT):
     """Removes blocks one at a time by block influence on the model without the earlier ones."""
-
-    accepts: ClassVar[tuple[str, ...]] = ("fraction", "units")
-    unit: ClassVar[str] = "block"
-
-    def scoring_identity(self) -> dict[str, Any]:
-        return ShortGPT(name="shortgpt").identity()
-
-    def importance(self, decoder: Decoder, context: Context) -> list[Score]:
-        return ShortGPT(name="shortgpt").importance(decoder, context)
 
     def decide(self, decoder: Decoder, sparsity: Sparsity, context: Context) -> Decision:
         gone: list[int] = []
         path: list[Score] = []
         for step in range(blocks_to_remove(decoder, sparsity)):
-            # A block without both its sublayers passes the stream on as it is.
-            rows = context.scores({kind: sorted(gone) for kind in SUBLAYERS})
+            rows = context.scores({BLOCK: sorted(gone)})
             best = min((row for row in rows if row["layer"] not in gone), key=lambda row: row["score"])
             gone.append(best["layer"])
             path.append({**best, "step": step})

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from pipeline.component import Positive
+from pipeline.component import Bits, Positive
 from pipeline.decoder import Decoder
 from pipeline.offload import resident
 from pipeline.pruners.base import Context, Pruner
@@ -26,7 +26,7 @@ class RoundToNearest(Pruner):
 
     unit: ClassVar[str] = "weight"
     calibrated: ClassVar[bool] = False
-    bits: Positive = 4
+    bits: Bits = 4
     group: Positive = 128
 
     @torch.no_grad()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pipeline.decoder import ATTENTION, MLP, SUBLAYERS, Decoder
 from pipeline.pruners.base import Context, Pruner, Score
@@ -19,9 +19,6 @@ class SublayerPruner(Pruner):
 
     accepts: ClassVar[tuple[str, ...]] = ("fraction", "units")
     kinds: ClassVar[tuple[str, ...]] = SUBLAYERS
-
-    def scoring_identity(self) -> dict[str, Any]:
-        return {"type": f"{SublayerPruner.__module__}.{SublayerPruner.__qualname__}", "version": self.version}
 
     def importance(self, decoder: Decoder, context: Context) -> list[Score]:
         cosines = sublayer_cosines(decoder, context)

@@ -1,0 +1,101 @@
+"""A pruned model in the form of an ordinary checkpoint, which loads without this package."""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from pipeline.decoder import ATTENTION, MLP, Decoder
+from pipeline.models.base import load_pretrained
+from pipeline.offload import resident
+from pipeline.pruners.decision import Decision
+from pipeline.store import private_name, remove_orphans
+from pipeline.surgery import change_weights, remove_blocks
+
+# Tokens of the check that the checkpoint computes what the pruned model computes.
+_PROBE = 32
+# Differences, as a share of the largest output, that come from another order of summation.
+_ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 5e-3, torch.float64: 1e-9}
+
+
+def as_checkpoint(model: PreTrainedModel, decision: Decision) -> None:
+    """Bring a dense model into the pruned form that a stock checkpoint can say, in place.
+
+    Removed blocks make the configuration smaller. A dropped sublayer stays, with its output projection (and its
+    bias) zero, so that it adds nothing. Changed weights are as they are.
+    """
+    decoder = Decoder(model)
+    for layer, change in decision.changes.items():
+        with resident(decoder.blocks[layer], write=True):
+            change_weights(model, change)
+    for kind, layers in ((ATTENTION, decision.attention), (MLP, decision.mlp)):
+        for layer in layers:
+            with resident(decoder.blocks[layer], write=True):
+                for linear in decoder.outputs(layer, kind):
+                    linear.weight.zero_()
+                    bias = getattr(linear.module, "bias", None)
+                    if isinstance(bias, torch.Tensor):
+                        bias.data.zero_()
+    if decision.blocks:
+        remove_blocks(decoder, decision.blocks)
+
+
+@torch.inference_mode()
+def probe_outputs(model: PreTrainedModel) -> torch.Tensor:
+    """What a model computes for a fixed row of tokens: logits, or final states of an encoder, (tokens, ·) float32.
+
+    Raises ValueError if that is not finite.
+    """
+    decoder = Decoder(model)
+    ids = torch.arange(1, 1 + _PROBE).remainder(model.config.vocab_size)[None].to(decoder.device)
+    output = model(ids)
+    result = output.last_hidden_state if decoder.architecture.encoder else output.logits
+    if not torch.isfinite(result).all():
+        raise ValueError(f"the pruned model computes NaN or infinity in {str(model.dtype).removeprefix('torch.')}")
+    return result[0].float().cpu()
+
+
+def write_checkpoint(
+    prune: Callable[[], PreTrainedModel],
+    tokenizer: PreTrainedTokenizerBase,
+    target: Path,
+    expected: torch.Tensor,
+    describe: Callable[[Path, float], None],
+    **placement: Any,
+) -> None:
+    """Save the model that ``prune`` gives, and its tokenizer, under ``target``.
+
+    The folder appears only when complete and checked: the checkpoint is loaded again (with ``placement``) and has to
+    give the ``expected`` probe outputs. ``describe`` adds its files, given the folder and the largest difference as a
+    share of the largest output. Raises ValueError if that is no rounding difference.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    remove_orphans(target.parent, f".{target.name}.*")
+    scratch = target.with_name(private_name(f".{target.name}"))
+    try:
+        model = prune()
+        model.save_pretrained(scratch)
+        tokenizer.save_pretrained(scratch)
+        kind, dtype = model.config.model_type, model.dtype
+        del model
+        gc.collect()
+        found = probe_outputs(load_pretrained(str(scratch), dtype, **placement))
+        difference = float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-30))
+        if not difference <= _ROUNDING.get(dtype, 0.0):
+            raise ValueError(
+                f"the exported checkpoint does not compute what the pruned model computes (outputs differ by "
+                f"{difference:.1%}); this form of pruning cannot be exported for a {kind} model"
+            )
+        describe(scratch, difference)
+        if target.is_dir():
+            target.rmdir()
+        os.rename(scratch, target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

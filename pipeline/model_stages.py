@@ -1,0 +1,201 @@
+"""The stages that make a pruned model: calibration text, scores, the decision, the model in memory, its checkpoint.
+
+Asking for an artifact finds it in the store or builds it, and whatever it needs, first. A model is in memory only
+while something is really built; it is rebuilt as ``apply(load(model), decision)``.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from transformers import PreTrainedModel
+
+from pipeline.calibration.base import batches, load, save, tokenizer_digest
+from pipeline.checkpoint import as_checkpoint, probe_outputs, write_checkpoint
+from pipeline.config import Settings
+from pipeline.decoder import Decoder
+from pipeline.models.base import resolve_dtype
+from pipeline.offload import is_offloaded
+from pipeline.pruners.accounting import account
+from pipeline.pruners.base import Context, Dropped, Score
+from pipeline.pruners.decision import ChangeFiles, Decision
+from pipeline.pruners.dense import Dense
+from pipeline.store import Artifact, Store
+from pipeline.surgery import apply, dropped
+
+CALIBRATION, IMPORTANCE, DECISION, EVALUATION = "calibration", "importance", "decision", "evaluation"
+TRAJECTORY, COUNTERPARTS, LAYERS, MEASURES = "trajectory", "counterparts", "layers", "measures"
+# Raise a number when that stage's results change, so that results of older code are not reused.
+VERSIONS = {
+    CALIBRATION: 1,
+    IMPORTANCE: 2,
+    DECISION: 2,
+    EVALUATION: 1,
+    TRAJECTORY: 2,
+    COUNTERPARTS: 2,
+    LAYERS: 1,
+    MEASURES: 1,
+}
+
+
+@dataclass
+class ModelStages:
+    """What one job does to its model, each step as an artifact of the store."""
+
+    settings: Settings
+    store: Store
+    # The one model in memory, by dtype and whether it is pruned; shared with the baseline's stages.
+    held: dict[tuple[str, bool], PreTrainedModel] = field(default_factory=dict)
+
+    @property
+    def is_dense(self) -> bool:
+        return isinstance(self.settings.pruner, Dense)
+
+    @property
+    def is_encoder(self) -> bool:
+        return Decoder(self.model(self.dtype, pruned=True)).architecture.encoder
+
+    @cached_property
+    def dtype(self) -> str:
+        return str(resolve_dtype(self.settings.dtype)).removeprefix("torch.")
+
+    @cached_property
+    def _model_identity(self) -> dict[str, Any]:
+        return self.settings.model.identity()
+
+    # --- prune -------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def decision(self) -> Artifact:
+        """What the pruner decides: ``pipeline.pruners.decision``."""
+        pruner = self.settings.pruner
+        inputs = self._pruning_inputs(pruner.identity()) | {
+            "sparsity": self.settings.sparsity.given,
+            "seed": self.settings.seed,
+        }
+        return self.ensure(DECISION, inputs, lambda folder: self._decide(folder, inputs))
+
+    def _pruning_inputs(self, pruner: dict[str, Any]) -> dict[str, Any]:
+        inputs: dict[str, Any] = {"model": self._model_identity, "pruner": pruner, "dtype": self.dtype}
+        if self.settings.pruner.calibrated:
+            inputs["calibration"] = self.settings.calibration.identity()
+        return inputs
+
+    def _decide(self, folder: Path, inputs: dict[str, Any]) -> None:
+        pruner, settings = self.settings.pruner, self.settings
+        # Without calibration there is nothing in a block worth keeping for a second try.
+        kept = self.store.unfinished(DECISION, self._inputs(DECISION, inputs)) if pruner.calibrated else None
+        # Scores may come from the store, or from a pass over this same model.
+        decoder = Decoder(self.model(self.dtype, pruned=False))
+        context = replace(
+            self._context(decoder),
+            changes=ChangeFiles(folder, kept),
+            scratch=self.store.private("activations"),
+            scores=self._importance,
+        )
+        torch.manual_seed(settings.seed)
+        decision = account(decoder, pruner.decide(decoder, settings.sparsity, context))
+        decision.save(folder)
+        if is_offloaded(decoder.model):
+            self.release()
+            return
+        apply(decoder.model, decision)
+        self.held.clear()
+        self.held[self.dtype, not self.is_dense] = decoder.model
+
+    def _importance(self, gone: Dropped) -> list[Score]:
+        """The pruner's scores on the model without some sublayers."""
+        pruner = self.settings.pruner
+
+        def build(folder: Path) -> None:
+            decoder = Decoder(self.model(self.dtype, pruned=False))
+            with dropped(decoder, gone):
+                rows = pruner.importance(decoder, self._context(decoder))
+            pd.DataFrame(rows).to_parquet(folder / "scores.parquet", index=False)
+
+        inputs = self._pruning_inputs(pruner.scoring_identity()) | {
+            "dropped": {k: list(v) for k, v in gone.items() if v}
+        }
+        artifact = self.ensure(IMPORTANCE, inputs, build)
+        return pd.read_parquet(artifact.file("scores.parquet")).to_dict("records")
+
+    def _context(self, decoder: Decoder) -> Context:
+        if not self.settings.pruner.calibrated:
+            return Context()
+        longest, room = max(batch.shape[1] for batch in self._calibration), decoder.positions
+        if room is not None and longest > room:
+            raise ValueError(
+                f"calibration.length={longest} is more than the {room} positions of model {self.settings.model.name}; "
+                f"give at most {room}"
+            )
+        return Context(self._calibration)
+
+    @cached_property
+    def _calibration(self) -> list[torch.Tensor]:
+        """The calibration batches, tokenised once for every model with the same tokenizer."""
+        source, tokenizer = self.settings.calibration, self.settings.model.tokenizer(self.store)
+        inputs = {"calibration": source.identity(), "tokenizer": tokenizer_digest(tokenizer)}
+        artifact = self.ensure(CALIBRATION, inputs, lambda folder: save(source.tokenize(tokenizer), folder))
+        return batches(load(artifact.path), source.batch_size)
+
+    # --- export ------------------------------------------------------------------------------------------------
+
+    def export(self, target: Path, describe: Callable[[Path, float], None]) -> None:
+        """The pruned model as an ordinary checkpoint: ``pipeline.checkpoint``."""
+        expected = probe_outputs(self.model(self.dtype, pruned=True))
+        decision = Decision.load(self.decision.path)
+        self.release()
+
+        def prune() -> PreTrainedModel:
+            model = self.settings.model.load(getattr(torch, self.dtype), self.store)
+            as_checkpoint(model, decision)
+            return model
+
+        source = self.settings.model
+        tokenizer, placement = source.tokenizer(self.store), source.placement(self.store)
+        write_checkpoint(prune, tokenizer, target, expected, describe, **placement)
+
+    # --- models ------------------------------------------------------------------------------------------------
+
+    def model(self, dtype: str, pruned: bool) -> PreTrainedModel:
+        """The model in a dtype, dense or pruned as decided. One at a time is in memory."""
+        key = dtype, pruned and not self.is_dense
+        if key not in self.held:
+            decision = Decision.load(self.decision.path) if key[1] else None
+            self.release()
+            model = self.settings.model.load(getattr(torch, dtype), self.store)
+            if decision is not None:
+                apply(model, decision)
+            self.held[key] = model
+        return self.held[key]
+
+    def writer(self, dtype: str) -> PreTrainedModel:
+        """The pruned model, which has to be one that writes text. Raises ValueError for an encoder."""
+        model = self.model(dtype, pruned=True)
+        if Decoder(model).architecture.encoder:
+            raise ValueError(
+                f"model {self.settings.model.name} is an encoder: it can neither continue a text nor weigh answers; "
+                "prune and export it with stages=[prune] export=DIR"
+            )
+        return model
+
+    def release(self) -> None:
+        """Let go of the model in memory."""
+        self.held.clear()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def ensure(self, stage: str, inputs: dict[str, Any], build: Callable[[Path], None]) -> Artifact:
+        return self.store.ensure(stage, self._inputs(stage, inputs), build)
+
+    @staticmethod
+    def _inputs(stage: str, inputs: dict[str, Any]) -> dict[str, Any]:
+        return {"version": VERSIONS[stage], **inputs}
