@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import context_for
 from hydra import compose, initialize_config_dir
 
 from pipeline.choices import CONF
 from pipeline.config import Settings
-from pipeline.decoder import ARCHITECTURES
+from pipeline.decoder import ARCHITECTURES, Decoder
 from pipeline.main import resolve
 from pipeline.models.random import RandomModel
 from pipeline.quiet import quiet_libraries
+from pipeline.sparsity import parse
 from pipeline.store import Store
 
 quiet_libraries()
@@ -39,6 +41,12 @@ def architecture(request) -> str:
     return request.param
 
 
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory):
+    """One token per byte."""
+    return RandomModel(name="random").tokenizer(Store(tmp_path_factory.mktemp("tokenizer")))
+
+
 @pytest.fixture
 def make_model(tmp_path) -> Callable[..., Any]:
     """``make_model(architecture, layers)`` gives a tiny float32 model."""
@@ -59,6 +67,18 @@ def make_settings(tmp_path) -> Callable[..., Settings]:
             return resolve(compose("config", overrides=[*base, f"outputs={outputs}", *overrides]))
 
     return make
+
+
+@pytest.fixture
+def decide(make_settings, make_model):
+    """``decide("wanda", 0.5)`` gives a pruner's decision on a tiny model."""
+
+    def run(name: str, sparsity: object, architecture: str = "llama", *overrides: str):
+        pruner, model = make_settings(f"pruner={name}", *overrides).pruner, make_model(architecture)
+        torch.manual_seed(0)
+        return pruner.decide(Decoder(model), parse(sparsity), context_for(pruner, model))
+
+    return run
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

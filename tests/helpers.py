@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import torch
@@ -67,3 +68,11 @@ def flops(model: torch.nn.Module) -> tuple[int, dict[str, int]]:
     with one_expert_at_a_time(decoder), torch.inference_mode(), FlopCounterMode(display=False) as counter:
         decoder.base(torch.arange(16)[None], use_cache=False)
     return counter.get_total_flops(), {name: sum(c.values()) for name, c in counter.get_flop_counts().items()}
+
+
+def same_sequences(left: list[torch.Tensor], right: list[torch.Tensor]) -> bool:
+    return len(left) == len(right) and all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
+
+
+def json_lines(*rows: object) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()

@@ -9,19 +9,12 @@ from pipeline.console import progress
 from pipeline.decoder import ARCHITECTURES, SUBLAYERS, Decoder
 from pipeline.measure import measure_free_running, measure_layers, side_by_side
 from pipeline.measures.compare import COLUMNS, Head
-from pipeline.models.random import RandomModel
 from pipeline.probes import PROBES, encode
 from pipeline.pruners.decision import Change
 from pipeline.residual import layout, tap
-from pipeline.store import Store
 from pipeline.surgery import change_weights
 
 STEPS = 6
-
-
-@pytest.fixture
-def tokenizer(tmp_path):
-    return RandomModel(name="random").tokenizer(Store(tmp_path / "store"))
 
 
 @pytest.fixture

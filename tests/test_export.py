@@ -17,10 +17,8 @@ from safetensors.torch import load_file
 from pipeline.checkpoint import as_checkpoint, probe_outputs, write_checkpoint
 from pipeline.decoder import ARCHITECTURES, Decoder
 from pipeline.export import exported
-from pipeline.models.random import RandomModel
 from pipeline.pruners.decision import Change, Decision
 from pipeline.records import load_records
-from pipeline.store import Store
 from pipeline.surgery import apply
 
 # Runs without this package on its path: only torch, safetensors and transformers.
@@ -57,7 +55,7 @@ def decisions(model: torch.nn.Module) -> dict[str, Decision]:
     }
 
 
-def test_stock_transformers_computes_the_same_in_a_fresh_process(tmp_path, make_model):
+def test_stock_transformers_computes_the_same_in_a_fresh_process(tmp_path, make_model, tokenizer):
     jobs, expected = [], {}
     for architecture, names in ARCHITECTURES.items():
         for kind, decision in decisions(make_model(architecture)).items():
@@ -71,7 +69,6 @@ def test_stock_transformers_computes_the_same_in_a_fresh_process(tmp_path, make_
                 as_checkpoint(model, decision)
                 return model
 
-            tokenizer = RandomModel(name="random").tokenizer(Store(tmp_path / "store"))
             write_checkpoint(prune, tokenizer, target, probe_outputs(pruned), lambda folder, off: None)
             jobs.append((name, str(target), names.encoder))
     (tmp_path / "jobs.json").write_text(json.dumps(jobs))
@@ -90,10 +87,9 @@ def test_stock_transformers_computes_the_same_in_a_fresh_process(tmp_path, make_
         torch.testing.assert_close(found[name], outputs, rtol=1e-5, atol=1e-5, msg=lambda text, name=name: name + text)
 
 
-def test_a_checkpoint_that_computes_something_else_is_not_kept(tmp_path, make_model):
+def test_a_checkpoint_that_computes_something_else_is_not_kept(tmp_path, make_model, tokenizer):
     model = make_model()
     wrong = probe_outputs(model) + 1
-    tokenizer = RandomModel(name="random").tokenizer(Store(tmp_path / "store"))
     with pytest.raises(ValueError, match="does not compute what the pruned model computes"):
         write_checkpoint(lambda: model, tokenizer, tmp_path / "x" / "export", wrong, lambda folder, off: None)
     assert list((tmp_path / "x").iterdir()) == []

@@ -7,9 +7,7 @@ from lm_eval.models.huggingface import HFLM
 
 from pipeline.decoder import ARCHITECTURES
 from pipeline.language_model import InMemoryLM
-from pipeline.models.random import RandomModel
 from pipeline.pruners.decision import Decision
-from pipeline.store import Store
 from pipeline.surgery import apply
 
 REQUESTS = [
@@ -24,11 +22,6 @@ REQUESTS = [
 
 def instances() -> list[Instance]:
     return [Instance("loglikelihood", {}, request, index) for index, request in enumerate(REQUESTS)]
-
-
-@pytest.fixture
-def tokenizer(tmp_path):
-    return RandomModel(name="random").tokenizer(Store(tmp_path / "store"))
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import sys
+import types
 from dataclasses import replace
 
 import pytest
 import torch
 from helpers import accepted, context_for, flops, generate, outputs_of, sparsities
 
-from pipeline.choices import choices_of
+from pipeline.choices import CONF, choices_of
 from pipeline.decoder import ATTENTION, MLP, Decoder
 from pipeline.pruners.accounting import account
+from pipeline.pruners.base import Context
 from pipeline.pruners.decision import Decision
 from pipeline.sparsity import parse
 from pipeline.surgery import apply
@@ -139,3 +143,15 @@ def test_all_units_can_be_asked_for_or_are_refused_in_words(decide):
         elif "units" in accepted(name)["accepts"]:
             decision, _ = decide(name, 1.0, "llama")
             assert len(decision.attention) + len(decision.mlp) == (8 if unit == "sublayer" else 4)
+
+
+def test_the_pruner_that_the_readme_shows_works(make_model):
+    """Its code as it stands there, on every kind of sparsity that it says it accepts."""
+    text = (CONF.parent / "README.md").read_text()
+    code = next(block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "class LastBlocks" in block)
+    space: dict[str, object] = {"__name__": "last_blocks"}
+    sys.modules["last_blocks"] = types.ModuleType("last_blocks")
+    exec(code, space)
+    pruner = space["LastBlocks"](name="last_blocks")
+    for sparsity, blocks in ((2, (2, 3)), (0.25, (3,)), (0, ())):
+        assert pruner.decide(Decoder(make_model()), parse(sparsity), Context()).blocks == blocks
