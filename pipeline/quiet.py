@@ -7,7 +7,17 @@ import os
 import sys
 import warnings
 
-_NOISY = ("transformers", "lm_eval", "datasets", "evaluate", "huggingface_hub", "httpx", "urllib3", "matplotlib")
+_NOISY = (
+    "transformers",
+    "accelerate",
+    "lm_eval",
+    "datasets",
+    "evaluate",
+    "huggingface_hub",
+    "httpx",
+    "urllib3",
+    "matplotlib",
+)
 
 
 def quiet_libraries() -> None:
