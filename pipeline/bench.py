@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
 import statistics
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -51,6 +54,7 @@ def _seconds(work: Callable[[], object]) -> float:
 def peak_memory(work: Callable[[], object]) -> int:
     """How many bytes of resident memory ``work`` takes at most beyond what the process had before."""
     process, done = psutil.Process(), threading.Event()
+    _give_back()
     start = peak = process.memory_info().rss
 
     def watch() -> None:
@@ -66,6 +70,13 @@ def peak_memory(work: Callable[[], object]) -> int:
         done.set()
         watcher.join()
     return peak - start
+
+
+def _give_back() -> None:
+    """Return freed memory to the system: what the allocator keeps from earlier work would hide what this work takes."""
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def pruning(settings: Settings, store: Store, repeats: int) -> None:

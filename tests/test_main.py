@@ -221,3 +221,29 @@ def test_killed_at_any_stage_the_same_command_goes_on(tmp_path):
     assert run(tmp_path / "fresh", *job).returncode == 0
     tables = [pd.read_parquet(root / "tables" / "measures.parquet") for root in (outputs, tmp_path / "fresh")]
     pd.testing.assert_frame_equal(*tables)
+
+
+def test_killed_between_blocks_the_same_command_goes_on_with_the_finished_ones(tmp_path):
+    """What the killed run left is the very file that ends up in the decision, and the decision is as if undisturbed."""
+    job = ("pruner=sparsegpt", "sparsity=0.5", "stages=[prune]", "wandb.mode=disabled", "calibration.sequences=64")
+    job += ("model.layers=24", "calibration.length=128", "dtype=float32")
+    outputs = tmp_path / "outputs"
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    child = subprocess.Popen(
+        command(outputs, *job), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment
+    )
+    unfinished = outputs / "store" / ".unfinished"
+    while not any(unfinished.glob("*/block-002.safetensors")) and child.poll() is None:
+        time.sleep(0.005)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    kept = {path.name: path.stat().st_ino for path in unfinished.glob("*/block-*.safetensors")}
+    assert 3 <= len(kept) < 24
+    assert run(outputs, *job).returncode == 0
+    assert list(unfinished.iterdir()) == []
+    decided = {path.name: path for path in (outputs / "store" / "decision").glob("*/block-*.safetensors")}
+    assert len(decided) == 24
+    assert all(decided[name].stat().st_ino == inode for name, inode in kept.items())
+    assert run(tmp_path / "fresh", *job).returncode == 0
+    for path in (tmp_path / "fresh" / "store" / "decision").glob("*/block-*.safetensors"):
+        assert path.read_bytes() == decided[path.name].read_bytes()

@@ -45,7 +45,9 @@ class Change:
             tensors[f"{_MASK}{name}"] = pack(mask)
             tensors[f"{_SHAPE}{name}"] = torch.tensor(mask.shape)
         scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        save_file(tensors, scratch, metadata={"notes": json.dumps(self.notes), "zeros": str(self.zeros)})
+        # One entry: several would be written in any order, and equal changes are to give equal bytes.
+        facts = json.dumps({"notes": self.notes, "zeros": self.zeros})
+        save_file(tensors, scratch, metadata={"facts": facts})
         os.replace(scratch, path)
 
     @classmethod
@@ -63,8 +65,8 @@ class Change:
 def change_facts(path: Path) -> tuple[list[dict[str, Any]], int]:
     """Notes and number of masked weights of a stored change, without reading its tensors."""
     with safe_open(path, framework="pt") as file:
-        facts = file.metadata()
-    return json.loads(facts["notes"]), int(facts["zeros"])
+        facts = json.loads(file.metadata()["facts"])
+    return facts["notes"], facts["zeros"]
 
 
 class ChangeFiles(MutableMapping[int, Change]):
