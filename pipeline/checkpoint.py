@@ -17,7 +17,7 @@ from pipeline.models.base import load_pretrained
 from pipeline.offload import resident
 from pipeline.pruners.decision import Decision
 from pipeline.store import private_name, remove_orphans
-from pipeline.surgery import change_weights, remove_blocks
+from pipeline.surgery import change_blocks, remove_blocks
 
 # Tokens of the check that the checkpoint computes what the pruned model computes.
 _PROBE = 32
@@ -32,9 +32,7 @@ def as_checkpoint(model: PreTrainedModel, decision: Decision) -> None:
     bias) zero, so that it adds nothing. Changed weights are as they are.
     """
     decoder = Decoder(model)
-    for layer, change in decision.changes.items():
-        with resident(decoder.blocks[layer], write=True):
-            change_weights(model, change)
+    change_blocks(decoder, decision)
     for kind, layers in ((ATTENTION, decision.attention), (MLP, decision.mlp)):
         for layer in layers:
             with resident(decoder.blocks[layer], write=True):

@@ -48,7 +48,7 @@ class Architecture:
 
     ``parallel`` blocks feed both sublayers with the same stream. ``norm_on_stream`` means that the sum itself is
     normalised (BERT), so that the next sublayer does not read what this one wrote. ``encoder`` has no output
-    projection. ``layer_lists`` are configuration entries with one value a block.
+    projection.
     """
 
     base: str = "model"
@@ -59,7 +59,6 @@ class Architecture:
     parallel: bool = False
     norm_on_stream: bool = False
     encoder: bool = False
-    layer_lists: tuple[str, ...] = ("layer_types",)
 
     @property
     def chained(self) -> bool:
@@ -258,9 +257,8 @@ class Decoder:
         """Leave only these blocks, in the model and in what its configuration says block by block."""
         self.blocks = nn.ModuleList([self.blocks[layer] for layer in kept])
         config = self.model.config
-        for name in self.architecture.layer_lists:
-            if getattr(config, name, None):
-                setattr(config, name, [getattr(config, name)[layer] for layer in kept])
+        if getattr(config, "layer_types", None):
+            config.layer_types = [config.layer_types[layer] for layer in kept]
         if hasattr(config, "mlp_only_layers"):
             # Mixtures of experts say by position which blocks have none.
             step = getattr(config, "decoder_sparse_step", 1)

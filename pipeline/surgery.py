@@ -40,9 +40,7 @@ def apply(model: PreTrainedModel, decision: Decision) -> None:
     The achieved sparsity is a property of the decision and the dense model: see ``pipeline.pruners.accounting``.
     """
     decoder = Decoder(model)
-    for layer, change in decision.changes.items():
-        with resident(decoder.blocks[layer], write=True):
-            change_weights(model, change)
+    change_blocks(decoder, decision)
     for kind, layers in ((ATTENTION, decision.attention), (MLP, decision.mlp)):
         for layer in layers:
             _drop(decoder, layer, kind)
@@ -51,6 +49,13 @@ def apply(model: PreTrainedModel, decision: Decision) -> None:
     if decision.attention:
         slots = range(len(decoder.blocks))
         _renumber_cache(decoder, [at for at in slots if not _is_dropped(decoder, at, ATTENTION)])
+
+
+def change_blocks(decoder: Decoder, decision: Decision) -> None:
+    """Carry out a decision's changes of weights, block by block, wherever the weights are."""
+    for layer, change in decision.changes.items():
+        with resident(decoder.blocks[layer], write=True):
+            change_weights(decoder.model, change)
 
 
 def change_weights(model: nn.Module, change: Change) -> None:

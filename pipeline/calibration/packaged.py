@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline.calibration.base import CalibrationSet
 from pipeline.calibration.text_files import read
+from pipeline.packages import package_file
 from pipeline.store import file_digest
 
 
@@ -28,12 +28,4 @@ class PackagedText(CalibrationSet):
         return list(dict.fromkeys(read(self._path(), self.field)))
 
     def _path(self) -> Path:
-        spec = importlib.util.find_spec(self.package)
-        if spec is None or spec.origin is None:
-            raise ValueError(f"calibration {self.name} needs the package {self.package}; `make setup` installs it")
-        path = Path(spec.origin).parent / self.file
-        if not path.is_file():
-            raise ValueError(
-                f"package {self.package} holds no file {self.file}; `make setup` installs the right release"
-            )
-        return path
+        return package_file(self.package, self.file, f"calibration {self.name}")

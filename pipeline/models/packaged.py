@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.models.base import Model, load_pretrained, load_tokenizer
+from pipeline.packages import package_file
 from pipeline.store import Artifact, Store
 
 
@@ -51,12 +51,4 @@ class PackagedModel(Model):
         tokenizer.save_pretrained(folder)
 
     def _file(self) -> Path:
-        spec = importlib.util.find_spec(self.package)
-        if spec is None or spec.origin is None:
-            raise ValueError(f"model {self.name} needs the package {self.package}; `make setup` installs it")
-        path = Path(spec.origin).parent / self.file
-        if not path.is_file():
-            raise ValueError(
-                f"package {self.package} holds no file {self.file}; `make setup` installs the right release"
-            )
-        return path
+        return package_file(self.package, self.file, f"model {self.name}")

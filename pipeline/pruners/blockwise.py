@@ -7,7 +7,7 @@ memory can be pruned; finished blocks are kept, so that an interrupted run goes 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -105,12 +105,10 @@ def run(pruner: BlockwisePruner, decoder: Decoder, sparsity: Sparsity, context: 
 def memory_budget() -> int:
     """Bytes of activations to keep in memory: a quarter of what is free, as a block needs several times its input."""
     free = psutil.virtual_memory().available
-    try:
-        # In a container the machine's memory is not ours.
+    # In a container with a limit the machine's memory is not ours; without one there is no number to read.
+    with suppress(OSError, ValueError):
         limit, used = (int((_CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
         free = min(free, max(0, limit - used))
-    except (OSError, ValueError):
-        pass
     return free // 4
 
 

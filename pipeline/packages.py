@@ -1,0 +1,20 @@
+"""Files that installed Python packages carry."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+
+def package_file(package: str, file: str, reader: str) -> Path:
+    """The path of ``file`` inside an installed package, without importing it.
+
+    ``reader`` says who needs it. Raises ValueError that names the way out if package or file is not there.
+    """
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ValueError(f"{reader} needs the package {package}; `make setup` installs it")
+    path = Path(spec.origin).parent / file
+    if not path.is_file():
+        raise ValueError(f"package {package} holds no file {file}; `make setup` installs the right release")
+    return path
