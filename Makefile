@@ -4,7 +4,7 @@ BIN := .venv/bin
 SWEEP ?= -m pruner=shortgpt,wanda sparsity=0.2,0.4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test figures bench lint
+.PHONY: help setup demo test browser figures report paper bench lint
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -21,14 +21,32 @@ setup: .venv/.complete ## make .venv/ and install everything that is pinned
 
 demo: setup ## prune, evaluate, measure and plot the embedded model: a sweep of four jobs
 	$(BIN)/python -m pipeline.main $(SWEEP)
-	$(BIN)/python -m pipeline.figures
+	$(BIN)/python -m pipeline.report
 	$(BIN)/python -m pipeline.summary
 
-test: setup ## run all tests
+test: setup browser ## run all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# The report is tested in a real browser where there is one, or where Debian's can be installed.
+browser:
+	@command -v chromium chromium-browser google-chrome > /dev/null \
+	|| { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null \
+	&& apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium > /dev/null; } \
+	|| echo "no browser could be installed: the browser tests of the report will be skipped"
 
 figures: setup ## redraw the figures from finished results alone
 	$(BIN)/python -m pipeline.figures
+
+report: setup ## write outputs/report/index.html, one page with everything that was found
+	$(BIN)/python -m pipeline.report
+
+# What every figure of the paper needs, one experiment after another. EXPERIMENTS="fig04 tab1" runs some of them.
+# fig10 is for further models and has to be told which: see its file.
+EXPERIMENTS ?= $(filter-out fig10,$(basename $(notdir $(wildcard conf/experiment/*.yaml))))
+
+paper: setup ## run the experiments behind all figures of the paper (hours on two cores)
+	for name in $(EXPERIMENTS); do $(BIN)/python -m pipeline.main -m experiment=$$name $(OVERRIDES) || exit 1; done
+	$(BIN)/python -m pipeline.report
 
 bench: setup ## measure speed as ratios, one `name value` a line
 	$(BIN)/python -m pipeline.bench

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -19,13 +20,14 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from pipeline.calibration.base import batches
-from pipeline.capture import Trajectory, capture_trajectory
+from pipeline.capture import capture_trajectory
 from pipeline.choices import CONF
 from pipeline.config import Settings
 from pipeline.decoder import Decoder
 from pipeline.main import resolve
-from pipeline.measure import measure_layers
-from pipeline.measures.compare import Head
+from pipeline.measures.compare import block_rows
+from pipeline.measures.head import Head
+from pipeline.measures.layerwise import Stream, measure_stream
 from pipeline.models.base import resolve_dtype
 from pipeline.probes import PROBES
 from pipeline.pruners.base import Context, Pruner
@@ -37,6 +39,8 @@ from pipeline.store import Store
 # Pruners whose time is told in forward passes over the calibration set, and how many passes each amounts to.
 PASSES = {"shortgpt": 1, "attn_drop": 1, "mlp_drop": 1, "wanda": 2, "sparsegpt": 2}
 GIB = 2**30
+# Positions of the layer protocol, and every how manieth of them the plain loop takes.
+POSITIONS, SAMPLED = 200, 20
 
 
 def ratio(subject: Callable[[], object], baseline: Callable[[], object], repeats: int) -> float:
@@ -116,23 +120,66 @@ def pruning(settings: Settings, store: Store, repeats: int) -> None:
 
 
 def measuring(settings: Settings, store: Store, repeats: int) -> None:
-    """The layer protocol with all measures over the bare projections of its distinct residual states."""
+    """The layer protocol with all measures at 200 positions, over the bare projections of its distinct states.
+
+    The baseline projects as large blocks as the measures do, into memory that is there already. The plain loop takes
+    every twentieth position, and its time is told for all of them.
+    """
     model = settings.model.load(torch.float32, store)
     tokenizer = settings.model.tokenizer(store)
-    dense: Trajectory = capture_trajectory(model, tokenizer, PROBES, settings.capture.steps, residual=True)
-    assert dense.residual is not None
-    weight, states = Decoder(model).head.weight.detach(), dense.residual
+    captured = capture_trajectory(model, tokenizer, PROBES, settings.capture.steps, residual=True)
+    assert captured.residual is not None
+    weight, states = Decoder(model).head.weight.detach(), captured.residual[:, :POSITIONS].contiguous()
+    dropped = Stream(states, captured.before, captured.after)
+    # As many distinct states as changed weights have, each of them a counterpart of its own.
+    changed = replace(dropped, counterparts=states[list(captured.before)])
+    head, positions = Head(weight), states.shape[1]
+
+    def measure(stream: Stream) -> None:
+        measure_stream(stream, head, [1.0], lambda items, what, total: items)
 
     @torch.inference_mode()
-    def projections() -> None:
-        for state in states:
-            for block in state.split(64):
-                block @ weight.T
+    def projections(several: torch.Tensor) -> None:
+        out = weight.new_empty(min(positions, block_rows(head)), len(weight))
+        for state in several:
+            for block in state.split(len(out)):
+                torch.mm(block, weight.T, out=out[: len(block)])
 
-    def measure() -> None:
-        measure_layers(dense, None, Head(weight), [1.0], lambda items, what, total: items)
+    both = torch.cat([states[list(captured.after)], changed.counterparts])
+    report("positions", positions)
+    report("measure_vs_gemm", ratio(lambda: measure(dropped), lambda: projections(states), repeats))
+    report("measure_changed_vs_gemm", ratio(lambda: measure(changed), lambda: projections(both), repeats))
+    report("measure_peak_gib", peak_memory(lambda: measure(dropped)) / GIB)
+    some = replace(dropped, residual=states[:, ::SAMPLED].contiguous())
+    share = some.residual.shape[1] / positions
+    report("measure_vs_loop", _seconds(lambda: plain_loop(some, weight)) / share / _seconds(lambda: measure(dropped)))
 
-    report("measure_vs_gemm", ratio(measure, projections, repeats))
+
+@torch.inference_mode()
+def plain_loop(stream: Stream, weight: torch.Tensor) -> list[list[float]]:
+    """The same measures step by step and layer by layer, with logits and probabilities of both models each time."""
+    rows = []
+    for position in range(stream.residual.shape[1]):
+        for before, after in zip(stream.before, stream.after, strict=True):
+            h, h2 = stream.residual[after, position], stream.residual[before, position]
+            z, z2 = weight @ h, weight @ h2
+            p, q = z.softmax(-1), z2.softmax(-1)
+            dz = z2 - z
+            r = p.square() / p.square().sum()
+            row = [float(torch.cosine_similarity(x, y, dim=-1)) for x, y in ((h, h2), (z, z2), (p, q))]
+            row.append(float((p * (z.log_softmax(-1) - z2.log_softmax(-1))).sum()))
+            for x, dx in ((h, h2 - h), (z, dz)):
+                along = (x @ dx) / (x @ x) * x
+                row += [float(along.square().sum() / (x @ x)), float((dx - along).square().sum() / (x @ x))]
+            for w in (p, r):
+                mean = (w * dz).sum()
+                row.append(float((w * (dz - mean).square()).sum()))
+            row += [float(dz.var(correction=0)), float(dz.square().mean().sqrt())]
+            first, second = p.topk(2).values
+            entropy = -(p * z.log_softmax(-1)).sum()
+            row += [float(first), float(entropy), float(first.log() - second.log()), float(z.argmax() != z2.argmax())]
+            rows.append(row)
+    return rows
 
 
 def report(name: str, value: float) -> None:
@@ -148,6 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmarks. Any configuration override may be given, such as ``model=random``."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.bench", description="Speed as ratios to a baseline.")
     parser.add_argument("--repeats", type=int, default=1, help="timed repeats of each pair (default: 1)")
+    parser.add_argument("--only", choices=("pruning", "measuring"), help="one half of the benchmarks (default: both)")
     parser.add_argument(
         "overrides", nargs="*", help="configuration overrides (default: 128 calibration sequences of 512)"
     )
@@ -155,8 +203,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     quiet_libraries()
     settings = _settings("calibration.sequences=128", "calibration.length=512", *chosen.overrides)
     store = Store(Path(settings.outputs))
-    pruning(settings, store, chosen.repeats)
-    measuring(settings, store, chosen.repeats)
+    for name, run in (("pruning", pruning), ("measuring", measuring)):
+        if chosen.only in (None, name):
+            run(settings, store, chosen.repeats)
     return 0
 
 

@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from pipeline.console import Progress
-from pipeline.decoder import SUBLAYERS, Decoder
-from pipeline.offload import resident
+from pipeline.decoder import Decoder
+from pipeline.generation import Decoding, generate, pieces
 from pipeline.probes import Probe, encode
-from pipeline.pruners.decision import Change
-from pipeline.residual import first, layout, tap
-from pipeline.surgery import changed_weights
+from pipeline.residual import layout, tap
 
 _TENSORS, _FACTS = "trajectory.safetensors", "trajectory.json"
-_COUNTERPARTS = "counterparts.safetensors"
+# So many prompts go through the model at once; a constant, since the shapes of a batch decide its rounding.
+BATCH = 16
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """Greedy continuations of P prompts and the states that predict them.
+    """Continuations of P prompts and the states that predict them.
 
-    ``prompts`` are token ids; ``tokens[i]`` the generated ones, ending with end-of-text if that was reached.
+    ``steps`` is how many tokens were allowed; ``prompts`` are token ids; ``tokens[i]`` the generated ones, ending with
+    end-of-text if that was reached; ``texts[i]`` what each of them adds to the text.
     The N = sum of the continuation lengths positions are stacked prompt by prompt; position t of a prompt is the
     one that predicts its generated token t, the first being the last prompt token. ``final`` (N, D) is the state
     after the final norm; ``residual`` (states, N, D) are the distinct residual states or None, of which ``before[i]``
@@ -37,6 +35,7 @@ class Trajectory:
     """
 
     names: list[str]
+    steps: int
     prompts: list[list[int]]
     tokens: list[list[int]]
     texts: list[list[str]]
@@ -45,12 +44,22 @@ class Trajectory:
     before: tuple[int, ...] = ()
     after: tuple[int, ...] = ()
 
+    @property
+    def width(self) -> int:
+        """How wide the forward passes over this trajectory are: see ``Forward``."""
+        return max(map(len, self.prompts)) + self.steps
+
     def positions(self) -> list[tuple[str, int]]:
         """(prompt name, step) of each of the N positions."""
         return [(name, t) for name, tokens in zip(self.names, self.tokens, strict=True) for t in range(len(tokens))]
 
     def save(self, folder: Path) -> None:
-        facts: dict[str, Any] = {"names": self.names, "prompts": self.prompts, "tokens": self.tokens}
+        facts: dict[str, Any] = {
+            "names": self.names,
+            "steps": self.steps,
+            "prompts": self.prompts,
+            "tokens": self.tokens,
+        }
         facts |= {"texts": self.texts, "before": self.before, "after": self.after}
         (folder / _FACTS).write_text(json.dumps(facts, ensure_ascii=False) + "\n")
         tensors = {"final": self.final}
@@ -72,149 +81,83 @@ def capture_trajectory(
     probes: Sequence[Probe],
     steps: int,
     residual: bool,
+    decoding: Decoding | None = None,
 ) -> Trajectory:
-    """Let the model continue each probe greedily for at most ``steps`` tokens, then capture all positions at once.
+    """Let the model continue each probe for at most its own or ``steps`` tokens, then capture all positions at once.
 
     One parallel forward over prompt and continuation yields the states; the cache is used for decoding only.
     """
     prompts = [encode(probe, tokenizer) for probe in probes]
-    tokens = generate(model, tokenizer, prompts, steps)
-    decoder = Decoder(model)
-    plan = layout(decoder)
-    states: list[list[torch.Tensor]] = [[] for _ in range(plan.states if residual else 0)]
-
-    def on_state(index: int, state: torch.Tensor) -> None:
-        if residual:
-            states[index].append(_at_predictions(state, prompts, tokens))
-
-    with tap(decoder, on_state):
-        final = _at_predictions(_forward(decoder, prompts, tokens, steps), prompts, tokens)
-    return Trajectory(
+    lengths = [min(probe.steps or steps, steps) for probe in probes]
+    tokens: list[list[int]] = []
+    for part in _batches(len(prompts)):
+        tokens += generate(model, tokenizer, prompts[part], lengths[part], decoding or Decoding())
+    plan = layout(Decoder(model))
+    trajectory = Trajectory(
         names=[probe.name for probe in probes],
+        steps=steps,
         prompts=prompts,
         tokens=tokens,
-        texts=[[tokenizer.decode([token]) for token in row] for row in tokens],
-        final=final,
-        residual=torch.stack([torch.cat(state) for state in states]) if residual else None,
+        texts=[pieces(row, tokenizer) for row in tokens],
+        final=torch.empty(0),
+        residual=None,
         before=plan.before,
         after=plan.after,
     )
+    states: list[list[torch.Tensor]] = [[] for _ in range(plan.states if residual else 0)]
+    final: list[torch.Tensor] = []
+    for part in forwards(trajectory):
+
+        def on_state(index: int, state: torch.Tensor, part: Forward = part) -> None:
+            if residual:
+                states[index].append(part.at_predictions(state))
+
+        with tap(Decoder(model), on_state):
+            final.append(part.at_predictions(part.run(model)))
+    stacked = torch.stack([torch.cat(state) for state in states]) if residual else None
+    return replace(trajectory, final=torch.cat(final), residual=stacked)
 
 
 @torch.inference_mode()
-def capture_counterparts(
-    model: PreTrainedModel, changes: Mapping[int, Change], dense: Trajectory, steps: int, progress: Progress
-) -> torch.Tensor:
-    """Layer protocol for changed weights: ``x + f'(x)`` of every sublayer, each on the dense inputs and context.
+def capture_forced(model: PreTrainedModel, dense: Trajectory) -> torch.Tensor:
+    """Final states (N, D) of a model that reads the dense model's trajectory (teacher forced)."""
+    return torch.cat([part.at_predictions(part.run(model)) for part in forwards(dense)])
 
-    ``model`` is dense. It runs once over its own trajectory; after each block the block runs again on the same
-    arguments, once for each of its sublayers whose weights change, with these alone changed. Returns (2L, N, D), row
-    ``2l`` attention, ``2l + 1`` MLP.
+
+@dataclass(frozen=True)
+class Forward:
+    """One parallel forward pass over some prompts and their continuations, padded on the right.
+
+    ``width`` is that of the longest prompt with the longest continuation of the whole trajectory, so that two models
+    with equal tokens compute with equal shapes.
     """
-    decoder, plan = Decoder(model), layout(Decoder(model))
-    states: dict[int, torch.Tensor] = {}
-    updates: dict[int, torch.Tensor] = {}
-    found: dict[int, torch.Tensor] = {}
-    again: list[int] = []
-    ticks = iter(progress(range(len(plan.before)), "counterparts", len(plan.before)))
 
-    def on_state(index: int, state: torch.Tensor) -> None:
-        if not again:
-            states[index] = state
+    prompts: Sequence[Sequence[int]]
+    tokens: Sequence[Sequence[int]]
+    width: int
 
-    def on_update(index: int) -> Callable[..., None]:
-        def hook(module: torch.nn.Module, args: object, output: Any) -> None:
-            updates[index] = first(output)
-            if again == [index]:
-                raise _Seen
+    def run(self, model: PreTrainedModel) -> torch.Tensor:
+        """Final hidden states (P, T, D); causality hides the padding."""
+        decoder = Decoder(model)
+        rows = [[*prompt, *row] for prompt, row in zip(self.prompts, self.tokens, strict=True)]
+        ids = torch.tensor([row + [0] * (self.width - len(row)) for row in rows], device=decoder.device)
+        return decoder.base(ids, use_cache=False).last_hidden_state
 
-        return hook
-
-    def rerun(layer: int) -> Callable[..., None]:
-        def hook(block: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> None:
-            change = changes.get(layer, Change())
-            for index, kind in enumerate(SUBLAYERS, start=2 * layer):
-                names = [name for name in {**change.masks, **change.weights} if decoder.belongs(name, layer, kind)]
-                if names:
-                    again[:] = [index]
-                    with resident(block), changed_weights(model, change, names), suppress(_Seen):
-                        block.forward(*args, **kwargs)
-                    again.clear()
-                x = states[plan.before[index]]
-                found[index] = _at_predictions(x + updates[index].view_as(x), dense.prompts, dense.tokens)
-                next(ticks)
-            states.clear()
-
-        return hook
-
-    with ExitStack() as stack:
-        for index, sublayer in enumerate(decoder.sublayers()):
-            stack.callback(sublayer.exit.register_forward_hook(on_update(index)).remove)
-        for layer, block in enumerate(decoder.blocks):
-            stack.callback(block.register_forward_hook(rerun(layer), with_kwargs=True).remove)
-        stack.enter_context(tap(decoder, on_state))
-        _forward(decoder, dense.prompts, dense.tokens, steps)
-    next(ticks, None)
-    return torch.stack([found[index] for index in range(len(plan.before))])
+    def at_predictions(self, states: torch.Tensor) -> torch.Tensor:
+        """Keep the positions that predict generated tokens: (P, T, D) to (N, D), float32 at least, on the processor."""
+        kept = [
+            state[len(prompt) - 1 : len(prompt) - 1 + len(row)]
+            for state, prompt, row in zip(states, self.prompts, self.tokens, strict=True)
+        ]
+        return torch.cat(kept).to(torch.promote_types(states.dtype, torch.float32)).cpu()
 
 
-class _Seen(Exception):
-    """Ends the second pass through a block where its rest is of no interest."""
+def forwards(trajectory: Trajectory) -> Iterator[Forward]:
+    """The passes that yield every position of a trajectory, in the order of its prompts."""
+    for part in _batches(len(trajectory.prompts)):
+        prompts, tokens = trajectory.prompts[part], trajectory.tokens[part]
+        yield Forward(prompts, tokens, trajectory.width)
 
 
-def save_counterparts(states: torch.Tensor, folder: Path) -> None:
-    save_file({"states": states}, folder / _COUNTERPARTS)
-
-
-def load_counterparts(folder: Path) -> torch.Tensor:
-    return load_file(folder / _COUNTERPARTS)["states"]
-
-
-def generate(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]], steps: int
-) -> list[list[int]]:
-    """Greedy continuations of at most ``steps`` tokens, each cut after its end-of-text token."""
-    width = max(map(len, prompts))
-    pad = tokenizer.pad_token_id
-    device = Decoder(model).device
-    ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in prompts], device=device)
-    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
-    settings = GenerationConfig(
-        max_new_tokens=steps,
-        do_sample=False,
-        repetition_penalty=1.0,
-        pad_token_id=pad,
-        eos_token_id=_end_tokens(model, tokenizer),
-        use_cache=model.config.use_cache,
-    )
-    rows = model.generate(ids, attention_mask=mask, generation_config=settings)[:, width:].tolist()
-    ends = set(settings.eos_token_id)
-    return [row[: next((t + 1 for t, token in enumerate(row) if token in ends), len(row))] for row in rows]
-
-
-def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    configured = model.generation_config.eos_token_id if model.generation_config is not None else None
-    ends = configured if isinstance(configured, list) else [configured]
-    return sorted({token for token in [*ends, tokenizer.eos_token_id] if token is not None})
-
-
-def _forward(decoder: Decoder, prompts: list[list[int]], tokens: list[list[int]], steps: int) -> torch.Tensor:
-    """Final hidden states (P, T, D) over prompt + continuation, padded on the right, where causality hides it.
-
-    T is always that of full-length continuations, so that two models with equal tokens compute with equal shapes.
-    """
-    width = max(map(len, prompts)) + steps
-    rows = [prompt + row for prompt, row in zip(prompts, tokens, strict=True)]
-    ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=decoder.device)
-    return decoder.base(ids, use_cache=False).last_hidden_state
-
-
-def _at_predictions(
-    states: torch.Tensor, prompts: Sequence[Sequence[int]], tokens: Iterable[Sequence[int]]
-) -> torch.Tensor:
-    """Keep the positions that predict generated tokens: (P, T, D) to (N, D) in float32 at least, on the processor."""
-    kept = [
-        state[len(prompt) - 1 : len(prompt) - 1 + len(row)]
-        for state, prompt, row in zip(states, prompts, tokens, strict=True)
-    ]
-    return torch.cat(kept).to(torch.promote_types(states.dtype, torch.float32)).cpu()
+def _batches(count: int) -> list[slice]:
+    return [slice(start, start + BATCH) for start in range(0, count, BATCH)]

@@ -67,7 +67,7 @@ def _sort(
             continue
         if len(options) > 1 and not multirun:
             found.append(f"{argument} lists {len(options)} values: add -m to run them as a sweep")
-        if key in schema.GROUPS:
+        if key in (*schema.GROUPS, schema.EXPERIMENT):
             known = choices_of(key)
             for option in options:
                 if option not in known:

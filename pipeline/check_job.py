@@ -12,7 +12,8 @@ from typing import Any
 
 from pipeline import config as schema
 from pipeline.calibration.text_files import files_of
-from pipeline.choices import choices_of, nearest
+from pipeline.choices import choices_of, figure_names, nearest
+from pipeline.probes import read_probes
 from pipeline.signature import architectures, misfit, signature
 from pipeline.sparsity import KINDS, parse
 
@@ -70,6 +71,8 @@ def _root(plain: Mapping[str, Any]) -> list[str]:
     for key, value, known in (
         ("dtype", plain["dtype"], schema.DTYPES),
         ("capture.dtype", capture["dtype"], schema.CAPTURE_DTYPES),
+        ("capture.decoding", capture["decoding"], schema.DECODINGS),
+        ("measure.readout", measure["readout"], schema.READOUTS),
         ("wandb.mode", plain["wandb"]["mode"], schema.WANDB_MODES),
     ):
         if value not in known:
@@ -80,10 +83,31 @@ def _root(plain: Mapping[str, Any]) -> list[str]:
         found.append(f"seed={plain['seed']} should be at least 0")
     if capture["steps"] < 1:
         found.append(f"capture.steps={capture['steps']} should be at least 1")
+    if capture["option_items"] < 0:
+        found.append(f"capture.option_items={capture['option_items']} should be at least 0")
+    if not _positive(capture["temperature"]):
+        found.append(f"capture.temperature={capture['temperature']} should be a number above 0")
     listed = measure["temperatures"]
     if not listed or len(set(map(str, listed))) < len(listed) or any(not _positive(t) for t in listed):
         found.append(f"measure.temperatures={measure['temperatures']} should be a list of different numbers above 0")
-    return found + _outputs(plain["outputs"]) + _export(plain)
+    return found + _figures(plain["figures"]) + _probes(plain["probes"]) + _outputs(plain["outputs"]) + _export(plain)
+
+
+def _figures(figures: Sequence[str] | None) -> list[str]:
+    """Figures are called in full or by their number."""
+    known = figure_names()
+    spellings = [name.partition("_")[0] for name in known] + known
+    if figures is None:
+        return []
+    return _listed("figures", figures, spellings)
+
+
+def _probes(path: str | None) -> list[str]:
+    try:
+        read_probes(path)
+    except ValueError as error:
+        return [str(error)]
+    return []
 
 
 def _listed(key: str, items: Sequence[str], known: Sequence[str]) -> list[str]:

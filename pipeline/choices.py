@@ -19,3 +19,9 @@ def nearest(word: str, known: Iterable[str]) -> str:
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return (f"did you mean {close[0]}? " if close else "") + f"choose from {', '.join(known)}"
+
+
+def figure_names() -> list[str]:
+    """Every figure and table in full, without importing what draws them."""
+    folder = CONF.parent / "pipeline" / "figures"
+    return sorted(path.stem for kind in ("fig[0-9][0-9]_*.py", "tab[0-9]_*.py") for path in folder.glob(kind))

@@ -12,12 +12,16 @@ from pipeline.sparsity import Sparsity
 if TYPE_CHECKING:
     from pipeline.calibration.base import CalibrationSet
     from pipeline.models.base import Model
+    from pipeline.probes import Probe
     from pipeline.pruners.base import Pruner
     from pipeline.tasks.base import TaskSuite
 
 GROUPS = ("model", "pruner", "task", "calibration")
+EXPERIMENT = "experiment"
 STAGES = ("prune", "evaluate", "capture", "measure", "plot")
-PROTOCOLS = ("layer", "free_running")
+PROTOCOLS = ("layer", "teacher_forced", "free_running", "options")
+DECODINGS = ("greedy", "sample")
+READOUTS = ("raw", "final_norm")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 CAPTURE_DTYPES = ("float32", "float64", "bfloat16")
 WANDB_MODES = ("auto", "online", "offline", "disabled")
@@ -25,18 +29,29 @@ WANDB_MODES = ("auto", "online", "offline", "disabled")
 
 @dataclass
 class CaptureConfig:
-    """``steps`` generated tokens per probe prompt; ``dtype`` of the model while it is captured."""
+    """``steps`` generated tokens per probe prompt at most; ``dtype`` of the model while it is captured.
+
+    Continuations are the likeliest tokens (``greedy``) or drawn at ``temperature`` (``sample``). ``option_items`` are
+    the questions of each multiple-choice task whose first decision is captured beside that of the probes.
+    """
 
     steps: int = 24
     protocols: list[str] = field(default_factory=lambda: list(PROTOCOLS))
+    decoding: str = "greedy"
+    temperature: float = 1.0
+    option_items: int = 2
     dtype: str = "float32"
 
 
 @dataclass
 class MeasureConfig:
-    """Softmax temperatures of the probability-space measures."""
+    """Softmax temperatures of the probability-space measures, and how logits are read between the blocks.
+
+    ``readout`` is ``raw`` (``W h``) or ``final_norm`` (``W norm(h)``).
+    """
 
     temperatures: list[float] = field(default_factory=lambda: [1.0])
+    readout: str = "raw"
 
 
 @dataclass
@@ -62,6 +77,10 @@ class Config:
     dtype: str = "auto"
     outputs: str = "outputs"
     export: str | None = None
+    probes: str | None = None
+    figures: list[str] | None = None
+    sweep: dict[str, Any] = field(default_factory=dict)
+    sparsity_of: dict[str, Any] = field(default_factory=dict)
     capture: CaptureConfig = field(default_factory=CaptureConfig)
     measure: MeasureConfig = field(default_factory=MeasureConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
@@ -81,6 +100,8 @@ class Settings:
     dtype: str
     outputs: Path
     export: Path | None
+    probes: tuple[Probe, ...]
+    figures: tuple[str, ...] | None
     capture: CaptureConfig
     measure: MeasureConfig
     wandb: WandbConfig

@@ -6,7 +6,7 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pandas as pd
 from pipeline import figures, tables
 from pipeline.config import Settings
 from pipeline.export import export
+from pipeline.measure import FREE_RUNNING, LAYER, OPTIONS, TEACHER_FORCED
 from pipeline.measures.compare import COLUMNS
 from pipeline.models.base import resolve_dtype
 from pipeline.pruners.decision import Decision
@@ -35,7 +36,7 @@ def run_job(settings: Settings, sweep: str, folder: Path) -> JobRecord:
     ``sweep`` names the command that the job belongs to, ``folder`` is where the outcome is left.
     """
     start, started = time.monotonic(), now()
-    record = JobRecord("", "", settings.model.name, settings.pruner.name, settings.sparsity.given)
+    record = JobRecord("", "", "", settings.model.name, settings.pruner.name, settings.sparsity.given)
     tracker: Tracker | None = None
     store: Store | None = None
     log.info("%s, %s, sparsity %s", record.model, record.pruner, record.sparsity)
@@ -76,29 +77,33 @@ def _run_spec(settings: Settings, store: Store, record: JobRecord, sweep: str) -
 
 def describe(settings: Settings) -> JobRecord:
     """The record of a job that has not begun: who it is, and with which jobs it can be compared."""
+    model, task, calibration, capture = settings.model, settings.task, settings.calibration, settings.capture
     dtype = str(resolve_dtype(settings.dtype)).removeprefix("torch.")
-    shared = {
-        "model": settings.model.identity(),
-        "task": settings.task.identity(),
-        "calibration": settings.calibration.identity(),
-        "seed": settings.seed,
-        "dtype": dtype,
-        "capture": vars(settings.capture),
-        "measure": vars(settings.measure),
+    pruning = {"calibration": calibration.identity(), "seed": settings.seed, "dtype": dtype}
+    captured = {
+        "probes": [asdict(probe) for probe in settings.probes],
+        # Which protocols and temperatures there are does not change what each of them measures.
+        "capture": {key: value for key, value in vars(capture).items() if key != "protocols"},
+        "readout": settings.measure.readout,
+        "options": task.identity() | {"limit": None},
     }
-    calibration = settings.calibration
-    limit = "all items" if settings.task.limit is None else f"{settings.task.limit} items"
-    line = (
-        f"{settings.model.name} · {settings.task.name}, {limit} · {calibration.name} "
-        f"{calibration.sequences}×{calibration.length} · seed {settings.seed} · {dtype} · #{digest(shared)[:4]}"
-    )
-    mine = {"pruner": settings.pruner.identity(), "sparsity": settings.sparsity.given}
+    scored = pruning | {"task": task.identity()}
+    states = pruning | captured
+    limit = "all items" if task.limit is None else f"{task.limit} items"
+    # The same with other models: all but the first part of a line is equal.
+    name = f"{model.name} #{digest(model.identity())[:4]}"
+    how = f"{calibration.name} {calibration.sequences}×{calibration.length} · seed {settings.seed} · {dtype}"
+    steps = f"{len(settings.probes)} prompts, {capture.steps} steps, {capture.decoding}"
+    mine = {"pruner": settings.pruner.identity(), "sparsity": settings.sparsity.given, "model": model.identity()}
+    chosen = {"protocols": capture.protocols, "temperatures": settings.measure.temperatures}
     return JobRecord(
-        job=digest(shared | mine),
-        settings=line,
-        model=settings.model.name,
+        job=digest(scored | states | mine | chosen),
+        settings=f"{name} · {task.name}, {limit} · {how} · #{digest(scored)[:4]}",
+        states=f"{name} · {steps} · {how}, {capture.dtype} · #{digest(states)[:4]}",
+        model=model.name,
         pruner=settings.pruner.name,
         sparsity=settings.sparsity.given,
+        unit=settings.pruner.unit,
         config=dict(settings.flat),
     )
 
@@ -118,19 +123,28 @@ def _run_stages(settings: Settings, store: Store, record: JobRecord, tracker: Tr
     finally:
         bench.release()
     _finish_records(bench, store, record)
-    drawn = _run_plot(store, record) if "plot" in settings.stages else []
+    drawn = _run_plot(settings, store) if "plot" in settings.stages else []
     _log_results(store, record, tracker, drawn)
     if settings.export is not None:
         export(bench, settings.export, record, scores_of(record, store), _dense_scores(record, store))
 
 
 def _captured(bench: Workbench) -> dict[str, Artifact]:
-    """What the protocols need: the dense trajectory, and the pruned one or the pruned sublayers' outputs."""
+    """What the protocols need: the dense trajectory, and the pruned model's part in each of them."""
     protocols = bench.settings.capture.protocols
     artifacts = {"dense trajectory": bench.dense.trajectory}
-    if "free_running" in protocols:
+    if OPTIONS in protocols:
+        artifacts["dense options"] = bench.dense.options
+    if bench.is_dense:
+        return artifacts
+    if FREE_RUNNING in protocols:
         artifacts["trajectory"] = bench.trajectory
-    if "layer" in protocols and not bench.is_dense and (counterparts := bench.counterparts):
+    if TEACHER_FORCED in protocols:
+        artifacts["teacher forced"] = bench.forced
+    if OPTIONS in protocols:
+        artifacts["options"] = bench.options
+    # Last, since it needs the dense model in the place of the pruned one.
+    if LAYER in protocols and (counterparts := bench.counterparts):
         artifacts["counterparts"] = counterparts
     return artifacts
 
@@ -153,7 +167,9 @@ def _finish_records(bench: Workbench, store: Store, record: JobRecord) -> None:
     if earlier := find_record(store, record.job):
         record.artifacts = earlier.artifacts | record.artifacts
     if "decision" in record.artifacts:
-        record.achieved = Decision.load(store.root / record.artifacts["decision"]).achieved
+        decision = Decision.load(store.root / record.artifacts["decision"])
+        record.achieved = decision.achieved
+        record.parameters, record.dense_parameters = decision.parameters, decision.dense_parameters
     replace(record, status=OK).save(store)
     if not bench.is_dense and "dense evaluation" in record.artifacts:
         _record_baseline(bench, store, record)
@@ -166,6 +182,7 @@ def _record_baseline(bench: Workbench, store: Store, record: JobRecord) -> None:
     if known is not None and known.status == OK and "evaluation" in known.artifacts:
         return
     baseline.status, baseline.achieved, baseline.started = OK, 0.0, record.started
+    baseline.parameters = baseline.dense_parameters = record.dense_parameters
     baseline.config |= {"pruner.name": baseline.pruner, "sparsity": 0}
     baseline.artifacts = (known.artifacts if known else {}) | {
         "decision": str(bench.dense.decision.path.relative_to(store.root)),
@@ -174,9 +191,10 @@ def _record_baseline(bench: Workbench, store: Store, record: JobRecord) -> None:
     baseline.save(store)
 
 
-def _run_plot(store: Store, record: JobRecord) -> list[figures.FigureResult]:
+def _run_plot(settings: Settings, store: Store) -> list[figures.FigureResult]:
+    """Draw what the tables have data for; this job is the newest, so that its settings are drawn."""
     start = time.monotonic()
-    drawn = figures.draw(store.root, settings=record.settings)
+    drawn = figures.draw(store.root, settings.figures)
     log.info("  %-9s%6.1f s  (%d figures)", "plot", time.monotonic() - start, sum(not f.missing for f in drawn))
     return drawn
 
@@ -200,7 +218,12 @@ def _log_results(store: Store, record: JobRecord, tracker: Tracker, drawn: Seque
     for role, name in (("decision", "decision"), ("evaluation", "scores"), ("measures", "measures")):
         if role in record.artifacts:
             folder = store.root / record.artifacts[role]
-            tracker.artifact(f"{name}-{record.job}", name, sorted(folder.iterdir()), {"settings": record.settings})
+            tracker.artifact(
+                f"{name}-{record.job}",
+                name,
+                sorted(folder.iterdir()),
+                {"settings": record.settings, "states": record.states},
+            )
 
 
 def _dense_scores(record: JobRecord, store: Store) -> pd.DataFrame | None:
@@ -218,11 +241,12 @@ def _score_summary(scores: pd.DataFrame | None, prefix: str) -> dict[str, float]
 def _log_curves(tracker: Tracker, measures: pd.DataFrame) -> None:
     """Means per layer of each sublayer kind, and per step of the final state, at the first temperature."""
     measures = measures[measures.temperature == measures.temperature.iloc[0]]
-    for kind, frame in measures[measures.protocol == "layer"].groupby("sublayer"):
+    for kind, frame in measures[measures.protocol == LAYER].groupby("sublayer"):
         tracker.curve(f"layer/{kind}", frame.groupby("layer")[COLUMNS].mean().reset_index(), "layer")
-    final = measures[measures.protocol == "free_running"]
-    if len(final):
-        tracker.curve("step/final", final.groupby("step")[COLUMNS].mean().reset_index(), "step")
+    for protocol in (TEACHER_FORCED, FREE_RUNNING):
+        final = measures[measures.protocol == protocol]
+        if len(final):
+            tracker.curve(f"step/{protocol}", final.groupby("step")[COLUMNS].mean().reset_index(), "step")
 
 
 def _receipt(tracker: Tracker | None) -> dict[str, Any]:

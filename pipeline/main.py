@@ -18,6 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 from pipeline.check import problems
 from pipeline.choices import CONF
 from pipeline.config import Config, Settings, flatten
+from pipeline.experiment import GRIDS, expand
+from pipeline.probes import read_probes
 from pipeline.quiet import quiet_libraries
 from pipeline.sparsity import parse
 from pipeline.sweep import SweepSummary, close
@@ -65,16 +67,18 @@ def resolve(cfg: DictConfig) -> Settings:
         dtype=cfg.dtype,
         outputs=Path(cfg.outputs),
         export=Path(cfg.export).expanduser().absolute() if cfg.export else None,
+        probes=read_probes(cfg.probes),
+        figures=None if cfg.figures is None else tuple(cfg.figures),
         capture=typed.capture,
         measure=typed.measure,
         wandb=typed.wandb,
-        flat=flatten(plain),
+        flat={key: value for key, value in flatten(plain).items() if key.partition(".")[0] not in GRIDS},
     )
 
 
 def main() -> int:
     """Entry point. Exit status 2 for a bad command line, 1 if a job failed, else 0."""
-    arguments = sys.argv[1:]
+    arguments = expand(sys.argv[1:])
     quiet_libraries()
     if not any(argument.split("=")[0] in _INFORMATION for argument in arguments):
         overrides = [argument for argument in arguments if not argument.startswith("-")]

@@ -1,8 +1,8 @@
-"""Similarity, orthogonality and KL of captured states, per protocol, as one tidy table."""
+"""Similarity, orthogonality and KL of captured states, per protocol, as tidy tables."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 import torch
@@ -10,9 +10,12 @@ import torch
 from pipeline.capture import Trajectory
 from pipeline.console import Progress
 from pipeline.decoder import SUBLAYERS
-from pipeline.measures.compare import COLUMNS, Head, compare
+from pipeline.measures.compare import COLUMNS, as_table, compare
+from pipeline.measures.head import Head
+from pipeline.measures.layerwise import Stream, measure_stream
 
 INDEX = ("protocol", "prompt", "step", "layer", "sublayer", "temperature")
+LAYER, TEACHER_FORCED, FREE_RUNNING, OPTIONS = "layer", "teacher_forced", "free_running", "options"
 FINAL = "final"
 
 
@@ -22,21 +25,31 @@ def measure_layers(
     head: Head,
     temperatures: Sequence[float],
     progress: Progress,
+    norm: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> pd.DataFrame:
     """Layer protocol: the residual stream after each sublayer, dense against that sublayer's pruned counterpart.
 
     ``counterparts`` is (2L, N, D); None means that the counterpart of a sublayer is nothing, so that the stream
-    stays as it was before it. ``head`` is the output projection, applied to the raw residual stream.
+    stays as it was before it. ``head`` is the output projection, applied to the raw residual stream, or through the
+    final ``norm`` where that is given.
     """
     assert dense.residual is not None
-    frames, total = [], len(dense.after)
-    for index in progress(range(total), "measure, sublayer by sublayer", total):
-        after = dense.residual[dense.after[index]].to(head.weight.device)
-        pruned = dense.residual[dense.before[index]] if counterparts is None else counterparts[index]
-        frame = compare(after, pruned.to(head.weight.device), head, temperatures)
-        place = {"protocol": "layer", "layer": index // 2, "sublayer": SUBLAYERS[index % 2]}
-        frames.append(_locate(frame, dense.positions()).assign(**place))
+    stream = Stream(dense.residual, dense.before, dense.after, counterparts)
+    values, frames = measure_stream(stream, head, temperatures, progress, norm), []
+    for index, one in enumerate(values):
+        place = {"protocol": LAYER, "layer": index // 2, "sublayer": SUBLAYERS[index % 2]}
+        frames.append(_locate(as_table(one, temperatures), dense.positions()).assign(**place))
     return pd.concat(frames, ignore_index=True)[[*INDEX, *COLUMNS]]
+
+
+def measure_teacher_forced(
+    dense: Trajectory, forced: torch.Tensor, head: Head, temperatures: Sequence[float]
+) -> pd.DataFrame:
+    """Teacher-forced protocol: final states of both models on the dense model's trajectory; ``forced`` is (N, D).
+
+    ``layer`` is -1, ``sublayer`` is ``final``.
+    """
+    return _final(dense.final, forced, dense.positions(), TEACHER_FORCED, head, temperatures)
 
 
 def measure_free_running(
@@ -50,11 +63,22 @@ def measure_free_running(
     there = {position: row for row, position in enumerate(pruned.positions())}
     both = [(row, there[position]) for row, position in enumerate(positions) if position in there]
     rows, others = (list(part) for part in zip(*both, strict=True))
-    frame = compare(
-        dense.final[rows].to(head.weight.device), pruned.final[others].to(head.weight.device), head, temperatures
-    )
-    place = {"protocol": "free_running", "layer": -1, "sublayer": FINAL}
-    return _locate(frame, [positions[row] for row in rows]).assign(**place)[[*INDEX, *COLUMNS]]
+    shared = [positions[row] for row in rows]
+    return _final(dense.final[rows], pruned.final[others], shared, FREE_RUNNING, head, temperatures)
+
+
+def _final(
+    dense: torch.Tensor,
+    pruned: torch.Tensor,
+    positions: Sequence[tuple[str, int]],
+    protocol: str,
+    head: Head,
+    temperatures: Sequence[float],
+) -> pd.DataFrame:
+    device = head.weight.device
+    frame = compare(dense.to(device), pruned.to(device), head, temperatures)
+    place = {"protocol": protocol, "layer": -1, "sublayer": FINAL}
+    return _locate(frame, positions).assign(**place)[[*INDEX, *COLUMNS]]
 
 
 def side_by_side(dense: Trajectory, pruned: Trajectory) -> pd.DataFrame:

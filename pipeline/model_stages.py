@@ -31,17 +31,20 @@ from pipeline.store import Artifact, Store
 from pipeline.surgery import apply, dropped
 
 CALIBRATION, IMPORTANCE, DECISION, EVALUATION = "calibration", "importance", "decision", "evaluation"
-TRAJECTORY, COUNTERPARTS, LAYERS, MEASURES = "trajectory", "counterparts", "layers", "measures"
+TRAJECTORY, FORCED, COUNTERPARTS, OPTIONS = "trajectory", "teacher_forced", "counterparts", "options"
+LAYERS, MEASURES = "layers", "measures"
 # Raise a number when that stage's results change, so that results of older code are not reused.
 VERSIONS = {
     CALIBRATION: 1,
     IMPORTANCE: 2,
-    DECISION: 2,
+    DECISION: 3,
     EVALUATION: 1,
-    TRAJECTORY: 2,
-    COUNTERPARTS: 2,
-    LAYERS: 1,
-    MEASURES: 1,
+    TRAJECTORY: 3,
+    FORCED: 1,
+    COUNTERPARTS: 3,
+    OPTIONS: 1,
+    LAYERS: 2,
+    MEASURES: 2,
 }
 
 

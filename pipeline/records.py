@@ -15,14 +15,22 @@ OK, FAILED, INTERRUPTED = "ok", "failed", "interrupted"
 
 @dataclass
 class JobRecord:
-    """One job. ``artifacts`` maps a role (decision, evaluation, measures) to a path below the outputs folder."""
+    """One job. ``artifacts`` maps a role (decision, evaluation, measures) to a path below the outputs folder.
+
+    ``settings`` says under what its scores were had, ``states`` the same of its captured states: jobs with an equal
+    line can be compared. ``unit`` is what its pruner takes away, ``parameters`` what it leaves of the model's.
+    """
 
     job: str
     settings: str
+    states: str
     model: str
     pruner: str
     sparsity: str
+    unit: str = ""
     achieved: float | None = None
+    parameters: int | None = None
+    dense_parameters: int | None = None
     status: str = INTERRUPTED
     error: str | None = None
     artifacts: dict[str, str] = field(default_factory=dict)

@@ -2,33 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedTokenizerBase
 
-from pipeline.capture import (
-    Trajectory,
-    capture_counterparts,
-    capture_trajectory,
-    load_counterparts,
-    save_counterparts,
-)
+from pipeline import tables
+from pipeline.capture import Trajectory, capture_forced, capture_trajectory
 from pipeline.console import progress
+from pipeline.counterparts import capture_counterparts, load_counterparts, save_counterparts
 from pipeline.decoder import ATTENTION, MLP, SUBLAYERS, Decoder
 from pipeline.evaluate import evaluate
-from pipeline.measure import measure_free_running, measure_layers, side_by_side
-from pipeline.measures.compare import Head
-from pipeline.model_stages import COUNTERPARTS, EVALUATION, LAYERS, MEASURES, TRAJECTORY, ModelStages
+from pipeline.generation import GREEDY, SAMPLE, Decoding
+from pipeline.measure import (
+    FREE_RUNNING,
+    LAYER,
+    TEACHER_FORCED,
+    measure_free_running,
+    measure_layers,
+    measure_teacher_forced,
+    side_by_side,
+)
+from pipeline.measure_options import measure_options
+from pipeline.measures.head import Head
+from pipeline.model_stages import COUNTERPARTS, EVALUATION, FORCED, LAYERS, MEASURES, OPTIONS, TRAJECTORY, ModelStages
 from pipeline.offload import resident
-from pipeline.probes import PROBES
+from pipeline.options import decision_states, load_options, probe_questions, save_options, task_questions
 from pipeline.pruners.decision import Decision
 from pipeline.pruners.dense import Dense
 from pipeline.sparsity import parse
-from pipeline.store import Artifact, digest
+from pipeline.store import Artifact
 
-MEASURES_FILE, TRAJECTORIES_FILE = "measures.parquet", "trajectories.parquet"
+FINAL_NORM = "final_norm"
+_FORCED = "teacher_forced.safetensors"
 
 
 @dataclass
@@ -50,8 +60,7 @@ class Workbench(ModelStages):
         task = self.settings.task
 
         def build(folder: Path) -> None:
-            tokenizer = self.settings.model.tokenizer(self.store)
-            evaluate(self.writer(self.dtype), tokenizer, task, self.settings.seed, folder)
+            evaluate(self.writer(self.dtype), self._tokenizer, task, self.settings.seed, folder)
 
         inputs = {
             "decision": self.decision.key,
@@ -67,22 +76,39 @@ class Workbench(ModelStages):
     def trajectory(self) -> Artifact:
         """The model's own continuations of the probes; the dense one with its whole residual stream."""
         capture = self.settings.capture
+        decoding = Decoding(capture.decoding, capture.temperature, self.settings.seed)
 
         def build(folder: Path) -> None:
-            tokenizer = self.settings.model.tokenizer(self.store)
             captured = capture_trajectory(
-                self.writer(capture.dtype), tokenizer, PROBES, capture.steps, residual=self.is_dense
+                self.writer(capture.dtype),
+                self._tokenizer,
+                self.settings.probes,
+                capture.steps,
+                self.is_dense,
+                decoding,
             )
             captured.save(folder)
 
         inputs = {
             "decision": self.decision.key,
-            "probes": digest([[probe.name, probe.text] for probe in PROBES]),
+            "probes": [asdict(probe) for probe in self.settings.probes],
             "steps": capture.steps,
+            "decoding": vars(decoding) if capture.decoding == SAMPLE else GREEDY,
             "dtype": capture.dtype,
             "residual": self.is_dense,
         }
         return self.ensure(TRAJECTORY, inputs, build)
+
+    @cached_property
+    def forced(self) -> Artifact:
+        """Teacher-forced protocol: final states of this model on the dense model's trajectory."""
+        dense = self.dense.trajectory
+
+        def build(folder: Path) -> None:
+            model = self.writer(self.settings.capture.dtype)
+            save_file({"final": capture_forced(model, Trajectory.load(dense.path))}, folder / _FORCED)
+
+        return self.ensure(FORCED, {"decision": self.decision.key, "dense": dense.key}, build)
 
     @cached_property
     def counterparts(self) -> Artifact | None:
@@ -94,22 +120,53 @@ class Workbench(ModelStages):
 
         def build(folder: Path) -> None:
             model = self.model(self.settings.capture.dtype, pruned=False)
-            trajectory = Trajectory.load(dense.path)
-            states = capture_counterparts(model, decision.changes, trajectory, self.settings.capture.steps, progress)
+            states = capture_counterparts(model, decision.changes, Trajectory.load(dense.path), progress)
             save_counterparts(states, folder)
 
         return self.ensure(COUNTERPARTS, {"decision": self.decision.key, "dense": dense.key}, build)
+
+    @cached_property
+    def options(self) -> Artifact:
+        """Options protocol: the questions, and this model's states where it decides."""
+        settings = self.settings
+
+        def build(folder: Path) -> None:
+            model = self.writer(settings.capture.dtype)
+            if self.is_dense:
+                questions = probe_questions(settings.probes, self._tokenizer)
+                items = settings.capture.option_items
+                questions += task_questions(settings.task, items, settings.seed, model, self._tokenizer)
+            else:
+                questions, _ = load_options(self.dense.options.path)
+            save_options(questions, decision_states(model, questions), folder)
+
+        inputs = {
+            "decision": self.decision.key,
+            "probes": [asdict(probe) for probe in settings.probes if probe.options],
+            "task": settings.task.identity() | {"limit": None},
+            "items": settings.capture.option_items,
+            "seed": settings.seed,
+            "dtype": settings.capture.dtype,
+        }
+        return self.ensure(OPTIONS, inputs, build)
+
+    @cached_property
+    def _tokenizer(self) -> PreTrainedTokenizerBase:
+        return self.settings.model.tokenizer(self.store)
 
     # --- measure -----------------------------------------------------------------------------------------------
 
     @cached_property
     def measures(self) -> Artifact:
-        """Similarity, orthogonality and KL under the chosen protocols, and the generated tokens side by side."""
+        """Similarity, orthogonality and KL under the chosen protocols, as tables: see ``pipeline.tables``."""
         protocols, dense = self.settings.capture.protocols, self.dense.trajectory
         parents = {
             "dense": dense.key,
-            "layers": self._layers().key if "layer" in protocols else None,
-            "pruned": self.trajectory.key if "free_running" in protocols else None,
+            "layers": self._layers().key if LAYER in protocols else None,
+            "forced": self.forced.key if TEACHER_FORCED in protocols else None,
+            "pruned": self.trajectory.key if FREE_RUNNING in protocols else None,
+            "options": self.options.key if OPTIONS in protocols else None,
+            "dense_options": self.dense.options.key if OPTIONS in protocols else None,
             "unit": self.settings.pruner.unit,
             "temperatures": list(self.settings.measure.temperatures),
         }
@@ -118,41 +175,81 @@ class Workbench(ModelStages):
     def _layers(self) -> Artifact:
         """Layer-protocol measures of every sublayer. For dropped units they serve every sparsity."""
         counterparts, dense = self.counterparts, self.dense.trajectory
-        temperatures = list(self.settings.measure.temperatures)
+        temperatures, readout = list(self.settings.measure.temperatures), self.settings.measure.readout
 
         def build(folder: Path) -> None:
             states = load_counterparts(counterparts.path) if counterparts else None
-            table = measure_layers(Trajectory.load(dense.path), states, self._head(), temperatures, progress)
-            table.to_parquet(folder / MEASURES_FILE, index=False)
+            head, norm = self._head()
+            table = measure_layers(
+                Trajectory.load(dense.path),
+                states,
+                head,
+                temperatures,
+                progress,
+                norm if readout == FINAL_NORM else None,
+            )
+            table.to_parquet(folder / tables.MEASURES, index=False)
 
         inputs = {
             "dense": dense.key,
             "counterparts": counterparts.key if counterparts else None,
             "temperatures": temperatures,
+            "readout": readout,
         }
         return self.ensure(LAYERS, inputs, build)
 
     def _measure(self, folder: Path) -> None:
-        protocols, frames = self.settings.capture.protocols, []
-        dense = Trajectory.load(self.dense.trajectory.path)
-        if "layer" in protocols:
-            layers = pd.read_parquet(self._layers().file(MEASURES_FILE))
+        protocols, temperatures = self.settings.capture.protocols, list(self.settings.measure.temperatures)
+        dense, frames = Trajectory.load(self.dense.trajectory.path), []
+        if LAYER in protocols:
+            layers = pd.read_parquet(self._layers().file(tables.MEASURES))
             # A pruner that only drops attention says nothing about a dropped MLP.
             kinds = [self.settings.pruner.unit] if self.settings.pruner.unit in (ATTENTION, MLP) else SUBLAYERS
             frames.append(layers[layers.sublayer.isin(kinds)])
-        if "free_running" in protocols:
+        head, _ = self._head()
+        if TEACHER_FORCED in protocols:
+            forced = load_file(self.forced.file(_FORCED))["final"]
+            frames.append(measure_teacher_forced(dense, forced, head, temperatures))
+        if FREE_RUNNING in protocols:
             pruned = Trajectory.load(self.trajectory.path)
-            temperatures = list(self.settings.measure.temperatures)
-            frames.append(measure_free_running(dense, pruned, self._head(), temperatures))
-            side_by_side(dense, pruned).to_parquet(folder / TRAJECTORIES_FILE, index=False)
-        pd.concat(frames, ignore_index=True).to_parquet(folder / MEASURES_FILE, index=False)
+            frames.append(measure_free_running(dense, pruned, head, temperatures))
+            side_by_side(dense, pruned).to_parquet(folder / tables.TRAJECTORIES, index=False)
+        if OPTIONS in protocols:
+            self._measure_options(folder, head, temperatures)
+        if frames:
+            pd.concat(frames, ignore_index=True).to_parquet(folder / tables.MEASURES, index=False)
+        self._prompts().to_parquet(folder / tables.PROMPTS, index=False)
 
-    def _head(self) -> Head:
-        """The output projection, which no pruner touches."""
+    def _measure_options(self, folder: Path, head: Head, temperatures: list[float]) -> None:
+        questions, dense = load_options(self.dense.options.path)
+        if not questions:
+            return
+        _, pruned = load_options(self.options.path)
+        sets, tokens = measure_options(
+            questions, dense, pruned, head, temperatures, self._tokenizer, self.settings.seed
+        )
+        sets.to_parquet(folder / tables.OPTIONS, index=False)
+        tokens.to_parquet(folder / tables.OPTION_TOKENS, index=False)
+
+    def _prompts(self) -> pd.DataFrame:
+        steps = self.settings.capture.steps
+        rows = [
+            {
+                "prompt": probe.name,
+                "format": probe.format,
+                "steps": min(probe.steps or steps, steps),
+                "text": probe.prompt,
+            }
+            for probe in self.settings.probes
+        ]
+        return pd.DataFrame(rows)
+
+    def _head(self) -> tuple[Head, torch.nn.Module | None]:
+        """The output projection and the final norm, which no pruner touches."""
         dtype = self.settings.capture.dtype
         held = next((model for (kept, _), model in self.held.items() if kept == dtype), None)
         model = held if held is not None else self.model(dtype, pruned=False)
-        head = Decoder(model).head
-        with resident(head):
-            bias = None if head.bias is None else head.bias.detach()
-            return Head(head.weight.detach(), bias, Decoder(model).logit_cap)
+        decoder = Decoder(model)
+        with resident(decoder.head):
+            bias = None if decoder.head.bias is None else decoder.head.bias.detach()
+            return Head(decoder.head.weight.detach(), bias, decoder.logit_cap), decoder.final_norm

@@ -91,6 +91,10 @@ class Store:
         return self.root / "figures"
 
     @property
+    def report(self) -> Path:
+        return self.root / "report" / "index.html"
+
+    @property
     def jobs(self) -> Path:
         return self.root / "jobs"
 

@@ -86,6 +86,8 @@ def show_places(jobs: Sequence[JobRecord], store: Store) -> None:
         print(f"tables   {shown(store.tables)}")
     if store.figures.is_dir():
         print(f"figures  {shown(store.figures)}")
+    if store.report.is_file():
+        print(f"report   {shown(store.report)}")
     runs = [job.wandb for job in jobs if job.wandb.get("mode") not in (None, "disabled")]
     offline = [Path(run["directory"]) for run in runs if run.get("sync")]
     if offline:

@@ -53,5 +53,9 @@ def close(folder: Path, store: Store) -> int:
     if failed:
         traces = " ".join(sorted(shown(path.absolute()) for path in folder.rglob(TRACEBACK)))
         print(f"full errors: {traces}\nThe same command repeats only what is missing.")
+    if any(job.status == OK for job in jobs):
+        from pipeline.report import write
+
+        write(store.root)
     show_places(jobs, store)
     return 1 if failed else 0

@@ -13,24 +13,31 @@ from pipeline.store import Store
 
 WHO = ["model", "pruner", "sparsity"]
 SCORES, MEASURES, TRAJECTORIES, JOBS = "scores.parquet", "measures.parquet", "trajectories.parquet", "jobs.parquet"
+OPTIONS, OPTION_TOKENS, PROMPTS = "options.parquet", "option_tokens.parquet", "prompts.parquet"
+# The tables that the artifact of a job's measures holds.
+STATES = (MEASURES, TRAJECTORIES, OPTIONS, OPTION_TOKENS, PROMPTS)
 
 
 def collect(store: Store) -> None:
-    """Write scores, measures, trajectories and jobs tables from the records of all finished jobs."""
+    """Write all tables from the records of all finished jobs."""
     records = [record for record in load_records(store.jobs) if record.status == OK]
     scores = [scores_of(record, store) for record in records]
     _write(scores, store.tables / SCORES)
-    _write([_part(record, store, "measures", MEASURES) for record in records], store.tables / MEASURES)
-    _write([_part(record, store, "measures", TRAJECTORIES) for record in records], store.tables / TRAJECTORIES)
+    for name in STATES:
+        _write([_part(record, store, "measures", name) for record in records], store.tables / name)
     jobs = pd.DataFrame(
         [
             {
                 "job": record.job,
                 "settings": record.settings,
+                "states": record.states,
                 "model": record.model,
                 "pruner": record.pruner,
                 "sparsity": record.sparsity,
+                "unit": record.unit,
                 "achieved": record.achieved,
+                "parameters": record.parameters,
+                "dense_parameters": record.dense_parameters,
                 "status": record.status,
                 "finished": record.finished,
             }
@@ -62,7 +69,7 @@ def _part(record: JobRecord, store: Store, role: str, name: str) -> pd.DataFrame
     frame = pd.read_parquet(path)
     for place, column in enumerate(WHO):
         frame.insert(place, column, getattr(record, column))
-    return frame.assign(job=record.job, settings=record.settings)
+    return frame.assign(job=record.job, settings=record.settings if role == "evaluation" else record.states)
 
 
 def _write(frames: list[pd.DataFrame | None], path: Path) -> None:

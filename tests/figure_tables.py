@@ -8,13 +8,30 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-SETTINGS = "tiny-lm | tasks: trial | calibration: built-in text (8 x 128) | seed 0"
-SETUPS = (("shortgpt", "0.2"), ("shortgpt", "0.4"), ("wanda", "0.4"), ("wanda", "2:4"), ("attn_drop", "6"))
-SHARES = {"0": 0.0, "0.2": 0.2, "0.4": 0.4, "2:4": 0.5, "6": 0.07}
+SETTINGS = "tiny-lm · trial tasks · built-in text 8×128 · seed 0 · #ab12"
+STATES = "tiny-lm · 12 prompts, 32 greedy steps · built-in text 8×128 · seed 0 · #cd34"
+SETUPS = (
+    ("shortgpt", "0.2"),
+    ("shortgpt", "0.4"),
+    ("wanda", "0.4"),
+    ("wanda", "2:4"),
+    ("wanda", "4:8"),
+    ("sparsegpt", "2:4"),
+    ("attn_drop", "4"),
+    ("attn_drop", "8"),
+    ("mlp_drop", "4"),
+    ("mlp_drop", "8"),
+    ("rtn", "0"),
+)
+SHARES = {"0": 0.0, "0.2": 0.2, "0.4": 0.4, "2:4": 0.5, "4:8": 0.5, "4": 0.05, "8": 0.1, "6": 0.07}
+UNITS = {"shortgpt": "block", "attn_drop": "attention", "mlp_drop": "mlp"}
 TASKS = {
     "generative": ("arithmetic", "copying", "facts"),
     "multiple_choice": ("cloze", "entailment", "science"),
 }
+
+
+TEMPERATURES = (0.3, 0.7, 1.0)
 
 
 def scores_table(setups: Sequence[tuple[str, str]] = SETUPS, settings: str = SETTINGS) -> pd.DataFrame:
@@ -51,20 +68,25 @@ def prompts(count: int) -> list[str]:
     return [f"{('choice', 'arithmetic', 'open')[index % 3]}-{index // 3 + 1}" for index in range(count)]
 
 
+def _strength(pruner: str, sparsity: str) -> float:
+    """How strongly a setup changes things; a quantizer has no sparsity and still changes them."""
+    return 0.05 if pruner == "rtn" else SHARES[sparsity]
+
+
 def measures_table(
-    setups: Sequence[tuple[str, str]] = SETUPS, layers: int = 30, count: int = 12, settings: str = SETTINGS
+    setups: Sequence[tuple[str, str]] = SETUPS, layers: int = 30, count: int = 12, settings: str = STATES
 ) -> pd.DataFrame:
-    """Both protocols; trajectories of different lengths; sparsity 0 changes nothing at all."""
+    """Three protocols; trajectories of different lengths; sparsity 0 changes nothing at all."""
     frames = []
     for pruner, sparsity in setups:
+        share, seed = _strength(pruner, sparsity), sum(map(ord, pruner))
+        weights = UNITS.get(pruner, "weight") == "weight"
         # A layer dropper measures the same under the layer protocol at every sparsity.
-        strength = (0.3 + SHARES[sparsity]) if pruner == "wanda" or sparsity == "0" else 1.0
-        strength = 0.0 if sparsity == "0" else strength
-        sublayers = ("attention",) if pruner == "attn_drop" else ("attention", "mlp")
-        seed = sum(map(ord, pruner))
-        frames.append(_layer_rows(seed, strength, sublayers, layers, count).assign(pruner=pruner, sparsity=sparsity))
-        free = _free_rows(seed, SHARES[sparsity], count)
-        frames.append(free.assign(pruner=pruner, sparsity=sparsity))
+        strength = 0.0 if share == 0 else 0.3 + share if weights else 1.0
+        sublayers = [kind for kind in ("attention", "mlp") if UNITS.get(pruner, kind) not in {"attention", "mlp"} - {kind}]
+        parts = [_layer_rows(seed, strength, sublayers, layers, count)]
+        parts += [_final_rows(seed, share, count, protocol) for protocol in ("teacher_forced", "free_running")]
+        frames += [part.assign(pruner=pruner, sparsity=sparsity) for part in parts]
     frame = pd.concat(frames, ignore_index=True)
     return frame.assign(model="tiny-lm", job=frame["pruner"] + frame["sparsity"], settings=settings)
 
@@ -81,7 +103,7 @@ def _layer_rows(seed: int, strength: float, sublayers: Sequence[str], layers: in
         for step in range(length)
         for layer in range(layers)
         for sublayer in sublayers
-        for temperature in (0.7, 1.0)
+        for temperature in TEMPERATURES
     ]
     frame = pd.DataFrame(grid, columns=["prompt", "step", "layer", "sublayer", "temperature"])
     depth = 1.5 * np.exp(-frame["layer"] / 2.0) + 0.05 + 0.1 * (frame["layer"] / layers) ** 4
@@ -91,17 +113,19 @@ def _layer_rows(seed: int, strength: float, sublayers: Sequence[str], layers: in
     return _measures(frame.assign(protocol="layer"), orth, rng)
 
 
-def _free_rows(seed: int, share: float, count: int) -> pd.DataFrame:
+def _final_rows(seed: int, share: float, count: int, protocol: str) -> pd.DataFrame:
+    """Final states: errors grow over the steps only where a model reads its own tokens."""
     rng = np.random.default_rng(seed)
     grid = [
         (name, step, temperature)
         for name, length in zip(prompts(count), _lengths(count), strict=True)
         for step in range(length)
-        for temperature in (0.7, 1.0)
+        for temperature in TEMPERATURES
     ]
     frame = pd.DataFrame(grid, columns=["prompt", "step", "temperature"]).assign(layer=-1, sublayer="final")
-    orth = share * np.exp(rng.normal(0, 0.5, len(frame))) * (0.15 + 0.06 * frame["step"])
-    return _measures(frame.assign(protocol="free_running"), orth, rng)
+    growth = 0.06 * frame["step"] if protocol == "free_running" else 0.0
+    orth = share * np.exp(rng.normal(0, 0.5, len(frame))) * (0.15 + growth)
+    return _measures(frame.assign(protocol=protocol), orth, rng)
 
 
 def _measures(frame: pd.DataFrame, orth: pd.Series, rng: np.random.Generator) -> pd.DataFrame:
@@ -119,20 +143,116 @@ def _measures(frame: pd.DataFrame, orth: pd.Series, rng: np.random.Generator) ->
         "est_cos_p": 1 - variance / 2,
         "est_kl": variance / 2,
     }
-    return frame.assign(**exact, **estimates, orth_h=orth, orth_z=0.6 * orth, par_h=orth / 9, par_z=orth / 12)
+    spread = {"var_p": 2 * estimates["est_kl"] * frame["temperature"] ** 2}
+    spread |= {"var_r": 0.3 * spread["var_p"], "var_uniform": 3 * spread["var_p"], "rms_dz": np.sqrt(4 * spread["var_p"])}
+    top1 = rng.beta(2, 1, len(frame))
+    confidence = {"top1": top1, "entropy": -3 * np.log(top1), "margin": 4 * top1}
+    flip = (rng.random(len(frame)) < (1 - top1) * np.minimum(1, variance)).astype(float)
+    geometry = {"orth_h": orth, "orth_z": 0.6 * orth, "par_h": orth / 9, "par_z": orth / 12}
+    return frame.assign(**exact, **estimates, **spread, **geometry, **confidence, flip=flip)
 
 
 def trajectories_table(setups: Sequence[tuple[str, str]] = SETUPS, count: int = 12) -> pd.DataFrame:
     """Greedy tokens of both models: prompt i differs first at step i + 2 (never at sparsity 0)."""
     rows = [
-        (pruner, sparsity, name, step, step, step + 1000 * (step >= index + 2 and sparsity != "0"))
+        (pruner, sparsity, name, step, step, step + 1000 * (step >= index + 2 and _strength(pruner, sparsity) > 0))
         for pruner, sparsity in setups
         for index, (name, length) in enumerate(zip(prompts(count), _lengths(count), strict=True))
         for step in range(length)
     ]
     frame = pd.DataFrame(rows, columns=["pruner", "sparsity", "prompt", "step", "dense_token", "pruned_token"])
-    texts = {"dense_text": "a", "pruned_text": "b", "model": "tiny-lm", "settings": SETTINGS}
-    return frame.assign(**texts, job=frame["pruner"] + frame["sparsity"])
+    texts = {"dense_text": " word", "pruned_text": frame["pruned_token"].map(lambda t: " word" if t < 1000 else " wyrd")}
+    return frame.assign(**texts, model="tiny-lm", settings=STATES, job=frame["pruner"] + frame["sparsity"])
+
+
+def options_table(setups: Sequence[tuple[str, str]] = SETUPS, count: int = 12, draws: int = 8) -> pd.DataFrame:
+    """The option tokens keep their order, random tokens of equal rank do so less, the vocabulary least."""
+    rng, rows = np.random.default_rng(5), []
+    for pruner, sparsity in setups:
+        for index in range(count):
+            sets = [("vocabulary", 0, 1.0), ("options", 0, 0.1), *(("control", draw, 0.3) for draw in range(draws))]
+            for name, draw, factor in sets:
+                kl = 20 * factor * _strength(pruner, sparsity) * float(np.exp(rng.normal(0, 0.5)))
+                for temperature in TEMPERATURES:
+                    rows.append(
+                        {
+                            "pruner": pruner,
+                            "sparsity": sparsity,
+                            "prompt": f"choice-{index}",
+                            "origin": "probe" if index < 4 else "trial",
+                            "set": name,
+                            "draw": draw,
+                            "temperature": temperature,
+                            "size": 49152 if name == "vocabulary" else 4,
+                            "kl": kl,
+                            "cos_p": float(np.exp(-kl)),
+                            "flip": float(rng.random() < min(1.0, kl / 4)),
+                            "mass_dense": 1.0 if name == "vocabulary" else 0.8,
+                            "mass_pruned": 1.0 if name == "vocabulary" else 0.8 / (1 + kl),
+                            "rank_dense": 1.5,
+                            "rank_pruned": 1.5 * (1 + kl),
+                            "margin_dense": 2.0,
+                            "margin_pruned": 2.0 - kl,
+                            "correct_dense": 1.0 if name == "options" else np.nan,
+                            "correct_pruned": float(kl < 1) if name == "options" else np.nan,
+                        }
+                    )
+    frame = pd.DataFrame(rows)
+    return frame.assign(model="tiny-lm", settings=STATES, job=frame["pruner"] + frame["sparsity"])
+
+
+def option_tokens_table(setups: Sequence[tuple[str, str]] = SETUPS, count: int = 12) -> pd.DataFrame:
+    """Four options and the ten likeliest tokens of each prompt."""
+    rows = []
+    for pruner, sparsity in setups:
+        shift = 5 * _strength(pruner, sparsity)
+        for index in range(count):
+            for role, size in (("option", 4), ("top", 10)):
+                for place in range(size):
+                    dense = -0.5 - 0.9 * place
+                    rows.append(
+                        {
+                            "pruner": pruner,
+                            "sparsity": sparsity,
+                            "prompt": f"choice-{index}",
+                            "origin": "probe" if index < 4 else "trial",
+                            "role": role,
+                            "place": place,
+                            "token": place,
+                            "text": " " + "ABCDEFGHIJ"[place],
+                            "gold": role == "option" and place == index % 4,
+                            "logp_dense": dense,
+                            "logp_pruned": dense - shift * (0.2 if role == "option" else place % 3),
+                            "rank_dense": float(place),
+                            "rank_pruned": float(place * (1 + shift)),
+                        }
+                    )
+    frame = pd.DataFrame(rows)
+    return frame.assign(model="tiny-lm", settings=STATES, job=frame["pruner"] + frame["sparsity"])
+
+
+def prompts_table(count: int = 12) -> pd.DataFrame:
+    names = prompts(count)
+    text = [f"{name}: which of these is it?\nA. this\nB. that" for name in names]
+    frame = pd.DataFrame({"prompt": names, "format": [name.partition("-")[0] for name in names], "text": text})
+    return frame.assign(steps=32, model="tiny-lm", pruner="dense", sparsity="0", settings=STATES, job="dense0")
+
+
+def jobs_table(setups: Sequence[tuple[str, str]] = SETUPS) -> pd.DataFrame:
+    pairs = [("dense", "0"), *setups]
+    frame = pd.DataFrame(pairs, columns=["pruner", "sparsity"])
+    shares = [SHARES[sparsity] for sparsity in frame["sparsity"]]
+    return frame.assign(
+        job=frame["pruner"] + frame["sparsity"],
+        settings=SETTINGS,
+        states=STATES,
+        model="tiny-lm",
+        unit=frame["pruner"].map(lambda name: UNITS.get(name, "weight")),
+        achieved=shares,
+        parameters=[int(1_000_000 * (1 - share)) for share in shares],
+        dense_parameters=1_000_000,
+        finished=[f"2030-01-01T00:00:{place:02d}" for place in range(len(pairs))],
+    )
 
 
 def save(outputs: Path, **tables: pd.DataFrame) -> Path:
@@ -142,7 +262,30 @@ def save(outputs: Path, **tables: pd.DataFrame) -> Path:
     return outputs
 
 
-def fill(outputs: Path, setups: Sequence[tuple[str, str]] = SETUPS) -> Path:
-    """All three tables of a small model."""
-    tables = {"scores": scores_table(setups), "trajectories": trajectories_table(setups, 4)}
-    return save(outputs, measures=measures_table(setups, layers=5, count=4), **tables)
+def fill(outputs: Path, setups: Sequence[tuple[str, str]] = SETUPS, layers: int = 5) -> Path:
+    """All tables of a small model."""
+    return save(
+        outputs,
+        scores=scores_table(setups),
+        measures=measures_table(setups, layers=layers, count=4),
+        trajectories=trajectories_table(setups, 4),
+        options=options_table(setups, 4),
+        option_tokens=option_tokens_table(setups, 4),
+        prompts=prompts_table(4),
+        jobs=jobs_table(setups),
+    )
+
+
+def second_model(outputs: Path, name: str, setups: Sequence[tuple[str, str]] = SETUPS) -> Path:
+    """Add the scores of another model under the same settings."""
+    path = outputs / "tables"
+    for table, columns in (("scores", ["settings"]), ("jobs", ["settings", "states"])):
+        frame = pd.read_parquet(path / f"{table}.parquet")
+        other = frame[frame["model"] == "tiny-lm"].copy().assign(model=name, job=name + frame["job"])
+        for column in columns:
+            other[column] = other[column].str.replace("tiny-lm", name)
+        # Older, so that the first model stays the newest.
+        if table == "jobs":
+            other = other.assign(finished="2029" + other["finished"].str[4:])
+        pd.concat([frame, other], ignore_index=True).to_parquet(path / f"{table}.parquet")
+    return outputs

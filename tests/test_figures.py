@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from figure_tables import SETTINGS, SETUPS, fill, measures_table, save, scores_table
+from figure_tables import SETTINGS, SETUPS, fill, jobs_table, measures_table, save, scores_table, second_model
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 
 from pipeline.figures import draw, style
 from pipeline.figures.__main__ import main
+from pipeline.figures.base import MissingData
 from pipeline.figures.registry import figures
 from pipeline.figures.render import from_csv, to_csv
 from pipeline.figures.tables import choose, load
@@ -39,13 +41,14 @@ def contents(outputs: Path) -> dict[str, bytes]:
 
 def test_same_tables_make_same_bytes_without_torch(tmp_path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from pipeline.figures import draw\n"
+        "import sys; from pathlib import Path; from pipeline.figures import draw, style\n"
+        "style.DPI = 40\n"
         "for folder in sys.argv[1:]: draw(Path(folder))\n"
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'lm_eval', 'hydra')))"
     )
     runs = []
     for seed in ("1", "2"):
-        outputs = fill(tmp_path / seed)
+        outputs = second_model(fill(tmp_path / seed, SETUPS[4:], layers=2), "other-lm")
         environment = {**os.environ, "PYTHONHASHSEED": seed, "SOURCE_DATE_EPOCH": f"{seed}000000000"}
         subprocess.run([sys.executable, "-c", script, str(outputs)], check=True, env=environment)
         runs.append(contents(outputs))
@@ -88,25 +91,48 @@ def test_means_use_the_tasks_that_every_point_has(tmp_path: Path) -> None:
     assert "some points lack them: facts." in result.caption
 
 
-@pytest.mark.parametrize("setups", [SETUPS, SETUPS[:1], SETUPS[4:], [("wanda", "0")]])
-def test_no_panel_is_empty_and_no_text_leaves_the_page(tmp_path: Path, setups: list[tuple[str, str]]) -> None:
-    tables = load(fill(tmp_path, setups), SETTINGS)
-    for figure in figures().values():
-        selection = figure.select(tables)
+def shows_something(panel: Axes) -> bool:
+    """Whether a panel has a line with a number in it, a bar, a point or a word."""
+    lines = any(np.isfinite(np.asarray(line.get_ydata(), dtype=float)).any() for line in panel.lines)
+    return bool(panel.texts) or (panel.axison and (lines or bool(panel.patches or panel.collections)))
+
+
+@pytest.mark.parametrize(
+    ("setups", "lacking"),
+    [
+        (SETUPS, []),
+        (SETUPS[:1], ["fig03", "fig09", "fig12", "fig13"]),
+        ([("wanda", "0")], ["fig03", "fig04", "fig09", "fig20", "fig21", "fig22", "tab1"]),
+    ],
+)
+def test_no_panel_is_empty_and_no_text_leaves_the_page(
+    tmp_path: Path, setups: list[tuple[str, str]], lacking: list[str]
+) -> None:
+    outputs = second_model(fill(tmp_path, setups, layers=3), "other-lm")
+    tables, missing = load(outputs, choose(outputs)), []
+    for name, figure in figures().items():
+        try:
+            selection = figure.select(tables)
+        except MissingData:
+            missing.append(name.partition("_")[0])
+            continue
         with style.look():
             data = from_csv(to_csv(selection.data))
             canvas = figure.draw(data, selection.title, " ".join(selection.notes))
             FigureCanvasAgg(canvas).draw()
-        for panel in canvas.axes:
-            assert panel.texts if not panel.axison else any(np.isfinite(line.get_ydata()).any() for line in panel.lines)
+        assert all(shows_something(panel) for panel in canvas.axes), name
         box = canvas.get_tightbbox()
-        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= canvas.get_figwidth() and box.y1 <= canvas.get_figheight()
+        assert box.x0 >= 0 and box.y0 >= 0, name
+        assert box.x1 <= canvas.get_figwidth() and box.y1 <= canvas.get_figheight(), name
+    assert missing == lacking
 
 
 def test_exact_zeros_survive_logarithmic_axes(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        results = draw(fill(tmp_path, [("wanda", "0")]))
+        results = draw(
+            fill(tmp_path, [("wanda", "0")], layers=3), ["fig05", "fig06", "fig07", "fig11", "fig13", "fig14"]
+        )
     assert all(result.drawn for result in results)
     panel = canvas_of(tmp_path, "fig06_measured_vs_estimate").axes[0]
     steps, values = (np.asarray(column) for column in panel.lines[0].get_data())
@@ -119,7 +145,13 @@ def test_exact_zeros_survive_logarithmic_axes(tmp_path: Path) -> None:
 def test_equal_sparsities_share_a_line(tmp_path: Path) -> None:
     (result,) = draw(fill(tmp_path), ["fig05"])
     sparsities = from_csv(result.paths[2].read_bytes()).groupby("pruner")["sparsity"].unique().map(list).to_dict()
-    assert sparsities == {"attn_drop": ["6"], "shortgpt": ["0.2, 0.4"], "wanda": ["0.4", "2:4"]}
+    assert sparsities == {
+        "attn_drop": ["4, 8"],
+        "rtn": ["0"],
+        "shortgpt": ["0.2, 0.4"],
+        "sparsegpt": ["2:4"],
+        "wanda": ["0.4", "2:4, 4:8"],
+    }
 
 
 def test_first_different_token_is_the_median_over_prompts(tmp_path: Path) -> None:
@@ -129,8 +161,8 @@ def test_first_different_token_is_the_median_over_prompts(tmp_path: Path) -> Non
 
 
 def test_what_has_no_room_is_named(tmp_path: Path) -> None:
-    setups = [(name, "0.2") for name in ("zeta", "wanda", "shortgpt", "mlp_drop", "attn_drop")]
-    (result,) = draw(fill(tmp_path, setups), ["fig04"])
+    setups = [(name, "0.2") for name in ("zeta", "wanda", "sparsegpt", "magnitude", "awq")]
+    (result,) = draw(fill(tmp_path, setups), ["fig13"])
     assert "Left out for space: zeta 0.2." in result.caption
     assert len(canvas_of(tmp_path, result.name).axes) == 8
 
@@ -143,7 +175,7 @@ def test_missing_data_are_listed_and_older_files_removed(tmp_path: Path) -> None
     assert results["fig01"].missing is None
     for name in ("fig04", "fig05", "fig06", "fig07"):
         missing = results[name].missing
-        assert missing and "no rows" in missing and "python -m pipeline.main -m pruner=" in missing
+        assert missing and "no rows" in missing and missing.endswith(f"python -m pipeline.main -m experiment={name}")
         assert not list((tmp_path / "figures").glob(f"*{name}*"))
     measures = measures_table(layers=5, count=4).assign(est_kl=np.nan)
     (result,) = draw(save(tmp_path, measures=measures), ["fig06"])
@@ -167,34 +199,30 @@ def test_unchanged_figures_are_skipped(tmp_path: Path) -> None:
 
 
 def test_settings_of_the_newest_job_unless_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    both = pd.concat([scores_table(), scores_table(settings="big-lm | seed 1").assign(model="big-lm")])
+    big = "big-lm · seed 1"
+    both = pd.concat([scores_table(), scores_table(settings=big).assign(model="big-lm")])
     save(tmp_path, scores=both)
-    assert choose(tmp_path).settings == "big-lm | seed 1"  # the last row's, for want of a table of jobs
+    assert choose(tmp_path).scores == big  # the last row's, for want of a table of jobs
     finished = ["2026-01-02T00:00:00+00:00", "2026-01-01T00:00:00+00:00", None]
-    jobs = {"job": list("abc"), "settings": [SETTINGS, "big-lm | seed 1", "other"], "finished": finished}
-    save(tmp_path, jobs=pd.DataFrame(jobs))
+    jobs = jobs_table()[:3].assign(job=list("abc"), settings=[SETTINGS, big, "other"], states="", finished=finished)
+    save(tmp_path, jobs=jobs)
     assert main(["fig01", "--outputs", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith(f"settings: {SETTINGS}\n") and "--settings" in printed and "big-lm | seed 1" in printed
+    assert printed.startswith(f"settings: {SETTINGS}\n") and "--settings" in printed and big in printed
     (result,) = draw(tmp_path, ["fig01"], settings="BIG")
-    assert result.drawn and result.caption.endswith("Settings: big-lm | seed 1.")
+    assert result.drawn and result.caption.endswith(f"Settings: {big}.")
     assert main(["--outputs", str(tmp_path), "--settings", "lm"]) == 2
     assert "2 settings contain 'lm'" in capsys.readouterr().err
     assert main(["--outputs", str(tmp_path), "--settings", "big-lm seed"]) == 2
-    assert "Did you mean 'big-lm | seed 1'?" in capsys.readouterr().err
+    assert f"Did you mean {big!r}?" in capsys.readouterr().err
 
 
 def test_the_newest_job_of_a_variant_counts(tmp_path: Path) -> None:
     scores = scores_table()
     again = scores.assign(job=scores["job"] + "-again", value=scores["value"] / 2)
-    jobs = [
-        (job, SETTINGS, f"2026-01-0{day}") for day, table in ((2, scores), (1, again)) for job in table["job"].unique()
-    ]
-    save(
-        tmp_path,
-        scores=pd.concat([scores, again]),
-        jobs=pd.DataFrame(jobs, columns=["job", "settings", "finished"]),
-    )
+    newer, older = jobs_table().assign(finished="2026-01-02"), jobs_table().assign(finished="2026-01-01")
+    jobs = pd.concat([newer, older.assign(job=older["job"] + "-again")])
+    save(tmp_path, scores=pd.concat([scores, again]), jobs=jobs)
     (result,) = draw(tmp_path, ["fig01"])
     dense = from_csv(result.paths[2].read_bytes()).query("pruner == 'dense' and series == 'cloze'")
     expected = scores.query("pruner == 'dense' and task == 'cloze'")["value"]
@@ -204,9 +232,9 @@ def test_the_newest_job_of_a_variant_counts(tmp_path: Path) -> None:
 def test_wrong_names_and_no_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--outputs", str(tmp_path)]) == 1
     assert "no tables" in capsys.readouterr().err
-    assert main(["fig4", "--outputs", str(tmp_path)]) == 2
+    assert main(["fig04_layer_cosin", "--outputs", str(tmp_path)]) == 2
     message = capsys.readouterr().err
-    assert "Did you mean fig04?" in message and all(name in message for name in figures())
+    assert "Did you mean fig04_layer_cosine?" in message and all(name in message for name in figures())
 
 
 def test_colours_of_unknown_pruners_differ() -> None:

@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         resolve(options.names)
         choice = choose(options.outputs, options.settings)
-        results = draw(options.outputs, options.names, choice.settings, force=options.force)
+        results = draw(options.outputs, options.names, options.settings, force=options.force)
     except NoTables as error:
         print(error, file=sys.stderr)
         return 1
@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
 def _heading(choice: Choice) -> str:
     others = "; ".join(choice.others)
     hint = f"\nalso in the tables, to draw with --settings TEXT (any part of one): {others}" if others else ""
-    return f"settings: {choice.settings}{hint}"
+    return "\n".join(f"settings: {line}" for line in choice.lines) + hint
 
 
 def _line(result: FigureResult) -> str:

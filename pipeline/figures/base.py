@@ -13,9 +13,6 @@ if TYPE_CHECKING:
 
     from pipeline.figures.tables import Tables
 
-SWEEP_COMMAND = "python -m pipeline.main -m pruner=shortgpt,wanda sparsity=0.2,0.4"
-
-
 class MissingData(Exception):
     """The tables lack what a figure needs; the message says what, without its remedy."""
 
@@ -31,16 +28,16 @@ class Selection:
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure. To add it, write a module `figNN_name.py` in this package that assigns one to `FIGURE`.
+    """One figure. To add it, write a module `figNN_name.py` (or `tabN_name.py`) that assigns one to `FIGURE`.
 
     Attributes:
         select: reads the tables of one group of comparable jobs; raises `MissingData` if they do not suffice.
         draw: turns (data read back from the CSV, title, caption) into a canvas, looking at nothing else.
         version: raise it when `draw` changes, so that finished files are drawn again.
-        command: the command line that makes the data.
+        reads: the kinds of tables it draws ("scores", "states"), whose settings its caption names.
     """
 
     select: Callable[[Tables], Selection]
     draw: Callable[[pd.DataFrame, str, str], Canvas]
     version: int = 1
-    command: str = SWEEP_COMMAND
+    reads: tuple[str, ...] = ("states",)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -35,7 +35,9 @@ def page(
     gaps: tuple[float, float] = (0.3, 0.5),
     margins: tuple[float, float] = (0.62, 0.12),
     sharey: Literal["row", "none"] = "none",
+    sharex: Literal["col", "none"] = "col",
     legend_columns: int = 4,
+    row_height: float | None = None,
 ) -> tuple[Canvas, np.ndarray]:
     """A canvas with `rows` x `columns` panels.
 
@@ -43,8 +45,9 @@ def page(
         handles: what the one legend of the page explains.
         gaps: between rows and between columns, inches.
         margins: left and right, inches.
+        row_height: of a panel, inches; by default as suits the number of rows.
     """
-    lines, row_height = wrap(caption), PANEL_HEIGHTS.get(rows, LEAST_HEIGHT)
+    lines, row_height = wrap(caption), row_height or PANEL_HEIGHTS.get(rows, LEAST_HEIGHT)
     legend_rows = math.ceil(len(handles) / legend_columns)
     top = TITLE_HEIGHT + LEGEND_LINE * legend_rows + 0.24
     bottom = LABEL_HEIGHT + CAPTION_LINE * len(lines) + 0.1
@@ -55,7 +58,7 @@ def page(
         rows,
         columns,
         squeeze=False,
-        sharex="col",
+        sharex=sharex,
         sharey=sharey,
         gridspec_kw={
             "left": margins[0] / style.WIDTH,
@@ -104,6 +107,24 @@ def wrap(caption: str) -> list[str]:
         else:
             lines.append(word)
     return lines
+
+
+def label_room(labels: Iterable[str]) -> float:
+    """The left margin in inches that tick labels on the y axis of the first panels need."""
+    return _widest(labels, style.SMALL_SIZE) + 0.16
+
+
+def fitting_columns(handles: Sequence[Artist]) -> int:
+    """How many entries of a legend fit on one line of the page."""
+    beside = 5 * style.TEXT_SIZE / 72  # the line or patch before the text, and the space after it
+    return max(
+        1, int(style.WIDTH / (beside + _widest((str(handle.get_label()) for handle in handles), style.TEXT_SIZE)))
+    )
+
+
+def _widest(texts: Iterable[str], size: float) -> float:
+    font = FontProperties(size=size)
+    return max(text_to_path.get_text_width_height_descent(text, font, ismath=False)[0] for text in texts) / 72
 
 
 def panel_title(ax: Axes, text: str, colour: str = style.INK) -> None:

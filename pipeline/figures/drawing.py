@@ -22,6 +22,7 @@ class FigureResult:
         caption: the text under it; empty if its data are missing.
         missing: why it was not drawn and how to make its data; None if its files are there.
         drawn: whether this call drew it; False if the files were up to date.
+        title: its heading; empty if its data are missing.
     """
 
     name: str
@@ -29,6 +30,7 @@ class FigureResult:
     caption: str = ""
     missing: str | None = None
     drawn: bool = False
+    title: str = ""
 
 
 def draw(
@@ -49,7 +51,7 @@ def draw(
         UnknownSettings: if no settings match, or several.
     """
     wanted = resolve(names)
-    tables = load(outputs, choose(outputs, settings).settings)
+    tables = load(outputs, choose(outputs, settings))
     return [_draw_one(outputs / "figures", name, figure, tables, force) for name, figure in wanted.items()]
 
 
@@ -58,17 +60,22 @@ def _draw_one(folder: Path, name: str, figure: Figure, tables: Tables, force: bo
         selection = figure.select(tables)
     except MissingData as reason:
         render.remove(folder, name)  # an older figure would be of other settings
-        return FigureResult(name, missing=f"{reason}; make them with: {figure.command}")
-    caption = _caption(selection, tables)
+        return FigureResult(name, missing=f"{reason}; make them with: {command_of(name)}")
+    caption = _caption(figure, selection, tables)
     csv = render.to_csv(selection.data)
     stamp = render.stamp_of(figure, csv, selection.title, caption)
     stale = force or not render.is_current(folder, name, stamp)
     if stale:
         render.write(folder, name, figure, csv, selection.title, caption, stamp)
-    return FigureResult(name, tuple(render.paths_of(folder, name).values()), caption, drawn=stale)
+    paths = tuple(render.paths_of(folder, name).values())
+    return FigureResult(name, paths, caption, drawn=stale, title=selection.title)
 
 
-def _caption(selection: Selection, tables: Tables) -> str:
-    model = tables.model()
-    origin = tables.settings if model in tables.settings else f"{model}; {tables.settings}"
-    return " ".join([*selection.notes, f"Settings: {origin}."])
+def command_of(name: str) -> str:
+    """The command that makes the data of a figure: there is an experiment for each, called by its number."""
+    return f"python -m pipeline.main -m experiment={name.partition('_')[0]}"
+
+
+def _caption(figure: Figure, selection: Selection, tables: Tables) -> str:
+    lines = dict.fromkeys(line for kind in figure.reads if (line := tables.choice.of(kind)))
+    return " ".join([*selection.notes, f"Settings: {'; '.join(lines)}."])

@@ -8,6 +8,7 @@ import pandas as pd
 
 from pipeline.figures import series
 from pipeline.figures.base import MissingData
+from pipeline.figures.twins import draw_once
 from pipeline.figures.variants import left_out_note, rows_of, spread, variants_of
 
 
@@ -32,15 +33,17 @@ def middle_steps(
     steps = series.profile(rows, ["pruner", "sparsity", "step"], values(rows), "quartiles")
     steps = series.well_covered(steps)
     steps, identical_note = series.drop_identical(steps, dict.fromkeys(steps["quantity"], 0.0))
-    steps = series.merge_equal(steps)
+    steps = series.merge_equal(steps).assign(sublayer=sublayer, layer=layer)
+    steps, equal_note = draw_once(steps, ["quantity", "step"], series.STATISTICS)
     shown, left_out = spread(variants_of(steps), limit)
-    steps = rows_of(steps, shown).assign(sublayer=sublayer, layer=layer)
+    steps = rows_of(steps, shown)
     steps = steps.sort_values(["pruner", "sparsity", "quantity", "step"], kind="stable")
     notes = (
         f"Only the {name} of layer {layer} is pruned, on dense inputs.",
         series.STEP_NOTE,
         *((f"Without {name} measures there: {', '.join(absent)}.",) if absent else ()),
         *identical_note,
+        *equal_note,
         *left_out_note(left_out),
     )
     columns = ["pruner", "sparsity", "sublayer", "layer", "quantity", "step", *series.STATISTICS, "n"]

@@ -1,4 +1,4 @@
-"""Which figures there are: every module of this package called `figNN_name`."""
+"""Which figures there are: every module of this package called `figNN_name` or `tabN_name`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class UnknownFigure(ValueError):
 def figures() -> dict[str, Figure]:
     """All figures by name, in order of their names (which are their modules' names)."""
     modules = sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent)]))
-    names = [name for name in modules if re.fullmatch(r"fig\d\d_\w+", name)]
+    names = [name for name in modules if re.fullmatch(r"(fig\d\d|tab\d)_\w+", name)]
     return {name: importlib.import_module(f"{__package__}.{name}").FIGURE for name in names}
 
 

@@ -17,7 +17,10 @@ from pipeline.figures.base import Figure
 
 SUFFIXES = ("pdf", "png", "csv")
 # Words that pandas would otherwise read back as numbers ("0.2", "6") or as missing.
-TEXT_COLUMNS = ("kind", "pruner", "sparsity", "series", "sublayer", "space", "quantity", "source")
+TEXT_COLUMNS = (
+    "kind", "model", "pruner", "sparsity", "task", "metric", "series", "protocol", "prompt", "sublayer", "space",
+    "quantity", "source", "stratum", "set", "theorem", "role", "text", "same_text", "label", "format",
+)  # fmt: skip
 
 
 def paths_of(folder: Path, name: str) -> dict[str, Path]:

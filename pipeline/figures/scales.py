@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -48,6 +49,31 @@ def decade_axis(ax: Axes, values: Iterable[float], *, cosine: bool = False) -> N
     ax.yaxis.set_major_locator(FixedLocator(ticks))
     ax.yaxis.set_major_formatter(FixedFormatter([label(tick) for tick in ticks]))
     ax.yaxis.set_minor_locator(NullLocator())
+
+
+def signed_axis(ax: Axes, which: Literal["x", "y"], values: Iterable[float], ticks: int = TICKS) -> None:
+    """Make one axis logarithmic over values of either sign, with at most `ticks` ticks on each side of zero."""
+    finite = np.asarray([value for value in values if math.isfinite(value)], dtype=float)
+    low, high, zero = decade_limits(np.abs(finite))
+    positive, negative = bool((finite > 0).any()), bool((finite < 0).any())
+    set_scale, set_limits = (ax.set_xscale, ax.set_xlim) if which == "x" else (ax.set_yscale, ax.set_ylim)
+    axis, top = ax.xaxis if which == "x" else ax.yaxis, high * 1.5
+    if zero or negative:
+        # What lies four decades below the largest value is next to nothing where both signs share an axis.
+        low = 10.0 ** math.floor(math.log10(max(low, high * 1e-4)) + 1e-9)
+        set_scale("symlog", base=10, linthresh=low, linscale=0.6)
+        set_limits(-top if negative else -0.3 * low, top if positive or not negative else 0.3 * low)
+    else:
+        set_scale("log", base=10)
+        set_limits(low / 1.5, top)
+    sizes = _ticks(low, top)
+    sizes = sorted(sizes[:: -math.ceil(len(sizes) / ticks)])
+    places = [-size for size in reversed(sizes)] * negative + [0.0] * (zero or negative)
+    places += sizes * (positive or not negative)
+    labels = [_plain(size) if size >= 0 else f"\u2212{_plain(-size)}" for size in places]
+    axis.set_major_locator(FixedLocator(places))
+    axis.set_major_formatter(FixedFormatter(labels))
+    axis.set_minor_locator(NullLocator())
 
 
 def whole_steps(ax: Axes) -> None:

@@ -12,7 +12,7 @@ from matplotlib.typing import LineStyleType
 
 from pipeline.figures.variants import Variant, ordered
 
-STYLE_VERSION = 1  # raise it when a change here or in canvas.py or scales.py alters what is drawn
+STYLE_VERSION = 2  # raise it when a change here or in canvas.py or scales.py alters what is drawn
 
 WIDTH = 7.0  # inches: the text width of a two-column page
 DPI = 200
@@ -25,6 +25,8 @@ INK, GREY = "#222222", "#6f6f6f"
 SPACE_COLOURS = {"h": "#0072B2", "z": "#009E73", "p": "#D55E00"}
 SPACE_NAMES = {"h": "embedding h", "z": "logits z", "p": "probabilities p"}
 ESTIMATE_COLOUR = INK
+# The vocabulary in the colour of p, as it is all of p; the options in another of the palette's blues.
+SET_COLOURS = {"vocabulary": SPACE_COLOURS["p"], "control": GREY, "options": "#56B4E9"}
 
 # Paul Tol's muted palette: colour-blind safe too, and apart from the colours of the spaces.
 PRUNER_COLOURS = {
@@ -117,6 +119,7 @@ def look() -> Iterator[None]:
                 "grid.color": "#e6e6e6",
                 "grid.linewidth": 0.6,
                 "axes.axisbelow": True,
+                "text.hinting": "no_hinting",  # so that text is as wide as it was measured, at every resolution
                 "pdf.fonttype": 42,
                 "svg.hashsalt": "figures",
             }

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +13,41 @@ import pandas as pd
 from pipeline.figures.base import MissingData
 from pipeline.figures.variants import canonical
 
-NAMES = ("scores", "measures", "trajectories")
+SCORES, STATES = "scores", "states"
+# Two kinds of tables, whose rows can be compared under settings of their own: task scores, and captured states.
+NAMES = {
+    "scores": SCORES,
+    "measures": STATES,
+    "trajectories": STATES,
+    "options": STATES,
+    "option_tokens": STATES,
+    "prompts": STATES,
+}
 # Rows alike in these columns measure the same thing: only those of the newest job count.
 IDENTITY = {
     "scores": ["pruner", "sparsity", "task", "metric"],
-    "measures": ["pruner", "sparsity", "protocol"],
+    "measures": ["pruner", "sparsity", "protocol", "temperature"],
     "trajectories": ["pruner", "sparsity"],
+    "options": ["pruner", "sparsity", "temperature"],
+    "option_tokens": ["pruner", "sparsity"],
+    "prompts": ["prompt"],
 }
+JOB_COLUMNS = [
+    "job",
+    "settings",
+    "states",
+    "model",
+    "pruner",
+    "sparsity",
+    "unit",
+    "achieved",
+    "parameters",
+    "dense_parameters",
+    "finished",
+]
+WEIGHT = "weight"
+# Between the parts of a settings line; the first part is the model.
+SEPARATOR = " · "
 
 
 class NoTables(FileNotFoundError):
@@ -32,23 +60,48 @@ class UnknownSettings(ValueError):
 
 @dataclass(frozen=True)
 class Choice:
-    """The settings that are drawn, and the others which the tables hold."""
+    """The settings that are drawn, for scores and for states (empty if there are none), and the others there are."""
 
-    settings: str
+    scores: str
+    states: str
     others: tuple[str, ...]
+
+    def of(self, kind: str) -> str:
+        return self.scores if kind == SCORES else self.states
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(line for line in (self.scores, self.states) if line))
 
 
 @dataclass(frozen=True)
 class Tables:
-    """The rows of one `settings` line; a table that does not exist is an empty frame."""
+    """The rows of one choice of settings; a table that does not exist is an empty frame.
 
-    settings: str
+    Attributes:
+        scores: model, pruner, sparsity, achieved, task, kind, metric, value, stderr, n.
+        measures: one row a position: protocol ("layer", "teacher_forced", "free_running"), prompt, step, layer,
+            sublayer, temperature, the measures, and the dense model's confidence.
+        trajectories: tokens that both models generate: prompt, step, dense_token, pruned_token, and their texts.
+        options, option_tokens: the options protocol, see `pipeline.options`.
+        prompts: the probe prompts: prompt, format, steps, text.
+        jobs: one row a job: pruner, sparsity, unit ("block", "attention", "mlp", "sublayer" or "weight"),
+            parameters, dense_parameters.
+        peers: the same choice for other models that were run under the same settings, by model name.
+    """
+
+    choice: Choice
     scores: pd.DataFrame
     measures: pd.DataFrame
     trajectories: pd.DataFrame
+    options: pd.DataFrame
+    option_tokens: pd.DataFrame
+    prompts: pd.DataFrame
+    jobs: pd.DataFrame
+    peers: Mapping[str, Tables] = field(default_factory=dict)
 
     def protocol(self, name: str) -> pd.DataFrame:
-        """The measures under one protocol ("layer" or "free_running").
+        """The measures under one protocol.
 
         Raises:
             MissingData: if there are none.
@@ -60,9 +113,27 @@ class Tables:
             raise MissingData(f"the measures table has no rows of the {name} protocol for these settings")
         return rows
 
+    def unit(self, pruner: str) -> str:
+        """What a pruner takes away: "block", "attention", "mlp", "sublayer" or "weight"; empty if unknown."""
+        known = self.jobs[self.jobs["pruner"] == pruner] if not self.jobs.empty else self.jobs
+        return "" if known.empty else str(known["unit"].iloc[-1])
+
+    def changing(self, rows: pd.DataFrame, *, weights: bool) -> pd.DataFrame:
+        """The rows of pruners that change weights, or of those that drop whole units.
+
+        Raises:
+            MissingData: if there are none.
+        """
+        names = [name for name in rows["pruner"].unique() if (self.unit(name) == WEIGHT) == weights]
+        kept = rows[rows["pruner"].isin(names)]
+        if kept.empty:
+            what = "changes weights" if weights else "drops whole units"
+            raise MissingData(f"no pruner that {what} was measured under these settings")
+        return kept
+
     def model(self) -> str:
         """The model's name, from the first table that has rows."""
-        frames = (self.scores, self.measures, self.trajectories)
+        frames = (self.scores, self.measures, self.trajectories, self.options, self.prompts)
         return next((str(frame["model"].iloc[0]) for frame in frames if not frame.empty), "")
 
 
@@ -70,19 +141,59 @@ def choose(outputs: Path, text: str | None = None) -> Choice:
     """Which settings to draw: those that `text` names in whole or in part, else the newest finished job's.
 
     Raises:
-        NoTables: if `outputs/tables` has no scores, measures or trajectories.
+        NoTables: if `outputs/tables` has no table with rows.
         UnknownSettings: if `text` matches none of the settings or several.
     """
-    known = _known_settings(outputs)
-    chosen = _match(text, known) if text else _newest(outputs, known)
-    return Choice(chosen, tuple(settings for settings in known if settings != chosen))
+    known = {kind: _known_settings(outputs, kind) for kind in (SCORES, STATES)}
+    everything = list(dict.fromkeys(known[SCORES] + known[STATES]))
+    if not everything:
+        raise NoTables(
+            f"no tables to draw from in {outputs / 'tables'}; run the pipeline first, "
+            "e.g. python -m pipeline.main pruner=shortgpt sparsity=0.2"
+        )
+    ranked = _by_age(outputs, everything)
+    matched = [line for line in everything if line == text] or (_match(text, everything) if text else [])
+    model = _model_of(matched[0] if matched else ranked[-1])
+    chosen = {}
+    for kind, lines in known.items():
+        mine = [line for line in matched if line in lines]
+        if len(mine) > 1:
+            listing = "".join(f"\n  {line}" for line in mine)
+            raise UnknownSettings(f"{len(mine)} settings contain {text!r}; give more of one of them:{listing}")
+        same = [line for line in ranked if line in lines and _model_of(line) == model]
+        chosen[kind] = (mine or same[-1:] or [""])[0]
+    others = tuple(line for line in everything if line not in chosen.values())
+    return Choice(chosen[SCORES], chosen[STATES], others)
 
 
-def load(outputs: Path, settings: str) -> Tables:
-    """The rows of every table that belong to `settings`, one job's for each thing measured."""
-    order = _job_order(outputs)
-    frames = {name: _rows(outputs, name, settings, order) for name in NAMES}
-    return Tables(settings, **frames)
+def load(outputs: Path, choice: Choice) -> Tables:
+    """The rows of every table that belong to `choice`, one job's for each thing measured; peers likewise."""
+    peers = [_load(outputs, peer) for peer in _peers(choice)]
+    return replace(_load(outputs, choice), peers={tables.model(): tables for tables in peers})
+
+
+def _load(outputs: Path, choice: Choice) -> Tables:
+    jobs = _jobs(outputs)
+    order = {str(job): place for place, job in enumerate(jobs["job"])}
+    frames = {name: _rows(outputs, name, choice.of(kind), order) for name, kind in NAMES.items()}
+    mine = jobs[jobs["settings"].isin(choice.lines) | jobs["states"].isin(choice.lines)]
+    return Tables(choice, jobs=_spelled(mine), **frames)
+
+
+def _peers(choice: Choice) -> list[Choice]:
+    """The choices of other models under the same settings."""
+    tails = {kind: choice.of(kind).partition(SEPARATOR)[2] for kind in (SCORES, STATES)}
+    found: dict[str, dict[str, str]] = {}
+    for line in choice.others:
+        model, _, tail = line.partition(SEPARATOR)
+        for kind in (SCORES, STATES):
+            if tail and tail == tails[kind] and model != _model_of(choice.of(kind)):
+                found.setdefault(model, {})[kind] = line
+    return [Choice(lines.get(SCORES, ""), lines.get(STATES, ""), ()) for lines in found.values()]
+
+
+def _model_of(line: str) -> str:
+    return line.partition(SEPARATOR)[0]
 
 
 def require(frame: pd.DataFrame, columns: Sequence[str]) -> None:
@@ -100,53 +211,38 @@ def _path(outputs: Path, name: str) -> Path:
     return outputs / "tables" / f"{name}.parquet"
 
 
-def _known_settings(outputs: Path) -> list[str]:
-    """Every settings line of the tables, in order of first appearance."""
-    paths = [path for name in NAMES if (path := _path(outputs, name)).exists()]
+def _known_settings(outputs: Path, kind: str) -> list[str]:
+    """Every settings line of the tables of a kind, in order of first appearance."""
+    paths = [path for name, of in NAMES.items() if of == kind and (path := _path(outputs, name)).exists()]
     columns = [pd.read_parquet(path, columns=["settings"])["settings"].dropna() for path in paths]
-    known = list(dict.fromkeys(value for column in columns for value in column.unique()))
-    if not known:
-        raise NoTables(
-            f"no tables to draw from in {outputs / 'tables'}; run the pipeline first, "
-            "e.g. python -m pipeline.main pruner=shortgpt sparsity=0.2"
-        )
-    return known
+    return list(dict.fromkeys(value for column in columns for value in column.unique()))
 
 
-def _match(text: str, known: list[str]) -> str:
-    if text in known:
-        return text
+def _match(text: str, known: list[str]) -> list[str]:
     matches = [settings for settings in known if text.lower() in settings.lower()]
-    if len(matches) == 1:
-        return matches[0]
-    listing = "".join(f"\n  {settings}" for settings in (matches or known))
     if matches:
-        raise UnknownSettings(f"{len(matches)} settings contain {text!r}; give more of one of them:{listing}")
+        return matches
+    listing = "".join(f"\n  {settings}" for settings in known)
     near = difflib.get_close_matches(text, known, n=1, cutoff=0.3)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise UnknownSettings(f"no settings contain {text!r}.{hint} The tables hold:{listing}")
 
 
-def _newest(outputs: Path, known: list[str]) -> str:
+def _by_age(outputs: Path, known: list[str]) -> list[str]:
+    """The settings lines, the newest job's last; those of no known job come first."""
     jobs = _jobs(outputs)
-    jobs = jobs[jobs["settings"].isin(known)]
-    if not jobs.empty:
-        return str(jobs["settings"].iloc[-1])
-    first = next(path for name in NAMES if (path := _path(outputs, name)).exists())
-    return str(pd.read_parquet(first, columns=["settings"])["settings"].dropna().iloc[-1])
+    seen = [line for pair in zip(jobs["settings"], jobs["states"], strict=True) for line in pair]
+    place = {line: at for at, line in enumerate(seen)}
+    return sorted(known, key=lambda line: place.get(line, -1))
 
 
 def _jobs(outputs: Path) -> pd.DataFrame:
-    """Finished jobs (job, settings), oldest first; empty where no table of jobs exists."""
+    """Finished jobs, oldest first; empty where no table of jobs exists."""
     path = _path(outputs, "jobs")
     if not path.exists():
-        return pd.DataFrame({"job": [], "settings": []}, dtype=str)
-    jobs = pd.read_parquet(path, columns=["job", "settings", "finished"]).dropna(subset=["finished"])
+        return pd.DataFrame({name: [] for name in JOB_COLUMNS}, dtype=str)
+    jobs = pd.read_parquet(path, columns=JOB_COLUMNS).dropna(subset=["finished"])
     return jobs.assign(finished=jobs["finished"].astype(str)).sort_values("finished", kind="stable")
-
-
-def _job_order(outputs: Path) -> dict[str, int]:
-    return {str(job): place for place, job in enumerate(_jobs(outputs)["job"])}
 
 
 def _rows(outputs: Path, name: str, settings: str, order: dict[str, int]) -> pd.DataFrame:
@@ -156,10 +252,15 @@ def _rows(outputs: Path, name: str, settings: str, order: dict[str, int]) -> pd.
     frame = pd.read_parquet(path, filters=[("settings", "==", settings)])
     if frame.empty:
         return frame
-    words = frame["sparsity"].astype(str)
-    frame = frame.assign(sparsity=words.map({word: canonical(word) for word in words.unique()}))
+    frame = _spelled(frame)
     # Jobs that the jobs table does not know rank below those it knows, in order of appearance.
     unknown = {str(job): place - len(frame) for place, job in enumerate(frame["job"].unique())}
     rank = frame["job"].astype(str).map({**unknown, **order})
     newest = rank.groupby([frame[column] for column in IDENTITY[name]]).transform("max")
     return frame[rank == newest].reset_index(drop=True)
+
+
+def _spelled(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with one spelling for each sparsity."""
+    words = frame["sparsity"].astype(str)
+    return frame.assign(sparsity=words.map({word: canonical(word) for word in words.unique()}))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import pandas as pd
@@ -10,6 +10,8 @@ import pandas as pd
 from pipeline.sparsity import Sparsity, parse
 
 DENSE = "dense"
+# Those that take no sparsity: quantizers round every weight.
+WITHOUT_SPARSITY = (DENSE, "rtn", "awq")
 # The order of legends and rows, and who comes first where there is no room for all; others by name.
 PRECEDENCE = (
     "shortgpt",
@@ -32,7 +34,23 @@ class Variant(NamedTuple):
     @property
     def label(self) -> str:
         """What legends and panel titles call it."""
-        return f"{self.pruner} {self.sparsity}"
+        return self.pruner if self.pruner in WITHOUT_SPARSITY else f"{self.pruner} {self.sparsity}"
+
+
+def drop_name(variant: Variant) -> str:
+    """What the paper calls it: Drop-8A for eight attention sublayers, Drop-8M for eight MLPs; else its label."""
+    letter = {"attn_drop": "A", "mlp_drop": "M"}.get(variant.pruner)
+    if variant.pruner == DENSE:
+        return DENSE
+    return f"Drop-{variant.sparsity}{letter}" if letter and is_count(variant.sparsity) else variant.label
+
+
+def drop_notes(frame: pd.DataFrame) -> tuple[str, ...]:
+    """What the names of the paper in a table mean, for its caption."""
+    names = {drop_name(variant) for variant in variants_of(frame)}
+    meanings = {"A": "Drop-nA: n attention sublayers dropped.", "M": "Drop-nM: n MLP sublayers dropped."}
+    found = {name[-1] for name in names if name.startswith("Drop-")}
+    return tuple(text for letter, text in meanings.items() if letter in found)
 
 
 def canonical(sparsity: str) -> str:
@@ -94,6 +112,25 @@ def lowest(variants: Iterable[Variant]) -> list[Variant]:
     for variant in sorted(ordered(variants), key=lambda v: magnitude(v.sparsity) == 0):
         first.setdefault(variant.pruner, variant)
     return ordered(first.values())
+
+
+def preferred(variants: Iterable[Variant], words: Sequence[str]) -> list[Variant]:
+    """Each pruner once: at the first of these sparsities that it has, else at its lowest nonzero one."""
+    everyone = ordered(variants)
+    chosen = {variant.pruner: variant for variant in lowest(everyone)}
+    for word in reversed(words):
+        chosen |= {variant.pruner: variant for variant in everyone if variant.sparsity == word}
+    return ordered(chosen.values())
+
+
+def select_preferred(
+    variants: Iterable[Variant], words: Sequence[str], limit: int
+) -> tuple[list[Variant], list[Variant]]:
+    """At most `limit` variants, every pruner's `preferred` one before all others; and those left out."""
+    everyone = ordered(variants)
+    first = preferred(everyone, words)
+    queue = first + [variant for variant in everyone if variant not in first]
+    return ordered(queue[:limit]), ordered(queue[limit:])
 
 
 def spread(variants: Iterable[Variant], limit: int) -> tuple[list[Variant], list[Variant]]:

@@ -1,14 +1,15 @@
-"""Every measure of one pair of states, streamed so that memory never grows with positions times vocabulary."""
+"""Every measure of pairs of states, streamed so that memory never grows with positions times vocabulary."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 import torch
 
-from pipeline.measures import divergence, orthogonality, similarity
+from pipeline.measures import confidence, divergence, orthogonality, similarity
+from pipeline.measures.head import Head
 
 COLUMNS = [
     "cos_h",
@@ -27,91 +28,106 @@ COLUMNS = [
     "est_cos_z",
     "est_cos_p",
     "est_kl",
+    "top1",
+    "entropy",
+    "margin",
+    "flip",
 ]
-# Logits are projected by blocks of this many entries (64 positions of a 49k vocabulary, 12 MiB in float32), large
-# enough for an efficient matrix product, and measured by tiles small enough to stay in the processor's cache.
-_BLOCK, _TILE = 3 * 2**20, 2**18
+# Logits are projected by blocks of this many entries (340 positions of a 49k vocabulary, 64 MiB in float32), large
+# enough for an efficient matrix product; on a processor they are measured by tiles that stay in its cache.
+_BLOCK, _TILE = 2**24, 2**19
+# The C library returns freed memory to the system beyond a threshold, so that the next temporary is paged in anew,
+# which would take most of the time. A freed block of this many bytes raises the threshold above what tiles need.
+_KEPT = 28 * 2**20
 
 
-@dataclass(frozen=True)
-class Head:
-    """The map from hidden states to logits, ``z = W h``: ``weight`` is (V, D).
+def keep_freed_memory() -> None:
+    """Let temporaries of a tile reuse each other's memory instead of asking the system for it every time."""
+    torch.empty(_KEPT, dtype=torch.uint8)
 
-    Some families add a ``bias`` (V,), or squash the logits to ``cap·tanh(z / cap)``.
-    """
 
-    weight: torch.Tensor
-    bias: torch.Tensor | None = None
-    cap: float | None = None
-
-    def to(self, dtype: torch.dtype) -> Head:
-        return Head(self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype), self.cap)
-
-    def logits(self, h: torch.Tensor, delta_h: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits (N, V) of states (N, D), and what a change of the states changes them by: none exactly for none."""
-        z, delta = h @ self.weight.T, delta_h @ self.weight.T
-        if self.bias is not None:
-            z += self.bias
-        if self.cap is not None:
-            before, after = self._capped(z), self._capped(z + delta)
-            return before, after - before
-        return z, delta
-
-    def _capped(self, z: torch.Tensor) -> torch.Tensor:
-        assert self.cap is not None
-        return (z / self.cap).tanh_().mul_(self.cap)
+def block_rows(head: Head) -> int:
+    """How many positions are projected at once."""
+    return max(1, _BLOCK // head.vocabulary)
 
 
 @torch.inference_mode()
 def compare(dense: torch.Tensor, pruned: torch.Tensor, head: Head, temperatures: Sequence[float]) -> pd.DataFrame:
-    """All measures of section 2 for each position and temperature.
+    """All measures of section 2 for each position and temperature, and the dense model's confidence.
 
     ``dense`` and ``pruned`` are (N, D) hidden states; they and the output projection are taken to
-    float32 at least (float64 stays). Returns N·len(temperatures) rows, positions outermost and temperatures in the
-    given order, with the columns
-    ``position``, ``temperature`` and ``COLUMNS``. Cosines are one minus an exactly computed angular deviation;
-    ``orth_*`` and ``par_*`` are squared relative magnitudes; variances and RMS are in squared and plain logits.
+    float32 at least (float64 stays). Returns N·len(temperatures) rows as ``as_table`` does.
 
     The logit perturbation is projected from the hidden perturbation, ``Δz = W Δh``, never a difference of logits,
     so equal states measure exactly zero and small perturbations keep their digits.
     """
     dtype = torch.promote_types(torch.promote_types(dense.dtype, pruned.dtype), torch.float32)
     head = head.to(dtype)
-    rows = max(1, _BLOCK // len(head.weight))
-    parts = [
-        _compare_rows(x.to(dtype), y.to(dtype), head, temperatures, first * rows)
-        for first, (x, y) in enumerate(zip(dense.split(rows), pruned.split(rows), strict=True))
+    keep_freed_memory()
+    parts = []
+    for x, y in zip(dense.split(block_rows(head)), pruned.split(block_rows(head)), strict=True):
+        h = x.to(dtype)
+        delta_h = y.to(dtype) - h
+        parts.append(measure_block(h, delta_h, head.project(h), head.change(delta_h), head, temperatures))
+    values = torch.cat(parts) if parts else torch.empty(0, len(temperatures), len(COLUMNS))
+    return as_table(values, temperatures)
+
+
+def as_table(values: torch.Tensor, temperatures: Sequence[float]) -> pd.DataFrame:
+    """Values (N, len(temperatures), len(COLUMNS)) as rows, positions outermost and temperatures in the given order.
+
+    Columns: ``position``, ``temperature`` and ``COLUMNS``. Cosines are one minus an exactly computed angular
+    deviation; ``orth_*`` and ``par_*`` are squared relative magnitudes; variances and RMS are in squared and plain
+    logits; ``top1`` is the dense model's largest probability, ``entropy`` in nats, ``margin`` the difference of its
+    two largest logits over T, ``flip`` 1 where pruning changes the argmax.
+    """
+    frame = pd.DataFrame(values.flatten(0, 1).cpu().numpy(), columns=COLUMNS)
+    frame.insert(0, "position", np.repeat(np.arange(len(values)), len(temperatures)))
+    frame.insert(1, "temperature", np.tile(np.asarray(temperatures, dtype=float), len(values)))
+    return frame
+
+
+def measure_block(
+    h: torch.Tensor,
+    delta_h: torch.Tensor,
+    z: torch.Tensor,
+    delta: torch.Tensor,
+    head: Head,
+    temperatures: Sequence[float],
+) -> torch.Tensor:
+    """All measures of n positions: (n, len(temperatures), len(COLUMNS)) float64.
+
+    ``h`` and ``delta_h`` are dense states and their change (n, D), ``z`` and ``delta`` logits and their change
+    (n, V), before any cap of the head.
+    """
+    rows = max(1, _TILE // z.shape[-1]) if z.device.type == "cpu" else len(z)
+    tiles = [
+        _logit_measures(*head.capped(x, dx), temperatures)
+        for x, dx in zip(z.split(rows), delta.split(rows), strict=True)
     ]
-    table = (
-        pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["position", "temperature", *COLUMNS])
-    )
-    return table.sort_values("position", kind="stable", ignore_index=True)
-
-
-def _compare_rows(
-    h: torch.Tensor, h2: torch.Tensor, head: Head, temperatures: Sequence[float], start: int
-) -> pd.DataFrame:
-    delta_h = h2 - h
-    z, delta_z = head.logits(h, delta_h)
-    tile = max(1, _TILE // len(head.weight))
-    tiles = [_logit_measures(x, dx, temperatures) for x, dx in zip(z.split(tile), delta_z.split(tile), strict=True)]
-    in_h = _geometry(h, delta_h, "h")
-    frames = []
-    for place, temperature in enumerate(temperatures):
-        columns = in_h | {name: torch.cat([part[place][name] for part in tiles]) for name in tiles[0][place]}
-        frame = pd.DataFrame({name: columns[name].cpu().numpy() for name in COLUMNS})
-        frame.insert(0, "position", range(start, start + len(h)))
-        frame.insert(1, "temperature", float(temperature))
-        frames.append(frame)
-    return pd.concat(frames, ignore_index=True)
+    shared = _geometry(h, delta_h, "h")
+    columns = [
+        torch.stack(
+            [shared[name] if name in shared else torch.cat([tile[at][name] for tile in tiles]) for name in COLUMNS], -1
+        )
+        for at in range(len(temperatures))
+    ]
+    return torch.stack(columns, 1)
 
 
 def _logit_measures(
     z: torch.Tensor, delta: torch.Tensor, temperatures: Sequence[float]
 ) -> list[dict[str, torch.Tensor]]:
     """Measures in logit and probability space of a tile (n, V), one mapping a temperature."""
-    shared = _geometry(z, delta, "z") | _uniform(delta)
-    return [shared | _probabilities(z, delta, temperature) for temperature in temperatures]
+    first, gap, flip = confidence.top(z, delta)
+    shared = _geometry(z, delta, "z") | _uniform(delta) | {"flip": flip}
+    measured = []
+    for temperature in temperatures:
+        p = divergence.probabilities(z, temperature)
+        top1, entropy = confidence.confidence(p, z, first, temperature)
+        sure = {"top1": top1, "entropy": entropy, "margin": gap / temperature}
+        measured.append(shared | sure | _probabilities(p, z, delta, temperature))
+    return measured
 
 
 def _geometry(x: torch.Tensor, delta: torch.Tensor, space: str) -> dict[str, torch.Tensor]:
@@ -126,12 +142,15 @@ def _geometry(x: torch.Tensor, delta: torch.Tensor, space: str) -> dict[str, tor
 
 def _uniform(delta: torch.Tensor) -> dict[str, torch.Tensor]:
     mean = delta.mean(-1, keepdim=True)
-    variance = (delta - mean).square_().mean(-1).double()
+    centred = delta - mean
+    variance = torch.linalg.vecdot(centred, centred).double() / delta.shape[-1]
     return {"var_uniform": variance, "rms_dz": (variance + mean.squeeze(-1).double().square()).sqrt()}
 
 
-def _probabilities(z: torch.Tensor, delta: torch.Tensor, temperature: float) -> dict[str, torch.Tensor]:
-    measured = divergence.probabilities(z, delta, temperature)
+def _probabilities(
+    p: torch.Tensor, z: torch.Tensor, delta: torch.Tensor, temperature: float
+) -> dict[str, torch.Tensor]:
+    measured = divergence.deviations(p, z, delta, temperature)
     return measured | {
         "cos_p": 1 - measured["deviation_p"],
         "est_cos_p": 1 - divergence.angular_estimate(measured["var_r"], temperature),

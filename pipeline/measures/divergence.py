@@ -4,65 +4,93 @@ from __future__ import annotations
 
 import torch
 
-from pipeline.measures.orthogonality import split
+from pipeline.measures.orthogonality import split, vecdot
 from pipeline.measures.similarity import angular_deviation
 
-# Below this perturbation the exponential's series is summed, above the other one probabilities are renormalised.
+# Below this perturbation the exponential's series is summed; above the other one, an entry's growth is taken from its
+# logit rather than from its dense probability, which may have been raised to the floor.
 _SMALL, _LARGE = 0.05, 30.0
+# Probabilities are kept times this power of two, and at least exp(FLOOR) of the largest: squares of smaller ones would
+# be subnormal numbers, which processors multiply a hundred times slower. What that adds is far below rounding.
+SCALE, _FLOOR = 2.0**58, -70.0
+# Growth beyond which squares overflow. It means a divergence of more than log(33), which needs no care for digits.
+_OVERFLOW = 32.0
 
 
-def probabilities(z: torch.Tensor, delta: torch.Tensor, temperature: float) -> dict[str, torch.Tensor]:
-    """Every measure in probability space, with p = softmax(z/T) and q = softmax((z + Δz)/T).
+def probabilities(z: torch.Tensor, temperature: float) -> torch.Tensor:
+    """``SCALE · softmax(z/T)`` of logits (N, V): what is at zero to rounding is kept at a floor far below it."""
+    scaled = torch.clamp(z, min=z.amax(-1, keepdim=True) + _FLOOR * temperature)
+    if temperature != 1.0:
+        scaled.mul_(1 / temperature)
+    return torch.softmax(scaled, -1).mul_(SCALE)
 
-    ``z`` and ``delta`` are (N, V) dense logits and their perturbation. Returns (N,) float64 tensors:
+
+def deviations(e: torch.Tensor, z: torch.Tensor, delta: torch.Tensor, temperature: float) -> dict[str, torch.Tensor]:
+    """Every measure in probability space, of p = softmax(z/T) against q = softmax((z + Δz)/T).
+
+    ``e`` are the dense ``probabilities``, ``z`` and ``delta`` dense logits and their perturbation, all (N, V).
+    Returns (N,) float64:
 
     - ``kl``: KL(p‖q) in nats; ``deviation_p``: ``1 - cos(p, q)``
     - ``var_p``, ``var_r``: variance of Δz weighted by p and by ``r = p²/‖p‖²``, the weighted mean subtracted first
     """
-    p = torch.softmax(z / temperature if temperature != 1.0 else z, -1)
     # Weights of a float softmax sum to one up to rounding only.
-    mass = p.sum(-1, keepdim=True)
-    centred = delta - (p * delta).sum(-1, keepdim=True) / mass
-    weighted = p * centred
-    var_p = (weighted * centred).sum(-1) / mass.squeeze(-1)
-    square = p.square().sum(-1)
-    mean_r = (p * weighted).sum(-1) / square
-    var_r = torch.addcmul(weighted, -mean_r.unsqueeze(-1), p).square_().sum(-1) / square
+    mass, square = e.sum(-1).double(), vecdot(e, e)
+    mean = vecdot(e, delta).double() / mass
+    c = torch.sub(delta, mean.to(e.dtype).unsqueeze(-1))
     if temperature != 1.0:
-        centred, weighted = centred / temperature, weighted / temperature
-    kl, deviation = _softmax_deviation(z / temperature, p, centred, weighted)
-    return {"kl": kl, "deviation_p": deviation, "var_p": var_p.double(), "var_r": var_r.double()}
+        c.mul_(1 / temperature)
+    ec = e * c
+    var_p = vecdot(ec, c).double() / mass
+    mean_r = vecdot(e, ec) / square
+    around = torch.addcmul(ec, mean_r.unsqueeze(-1), e, value=-1)
+    var_r = (vecdot(around, around) / square).double()
+    growth, small = _growth(e, c, z, temperature)
+    far = growth.amax(-1) > _OVERFLOW * SCALE
+    residue = ec.sum(-1).double() / mass
+    excess = _series(ec, c) if small else (growth - ec).sum(-1)
+    # log E_p[exp(c)] - E_p[c] with nothing large cancelling: ``excess`` is the never negative E_p[exp(c) - 1 - c].
+    kl = (excess.double() / mass + residue).log1p() - residue
+    # The cosine is scale-free, hence that of p with p·exp(c) = p + p·(exp(c) - 1).
+    deviation = angular_deviation(*split(e, growth, square))
+    if far.any():
+        kl[far], deviation[far] = _distant(e[far], z[far], delta[far], temperature)
+    scale = temperature**2
+    return {"kl": kl, "deviation_p": deviation, "var_p": var_p * scale, "var_r": var_r * scale}
 
 
-def _softmax_deviation(
-    scaled: torch.Tensor, p: torch.Tensor, c: torch.Tensor, pc: torch.Tensor
+def _growth(e: torch.Tensor, c: torch.Tensor, z: torch.Tensor, temperature: float) -> tuple[torch.Tensor, bool]:
+    """``e·(exp(c) - 1)`` (N, V), and whether c is small everywhere."""
+    low, high = (float(bound) for bound in c.aminmax())
+    if high <= _LARGE:
+        return torch.expm1(c).mul_(e), max(high, -low) < _SMALL
+    near = torch.expm1(c.clamp(max=_LARGE)).mul_(e)
+    # exp(log p + c), as high as it may get before it only says that the divergence is large.
+    log_p = torch.add(c, z, alpha=1 / temperature).sub_(_normaliser(e, z, temperature).unsqueeze(-1))
+    far = log_p.clamp_(min=_FLOOR, max=10.0).exp_().mul_(SCALE)
+    return torch.where(c > _LARGE, far, near), False
+
+
+def _series(ec: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+    """``Σ e·(exp(c) - 1 - c)`` (N,) of small c (N, V), with ``ec = e·c``."""
+    series = 1 / 2 + c * (1 / 6 + c * (1 / 24 + c * (1 / 120 + c / 720)))
+    return vecdot(ec, series.mul_(c))
+
+
+def _distant(
+    e: torch.Tensor, z: torch.Tensor, delta: torch.Tensor, temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """KL and angular deviation of q ∝ p·exp(c) from p, where c has weighted mean zero and ``pc = p·c``.
-
-    ``KL = log E_p[exp(c)] - E_p[c]``, taken as the never negative ``E_p[exp(c) - 1 - c]``, so that nothing large
-    cancels for a small divergence. The cosine is scale-free, hence that of p with p·exp(c) = p + p·(exp(c) - 1).
-    """
-    largest = c.abs().amax()
-    if largest > _LARGE:
-        return _distant(scaled, c)
-    growth = p * torch.expm1(c)
-    mass = p.sum(-1, dtype=torch.float64)
-    residue = pc.sum(-1) / mass
-    if largest < _SMALL:
-        series = 1 / 2 + c * (1 / 6 + c * (1 / 24 + c * (1 / 120 + c / 720)))
-        excess = (pc * c).mul_(series).sum(-1)
-    else:
-        excess = (growth - pc).sum(-1)
-    kl = (excess / mass + residue).log1p() - residue
-    return kl, angular_deviation(*split(p, growth))
+    """KL and angular deviation of perturbations so large that squares of their growth overflow."""
+    moved = z + delta
+    other = probabilities(moved, temperature)
+    gained = _normaliser(other, moved, temperature).double() - _normaliser(e, z, temperature).double()
+    kl = gained - vecdot(e, delta).double() / e.sum(-1).double() / temperature
+    return kl, angular_deviation(*split(e, other.sub_(e)))
 
 
-def _distant(scaled: torch.Tensor, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same for perturbations so large that exp(c) may overflow: from two log-softmaxes."""
-    log_p, log_q = torch.log_softmax(scaled, -1), torch.log_softmax(scaled + c, -1)
-    p, q = log_p.exp(), log_q.exp()
-    kl = (p * (log_p - log_q)).sum(-1, dtype=torch.float64)
-    return kl.clamp(min=0), angular_deviation(*split(p, q - p))
+def _normaliser(e: torch.Tensor, z: torch.Tensor, temperature: float) -> torch.Tensor:
+    """``log Σ exp(z/T)`` (N,) of logits (N, V) whose ``probabilities`` are known."""
+    return z.amax(-1) / temperature - (e.amax(-1) / SCALE).log()
 
 
 def kl_estimate(variance: torch.Tensor, temperature: float) -> torch.Tensor:

@@ -11,7 +11,7 @@ from pipeline.pruners.decision import Decision, facts_of
 
 
 def account(decoder: Decoder, decision: Decision) -> Decision:
-    """The decision with its achieved sparsity filled in: shares of parameters removed or zeroed, in [0, 1].
+    """The decision with its achieved sparsity filled in: shares of parameters removed or zeroed, in [0, 1], and counts.
 
     A dropped sublayer takes its own norms with it. Call it on the dense model, before the decision is applied.
     Raises ValueError for a decision that both drops units and changes weights.
@@ -28,7 +28,14 @@ def account(decoder: Decoder, decision: Decision) -> Decision:
         for layer in set(layers) - set(decision.blocks):
             gone[layer] += sublayer_size(decoder, layer, kind)
     shares = tuple(part / whole for part, whole in zip(gone, sizes, strict=True))
-    return replace(decision, achieved=sum(gone) / sum(sizes), achieved_by_layer=shares)
+    whole = _size(decoder.model)
+    return replace(
+        decision,
+        achieved=sum(gone) / sum(sizes),
+        achieved_by_layer=shares,
+        parameters=whole - sum(gone),
+        dense_parameters=whole,
+    )
 
 
 def sublayer_size(decoder: Decoder, layer: int, kind: str) -> int:

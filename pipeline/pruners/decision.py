@@ -146,7 +146,8 @@ class Decision:
 
     ``blocks``, ``attention`` and ``mlp`` are dropped layer numbers of the dense model. ``changes`` maps layer numbers
     to the changed weights of that block. ``scores`` are rows with at least ``layer``, ``sublayer`` and ``score``.
-    ``achieved`` is the share of decoder-block parameters gone, ``achieved_by_layer`` the same for each block.
+    ``achieved`` is the share of decoder-block parameters gone, ``achieved_by_layer`` the same for each block;
+    ``parameters`` are those left of the whole model's ``dense_parameters``: tied ones count once, zeroed ones not.
     """
 
     blocks: tuple[int, ...] = ()
@@ -156,6 +157,8 @@ class Decision:
     scores: list[dict[str, Any]] = field(default_factory=list)
     achieved: float = 0.0
     achieved_by_layer: tuple[float, ...] = ()
+    parameters: int = 0
+    dense_parameters: int = 0
 
     @property
     def drops(self) -> bool:
@@ -170,6 +173,8 @@ class Decision:
             "mlp": list(self.mlp),
             "achieved": self.achieved,
             "achieved_by_layer": list(self.achieved_by_layer),
+            "parameters": self.parameters,
+            "dense_parameters": self.dense_parameters,
             "scores": self.scores,
         }
 
@@ -192,6 +197,8 @@ class Decision:
             scores=facts["scores"],
             achieved=facts["achieved"],
             achieved_by_layer=tuple(facts["achieved_by_layer"]),
+            parameters=facts["parameters"],
+            dense_parameters=facts["dense_parameters"],
         )
 
 

@@ -1,0 +1,46 @@
+"""Bootstrap intervals over whole groups: positions of one prompt depend on each other, prompts do not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+# (values of shape (n,), how often each counts of shape (resamples, n)) -> statistics of shape (resamples,)
+Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The mean of (n,) values in each row of (resamples, n) weights."""
+    return weights @ values / weights.sum(axis=1)
+
+
+def interval(
+    values: ArrayLike,
+    groups: ArrayLike | Any,
+    statistic: Statistic = mean,
+    level: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of a statistic (Efron 1979), with whole groups drawn with replacement.
+
+    Args:
+        values: (n,) finite numbers.
+        groups: (n,) the group of each, such as its prompt.
+        statistic: of the values, each counted as often as its group was drawn.
+        level: the share of resampled statistics inside.
+
+    Returns:
+        Its two ends, the same at every call; missing if there are fewer than two groups to draw from.
+    """
+    names, codes = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    if len(names) < 2:
+        return float("nan"), float("nan")
+    share = np.full(len(names), 1 / len(names))
+    draws = np.random.default_rng(seed).multinomial(len(names), share, size=resamples)
+    resampled = statistic(np.asarray(values, dtype=float), draws[:, codes])
+    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

@@ -1,0 +1,204 @@
+"""Bars of mean scores for one pruner of weights: dense, a fraction of the weights, 4:8 and 2:4, a group per model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure as Canvas
+from matplotlib.patches import Patch
+
+from pipeline.figures import canvas, style
+from pipeline.figures.base import Figure, MissingData, Selection
+from pipeline.figures.score_means import (
+    CHANCE,
+    KINDS,
+    MEAN,
+    PERCENT,
+    SAME_SETTINGS,
+    axis_top,
+    shared_tasks,
+    task_notes,
+    task_scores,
+    with_means,
+)
+from pipeline.figures.tables import Tables
+from pipeline.figures.variants import DENSE, is_count, is_pattern, magnitude
+
+PATTERNS = ("4:8", "2:4")
+HALF = 0.5  # the share that N:M patterns of the figure remove too
+MODELS = 5
+ABREAST = 2  # models that leave room for panels side by side
+WIDTH = 0.8  # of a bar, where the next one is 1 away
+CHANCE_LINE = (0, (4, 2))
+TINTS = (0.45, 0.72, 1.0)  # of the pruner's colour: unstructured, 4:8, 2:4
+
+
+def bars_of(pruner: str) -> Figure:
+    """The figure of one pruner."""
+    return Figure(_selecting(pruner), draw_bars, reads=("scores",))
+
+
+def _selecting(pruner: str) -> Callable[[Tables], Selection]:
+    def select(tables: Tables) -> Selection:
+        """Task scores and their mean for each kind of task, model and bar, in percent."""
+        models = {tables.model(): tables, **{name: tables.peers[name] for name in sorted(tables.peers)}}
+        parts = {name: own for name, each in models.items() if not (own := _weights_only(each, pruner)).empty}
+        fraction = _fraction(list(parts.values()))
+        wanted = [DENSE, *([fraction] if fraction else []), *PATTERNS]
+        bars = {name: part[part["label"].isin(wanted)] for name, part in parts.items()}
+        bars = {name: part for name, part in bars.items() if (part["label"] != DENSE).any()}
+        if tables.model() not in bars:
+            raise MissingData(f"neither a fraction nor 4:8 or 2:4 was evaluated with {pruner} under these settings")
+        shown, left_out = list(bars)[:MODELS], list(bars)[MODELS:]
+        rows = pd.concat([bars[name] for name in shown], ignore_index=True)
+        shared, dropped = shared_tasks(rows)
+        if shared.empty:
+            raise MissingData(f"no task has a score for dense and every pattern of {pruner}")
+        data = _sorted(with_means(shared), shown)
+        notes = _notes(data, pruner, fraction, task_notes(shared, dropped), left_out)
+        return Selection(f"Scores under the patterns of {pruner}", data, notes)
+
+    return select
+
+
+def _weights_only(tables: Tables, pruner: str) -> pd.DataFrame:
+    """Scores of the dense model and of one pruner, with the name of the bar; empty if the pruner has none."""
+    if tables.scores.empty or not (tables.scores["pruner"] == pruner).any():
+        return pd.DataFrame()
+    scores = task_scores(tables, KINDS)
+    scores = scores[scores["pruner"].isin([DENSE, pruner])]
+    return scores.assign(label=scores["sparsity"].where(scores["pruner"] == pruner, DENSE))
+
+
+def _fraction(parts: Sequence[pd.DataFrame]) -> str | None:
+    """The fraction of all models' bars: the first model's that is nearest to a half, else another's."""
+    for part in parts:
+        words = {word for word in part["label"].unique() if word != DENSE}
+        fractions = [word for word in words if not is_pattern(word) and not is_count(word) and magnitude(word) > 0]
+        if fractions:
+            return min(fractions, key=lambda word: (abs(magnitude(word) - HALF), magnitude(word)))
+    return None
+
+
+def _sorted(data: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
+    """Rows by kind, model, bar and task, the mean last."""
+    data = data.assign(label=data["sparsity"].where(data["pruner"] != DENSE, DENSE))
+    keys = data.assign(
+        kind=data["kind"].map(list(KINDS).index),
+        model=data["model"].map(list(models).index),
+        label=data["label"].map(_rank),
+        last=data["series"] == MEAN,
+    ).sort_values(["kind", "model", "label", "last", "series"], kind="stable")
+    return data.loc[keys.index, ["kind", "model", "pruner", "sparsity", "label", "series", *PERCENT]]
+
+
+def _rank(label: str) -> int:
+    """Dense, a fraction, then the patterns."""
+    return 0 if label == DENSE else 2 + PATTERNS.index(label) if label in PATTERNS else 1
+
+
+def _notes(
+    data: pd.DataFrame, pruner: str, fraction: str | None, tasks: list[str], left_out: Sequence[str]
+) -> tuple[str, ...]:
+    notes = ["Bars: mean over tasks, the number below each; error bars: its standard error; dots: single tasks."]
+    absent = [name for name in PATTERNS if not (data["label"] == name).any()]
+    if fraction is None:
+        absent.insert(0, "unstructured")
+    if absent:
+        notes.append(f"Not evaluated with {pruner}: {', '.join(absent)}.")
+    if not (data["label"] == DENSE).any():
+        notes.append("The dense model was not evaluated.")
+    notes += tasks
+    if data["model"].nunique() > 1:
+        notes.append(SAME_SETTINGS)
+    if left_out:
+        notes.append(f"Left out for space: {', '.join(left_out)}.")
+    return tuple(notes)
+
+
+def draw_bars(data: pd.DataFrame, title: str, caption: str) -> Canvas:
+    """A panel for each kind of task, a group of bars for each model."""
+    labels = sorted(set(data["label"]), key=_rank)
+    pruner = next(name for name in data["pruner"] if name != DENSE)
+    colours = _colours(pruner, labels)
+    handles: list = [Patch(color=colours[label], label=_name(label)) for label in labels]
+    kinds = [kind for kind in KINDS if (data["kind"] == kind).any()]
+    if "multiple_choice" in kinds:
+        handles.append(canvas.line_handle(f"chance ({CHANCE:g}%)", style.INK, CHANCE_LINE))
+    models = list(dict.fromkeys(data["model"]))
+    abreast = len(models) <= ABREAST
+    sheet, axes = canvas.page(
+        1 if abreast else len(kinds),
+        len(kinds) if abreast else 1,
+        title=title,
+        caption=caption,
+        handles=handles,
+        gaps=(0.62, 0.5),
+        legend_columns=6,
+    )
+    for kind, ax in zip(kinds, axes.ravel(), strict=True):
+        rows = data[data["kind"] == kind]
+        _panel(ax, rows, models, labels, colours)
+        if kind == "multiple_choice":
+            ax.axhline(CHANCE, color=style.INK, linestyle=CHANCE_LINE, linewidth=0.8, zorder=3)
+        ax.set_ylim(0, axis_top(rows))
+        ax.set_ylabel("score (%)")
+        canvas.panel_title(ax, KINDS[kind])
+    return sheet
+
+
+def _panel(ax: Axes, rows: pd.DataFrame, models: Sequence[str], labels: Sequence[str], colours: dict[str, str]) -> None:
+    stride = len(labels) + 0.8  # from one model's first bar to the next one's
+    for group, model in enumerate(models):
+        for slot, label in enumerate(labels):
+            x = group * stride + slot
+            bar = rows[(rows["model"] == model) & (rows["label"] == label)]
+            _below(ax, x, _bar(ax, bar, x, colours[label]) if not bar.empty else "n/a", 4, style.SMALL_SIZE)
+        _below(ax, group * stride + (len(labels) - 1) / 2, model, 15, style.TEXT_SIZE)
+    ax.set_xticks([])
+    ax.set_xlim(-0.8, (len(models) - 1) * stride + len(labels) - 0.2)
+
+
+def _below(ax: Axes, x: float, text: str, down: float, size: float) -> None:
+    """Write under the axis; not as tick labels, which panels above each other would share."""
+    ax.annotate(
+        text, (x, 0), xytext=(0, -down), textcoords="offset points", xycoords=("data", "axes fraction"),
+        ha="center", va="top", size=size, annotation_clip=False,
+    )  # fmt: skip
+
+
+def _bar(ax: Axes, bar: pd.DataFrame, x: float, colour: str) -> str:
+    """Draw the mean, its error and the single tasks; return the mean as text. A task keeps its place in every bar."""
+    mean = bar[bar["series"] == MEAN].iloc[0]
+    tasks = bar[bar["series"] != MEAN].sort_values("series")
+    ax.bar(x, mean["score_percent"], WIDTH, color=colour, linewidth=0, zorder=2)
+    ax.errorbar(
+        x, mean["score_percent"], yerr=mean["stderr_percent"], color=style.INK, elinewidth=1, capsize=2, zorder=4
+    )
+    spots = x + WIDTH * (np.arange(len(tasks)) + 0.5 - len(tasks) / 2) / max(len(tasks), 1) * 0.8
+    ax.plot(
+        spots, tasks["score_percent"], "o", markersize=2.6, markerfacecolor="white", markeredgecolor=style.INK,
+        markeredgewidth=0.5, alpha=0.6, zorder=5, clip_on=False,
+    )  # fmt: skip
+    return f"{mean['score_percent']:.1f}".replace("100.0", "100")
+
+
+def _name(label: str) -> str:
+    return label if label == DENSE or is_pattern(label) else f"unstructured {100 * magnitude(label):g}%"
+
+
+def _colours(pruner: str, labels: Sequence[str]) -> dict[str, str]:
+    """The pruner's colour, the paler the less bound its pattern; grey for dense."""
+    red, green, blue = to_rgb(style.pruner_colours([pruner])[pruner])
+    tints = {label: TINTS[_rank(label) - 1] for label in labels if label != DENSE}
+    return {
+        DENSE: style.GREY,
+        **{
+            label: to_hex((1 - tint * (1 - red), 1 - tint * (1 - green), 1 - tint * (1 - blue)))
+            for label, tint in tints.items()
+        },
+    }

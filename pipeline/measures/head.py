@@ -1,0 +1,47 @@
+"""The map from hidden states to logits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Head:
+    """The output projection, ``z = W h``: ``weight`` is (V, D).
+
+    Some families add a ``bias`` (V,), or squash the logits to ``cap·tanh(z / cap)``.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None = None
+    cap: float | None = None
+
+    def to(self, dtype: torch.dtype) -> Head:
+        return Head(self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype), self.cap)
+
+    @property
+    def vocabulary(self) -> int:
+        return len(self.weight)
+
+    def project(self, h: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        """Logits (N, V) of states (N, D), before any cap."""
+        if self.bias is None:
+            return torch.mm(h, self.weight.T, out=out)
+        return torch.addmm(self.bias, h, self.weight.T, out=out)
+
+    def change(self, delta_h: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        """What a change of the states (N, D) changes the logits (N, V) by, before any cap; none exactly for none."""
+        return torch.mm(delta_h, self.weight.T, out=out)
+
+    def capped(self, z: torch.Tensor, delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits and their change (N, V) as the model sees them, from those before the cap."""
+        if self.cap is None:
+            return z, delta
+        before, after = self._squash(z), self._squash(z + delta)
+        return before, after.sub_(before)
+
+    def _squash(self, z: torch.Tensor) -> torch.Tensor:
+        assert self.cap is not None
+        return (z / self.cap).tanh_().mul_(self.cap)

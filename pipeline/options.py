@@ -1,0 +1,135 @@
+"""The options protocol (section 7.2): multiple-choice prompts at the first decision step, where an option is chosen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from lm_eval.tasks import TaskManager
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from pipeline.decoder import Decoder
+from pipeline.language_model import InMemoryLM
+from pipeline.probes import LETTERS, Probe, encode
+from pipeline.tasks.base import MULTIPLE_CHOICE, TaskSuite
+
+_TENSORS, _FACTS = "options.safetensors", "options.json"
+# How the answer to a probe begins, so that the next token is the letter of an option.
+_OPENING = "Answer:"
+PROBE = "probe"
+_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Question:
+    """A multiple-choice prompt up to the decision: its token ids, and the token that each option begins with.
+
+    ``origin`` is the task that it comes from, or "probe". ``gold`` is the place of the right option, -1 if unknown.
+    """
+
+    name: str
+    origin: str
+    context: list[int]
+    options: list[int]
+    texts: list[str]
+    gold: int
+
+
+def question_of(
+    name: str, origin: str, context: Sequence[int], answers: Sequence[Sequence[int]], texts: Sequence[str], gold: int
+) -> Question | None:
+    """The first step at which the answers (token ids after the context) differ; None if it does not tell all apart.
+
+    What all answers begin with, such as a space of its own, belongs to the context.
+    """
+    shared = 0
+    while all(len(answer) > shared + 1 for answer in answers) and len({answer[shared] for answer in answers}) == 1:
+        shared += 1
+    options = [answer[shared] for answer in answers if len(answer) > shared]
+    if len(set(options)) < len(answers):
+        return None
+    return Question(name, origin, [*context, *answers[0][:shared]], options, list(texts), gold)
+
+
+def probe_questions(probes: Sequence[Probe], tokenizer: PreTrainedTokenizerBase) -> list[Question]:
+    """The probes that have options, asked for a letter."""
+    questions = []
+    for probe in probes:
+        if not probe.options:
+            continue
+        texts = [f" {letter}" for letter in LETTERS[: len(probe.options)]]
+        whole = [encode(probe, tokenizer, opening=_OPENING + text) for text in texts]
+        common = next((at for at, column in enumerate(zip(*whole, strict=False)) if len(set(column)) > 1), 0)
+        answers = [row[common:] for row in whole]
+        gold = -1 if probe.answer is None else probe.answer
+        questions.append(question_of(probe.name, PROBE, whole[0][:common], answers, texts, gold))
+    return [question for question in questions if question is not None]
+
+
+def task_questions(
+    suite: TaskSuite, items: int, seed: int, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> list[Question]:
+    """The first ``items`` questions of each multiple-choice task, with the harness's own prompts."""
+    entries = {entry.name: entry for entry in suite.entries() if entry.kind == MULTIPLE_CHOICE}
+    if not entries or not items:
+        return []
+    include = suite.include_path()
+    manager = TaskManager(include_path=str(include) if include else None, include_defaults=include is None)
+    harness = InMemoryLM(model, tokenizer, suite.batch_size)
+    questions = []
+    for name, task in manager.load(list(entries))["tasks"].items():
+        task.set_fewshot_seed(seed=seed)
+        task.build_all_requests(limit=items, rank=0, world_size=1)
+        by_item: dict[int, list[tuple[str, str]]] = {}
+        for request in task.instances:
+            by_item.setdefault(request.doc_id, []).append(request.args)
+        for item, (_, doc) in zip(by_item, task.doc_iterator(limit=items), strict=True):
+            encoded = [harness._encode_pair(*pair) for pair in by_item[item]]
+            gold = task.doc_to_target(doc)
+            questions.append(
+                question_of(
+                    name=f"{entries[name].task}-{item + 1}",
+                    origin=entries[name].task,
+                    context=encoded[0][0],
+                    answers=[continuation for _, continuation in encoded],
+                    texts=[text for _, text in by_item[item]],
+                    gold=gold if isinstance(gold, int) else -1,
+                )
+            )
+    return [question for question in questions if question is not None]
+
+
+@torch.inference_mode()
+def decision_states(model: PreTrainedModel, questions: Sequence[Question]) -> torch.Tensor:
+    """Final hidden states (K, D) at the last token of each context, float32 at least, on the processor."""
+    decoder = Decoder(model)
+    found: list[torch.Tensor | None] = [None] * len(questions)
+    for batch in _batches(questions):
+        width = max(len(questions[at].context) for at in batch)
+        rows = [questions[at].context + [0] * (width - len(questions[at].context)) for at in batch]
+        states = decoder.base(torch.tensor(rows, device=decoder.device), use_cache=False).last_hidden_state
+        for at, state in zip(batch, states, strict=True):
+            last = state[len(questions[at].context) - 1]
+            found[at] = last.to(torch.promote_types(last.dtype, torch.float32)).cpu()
+    return torch.stack([state for state in found if state is not None]) if questions else torch.empty(0, 0)
+
+
+def _batches(questions: Sequence[Question]) -> Iterator[list[int]]:
+    """Places of questions, the longest first, so that a batch has little padding."""
+    order = sorted(range(len(questions)), key=lambda at: -len(questions[at].context))
+    for start in range(0, len(order), _BATCH):
+        yield order[start : start + _BATCH]
+
+
+def save_options(questions: Sequence[Question], states: torch.Tensor, folder: Path) -> None:
+    (folder / _FACTS).write_text(json.dumps([asdict(question) for question in questions], ensure_ascii=False) + "\n")
+    save_file({"states": states}, folder / _TENSORS)
+
+
+def load_options(folder: Path) -> tuple[list[Question], torch.Tensor]:
+    questions = [Question(**row) for row in json.loads((folder / _FACTS).read_text())]
+    return questions, load_file(folder / _TENSORS)["states"]

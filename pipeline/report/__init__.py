@@ -1,0 +1,7 @@
+"""One page that shows everything a run found out: `python -m pipeline.report`. Reads tables and figures, no torch."""
+
+from __future__ import annotations
+
+from pipeline.report.page import write
+
+__all__ = ["write"]

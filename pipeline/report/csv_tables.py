@@ -1,0 +1,68 @@
+"""The CSV of a table (`tabN_name`) as a table of the page rather than as a picture."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+
+from pipeline.figures import render
+from pipeline.report.changes import kind_name
+from pipeline.report.table import NONE, Cell, Column, Table, number, with_error
+
+SHARED = "same_text"  # what dense generates too, muted as in the drawn table
+LABEL, LABELLED = "label", ("pruner", "sparsity")
+LONG = 24  # characters of a text from which on its column is prose
+SCORES = ["label", "parameters", "kind", "series", "score_percent", "stderr_percent"]
+
+
+def csv_table(csv: bytes) -> Table:
+    """Scores, which have a line each, with a row for each model; any other CSV as it is, numbers rounded."""
+    data = render.from_csv(csv)
+    return _scores(data) if set(SCORES) <= set(data.columns) else _as_it_is(data)
+
+
+def _scores(data: pd.DataFrame) -> Table:
+    """A row for each model in the order of the CSV, a column for each task and mean."""
+    places = list(dict.fromkeys(zip(data["kind"], data["series"], strict=True)))
+    scores = data.set_index(["label", "kind", "series"])[["score_percent", "stderr_percent"]]
+    rows = []
+    for place, (label, own) in enumerate(data.groupby("label", sort=False)):
+        cells = [_score(scores, (str(label), *at)) for at in places]
+        rows.append((Cell(str(label), place), number(float(own["parameters"].iloc[0]), ",.0f"), *cells))
+    tasks = [Column(series, group=kind_name(kind)) for kind, series in places]
+    return Table("", (Column("model", words=True), Column("parameters"), *tasks), tuple(rows))
+
+
+def _score(scores: pd.DataFrame, key: tuple[str, str, str]) -> Cell:
+    if key not in scores.index:
+        return Cell(NONE)
+    value, error = (float(part) for part in scores.loc[key])
+    return Cell(with_error(value, error, ".1f"), value)
+
+
+def _as_it_is(data: pd.DataFrame) -> Table:
+    """The CSV's own rows and columns; a label comes first and makes the columns it is made of superfluous."""
+    if LABEL in data:
+        data = data[[LABEL, *(name for name in data.columns if name not in (LABEL, *LABELLED))]]
+    columns = tuple(_column(data[name]) for name in data.columns)
+    rows = tuple(
+        tuple(
+            _text(value) if column.words else number(float(value), ".4g")
+            for value, column in zip(line, columns, strict=True)
+        )
+        for line in data.itertuples(index=False)
+    )
+    return Table("", columns, rows)
+
+
+def _column(values: pd.Series) -> Column:
+    name = str(values.name)
+    words = name in render.TEXT_COLUMNS
+    long = words and values.dropna().astype(str).str.len().max() > LONG
+    return Column(name.replace("_", " "), words=words, prose=bool(long), muted=name == SHARED)
+
+
+def _text(value: object) -> Cell:
+    absent = isinstance(value, float) and math.isnan(value)
+    return Cell(NONE if absent else str(value))

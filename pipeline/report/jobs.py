@@ -1,0 +1,47 @@
+"""What was pruned and how much: a row for each job."""
+
+from __future__ import annotations
+
+from pipeline.figures.tables import Tables
+from pipeline.figures.variants import DENSE, rows_of, variants_of
+from pipeline.report.table import Cell, Column, Table, minus, number
+
+UNIT_NAMES = {
+    "block": "blocks",
+    "attention": "attention sublayers",
+    "mlp": "MLP sublayers",
+    "sublayer": "sublayers of both kinds",
+    "weight": "weights",
+}
+
+
+def pruned_table(tables: Tables) -> Table | None:
+    """Pruner, sparsity, unit, share removed and parameters of every variant; None without a table of jobs."""
+    jobs = tables.jobs[tables.jobs["pruner"] != DENSE] if not tables.jobs.empty else tables.jobs
+    if jobs.empty:
+        return None
+    rows = []
+    for place, variant in enumerate(variants_of(jobs)):
+        job = rows_of(jobs, [variant]).iloc[-1]  # of several jobs, the newest
+        removed, before, after = (float(job[name]) for name in ("achieved", "dense_parameters", "parameters"))
+        unit = str(job["unit"])
+        rows.append(
+            (
+                Cell(variant.pruner, place),
+                Cell(variant.sparsity, place),
+                Cell(UNIT_NAMES.get(unit, unit)),
+                number(100 * removed, ".1f", bar=min(1.0, removed)),
+                number(before, ",.0f"),
+                number(after, ",.0f", note="" if after == before else minus(f"{100 * (after / before - 1):+.1f} %")),
+            )
+        )
+    columns = (
+        Column("pruner", words=True),
+        Column("sparsity", "as asked for", words=True),
+        Column("what it takes away", words=True),
+        Column("removed", "% of decoder blocks"),
+        Column("parameters", "dense"),
+        Column("parameters", "pruned"),
+    )
+    caption = "Removed: share of the decoder blocks' parameters that is dropped or set to zero."
+    return Table(caption, columns, tuple(rows))

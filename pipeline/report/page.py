@@ -1,0 +1,83 @@
+"""Put the report together and write it: one page that needs nothing but itself."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from pipeline.figures import draw, theorems
+from pipeline.figures.drawing import command_of
+from pipeline.figures.tables import Tables, choose, load
+from pipeline.report.answer import answer
+from pipeline.report.changes import mean_changes
+from pipeline.report.jobs import pruned_table
+from pipeline.report.pictures import missing, pictures
+from pipeline.report.representations import deviation_table, options_table
+from pipeline.report.scores import scores_table
+from pipeline.report.settings import settings_of
+from pipeline.report.texts import side_by_side
+from pipeline.report.theory import heat_tables, tracking
+
+HERE = Path(__file__).parent
+SCORES_FIGURE = "fig01"  # the experiment that makes scores
+
+
+def write(outputs: Path, settings: str | None = None) -> Path:
+    """Bring the figures up to date and write `outputs/report/index.html`; the same tables give the same bytes.
+
+    Args:
+        outputs: the folder that holds `tables/`.
+        settings: which group of comparable jobs, in whole or in a part that only one has; by default the
+            newest job's.
+
+    Raises:
+        NoTables: if there are no tables.
+        UnknownSettings: if no settings match, or several.
+    """
+    results = draw(outputs, settings=settings)
+    tables = load(outputs, choose(outputs, settings))
+    path = outputs / "report" / "index.html"
+    shown = {"pictures": pictures(results, path), "missing": missing(results)}
+    _replace(path, _render({**_findings(tables), **shown}))
+    return path
+
+
+def _findings(tables: Tables) -> dict[str, object]:
+    """Everything on the page that comes from the tables."""
+    tracked = tracking(tables)
+    return {
+        "model": tables.model(),
+        "answer": answer(mean_changes(tables)),
+        "scores_command": command_of(SCORES_FIGURE),
+        "pruned": pruned_table(tables),
+        "scores": scores_table(tables),
+        "deviations": deviation_table(tables),
+        "options": options_table(tables),
+        "least_correlation": theorems.LEAST_CORRELATION,
+        "breaks": [] if tracked.empty else theorems.breaks(tracked),
+        "heat": heat_tables(tracked),
+        "prompts": side_by_side(tables),
+        "settings": settings_of(tables),
+    }
+
+
+def _render(context: dict[str, object]) -> bytes:
+    """The page; whatever comes from the tables is escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    own = {name: Markup((HERE / name).read_text(encoding="utf-8")) for name in ("style.css", "script.js")}
+    template = environment.get_template("template.html")
+    return template.render(**context, style=own["style.css"], script=own["script.js"]).encode()
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write beside and rename, so that nobody opens half a page."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    partial.write_bytes(content)
+    os.replace(partial, path)

@@ -1,0 +1,108 @@
+"""The figures as the page carries them: pictures and data inside it, PDFs beside it."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from pipeline.figures import FigureResult
+from pipeline.report.csv_tables import csv_table
+from pipeline.report.table import Table
+
+COLOURS = 256  # of a palette, which figures need a third of the bytes with and look the same
+LARGE_CSV = 200_000  # bytes above which the data inside the page are compressed
+REMEDY = "; make them with: "  # between reason and command of a missing figure
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One figure or table: its files as `data:` addresses and as paths relative to the page."""
+
+    name: str
+    label: str
+    title: str
+    caption: str
+    pdf: str
+    png: str
+    image: str
+    width: int
+    height: int
+    csv: str
+    csv_name: str
+    table: Table | None
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A figure whose data are missing: why, and the command that makes them."""
+
+    name: str
+    label: str
+    reason: str
+    command: str
+
+
+def pictures(results: Sequence[FigureResult], page: Path) -> list[Picture]:
+    """What was drawn, in order; paths are relative to the folder of `page`."""
+    return [_picture(result, page.parent) for result in results if result.missing is None]
+
+
+def missing(results: Sequence[FigureResult]) -> list[Missing]:
+    """What was not drawn, in order."""
+    lacking = []
+    for result in results:
+        if result.missing is not None:
+            reason, _, command = result.missing.partition(REMEDY)
+            lacking.append(Missing(result.name, label_of(result.name), reason, command))
+    return lacking
+
+
+def label_of(name: str) -> str:
+    """What people call a figure: "Figure 5", "Table 1"."""
+    kind, digits = name[:3], name[3:].partition("_")[0]
+    return f"{'Figure' if kind == 'fig' else 'Table'} {int(digits)}"
+
+
+def _picture(result: FigureResult, folder: Path) -> Picture:
+    files = {path.suffix: path for path in result.paths}
+    csv = files[".csv"].read_bytes()
+    large = len(csv) > LARGE_CSV
+    is_table = result.name.startswith("tab")
+    image, width, height = _palette_png(files[".png"].read_bytes()) if not is_table else (b"", 0, 0)
+    return Picture(
+        name=result.name,
+        label=label_of(result.name),
+        title=result.title,
+        caption=result.caption,
+        pdf=_relative(files[".pdf"], folder),
+        png=_relative(files[".png"], folder),
+        image=_data_uri("image/png", image) if image else "",
+        width=width,
+        height=height,
+        csv=_data_uri("application/gzip", gzip.compress(csv, mtime=0)) if large else _data_uri("text/csv", csv),
+        csv_name=f"{result.name}.csv{'.gz' if large else ''}",
+        table=csv_table(csv) if is_table else None,
+    )
+
+
+def _palette_png(content: bytes) -> tuple[bytes, int, int]:
+    """The same picture with a palette, and its width and height in pixels."""
+    picture = Image.open(io.BytesIO(content)).convert("RGB")
+    buffer = io.BytesIO()
+    picture.quantize(COLOURS, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue(), picture.width, picture.height
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return Path(os.path.relpath(path, folder)).as_posix()
+
+
+def _data_uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,0 +1,93 @@
+"""How far the representations are from the dense model's, and how well the option tokens are preserved."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from pipeline.figures import divergence, series
+from pipeline.figures.tables import Tables
+from pipeline.figures.variants import DENSE, rows_of, variants_of
+from pipeline.report.table import NONE, Cell, Column, Table, number, significant
+
+PROTOCOLS = {"teacher_forced": "both read the dense model's text", "free_running": "each reads its own text"}
+MEASURES = {"cos_h": "cos h", "cos_z": "cos z", "cos_p": "cos p", "kl": "KL"}
+SETS = {"options": "option tokens", "control": "as many other tokens", "vocabulary": "vocabulary"}
+FULL_KL = 5.0  # nats at which a tint is deepest
+
+
+def deviation_table(tables: Tables) -> Table | None:
+    """Mean cosines and KL per variant under both protocols, and the median first different step; None without rows."""
+    rows = tables.measures
+    rows = rows[rows["protocol"].isin(PROTOCOLS) & (rows["pruner"] != DENSE)] if not rows.empty else rows
+    if rows.empty:
+        return None
+    rows, temperature = series.at_temperature(rows)
+    firsts = divergence.first_differences(tables.trajectories).set_index(["pruner", "sparsity"])[divergence.COLUMN]
+    means = rows.groupby(["protocol", "pruner", "sparsity"])[list(MEASURES)].mean()
+    protocols = [name for name in PROTOCOLS if (rows["protocol"] == name).any()]
+    columns = [Column("variant", words=True)]
+    columns += [Column(label, group=PROTOCOLS[name]) for name in protocols for label in MEASURES.values()]
+    columns.append(Column("texts part", "median step"))
+    lines = []
+    for place, variant in enumerate(variants_of(rows)):
+        cells = [_cell(means, (name, *variant), measure) for name in protocols for measure in MEASURES]
+        lines.append((Cell(variant.label, place), *cells, _step(firsts.get(variant, math.nan))))
+    caption = (
+        f"Mean over prompts and steps of the final states at temperature {temperature:g}. cos: cosine similarity of "
+        "dense and pruned in embeddings h, logits z and probabilities p. KL: KL(dense‖pruned) in nats. "
+        "Texts part: median over prompts of the first step at which the tokens differ, counted from 0."
+    )
+    return Table(caption, tuple(columns), tuple(lines))
+
+
+def _cell(means: pd.DataFrame, key: tuple[str, str, str], measure: str) -> Cell:
+    if key not in means.index:
+        return Cell(NONE)
+    value = float(means.loc[key, measure])
+    if measure == "kl":
+        return significant(value, tone=-value / FULL_KL)
+    return number(value, ".4f", tone=value - 1.0)
+
+
+def _step(step: float) -> Cell:
+    if math.isinf(step):
+        return Cell("never", math.inf)
+    return number(step, ".0f")
+
+
+def options_table(tables: Tables) -> Table | None:
+    """KL and changed first choice within the option tokens, equally many others, and the vocabulary; None without."""
+    rows = tables.options
+    rows = rows[rows["pruner"] != DENSE] if not rows.empty else rows
+    if rows.empty:
+        return None
+    rows, temperature = series.at_temperature(rows)
+    sets = [name for name in SETS if (rows["set"] == name).any()]
+    means = rows.groupby(["pruner", "sparsity", "set"])[["kl", "flip"]].mean()
+    columns = [Column("variant", words=True)]
+    columns += [Column(SETS[name], group="KL") for name in sets]
+    columns += [Column(SETS[name], group="likeliest token changed, %") for name in sets]
+    columns += [Column("dense", group="right answers, %"), Column("pruned", group="right answers, %")]
+    lines = []
+    for place, variant in enumerate(variants_of(rows)):
+        own = means.reindex([(*variant, name) for name in sets])
+        kl = [significant(value, tone=-value / FULL_KL) for value in own["kl"]]
+        flips = [number(100 * value, ".1f", tone=-value) for value in own["flip"]]
+        answers = rows_of(rows, [variant])
+        answers = answers[answers["set"] == "options"]
+        right = [number(100 * _mean(answers, f"correct_{who}"), ".1f") for who in ("dense", "pruned")]
+        lines.append((Cell(variant.label, place), *kl, *flips, *right))
+    caption = (
+        f"The first decision of {rows['prompt'].nunique()} multiple-choice prompts at temperature {temperature:g}: "
+        "probabilities renormalised within the option tokens, within equally many other tokens, and over the whole "
+        "vocabulary."
+    )
+    return Table(caption, tuple(columns), tuple(lines))
+
+
+def _mean(rows: pd.DataFrame, column: str) -> float:
+    values = rows[column].astype(float) if column in rows else pd.Series(dtype=float)
+    return float(values.mean()) if np.isfinite(values).any() else math.nan

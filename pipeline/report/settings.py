@@ -1,0 +1,66 @@
+"""What the numbers were made with, and how dense and pruned were compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pipeline.figures.tables import Tables
+from pipeline.report.changes import ERRORS, kind_name, kinds_of
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The lines of the section: settings in words of the tables, other models, and other settings in the tables."""
+
+    lines: tuple[tuple[str, str], ...]
+    facts: tuple[str, ...]
+    comparisons: tuple[str, ...]
+    peers: tuple[str, ...]
+    others: tuple[str, ...]
+
+
+def settings_of(tables: Tables) -> Settings:
+    """Everything that equal numbers have to share."""
+    named = (("Task scores", tables.choice.scores), ("Captured states", tables.choice.states))
+    lines = tuple((name, line) for name, line in named if line)
+    peers = tuple(sorted(name for name in tables.peers if name))
+    same = {line for peer in tables.peers.values() for line in peer.choice.lines}
+    others = tuple(line for line in tables.choice.others if line not in same)
+    return Settings(lines, tuple(_facts(tables)), tuple(_comparisons(tables)), peers, others)
+
+
+def _facts(tables: Tables) -> list[str]:
+    facts = []
+    if not tables.measures.empty:
+        temperatures = ", ".join(f"{value:g}" for value in sorted(tables.measures["temperature"].unique()))
+        protocols = ", ".join(sorted(name.replace("_", " ") for name in tables.measures["protocol"].unique()))
+        facts += [f"Temperatures measured: {temperatures}.", f"Protocols measured: {protocols}."]
+    if not tables.trajectories.empty:
+        prompts, steps = tables.trajectories["prompt"].nunique(), int(tables.trajectories["step"].max()) + 1
+        facts.append(f"Texts: {prompts} prompts, continued greedily for at most {steps} tokens.")
+    if not tables.scores.empty:
+        counts = tables.scores.groupby("kind")["task"].nunique()
+        parts = ", ".join(f"{kind_name(kind)} {counts[kind]}" for kind in kinds_of(tables.scores))
+        facts.append(f"Tasks: {parts}.")
+    return facts
+
+
+def _comparisons(tables: Tables) -> list[str]:
+    said = []
+    if not tables.scores.empty:
+        said += [
+            "Dense and pruned models answer the same items under the same settings line. A mean is over the tasks that "
+            "every variant has, each task counting alike.",
+            "The standard error of a difference treats both scores as independent, which is cautious: the items are "
+            f"the same. A score is called kept if it is no more than {ERRORS:g} standard errors below dense, mostly "
+            "lost if less than half of the dense score is left, and lowered in between.",
+        ]
+    if not tables.measures.empty:
+        said += [
+            "Layer protocol: one sublayer at a time is pruned, on the dense model's own inputs and context. "
+            "Teacher forced: the whole pruned model reads the dense model's text. Free running: each model reads the "
+            "text that it has generated itself, and the states at equal steps are compared.",
+            "KL is always KL(dense‖pruned), in nats. cos is the cosine of the angle between dense and pruned. Where "
+            "no temperature is named, it is 1 (or the lowest measured, if 1 was not).",
+        ]
+    return said

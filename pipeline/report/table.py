@@ -1,0 +1,90 @@
+"""Tables as the page shows them: cells with a number to sort by, and a tint for how far from dense they are."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+
+NONE = "–"  # what a cell says where there is no number
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell.
+
+    Attributes:
+        text: what it says.
+        value: what its column is sorted by; None for what has no number.
+        note: a second, smaller line.
+        tone: its tint, from -1 (loss, far from dense) to 1 (gain); 0 for none.
+        bar: the length of a bar under the text, from 0 to 1; None for no bar.
+    """
+
+    text: str
+    value: float | None = None
+    note: str = ""
+    tone: float = 0.0
+    bar: float | None = None
+
+
+@dataclass(frozen=True)
+class Column:
+    """The head of a column; neighbours with the same `group` share a heading above them.
+
+    `words` are aligned left, `prose` keeps its line breaks as well, `muted` steps back.
+    """
+
+    name: str
+    note: str = ""
+    group: str = ""
+    words: bool = False
+    prose: bool = False
+    muted: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table whose first column names the rows; `first` are rows that stay on top when it is sorted."""
+
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    first: tuple[tuple[Cell, ...], ...] = field(default=())
+    sortable: bool = True
+
+    @property
+    def groups(self) -> list[tuple[str, int]]:
+        """The headings above the columns and how many columns each spans; empty if no column has one."""
+        spans: list[tuple[str, int]] = []
+        for column in self.columns:
+            if spans and spans[-1][0] == column.group:
+                spans[-1] = (column.group, spans[-1][1] + 1)
+            else:
+                spans.append((column.group, 1))
+        return spans if any(name for name, _ in spans) else []
+
+
+def number(value: float, form: str, *, tone: float = 0.0, note: str = "", bar: float | None = None) -> Cell:
+    """A cell with a number in a format of `format()`; a dash where it is not finite."""
+    if not math.isfinite(value):
+        return Cell(NONE)
+    return Cell(minus(format(value, form)), float(value), note, max(-1.0, min(1.0, tone)), bar)
+
+
+def significant(value: float, *, tone: float = 0.0) -> Cell:
+    """A cell with three significant digits, for values that span decades."""
+    cell = number(value, "#.3g", tone=tone)
+    return replace(cell, text=cell.text.rstrip("."))
+
+
+def minus(text: str) -> str:
+    """A number with a typographic minus sign, and no negative zero."""
+    if text.startswith("-") and not text.strip("-0."):
+        text = text[1:]
+    return text.replace("-", "−")
+
+
+def with_error(value: float, error: float, form: str) -> str:
+    """A value and its standard error, if it has one."""
+    text = minus(format(value, form))
+    return f"{text} ± {format(error, form.lstrip('+'))}" if math.isfinite(error) else text

@@ -1,0 +1,284 @@
+"""Figures of the layer protocol: their numbers against pandas, what they leave out, and pages without collisions."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from figure_tables import jobs_table, measures_table, save
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure as Canvas
+
+from pipeline.figures import style, theorems
+from pipeline.figures.base import MissingData, Selection
+from pipeline.figures.registry import resolve
+from pipeline.figures.render import from_csv, to_csv
+from pipeline.figures.single_variant import single_variant
+from pipeline.figures.tables import Tables, choose, load
+from pipeline.figures.theorems import breaks, tracking
+from pipeline.figures.variants import Variant
+
+FEW = (("shortgpt", "0.2"), ("attn_drop", "4"), ("wanda", "0.4"), ("rtn", "0"))
+LAYERS, PROMPTS = 3, 4
+PER_LAYER = [f"fig{number}" for number in range(14, 22)]
+
+
+@pytest.fixture(autouse=True)
+def _coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(style, "DPI", 40)
+
+
+def tables_of(outputs: Path, setups: Sequence[tuple[str, str]] = FEW, measures: pd.DataFrame | None = None) -> Tables:
+    if measures is None:
+        measures = measures_table(setups, LAYERS, PROMPTS)
+    save(outputs, measures=measures, jobs=jobs_table(setups))
+    return load(outputs, choose(outputs))
+
+
+def shown(tables: Tables, name: str) -> tuple[Selection, pd.DataFrame]:
+    """What a figure selects, and its data as its CSV holds them."""
+    selection = resolve([name]).popitem()[1].select(tables)
+    return selection, from_csv(to_csv(selection.data))
+
+
+def caption_of(selection: Selection) -> str:
+    return " ".join(selection.notes)
+
+
+def canvas_of(tables: Tables, name: str) -> Canvas:
+    selection, data = shown(tables, name)
+    with style.look():
+        canvas = resolve([name]).popitem()[1].draw(data, selection.title, caption_of(selection))
+        FigureCanvasAgg(canvas).draw()
+    return canvas
+
+
+def positions(setup: tuple[str, str], temperature: float = 1.0) -> pd.DataFrame:
+    """The attention rows of one variant under the layer protocol."""
+    rows = measures_table(FEW, LAYERS, PROMPTS).query("protocol == 'layer' and sublayer == 'attention'")
+    rows = rows[(rows["pruner"] == setup[0]) & (rows["sparsity"] == setup[1])]
+    return rows[rows["temperature"] == temperature]
+
+
+def with_twin(setups: Sequence[tuple[str, str]] = FEW) -> pd.DataFrame:
+    """Measures in which dropping attention is the same under both pruners that drop it, as it really is."""
+    measures = measures_table(setups, LAYERS, PROMPTS)
+    layer = measures["protocol"] == "layer"
+    attention = measures[layer & (measures["pruner"] == "shortgpt") & (measures["sublayer"] == "attention")]
+    twin = attention.assign(pruner="attn_drop", sparsity="4", job="attn_drop4")
+    return pd.concat([measures[~layer | (measures["pruner"] != "attn_drop")], twin], ignore_index=True)
+
+
+def test_dropped_sublayers_and_changed_weights_have_a_figure_each(tmp_path: Path) -> None:
+    tables = tables_of(tmp_path)
+    _, dropped = shown(tables, "fig04")
+    _, changed = shown(tables, "fig13")
+    assert set(dropped["pruner"]) == {"shortgpt", "attn_drop"} and set(changed["pruner"]) == {"wanda", "rtn"}
+    rows = positions(("wanda", "0.4")).query("layer == 2")
+    point = changed.query("pruner == 'wanda' and sublayer == 'attention' and layer == 2 and space == 'z'").iloc[0]
+    assert point["mean_deviation"] == pytest.approx(1 - rows["cos_z"].mean())
+    assert point["low_deviation"] == pytest.approx(1 - rows["cos_z"].max())
+    assert point["high_deviation"] == pytest.approx(1 - rows["cos_z"].min())
+    assert len(canvas_of(tables, "fig04").axes) == 3  # shortgpt has attention and MLP, attn_drop attention alone
+    assert len(canvas_of(tables, "fig13").axes) == 4
+
+
+@pytest.mark.parametrize(("name", "setups"), [("fig04", FEW[2:]), ("fig13", FEW[:2])])
+def test_one_kind_of_pruner_alone_leaves_the_other_figure_out(
+    tmp_path: Path, name: str, setups: Sequence[tuple[str, str]]
+) -> None:
+    with pytest.raises(MissingData, match="no pruner that"):
+        shown(tables_of(tmp_path, setups), name)
+
+
+@pytest.mark.parametrize("name", ["fig04", "fig05", "fig06", "fig22"])
+def test_pruners_that_drop_the_same_are_drawn_once(tmp_path: Path, name: str) -> None:
+    apart = shown(tables_of(tmp_path / "apart"), name)
+    same = shown(tables_of(tmp_path / "same", measures=with_twin()), name)
+    assert "attn_drop" in set(apart[1]["pruner"]) and "Equal" not in caption_of(apart[0])
+    assert "attn_drop" not in set(same[1]["pruner"])
+    assert "Equal, so drawn once: attention of shortgpt 0.2 and attn_drop 4." in caption_of(same[0])
+
+
+def test_temperatures(tmp_path: Path) -> None:
+    tables = tables_of(tmp_path)
+    selection, data = shown(tables, "fig11")
+    assert sorted(data["temperature"].unique()) == [0.3, 0.7, 1.0]
+    assert "attn_drop 4." in caption_of(selection) and "layer 1, attention" in selection.title
+    for temperature in (0.3, 1.0):
+        rows = positions(("attn_drop", "4"), temperature).query("layer == 1 and step == 5")
+        point = data[(data["temperature"] == temperature) & (data["step"] == 5)].set_index(["quantity", "source"])
+        assert point.loc[("KL", "measured"), "mean"] == pytest.approx(rows["kl"].mean())
+        assert point.loc[("1 - cos p", "estimate"), "high"] == pytest.approx((1 - rows["est_cos_p"]).quantile(0.75))
+    canvas = canvas_of(tables, "fig11")
+    assert [ax.get_title(loc="left") for ax in canvas.axes] == ["T = 0.3", "T = 0.7", "T = 1", "", "", ""]
+    single = measures_table(FEW, LAYERS, PROMPTS).query("temperature == 1.0")
+    with pytest.raises(MissingData, match="single temperature"):
+        shown(tables_of(tmp_path, measures=single), "fig11")
+
+
+def test_many_temperatures_are_sampled_evenly(tmp_path: Path) -> None:
+    base = measures_table(FEW[1:2], LAYERS, PROMPTS).query("temperature == 1.0")
+    values = [round(0.2 * place, 1) for place in range(1, 12)]
+    selection, data = shown(
+        tables_of(tmp_path, FEW[1:2], pd.concat([base.assign(temperature=t) for t in values])), "fig11"
+    )
+    assert sorted(data["temperature"].unique()) == [0.2, 0.6, 1.0, 1.4, 1.8, 2.2]
+    assert "Left out for space: temperatures 0.4, 0.8, 1.2, 1.6, 2." in caption_of(selection)
+
+
+@pytest.mark.parametrize(
+    ("name", "measured", "estimate"),
+    [
+        ("fig14", lambda rows: rows["kl"], lambda rows: rows["est_kl"]),
+        ("fig15", lambda rows: 1 - rows["cos_p"], lambda rows: 1 - rows["est_cos_p"]),
+        ("fig16", lambda rows: 1 - rows["cos_h"], lambda rows: 1 - rows["est_cos_h"]),
+        ("fig17", lambda rows: 1 - rows["cos_z"], lambda rows: 1 - rows["est_cos_z"]),
+    ],
+)
+def test_measured_and_estimate_in_every_layer(tmp_path: Path, name: str, measured, estimate) -> None:
+    tables = tables_of(tmp_path)
+    selection, data = shown(tables, name)
+    assert set(data["pruner"]) == {"attn_drop"} and set(data["sublayer"]) == {"attention"}
+    assert caption_of(selection).startswith("attn_drop 4, the attention of one layer at a time")
+    rows = positions(("attn_drop", "4")).query("layer == 2 and step == 7")
+    point = data.query("layer == 2 and step == 7").set_index("quantity")
+    assert point.loc["measured", "mean"] == pytest.approx(measured(rows).mean())
+    assert point.loc["estimate", "mean"] == pytest.approx(estimate(rows).mean())
+    assert point.loc["measured", "low"] == pytest.approx(measured(rows).quantile(0.25))
+    assert list(point["n"]) == [PROMPTS, PROMPTS]
+    canvas = canvas_of(tables, name)
+    for layer, panel in enumerate(canvas.axes):
+        assert panel.get_title(loc="left") == f"layer {layer}"
+        for line, quantity in zip(panel.lines, ("measured", "estimate"), strict=True):
+            expected = data[(data["layer"] == layer) & (data["quantity"] == quantity)]["mean"]
+            np.testing.assert_array_equal(np.asarray(line.get_ydata()), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "quantity", "value"),
+    [
+        ("fig18", "z", lambda rows: rows["orth_z"]),
+        ("fig19", "var_uniform", lambda rows: rows["var_uniform"]),
+        ("fig19", "var_r", lambda rows: rows["var_r"]),
+        ("fig20", "var_uniform / orth_h", lambda rows: rows["var_uniform"] / rows["orth_h"]),
+        ("fig20", "var_uniform / orth_z", lambda rows: rows["var_uniform"] / rows["orth_z"]),
+        ("fig21", "var_r / orth_z", lambda rows: rows["var_r"] / rows["orth_z"]),
+    ],
+)
+def test_magnitudes_and_variances_in_every_layer(tmp_path: Path, name: str, quantity: str, value) -> None:
+    _, data = shown(tables_of(tmp_path), name)
+    rows = positions(("attn_drop", "4")).query("layer == 0 and step == 3")
+    point = data[(data["layer"] == 0) & (data["step"] == 3) & (data["quantity"] == quantity)].iloc[0]
+    assert point["mean"] == pytest.approx(value(rows).mean())
+    assert point["high"] == pytest.approx(value(rows).quantile(0.75))
+
+
+def test_zero_denominators_are_left_out_and_counted(tmp_path: Path) -> None:
+    measures = measures_table(FEW, LAYERS, PROMPTS)
+    first = measures["prompt"] == measures["prompt"].iloc[0]
+    measures.loc[first & (measures["layer"] == 1), "orth_h"] = 0.0
+    measures.loc[measures["layer"] == 2, ["orth_h", "orth_z"]] = 0.0
+    tables = tables_of(tmp_path, measures=measures)
+    selection, data = shown(tables, "fig20")
+    kept = positions(("attn_drop", "4")).query("layer == 1 and step == 3").iloc[1:]
+    point = data.query("layer == 1 and step == 3").set_index("quantity").loc["var_uniform / orth_h"]
+    assert point["n"] == PROMPTS - 1
+    assert point["mean"] == pytest.approx((kept["var_uniform"] / kept["orth_h"]).mean())
+    # The first prompt has 16 steps, all of which at least half of the prompts reach; 23 steps count in all.
+    lengths = [16, 23, 23, 20]
+    total = 3 * sum(lengths)
+    assert f"{sum(lengths) + 16} of {total} positions of var_uniform / orth_h" in caption_of(selection)
+    assert f"{sum(lengths)} of {total} positions of var_uniform / orth_z" in caption_of(selection)
+    assert "No panel for lack of values: layer 2." in caption_of(selection)
+    assert [ax.get_title(loc="left") for ax in canvas_of(tables, "fig20").axes] == ["layer 0", "layer 1"]
+
+
+def test_nothing_changed_has_no_ratio_and_nothing_to_track(tmp_path: Path) -> None:
+    tables = tables_of(tmp_path, [("wanda", "0")])
+    for name in ("fig20", "fig21"):
+        with pytest.raises(MissingData, match="no orthogonal part"):
+            shown(tables, name)
+    with pytest.raises(MissingData, match="nothing to track"):
+        shown(tables, "fig22")
+    assert not shown(tables, "fig14")[1]["mean"].any()
+    assert tracking(tables.measures)["rank_correlation"].isna().all() and breaks(tracking(tables.measures)) == []
+
+
+def test_deep_models_are_sampled_evenly(tmp_path: Path) -> None:
+    setups = (("attn_drop", "4"),)
+    tables = tables_of(tmp_path, setups, measures_table(setups, 80, 1))
+    selection, data = shown(tables, "fig18")
+    layers = sorted(data["layer"].unique())
+    assert (len(layers), layers[0], layers[-1]) == (36, 0, 79)
+    assert set(np.diff(layers)) == {2, 3}
+    assert "36 of 80 layers, evenly spaced." in caption_of(selection)
+    canvas = canvas_of(tables, "fig18")
+    assert len(canvas.axes) == 36 and canvas.get_figheight() < 10
+
+
+def boxes(canvas: Canvas) -> list[tuple[str, tuple[float, float, float, float]]]:
+    """Every visible text of a canvas with the corners of its box."""
+    texts = list(canvas.texts)
+    for ax in canvas.axes:
+        labels = [*ax.get_xticklabels(), *ax.get_yticklabels()]
+        inside = [label for label in labels if ax.bbox.padded(1).overlaps(label.get_window_extent())]
+        texts += [ax._left_title, ax.xaxis.label, ax.yaxis.label, *ax.texts]
+        texts += [label for label in labels if label not in inside and label.get_visible()]
+    return [(text.get_text(), text.get_window_extent().extents) for text in texts if text.get_text()]
+
+
+@pytest.mark.parametrize("name", [*PER_LAYER, "fig11", "fig22", "fig13"])
+def test_labels_do_not_cover_each_other_and_panels_share_their_axes(tmp_path: Path, name: str) -> None:
+    layers = 7 if name in PER_LAYER else LAYERS
+    canvas = canvas_of(tables_of(tmp_path, measures=measures_table(FEW, layers, PROMPTS)), name)
+    for (one, a), (other, b) in itertools.combinations(boxes(canvas), 2):
+        apart = a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+        assert apart, f"{one!r} and {other!r}"
+    if name in PER_LAYER:
+        assert len(canvas.axes) == layers
+        assert len({(ax.get_xlim(), ax.get_ylim()) for ax in canvas.axes}) == 1
+
+
+@pytest.mark.parametrize("name", ["fig14", "fig18"])
+def test_low_panels_keep_few_ticks(tmp_path: Path, name: str) -> None:
+    setups = (("attn_drop", "4"),)
+    panel = canvas_of(tables_of(tmp_path, setups, measures_table(setups, 30, 2)), name).axes[0]
+    values = panel.get_yticks()
+    assert 2 <= len(values) <= 5
+    low, high = panel.get_ylim()
+    assert low <= min(values) and max(values) <= high
+
+
+def test_attention_that_changes_something_comes_first(tmp_path: Path) -> None:
+    def choice(setups: Sequence[tuple[str, str]]) -> tuple[Variant, str]:
+        tables = tables_of(tmp_path, setups)
+        _, variant, sublayer = single_variant(tables, tables.protocol("layer"))
+        return variant, sublayer
+
+    assert choice(FEW) == (("attn_drop", "4"), "attention")
+    assert choice([("attn_drop", "0"), ("wanda", "0.4"), ("shortgpt", "0.2")]) == (("shortgpt", "0.2"), "attention")
+    assert choice([("mlp_drop", "4"), ("mlp_drop", "8")]) == (("mlp_drop", "4"), "mlp")
+    assert choice([("rtn", "0"), ("wanda", "0")]) == (("rtn", "0"), "attention")
+
+
+def test_tracking_over_depth_is_what_is_drawn(tmp_path: Path) -> None:
+    tables = tables_of(tmp_path)
+    selection, data = shown(tables, "fig22")
+    rows = positions(("attn_drop", "4")).query("layer == 1")
+    ranks = rows[["kl", "est_kl"]].rank().to_numpy()
+    point = data.query("pruner == 'attn_drop' and layer == 1 and theorem == '3 (KL)'").iloc[0]
+    assert point["rank_correlation"] == pytest.approx(np.corrcoef(ranks.T)[0, 1])
+    assert point["median_ratio"] == pytest.approx((rows["est_kl"] / rows["kl"]).median())
+    assert "Left out for space: rtn 0 (MLP)." in caption_of(selection)
+    canvas = canvas_of(tables, "fig22")
+    assert len(canvas.axes) == 12
+    own = data[(data["pruner"] == "shortgpt") & (data["sublayer"] == "attention")]
+    for ax, value in zip(canvas.axes[:2], ("rank_correlation", "median_ratio"), strict=True):
+        for line, theorem in zip(ax.lines, theorems.THEOREMS, strict=True):
+            expected = own.loc[own["theorem"] == theorem.name, value]
+            np.testing.assert_array_equal(np.asarray(line.get_ydata()), expected)

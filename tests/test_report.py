@@ -1,0 +1,297 @@
+"""The report: numbers as the tables have them, nothing from outside, and a page that works in a browser."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from browser import TEXTS, opened
+from figure_tables import (
+    SETTINGS,
+    SETUPS,
+    STATES,
+    fill,
+    jobs_table,
+    measures_table,
+    options_table,
+    prompts_table,
+    save,
+    scores_table,
+    second_model,
+    trajectories_table,
+)
+from html_page import ADDRESSES, Element, note, read, value
+
+from pipeline.figures import draw, style, theorems
+from pipeline.report import page as report
+from pipeline.report import write
+from pipeline.report.__main__ import main
+
+NAMES = ["fig01", "fig05", "fig10", "tab1", "tab3"]  # enough to see every kind, and one that is missing
+HOSTILE = """</p><script>alert("1")</script> 'a' & "b" {{ 7 * 7 }}"""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_coarse_figures() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(style, "DPI", 40)
+        patch.setattr(report, "draw", lambda outputs, settings: draw(outputs, NAMES, settings))
+        yield
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(fill(tmp_path_factory.mktemp("outputs")))
+
+
+@pytest.fixture(scope="module")
+def document(path: Path) -> Element:
+    return read(path.read_text())
+
+
+def test_same_tables_make_same_bytes_without_torch(path: Path, tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from pipeline.figures import draw, style\n"
+        "from pipeline.report import page\n"
+        f"style.DPI = 40; page.draw = lambda outputs, settings: draw(outputs, {NAMES}, settings)\n"
+        "page.write(Path(sys.argv[1]))\n"
+        "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'lm_eval', 'hydra')))"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "SOURCE_DATE_EPOCH": "7000000000"}
+    subprocess.run([sys.executable, "-c", script, str(fill(tmp_path))], check=True, env=environment)
+    assert (tmp_path / "report" / "index.html").read_bytes() == path.read_bytes()
+    assert [file.name for file in path.parent.iterdir()] == ["index.html"]
+
+
+def test_nothing_is_loaded_from_outside(document: Element) -> None:
+    for element in document.all():
+        for name in ADDRESSES:
+            address = element.attributes.get(name, "#")
+            beside = element.tag == "a" and re.fullmatch(r"\.\./figures/\w+\.(pdf|png)", address)
+            assert address.startswith(("#", "data:")) or beside, (element.tag, address[:80])
+        assert "url(" not in element.attributes.get("style", "")
+    assert not document.all("link", "iframe", "object", "embed", "base")[1:]
+    (sheet,) = document.all("style")
+    assert "url(" not in sheet.text and "@import" not in sheet.text
+    policy = [meta.attributes["content"] for meta in document.all("meta") if "http-equiv" in meta.attributes]
+    assert policy[0].startswith("default-src 'none'; img-src data:;")
+
+
+def test_structure_is_accessible(document: Element) -> None:
+    levels = [int(heading.tag[1]) for heading in document.all("h1", "h2", "h3", "h4")]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    names = [element.attributes["id"] for element in document.all() if "id" in element.attributes]
+    assert len(names) == len(set(names))
+    for element in document.all():
+        for attribute in ("aria-labelledby", "for"):
+            assert element.attributes.get(attribute, names[0]) in names
+        if element.attributes.get("href", "").startswith("#"):
+            assert element.attributes["href"][1:] in names
+    assert all(head.attributes.get("scope") in {"row", "col", "colgroup"} for head in document.all("th"))
+    assert all(image.attributes["alt"] for image in document.all("img") if "src" in image.attributes)
+
+
+def test_scores_and_their_differences(document: Element) -> None:
+    scores = scores_table().set_index(["pruner", "sparsity", "task"])
+    dense, pruned = scores.loc[("dense", "0", "facts")], scores.loc[("wanda", "2:4", "facts")]
+    table = document.by_id("scores-table")
+    place = [head.text for head in table.all("button")].index("facts") - 1
+    cell = table.rows()["wanda 2:4"][place]
+    assert value(cell) == pytest.approx(100 * pruned["value"], rel=1e-8)
+    error = 100 * np.hypot(dense["stderr"], pruned["stderr"])
+    assert note(cell) == f"{100 * (pruned['value'] - dense['value']):+.1f} ± {error:.1f}".replace("-", "−")
+    assert value(table.rows()["dense"][place]) == pytest.approx(100 * dense["value"], rel=1e-8)
+    assert note(table.rows()["dense"][place]) == f"± {100 * dense['stderr']:.1f}"
+
+
+def test_the_answer_counts_what_is_kept(document: Element) -> None:
+    groups = scores_table().assign(variance=lambda t: t["stderr"] ** 2).groupby(["kind", "pruner", "sparsity"])
+    means, errors = groups["value"].mean(), np.sqrt(groups["variance"].sum()) / groups.size()
+    kept = {}
+    for kind, name in (("generative", "generation"), ("multiple_choice", "multiple choice")):
+        difference = means[kind] - means[kind, "dense", "0"]
+        margin = 2 * np.hypot(errors[kind], errors[kind, "dense", "0"])
+        kept[name] = int((difference >= -margin).drop("dense").sum())
+    words = document.by_id("answer").with_class("lead")[0].text
+    assert f"Generation is seldom kept ({kept['generation']} of {len(SETUPS)})" in words
+    assert f"multiple choice is always kept ({kept['multiple choice']} of {len(SETUPS)})" in words
+    cell = document.by_id("answer-table").rows()["shortgpt 0.4"][0]
+    before, after = 100 * means["generative", "dense", "0"], 100 * means["generative", "shortgpt", "0.4"]
+    assert cell.text.startswith(f"{before:.1f} → {after:.1f}") and note(cell).endswith("mostly lost")
+    assert value(cell) == pytest.approx(after - before, rel=1e-8)
+
+
+def test_jobs_and_representations(document: Element) -> None:
+    rows = [row.all("th", "td") for row in document.by_id("pruned-table").all("tbody")[0].all("tr")]
+    shown = {(row[0].text.strip(), row[1].text.strip()): row for row in rows}
+    job = jobs_table().set_index(["pruner", "sparsity"]).loc[("attn_drop", "8")]
+    row = shown["attn_drop", "8"]
+    assert [value(cell) for cell in row[3:]] == [100 * job["achieved"], job["dense_parameters"], job["parameters"]]
+    assert row[2].text.strip() == "attention sublayers" and "--share:0.1000" in row[3].all("i")[0].attributes["style"]
+    assert ("dense", "0") not in shown and len(shown) == len(SETUPS)
+
+    measures = measures_table(layers=5, count=4).query("temperature == 1.0 and pruner == 'wanda' and sparsity == '4:8'")
+    means = measures.groupby("protocol")[["cos_h", "cos_z", "cos_p", "kl"]].mean()
+    cells = document.by_id("deviations-table").rows()["wanda 4:8"]
+    expected = [*means.loc["teacher_forced"], *means.loc["free_running"], 3]  # prompts part at steps 2, 3, 4 and 5
+    assert [value(cell) for cell in cells] == pytest.approx(expected, rel=1e-8)
+
+    options = options_table(count=4).query("temperature == 1.0 and pruner == 'wanda' and sparsity == '4:8'")
+    means = options.groupby("set")[["kl", "flip"]].mean().loc[["options", "control", "vocabulary"]]
+    right = options.query("set == 'options'")[["correct_dense", "correct_pruned"]].mean()
+    cells = document.by_id("options-table").rows()["wanda 4:8"]
+    expected = [*means["kl"], *(100 * means["flip"]), *(100 * right)]
+    assert [value(cell) for cell in cells] == pytest.approx(expected, rel=1e-8)
+
+
+def test_theorems_by_layer(document: Element) -> None:
+    rows = measures_table(layers=5, count=4).query("protocol == 'layer' and temperature == 1.0")
+    tracked = theorems.tracking(rows)
+    section = document.by_id("theory")
+    sentences = [item.text for item in section.all("li")]
+    assert sentences == theorems.breaks(tracked)
+    for number, (theorem, own) in enumerate(tracked.groupby("theorem", sort=False), start=1):
+        assert document.by_id(f"theory-{number}-title").text == f"Theorem {theorem}"
+        reached = (own["rank_correlation"] >= theorems.LEAST_CORRELATION).sum()
+        assert f"in {reached} of {len(own)} layers" in section.all("summary")[number - 1].text
+        own = own.query("pruner == 'wanda' and sparsity == '0.4' and sublayer == 'mlp'").sort_values("layer")
+        cells = document.by_id(f"theory-{number}").rows()["wanda 0.4, MLP"]
+        assert [value(cell) for cell in cells] == pytest.approx(list(own["rank_correlation"]), rel=1e-8)
+
+
+def test_figures_tables_and_what_is_missing(path: Path, document: Element) -> None:
+    folder = path.parents[1] / "figures"
+    shown = [figure.attributes["id"] for figure in document.all("figure")]
+    assert [name.split("_")[0] for name in shown] == ["fig01", "fig05", "tab1", "tab3"]
+    for figure in document.all("figure"):
+        name = figure.attributes["id"]
+        links = [link.attributes for link in figure.all("a") if "download" in link.attributes]
+        assert links[0]["download"] == f"{name}.csv"
+        content = base64.b64decode(links[0]["href"].partition("base64,")[2])
+        assert content == (folder / f"{name}.csv").read_bytes()
+        assert any(link.attributes["href"] == f"../figures/{name}.pdf" for link in figure.all("a"))
+        assert f"Settings: {SETTINGS if name.startswith(('fig01', 'tab1')) else STATES}." in figure.text
+    cell = document.by_id("tab1_drop_table-table").rows()["Drop-8M"][1]
+    score = scores_table().query("pruner == 'mlp_drop' and sparsity == '8' and task == 'cloze'")["value"].item()
+    assert value(cell) == pytest.approx(100 * score, rel=1e-8)
+    assert (
+        document.by_id("tab3_prompts-table").all("tbody")[0].text.count("which of these is it?\nA. this\nB. that") == 4
+    )
+    (missing,) = document.with_class("missing")[0].all("li")
+    assert "Figure 10" in missing.text and "no other model" in missing.text
+    assert missing.all("code")[0].text == "python -m pipeline.main -m experiment=fig10"
+
+
+def test_texts_are_shown_literally_and_split_where_they_part(tmp_path: Path) -> None:
+    texts = trajectories_table(count=2)
+    texts = texts[texts["sparsity"].isin(["8", "0.2"])].copy()
+    texts.loc[texts["pruned_token"] >= 1000, "pruned_text"] = HOSTILE
+    ended = (texts["pruner"] == "mlp_drop") & (texts["step"] >= 5)
+    texts.loc[texts["pruner"] == "mlp_drop", "pruned_token"] = texts["dense_token"]
+    texts.loc[ended, ["pruned_token", "pruned_text"]] = [-1, ""]
+    prompts = prompts_table(2).assign(text=HOSTILE, prompt=lambda t: t["prompt"] + HOSTILE)
+    texts["prompt"] += HOSTILE
+    frames = {"trajectories": texts, "prompts": prompts}
+    path = write(save(tmp_path, **{name: frame.assign(model=HOSTILE) for name, frame in frames.items()}))
+    document = read(path.read_text())
+    assert len(document.all("script")) == 1 and "alert" not in document.all("script")[0].text
+    assert HOSTILE in document.all("title")[0].text and HOSTILE in document.all("option")[0].text
+    second = document.by_id("prompt-2")
+    assert second.all("blockquote")[0].text == HOSTILE
+    steps = texts["step"][texts["prompt"] == f"arithmetic-1{HOSTILE}"].max() + 1
+    columns = {column.all("h4")[0].text: column for column in second.with_class("text")}
+    assert list(columns) == ["dense", "shortgpt 0.2", "attn_drop 8", "mlp_drop 8"]
+    assert columns["dense"].all("p")[0].text == steps * " word"
+    column = columns["attn_drop 8"]
+    assert column.with_class("same")[0].text == 3 * " word" and column.with_class("mark")[0].text == "step 3"
+    assert column.with_class("other")[0].text == HOSTILE
+    assert column.all("p")[0].text == 3 * " word" + "step 3" + (steps - 3) * HOSTILE
+    assert columns["mlp_drop 8"].with_class("mark")[0].text == "step 5: ends here"
+
+
+@pytest.mark.parametrize("setups", [[("wanda", "0")], SETUPS[4:5]])
+def test_copes_with_any_set_of_tables(tmp_path: Path, setups: list[tuple[str, str]]) -> None:
+    outputs = second_model(fill(tmp_path, setups), "other-lm")
+    assert "other-lm" in read(write(outputs).read_text()).by_id("settings").text
+    for name in ("jobs", "options", "prompts", "measures", "trajectories"):
+        (outputs / "tables" / f"{name}.parquet").unlink()
+        document = read(write(outputs).read_text())
+        assert document.by_id("scores-table").rows()["dense"]
+    scores = scores_table(setups)
+    save(outputs, scores=scores[scores["pruner"] == "dense"])
+    assert "python -m pipeline.main -m experiment=fig01" in read(write(outputs).read_text()).by_id("answer").text
+
+
+def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--outputs", str(tmp_path)]) == 1 and "no tables" in capsys.readouterr().err
+    save(tmp_path, scores=pd.concat([scores_table(), scores_table(settings="big-lm · seed 1").assign(model="big-lm")]))
+    assert main(["--outputs", str(tmp_path), "--settings", "none such"]) == 2
+    assert main(["--outputs", str(tmp_path), "--settings", "big"]) == 0
+    assert capsys.readouterr().out == f"report: {tmp_path / 'report' / 'index.html'}\n"
+    assert read((tmp_path / "report" / "index.html").read_text()).with_class("model")[0].text == "big-lm"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_fits_a_phone_and_is_legible(path: Path, scheme: str) -> None:
+    with opened(path, 360, 740, scheme) as page:
+        assert page.evaluate("document.scrollingElement.scrollWidth") <= 360
+        page.locator("details").evaluate_all("all => all.forEach(one => one.open = true)")
+        assert page.evaluate("document.scrollingElement.scrollWidth") <= 360
+        texts = page.evaluate(TEXTS)
+        assert len(texts) > 500
+        assert min(text["size"] for text in texts) >= 12
+        assert [text for text in texts if text["contrast"] < 4.5] == []
+        ink = next(text["light"] for text in texts if text["text"].startswith("Does pruning keep"))
+        assert ink > 0.7 if scheme == "dark" else ink < 0.05
+
+
+def test_pictures_prompts_and_sorting_in_a_browser(path: Path) -> None:
+    with opened(path, 1280, 900) as page:
+        widths = page.locator("figure img").evaluate_all(
+            "async all => { for (const one of all) { one.loading = 'eager'; await one.decode(); }"
+            " return all.map(one => one.naturalWidth); }"
+        )
+        assert widths == [280, 280]  # seven inches at forty dots
+
+        assert page.locator(".prompt:visible h3").all_inner_texts() == ["choice-1 choice"]
+        page.locator("#prompt").select_option(label="open-1")
+        assert page.locator(".prompt:visible h3").all_inner_texts() == ["open-1 open"]
+        marks = page.locator(".prompt:visible .mark")
+        assert marks.all_inner_texts() == len(SETUPS) * ["step 4"]
+        assert marks.first.is_visible()
+
+        def column(table: str, place: int) -> list[str]:
+            return page.locator(f"#{table} tbody:last-child tr > :nth-child({place})").evaluate_all(
+                "all => all.map(one => one.dataset.value)"
+            )
+
+        for table, place in (("scores-table", 2), ("deviations-table", 5)):
+            head = page.locator(f"#{table} thead tr:last-child > :nth-child({place})")
+            for order, sign in (("ascending", 1), ("descending", -1)):
+                head.locator("button").click()
+                assert head.get_attribute("aria-sort") == order
+                values = [sign * float(text) for text in column(table, place)]
+                assert values == sorted(values) and len(values) == len(SETUPS)
+        assert page.locator("#scores-table tbody").first.inner_text().startswith("dense")
+
+        page.locator(".enlarge").first.click()
+        assert page.locator("dialog img").is_visible()
+        page.keyboard.press("Escape")
+        assert not page.locator("dialog").is_visible()
+
+
+def test_without_scripts_every_prompt_is_there(path: Path) -> None:
+    with opened(path, 1280, 900, javascript=False) as page:
+        assert page.locator(".prompt:visible").count() == 4
+        assert not page.locator("#prompt").is_visible()
+        assert page.locator(".enlarge").first.get_attribute("href") == "../figures/fig01_score_vs_sparsity.png"
