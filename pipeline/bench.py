@@ -132,7 +132,8 @@ def measuring(settings: Settings, store: Store, repeats: int) -> None:
     weight, states = Decoder(model).head.weight.detach(), captured.residual[:, :POSITIONS].contiguous()
     dropped = Stream(states, captured.before, captured.after)
     # As many distinct states as changed weights have, each of them a counterpart of its own.
-    changed = replace(dropped, counterparts=states[list(captured.before)])
+    others = states[list(captured.before)]
+    changed = replace(dropped, counterparts=others)
     head, positions = Head(weight), states.shape[1]
 
     def measure(stream: Stream) -> None:
@@ -145,7 +146,7 @@ def measuring(settings: Settings, store: Store, repeats: int) -> None:
             for block in state.split(len(out)):
                 torch.mm(block, weight.T, out=out[: len(block)])
 
-    both = torch.cat([states[list(captured.after)], changed.counterparts])
+    both = torch.cat([states[list(captured.after)], others])
     report("positions", positions)
     report("measure_vs_gemm", ratio(lambda: measure(dropped), lambda: projections(states), repeats))
     report("measure_changed_vs_gemm", ratio(lambda: measure(changed), lambda: projections(both), repeats))

@@ -106,14 +106,14 @@ def capture_trajectory(
     )
     states: list[list[torch.Tensor]] = [[] for _ in range(plan.states if residual else 0)]
     final: list[torch.Tensor] = []
-    for part in forwards(trajectory):
+    for forward in forwards(trajectory):
 
-        def on_state(index: int, state: torch.Tensor, part: Forward = part) -> None:
+        def on_state(index: int, state: torch.Tensor, forward: Forward = forward) -> None:
             if residual:
-                states[index].append(part.at_predictions(state))
+                states[index].append(forward.at_predictions(state))
 
         with tap(Decoder(model), on_state):
-            final.append(part.at_predictions(part.run(model)))
+            final.append(forward.at_predictions(forward.run(model)))
     stacked = torch.stack([torch.cat(state) for state in states]) if residual else None
     return replace(trajectory, final=torch.cat(final), residual=stacked)
 

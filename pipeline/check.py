@@ -65,6 +65,9 @@ def _sort(
         if key == "outputs" and len(options) > 1:
             found.append(f"{argument}: a sweep has one outputs folder")
             continue
+        if key == schema.EXPERIMENT and len(options) > 1:
+            found.append(f"{argument}: give one experiment at a time, since each has a sweep of its own")
+            continue
         if len(options) > 1 and not multirun:
             found.append(f"{argument} lists {len(options)} values: add -m to run them as a sweep")
         if key in (*schema.GROUPS, schema.EXPERIMENT):
@@ -141,10 +144,17 @@ def _check_one(cfg: DictConfig, setting: Mapping[str, Any]) -> list[str]:
     try:
         plain, missing = _plain(cfg)
     except OmegaConfBaseException as error:
-        return [*found, f"cannot be resolved: {str(error).splitlines()[0]}"]
+        return [*found, _unresolved(str(error).splitlines()[0], cfg)]
     found += [f"{key} has to be given: {key}=<{_wanted(key)}>" for key in missing]
     found += [problem for group in schema.GROUPS for problem in check_component(group, plain.get(group), missing)]
     return found + check_job(plain, bool(missing), any(problem.startswith("sparsity") for problem in found))
+
+
+def _unresolved(message: str, cfg: DictConfig) -> str:
+    """Experiments know the sparsities of their own pruners only."""
+    if "'sparsity_of." in message:
+        return f"the experiment has no sparsity for pruner={cfg.pruner.name}; give one, such as sparsity=0.5"
+    return f"cannot be resolved: {message}"
 
 
 def _plain(cfg: DictConfig) -> tuple[dict[str, Any], list[str]]:

@@ -39,7 +39,7 @@ class CaptureConfig:
     protocols: list[str] = field(default_factory=lambda: list(PROTOCOLS))
     decoding: str = "greedy"
     temperature: float = 1.0
-    option_items: int = 2
+    option_items: int = 4
     dtype: str = "float32"
 
 

@@ -53,12 +53,14 @@ def _row(entry: TaskEntry, results: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in scores.items():
         metric, _, reading = key.partition(",")
         if metric == entry.metric:
+            # A single item has none; the harness then says so in words.
+            stderr = scores.get(f"{metric}_stderr,{reading}")
             return {
                 "task": entry.task,
                 "kind": entry.kind,
                 "metric": metric,
                 "value": float(value),
-                "stderr": float(scores.get(f"{metric}_stderr,{reading}", "nan")),
+                "stderr": float(stderr) if isinstance(stderr, int | float) else float("nan"),
                 "n": int(results["n-samples"][entry.name]["effective"]),
             }
     raise ValueError(f"task {entry.name} reports no {entry.metric}; it has {', '.join(scores)}")

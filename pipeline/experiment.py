@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from omegaconf import OmegaConf
 
 from pipeline.choices import CONF
+from pipeline.config import EXPERIMENT
 
 # The keys that make a sweep of an experiment; they are read here and while the configuration is composed.
 GRIDS = ("sweep", "sparsity_of")
@@ -17,11 +19,12 @@ def expand(arguments: Sequence[str]) -> list[str]:
 
     A name that is no experiment adds nothing: it is refused with all other problems.
     """
-    keys = {argument.partition("=")[0] for argument in arguments}
-    chosen = [argument.partition("=")[2] for argument in arguments if argument.startswith("experiment=")]
+    pairs = [argument.lstrip("+").partition("=") for argument in arguments]
+    keys = {key for key, _, _ in pairs}
+    chosen = [value for key, _, value in pairs if key == EXPERIMENT]
     added: dict[str, str] = {}
     for name in chosen:
-        path = CONF / "experiment" / f"{name}.yaml"
-        grid = OmegaConf.load(path).get("sweep", {}) if path.is_file() else {}
+        path = CONF / EXPERIMENT / f"{name}.yaml"
+        grid: Any = OmegaConf.select(OmegaConf.load(path), "sweep", default={}) if path.is_file() else {}
         added |= {str(key): ",".join(map(str, values)) for key, values in grid.items() if key not in keys}
     return [*arguments, *(f"{key}={values}" for key, values in added.items())]

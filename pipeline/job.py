@@ -23,7 +23,7 @@ from pipeline.records import FAILED, OK, JobRecord, find_record, now
 from pipeline.stages import Workbench
 from pipeline.store import Artifact, Store, digest, write_json
 from pipeline.summary import final_deviation, mean_scores, show_scores
-from pipeline.sweep import OUTCOME, TRACEBACK
+from pipeline.sweep import OUTCOME, TRACEBACK, log_figures
 from pipeline.tables import measures_of, scores_of
 from pipeline.tracking import RunSpec, Tracker, track
 
@@ -211,10 +211,7 @@ def _log_results(store: Store, record: JobRecord, tracker: Tracker, drawn: Seque
     if measures is not None:
         tracker.summary({f"final/{name}": value for name, value in final_deviation(measures).items()})
         _log_curves(tracker, measures)
-    for figure in drawn:
-        for path in figure.paths:
-            if path.suffix == ".png":
-                tracker.image(f"figures/{figure.name}", path, figure.caption)
+    log_figures(tracker, drawn)
     for role, name in (("decision", "decision"), ("evaluation", "scores"), ("measures", "measures")):
         if role in record.artifacts:
             folder = store.root / record.artifacts[role]

@@ -22,7 +22,7 @@ from pipeline.experiment import GRIDS, expand
 from pipeline.probes import read_probes
 from pipeline.quiet import quiet_libraries
 from pipeline.sparsity import parse
-from pipeline.sweep import SweepSummary, close
+from pipeline.sweep import PLOT, SweepSummary, close
 
 ConfigStore.instance().store(name="schema", node=Config)
 _MULTIRUN = ("-m", "--multirun")
@@ -46,10 +46,13 @@ def _job(cfg: DictConfig) -> str:
     np.random.seed(settings.seed)
     torch.manual_seed(settings.seed)
     folder = Path(HydraConfig.get().runtime.output_dir)
-    sweep = folder.parent.name if HydraConfig.get().mode is RunMode.MULTIRUN else folder.name
-    if settings.export is not None and HydraConfig.get().mode is RunMode.MULTIRUN:
+    multirun = HydraConfig.get().mode is RunMode.MULTIRUN
+    if multirun:
+        # Figures show all jobs of a sweep: they are drawn once, at its end.
+        settings = replace(settings, stages=tuple(stage for stage in settings.stages if stage != PLOT))
+    if settings.export is not None and multirun:
         settings = replace(settings, export=settings.export / export_folder(settings, describe(settings).job))
-    return run_job(settings, sweep, folder).status
+    return run_job(settings, folder.parent.name if multirun else folder.name, folder).status
 
 
 def resolve(cfg: DictConfig) -> Settings:

@@ -71,7 +71,9 @@ def _sets(
     yield VOCABULARY, 0, None
     yield OPTIONS, 0, options
     order = z[0].argsort(descending=True, stable=True)
-    for draw, members in enumerate(rank_matched(order, ranks(z, options)[0], DRAWS, generator)):
+    # Places in this order, not ranks: tokens of equal logits share a rank.
+    places = order.argsort()[options[0]]
+    for draw, members in enumerate(rank_matched(order, places, DRAWS, generator)):
         yield CONTROL, draw, members.unsqueeze(0)
 
 

@@ -97,24 +97,26 @@ def read_probes(path: str | Path | None) -> tuple[Probe, ...]:
     """
     if path is None:
         return PROBES
-    file = Path(path).expanduser()
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"probes={path} cannot be read as text: {error}") from error
+        file = Path(path).expanduser()
+        # Not splitlines, which also splits at characters that may stand inside a JSON string.
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError, RuntimeError) as error:
+        raise ValueError(f"probes={path} cannot be read as text ({error}); give a .txt or .jsonl file") from error
     if file.suffix not in (".txt", ".jsonl"):
         raise ValueError(f"probes={path}: give a .txt file with a prompt a line, or a .jsonl file with objects")
     read = _of_json if file.suffix == ".jsonl" else _of_text
-    probes = [
-        read(line, number, f"probes={path}, line {number}") for number, line in enumerate(lines, 1) if line.strip()
-    ]
+    probes: dict[str, Probe] = {}
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            where = f"probes={path}, line {number}"
+            probe = read(line, number, where)
+            if probe.name in probes:
+                raise ValueError(f"{where}: an earlier prompt is called {probe.name!r} too; give each its own name")
+            probes[probe.name] = probe
     if not probes:
-        raise ValueError(f"probes={path} holds no prompt")
-    names = [probe.name for probe in probes]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise ValueError(f"probes={path}: two prompts are called {twice!r}; give each its own name")
-    return tuple(probes)
+        raise ValueError(f"probes={path} holds no prompt; write one a line")
+    return tuple(probes.values())
 
 
 def _of_text(line: str, number: int, where: str) -> Probe:
@@ -124,8 +126,9 @@ def _of_text(line: str, number: int, where: str) -> Probe:
 def _of_json(line: str, number: int, where: str) -> Probe:
     try:
         row = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"{where}: no JSON: {error}") from error
+        json.dumps(row, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f'{where}: no JSON ({error}); write an object such as {{"text": "a prompt"}}') from error
     if not isinstance(row, dict) or not isinstance(row.get("text"), str) or not row["text"].strip():
         raise ValueError(f'{where}: give an object with a "text" that is a prompt')
     if unknown := sorted(row.keys() - _KEYS):
@@ -133,8 +136,8 @@ def _of_json(line: str, number: int, where: str) -> Probe:
     options, steps = row.get("options", []), row.get("steps")
     if (
         not isinstance(options, list)
-        or not all(isinstance(o, str) for o in options)
-        or len(options) in (1, *range(11, 99))
+        or not all(isinstance(option, str) for option in options)
+        or (options and not 2 <= len(options) <= len(LETTERS))
     ):
         raise ValueError(f"{where}: options should be a list of 2 to 10 strings")
     if steps is not None and (not isinstance(steps, int) or isinstance(steps, bool) or steps < 1):

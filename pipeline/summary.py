@@ -15,6 +15,8 @@ from typing import Any
 import pandas as pd
 
 from pipeline.console import show_table
+from pipeline.figures import theorems
+from pipeline.figures.tables import choose, load
 from pipeline.records import OK, JobRecord, load_records
 from pipeline.store import Store
 from pipeline.tables import measures_of, scores_of
@@ -80,6 +82,21 @@ def headlines(jobs: Sequence[JobRecord], store: Store) -> list[str]:
     return sentences
 
 
+def show_theorems(store: Store) -> None:
+    """Do the theorems' estimates track the measured values? Rank correlations layer by layer, and where they do not."""
+    tracked = theorems.tracking(load(store.root, choose(store.root)).measures)
+    if tracked.empty:
+        return
+    print("\nrank correlation of estimate and measured value over positions, layer by layer (in hundredths)")
+    for (pruner, sparsity, sublayer, theorem), rows in tracked.groupby(
+        ["pruner", "sparsity", "sublayer", "theorem"], sort=False
+    ):
+        cells = ["  –" if math.isnan(value) else f"{round(100 * value):3d}" for value in rows["rank_correlation"]]
+        print(f"  {f'{pruner} {sparsity}, {sublayer}':28s}theorem {theorem:8s}{' '.join(cells)}")
+    for sentence in theorems.breaks(tracked):
+        print(f"  {sentence}")
+
+
 def show_places(jobs: Sequence[JobRecord], store: Store) -> None:
     """Where tables, figures and W&B runs of these jobs are."""
     if any(job.status == OK for job in jobs):
@@ -125,6 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     show_scores(jobs, store, title="Newest results")
     for sentence in headlines(jobs, store):
         print(f"  {sentence}")
+    show_theorems(store)
     print()
     show_places(jobs, store)
     return 0

@@ -32,6 +32,8 @@ TINY = (
     "calibration.length=32",
     "calibration.batch_size=2",
     "capture.steps=5",
+    # Drawing all figures takes longer than all the rest.
+    "figures=[fig01]",
     "wandb.mode=disabled",
 )
 

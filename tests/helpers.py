@@ -13,6 +13,7 @@ from pipeline.choices import CONF
 from pipeline.decoder import Decoder
 from pipeline.linear_inputs import one_expert_at_a_time
 from pipeline.pruners.base import Context, Pruner
+from pipeline.pruners.decision import Change
 from pipeline.signature import signature
 from pipeline.surgery import dropped
 
@@ -50,6 +51,20 @@ def outputs_of(model: torch.nn.Module) -> torch.Tensor:
     """Logits of a fixed input; final states of an encoder."""
     output = model(torch.randint(0, 250, (2, 10), generator=torch.Generator().manual_seed(7)))
     return output.last_hidden_state if Decoder(model).architecture.encoder else output.logits
+
+
+def changes_of(model: torch.nn.Module, share: float) -> dict[int, Change]:
+    """Random masks of every matrix, by block."""
+    generator, decoder = torch.Generator().manual_seed(5), Decoder(model)
+    return {
+        layer: Change(
+            {
+                name: torch.rand(model.get_parameter(name).shape, generator=generator) < share
+                for name in sorted({w.parameter for w in decoder.linears(layer)})
+            }
+        )
+        for layer in range(len(decoder.blocks))
+    }
 
 
 def generate(model: torch.nn.Module, use_cache: bool) -> torch.Tensor:

@@ -1,14 +1,21 @@
+"""Captured trajectories and counterparts, against passes without them, on every architecture."""
+
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from helpers import changes_of
 
-from pipeline.capture import Trajectory, capture_counterparts, capture_trajectory, generate
+from pipeline import capture
+from pipeline.capture import Trajectory, capture_forced, capture_trajectory
 from pipeline.console import progress
+from pipeline.counterparts import capture_counterparts, load_counterparts, save_counterparts
 from pipeline.decoder import ARCHITECTURES, SUBLAYERS, Decoder
 from pipeline.measure import measure_free_running, measure_layers, side_by_side
-from pipeline.measures.compare import COLUMNS, Head
+from pipeline.measures.head import Head
 from pipeline.probes import PROBES, encode
 from pipeline.pruners.decision import Change
 from pipeline.residual import layout, tap
@@ -25,24 +32,15 @@ def dense(make_model, tokenizer, architecture) -> tuple[torch.nn.Module, Traject
     return model, capture_trajectory(model, tokenizer, PROBES[::3], STEPS, residual=True)
 
 
-def changes_of(model, share: float) -> dict[int, Change]:
-    """Random masks of every matrix, by block."""
-    generator, decoder = torch.Generator().manual_seed(5), Decoder(model)
-    return {
-        layer: Change(
-            {
-                name: torch.rand(model.get_parameter(name).shape, generator=generator) < share
-                for name in sorted({w.parameter for w in decoder.linears(layer)})
-            }
-        )
-        for layer in range(len(decoder.blocks))
-    }
-
-
 def test_probes_are_twelve_in_three_formats(tokenizer):
     assert len({probe.name for probe in PROBES}) == len({probe.text for probe in PROBES}) == 12
-    assert [probe.name.split("-")[0] for probe in PROBES] == ["choice"] * 4 + ["arithmetic"] * 4 + ["open"] * 4
-    assert tokenizer.decode(encode(PROBES[0], tokenizer)) == PROBES[0].text
+    formats = ["choice"] * 4 + ["arithmetic"] * 4 + ["open"] * 4
+    assert [probe.format for probe in PROBES] == [probe.name.split("-")[0] for probe in PROBES] == formats
+    for probe in PROBES:
+        text = tokenizer.decode(encode(probe, tokenizer))
+        assert text == probe.prompt
+        assert all(f"{letter}. {option}" in text for letter, option in zip("ABCD", probe.options, strict=False))
+        assert (len(probe.options), probe.answer is None) == ((4, False) if probe.format == "choice" else (0, True))
 
 
 def test_the_parallel_pass_sees_what_step_by_step_decoding_sees(dense):
@@ -61,20 +59,36 @@ def test_the_parallel_pass_sees_what_step_by_step_decoding_sees(dense):
     assert row == len(trajectory.final) == len(trajectory.positions())
 
 
-def test_generation_stops_at_end_of_text(make_model, tokenizer):
-    model = make_model()
-    prompts = [encode(probe, tokenizer) for probe in PROBES[:3]]
-    free = generate(model, tokenizer, prompts, STEPS)
-    model.generation_config.eos_token_id = [free[0][2]]
-    stopped = generate(model, tokenizer, prompts, STEPS)
-    assert stopped[0] == free[0][: free[0].index(free[0][2]) + 1]
+def test_each_probe_is_continued_as_far_as_it_says(make_model, tokenizer):
+    probes = [replace(PROBES[0], steps=2), PROBES[4], replace(PROBES[8], steps=99)]
+    trajectory = capture_trajectory(make_model(), tokenizer, probes, STEPS, residual=True)
+    assert [len(row) for row in trajectory.tokens] == [len(row) for row in trajectory.texts] == [2, STEPS, STEPS]
+    assert trajectory.positions()[:3] == [(PROBES[0].name, 0), (PROBES[0].name, 1), (PROBES[4].name, 0)]
+    assert len(trajectory.final) == trajectory.residual.shape[1] == len(trajectory.positions()) == 2 + 2 * STEPS
+
+
+def test_more_prompts_than_go_through_at_once_are_captured_alike(make_model, tokenizer, monkeypatch):
+    """Other shapes round otherwise, and change nothing else."""
+    model, probes = make_model(), PROBES[:7]
+    whole = capture_trajectory(model, tokenizer, probes, STEPS, residual=True)
+    forced = capture_forced(model, whole)
+    states = capture_counterparts(model, changes_of(model, 0.5), whole, progress)
+    monkeypatch.setattr(capture, "BATCH", 3)
+    cut = capture_trajectory(model, tokenizer, probes, STEPS, residual=True)
+    assert (cut.tokens, cut.texts, cut.positions()) == (whole.tokens, whole.texts, whole.positions())
+    close = {"rtol": 1e-4, "atol": 1e-5}
+    torch.testing.assert_close(cut.final, whole.final, **close)
+    torch.testing.assert_close(cut.residual, whole.residual, **close)
+    torch.testing.assert_close(capture_forced(model, whole), forced, **close)
+    torch.testing.assert_close(capture_counterparts(model, changes_of(model, 0.5), whole, progress), states, **close)
+    assert torch.equal(capture_forced(model, cut), cut.final)
 
 
 def test_layer_protocol_of_pruned_weights_replaces_one_sublayer_on_the_dense_context(dense, make_model, architecture):
     """By brute force: put one pruned sublayer into a dense copy, and read the stream after it."""
     model, trajectory = dense
     changes = changes_of(model, 0.5)
-    states = capture_counterparts(model, changes, trajectory, STEPS, progress)
+    states = capture_counterparts(model, changes, trajectory, progress)
     decoder, plan = Decoder(model), layout(Decoder(model))
     for index in (0, 3, len(states) - 1):
         copy = make_model(architecture)
@@ -95,24 +109,6 @@ def test_layer_protocol_of_pruned_weights_replaces_one_sublayer_on_the_dense_con
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), fresh.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("masked", [False, True])
-def test_an_unchanged_model_deviates_nowhere(dense, tokenizer, make_model, architecture, masked):
-    """With nothing masked, and with masks that mask nothing, every position measures cosine 1 and KL 0 exactly."""
-    model, trajectory = dense
-    changes = changes_of(model, 0.0) if masked else {}
-    head = Head(Decoder(model).head.weight.detach())
-    states = capture_counterparts(model, changes, trajectory, STEPS, progress)
-    other = capture_trajectory(make_model(architecture), tokenizer, PROBES[::3], STEPS, residual=False)
-    layers = measure_layers(trajectory, states, head, [1.0, 0.5], progress)
-    free = measure_free_running(trajectory, other, head, [1.0])
-    positions = len(trajectory.positions())
-    assert len(layers) == positions * 8 * 2
-    assert len(free) == positions
-    for table in (layers, free):
-        for name in COLUMNS:
-            np.testing.assert_array_equal(table[name], 1.0 if "cos" in name else 0.0, err_msg=name)
-
-
 def test_layer_protocol_of_dropped_units_compares_with_the_stream_before(dense):
     model, trajectory = dense
     head = Head(Decoder(model).head.weight.detach())
@@ -127,14 +123,8 @@ def test_layer_protocol_of_dropped_units_compares_with_the_stream_before(dense):
 def test_free_running_compares_equal_steps_and_ends_with_the_shorter(dense):
     model, long = dense
     kept = [i for i, (_, step) in enumerate(long.positions()) if step < 3]
-    short = Trajectory(
-        long.names,
-        long.prompts,
-        [row[:3] for row in long.tokens],
-        [row[:3] for row in long.texts],
-        long.final[kept],
-        None,
-    )
+    tokens, texts = ([row[:3] for row in rows] for rows in (long.tokens, long.texts))
+    short = replace(long, tokens=tokens, texts=texts, final=long.final[kept], residual=None)
     head = Head(Decoder(model).head.weight.detach())
     for table in (measure_free_running(long, short, head, [1.0]), measure_free_running(short, long, head, [1.0])):
         assert table.step.max() == 2
@@ -149,6 +139,10 @@ def test_a_trajectory_survives_the_disk(dense, tmp_path):
     (tmp_path / "t").mkdir()
     trajectory.save(tmp_path / "t")
     loaded = Trajectory.load(tmp_path / "t")
-    assert loaded.tokens == trajectory.tokens
-    assert loaded.positions() == trajectory.positions()
+    for name in ("names", "steps", "prompts", "tokens", "texts", "width"):
+        assert getattr(loaded, name) == getattr(trajectory, name), name
+    assert (tuple(loaded.before), tuple(loaded.after)) == (trajectory.before, trajectory.after)
+    assert torch.equal(loaded.final, trajectory.final)
     assert torch.equal(loaded.residual, trajectory.residual)
+    save_counterparts(trajectory.residual, tmp_path)
+    assert torch.equal(load_counterparts(tmp_path), trajectory.residual)

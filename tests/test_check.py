@@ -74,6 +74,18 @@ def test_all_problems_at_once_with_the_nearest_choice():
         (["task.limit=many"], "task.limit=many should be a whole number"),
         (["measure.temperatures=[0]"], "different numbers above 0"),
         (["capture.steps=x"], "capture.steps=x"),
+        (["capture.steps=0"], "capture.steps=0 should be at least 1"),
+        (["capture.option_items=-1"], "capture.option_items=-1 should be at least 0"),
+        (["capture.temperature=nan"], "should be a number above 0"),
+        (["capture.decoding=beam"], "capture.decoding=beam does not exist; choose from greedy, sample"),
+        (["capture.protocols=[free]"], "capture.protocols: free does not exist; did you mean free_running?"),
+        (["capture.protocols=[]"], "capture.protocols is empty; choose from layer"),
+        (["measure.readout=norm"], "did you mean final_norm?"),
+        (["figures=[fig99]"], "figures: fig99 does not exist; did you mean fig"),
+        (["figures=[fig04,fig05_orthogonal]"], "did you mean fig05_orthogonal_magnitude?"),
+        (["figures=[]"], "figures is empty; choose from fig01"),
+        (["probes=nowhere.txt"], "probes=nowhere.txt cannot be read as text"),
+        (["probes=pyproject.toml"], "probes=pyproject.toml: give a .txt file"),
         (["wandb.mode=loud"], "wandb.mode=loud does not exist"),
         (["outputs=pyproject.toml/x"], "is a file"),
         (["pruner=shortgpt,wanda"], "add -m"),
@@ -127,7 +139,7 @@ def test_nothing_heavy_is_imported_for_a_check_or_for_help():
         "except SystemExit as stop: code = stop.code\n"
         f"print('heavy:', [name for name in {HEAVY} if name in sys.modules], 'code:', code)"
     )
-    for argument, code in (("pruner=nothing", 2), ("--help", 0)):
+    for argument, code in (("pruner=nothing", 2), ("probes=nowhere.txt", 2), ("experiment=fig03", 2), ("--help", 0)):
         done = subprocess.run(
             [sys.executable, "-c", script.format(argument=argument)], capture_output=True, text=True, check=True
         )
@@ -170,6 +182,13 @@ KEYS = st.sampled_from(
         "model.layers",
         "calibration.length",
         "outputs",
+        "probes",
+        "figures",
+        "experiment",
+        "capture.protocols",
+        "capture.temperature",
+        "sweep",
+        "sparsity_of",
     ]
 )
 VALUES = st.one_of(
@@ -180,7 +199,7 @@ VALUES = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(KEYS, VALUES), max_size=4, unique_by=lambda pair: pair[0]))
 def test_any_command_line_is_checked_without_crashing(pairs):
     found = problems([f"{key}={value}" for key, value in pairs], multirun=False)

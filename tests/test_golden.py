@@ -10,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipeline.measures.compare import Head, compare
+from pipeline.measures.compare import compare
+from pipeline.measures.head import Head
 from pipeline.pruners.hessian import DAMPING, Moments
 from pipeline.pruners.masks import per_matrix, per_output
 from pipeline.pruners.sparsegpt import compensate, factorise

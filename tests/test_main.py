@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from conftest import TINY
+from naive import DEVIATIONS
 
 from pipeline.measures.compare import COLUMNS
 from pipeline.records import load_records
@@ -93,8 +94,8 @@ def test_sparsity_zero_scores_as_dense_and_deviates_nowhere(sweep):
         mine = scores[(scores.pruner == pruner) & (scores.sparsity == "0")].value
         pd.testing.assert_series_equal(mine.sort_index(), dense.sort_index())
         rows = measures[(measures.pruner == pruner) & (measures.sparsity == "0")]
-        assert set(rows.protocol) == {"layer", "free_running"}
-        for name in COLUMNS:
+        assert set(rows.protocol) == {"layer", "teacher_forced", "free_running"}
+        for name in DEVIATIONS:
             assert (rows[name] == (1.0 if "cos" in name else 0.0)).all(), (pruner, name)
 
 
@@ -116,15 +117,18 @@ def test_dense_work_is_done_once(sweep):
     assert builds.count("importance") == 1
 
 
-def test_every_job_is_a_finished_run_of_its_own(sweep):
+def test_every_job_is_a_finished_run_of_its_own_and_the_figures_are_another(sweep):
     runs = [read_run(path) for path in (sweep[0] / "wandb").glob("offline-run-*")]
-    assert len(runs) == 4
     assert len({run.run["run_group"] for run in runs}) == 1
+    assert [run.exit_code for run in runs] == [0] * 5
+    (drawing,) = (run for run in runs if run.run["job_type"] == "figures")
+    assert any("figures/fig01_score_vs_sparsity.path" in row for row in drawing.history)
+    assert list(drawing.artifact_types.values()) == ["report"]
+    runs.remove(drawing)
+    assert sorted(run.run["job_type"] for run in runs) == ["shortgpt", "shortgpt", "wanda", "wanda"]
     for run_ in runs:
-        assert run_.exit_code == 0
         assert run_.config["calibration.sequences"] == 4
         assert "generative/mean" in run_.summary
-        assert run_.run["job_type"] in {"shortgpt", "wanda"}
 
 
 def test_samples_keep_prompt_response_gold_and_score(sweep):
@@ -157,21 +161,19 @@ def test_a_run_of_fewer_stages_loses_no_results(sweep):
 
 def test_figures_and_summary_come_from_finished_results_alone(sweep):
     outputs, _ = sweep
+    assert {path.name[:5] for path in (outputs / "figures").glob("*.png")} == {"fig01"}
     for path in (outputs / "figures").glob("*.png"):
         path.unlink()
+    wanted = {"fig01", "fig04", "fig07", "fig25"}
     done = subprocess.run(
-        [sys.executable, "-m", "pipeline.figures", "--outputs", str(outputs)],
+        [sys.executable, "-m", "pipeline.figures", *sorted(wanted), "fig09", "--outputs", str(outputs)],
         capture_output=True,
         text=True,
         check=True,
     )
-    assert {path.name[:5] for path in (outputs / "figures").glob("*.png")} == {
-        "fig01",
-        "fig04",
-        "fig05",
-        "fig06",
-        "fig07",
-    }, done.stdout
+    assert {path.name[:5] for path in (outputs / "figures").glob("*.png")} == wanted, done.stdout
+    assert "fig09_sparsegpt_patterns: missing, " in done.stdout
+    assert "make them with: python -m pipeline.main -m experiment=fig09" in done.stdout
     done = subprocess.run(
         [sys.executable, "-m", "pipeline.summary", "--outputs", str(outputs)],
         capture_output=True,
@@ -179,6 +181,24 @@ def test_figures_and_summary_come_from_finished_results_alone(sweep):
         check=True,
     )
     assert "shortgpt at 0.5: generation" in done.stdout
+
+
+def test_prompts_of_a_file_go_all_the_way(tmp_path):
+    path = tmp_path / "mine.txt"
+    path.write_text("Once upon a time\nThe rain in Spain\n")
+    job = ("pruner=attn_drop", "sparsity=2", f"probes={path}", "figures=[tab3]", "wandb.mode=disabled")
+    done = run(tmp_path / "outputs", *job)
+    assert done.returncode == 0, done.stderr
+    tables = tmp_path / "outputs" / "tables"
+    assert list(pd.read_parquet(tables / "prompts.parquet").text) == ["Once upon a time", "The rain in Spain"]
+    assert set(pd.read_parquet(tables / "trajectories.parquet").prompt) == {"prompt-1", "prompt-2"}
+    (drawn,) = (tmp_path / "outputs" / "figures").glob("*.csv")
+    assert "The rain in Spain" in drawn.read_text()
+    path.write_text(" ")
+    done = run(tmp_path / "never", *job)
+    assert done.returncode == 2
+    assert f"probes={path} holds no prompt; write one a line" in done.stderr
+    assert not (tmp_path / "never").exists()
 
 
 def test_a_failing_job_is_recorded_and_the_others_finish(tmp_path):

@@ -8,9 +8,10 @@ import pytest
 import torch
 from helpers import context_for, outputs_of
 
-from pipeline.capture import capture_counterparts, capture_trajectory
+from pipeline.capture import capture_trajectory
 from pipeline.checkpoint import as_checkpoint
 from pipeline.console import progress
+from pipeline.counterparts import capture_counterparts
 from pipeline.decoder import Decoder
 from pipeline.models.hub import HubModel
 from pipeline.models.random import RandomModel
@@ -73,8 +74,8 @@ def test_the_layer_protocol_sees_changes_of_blocks_that_are_away(checkpoint, tok
         changes[layer] = Change({n: torch.rand(whole.get_parameter(n).shape) < 0.5 for n in names})
     dense = capture_trajectory(whole, tokenizer, PROBES[:2], 4, residual=True)
     assert capture_trajectory(away, tokenizer, PROBES[:2], 4, residual=True).tokens == dense.tokens
-    expected = capture_counterparts(whole, changes, dense, 4, progress)
-    found = capture_counterparts(away, changes, dense, 4, progress)
+    expected = capture_counterparts(whole, changes, dense, progress)
+    found = capture_counterparts(away, changes, dense, progress)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     assert not torch.allclose(expected[-1], dense.residual[dense.after[-1]])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 import torch
+from naive import DEVIATIONS
 
 from pipeline.capture import capture_trajectory
 from pipeline.models.base import load_pretrained, load_tokenizer
@@ -73,7 +74,9 @@ def test_dense_solves_both_forms_and_generation_is_lost_first(bench):
 def test_sparsity_zero_deviates_nowhere_in_any_layer(bench, pruner):
     zero = bench(f"pruner={pruner}", "sparsity=0", "capture.steps=2")
     measures = pd.read_parquet(zero.measures.file("measures.parquet"))
-    assert set(measures.protocol) == {"layer", "free_running"}
+    assert set(measures.protocol) == {"layer", "teacher_forced", "free_running"}
     assert measures[measures.protocol == "layer"].groupby(["layer", "sublayer"]).ngroups == 60
-    assert (measures[["cos_h", "cos_z", "cos_p"]] == 1).all().all()
-    assert (measures[["kl", "orth_h", "orth_z", "rms_dz", "var_p"]] == 0).all().all()
+    for name in DEVIATIONS:
+        assert (measures[name] == (1.0 if "cos" in name else 0.0)).all(), name
+    options = pd.read_parquet(zero.measures.file("options.parquet"))
+    assert set(options.kl) == set(options.flip) == {0.0}

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from pipeline.figures.tables import Tables
 
+
 class MissingData(Exception):
     """The tables lack what a figure needs; the message says what, without its remedy."""
 

@@ -31,7 +31,7 @@ def select(tables: Tables) -> Selection:
     columns = ["pruner", "sparsity", "quantity", "step", *series.STATISTICS, "n", divergence.COLUMN]
     data = data.sort_values(["pruner", "sparsity", "quantity", "step"], kind="stable")
     notes = (
-        "Both models decode greedily from the same prompts; final state, compared step by step.",
+        "Both models continue the same prompts; final state, compared step by step.",
         series.STEP_NOTE,
         f"Temperature {temperature:g}.",
         *divergence.mark_notes(data),

@@ -41,7 +41,7 @@ def select(tables: Tables) -> Selection:
     data = data.sort_values(["pruner", "sparsity"], kind="stable")
     absent = [name for name, members in classes.items() if not members]
     notes = (
-        "Both models decode greedily from the same prompts; final state, compared step by step.",
+        "Both models continue the same prompts; final state, compared step by step.",
         "A line for each pruner: of attention sublayers, of weights (4:8 where it was run), or to fewer bits.",
         series.STEP_NOTE,
         "The variance has equal weights over the vocabulary.",

@@ -36,7 +36,7 @@ def select(tables: Tables) -> Selection:
     data = pd.DataFrame(records).assign(prompt=prompt)
     columns = ["prompt", "pruner", "sparsity", "label", "tokens", "first_difference", "same_text", "text"]
     return Selection(
-        f"Greedy continuations of one prompt by {tables.model()}", data[columns], _notes(tables, data, cut)
+        f"Continuations of one prompt by {tables.model()}", data[columns], _notes(tables, data, cut)
     )
 
 

@@ -1,4 +1,4 @@
-"""The probe prompts, whose greedy continuations all states are measured on (table 3)."""
+"""The probe prompts, whose continuations all states are measured on (table 3)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def select(tables: Tables) -> Selection:
     prompts = tables.prompts.drop_duplicates("prompt").reset_index(drop=True)
     data = prompts.assign(number=prompts.index + 1, text=prompts["text"].map(storable))
     counts = ", ".join(f"{count} {name}" for name, count in data["format"].value_counts(sort=False).items())
-    notes = [f"Prompts by format: {counts}.", f"Continued greedily for at most {int(prompts['steps'].max())} tokens."]
+    notes = [f"Prompts by format: {counts}.", f"Continued for at most {int(prompts['steps'].max())} tokens."]
     if any(drawable(text) != text for text in data["text"]):
         notes.append(GLYPHS_NOTE)
     return Selection("The probe prompts", data[["number", "prompt", "format", "text"]], tuple(notes))

@@ -45,12 +45,14 @@ def deviations(e: torch.Tensor, z: torch.Tensor, delta: torch.Tensor, temperatur
     mean_r = vecdot(e, ec) / square
     around = torch.addcmul(ec, mean_r.unsqueeze(-1), e, value=-1)
     var_r = (vecdot(around, around) / square).double()
+    wild = ~var_r.isfinite()
+    if wild.any():
+        var_r[wild] = _wild_variance(e[wild], c[wild])
     growth, small = _growth(e, c, z, temperature)
     far = growth.amax(-1) > _OVERFLOW * SCALE
     residue = ec.sum(-1).double() / mass
-    excess = _series(ec, c) if small else (growth - ec).sum(-1)
-    # log E_p[exp(c)] - E_p[c] with nothing large cancelling: ``excess`` is the never negative E_p[exp(c) - 1 - c].
-    kl = (excess.double() / mass + residue).log1p() - residue
+    # log E_p[exp(c)] - E_p[c] with nothing large cancelling: the excess is the never negative E_p[exp(c) - 1 - c].
+    kl = (_excess(growth, ec, c, small).double() / mass + residue).log1p() - residue
     # The cosine is scale-free, hence that of p with p·exp(c) = p + p·(exp(c) - 1).
     deviation = angular_deviation(*split(e, growth, square))
     if far.any():
@@ -59,20 +61,37 @@ def deviations(e: torch.Tensor, z: torch.Tensor, delta: torch.Tensor, temperatur
     return {"kl": kl, "deviation_p": deviation, "var_p": var_p * scale, "var_r": var_r * scale}
 
 
-def _growth(e: torch.Tensor, c: torch.Tensor, z: torch.Tensor, temperature: float) -> tuple[torch.Tensor, bool]:
-    """``e·(exp(c) - 1)`` (N, V), and whether c is small everywhere."""
-    low, high = (float(bound) for bound in c.aminmax())
-    if high <= _LARGE:
-        return torch.expm1(c).mul_(e), max(high, -low) < _SMALL
+def _wild_variance(e: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+    """Variance of c weighted by e² where c is so large that squares of ``e·c`` overflow."""
+    r, c = e.double().square(), c.double()
+    r /= r.sum(-1, keepdim=True)
+    return vecdot(r, (c - vecdot(r, c).unsqueeze(-1)).square())
+
+
+def _growth(e: torch.Tensor, c: torch.Tensor, z: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """``e·(exp(c) - 1)`` (N, V), and the rows (N,) in which c is small everywhere."""
+    low, high = c.amin(-1), c.amax(-1)
+    small = torch.maximum(high, -low) < _SMALL
+    if (high <= _LARGE).all():
+        return torch.expm1(c).mul_(e), small
     near = torch.expm1(c.clamp(max=_LARGE)).mul_(e)
     # exp(log p + c), as high as it may get before it only says that the divergence is large.
     log_p = torch.add(c, z, alpha=1 / temperature).sub_(_normaliser(e, z, temperature).unsqueeze(-1))
     far = log_p.clamp_(min=_FLOOR, max=10.0).exp_().mul_(SCALE)
-    return torch.where(c > _LARGE, far, near), False
+    return torch.where(c > _LARGE, far, near), small
+
+
+def _excess(growth: torch.Tensor, ec: torch.Tensor, c: torch.Tensor, small: torch.Tensor) -> torch.Tensor:
+    """``Σ e·(exp(c) - 1 - c)`` (N,), by a series in the rows where the difference would leave rounding noise."""
+    if small.all():
+        return _series(ec, c)
+    excess = (growth - ec).sum(-1)
+    excess[small] = _series(ec[small], c[small])
+    return excess
 
 
 def _series(ec: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-    """``Σ e·(exp(c) - 1 - c)`` (N,) of small c (N, V), with ``ec = e·c``."""
+    """The same of small c (N, V), with ``ec = e·c``."""
     series = 1 / 2 + c * (1 / 6 + c * (1 / 24 + c * (1 / 120 + c / 720)))
     return vecdot(ec, series.mul_(c))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -26,19 +27,21 @@ HERE = Path(__file__).parent
 SCORES_FIGURE = "fig01"  # the experiment that makes scores
 
 
-def write(outputs: Path, settings: str | None = None) -> Path:
+def write(outputs: Path, settings: str | None = None, figures: Sequence[str] | None = None) -> Path:
     """Bring the figures up to date and write `outputs/report/index.html`; the same tables give the same bytes.
 
     Args:
         outputs: the folder that holds `tables/`.
         settings: which group of comparable jobs, in whole or in a part that only one has; by default the
             newest job's.
+        figures: which figures to show, by name or number; all of them by default.
 
     Raises:
+        UnknownFigure: if a name is not a figure's.
         NoTables: if there are no tables.
         UnknownSettings: if no settings match, or several.
     """
-    results = draw(outputs, settings=settings)
+    results = draw(outputs, figures, settings)
     tables = load(outputs, choose(outputs, settings))
     path = outputs / "report" / "index.html"
     shown = {"pictures": pictures(results, path), "missing": missing(results)}

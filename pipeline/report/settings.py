@@ -37,7 +37,7 @@ def _facts(tables: Tables) -> list[str]:
         facts += [f"Temperatures measured: {temperatures}.", f"Protocols measured: {protocols}."]
     if not tables.trajectories.empty:
         prompts, steps = tables.trajectories["prompt"].nunique(), int(tables.trajectories["step"].max()) + 1
-        facts.append(f"Texts: {prompts} prompts, continued greedily for at most {steps} tokens.")
+        facts.append(f"Texts: {prompts} prompts, continued for at most {steps} tokens.")
     if not tables.scores.empty:
         counts = tables.scores.groupby("kind")["task"].nunique()
         parts = ", ".join(f"{kind_name(kind)} {counts[kind]}" for kind in kinds_of(tables.scores))
