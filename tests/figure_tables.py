@@ -83,7 +83,9 @@ def measures_table(
         weights = UNITS.get(pruner, "weight") == "weight"
         # A layer dropper measures the same under the layer protocol at every sparsity.
         strength = 0.0 if share == 0 else 0.3 + share if weights else 1.0
-        sublayers = [kind for kind in ("attention", "mlp") if UNITS.get(pruner, kind) not in {"attention", "mlp"} - {kind}]
+        sublayers = [
+            kind for kind in ("attention", "mlp") if UNITS.get(pruner, kind) not in {"attention", "mlp"} - {kind}
+        ]
         parts = [_layer_rows(seed, strength, sublayers, layers, count)]
         parts += [_final_rows(seed, share, count, protocol) for protocol in ("teacher_forced", "free_running")]
         frames += [part.assign(pruner=pruner, sparsity=sparsity) for part in parts]
@@ -144,7 +146,11 @@ def _measures(frame: pd.DataFrame, orth: pd.Series, rng: np.random.Generator) ->
         "est_kl": variance / 2,
     }
     spread = {"var_p": 2 * estimates["est_kl"] * frame["temperature"] ** 2}
-    spread |= {"var_r": 0.3 * spread["var_p"], "var_uniform": 3 * spread["var_p"], "rms_dz": np.sqrt(4 * spread["var_p"])}
+    spread |= {
+        "var_r": 0.3 * spread["var_p"],
+        "var_uniform": 3 * spread["var_p"],
+        "rms_dz": np.sqrt(4 * spread["var_p"]),
+    }
     top1 = rng.beta(2, 1, len(frame))
     confidence = {"top1": top1, "entropy": -3 * np.log(top1), "margin": 4 * top1}
     flip = (rng.random(len(frame)) < (1 - top1) * np.minimum(1, variance)).astype(float)
@@ -161,7 +167,10 @@ def trajectories_table(setups: Sequence[tuple[str, str]] = SETUPS, count: int = 
         for step in range(length)
     ]
     frame = pd.DataFrame(rows, columns=["pruner", "sparsity", "prompt", "step", "dense_token", "pruned_token"])
-    texts = {"dense_text": " word", "pruned_text": frame["pruned_token"].map(lambda t: " word" if t < 1000 else " wyrd")}
+    texts = {
+        "dense_text": " word",
+        "pruned_text": frame["pruned_token"].map(lambda t: " word" if t < 1000 else " wyrd"),
+    }
     return frame.assign(**texts, model="tiny-lm", settings=STATES, job=frame["pruner"] + frame["sparsity"])
 
 

@@ -17,9 +17,9 @@ pytestmark = pytest.mark.real_model
 
 BASE = (
     "model=smollm2",
-    "task.limit=16",
+    "task.limit=8",
     "task.families=[copying,negation,plurals]",
-    "calibration.sequences=16",
+    "calibration.sequences=8",
     "calibration.length=256",
     "wandb.mode=disabled",
 )

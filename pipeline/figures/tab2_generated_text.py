@@ -35,9 +35,7 @@ def select(tables: Tables) -> Selection:
     records = [_dense(rows_of(rows, shown[:1])), *(_pruned(variant, rows_of(rows, [variant])) for variant in shown)]
     data = pd.DataFrame(records).assign(prompt=prompt)
     columns = ["prompt", "pruner", "sparsity", "label", "tokens", "first_difference", "same_text", "text"]
-    return Selection(
-        f"Continuations of one prompt by {tables.model()}", data[columns], _notes(tables, data, cut)
-    )
+    return Selection(f"Continuations of one prompt by {tables.model()}", data[columns], _notes(tables, data, cut))
 
 
 def _prompt(tables: Tables) -> str:
