@@ -85,5 +85,5 @@ def decide(make_settings, make_model):
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, so that parallel workers end together; within a file the order stays."""
-    longest = ("test_main.py", "test_real_model.py", "test_figures.py")
+    longest = ("test_main.py", "test_pruners.py", "test_experiments.py", "test_export.py", "test_real_model.py")
     items.sort(key=lambda item: longest.index(item.path.name) if item.path.name in longest else len(longest))

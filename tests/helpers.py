@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.choices import CONF
@@ -18,6 +20,14 @@ from pipeline.signature import signature
 from pipeline.surgery import dropped
 
 
+@cache
+def pruner_of(name: str) -> Pruner:
+    """A pruner as its YAML makes it; composed once, since that takes longer than pruning a tiny model."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return instantiate(compose("config", overrides=[f"pruner={name}"]).pruner, _convert_="all")
+
+
+@cache
 def accepted(name: str) -> dict[str, Any]:
     """The class constants of a pruner: accepts, unit, calibrated."""
     with initialize_config_dir(str(CONF), version_base="1.3"):

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers import accepted, context_for, flops, generate, outputs_of, sparsities
+from helpers import accepted, context_for, flops, generate, outputs_of, pruner_of, sparsities
 
 from pipeline.choices import CONF, choices_of
 from pipeline.decoder import ATTENTION, MLP, Decoder
@@ -25,11 +25,11 @@ LAYERS = 4
 
 
 @pytest.fixture
-def decide(make_settings, make_model):
+def decide(make_model):
     """``decide("wanda", 0.5, "llama")`` gives the decision, and the model that it was made on."""
 
     def run(name: str, sparsity: object, architecture: str) -> tuple[Decision, torch.nn.Module]:
-        pruner, model = make_settings(f"pruner={name}").pruner, make_model(architecture, LAYERS)
+        pruner, model = pruner_of(name), make_model(architecture, LAYERS)
         torch.manual_seed(0)
         decision = pruner.decide(Decoder(model), parse(sparsity), context_for(pruner, model))
         return account(Decoder(make_model(architecture, LAYERS)), decision), model

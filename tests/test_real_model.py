@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 import torch
+from helpers import json_lines
 from naive import DEVIATIONS
 
 from pipeline.capture import capture_trajectory
@@ -71,8 +72,11 @@ def test_dense_solves_both_forms_and_generation_is_lost_first(bench):
 
 
 @pytest.mark.parametrize("pruner", ["shortgpt", "wanda"])
-def test_sparsity_zero_deviates_nowhere_in_any_layer(bench, pruner):
-    zero = bench(f"pruner={pruner}", "sparsity=0", "capture.steps=2")
+def test_sparsity_zero_deviates_nowhere_in_any_layer(bench, tmp_path, pruner):
+    probes = tmp_path / "probes.jsonl"
+    choice = {"text": "Which of these is a mammal?", "options": ["Salmon", "Dolphin"]}
+    probes.write_bytes(json_lines(choice, {"text": "Explain to a child why the sky looks blue."}))
+    zero = bench(f"pruner={pruner}", "sparsity=0", "capture.steps=3", f"probes={probes}", "capture.option_items=0")
     measures = pd.read_parquet(zero.measures.file("measures.parquet"))
     assert set(measures.protocol) == {"layer", "teacher_forced", "free_running"}
     assert measures[measures.protocol == "layer"].groupby(["layer", "sublayer"]).ngroups == 60
