@@ -274,7 +274,7 @@ def test_tracking_over_depth_is_what_is_drawn(tmp_path: Path) -> None:
     point = data.query("pruner == 'attn_drop' and layer == 1 and theorem == '3 (KL)'").iloc[0]
     assert point["rank_correlation"] == pytest.approx(np.corrcoef(ranks.T)[0, 1])
     assert point["median_ratio"] == pytest.approx((rows["est_kl"] / rows["kl"]).median())
-    assert "Left out for space: rtn 0 (MLP)." in caption_of(selection)
+    assert "Left out for space: rtn (MLP)." in caption_of(selection)
     canvas = canvas_of(tables, "fig22")
     assert len(canvas.axes) == 12
     own = data[(data["pruner"] == "shortgpt") & (data["sublayer"] == "attention")]

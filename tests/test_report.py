@@ -44,7 +44,7 @@ HOSTILE = """</p><script>alert("1")</script> 'a' & "b" {{ 7 * 7 }}"""
 def _few_coarse_figures() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(style, "DPI", 40)
-        patch.setattr(report, "draw", lambda outputs, settings: draw(outputs, NAMES, settings))
+        patch.setattr(report, "draw", lambda outputs, figures, settings: draw(outputs, figures or NAMES, settings))
         yield
 
 
@@ -62,7 +62,7 @@ def test_same_tables_make_same_bytes_without_torch(path: Path, tmp_path: Path) -
     script = (
         "import sys; from pathlib import Path; from pipeline.figures import draw, style\n"
         "from pipeline.report import page\n"
-        f"style.DPI = 40; page.draw = lambda outputs, settings: draw(outputs, {NAMES}, settings)\n"
+        f"style.DPI = 40; page.draw = lambda outputs, figures, settings: draw(outputs, {NAMES}, settings)\n"
         "page.write(Path(sys.argv[1]))\n"
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'lm_eval', 'hydra')))"
     )

@@ -311,7 +311,7 @@ def test_texts_that_never_differ_or_end_early(tmp_path: Path) -> None:
     result, data = drawn(save(tmp_path, trajectories=same), "tab2")
     by_label = data.set_index("label")
     assert set(data["prompt"]) == {"choice-1"}
-    assert pd.isna(by_label.loc["rtn 0", "first_difference"]) and by_label.loc["rtn 0", "tokens"] == 16
+    assert pd.isna(by_label.loc["rtn", "first_difference"]) and by_label.loc["rtn", "tokens"] == 16
     assert by_label.loc["Drop-8A", "first_difference"] == 10 and by_label.loc["Drop-8A", "tokens"] == 10
     assert pd.isna(by_label.loc["Drop-8A", "text"])
     assert "never" in [text.get_text() for text in texts_on(canvas_of(result, data))]
