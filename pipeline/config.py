@@ -65,7 +65,10 @@ class WandbConfig:
 
 @dataclass
 class Config:
-    """Root schema. The groups' schemas are the constructors that their ``_target_`` names."""
+    """Root schema. The groups' schemas are the constructors that their ``_target_`` names.
+
+    ``sweep`` and ``sparsity_of`` belong to experiments: the values of a sweep by key, and sparsities by pruner.
+    """
 
     model: Any = None
     pruner: Any = None
