@@ -65,7 +65,7 @@ def _sort(
         if key == "outputs" and len(options) > 1:
             found.append(f"{argument}: a sweep has one outputs folder")
             continue
-        if key == schema.EXPERIMENT and len(options) > 1:
+        if key == schema.EXPERIMENT and (len(options) > 1 or key in groups):
             found.append(f"{argument}: give one experiment at a time, since each has a sweep of its own")
             continue
         if len(options) > 1 and not multirun:

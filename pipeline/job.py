@@ -15,6 +15,7 @@ import pandas as pd
 from pipeline import figures, tables
 from pipeline.config import Settings
 from pipeline.export import export
+from pipeline.generation import SAMPLE
 from pipeline.measure import FREE_RUNNING, LAYER, OPTIONS, TEACHER_FORCED
 from pipeline.measures.compare import COLUMNS
 from pipeline.models.base import resolve_dtype
@@ -80,10 +81,11 @@ def describe(settings: Settings) -> JobRecord:
     model, task, calibration, capture = settings.model, settings.task, settings.calibration, settings.capture
     dtype = str(resolve_dtype(settings.dtype)).removeprefix("torch.")
     pruning = {"calibration": calibration.identity(), "seed": settings.seed, "dtype": dtype}
+    # Which protocols and temperatures there are does not change what each of them measures.
+    idle = {"protocols"} if capture.decoding == SAMPLE else {"protocols", "temperature"}
     captured = {
         "probes": [asdict(probe) for probe in settings.probes],
-        # Which protocols and temperatures there are does not change what each of them measures.
-        "capture": {key: value for key, value in vars(capture).items() if key != "protocols"},
+        "capture": {key: value for key, value in vars(capture).items() if key not in idle},
         "readout": settings.measure.readout,
         "options": task.identity() | {"limit": None},
     }

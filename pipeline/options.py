@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from pipeline.language_model import InMemoryLM
 from pipeline.probes import LETTERS, Probe, encode
 from pipeline.tasks.base import MULTIPLE_CHOICE, TaskSuite
 
+log = logging.getLogger(__name__)
 _TENSORS, _FACTS = "options.safetensors", "options.json"
 # How the answer to a probe begins, so that the next token is the letter of an option.
 _OPENING = "Answer:"
@@ -67,7 +69,17 @@ def probe_questions(probes: Sequence[Probe], tokenizer: PreTrainedTokenizerBase)
         answers = [row[common:] for row in whole]
         gold = -1 if probe.answer is None else probe.answer
         questions.append(question_of(probe.name, PROBE, whole[0][:common], answers, texts, gold))
-    return [question for question in questions if question is not None]
+    return _asked(questions)
+
+
+def _asked(questions: Sequence[Question | None]) -> list[Question]:
+    """The questions whose first step decides; how many do not is logged."""
+    asked = [question for question in questions if question is not None]
+    if len(asked) < len(questions):
+        log.info(
+            "  %d of %d questions left out: their options begin alike", len(questions) - len(asked), len(questions)
+        )
+    return asked
 
 
 def task_questions(
@@ -100,7 +112,7 @@ def task_questions(
                     gold=gold if isinstance(gold, int) else -1,
                 )
             )
-    return [question for question in questions if question is not None]
+    return _asked(questions)
 
 
 @torch.inference_mode()

@@ -211,3 +211,8 @@ def test_a_whole_experiment_in_a_process_of_its_own(tmp_path):
         assert record.config["figures"] == ["fig12"]
         assert not [key for key in record.config if key.startswith("sweep")]
         json.dumps(record.config)
+
+
+def test_experiments_are_run_one_at_a_time():
+    for arguments in (["experiment=fig01,fig03"], ["experiment=fig01", "experiment=fig03"]):
+        assert any("one experiment at a time" in problem for problem in problems(expand(arguments), multirun=True))

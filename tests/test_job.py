@@ -10,7 +10,7 @@ from helpers import json_lines
 from naive import DEVIATIONS
 
 from pipeline.decoder import Decoder
-from pipeline.job import run_job
+from pipeline.job import describe, run_job
 from pipeline.measure_options import DRAWS, TOP
 from pipeline.probes import PROBES
 from pipeline.pruners.decision import Decision
@@ -177,3 +177,11 @@ def test_one_item_a_task_has_a_score_and_no_standard_error(job, table):
     assert (scores.n == 1).all()
     assert scores.value.isin([0, 1]).all()
     assert scores.stderr.isna().all()
+
+
+def test_a_temperature_that_nothing_reads_does_not_part_jobs(make_settings):
+    def states(*overrides: str) -> str:
+        return describe(make_settings(*overrides)).states
+
+    assert states() == states("capture.temperature=0.5")
+    assert states("capture.decoding=sample") != states("capture.decoding=sample", "capture.temperature=0.5")

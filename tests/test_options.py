@@ -81,9 +81,11 @@ def test_probes_with_options_are_asked_for_a_letter(tokenizer):
     assert unknown[0].gold == -1
 
 
-def test_task_questions_are_the_harness_own_prompts(make_model, make_settings, tokenizer):
+def test_task_questions_are_the_harness_own_prompts(make_model, make_settings, tokenizer, caplog):
     task = make_settings("task.families=[copying,antonyms]").task
-    questions = task_questions(task, 6, 0, make_model(), tokenizer)
+    with caplog.at_level("INFO", logger="pipeline"):
+        questions = task_questions(task, 6, 0, make_model(), tokenizer)
+    assert f"{12 - len(questions)} of 12 questions left out" in caplog.text
     assert {question.origin for question in questions} <= {"copying", "antonyms"}
     assert 0 < len(questions) <= 12
     assert len({question.name for question in questions}) == len(questions)
