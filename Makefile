@@ -4,7 +4,7 @@ BIN := .venv/bin
 SWEEP ?= -m pruner=shortgpt,wanda sparsity=0.2,0.4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test browser figures report paper bench lint
+.PHONY: help setup demo test browser sandbox figures report paper bench lint
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,7 +24,7 @@ demo: setup ## prune, evaluate, measure and plot the embedded model: a sweep of 
 	$(BIN)/python -m pipeline.report
 	$(BIN)/python -m pipeline.summary
 
-test: setup browser ## run all tests
+test: setup browser sandbox ## run all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # The report is tested in a real browser where there is one, or where Debian's can be installed.
@@ -33,6 +33,13 @@ browser:
 	|| { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null \
 	&& apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium > /dev/null; } \
 	|| echo "no browser could be installed: the browser tests of the report will be skipped"
+
+# Generated programs run in bubblewrap's sandbox, or not at all.
+sandbox:
+	@command -v bwrap > /dev/null \
+	|| { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null \
+	&& apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends bubblewrap > /dev/null; } \
+	|| echo "bubblewrap could not be installed: HumanEval and MBPP are refused, and their tests will be skipped"
 
 figures: setup ## redraw the figures from finished results alone
 	$(BIN)/python -m pipeline.figures

@@ -18,12 +18,16 @@ from pathlib import Path
 import psutil
 import torch
 from hydra import compose, initialize_config_dir
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import PreTrainedModel
 
 from pipeline.calibration.base import batches
 from pipeline.capture import capture_trajectory
 from pipeline.choices import CONF
 from pipeline.config import Settings
 from pipeline.decoder import Decoder
+from pipeline.evaluate import encode_requests
+from pipeline.language_model import InMemoryLM
 from pipeline.main import resolve
 from pipeline.measures.compare import block_rows
 from pipeline.measures.head import Head
@@ -31,14 +35,18 @@ from pipeline.measures.layerwise import Stream, measure_stream
 from pipeline.models.base import resolve_dtype
 from pipeline.probes import PROBES
 from pipeline.pruners.base import Context, Pruner
-from pipeline.pruners.decision import ChangeFiles
+from pipeline.pruners.decision import ChangeFiles, Decision
 from pipeline.quiet import quiet_libraries
 from pipeline.sparsity import parse
 from pipeline.store import Store
+from pipeline.surgery import apply
+from pipeline.tasks.harness import load_tasks
 
 # Pruners whose time is told in forward passes over the calibration set, and how many passes each amounts to.
 PASSES = {"shortgpt": 1, "attn_drop": 1, "mlp_drop": 1, "wanda": 2, "sparsegpt": 2}
 GIB = 2**30
+# Benchmarks whose items are scored, long and short ones.
+SCORED = ("boolq", "commonsense_qa", "piqa")
 # Positions of the layer protocol, and every how manieth of them the plain loop takes.
 POSITIONS, SAMPLED = 200, 20
 
@@ -183,6 +191,38 @@ def plain_loop(stream: Stream, weight: torch.Tensor) -> list[list[float]]:
     return rows
 
 
+def evaluating(settings: Settings, store: Store, repeats: int) -> None:
+    """Scoring multiple-choice items with units dropped: the speed-up, and how much of it counted operations predict."""
+    tokenizer, seed = settings.model.tokenizer(store), settings.seed
+    task = _settings("task=offline", f"task.names=[{','.join(SCORED)}]", "task.limit=24").task
+    dense = settings.model.load(resolve_dtype("auto"), store)
+    encode_requests(dense, tokenizer, task, seed)
+    requests = [request for task in load_tasks(task, seed).tasks.values() for request in task.instances]
+
+    def scoring(model: PreTrainedModel) -> Callable[[], object]:
+        harness = InMemoryLM(model, tokenizer, settings.task.batch_size)
+        return lambda: harness.loglikelihood(requests, disable_tqdm=True)
+
+    def operations(work: Callable[[], object]) -> int:
+        with FlopCounterMode(display=False) as counter:
+            work()
+        return counter.get_total_flops()
+
+    base = scoring(dense)
+    for name, decision in (
+        ("attention_8", Decision(attention=tuple(range(10, 18)))),
+        ("blocks_6", Decision(blocks=tuple(range(20, 26)))),
+    ):
+        model = settings.model.load(resolve_dtype("auto"), store)
+        apply(model, decision)
+        pruned = scoring(model)
+        counted = operations(base) / operations(pruned)
+        measured = ratio(base, pruned, repeats)
+        report(f"scoring_without_{name}_speedup", measured)
+        report(f"scoring_without_{name}_counted", counted)
+        report(f"scoring_without_{name}_share", (measured - 1) / (counted - 1))
+
+
 def report(name: str, value: float) -> None:
     print(f"{name} {value:.3f}", flush=True)
 
@@ -192,11 +232,14 @@ def _settings(*overrides: str) -> Settings:
         return resolve(compose("config", overrides=list(overrides)))
 
 
+PARTS = {"pruning": pruning, "measuring": measuring, "evaluating": evaluating}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the benchmarks. Any configuration override may be given, such as ``model=random``."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.bench", description="Speed as ratios to a baseline.")
     parser.add_argument("--repeats", type=int, default=1, help="timed repeats of each pair (default: 1)")
-    parser.add_argument("--only", choices=("pruning", "measuring"), help="one half of the benchmarks (default: both)")
+    parser.add_argument("--only", choices=tuple(PARTS), help="one part of the benchmarks (default: all)")
     parser.add_argument(
         "overrides", nargs="*", help="configuration overrides (default: 128 calibration sequences of 512)"
     )
@@ -204,7 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     quiet_libraries()
     settings = _settings("calibration.sequences=128", "calibration.length=512", *chosen.overrides)
     store = Store(Path(settings.outputs))
-    for name, run in (("pruning", pruning), ("measuring", measuring)):
+    for name, run in PARTS.items():
         if chosen.only in (None, name):
             run(settings, store, chosen.repeats)
     return 0

@@ -167,4 +167,9 @@ def _plain(cfg: DictConfig) -> tuple[dict[str, Any], list[str]]:
 
 
 def _wanted(key: str) -> str:
-    return {"model.path": "hub id or directory", "calibration.path": "file or directory"}.get(key, "value")
+    return {
+        "model.path": "hub id or directory",
+        "calibration.path": "file or directory",
+        "task.names": "[names of lm-eval]",
+        "task.sets": "[directories]",
+    }.get(key, "value")

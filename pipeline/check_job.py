@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import config as schema
-from pipeline.calibration.text_files import files_of
+from pipeline.calibration.text_files import files_of, kind_of
 from pipeline.choices import choices_of, figure_names, nearest
 from pipeline.probes import read_probes
+from pipeline.retrieval.recipe import recipe_of
 from pipeline.signature import architectures, misfit, signature
 from pipeline.sparsity import KINDS, parse
+from pipeline.tasks.base import TaskSuite
 
 # What an integer sparsity counts, and how many of these a block has.
 _UNITS = {
@@ -43,16 +45,27 @@ def check_component(group: str, node: Any, missing: Sequence[str]) -> list[str]:
             found.append(f"{group}.{key} is read by nothing; {nearest(key, fields)}")
         elif wanted := misfit(fields[key], value):
             found.append(f"{group}.{key}={value} should be {wanted}")
-    if group == "task" and not found:
+    if group == "task" and not found and not missing:
         found += _task(node)
     return found
 
 
 def _task(node: Mapping[str, Any]) -> list[str]:
     """Suites are light to import and know their own values."""
+    return _suite(node)(**{key: value for key, value in node.items() if key != "_target_"}).problems()
+
+
+def _suite(node: Mapping[str, Any]) -> type[TaskSuite]:
     module, _, name = node["_target_"].rpartition(".")
-    suite = getattr(importlib.import_module(module), name)
-    return suite(**{key: value for key, value in node.items() if key != "_target_"}).problems()
+    return getattr(importlib.import_module(module), name)
+
+
+def writes_text(task: Mapping[str, Any]) -> bool:
+    """Whether a task suite needs a model that writes text; so does one that cannot be found."""
+    try:
+        return _suite(task).writes_text
+    except (AttributeError, ImportError, KeyError):
+        return True
 
 
 def check_job(plain: Mapping[str, Any], incomplete: bool, bad_sparsity: bool) -> list[str]:
@@ -61,7 +74,12 @@ def check_job(plain: Mapping[str, Any], incomplete: bool, bad_sparsity: bool) ->
     if not bad_sparsity:
         found += _sparsity(plain)
     if not incomplete:
-        found += _path(plain["model"]) + _calibration_path(plain["calibration"]) + _architecture(plain)
+        found += (
+            _path(plain["model"])
+            + _embedding(plain["model"])
+            + _calibration_path(plain["calibration"])
+            + _architecture(plain)
+        )
     return found
 
 
@@ -90,7 +108,8 @@ def _root(plain: Mapping[str, Any]) -> list[str]:
     listed = measure["temperatures"]
     if not listed or len(set(map(str, listed))) < len(listed) or any(not _positive(t) for t in listed):
         found.append(f"measure.temperatures={measure['temperatures']} should be a list of different numbers above 0")
-    return found + _figures(plain["figures"]) + _probes(plain["probes"]) + _outputs(plain["outputs"]) + _export(plain)
+    found += _figures(plain["figures"]) + _probes(plain["probes"]) + _perplexity(plain)
+    return found + _outputs(plain["outputs"]) + _export(plain)
 
 
 def _figures(figures: Sequence[str] | None) -> list[str]:
@@ -108,6 +127,28 @@ def _probes(path: str | None) -> list[str]:
     except ValueError as error:
         return [str(error)]
     return []
+
+
+def _perplexity(plain: Mapping[str, Any]) -> list[str]:
+    """Text to be had, windows that overlap or touch, and nothing that the pruner was calibrated on."""
+    chosen = plain["perplexity"]
+    tokens, window, stride, text = (chosen[key] for key in ("tokens", "window", "stride", "text"))
+    if tokens is None:
+        return []
+    found = []
+    if not 2 <= window < tokens:
+        found.append(f"perplexity.window={window} should be at least 2 and less than perplexity.tokens={tokens}")
+    if not 1 <= stride < window:
+        found.append(f"perplexity.stride={stride} should be at least 1 and less than perplexity.window={window}")
+    if text == schema.STORIES:
+        return found
+    path = Path(text).expanduser()
+    if not path.is_file() or kind_of(path) is None:
+        found.append(f"perplexity.text={text}: give {schema.STORIES}, or a .txt, .jsonl, .jsonl.gz or .parquet file")
+    given = plain["calibration"].get("path")
+    if isinstance(given, str) and path.absolute() == Path(given).expanduser().absolute():
+        found.append(f"perplexity.text={text} is the calibration text, which says nothing; give another")
+    return found
 
 
 def _listed(key: str, items: Sequence[str], known: Sequence[str]) -> list[str]:
@@ -156,11 +197,14 @@ def _architecture(plain: Mapping[str, Any]) -> list[str]:
     if kind not in known:
         key = "model.architecture" if "architecture" in model else f"model.path={model['path']}: architecture"
         return [f"{key}={kind} is not supported; {nearest(str(kind), known)}"]
-    writing = [stage for stage in plain["stages"] if stage in ("evaluate", "capture", "measure")]
+    needed = ["capture", "measure"]
+    if writes_text(plain["task"]):
+        needed.insert(0, "evaluate")
+    writing = [stage for stage in plain["stages"] if stage in needed]
     if known[kind] and writing:
         return [
             f"model={model['name']} is an encoder, which writes no text: {', '.join(writing)} cannot be done; "
-            "give stages=[prune], with export=DIR to keep the model"
+            "give task=retrieval stages=[prune,evaluate,plot], or stages=[prune] with export=DIR to keep the model"
         ]
     return []
 
@@ -228,6 +272,15 @@ def _path(model: Mapping[str, Any]) -> list[str]:
     close = difflib.get_close_matches(path.name, siblings, n=1)
     hint = f"did you mean {path.parent / close[0]}? " if close else ""
     return [f"model.path={given} is no directory; {hint}give a directory or a hub id such as Qwen/Qwen3-4B"]
+
+
+def _embedding(model: Mapping[str, Any]) -> list[str]:
+    """A model's own way to embed a text has to be one that there is."""
+    try:
+        recipe_of(model.get("embedding"))
+    except ValueError as error:
+        return [str(error)]
+    return []
 
 
 def _calibration_path(calibration: Mapping[str, Any]) -> list[str]:

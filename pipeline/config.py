@@ -24,6 +24,8 @@ DECODINGS = ("greedy", "sample")
 READOUTS = ("raw", "final_norm")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 CAPTURE_DTYPES = ("float32", "float64", "bfloat16")
+# The built-in text for perplexity.
+STORIES = "stories"
 WANDB_MODES = ("auto", "online", "offline", "disabled")
 
 
@@ -55,6 +57,21 @@ class MeasureConfig:
 
 
 @dataclass
+class PerplexityConfig:
+    """Perplexity of every job on the first ``tokens`` tokens of held-out ``text``; none if ``tokens`` is None.
+
+    ``text`` is ``stories`` or a .txt, .jsonl or .parquet file with the text in ``field``. Windows of ``window`` tokens
+    start ``stride`` apart, and each token counts once.
+    """
+
+    text: str = STORIES
+    field: str = "text"
+    tokens: int | None = 4096
+    window: int = 512
+    stride: int = 256
+
+
+@dataclass
 class WandbConfig:
     """Where runs are logged. ``auto`` is online with a key and a network, else offline."""
 
@@ -78,6 +95,7 @@ class Config:
     stages: list[str] = field(default_factory=lambda: list(STAGES))
     seed: int = 0
     dtype: str = "auto"
+    allow_code_execution: bool = False
     outputs: str = "outputs"
     export: str | None = None
     probes: str | None = None
@@ -86,6 +104,7 @@ class Config:
     sparsity_of: dict[str, Any] = field(default_factory=dict)
     capture: CaptureConfig = field(default_factory=CaptureConfig)
     measure: MeasureConfig = field(default_factory=MeasureConfig)
+    perplexity: PerplexityConfig = field(default_factory=PerplexityConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
 
 
@@ -107,6 +126,7 @@ class Settings:
     figures: tuple[str, ...] | None
     capture: CaptureConfig
     measure: MeasureConfig
+    perplexity: PerplexityConfig
     wandb: WandbConfig
     flat: Mapping[str, Any]
 

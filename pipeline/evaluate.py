@@ -2,78 +2,144 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import lm_eval.evaluator
 import pandas as pd
-from lm_eval.tasks import TaskManager
+from lm_eval.api.task import Task
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.language_model import InMemoryLM
-from pipeline.tasks.base import TaskEntry, TaskSuite
+from pipeline.tasks.base import GENERATIVE, MULTIPLE_CHOICE, TaskSuite
+from pipeline.tasks.harness import HarnessTasks, Row, load_tasks, rows_of
+from pipeline.tasks.results import ITEM_COLUMNS, SCORE_COLUMNS, Results
 
-SCORES, SAMPLES = "scores.parquet", "samples.jsonl.gz"
 # Metrics that are no plain means get their standard error by this many resamples.
 _BOOTSTRAP = 1000
+# Metrics that guessing among the options of an item reaches with probability one in their number.
+_GUESSED = ("acc", "acc_norm", "acc_bytes", "exact_match")
+_Sample = Mapping[str, Any]
 
 
-def evaluate(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, suite: TaskSuite, seed: int, folder: Path
-) -> None:
-    """Evaluate and write ``scores.parquet`` (task, kind, metric, value, stderr, n) and ``samples.jsonl.gz``."""
-    entries = {entry.name: entry for entry in suite.entries()}
-    include = suite.include_path()
-    tasks = TaskManager(include_path=str(include) if include else None, include_defaults=include is None)
-    loaded = tasks.load(list(entries))
-    for task in loaded["tasks"].values():
-        task.set_fewshot_seed(seed=seed)
+def evaluate(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, suite: TaskSuite, seed: int) -> Results:
+    """Ask the model every task of the suite: lm-eval's prompts, filters and metrics, our log-likelihoods."""
+    loaded = load_tasks(suite, seed)
     # The harness's simple_evaluate would also probe the machine and its git checkout, which takes seconds a job.
-    results = lm_eval.evaluator.evaluate(
+    found = lm_eval.evaluator.evaluate(
         lm=InMemoryLM(model, tokenizer, suite.batch_size),
-        task_dict=loaded,
+        task_dict=loaded.as_harness(),
         limit=suite.limit,
         bootstrap_iters=_BOOTSTRAP,
         log_samples=True,
+        apply_chat_template=suite.chat_template,
+        fewshot_as_multiturn=suite.chat_template,
+        confirm_run_unsafe_code=suite.allow_code_execution,
     )
-    rows = [_row(entry, results) for entry in entries.values()]
-    pd.DataFrame(rows).to_parquet(folder / SCORES, index=False)
-    with gzip.open(folder / SAMPLES, "wt", encoding="utf-8") as stream:
-        for name, entry in entries.items():
-            for sample in results["samples"][name]:
-                stream.write(json.dumps(_sample(entry, sample), ensure_ascii=False) + "\n")
+    rows = list(rows_of(suite, loaded))
+    left_out = suite.left_out()
+    scores = [score for row in rows for score in _scores(row, found, loaded, left_out.get(row.task, 0))]
+    samples = [sample for row in rows for sample in _samples(row, found)]
+    items = [{name: sample[name] for name in ITEM_COLUMNS} for sample in samples if sample["score"] is not None]
+    return Results(pd.DataFrame(scores, columns=SCORE_COLUMNS), pd.DataFrame(items, columns=ITEM_COLUMNS), samples)
 
 
-def _row(entry: TaskEntry, results: Mapping[str, Any]) -> dict[str, Any]:
-    """The main metric of one task. Raises ValueError if the harness did not report it."""
-    scores: Mapping[str, Any] = results["results"][entry.name]
-    for key, value in scores.items():
+def encode_requests(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, suite: TaskSuite, seed: int) -> None:
+    """Tokenise everything that the suite asks, to be remembered by ``pipeline.tokens``."""
+    harness = InMemoryLM(model, tokenizer, suite.batch_size)
+    for task in load_tasks(suite, seed).tasks.values():
+        build_requests(task, suite, suite.limit, harness)
+        for request in task.instances:
+            harness.encode(*request.args)
+
+
+def build_requests(task: Task, suite: TaskSuite, limit: int | None, harness: InMemoryLM) -> None:
+    """Let a task write its prompts for ``limit`` items, as the evaluator does."""
+    chat = {"chat_template": harness.apply_chat_template, "tokenizer_name": harness.tokenizer_name}
+    task.build_all_requests(
+        limit=limit,
+        rank=0,
+        world_size=1,
+        apply_chat_template=suite.chat_template,
+        fewshot_as_multiturn=suite.chat_template,
+        **(chat if suite.chat_template else {}),
+    )
+
+
+def _scores(row: Row, found: Any, loaded: HarnessTasks, left_out: int) -> Iterator[dict[str, Any]]:
+    """All metrics of a task or group. Raises ValueError if the main one was not reported."""
+    values: Mapping[str, Any] = found["results"][row.name]
+    main = _main_key(row, values)
+    for key, value in values.items():
         metric, _, reading = key.partition(",")
-        if metric == entry.metric:
-            # A single item has none; the harness then says so in words.
-            stderr = scores.get(f"{metric}_stderr,{reading}")
-            return {
-                "task": entry.task,
-                "kind": entry.kind,
-                "metric": metric,
-                "value": float(value),
-                "stderr": float(stderr) if isinstance(stderr, int | float) else float("nan"),
-                "n": int(results["n-samples"][entry.name]["effective"]),
-            }
-    raise ValueError(f"task {entry.name} reports no {entry.metric}; it has {', '.join(scores)}")
+        if not reading or metric.endswith("_stderr") or not isinstance(value, int | float):
+            continue
+        # A single item has none; the harness then says so in words.
+        stderr = values.get(f"{metric}_stderr,{reading}")
+        several = sum(other.startswith(f"{metric},") for other in values) > 1
+        yield {
+            "task": row.task,
+            "kind": row.kind,
+            "metric": f"{metric} ({reading})" if several and key != main else metric,
+            "main": key == main,
+            "value": float(value),
+            "stderr": float(stderr) if isinstance(stderr, int | float) else float("nan"),
+            "n": sum(int(found["n-samples"][leaf]["effective"]) for leaf in row.leaves),
+            "shots": max(int(found["n-shot"].get(leaf) or 0) for leaf in row.leaves),
+            "higher_is_better": bool(loaded.tasks[row.leaves[0]].higher_is_better().get(metric, True)),
+            "chance": _chance(row, metric, found),
+            "left_out": left_out,
+        }
 
 
-def _sample(entry: TaskEntry, sample: Mapping[str, Any]) -> dict[str, Any]:
-    responses = sample["filtered_resps"]
-    return {
-        "task": entry.task,
-        "kind": entry.kind,
-        "item": sample["doc_id"],
+def _main_key(row: Row, values: Mapping[str, Any]) -> str:
+    for key in values:
+        if key.partition(",")[0] == row.metric:
+            return key
+    reported = ", ".join(key for key in values if "," in key and "_stderr," not in key)
+    raise ValueError(f"task {row.name} reports no {row.metric}; it has {reported}")
+
+
+def _chance(row: Row, metric: str, found: Any) -> float:
+    """What guessing scores: one in the number of options, over the items; nothing where an answer is written."""
+    if row.kind != MULTIPLE_CHOICE or metric not in _GUESSED:
+        return 0.0
+    options = [len(set(sample["arguments"])) for leaf in row.leaves for sample in _read(leaf, found)]
+    return sum(1 / count for count in options) / len(options)
+
+
+def _read(leaf: str, found: Any) -> Iterator[_Sample]:
+    """The samples of a task under its first filter."""
+    listed: Sequence[_Sample] = found["samples"][leaf]
+    return (sample for sample in listed if sample["filter"] == listed[0]["filter"])
+
+
+def _samples(row: Row, found: Any) -> Iterator[dict[str, Any]]:
+    item = 0
+    for leaf in row.leaves:
+        reading = _main_key(row, found["results"][leaf]).partition(",")[2]
+        for sample in found["samples"][leaf]:
+            if sample["filter"] == reading:
+                yield _sample(row, item, sample)
+                item += 1
+
+
+def _sample(row: Row, item: int, sample: _Sample) -> dict[str, Any]:
+    score = sample.get(row.metric)
+    about: dict[str, Any] = {
+        "task": row.task,
+        "kind": row.kind,
+        "item": item,
         "prompt": sample["arguments"][0][0] if sample["arguments"] else "",
-        "response": responses[0] if len(responses) == 1 else responses,
-        "gold": sample["target"],
-        "score": sample[entry.metric],
     }
+    if row.kind == MULTIPLE_CHOICE:
+        likelihoods = [response[0] for response in sample["filtered_resps"]]
+        options = [arguments[1] for arguments in sample["arguments"]]
+        about |= {"completion": options[likelihoods.index(max(likelihoods))], "options": options}
+        about |= {"log_likelihoods": likelihoods}
+    else:
+        about |= {"completion": sample["resps"][0][0]}
+        if row.kind == GENERATIVE and (answer := sample["filtered_resps"][0]) != about["completion"]:
+            about |= {"answer": answer}
+    # Metrics over all items at once, such as correlations, give an item no score of its own.
+    return about | {"gold": sample["target"], "score": float(score) if isinstance(score, int | float) else None}

@@ -5,27 +5,24 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
 
 from pipeline import figures, tables
 from pipeline.config import Settings
 from pipeline.export import export
 from pipeline.generation import SAMPLE
+from pipeline.job_log import dense_scores, log_results, receipt_of
 from pipeline.measure import FREE_RUNNING, LAYER, OPTIONS, TEACHER_FORCED
-from pipeline.measures.compare import COLUMNS
 from pipeline.models.base import resolve_dtype
 from pipeline.pruners.decision import Decision
 from pipeline.records import FAILED, OK, JobRecord, find_record, now
 from pipeline.stages import Workbench
 from pipeline.store import Artifact, Store, digest, write_json
-from pipeline.summary import final_deviation, mean_scores, show_scores
-from pipeline.sweep import OUTCOME, TRACEBACK, log_figures
-from pipeline.tables import measures_of, scores_of
+from pipeline.summary import show_scores
+from pipeline.sweep import OUTCOME, TRACEBACK
+from pipeline.tables import scores_of
 from pipeline.tracking import RunSpec, Tracker, track
 
 log = logging.getLogger(__name__)
@@ -55,7 +52,7 @@ def run_job(settings: Settings, sweep: str, folder: Path) -> JobRecord:
         (folder / TRACEBACK).write_text(traceback.format_exc())
     finally:
         record.seconds = round(time.monotonic() - start, 2)
-        record.wandb = _receipt(tracker)
+        record.wandb = receipt_of(tracker)
         if store is not None and record.job:
             record.save(store)
         write_json(folder / OUTCOME, record.to_json())
@@ -87,38 +84,55 @@ def describe(settings: Settings) -> JobRecord:
         "probes": [asdict(probe) for probe in settings.probes],
         "capture": {key: value for key, value in vars(capture).items() if key not in idle},
         "readout": settings.measure.readout,
-        "options": task.identity() | {"limit": None},
     }
-    scored = pruning | {"task": task.identity()}
     states = pruning | captured
-    limit = "all items" if task.limit is None else f"{task.limit} items"
     # The same with other models: all but the first part of a line is equal.
     name = f"{model.name} #{digest(model.identity())[:4]}"
     how = f"{calibration.name} {calibration.sequences}×{calibration.length} · seed {settings.seed} · {dtype}"
     steps = f"{len(settings.probes)} prompts, {capture.steps} steps, {capture.decoding}"
     mine = {"pruner": settings.pruner.identity(), "sparsity": settings.sparsity.given, "model": model.identity()}
-    chosen = {"protocols": capture.protocols, "temperatures": settings.measure.temperatures}
+    chosen = {
+        "protocols": capture.protocols,
+        "temperatures": settings.measure.temperatures,
+        "task": task.identity(),
+        "perplexity": vars(settings.perplexity),
+    }
     return JobRecord(
-        job=digest(scored | states | mine | chosen),
-        settings=f"{name} · {task.name}, {limit} · {how} · #{digest(scored)[:4]}",
+        job=digest(states | mine | chosen),
+        settings=f"{name} · {how} · #{digest(pruning)[:4]}",
         states=f"{name} · {steps} · {how}, {capture.dtype} · #{digest(states)[:4]}",
         model=model.name,
         pruner=settings.pruner.name,
         sparsity=settings.sparsity.given,
+        asked=_asked(settings),
         unit=settings.pruner.unit,
         config=dict(settings.flat),
     )
+
+
+def _asked(settings: Settings) -> dict[str, str]:
+    """How the tasks and the held-out text are asked, by the role of what comes of it."""
+    task, text = settings.task, settings.perplexity
+    conditions = task.conditions()
+    embedding = {} if task.writes_text else {"embedding": settings.model.embedding}
+    limit = "all items" if task.limit is None else f"{task.limit} items"
+    scores = f"{limit} #{digest(conditions | embedding)[:4]}"
+    states = f"#{digest(conditions | {'limit': None})[:4]}"
+    perplexity = f"{text.tokens} tokens #{digest(vars(text))[:4]}"
+    return {"evaluation": scores, "comparison": scores, "perplexity": perplexity, "option measures": states}
 
 
 def _run_stages(settings: Settings, store: Store, record: JobRecord, tracker: Tracker) -> None:
     bench = Workbench(settings, store)
     steps: dict[str, Callable[[], Mapping[str, Artifact]]] = {
         "prune": lambda: {"decision": bench.decision},
-        "evaluate": lambda: {"dense evaluation": bench.dense.evaluation, "evaluation": bench.evaluation},
+        "evaluate": lambda: _evaluated(bench),
         "capture": lambda: _captured(bench),
-        "measure": lambda: {} if bench.is_dense else {"measures": bench.measures},
+        "measure": lambda: _measured(bench),
     }
     try:
+        if "evaluate" in settings.stages:
+            bench.prepare()
         for stage, make in steps.items():
             if stage in settings.stages:
                 _run_stage(stage, make, store, record)
@@ -126,9 +140,25 @@ def _run_stages(settings: Settings, store: Store, record: JobRecord, tracker: Tr
         bench.release()
     _finish_records(bench, store, record)
     drawn = _run_plot(settings, store) if "plot" in settings.stages else []
-    _log_results(store, record, tracker, drawn)
+    log_results(store, record, tracker, drawn)
     if settings.export is not None:
-        export(bench, settings.export, record, scores_of(record, store), _dense_scores(record, store))
+        export(bench, settings.export, record, scores_of(record, store), dense_scores(record, store))
+
+
+def _evaluated(bench: Workbench) -> dict[str, Artifact]:
+    """Scores and perplexity, those of the dense model, and the two side by side."""
+    artifacts = {"dense evaluation": bench.dense.evaluation, "evaluation": bench.evaluation}
+    if bench.dense.perplexity and bench.perplexity:
+        artifacts |= {"dense perplexity": bench.dense.perplexity, "perplexity": bench.perplexity}
+    return artifacts if bench.is_dense else artifacts | {"comparison": bench.comparison}
+
+
+def _measured(bench: Workbench) -> dict[str, Artifact]:
+    """Measures under the protocols; the dense model has none."""
+    if bench.is_dense:
+        return {}
+    options = OPTIONS in bench.settings.capture.protocols
+    return {"measures": bench.measures} | ({"option measures": bench.option_measures} if options else {})
 
 
 def _captured(bench: Workbench) -> dict[str, Artifact]:
@@ -190,6 +220,8 @@ def _record_baseline(bench: Workbench, store: Store, record: JobRecord) -> None:
         "decision": str(bench.dense.decision.path.relative_to(store.root)),
         "evaluation": record.artifacts["dense evaluation"],
     }
+    if "dense perplexity" in record.artifacts:
+        baseline.artifacts["perplexity"] = record.artifacts["dense perplexity"]
     baseline.save(store)
 
 
@@ -199,72 +231,6 @@ def _run_plot(settings: Settings, store: Store) -> list[figures.FigureResult]:
     drawn = figures.draw(store.root, settings.figures)
     log.info("  %-9s%6.1f s  (%d figures)", "plot", time.monotonic() - start, sum(not f.missing for f in drawn))
     return drawn
-
-
-def _log_results(store: Store, record: JobRecord, tracker: Tracker, drawn: Sequence[figures.FigureResult]) -> None:
-    scores, measures = scores_of(record, store), measures_of(record, store)
-    dense = _dense_scores(record, store)
-    tracker.summary({"achieved": record.achieved, **_score_summary(scores, ""), **_score_summary(dense, "dense/")})
-    if "decision" in record.artifacts:
-        layers = Decision.load(store.root / record.artifacts["decision"]).achieved_by_layer
-        tracker.curve("layer", pd.DataFrame({"layer": range(len(layers)), "achieved": layers}), "layer")
-    if scores is not None:
-        tracker.table("scores", scores)
-    if measures is not None:
-        tracker.summary({f"final/{name}": value for name, value in final_deviation(measures).items()})
-        _log_curves(tracker, measures)
-    log_figures(tracker, drawn)
-    for role, name in (("decision", "decision"), ("evaluation", "scores"), ("measures", "measures")):
-        if role in record.artifacts:
-            folder = store.root / record.artifacts[role]
-            tracker.artifact(
-                f"{name}-{record.job}",
-                name,
-                sorted(folder.iterdir()),
-                {"settings": record.settings, "states": record.states},
-            )
-
-
-def _dense_scores(record: JobRecord, store: Store) -> pd.DataFrame | None:
-    path = record.artifacts.get("dense evaluation")
-    return None if path is None else pd.read_parquet(store.root / path / tables.SCORES)
-
-
-def _score_summary(scores: pd.DataFrame | None, prefix: str) -> dict[str, float]:
-    if scores is None:
-        return {}
-    single = {f"{prefix}{row.kind}/{row.task}": float(row.value) for row in scores.itertuples()}
-    return single | {f"{prefix}{kind}/mean": value for kind, value in mean_scores(scores).items()}
-
-
-def _log_curves(tracker: Tracker, measures: pd.DataFrame) -> None:
-    """Means per layer of each sublayer kind, and per step of the final state, at the first temperature."""
-    measures = measures[measures.temperature == measures.temperature.iloc[0]]
-    for kind, frame in measures[measures.protocol == LAYER].groupby("sublayer"):
-        tracker.curve(f"layer/{kind}", frame.groupby("layer")[COLUMNS].mean().reset_index(), "layer")
-    for protocol in (TEACHER_FORCED, FREE_RUNNING):
-        final = measures[measures.protocol == protocol]
-        if len(final):
-            tracker.curve(f"step/{protocol}", final.groupby("step")[COLUMNS].mean().reset_index(), "step")
-
-
-def _receipt(tracker: Tracker | None) -> dict[str, Any]:
-    if tracker is None:
-        return {}
-    try:
-        receipt = tracker.receipt
-    except RuntimeError as error:  # interrupted while the run was being closed
-        return {"problem": str(error)}
-    return {
-        "id": receipt.run_id,
-        "mode": receipt.mode,
-        "url": receipt.url,
-        "directory": str(receipt.directory) if receipt.directory else None,
-        "sync": receipt.sync_command,
-        "exit_code": receipt.exit_code,
-        "verified": receipt.verified,
-        "problem": receipt.problem,
-    }
 
 
 def _plain(error: Exception) -> str:

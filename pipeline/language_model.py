@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.console import progress
 from pipeline.decoder import Decoder
+from pipeline.tokens import tokens_of
 
 Request = tuple[tuple[str, str], list[int], list[int]]
 
@@ -29,7 +30,8 @@ class InMemoryLM(HFLM):
     """HFLM on a loaded model. Greedy generation is the harness's own; log-likelihoods are computed here.
 
     The harness runs context + option anew for every option and takes the logits of every position. Here a context
-    runs once, its cache is shared by its options, and logits are taken where an option token is predicted.
+    runs once, its cache is shared by its options, and logits are taken where an option token is predicted. Texts are
+    tokenised once for all models with the same tokenizer.
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int) -> None:
@@ -40,6 +42,43 @@ class InMemoryLM(HFLM):
         finally:
             del model.tie_weights
         self._device = Decoder(model).device
+        self._tokens = tokens_of(tokenizer)
+
+    def tok_encode(
+        self,
+        string: str,
+        add_special_tokens: bool | None = None,
+        left_truncate_len: int | None = None,
+        **options: Any,
+    ) -> list[int]:
+        encode = super().tok_encode
+        ids = self._tokens.of(string, add_special_tokens, lambda: encode(string, add_special_tokens, **options))
+        return ids[-left_truncate_len:] if left_truncate_len else ids
+
+    def encode(self, context: str, rest: Any = None, *_: Any) -> None:
+        """Remember the ids that a request needs: a context with a continuation (str), or one to generate from."""
+        if not isinstance(rest, str):
+            self.tok_encode(context)
+        elif context:
+            self._encode_pair(context, rest)
+        else:
+            self.tok_encode(rest, add_special_tokens=False)
+
+    def tok_batch_encode(
+        self,
+        strings: list[str],
+        padding_side: str = "left",
+        left_truncate_len: int | None = None,
+        truncation: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        rows = [self.tok_encode(string, left_truncate_len=left_truncate_len) for string in strings]
+        width = max(map(len, rows))
+        padding = [[self.tokenizer.pad_token_id] * (width - len(row)) for row in rows]
+        ids = [pad + row if padding_side == "left" else row + pad for pad, row in zip(padding, rows, strict=True)]
+        mask = [[0] * len(pad) + [1] * len(row) for pad, row in zip(padding, rows, strict=True)]
+        if padding_side != "left":
+            mask = [row[::-1] for row in mask]
+        return torch.tensor(ids), torch.tensor(mask)
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
         # The harness's bar would fill log files, which TQDM_DISABLE does not prevent.

@@ -74,6 +74,7 @@ def resolve(cfg: DictConfig) -> Settings:
         figures=None if cfg.figures is None else tuple(cfg.figures),
         capture=typed.capture,
         measure=typed.measure,
+        perplexity=typed.perplexity,
         wandb=typed.wandb,
         flat={key: value for key, value in flatten(plain).items() if key.partition(".")[0] not in GRIDS},
     )

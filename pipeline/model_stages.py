@@ -11,40 +11,46 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.calibration.base import batches, load, save, tokenizer_digest
 from pipeline.checkpoint import as_checkpoint, probe_outputs, write_checkpoint
 from pipeline.config import Settings
 from pipeline.decoder import Decoder
-from pipeline.models.base import resolve_dtype
+from pipeline.models.base import resolve_dtype, writes_text
 from pipeline.offload import is_offloaded
 from pipeline.pruners.accounting import account
 from pipeline.pruners.base import Context, Dropped, Score
 from pipeline.pruners.decision import ChangeFiles, Decision
 from pipeline.pruners.dense import Dense
+from pipeline.sparsity import parse
 from pipeline.store import Artifact, Store
 from pipeline.surgery import apply, dropped
 
 CALIBRATION, IMPORTANCE, DECISION, EVALUATION = "calibration", "importance", "decision", "evaluation"
 TRAJECTORY, FORCED, COUNTERPARTS, OPTIONS = "trajectory", "teacher_forced", "counterparts", "options"
-LAYERS, MEASURES = "layers", "measures"
+LAYERS, MEASURES, OPTION_MEASURES = "layers", "measures", "option_measures"
+REQUESTS, PERPLEXITY, COMPARISON = "requests", "perplexity", "comparison"
 # Raise a number when that stage's results change, so that results of older code are not reused.
 VERSIONS = {
     CALIBRATION: 1,
     IMPORTANCE: 2,
     DECISION: 3,
-    EVALUATION: 1,
+    EVALUATION: 2,
     TRAJECTORY: 3,
     FORCED: 1,
     COUNTERPARTS: 3,
     OPTIONS: 1,
     LAYERS: 2,
-    MEASURES: 2,
+    MEASURES: 3,
+    OPTION_MEASURES: 1,
+    REQUESTS: 1,
+    PERPLEXITY: 1,
+    COMPARISON: 1,
 }
 
 
@@ -66,6 +72,13 @@ class ModelStages:
         return Decoder(self.model(self.dtype, pruned=True)).architecture.encoder
 
     @cached_property
+    def dense(self) -> Self:
+        """The stages of the unpruned baseline under the same settings."""
+        if self.is_dense:
+            return self
+        return type(self)(replace(self.settings, pruner=Dense(name="dense"), sparsity=parse(0)), self.store, self.held)
+
+    @cached_property
     def dtype(self) -> str:
         return str(resolve_dtype(self.settings.dtype)).removeprefix("torch.")
 
@@ -78,12 +91,19 @@ class ModelStages:
     @cached_property
     def decision(self) -> Artifact:
         """What the pruner decides: ``pipeline.pruners.decision``."""
-        pruner = self.settings.pruner
-        inputs = self._pruning_inputs(pruner.identity()) | {
-            "sparsity": self.settings.sparsity.given,
-            "seed": self.settings.seed,
-        }
+        inputs = self._decision_inputs()
         return self.ensure(DECISION, inputs, lambda folder: self._decide(folder, inputs))
+
+    def is_decided(self) -> bool:
+        """Whether the decision is there already."""
+        return self.store.find(DECISION, self._inputs(DECISION, self._decision_inputs())) is not None
+
+    def _decision_inputs(self) -> dict[str, Any]:
+        settings = self.settings
+        return self._pruning_inputs(settings.pruner.identity()) | {
+            "sparsity": settings.sparsity.given,
+            "seed": settings.seed,
+        }
 
     def _pruning_inputs(self, pruner: dict[str, Any]) -> dict[str, Any]:
         inputs: dict[str, Any] = {"model": self._model_identity, "pruner": pruner, "dtype": self.dtype}
@@ -174,6 +194,7 @@ class ModelStages:
             decision = Decision.load(self.decision.path) if key[1] else None
             self.release()
             model = self.settings.model.load(getattr(torch, dtype), self.store)
+            model.embedding_recipe = self.settings.model.embedding or {}
             if decision is not None:
                 apply(model, decision)
             self.held[key] = model
@@ -182,12 +203,16 @@ class ModelStages:
     def writer(self, dtype: str) -> PreTrainedModel:
         """The pruned model, which has to be one that writes text. Raises ValueError for an encoder."""
         model = self.model(dtype, pruned=True)
-        if Decoder(model).architecture.encoder:
+        if not writes_text(model):
             raise ValueError(
-                f"model {self.settings.model.name} is an encoder: it can neither continue a text nor weigh answers; "
-                "prune and export it with stages=[prune] export=DIR"
+                f"model {self.settings.model.name} has no output head: it can neither continue a text nor weigh "
+                "answers; evaluate it with task=retrieval, or prune and export it with stages=[prune] export=DIR"
             )
         return model
+
+    @cached_property
+    def _tokenizer(self) -> PreTrainedTokenizerBase:
+        return self.settings.model.tokenizer(self.store)
 
     def release(self) -> None:
         """Let go of the model in memory."""

@@ -7,16 +7,19 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from lm_eval.tasks import TaskManager
+from lm_eval.api.task import Task
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.decoder import Decoder
+from pipeline.evaluate import build_requests
 from pipeline.language_model import InMemoryLM
 from pipeline.probes import LETTERS, Probe, encode
 from pipeline.tasks.base import MULTIPLE_CHOICE, TaskSuite
+from pipeline.tasks.harness import load_tasks, rows_of
 
 log = logging.getLogger(__name__)
 _TENSORS, _FACTS = "options.safetensors", "options.json"
@@ -86,33 +89,42 @@ def task_questions(
     suite: TaskSuite, items: int, seed: int, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> list[Question]:
     """The first ``items`` questions of each multiple-choice task, with the harness's own prompts."""
-    entries = {entry.name: entry for entry in suite.entries() if entry.kind == MULTIPLE_CHOICE}
-    if not entries or not items:
+    if not suite.writes_text or not items:
         return []
-    include = suite.include_path()
-    manager = TaskManager(include_path=str(include) if include else None, include_defaults=include is None)
+    loaded = load_tasks(suite, seed)
+    chosen = [row for row in rows_of(suite, loaded) if row.kind == MULTIPLE_CHOICE]
     harness = InMemoryLM(model, tokenizer, suite.batch_size)
     questions = []
-    for name, task in manager.load(list(entries))["tasks"].items():
-        task.set_fewshot_seed(seed=seed)
-        task.build_all_requests(limit=items, rank=0, world_size=1)
+    for row in chosen:
+        # Of a group, its first task speaks for all.
+        task = loaded.tasks[row.leaves[0]]
+        build_requests(task, suite, items, harness)
         by_item: dict[int, list[tuple[str, str]]] = {}
         for request in task.instances:
             by_item.setdefault(request.doc_id, []).append(request.args)
         for item, (_, doc) in zip(by_item, task.doc_iterator(limit=items), strict=True):
             encoded = [harness._encode_pair(*pair) for pair in by_item[item]]
-            gold = task.doc_to_target(doc)
+            gold = _gold(task, doc)
             questions.append(
                 question_of(
-                    name=f"{entries[name].task}-{item + 1}",
-                    origin=entries[name].task,
+                    name=f"{row.task}-{item + 1}",
+                    origin=row.task,
                     context=encoded[0][0],
                     answers=[continuation for _, continuation in encoded],
                     texts=[text for _, text in by_item[item]],
-                    gold=gold if isinstance(gold, int) else -1,
+                    gold=gold,
                 )
             )
     return _asked(questions)
+
+
+def _gold(task: Task, doc: Any) -> int:
+    """The place of the right option, which definitions give as a number or as the option itself; -1 if unknown."""
+    target = task.doc_to_target(doc)
+    if isinstance(target, int):
+        return target
+    options = task.doc_to_choice(doc)
+    return options.index(target) if target in options else -1
 
 
 @torch.inference_mode()

@@ -18,7 +18,8 @@ class JobRecord:
     """One job. ``artifacts`` maps a role (decision, evaluation, measures) to a path below the outputs folder.
 
     ``settings`` says under what its scores were had, ``states`` the same of its captured states: jobs with an equal
-    line can be compared. ``unit`` is what its pruner takes away, ``parameters`` what it leaves of the model's.
+    line can be compared, task by task where the task was asked in the same way: ``asked``, by role. ``unit`` is
+    what its pruner takes away, ``parameters`` what it leaves of the model's.
     """
 
     job: str
@@ -27,6 +28,7 @@ class JobRecord:
     model: str
     pruner: str
     sparsity: str
+    asked: dict[str, str] = field(default_factory=dict)
     unit: str = ""
     achieved: float | None = None
     parameters: int | None = None

@@ -1,22 +1,21 @@
-"""The stages of a job after pruning, as artifacts: evaluation, capture and measures, of the job and its baseline."""
+"""The stages of a job after evaluation, as artifacts: capture and measures, of the job and its baseline."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedTokenizerBase
 
 from pipeline import tables
 from pipeline.capture import Trajectory, capture_forced, capture_trajectory
 from pipeline.console import progress
 from pipeline.counterparts import capture_counterparts, load_counterparts, save_counterparts
 from pipeline.decoder import ATTENTION, MLP, SUBLAYERS, Decoder
-from pipeline.evaluate import evaluate
+from pipeline.evaluation_stages import EvaluationStages
 from pipeline.generation import GREEDY, SAMPLE, Decoding
 from pipeline.measure import (
     FREE_RUNNING,
@@ -29,12 +28,18 @@ from pipeline.measure import (
 )
 from pipeline.measure_options import measure_options
 from pipeline.measures.head import Head
-from pipeline.model_stages import COUNTERPARTS, EVALUATION, FORCED, LAYERS, MEASURES, OPTIONS, TRAJECTORY, ModelStages
+from pipeline.model_stages import (
+    COUNTERPARTS,
+    FORCED,
+    LAYERS,
+    MEASURES,
+    OPTION_MEASURES,
+    OPTIONS,
+    TRAJECTORY,
+)
 from pipeline.offload import resident
 from pipeline.options import decision_states, load_options, probe_questions, save_options, task_questions
 from pipeline.pruners.decision import Decision
-from pipeline.pruners.dense import Dense
-from pipeline.sparsity import parse
 from pipeline.store import Artifact
 
 FINAL_NORM = "final_norm"
@@ -42,33 +47,8 @@ _FORCED = "teacher_forced.safetensors"
 
 
 @dataclass
-class Workbench(ModelStages):
+class Workbench(EvaluationStages):
     """Everything one job computes, each as an artifact of the store."""
-
-    @cached_property
-    def dense(self) -> Workbench:
-        """The workbench of the unpruned baseline under the same settings."""
-        if self.is_dense:
-            return self
-        return Workbench(replace(self.settings, pruner=Dense(name="dense"), sparsity=parse(0)), self.store, self.held)
-
-    # --- evaluate ----------------------------------------------------------------------------------------------
-
-    @cached_property
-    def evaluation(self) -> Artifact:
-        """Scores and samples of the task suite: ``pipeline.evaluate``."""
-        task = self.settings.task
-
-        def build(folder: Path) -> None:
-            evaluate(self.writer(self.dtype), self._tokenizer, task, self.settings.seed, folder)
-
-        inputs = {
-            "decision": self.decision.key,
-            "task": task.identity(),
-            "dtype": self.dtype,
-            "seed": self.settings.seed,
-        }
-        return self.ensure(EVALUATION, inputs, build)
 
     # --- capture -----------------------------------------------------------------------------------------------
 
@@ -150,10 +130,6 @@ class Workbench(ModelStages):
         }
         return self.ensure(OPTIONS, inputs, build)
 
-    @cached_property
-    def _tokenizer(self) -> PreTrainedTokenizerBase:
-        return self.settings.model.tokenizer(self.store)
-
     # --- measure -----------------------------------------------------------------------------------------------
 
     @cached_property
@@ -165,8 +141,6 @@ class Workbench(ModelStages):
             "layers": self._layers().key if LAYER in protocols else None,
             "forced": self.forced.key if TEACHER_FORCED in protocols else None,
             "pruned": self.trajectory.key if FREE_RUNNING in protocols else None,
-            "options": self.options.key if OPTIONS in protocols else None,
-            "dense_options": self.dense.options.key if OPTIONS in protocols else None,
             "unit": self.settings.pruner.unit,
             "temperatures": list(self.settings.measure.temperatures),
         }
@@ -214,22 +188,27 @@ class Workbench(ModelStages):
             pruned = Trajectory.load(self.trajectory.path)
             frames.append(measure_free_running(dense, pruned, head, temperatures))
             side_by_side(dense, pruned).to_parquet(folder / tables.TRAJECTORIES, index=False)
-        if OPTIONS in protocols:
-            self._measure_options(folder, head, temperatures)
         if frames:
             pd.concat(frames, ignore_index=True).to_parquet(folder / tables.MEASURES, index=False)
         self._prompts().to_parquet(folder / tables.PROMPTS, index=False)
 
-    def _measure_options(self, folder: Path, head: Head, temperatures: list[float]) -> None:
-        questions, dense = load_options(self.dense.options.path)
-        if not questions:
-            return
-        _, pruned = load_options(self.options.path)
-        sets, tokens = measure_options(
-            questions, dense, pruned, head, temperatures, self._tokenizer, self.settings.seed
-        )
-        sets.to_parquet(folder / tables.OPTIONS, index=False)
-        tokens.to_parquet(folder / tables.OPTION_TOKENS, index=False)
+    @cached_property
+    def option_measures(self) -> Artifact:
+        """The options protocol's measures, which depend on the task suite and its questions."""
+        temperatures, seed = list(self.settings.measure.temperatures), self.settings.seed
+        parents = {"options": self.options.key, "dense": self.dense.options.key, "temperatures": temperatures}
+
+        def build(folder: Path) -> None:
+            questions, dense = load_options(self.dense.options.path)
+            if not questions:
+                return
+            _, pruned = load_options(self.options.path)
+            head, _ = self._head()
+            sets, tokens = measure_options(questions, dense, pruned, head, temperatures, self._tokenizer, seed)
+            sets.to_parquet(folder / tables.OPTIONS, index=False)
+            tokens.to_parquet(folder / tables.OPTION_TOKENS, index=False)
+
+        return self.ensure(OPTION_MEASURES, parents, build)
 
     def _prompts(self) -> pd.DataFrame:
         steps = self.settings.capture.steps

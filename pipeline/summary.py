@@ -8,51 +8,101 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from pipeline.comparison import NO_CHANGE, NO_SIGNAL, TOO_FEW
 from pipeline.console import show_table
 from pipeline.figures import theorems
-from pipeline.figures.tables import choose, load
+from pipeline.figures.compared import means_of, with_pooled
+from pipeline.figures.tables import SCORES, choose, load, newest
 from pipeline.records import OK, JobRecord, load_records
 from pipeline.store import Store
-from pipeline.tables import measures_of, scores_of
+from pipeline.tables import COMPARISONS, measures_of, scores_of
 
-DENSE = "dense"
+DENSE, PERPLEXITY = "dense", "perplexity"
+# What the columns of the kinds of task are called; those of ALWAYS are there even where nothing was evaluated.
+KIND_COLUMNS = {"generative": "generation", "multiple_choice": "choice", "retrieval": "retrieval"}
+ALWAYS = ("generative", "multiple_choice")
 
 
 def show_scores(jobs: Sequence[JobRecord], store: Store, title: str) -> None:
-    """A row a setting, dense first: means of generation and multiple choice, and the deviation of the final states."""
-    baselines = {job.settings: job for job in load_records(store.jobs) if job.pruner == DENSE}
-    shown_jobs = [baselines[key] for key in dict.fromkeys(job.settings for job in jobs) if key in baselines]
-    shown_jobs += [job for job in jobs if job.pruner != DENSE or job.settings not in baselines]
+    """A row a setting, dense first: means of each kind of task, perplexity, and the deviation of the final states.
+
+    Jobs of several task suites under the same settings share a row.
+    """
+    baselines = [job for job in load_records(store.jobs) if job.pruner == DENSE]
+    settings = {job.settings for job in jobs}
+    mine = [job for job in baselines if job.settings in settings and job.job not in {job.job for job in jobs}]
+    groups: dict[tuple[str, str, str], list[JobRecord]] = {}
+    for job in [*mine, *(job for job in jobs if job.pruner == DENSE), *(job for job in jobs if job.pruner != DENSE)]:
+        groups.setdefault((job.settings, job.pruner, job.sparsity), []).append(job)
+    scores = _scores_of(groups, store)
+    perplexities = sorted(set(scores.loc[scores["kind"] == PERPLEXITY, "task"])) if len(scores) else []
+    kinds = [kind for kind in KIND_COLUMNS if kind in ALWAYS or (len(scores) and (scores["kind"] == kind).any())]
     rows = []
-    for job in shown_jobs:
-        means, final = mean_scores(scores_of(job, store)), final_deviation(measures_of(job, store))
-        removed = None if job.achieved is None else f"{job.achieved:.1%}"
+    for key, group in groups.items():
+        own = scores[scores["row"].map(lambda row, key=key: row == key)] if len(scores) else scores
+        means = mean_scores(own[own["shared"]]) if len(own) else {}
+        texts = own[own["kind"] == PERPLEXITY].set_index("task")["value"].to_dict() if len(own) else {}
+        final = next(filter(None, (final_deviation(measures_of(job, store)) for job in group)), {})
+        removed = next((f"{job.achieved:.1%}" for job in group if job.achieved is not None), None)
+        first = group[0]
+        status = next((job.status for job in group if job.status != OK), OK)
         rows.append(
-            [job.model, job.pruner, job.sparsity, removed, means.get("generative"), means.get("multiple_choice")]
+            [first.model, first.pruner, first.sparsity, removed, *(means.get(kind) for kind in kinds)]
+            + [texts.get(text) for text in perplexities]
             + [final.get(name) for name in ("cos_h", "cos_z", "cos_p", "kl")]
-            + [job.status]
+            + [status]
         )
-    columns = ["model", "pruner", "sparsity", "removed", "generation", "choice"]
+    columns = ["model", "pruner", "sparsity", "removed", *(KIND_COLUMNS[kind] for kind in kinds)]
+    columns += ["ppl"] if len(perplexities) == 1 else [f"ppl {text}" for text in perplexities]
     note = "\n".join(dict.fromkeys(job.settings for job in jobs))
     show_table(
         title,
         [*columns, "cos h", "cos z", "cos p", "KL", "status"],
         rows,
-        f"{note}\ngeneration, choice: mean score over tasks. cos, KL: final state, each model on its own continuation.",
+        f"{note}\n{', '.join(KIND_COLUMNS[kind] for kind in kinds)}: mean score over the tasks that all rows have. "
+        "cos, KL: final state, each model on its own continuation.",
     )
 
 
+def _scores_of(groups: Mapping[tuple[str, str, str], Sequence[JobRecord]], store: Store) -> pd.DataFrame:
+    """The main scores of all rows, each task asked alike: with the row, and whether all rows of its kind have it.
+
+    Dense counts only with tasks that a pruned row has too, if there is a pruned row.
+    """
+    parts, jobs = [], []
+    for key, group in groups.items():
+        for job in group:
+            frame = scores_of(job, store)
+            jobs.append(job)
+            if frame is not None:
+                parts.append(frame.assign(row=[key] * len(frame)))
+    if not parts:
+        return pd.DataFrame()
+    frame = pd.concat(parts, ignore_index=True)
+    order = {job.job: place for place, job in enumerate(sorted(jobs, key=lambda job: job.finished or "~"))}
+    kept = pd.concat([newest(own, SCORES, order) for _, own in frame.groupby("settings")], ignore_index=True)
+    about = ["settings", "kind", "task"]
+    pruned = kept[kept["pruner"] != DENSE]
+    if len(pruned):
+        known = pd.MultiIndex.from_frame(pruned[about])
+        kept = kept[pd.MultiIndex.from_frame(kept[about]).isin(known)]
+    rows = kept["row"].astype(str)
+    needed = rows.groupby([kept["settings"], kept["kind"]]).transform("nunique")
+    return kept.assign(shared=rows.groupby([kept[name] for name in about]).transform("nunique") == needed)
+
+
 def mean_scores(scores: pd.DataFrame | None) -> dict[str, float]:
-    """Mean over tasks of each kind."""
+    """Mean over tasks of each kind, of the main metric of every task."""
     if scores is None:
         return {}
-    return {str(kind): float(value) for kind, value in scores.groupby("kind")["value"].mean().items()}
+    main = scores[scores["main"]]
+    return {str(kind): float(value) for kind, value in main.groupby("kind")["value"].mean().items()}
 
 
 def final_deviation(measures: pd.DataFrame | None) -> dict[str, float]:
@@ -67,24 +117,41 @@ def final_deviation(measures: pd.DataFrame | None) -> dict[str, float]:
 
 
 def headlines(jobs: Sequence[JobRecord], store: Store) -> list[str]:
-    """One sentence a pruned setting: what became of generation and of multiple choice."""
-    dense = next((mean_scores(scores_of(job, store)) for job in jobs if job.pruner == DENSE), {})
+    """One sentence a pruned setting: which kinds of task are lower, higher, unchanged or undecided.
+
+    From the comparisons of the same items; a mean is over the tasks that all these settings have.
+    """
+    path = store.tables / COMPARISONS
+    if not path.is_file():
+        return []
+    order = {job.job: place for place, job in enumerate(jobs)}
+    frame = pd.read_parquet(path)
+    frame = frame[frame["job"].isin(order)]
+    if frame.empty:
+        return []
+    means = means_of(with_pooled(newest(frame, "comparisons", order)))
     sentences = []
-    for job in jobs:
-        means = mean_scores(scores_of(job, store))
-        if job.pruner == DENSE or not {"generative", "multiple_choice"} <= dense.keys() & means.keys():
-            continue
-        changes = [
-            f"{what} {dense[kind]:.2f} → {means[kind]:.2f}"
-            for what, kind in (("generation", "generative"), ("multiple choice", "multiple_choice"))
-        ]
-        sentences.append(f"{job.pruner} at {job.sparsity}: {', '.join(changes)}")
+    for pruner, sparsity in dict.fromkeys((job.pruner, job.sparsity) for job in jobs):
+        own = means[(means["pruner"] == pruner) & (means["sparsity"] == sparsity)].set_index("kind")
+        said = [f"{KIND_COLUMNS[kind]} {_said(own.loc[kind])}" for kind in KIND_COLUMNS if kind in own.index]
+        if said:
+            sentences.append(f"{pruner} at {sparsity}: {', '.join(said)}")
     return sentences
+
+
+def _said(mean: pd.Series) -> str:
+    """What became of a mean score, in words and numbers."""
+    words = {NO_CHANGE: "unchanged", TOO_FEW: "undecided", NO_SIGNAL: "undecided"}
+    why = f", {mean['verdict']}" if mean["verdict"] in (TOO_FEW, NO_SIGNAL) else ""
+    limits = f"{mean['difference']:+.2f} [{mean['low']:+.2f}, {mean['high']:+.2f}]"
+    verdict = words.get(mean["verdict"], mean["verdict"])
+    return f"{verdict} ({mean['dense']:.2f} → {mean['pruned']:.2f}, {limits}{why})"
 
 
 def show_theorems(store: Store) -> None:
     """Do the theorems' estimates track the measured values? Rank correlations layer by layer, and where they do not."""
-    tracked = theorems.tracking(load(store.root, choose(store.root)).measures)
+    measures = load(store.root, choose(store.root)).measures
+    tracked = theorems.tracking(measures) if len(measures) else measures
     if tracked.empty:
         return
     print("\nrank correlation of estimate and measured value over positions, layer by layer (in hundredths)")

@@ -14,8 +14,15 @@ from pipeline.store import Store
 WHO = ["model", "pruner", "sparsity"]
 SCORES, MEASURES, TRAJECTORIES, JOBS = "scores.parquet", "measures.parquet", "trajectories.parquet", "jobs.parquet"
 OPTIONS, OPTION_TOKENS, PROMPTS = "options.parquet", "option_tokens.parquet", "prompts.parquet"
-# The tables that the artifact of a job's measures holds.
-STATES = (MEASURES, TRAJECTORIES, OPTIONS, OPTION_TOKENS, PROMPTS)
+COMPARISONS = "comparisons.parquet"
+# The tables of captured states, and the role of the artifact that holds each.
+STATES = {
+    MEASURES: "measures",
+    TRAJECTORIES: "measures",
+    PROMPTS: "measures",
+    OPTIONS: "option measures",
+    OPTION_TOKENS: "option measures",
+}
 
 
 def collect(store: Store) -> None:
@@ -23,8 +30,9 @@ def collect(store: Store) -> None:
     records = [record for record in load_records(store.jobs) if record.status == OK]
     scores = [scores_of(record, store) for record in records]
     _write(scores, store.tables / SCORES)
-    for name in STATES:
-        _write([_part(record, store, "measures", name) for record in records], store.tables / name)
+    _write([comparisons_of(record, store) for record in records], store.tables / COMPARISONS)
+    for name, role in STATES.items():
+        _write([_part(record, store, role, name) for record in records], store.tables / name)
     jobs = pd.DataFrame(
         [
             {
@@ -48,11 +56,19 @@ def collect(store: Store) -> None:
 
 
 def scores_of(record: JobRecord, store: Store) -> pd.DataFrame | None:
-    """A job's scores with who and how: model, pruner, sparsity, achieved, task, kind, metric, value, stderr, n, …"""
-    frame = _part(record, store, "evaluation", SCORES)
-    if frame is not None:
-        frame.insert(len(WHO), "achieved", record.achieved)
+    """A job's scores of all tasks and its perplexity: model, pruner, sparsity, achieved, then those of ``Results``."""
+    parts = [_part(record, store, role, SCORES) for role in ("evaluation", "perplexity")]
+    there = [part for part in parts if part is not None]
+    if not there:
+        return None
+    frame = pd.concat(there, ignore_index=True)
+    frame.insert(len(WHO), "achieved", record.achieved)
     return frame
+
+
+def comparisons_of(record: JobRecord, store: Store) -> pd.DataFrame | None:
+    """A job's scores beside those of the dense model, task by task, or None if it has none."""
+    return _part(record, store, "comparison", COMPARISONS)
 
 
 def measures_of(record: JobRecord, store: Store) -> pd.DataFrame | None:
@@ -69,7 +85,9 @@ def _part(record: JobRecord, store: Store, role: str, name: str) -> pd.DataFrame
     frame = pd.read_parquet(path)
     for place, column in enumerate(WHO):
         frame.insert(place, column, getattr(record, column))
-    return frame.assign(job=record.job, settings=record.settings if role == "evaluation" else record.states)
+    scored = role in ("evaluation", "perplexity", "comparison")
+    settings = record.settings if scored else record.states
+    return frame.assign(asked=record.asked.get(role, ""), job=record.job, settings=settings)
 
 
 def _write(frames: list[pd.DataFrame | None], path: Path) -> None:

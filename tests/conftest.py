@@ -32,6 +32,9 @@ TINY = (
     "calibration.length=32",
     "calibration.batch_size=2",
     "capture.steps=5",
+    "perplexity.tokens=96",
+    "perplexity.window=64",
+    "perplexity.stride=32",
     # Drawing all figures takes longer than all the rest.
     "figures=[fig01]",
     "wandb.mode=disabled",

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pipeline.comparison import compare
+
 SETTINGS = "tiny-lm · trial tasks · built-in text 8×128 · seed 0 · #ab12"
 STATES = "tiny-lm · 12 prompts, 32 greedy steps · built-in text 8×128 · seed 0 · #cd34"
 SETUPS = (
@@ -34,34 +36,82 @@ TASKS = {
 TEMPERATURES = (0.3, 0.7, 1.0)
 
 
-def scores_table(setups: Sequence[tuple[str, str]] = SETUPS, settings: str = SETTINGS) -> pd.DataFrame:
-    """Generation falls to nothing with sparsity, multiple choice hardly."""
-    rng = np.random.default_rng(0)
-    rows = []
+ITEMS = 100
+ASKED = "100 items #ab12"
+CHANCES = {"multiple_choice": 0.25}
+METRICS = {"generative": "exact_match", "multiple_choice": "acc", "retrieval": "ndcg", "perplexity": "perplexity"}
+
+
+def items_table(setups: Sequence[tuple[str, str]] = SETUPS) -> pd.DataFrame:
+    """Items that are right where a number of their own is below the score: the same items hold up in all variants.
+
+    Generation falls to nothing with sparsity, multiple choice hardly. Scores of retrieval lie between 0 and 1.
+    """
+    frames = []
     for pruner, sparsity in [("dense", "0"), *setups]:
         share = SHARES[sparsity]
         for kind, tasks in TASKS.items():
             for place, task in enumerate(tasks):
-                top = 0.35 + 0.12 * place
-                value = top * np.exp(-6 * share) if kind == "generative" else 0.25 + (top - 0.22) * (1 - 0.5 * share)
-                value = float(np.clip(value + rng.normal(0, 0.01), 0, 1))
-                metric = "exact_match" if kind == "generative" else "acc"
-                rows.append(
-                    (
-                        pruner,
-                        sparsity,
-                        share,
-                        task,
-                        kind,
-                        metric,
-                        value,
-                        np.sqrt(value * (1 - value) / 100),
-                        100,
-                    )
+                # What an item takes; every variant finds it a little harder or easier.
+                rng = np.random.default_rng(sum(map(ord, kind + task)))
+                needs = rng.permutation(ITEMS) / ITEMS
+                top = 0.35 + 0.12 * (place % 5)
+                value = (
+                    0.25 + (top - 0.22) * (1 - 0.5 * share) if kind == "multiple_choice" else top * np.exp(-6 * share)
                 )
-    columns = ["pruner", "sparsity", "achieved", "task", "kind", "metric", "value", "stderr", "n"]
-    frame = pd.DataFrame(rows, columns=columns)
-    return frame.assign(model="tiny-lm", job=frame["pruner"] + frame["sparsity"], settings=settings)
+                own = np.random.default_rng(sum(map(ord, kind + task + pruner + sparsity)))
+                needs = needs + (own.normal(0, 0.02, ITEMS) if pruner != "dense" else 0)
+                score = (needs < value).astype(float) if kind != "retrieval" else np.clip(value - needs / 4, 0, 1)
+                columns = {"task": task, "kind": kind, "item": range(ITEMS), "score": score}
+                frames.append(pd.DataFrame(columns).assign(pruner=pruner, sparsity=sparsity))
+    return pd.concat(frames, ignore_index=True)
+
+
+def scores_table(setups: Sequence[tuple[str, str]] = SETUPS, settings: str = SETTINGS) -> pd.DataFrame:
+    """Means of the items, and a metric that is not the main one."""
+    groups = items_table(setups).groupby(["pruner", "sparsity", "kind", "task"], sort=False)["score"]
+    frame = groups.agg(value="mean", stderr="sem", n="size").reset_index()
+    frame = frame.assign(
+        metric=frame["kind"].map(METRICS),
+        main=True,
+        achieved=frame["sparsity"].map(SHARES),
+        shots=0,
+        higher_is_better=True,
+        chance=frame["kind"].map(CHANCES).fillna(0.0),
+        left_out=0,
+    )
+    frame = pd.concat([frame, frame.assign(metric="another", main=False, value=frame["value"] / 3)], ignore_index=True)
+    return frame.assign(model="tiny-lm", asked=ASKED, job=frame["pruner"] + frame["sparsity"], settings=settings)
+
+
+def main_scores(setups: Sequence[tuple[str, str]] = SETUPS) -> pd.DataFrame:
+    """The rows of `scores_table` that figures show."""
+    scores = scores_table(setups)
+    return scores[scores["main"]].reset_index(drop=True)
+
+
+def perplexity_rows(scores: pd.DataFrame, text: str = "wiki") -> pd.DataFrame:
+    """A perplexity for every variant of a scores table, twice as large for every tenth that is removed."""
+    first = scores[scores["main"]].drop_duplicates(["pruner", "sparsity"])
+    about = {"kind": "perplexity", "task": text, "metric": "perplexity", "higher_is_better": False, "chance": 0.0}
+    return first.assign(**about, value=12.5 * 2 ** (10 * first["achieved"]), stderr=np.nan)
+
+
+def comparisons_table(setups: Sequence[tuple[str, str]] = SETUPS, settings: str = SETTINGS) -> pd.DataFrame:
+    """The items of every variant against the dense model's."""
+    items, scores = items_table(setups), scores_table(setups)
+    named = dict(list(items.groupby(["pruner", "sparsity"])))
+    rows = scores.groupby(["pruner", "sparsity"])
+    dense = named["dense", "0"], rows.get_group(("dense", "0"))
+    frames = [
+        compare(dense[0], named[setup], dense[1], rows.get_group(setup)).assign(pruner=setup[0], sparsity=setup[1])
+        for setup in setups
+        if setup in named and setup != ("dense", "0")
+    ]
+    if not frames:
+        return pd.DataFrame()
+    frame = pd.concat(frames, ignore_index=True)
+    return frame.assign(model="tiny-lm", asked=ASKED, job=frame["pruner"] + frame["sparsity"], settings=settings)
 
 
 def prompts(count: int) -> list[str]:
@@ -276,6 +326,7 @@ def fill(outputs: Path, setups: Sequence[tuple[str, str]] = SETUPS, layers: int 
     return save(
         outputs,
         scores=scores_table(setups),
+        comparisons=comparisons_table(setups),
         measures=measures_table(setups, layers=layers, count=4),
         trajectories=trajectories_table(setups, 4),
         options=options_table(setups, 4),

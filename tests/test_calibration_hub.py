@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from helpers import json_lines, same_sequences
 
-from pipeline.calibration import hub
+from pipeline import hub
 from pipeline.calibration.hub import HubText
 
 OFFLINE = ("HF_DATASETS_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
@@ -117,7 +117,7 @@ def test_a_hub_that_cannot_be_reached_is_refused_within_seconds(endpoint):
 
 
 def test_a_hub_that_never_answers_is_refused_within_seconds(endpoint, monkeypatch):
-    monkeypatch.setattr(hub, "_PATIENCE", 0.3)
+    monkeypatch.setattr(hub, "PATIENCE", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         endpoint(f"http://127.0.0.1:{silent.getsockname()[1]}")
         refused_within(3)

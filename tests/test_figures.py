@@ -11,7 +11,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from figure_tables import SETTINGS, SETUPS, fill, jobs_table, measures_table, save, scores_table, second_model
+from figure_tables import (
+    SETTINGS,
+    SETUPS,
+    fill,
+    jobs_table,
+    main_scores,
+    measures_table,
+    save,
+    scores_table,
+    second_model,
+)
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
@@ -76,7 +86,7 @@ def test_mean_scores_and_their_errors(tmp_path: Path) -> None:
     draw(save(tmp_path, scores=scores_table()), ["fig01"])
     data = from_csv((tmp_path / "figures" / "fig01_score_vs_sparsity.csv").read_bytes())
     mean = data.query("series == 'mean' and pruner == 'wanda' and sparsity == '2:4' and kind == 'generative'").iloc[0]
-    rows = scores_table().query("pruner == 'wanda' and sparsity == '2:4' and kind == 'generative'")
+    rows = main_scores().query("pruner == 'wanda' and sparsity == '2:4' and kind == 'generative'")
     assert mean["score_percent"] == pytest.approx(100 * rows["value"].mean())
     assert mean["stderr_percent"] == pytest.approx(100 * np.sqrt((rows["stderr"] ** 2).sum()) / 3)
     assert mean["achieved_percent"] == pytest.approx(50)
@@ -225,7 +235,7 @@ def test_the_newest_job_of_a_variant_counts(tmp_path: Path) -> None:
     save(tmp_path, scores=pd.concat([scores, again]), jobs=jobs)
     (result,) = draw(tmp_path, ["fig01"])
     dense = from_csv(result.paths[2].read_bytes()).query("pruner == 'dense' and series == 'cloze'")
-    expected = scores.query("pruner == 'dense' and task == 'cloze'")["value"]
+    expected = main_scores().query("pruner == 'dense' and task == 'cloze'")["value"]
     assert list(dense["score_percent"]) == pytest.approx(list(100 * expected))
 
 

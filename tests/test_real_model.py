@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import lm_eval
 import pandas as pd
 import pytest
 import torch
+import yaml
 from helpers import json_lines
 from naive import DEVIATIONS
 
@@ -13,6 +22,8 @@ from pipeline.models.base import load_pretrained, load_tokenizer
 from pipeline.probes import PROBES
 from pipeline.stages import Workbench
 from pipeline.store import Store
+from pipeline.tasks.matched.suite import INCLUDE_PATH, METRICS
+from pipeline.tasks.offline.rows import rows
 
 pytestmark = pytest.mark.real_model
 
@@ -36,8 +47,8 @@ def root(tmp_path_factory):
 
 @pytest.fixture
 def bench(make_settings, root):
-    def make(*overrides: str) -> Workbench:
-        settings = make_settings(*overrides, outputs=root, base=BASE)
+    def make(*overrides: str, base: Sequence[str] = BASE) -> Workbench:
+        settings = make_settings(*overrides, outputs=root, base=base)
         return Workbench(settings, Store(root))
 
     return make
@@ -82,5 +93,76 @@ def test_sparsity_zero_deviates_nowhere_in_any_layer(bench, tmp_path, pruner):
     assert measures[measures.protocol == "layer"].groupby(["layer", "sublayer"]).ngroups == 60
     for name in DEVIATIONS:
         assert (measures[name] == (1.0 if "cos" in name else 0.0)).all(), name
-    options = pd.read_parquet(zero.measures.file("options.parquet"))
+    options = pd.read_parquet(zero.option_measures.file("options.parquet"))
     assert set(options.kl) == set(options.flip) == {0.0}
+
+
+# Benchmarks that lm-eval has a definition of, and where it lies.
+OWN = {
+    "openbookqa": "openbookqa/openbookqa.yaml",
+    "commonsense_qa": "commonsense_qa/default.yaml",
+    "social_iqa": "siqa/siqa.yaml",
+    "boolq": "super_glue/boolq/default.yaml",
+    "nq_open": "nq_open/nq_open.yaml",
+}
+ITEMS = 16
+
+
+def as_task_files(folder: Path) -> None:
+    """The same items as lm-eval reads them by itself: its own definitions on files of rows."""
+    home = Path(lm_eval.__file__).parent / "tasks"
+    for name, definition in OWN.items():
+        data = folder / f"{name}.jsonl"
+        data.write_bytes(json_lines(*rows(name)[:ITEMS]))
+        task = {
+            "include": str(home / definition),
+            "task": f"cli_{name}",
+            "tag": None,
+            "dataset_path": "json",
+            "dataset_name": None,
+            "dataset_kwargs": {"data_files": {"test": str(data)}},
+            "training_split": None,
+            "validation_split": None,
+            "test_split": "test",
+        }
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(task))
+    for path in INCLUDE_PATH.glob("*.yaml"):
+        (folder / path.name).write_text(path.read_text())
+
+
+def command_line(checkpoint: Path, dtype: str, folder: Path, tasks: list[str]) -> dict[str, dict[str, float]]:
+    """What lm-eval's own command reports."""
+    words = ["run", "--model", "hf", "--model_args", f"pretrained={checkpoint},dtype={dtype}", "--tasks", *tasks]
+    words += ["--include_path", str(folder), "--limit", str(ITEMS), "--batch_size", "8", "--device", "cpu"]
+    words += ["--output_path", str(folder / "results.json")]
+    done = subprocess.run(
+        [sys.executable, "-m", "lm_eval", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "PYTHONPATH": str(Path.cwd())},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(next(folder.glob("results*.json")).read_text())["results"]
+
+
+def test_dense_scores_are_those_of_lm_evals_own_command(bench, tmp_path):
+    limit = f"task.limit={ITEMS}"
+    chosen = ("task=offline", f"task.names=[{','.join(OWN)}]", "task.shots=null")
+    others = [word for word in BASE if not word.startswith("task.")]
+    offline = bench(*chosen, limit, "pruner=dense", base=others)
+    matched = bench("pruner=dense", limit)
+    as_task_files(tmp_path)
+    families = [f"matched_{family}_{kind}" for family in ("copying", "plurals") for kind in METRICS]
+    checkpoint = offline.settings.model.checkpoint(offline.store).path
+    theirs = command_line(checkpoint, offline.dtype, tmp_path, [*(f"cli_{name}" for name in OWN), *families])
+    mine = pd.concat([pd.read_parquet(bench.evaluation.file("scores.parquet")) for bench in (offline, matched)])
+    compared = 0
+    for row in mine.itertuples():
+        name = f"cli_{row.task}" if row.task in OWN else f"matched_{row.task}_{row.kind}"
+        for key, value in theirs.get(name, {}).items():
+            if key.partition(",")[0] == row.metric:
+                assert abs(row.value - value) <= max(row.stderr, 1e-9), (row.task, row.metric, row.value, value)
+                compared += 1
+    # Two metrics of OpenBookQA, one of each of the four others, and both forms of two families.
+    assert compared == 2 + 4 + 4

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from browser import TEXTS, opened
@@ -19,10 +18,13 @@ from figure_tables import (
     SETTINGS,
     SETUPS,
     STATES,
+    comparisons_table,
     fill,
     jobs_table,
+    main_scores,
     measures_table,
     options_table,
+    perplexity_rows,
     prompts_table,
     save,
     scores_table,
@@ -101,34 +103,65 @@ def test_structure_is_accessible(document: Element) -> None:
     assert all(image.attributes["alt"] for image in document.all("img") if "src" in image.attributes)
 
 
+def signed(number: float) -> str:
+    return f"{100 * number:+.1f}".replace("-", "−")
+
+
 def test_scores_and_their_differences(document: Element) -> None:
-    scores = scores_table().set_index(["pruner", "sparsity", "task"])
+    scores = main_scores().set_index(["pruner", "sparsity", "task"])
     dense, pruned = scores.loc[("dense", "0", "facts")], scores.loc[("wanda", "2:4", "facts")]
+    row = comparisons_table().query("pruner == 'wanda' and sparsity == '2:4' and task == 'facts'").iloc[0]
     table = document.by_id("scores-table")
     place = [head.text for head in table.all("button")].index("facts") - 1
     cell = table.rows()["wanda 2:4"][place]
     assert value(cell) == pytest.approx(100 * pruned["value"], rel=1e-8)
-    error = 100 * np.hypot(dense["stderr"], pruned["stderr"])
-    assert note(cell) == f"{100 * (pruned['value'] - dense['value']):+.1f} ± {error:.1f}".replace("-", "−")
+    assert note(cell) == f"{signed(row.difference)} [{signed(row.low)}, {signed(row.high)}]"
     assert value(table.rows()["dense"][place]) == pytest.approx(100 * dense["value"], rel=1e-8)
     assert note(table.rows()["dense"][place]) == f"± {100 * dense['stderr']:.1f}"
 
 
 def test_the_answer_counts_what_is_kept(document: Element) -> None:
-    groups = scores_table().assign(variance=lambda t: t["stderr"] ** 2).groupby(["kind", "pruner", "sparsity"])
-    means, errors = groups["value"].mean(), np.sqrt(groups["variance"].sum()) / groups.size()
-    kept = {}
-    for kind, name in (("generative", "generation"), ("multiple_choice", "multiple choice")):
-        difference = means[kind] - means[kind, "dense", "0"]
-        margin = 2 * np.hypot(errors[kind], errors[kind, "dense", "0"])
-        kept[name] = int((difference >= -margin).drop("dense").sum())
+    means = comparisons_table().query("task == 'mean'").set_index(["kind", "pruner", "sparsity"]).sort_index()
     words = document.by_id("answer").with_class("lead")[0].text
-    assert f"Generation is seldom kept ({kept['generation']} of {len(SETUPS)})" in words
-    assert f"multiple choice is always kept ({kept['multiple choice']} of {len(SETUPS)})" in words
+    for kind, name, often in (("generative", "Generation", "seldom"), ("multiple_choice", "multiple choice", "")):
+        kept = int(means.loc[kind, "verdict"].isin(["no change", "higher"]).sum())
+        undecided = int((means.loc[kind, "verdict"] == "too few items").sum())
+        assert f"{name} is {often}" in words
+        assert f"kept ({kept} of {len(SETUPS)}{f', {undecided} undecided' if undecided else ''})" in words
     cell = document.by_id("answer-table").rows()["shortgpt 0.4"][0]
-    before, after = 100 * means["generative", "dense", "0"], 100 * means["generative", "shortgpt", "0.4"]
+    row = means.loc[("generative", "shortgpt", "0.4")]
+    before, after = 100 * row.dense, 100 * row.pruned
     assert cell.text.startswith(f"{before:.1f} → {after:.1f}") and note(cell).endswith("mostly lost")
+    assert f"[{signed(row.low)}, {signed(row.high)}]" in note(cell)
     assert value(cell) == pytest.approx(after - before, rel=1e-8)
+
+
+def test_too_few_items_are_not_called_kept(tmp_path: Path) -> None:
+    """Every variant with six items a task: nothing can be said of what hardly changes."""
+    table = comparisons_table(SETUPS[:2])
+    few = table.assign(
+        n=6,
+        pruned=table["dense"] - 0.05,
+        difference=-0.05,
+        low=-0.4,
+        high=0.3,
+        verdict="too few items",
+        difference_sd=0.5,
+    )
+    page = read(write(save(tmp_path, scores=scores_table(SETUPS[:2]), comparisons=few)).read_text())
+    assert "Generation is undecided (2 of 2); multiple choice is undecided (2 of 2)." in page.by_id("answer").text
+    assert "Not to be told from these items, for one or both: shortgpt 0.2, shortgpt 0.4." in page.by_id("answer").text
+    assert note(page.by_id("scores-table").rows()["shortgpt 0.2"][1]) == "−5.0 [−40.0, +30.0], too few items"
+
+
+def test_perplexities_beside_the_scores(tmp_path: Path) -> None:
+    scores = scores_table(SETUPS[6:8])
+    tables = {"scores": pd.concat([scores, perplexity_rows(scores)]), "comparisons": comparisons_table(SETUPS[6:8])}
+    page = read(write(save(tmp_path, **tables, jobs=jobs_table(SETUPS[6:8]))).read_text())
+    for name, before, after in (("scores-table", "12.50", "25.00"), ("tab1_drop_table-table", "12.5", "25.0")):
+        rows = list(page.by_id(name).rows().values())
+        assert rows[0][-1].text.startswith(before) and any(row[-1].text.startswith(after) for row in rows)
+    assert note(page.by_id("scores-table").rows()["attn_drop 8"][-1]) == "× 2"
 
 
 def test_jobs_and_representations(document: Element) -> None:
@@ -182,7 +215,7 @@ def test_figures_tables_and_what_is_missing(path: Path, document: Element) -> No
         assert any(link.attributes["href"] == f"../figures/{name}.pdf" for link in figure.all("a"))
         assert f"Settings: {SETTINGS if name.startswith(('fig01', 'tab1')) else STATES}." in figure.text
     cell = document.by_id("tab1_drop_table-table").rows()["Drop-8M"][1]
-    score = scores_table().query("pruner == 'mlp_drop' and sparsity == '8' and task == 'cloze'")["value"].item()
+    score = main_scores().query("pruner == 'mlp_drop' and sparsity == '8' and task == 'cloze'")["value"].item()
     assert value(cell) == pytest.approx(100 * score, rel=1e-8)
     assert (
         document.by_id("tab3_prompts-table").all("tbody")[0].text.count("which of these is it?\nA. this\nB. that") == 4
@@ -229,6 +262,7 @@ def test_copes_with_any_set_of_tables(tmp_path: Path, setups: list[tuple[str, st
         assert document.by_id("scores-table").rows()["dense"]
     scores = scores_table(setups)
     save(outputs, scores=scores[scores["pruner"] == "dense"])
+    (outputs / "tables" / "comparisons.parquet").unlink(missing_ok=True)
     assert "python -m pipeline.main -m experiment=fig01" in read(write(outputs).read_text()).by_id("answer").text
 
 

@@ -1,86 +1,21 @@
-"""Figures and tables of scores, and the pages of text: their numbers against the tables, their layout on the canvas."""
+"""Figures of scores: their numbers against the tables, their layout on the canvas."""
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from figure_tables import (
-    SETUPS,
-    STATES,
-    jobs_table,
-    prompts_table,
-    save,
-    scores_table,
-    second_model,
-    trajectories_table,
-)
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure as Canvas
-from matplotlib.lines import Line2D
-from matplotlib.text import Text
+from drawn_figures import assert_apart, canvas_of, drawn, mean_of, missing, scored, texts_on
+from figure_tables import jobs_table, main_scores, save, scores_table, second_model
 
-from pipeline.figures import FigureResult, draw, style
-from pipeline.figures.cell_text import Piece, drawable, storable, text_width, wrap_cell
-from pipeline.figures.registry import figures
-from pipeline.figures.render import from_csv
-from pipeline.figures.table_page import Block, Column, table_page
+from pipeline.figures import style
 
 
 @pytest.fixture(autouse=True)
 def _coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(style, "DPI", 40)
-
-
-def drawn(outputs: Path, name: str) -> tuple[FigureResult, pd.DataFrame]:
-    """One figure and its CSV."""
-    (result,) = draw(outputs, [name])
-    assert result.missing is None
-    return result, from_csv(result.paths[2].read_bytes())
-
-
-def missing(outputs: Path, name: str) -> str:
-    (result,) = draw(outputs, [name])
-    assert result.missing
-    return result.missing
-
-
-def canvas_of(result: FigureResult, data: pd.DataFrame) -> Canvas:
-    """The canvas of a drawn figure, with its texts laid out."""
-    with style.look():
-        canvas = figures()[result.name].draw(data, "Title", result.caption)
-        FigureCanvasAgg(canvas).draw()
-    return canvas
-
-
-def scored(outputs: Path, setups: list[tuple[str, str]] | tuple[tuple[str, str], ...] = SETUPS) -> Path:
-    return save(outputs, scores=scores_table(setups), jobs=jobs_table(setups))
-
-
-def texts_on(canvas: Canvas) -> list[Text]:
-    return [text for text in canvas.findobj(Text) if text.get_text().strip() and text.get_visible()]
-
-
-def assert_apart(texts: list[Text], canvas: Canvas) -> None:
-    """No two texts overlap by more than a hair's breadth, and none leaves the page."""
-    boxes = [text.get_window_extent(canvas.canvas.get_renderer()) for text in texts]
-    page = canvas.bbox
-    for text, box in zip(texts, boxes, strict=True):
-        inside = box.x0 >= page.x0 and box.x1 <= page.x1 and box.y0 >= page.y0 and box.y1 <= page.y1
-        assert inside, text.get_text()
-    for one, other in itertools.combinations(range(len(texts)), 2):
-        shared = [boxes[one].x1, boxes[other].x1], [boxes[one].y1, boxes[other].y1]
-        across = min(shared[0]) - max(boxes[one].x0, boxes[other].x0)
-        up = min(shared[1]) - max(boxes[one].y0, boxes[other].y0)
-        assert across < 1 or up < 1, (texts[one].get_text(), texts[other].get_text())
-
-
-def mean_of(rows: pd.DataFrame) -> tuple[float, float]:
-    """Mean score and its standard error, in percent."""
-    return 100 * rows["value"].mean(), 100 * np.sqrt((rows["stderr"] ** 2).sum()) / len(rows)
 
 
 # Bars (figures 3 and 9)
@@ -89,7 +24,7 @@ def mean_of(rows: pd.DataFrame) -> tuple[float, float]:
 def test_bars_are_means_of_the_scores_table(tmp_path: Path) -> None:
     result, data = drawn(scored(tmp_path), "fig03")
     assert list(dict.fromkeys(data["label"])) == ["dense", "0.4", "4:8", "2:4"]
-    scores = scores_table()
+    scores = main_scores()
     means = data[data["series"] == "mean"]
     assert len(means) == 8
     for bar in means.itertuples():
@@ -121,7 +56,7 @@ def test_bars_of_several_models_share_tasks_and_stay_apart(tmp_path: Path) -> No
     assert "Left out for space: zeta." in result.caption
     assert "facts" not in set(data["series"]) and "some points lack them: facts." in result.caption
     dense = data.query("model == 'alpha-8b' and label == 'dense' and kind == 'generative' and series == 'mean'")
-    rows = scores_table().query("pruner == 'dense' and kind == 'generative' and task != 'facts'")
+    rows = main_scores().query("pruner == 'dense' and kind == 'generative' and task != 'facts'")
     assert list(dense["score_percent"]) == pytest.approx([mean_of(rows)[0]])
     canvas = canvas_of(result, data)
     assert [len(panel.patches) for panel in canvas.axes] == [20, 20]
@@ -194,198 +129,47 @@ def test_labels_of_equal_points_stay_apart(tmp_path: Path) -> None:
         assert_apart(list(panel.texts), canvas)
 
 
-# Table 1
-
-
-def test_drop_table_has_parameters_scores_and_means(tmp_path: Path) -> None:
-    result, data = drawn(scored(tmp_path), "tab1")
-    order = ["dense", "Drop-8A", "Drop-8M", "shortgpt 0.2", "shortgpt 0.4", "Drop-4A", "Drop-4M"]
-    assert list(dict.fromkeys(data["label"])) == order
-    scores = scores_table()
-    for row in data.itertuples():
-        rows = scores.query("pruner == @row.pruner and sparsity == @row.sparsity and kind == @row.kind")
-        expected = mean_of(rows if row.series == "mean" else rows[rows["task"] == row.series])
-        assert (row.score_percent, row.stderr_percent) == pytest.approx(expected)
-    assert len(data) == 7 * 2 * 4
-    parameters = data.drop_duplicates("label").set_index("label")["parameters"]
-    assert parameters["dense"] == 1_000_000 and parameters["Drop-8A"] == 900_000
-    assert "Not evaluated: retrieval tasks." in result.caption
-    canvas = canvas_of(result, data)
-    assert_apart(texts_on(canvas), canvas)
-    written = [text.get_text() for text in texts_on(canvas)]
-    mean, error = mean_of(scores.query("pruner == 'dense' and kind == 'generative'"))
-    assert {"1.0M", "0.9M", f"{mean:.1f} ± {error:.1f}"} <= set(written)
-    assert written.count("dense") == 3
-
-
-def test_drop_table_breaks_many_tasks_into_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shares = {"0": 0.0, **{str(units): units / 40 for units in range(1, 16)}}
-    monkeypatch.setattr("figure_tables.SHARES", shares)
-    families = tuple(f"family_of_nationalities_{number}" for number in range(10))
-    monkeypatch.setattr("figure_tables.TASKS", {"retrieval": ("nq", "fiqa"), "generative": families})
-    setups = [("shortgpt", str(units)) for units in range(1, 16)] + [("mlp_drop", "8")]
-    result, data = drawn(scored(tmp_path, setups), "tab1")
-    labels = list(dict.fromkeys(data["label"]))
-    assert len(labels) == 12 and labels[:3] == ["dense", "Drop-8M", "shortgpt 1"]
-    assert "Left out for space: shortgpt 11, shortgpt 12, shortgpt 13, shortgpt 14, shortgpt 15." in result.caption
-    assert "Not evaluated: multiple-choice tasks." in result.caption
-    canvas = canvas_of(result, data)
-    written = [text.get_text() for text in texts_on(canvas)]
-    assert {"Retrieval tasks", "Generative tasks", "Generative tasks (continued)"} <= set(written)
-    assert written.count("dense") == 4
-    assert_apart(texts_on(canvas), canvas)
-
-
-def test_drop_table_shows_what_some_rows_lack(tmp_path: Path) -> None:
-    scores = scores_table()
-    lost = (scores["pruner"] == "attn_drop") & (scores["sparsity"] == "8") & (scores["task"] == "facts")
-    result, data = drawn(save(tmp_path, scores=scores[~lost]), "tab1")  # without a table of jobs
-    assert data["parameters"].isna().all()
-    facts = data[data["series"] == "facts"]
-    assert len(facts) == 6 and "Drop-8A" not in set(facts["label"])
-    mean = data.query("label == 'dense' and kind == 'generative' and series == 'mean'")["score_percent"]
-    rows = scores.query("pruner == 'dense' and kind == 'generative' and task != 'facts'")
-    assert list(mean) == pytest.approx([mean_of(rows)[0]])
-    assert "some rows lack them: facts." in result.caption
-    assert [text.get_text() for text in texts_on(canvas_of(result, data))].count("–") == 7 + 1
-    assert "none of shortgpt, attn_drop, mlp_drop was" in missing(
-        save(tmp_path, scores=scores_table([("wanda", "2:4")])), "tab1"
+def test_tasks_of_two_suites_are_shown_together(tmp_path: Path) -> None:
+    """Two jobs a variant, each with tasks of its own; one of them was asked anew with other items."""
+    setups = [("attn_drop", "4"), ("attn_drop", "8")]
+    scores = scores_table(setups)
+    second = scores["task"].isin(["copying", "science"])
+    later = scores[second].assign(job=scores["job"] + "-offline", asked="50 items #99ff")
+    # Asked later in another way, but at one sparsity only: the others cannot be compared with it.
+    anew = scores[(scores["task"] == "cloze") & (scores["sparsity"] == "8")]
+    anew = anew.assign(job="anew", asked="7 items #0000", value=0.125)
+    names = [*scores["job"].unique(), *later["job"].unique(), "anew"]
+    jobs = (
+        jobs_table(setups)
+        .iloc[[0] * len(names)]
+        .assign(job=names, finished=[f"2030-01-{d:02d}" for d in range(1, len(names) + 1)])
     )
+    save(tmp_path, scores=pd.concat([scores[~second], later, anew]), jobs=jobs)
+    result, data = drawn(tmp_path, "fig01")
+    for kind, tasks in (
+        ("generative", {"arithmetic", "copying", "facts"}),
+        ("multiple_choice", {"entailment", "science"}),
+    ):
+        found = data[(data["kind"] == kind) & (data["series"] != "mean")]
+        assert set(found["series"]) == tasks
+    assert "some points lack them: cloze." in result.caption
+    assert len(data[data["series"] == "mean"]) == 6
 
 
-# Table 2
-
-ODD = ["He said", ' "hi"', ",", " $x_1$ and $", "\n", "\n", " 中文", " émigré", "\r", "\0", "\t", "\ufffd", " NA"]
-LONG = "Donaudampfschifffahrtsgesellschaft" * 8
-
-
-def texts_table(setups: list[tuple[str, str]]) -> pd.DataFrame:
-    """Trajectories of four prompts with texts that are hard to store and to draw."""
-    rows = trajectories_table(setups, 4)
-    odd = rows["step"].map(lambda step: ODD[step % len(ODD)])
-    return rows.assign(dense_text=odd, pruned_text=odd.where(rows["pruned_token"] < 1000, f" {LONG}\n"))
-
-
-def test_generated_texts_survive_the_csv(tmp_path: Path) -> None:
-    setups = [("attn_drop", "4"), ("attn_drop", "8"), ("mlp_drop", "8"), ("shortgpt", "0.2"), ("wanda", "0.4")]
-    rows = texts_table(setups)
-    result, data = drawn(save(tmp_path, trajectories=rows, prompts=prompts_table(4)), "tab2")
-    assert set(data["prompt"]) == {"open-1"}
-    assert list(data["label"]) == ["dense", "Drop-4A", "Drop-8A", "Drop-8M", "shortgpt 0.2"]
-    mine = rows.query("prompt == 'open-1' and pruner == 'attn_drop' and sparsity == '8'")
-    row = data.set_index("label").loc["Drop-8A"]
-    differs = mine["dense_token"] != mine["pruned_token"]
-    assert row["first_difference"] == mine.loc[differs, "step"].min() == 4
-    assert row["tokens"] == len(mine) == 30
-    assert row["same_text"] == 'He said "hi", $x_1$ and $'
-    assert row["text"] == "".join(mine.loc[differs, "pruned_text"])
-    dense = data.set_index("label").loc["dense"]
-    escaped = "".join(mine["dense_text"]).replace("\r", "\\r").replace("\0", "\\x00")
-    assert dense["text"] == escaped and pd.isna(dense["first_difference"]) and pd.isna(dense["same_text"])
-    assert "open-1: which of these is it?" in result.caption and "lacks" in result.caption
-
-
-def test_generated_texts_are_drawn_inside_the_page(tmp_path: Path) -> None:
-    setups = [("attn_drop", "8"), ("mlp_drop", "4")]
-    result, data = drawn(save(tmp_path, trajectories=texts_table(setups), prompts=prompts_table(4)), "tab2")
-    canvas = canvas_of(result, data)
-    pieces = [text for text in texts_on(canvas) if text.get_text() != result.caption]
-    assert_apart(pieces, canvas)
-    written = "".join(text.get_text() for text in pieces)
-    assert written.count("$x_1$ and $") == 5 and "↵↵" in written and "\\u4e2d\\u6587" in written
-    for text in pieces:
-        assert text.get_parse_math() is False
-    colours = {text.get_text(): text.get_color() for text in pieces}
-    grey = [text for text, colour in colours.items() if colour == style.GREY and text.startswith("He said")]
-    assert grey == ['He said "hi", $x_1$ and $']
-
-
-def test_texts_that_never_differ_or_end_early(tmp_path: Path) -> None:
-    rows = trajectories_table([("rtn", "0"), ("attn_drop", "8")], 3)
-    rows = rows[rows["prompt"] == "choice-1"]
-    same = rows.assign(pruned_token=rows["dense_token"], pruned_text=rows["dense_text"])
-    ended = (same["pruner"] == "attn_drop") & (same["step"] >= 10)
-    same = same.assign(
-        pruned_token=same["pruned_token"].where(~ended, -1), pruned_text=same["pruned_text"].where(~ended, "")
+def test_retrieval_has_a_panel_and_chance_is_that_of_the_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "figure_tables.TASKS",
+        {"generative": ("facts",), "multiple_choice": ("boolq", "science"), "retrieval": ("fiqa",)},
     )
-    result, data = drawn(save(tmp_path, trajectories=same), "tab2")
-    by_label = data.set_index("label")
-    assert set(data["prompt"]) == {"choice-1"}
-    assert pd.isna(by_label.loc["rtn", "first_difference"]) and by_label.loc["rtn", "tokens"] == 16
-    assert by_label.loc["Drop-8A", "first_difference"] == 10 and by_label.loc["Drop-8A", "tokens"] == 10
-    assert pd.isna(by_label.loc["Drop-8A", "text"])
-    assert "never" in [text.get_text() for text in texts_on(canvas_of(result, data))]
-
-
-def test_very_long_texts_are_cut(tmp_path: Path) -> None:
-    steps = pd.DataFrame({"step": range(500), "dense_token": 1, "pruned_token": 2, "dense_text": "\n x"})
-    rows = steps.assign(
-        pruned_text="\n y", prompt="p", pruner="wanda", sparsity="0.5", model="m", job="j", settings=STATES
-    )
-    result, data = drawn(save(tmp_path, trajectories=rows), "tab2")
-    assert list(data["tokens"]) == [128, 128] and "The first 128 tokens." in result.caption
-    assert "no rows" in missing(scored(tmp_path / "other"), "tab2")
-
-
-# Table 3, and pages of text
-
-
-def test_prompts_are_listed_as_they_are(tmp_path: Path) -> None:
-    prompts = prompts_table(5)
-    prompts.loc[4, "text"] = f"Pay $5 or $6? {LONG} 中\nNA"
-    result, data = drawn(save(tmp_path, prompts=prompts), "tab3")
-    assert list(data["number"]) == [1, 2, 3, 4, 5]
-    assert list(data["text"]) == list(prompts["text"]) and list(data["format"]) == list(prompts["format"])
+    scored(tmp_path)
+    table = pd.read_parquet(tmp_path / "tables" / "scores.parquet")
+    halves = table["chance"].where(table["task"] != "boolq", 0.5)
+    save(tmp_path, scores=table.assign(chance=halves))
+    result, data = drawn(tmp_path, "fig01")
     canvas = canvas_of(result, data)
-    assert_apart(texts_on(canvas), canvas)
-    assert "2 choice, 2 arithmetic, 1 open" in result.caption
-    assert "no rows" in missing(scored(tmp_path / "other"), "tab3")
-
-
-def test_cells_wrap_in_the_real_font() -> None:
-    cell = (Piece("The quick brown fox ", style.GREY), Piece(f"jumps over {LONG}  it.\nThen rests."))
-    lines = wrap_cell(cell, 1.5)
-    written = ["".join(piece.text for _, piece in line) for line in lines]
-    assert "".join(written).replace(" ", "") == "".join(piece.text for piece in cell).replace(" ", "").replace("\n", "")
-    assert written[0].startswith("The quick brown fox") and written[-1] == "Then rests."
-    assert max(map(text_width, written)) <= 1.5
-    # Every line but the last of its paragraph has no room for what follows it.
-    for line, following in itertools.pairwise(written[:-1]):
-        assert text_width(f"{line} {following.split()[0]}") > 1.5
-    (start, grey), (offset, ink) = lines[0]
-    assert (start, grey.colour, ink.colour) == (0.0, style.GREY, style.INK)
-    assert offset == pytest.approx(text_width("The quick brown fox "))
-
-
-def test_text_is_as_wide_as_measured() -> None:
-    with style.look():
-        canvas = Canvas(figsize=(7, 1), dpi=style.DPI)
-        renderer = FigureCanvasAgg(canvas).get_renderer()
-        for text in ("w" * 40, "i" * 40, "Give the letter of the right answer.", "a " * 20 + "b"):
-            box = canvas.text(0, 0.5, text, size=style.SMALL_SIZE).get_window_extent(renderer)
-            assert box.width / style.DPI == pytest.approx(text_width(text), rel=0.01)
-
-
-def test_what_cannot_be_stored_or_drawn_is_escaped() -> None:
-    assert storable("a\r\n\0$\t") == "a\\r\n\\x00$\t"
-    assert drawable("é中\n\t😀") == "é\\u4e2d\n\\t😀"
-
-
-def test_pages_are_as_high_as_their_rows_and_rules_as_wide_as_their_columns() -> None:
-    def page(count: int) -> Canvas:
-        columns = [Column("name", 1.0), Column("number", 0.8, right=True)]
-        rows = [[(Piece("row"),), (Piece(f"{number}"),)] for number in range(count)]
-        with style.look():
-            return table_page([Block(columns, rows)], title="Title", caption="Caption")
-
-    heights = [page(count).get_figheight() for count in (1, 2, 12)]
-    assert heights[2] - heights[1] == pytest.approx(10 * (heights[1] - heights[0]))
-    canvas = page(3)
-    rules = canvas.findobj(Line2D)
-    ends = {tuple(np.round(np.asarray(line.get_xdata()) * style.WIDTH, 3)) for line in rules}
-    assert ends == {(0.08, 2.0)} and len(rules) == 3
-    FigureCanvasAgg(canvas).draw()
-    right = [text.get_window_extent().x1 / canvas.dpi for text in texts_on(canvas) if text.get_ha() == "right"]
-    assert right == pytest.approx([2.0] * 4, abs=0.01)
-    bold = [text.get_text() for text in texts_on(canvas) if text.get_weight() == "bold"]
-    assert bold == ["Title", "name", "number"]
+    assert [panel.get_title(loc="left") for panel in canvas.axes] == [
+        f"tiny-lm: {kind} tasks" for kind in ("generative", "multiple-choice", "retrieval")
+    ]
+    assert "chance (37.5%)" in [text.get_text() for text in canvas.legends[0].get_texts()]
+    lines = [{tuple(line.get_ydata()) for line in panel.lines} for panel in canvas.axes]
+    assert [(37.5, 37.5) in found for found in lines] == [False, True, False]

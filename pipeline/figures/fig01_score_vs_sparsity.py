@@ -1,4 +1,4 @@
-"""Score against achieved sparsity: the generative mean over the multiple-choice mean, a line per pruner."""
+"""Score against achieved sparsity: the means of each kind of task below each other, a line per pruner."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pandas as pd
 
 from pipeline.figures.base import Figure, Selection
 from pipeline.figures.score_curves import curves, draw_curves, line_notes
-from pipeline.figures.score_means import KINDS, MEAN
+from pipeline.figures.score_means import MEAN, READINGS
 from pipeline.figures.tables import Tables
 from pipeline.figures.variants import DENSE
 
@@ -21,13 +21,13 @@ def _kept(data: pd.DataFrame) -> list[str]:
     """What each pruner keeps of the dense means at the highest sparsity it reaches."""
     means = data[data["series"] == MEAN].set_index("kind")
     dense = means.loc[means["pruner"] == DENSE, "score_percent"]
-    if set(KINDS) - set(dense.index) or (dense <= 0).any():
+    if set(READINGS) - set(dense.index) or (dense <= 0).any():
         return []
     parts = []
     for pruner, rows in means[means["pruner"] != DENSE].groupby("pruner"):
         top = rows[rows["achieved_percent"] == rows["achieved_percent"].max()].groupby(level=0)["score_percent"].last()
-        if set(KINDS) <= set(top.index):
-            shares = [f"{100 * top[kind] / dense[kind]:.0f}%" for kind in KINDS]
+        if set(READINGS) <= set(top.index):
+            shares = [f"{100 * top[kind] / dense[kind]:.0f}%" for kind in READINGS]
             parts.append(f"{pruner} {' / '.join(shares)}")
     if not parts:
         return []

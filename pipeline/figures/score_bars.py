@@ -15,11 +15,13 @@ from pipeline.figures import canvas, style
 from pipeline.figures.base import Figure, MissingData, Selection
 from pipeline.figures.score_means import (
     CHANCE,
-    KINDS,
     MEAN,
     PERCENT,
+    READINGS,
     SAME_SETTINGS,
     axis_top,
+    chance_name,
+    chances,
     shared_tasks,
     task_notes,
     task_scores,
@@ -69,7 +71,7 @@ def _weights_only(tables: Tables, pruner: str) -> pd.DataFrame:
     """Scores of the dense model and of one pruner, with the name of the bar; empty if the pruner has none."""
     if tables.scores.empty or not (tables.scores["pruner"] == pruner).any():
         return pd.DataFrame()
-    scores = task_scores(tables, KINDS)
+    scores = task_scores(tables, READINGS)
     scores = scores[scores["pruner"].isin([DENSE, pruner])]
     return scores.assign(label=scores["sparsity"].where(scores["pruner"] == pruner, DENSE))
 
@@ -88,12 +90,12 @@ def _sorted(data: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
     """Rows by kind, model, bar and task, the mean last."""
     data = data.assign(label=data["sparsity"].where(data["pruner"] != DENSE, DENSE))
     keys = data.assign(
-        kind=data["kind"].map(list(KINDS).index),
+        kind=data["kind"].map(list(READINGS).index),
         model=data["model"].map(list(models).index),
         label=data["label"].map(_rank),
         last=data["series"] == MEAN,
     ).sort_values(["kind", "model", "label", "last", "series"], kind="stable")
-    return data.loc[keys.index, ["kind", "model", "pruner", "sparsity", "label", "series", *PERCENT]]
+    return data.loc[keys.index, ["kind", "model", "pruner", "sparsity", "label", "series", *PERCENT, CHANCE]]
 
 
 def _rank(label: str) -> int:
@@ -126,9 +128,10 @@ def draw_bars(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     pruner = next(name for name in data["pruner"] if name != DENSE)
     colours = _colours(pruner, labels)
     handles: list = [Patch(color=colours[label], label=_name(label)) for label in labels]
-    kinds = [kind for kind in KINDS if (data["kind"] == kind).any()]
-    if "multiple_choice" in kinds:
-        handles.append(canvas.line_handle(f"chance ({CHANCE:g}%)", style.INK, CHANCE_LINE))
+    kinds = [kind for kind in READINGS if (data["kind"] == kind).any()]
+    guessed = chances(data)
+    if guessed:
+        handles.append(canvas.line_handle(chance_name(guessed), style.INK, CHANCE_LINE))
     models = list(dict.fromkeys(data["model"]))
     abreast = len(models) <= ABREAST
     sheet, axes = canvas.page(
@@ -143,11 +146,11 @@ def draw_bars(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     for kind, ax in zip(kinds, axes.ravel(), strict=True):
         rows = data[data["kind"] == kind]
         _panel(ax, rows, models, labels, colours)
-        if kind == "multiple_choice":
-            ax.axhline(CHANCE, color=style.INK, linestyle=CHANCE_LINE, linewidth=0.8, zorder=3)
+        if kind in guessed:
+            ax.axhline(guessed[kind], color=style.INK, linestyle=CHANCE_LINE, linewidth=0.8, zorder=3)
         ax.set_ylim(0, axis_top(rows))
         ax.set_ylabel("score (%)")
-        canvas.panel_title(ax, KINDS[kind])
+        canvas.panel_title(ax, READINGS[kind])
     return sheet
 
 

@@ -1,4 +1,4 @@
-"""Curves of scores against achieved sparsity: the generative mean over the multiple-choice mean, a column per model."""
+"""Curves of scores against achieved sparsity: a panel for each kind of task, a column for each model."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from pipeline.figures.score_means import (
     PERCENT,
     POINT,
     axis_top,
+    chance_name,
+    chances,
     shared_tasks,
     task_notes,
     task_scores,
@@ -37,15 +39,13 @@ def curves(tables: Tables) -> tuple[pd.DataFrame, list[str]]:
     if (scores["pruner"] == DENSE).all():
         raise MissingData("only the dense model has scores for these settings")
     shared, dropped = shared_tasks(scores)
-    if lacking := sorted(set(scores["kind"]) - set(shared["kind"])):
-        raise MissingData(
-            f"no {' or '.join(lacking)} task has a score at every sparsity, so there is no mean to compare"
-        )
+    if shared.empty:
+        raise MissingData("no task has a score at every sparsity, so there is no mean to compare")
     data = with_means(shared)
     data = data.assign(achieved_percent=100 * data["achieved"], is_task=data["series"] != MEAN)
     data = data.assign(size=data["sparsity"].map(magnitude))
     data = data.sort_values(["kind", "is_task", "series", "pruner", "achieved_percent", "size", "sparsity"])
-    return data[["kind", *POINT, "series", "achieved_percent", *PERCENT]], task_notes(shared, dropped)
+    return data[["kind", *POINT, "series", "achieved_percent", *PERCENT, CHANCE]], task_notes(shared, dropped)
 
 
 def line_notes(data: pd.DataFrame) -> list[str]:
@@ -66,8 +66,8 @@ def draw_curves(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     if (data["pruner"] == DENSE).any():
         handles.append(canvas.line_handle(DENSE, style.INK, "", "*"))
     kinds = [kind for kind in KINDS if (data["kind"] == kind).any()]
-    if "multiple_choice" in kinds:
-        handles.append(canvas.line_handle(f"chance ({CHANCE:g}%)", style.GREY, CHANCE_LINE))
+    if guessed := chances(data):
+        handles.append(canvas.line_handle(chance_name(guessed), style.GREY, CHANCE_LINE))
     models = list(dict.fromkeys(data["model"]))
     sheet, axes = canvas.page(
         len(kinds), len(models), title=title, caption=caption, handles=handles, legend_columns=6, gaps=(0.3, 0.32)
@@ -82,8 +82,8 @@ def draw_curves(data: pd.DataFrame, title: str, caption: str) -> Canvas:
             for pruner in pruners:
                 _pruner(ax, rows, pruner, colours[pruner], markers[pruner])
             _dense(ax, rows)
-            if kind == "multiple_choice":
-                ax.axhline(CHANCE, color=style.GREY, linestyle=CHANCE_LINE, linewidth=1, zorder=1)
+            if chance := chances(rows).get(kind):
+                ax.axhline(chance, color=style.GREY, linestyle=CHANCE_LINE, linewidth=1, zorder=1)
             canvas.panel_title(ax, f"{model}: {KINDS[kind].lower()}")
             ax.set_ylim(0, axis_top(rows))
         most = max(1.0, own["achieved_percent"].max())

@@ -10,18 +10,18 @@ import pandas as pd
 from pipeline.figures.base import MissingData
 from pipeline.figures.tables import Tables
 
-KINDS = {"generative": "Generative tasks", "multiple_choice": "Multiple-choice tasks"}
-CHANCE = 25.0  # percent: one option of four
+# The two ways of reading an answer, and all kinds whose scores are shares and can be averaged over tasks.
+READINGS = {"generative": "Generative tasks", "multiple_choice": "Multiple-choice tasks"}
+KINDS = {**READINGS, "retrieval": "Retrieval tasks"}
 MEAN = "mean"  # the series that is the mean over tasks; the others are called after their task
-# Where a task reports several metrics, its score is the first of these (else the first by name).
-METRICS = ("exact_match", "pass@1", "pass_at_1", "acc", "f1", "ndcg@10")
 SAME_SETTINGS = "Other models: under these settings but for the model."
 POINT = ["model", "pruner", "sparsity"]
 PERCENT = ["score_percent", "stderr_percent"]
+CHANCE = "chance_percent"
 
 
 def task_scores(tables: Tables, kinds: Iterable[str]) -> pd.DataFrame:
-    """Finite scores of tasks of these kinds, one row for each point and task.
+    """Finite scores of tasks of these kinds, one row for each point and task: that of the task's main metric.
 
     Raises:
         MissingData: if there are none.
@@ -32,10 +32,7 @@ def task_scores(tables: Tables, kinds: Iterable[str]) -> pd.DataFrame:
     if scores.empty:
         names = " or ".join(kind.replace("_", "-") for kind in kinds)
         raise MissingData(f"the scores table has no {names} scores for these settings")
-    order = {name: place for place, name in enumerate(METRICS)}
-    base = scores["metric"].astype(str).str.split(",").str[0]
-    ranked = scores.assign(rank=base.map(order).fillna(len(order))).sort_values(["rank", "metric"], kind="stable")
-    return ranked.drop_duplicates([*POINT, "kind", "task"])
+    return scores
 
 
 def shared_tasks(scores: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -53,27 +50,44 @@ def with_means(scores: pd.DataFrame) -> pd.DataFrame:
     The standard error is that of a mean of independent scores, and missing where one of the scores lacks it.
 
     Returns:
-        Columns: kind, model, pruner, sparsity, series (the task, or "mean"), achieved, score_percent, stderr_percent.
+        Columns: kind, model, pruner, sparsity, series (the task, or "mean"), achieved, score_percent, stderr_percent,
+        chance_percent (what guessing would get).
     """
     groups = scores.assign(variance=scores["stderr"].astype(float) ** 2).groupby(["kind", *POINT])
-    means = groups.agg(achieved=("achieved", "first"), value=("value", "mean"))
+    means = groups.agg(achieved=("achieved", "first"), value=("value", "mean"), chance=("chance", "mean"))
     means["stderr"] = np.sqrt(groups["variance"].agg(lambda column: column.sum(skipna=False))) / groups.size()
     tasks = scores.rename(columns={"task": "series"})
     data = pd.concat([tasks, means.reset_index().assign(series=MEAN)], ignore_index=True)
     data = data.assign(score_percent=100 * data["value"], stderr_percent=100 * data["stderr"].astype(float))
-    return data[["kind", *POINT, "series", "achieved", *PERCENT]]
+    return data.assign(chance_percent=100 * data["chance"])[["kind", *POINT, "series", "achieved", *PERCENT, CHANCE]]
+
+
+def chances(data: pd.DataFrame) -> dict[str, float]:
+    """For each kind of task the mean score of guessing, in percent, where it is above zero.
+
+    Models whose tasks differ may have different ones; the first model's is the one that is given.
+    """
+    means = data[data["series"] == MEAN].drop_duplicates("kind").set_index("kind")[CHANCE]
+    return {str(kind): float(value) for kind, value in means.items() if value > 0}
+
+
+def chance_name(found: dict[str, float]) -> str:
+    """What the legend calls the line of chance: with its percentage, if it is the same wherever there is one."""
+    values = {f"{value:.3g}" for value in found.values()}
+    return f"chance ({values.pop()}%)" if len(values) == 1 else "chance"
 
 
 def task_notes(scores: pd.DataFrame, dropped: pd.DataFrame) -> list[str]:
     """Sentences for the caption: the tasks of each kind, and those that are not in the means."""
-    notes = []
-    named = {kind: sorted(set(scores.loc[scores["kind"] == kind, "task"])) for kind in KINDS}
-    if named["generative"] == named["multiple_choice"]:
-        return [f"Tasks of both kinds: {', '.join(named['generative'])}.", *_left_out(dropped)]
+    named = {kind: set(scores.loc[scores["kind"] == kind, "task"]) for kind in KINDS}
+    both = named["generative"] & named["multiple_choice"]
+    notes = [f"Tasks of both kinds: {', '.join(sorted(both))}."] if both else []
     for kind, name in KINDS.items():
-        tasks = named[kind]
-        if tasks or not (dropped["kind"] == kind).any():
-            notes.append(f"{name}: {', '.join(tasks)}." if tasks else f"{name}: not evaluated.")
+        tasks = sorted(named[kind] - both)
+        if tasks:
+            notes.append(f"{name}: {', '.join(tasks)}.")
+        elif kind in READINGS and not named[kind] and not (dropped["kind"] == kind).any():
+            notes.append(f"{name}: not evaluated.")
     return [*notes, *_left_out(dropped)]
 
 

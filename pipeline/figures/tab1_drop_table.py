@@ -1,4 +1,4 @@
-"""Scores task by task, of retrieval, multiple choice and generation: dense and dropped (table 1)."""
+"""Scores task by task, of retrieval, multiple choice and generation, and perplexity: dense and dropped (table 1)."""
 
 from __future__ import annotations
 
@@ -27,10 +27,11 @@ from pipeline.figures.variants import (
 )
 
 HEADINGS = {
-    "retrieval": "Retrieval tasks",
+    "retrieval": KINDS["retrieval"],
     "multiple_choice": KINDS["multiple_choice"],
     "generative": KINDS["generative"],
 }
+PERPLEXITY = "perplexity"  # a kind without percentages: its series are texts
 SHORT = {"retrieval": "retrieval", "multiple_choice": "multiple choice", "generative": "generation"}
 PRUNERS = ("shortgpt", "attn_drop", "mlp_drop")
 FIRST = (Variant("attn_drop", "8"), Variant("mlp_drop", "8"))
@@ -52,18 +53,25 @@ def select(tables: Tables) -> Selection:
     if not dropped.empty:
         alone = with_means(dropped)
         parts.append(alone[alone["series"] != MEAN])
-    data = pd.concat(parts, ignore_index=True)
+    data = pd.concat([*parts, _perplexities(tables, rows)], ignore_index=True)
     own = [Variant(*pair) for pair in data[["pruner", "sparsity"]].itertuples(index=False)]
     data = data.assign(
         label=[drop_name(variant) for variant in own],
         parameters=[_parameters(tables, variant) for variant in own],
         row=[rows.index(variant) for variant in own],
-        block=data["kind"].map(list(HEADINGS).index),
+        block=data["kind"].map([*HEADINGS, PERPLEXITY].index),
         last=data["series"] == MEAN,
     ).sort_values(["block", "row", "last", "series"], kind="stable")
-    columns = ["label", "pruner", "sparsity", "parameters", "kind", "series", *PERCENT]
+    columns = ["label", "pruner", "sparsity", "parameters", "kind", "series", *PERCENT, PERPLEXITY]
     title = f"Scores of {tables.model()}, dense and after dropping sublayers or blocks"
     return Selection(title, data[columns], _notes(data, dropped, left_out))
+
+
+def _perplexities(tables: Tables, rows: Sequence[Variant]) -> pd.DataFrame:
+    """Finite perplexities of these variants, one row a text; no rows, but the columns, where there are none."""
+    scores = tables.scores[(tables.scores["kind"] == PERPLEXITY) & np.isfinite(tables.scores["value"])]
+    found = rows_of(scores, rows)[["kind", "pruner", "sparsity", "task", "value"]]
+    return found.rename(columns={"task": "series", "value": PERPLEXITY})
 
 
 def _rows(dense: list[Variant], dropping: list[Variant]) -> tuple[list[Variant], list[Variant]]:
@@ -90,6 +98,8 @@ def _notes(data: pd.DataFrame, dropped: pd.DataFrame, left_out: list[Variant]) -
     notes += drop_notes(data)
     absent = [name for kind, name in HEADINGS.items() if not (data["kind"] == kind).any()]
     notes += [f"Not evaluated: {', '.join(absent).lower()}."] if absent else []
+    texts = sorted(set(data.loc[data["kind"] == PERPLEXITY, "series"]))
+    notes += [f"Perplexity on {', '.join(texts)}: the lower the better."] if texts else []
     if not dropped.empty:
         notes.append(f"Not in the means, as some rows lack them: {', '.join(sorted(set(dropped['task'])))}.")
     return (*notes, *left_out_note(left_out))
@@ -119,14 +129,19 @@ def _widened(blocks: Sequence[Block]) -> list[Block]:
 
 
 def _summary(data: pd.DataFrame, kinds: Sequence[str], rows: Sequence[Variant]) -> Block:
-    """Parameters, and the mean of each kind of task with its standard error."""
+    """Parameters, the mean of each kind of task with its standard error, and perplexities."""
     means = data[data["series"] == MEAN].set_index(["pruner", "sparsity", "kind"])
     parameters = data.drop_duplicates(["pruner", "sparsity"]).set_index(["pruner", "sparsity"])["parameters"]
+    perplexities = data[data["kind"] == PERPLEXITY].set_index(["pruner", "sparsity", "series"])[PERPLEXITY]
+    texts = sorted(set(data.loc[data["kind"] == PERPLEXITY, "series"]))
     cells = []
     for row in rows:
         scores = [means.loc[(*row, kind)] if (*row, kind) in means.index else None for kind in kinds]
-        cells.append([drop_name(row), _millions(parameters[tuple(row)]), *map(_with_error, scores)])
+        lost = [perplexities.get((*row, text), np.nan) for text in texts]
+        numbers = [ABSENT if np.isnan(value) else f"{value:#.3g}".rstrip(".") for value in lost]
+        cells.append([drop_name(row), _millions(parameters[tuple(row)]), *map(_with_error, scores), *numbers])
     headers = ["parameters", *(SHORT[kind] for kind in kinds)]
+    headers += [PERPLEXITY] if len(texts) == 1 else [f"{PERPLEXITY} {_spaced(text)}" for text in texts]
     columns = _columns(rows, headers, [text_width("multiple choice", bold=True)] * len(headers))
     return Block(columns, [[plain(text) for text in line] for line in cells], "Mean score", 2, PAD)
 

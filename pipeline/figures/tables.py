@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from pipeline.comparison import MEAN
 from pipeline.figures.base import MissingData
 from pipeline.figures.variants import canonical
 
@@ -17,6 +18,7 @@ SCORES, STATES = "scores", "states"
 # Two kinds of tables, whose rows can be compared under settings of their own: task scores, and captured states.
 NAMES = {
     "scores": SCORES,
+    "comparisons": SCORES,
     "measures": STATES,
     "trajectories": STATES,
     "options": STATES,
@@ -25,13 +27,22 @@ NAMES = {
 }
 # Rows alike in these columns measure the same thing: only those of the newest job count.
 IDENTITY = {
-    "scores": ["pruner", "sparsity", "task", "metric"],
+    "scores": ["pruner", "sparsity", "kind", "task"],
+    "comparisons": ["pruner", "sparsity", "kind", "task"],
     "measures": ["pruner", "sparsity", "protocol", "temperature"],
     "trajectories": ["pruner", "sparsity"],
-    "options": ["pruner", "sparsity", "temperature"],
-    "option_tokens": ["pruner", "sparsity"],
+    "options": ["pruner", "sparsity", "temperature", "origin"],
+    "option_tokens": ["pruner", "sparsity", "origin"],
     "prompts": ["prompt"],
 }
+# What has to be asked alike in all rows of a table: the newest way counts, since other items give other scores.
+ASKED = {
+    "scores": ["kind", "task"],
+    "comparisons": ["kind", "task"],
+    "options": ["origin"],
+    "option_tokens": ["origin"],
+}
+PROBE = "probe"  # the origin of prompts that no task suite changes
 JOB_COLUMNS = [
     "job",
     "settings",
@@ -79,7 +90,10 @@ class Tables:
     """The rows of one choice of settings; a table that does not exist is an empty frame.
 
     Attributes:
-        scores: model, pruner, sparsity, achieved, task, kind, metric, value, stderr, n.
+        scores: the main metric of every task: model, pruner, sparsity, achieved, task, kind, metric, value, stderr, n,
+            higher_is_better, chance. Every task was asked alike in all its rows.
+        comparisons: the same scores against the dense model's, item by item: the columns of `pipeline.comparison`,
+            without the means, which are over the tasks of one job.
         measures: one row a position: protocol ("layer", "teacher_forced", "free_running"), prompt, step, layer,
             sublayer, temperature, the measures, and the dense model's confidence.
         trajectories: tokens that both models generate: prompt, step, dense_token, pruned_token, and their texts.
@@ -92,6 +106,7 @@ class Tables:
 
     choice: Choice
     scores: pd.DataFrame
+    comparisons: pd.DataFrame
     measures: pd.DataFrame
     trajectories: pd.DataFrame
     options: pd.DataFrame
@@ -250,14 +265,31 @@ def _rows(outputs: Path, name: str, settings: str, order: dict[str, int]) -> pd.
     if not path.exists():
         return pd.DataFrame()
     frame = pd.read_parquet(path, filters=[("settings", "==", settings)])
-    if frame.empty:
-        return frame
-    frame = _spelled(frame)
-    # Jobs that the jobs table does not know rank below those it knows, in order of appearance.
+    return frame if frame.empty else newest(_spelled(frame), name, order)
+
+
+def newest(frame: pd.DataFrame, name: str, order: Mapping[str, int]) -> pd.DataFrame:
+    """Of rows that measure the same thing, those of the newest job; of tasks' items, those that were asked alike.
+
+    Args:
+        frame: rows of the table `name` under one line of settings.
+        order: the place of each job by age, the newest one's last; jobs that it lacks rank below all others.
+    """
+    if name == "scores":
+        frame = frame[frame["main"].astype(bool)]
+    if name == "comparisons":
+        frame = frame[frame["task"] != MEAN]
+    frame = frame.reset_index(drop=True)
     unknown = {str(job): place - len(frame) for place, job in enumerate(frame["job"].unique())}
     rank = frame["job"].astype(str).map({**unknown, **order})
-    newest = rank.groupby([frame[column] for column in IDENTITY[name]]).transform("max")
-    return frame[rank == newest].reset_index(drop=True)
+    if name in ASKED and "asked" in frame and not frame.empty:
+        last = rank.groupby([frame[column] for column in ASKED[name]]).transform("idxmax")
+        alike = frame["asked"] == frame.loc[last, "asked"].to_numpy()
+        if "origin" in frame:
+            alike |= frame["origin"] == PROBE
+        frame, rank = frame[alike], rank[alike]
+    latest = rank.groupby([frame[column] for column in IDENTITY[name]]).transform("max")
+    return frame[rank == latest].reset_index(drop=True)
 
 
 def _spelled(frame: pd.DataFrame) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from pipeline.component import Component, Positive
+from pipeline.component import Component, Positive, speed_only
 from pipeline.decoder import architecture_of
 from pipeline.store import Store
 
@@ -28,10 +28,12 @@ class Model(Component):
     """Loads a language model (or an encoder) and its tokenizer.
 
     ``layers`` is the number of decoder blocks if it is known beforehand, which lets a wrong sparsity be refused
-    before anything is loaded; it is compared with the loaded model.
+    before anything is loaded; it is compared with the loaded model. ``embedding`` says how the model makes one vector
+    of a text, for retrieval: see ``pipeline.retrieval.embed``. It is no part of the weights' identity.
     """
 
     layers: Positive | None = None
+    embedding: dict[str, Any] | None = speed_only(None)
 
     def load(self, dtype: torch.dtype, store: Store) -> PreTrainedModel:
         """The dense model in evaluation mode on the best device here. Raises ValueError in plain words."""
@@ -68,6 +70,10 @@ def resolve_dtype(name: str) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
+# What output heads are called in checkpoints.
+_HEADS = ("lm_head", "embed_out")
+
+
 def load_pretrained(path: str, dtype: torch.dtype, **options: Any) -> PreTrainedModel:
     """Load a checkpoint with safetensors weights only and without remote code.
 
@@ -75,7 +81,11 @@ def load_pretrained(path: str, dtype: torch.dtype, **options: Any) -> PreTrained
     """
     config = AutoConfig.from_pretrained(path, trust_remote_code=False, revision=options.get("revision"))
     source = AutoModel if architecture_of(config).encoder else AutoModelForCausalLM
-    model = source.from_pretrained(path, dtype=dtype, use_safetensors=True, trust_remote_code=False, **options)
+    model, loading = source.from_pretrained(
+        path, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **options
+    )
+    # Embedding models are often published without an output head, which would then be random.
+    model.lacks_head = any(name.startswith(_HEADS) for name in loading["missing_keys"])
     shipped = getattr(model, "generation_config", None)
     if shipped is not None:
         # Some checkpoints ship a repetition penalty or sampling settings, which would change greedy decoding.
@@ -85,6 +95,11 @@ def load_pretrained(path: str, dtype: torch.dtype, **options: Any) -> PreTrained
     if "offload_folder" in options:
         weakref.finalize(model, shutil.rmtree, options["offload_folder"], ignore_errors=True)
     return (model if options.get("device_map") else model.to(device())).eval()
+
+
+def writes_text(model: PreTrainedModel) -> bool:
+    """Whether the model has an output head that was trained: encoders and bare embedding models have none."""
+    return not architecture_of(model.config).encoder and not getattr(model, "lacks_head", False)
 
 
 def load_tokenizer(path: str, **options: Any) -> PreTrainedTokenizerBase:

@@ -1,4 +1,4 @@
-"""Models whose weights an installed Python package carries as a GGUF file: no download, no model hub."""
+"""Models whose weights an installed Python package carries, as a GGUF file or a checkpoint: no download, no hub."""
 
 from __future__ import annotations
 
@@ -52,3 +52,26 @@ class PackagedModel(Model):
 
     def _file(self) -> Path:
         return package_file(self.package, self.file, f"model {self.name}")
+
+
+@dataclass(frozen=True)
+class PackagedCheckpoint(Model):
+    """An ordinary checkpoint directory, ``folder``, inside the installed ``package``; read where it is."""
+
+    package: str = ""
+    folder: str = ""
+
+    def identity(self) -> dict[str, Any]:
+        self._folder()
+        return super().identity() | {"release": metadata.version(self.package)}
+
+    def load(self, dtype: torch.dtype, store: Store) -> PreTrainedModel:
+        model = load_pretrained(str(self._folder()), dtype)
+        self.check_layers(model)
+        return model
+
+    def tokenizer(self, store: Store) -> PreTrainedTokenizerBase:
+        return load_tokenizer(str(self._folder()))
+
+    def _folder(self) -> Path:
+        return package_file(self.package, f"{self.folder}/config.json", f"model {self.name}").parent

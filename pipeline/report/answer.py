@@ -1,4 +1,4 @@
-"""The headline: what became of generation and of multiple choice, in words and with standard errors."""
+"""The headline: what became of generation and of multiple choice, in words and with intervals."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pipeline.figures.variants import Variant, ordered
 from pipeline.report.changes import Change, kind_name
-from pipeline.report.table import Cell, Column, Table, minus, with_error
+from pipeline.report.table import Cell, Column, Table, minus, with_interval
 
 MEASURED = "generative"
 CHOSEN = "multiple_choice"
@@ -17,17 +17,27 @@ Changes = Mapping[str, Mapping[Variant, Change]]
 
 @dataclass(frozen=True)
 class Count:
-    """How many variants keep one kind of task."""
+    """How many variants keep one kind of task, and of how many too few items or no signal leave it open."""
 
     kind: str
     kept: int
+    undecided: int
     of: int
 
     @property
     def word(self) -> str:
-        if self.kept in (0, self.of):
+        if self.undecided == self.of:
+            return "undecided"
+        if self.kept in (0, self.of - self.undecided):
             return "always kept" if self.kept else "never kept"
-        return "mostly kept" if 2 * self.kept >= self.of else "seldom kept"
+        return "mostly kept" if 2 * self.kept >= self.of - self.undecided else "seldom kept"
+
+    @property
+    def text(self) -> str:
+        """How the sentence goes on after the kind."""
+        if self.undecided == self.of:
+            return f"undecided ({self.of} of {self.of})"
+        return f"{self.word} ({self.kept} of {self.of}{f', {self.undecided} undecided' if self.undecided else ''})"
 
 
 @dataclass(frozen=True)
@@ -43,35 +53,36 @@ class Answer:
 def answer(found: Changes) -> Answer:
     """The answer to "does pruning keep generation and multiple choice?" from the changes of the mean scores."""
     found = {kind: by for kind, by in found.items() if by}
-    counts = tuple(
-        Count(kind_name(kind), sum(change.kept for change in by.values()), len(by)) for kind, by in found.items()
-    )
+    counts = tuple(_count(kind, list(by.values())) for kind, by in found.items())
     if not counts:
         return Answer("", (), (), None)
-    lead = "; ".join(f"{count.kind} is {count.word} ({count.kept} of {count.of})" for count in counts)
+    lead = "; ".join(f"{count.kind} is {count.text}" for count in counts)
     return Answer(f"{lead[0].upper()}{lead[1:]}.", counts, _sentences(found), _table(found))
 
 
+def _count(kind: str, found: list[Change]) -> Count:
+    undecided = sum(not change.kept and not change.lowered for change in found)
+    return Count(kind_name(kind), sum(change.kept for change in found), undecided, len(found))
+
+
 def _sentences(found: Changes) -> tuple[str, ...]:
-    """Which variants keep both, one or neither of generation and multiple choice."""
+    """Which variants keep both, one or neither of generation and multiple choice, and of which it cannot be said."""
     if not {MEASURED, CHOSEN} <= set(found):
         return ()
-    both = ordered(set(found[MEASURED]) & set(found[CHOSEN]))
     cases = {
         (False, True): "Multiple choice is kept and generation is not",
         (True, True): "Both are kept",
         (True, False): "Generation is kept and multiple choice is not",
         (False, False): "Neither is kept",
     }
-    sentences = []
-    for (generation, choice), words in cases.items():
-        names = [
-            variant.label
-            for variant in both
-            if (found[MEASURED][variant].kept, found[CHOSEN][variant].kept) == (generation, choice)
-        ]
-        if names:
-            sentences.append(f"{words}: {', '.join(names)}.")
+    named: dict[tuple[bool, bool] | None, list[str]] = {}
+    for variant in ordered(set(found[MEASURED]) & set(found[CHOSEN])):
+        pair = found[MEASURED][variant], found[CHOSEN][variant]
+        decided = all(change.kept or change.lowered for change in pair)
+        named.setdefault((pair[0].kept, pair[1].kept) if decided else None, []).append(variant.label)
+    sentences = [f"{words}: {', '.join(named[case])}." for case, words in cases.items() if case in named]
+    if None in named:
+        sentences.append(f"Not to be told from these items, for one or both: {', '.join(named[None])}.")
     return tuple(sentences)
 
 
@@ -82,13 +93,16 @@ def _table(found: Changes) -> Table:
     for place, variant in enumerate(variants):
         cells = [_cell(by[variant]) if variant in by else Cell("–") for by in found.values()]
         rows.append((Cell(variant.label, place), *cells))
-    caption = "Mean score in percent, dense → pruned; below it the difference in points ± its standard error."
+    caption = (
+        "Mean score in percent, dense → pruned; below it the difference in points with its 95 % interval from the same "
+        "items, and what that says."
+    )
     return Table(caption, tuple(columns), tuple(rows))
 
 
 def _cell(change: Change) -> Cell:
     text = f"{change.dense:.1f} → {change.pruned:.1f}"
-    note = f"{with_error(change.difference, change.error, '+.1f')}, {change.verdict}"
+    note = f"{with_interval(change.difference, change.low, change.high)}, {change.words}"
     return Cell(minus(text), change.difference, note, tone_of(change.difference))
 
 

@@ -1,29 +1,37 @@
-"""Mean scores of dense and pruned models, and what became of each kind of task: kept, lowered, or mostly lost."""
+"""What became of the scores of every variant, by task and in the mean: kept, lowered, mostly lost, or undecided."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import pandas as pd
 
-from pipeline.figures.base import MissingData
+from pipeline.comparison import HIGHER, LOWER, NO_CHANGE
+from pipeline.figures.compared import with_pooled
 from pipeline.figures.score_means import MEAN, shared_tasks, task_scores, with_means
 from pipeline.figures.tables import Tables
-from pipeline.figures.variants import DENSE, Variant, variants_of
+from pipeline.figures.variants import Variant
 
-ERRORS = 2.0  # standard errors of a difference below which a score counts as kept
+PERPLEXITY = "perplexity"  # the kind whose values are no shares
 KIND_NAMES = {"generative": "generation", "multiple_choice": "multiple choice", "retrieval": "retrieval"}
+WORDS = {NO_CHANGE: "no change", HIGHER: "higher", LOWER: "lowered"}
+HALF = 0.5  # the share of a score above chance of which less is mostly lost
 
 
 @dataclass(frozen=True)
 class Change:
-    """A score of the dense model and of one variant, in percent, each with its standard error (may be missing)."""
+    """A score of the dense model and of one variant, in percent, with the interval of their difference in points.
+
+    ``retained`` is the share of the dense score above chance that is left (missing where there is none),
+    ``verdict`` that of `pipeline.comparison`.
+    """
 
     dense: float
-    dense_error: float
     pruned: float
-    pruned_error: float
+    low: float
+    high: float
+    retained: float
+    verdict: str
 
     @property
     def difference(self) -> float:
@@ -31,21 +39,21 @@ class Change:
         return self.pruned - self.dense
 
     @property
-    def error(self) -> float:
-        """The standard error of the difference, as if both scores were of independent items."""
-        return math.hypot(self.dense_error, self.pruned_error)
-
-    @property
     def kept(self) -> bool:
-        """Whether the score is at most two standard errors below the dense one (not below, where there are none)."""
-        return self.difference >= -ERRORS * (self.error if math.isfinite(self.error) else 0.0)
+        """Whether the items show that it is about as high as dense, or higher."""
+        return self.verdict in (NO_CHANGE, HIGHER)
 
     @property
-    def verdict(self) -> str:
-        """One word or two for a person."""
-        if self.kept:
-            return "kept"
-        return "mostly lost" if self.pruned < self.dense / 2 else "lowered"
+    def lowered(self) -> bool:
+        return self.verdict == LOWER
+
+    @property
+    def words(self) -> str:
+        """The verdict for a person."""
+        return "mostly lost" if self.lowered and self.retained < HALF else WORDS.get(self.verdict, self.verdict)
+
+
+Changes = dict[tuple[str, str], dict[Variant, Change]]
 
 
 def kind_name(kind: str) -> str:
@@ -54,8 +62,8 @@ def kind_name(kind: str) -> str:
 
 
 def kinds_of(scores: pd.DataFrame) -> list[str]:
-    """The kinds of tasks that have scores, generation and multiple choice first."""
-    present = [] if scores.empty else sorted(scores["kind"].unique())
+    """The kinds of tasks that have scores, generation and multiple choice first; perplexity is none."""
+    present = [] if scores.empty else sorted(set(scores["kind"]) - {PERPLEXITY})
     return [*(kind for kind in KIND_NAMES if kind in present), *(kind for kind in present if kind not in KIND_NAMES)]
 
 
@@ -76,30 +84,18 @@ def percent_scores(tables: Tables) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def changes(scores: pd.DataFrame, series: str) -> dict[str, dict[Variant, Change]]:
-    """For each kind of task, every variant's change of one series (a task, or "mean") against the dense model.
-
-    Args:
-        scores: what `percent_scores` returns.
-        series: whose scores.
-    """
-    found: dict[str, dict[Variant, Change]] = {}
-    rows = scores[scores["series"] == series]
-    for kind, own in rows.groupby("kind", sort=False):
-        values = {
-            (row.pruner, row.sparsity): (float(row.score_percent), float(row.stderr_percent))
-            for row in own.itertuples()
-        }
-        dense = next((value for (pruner, _), value in values.items() if pruner == DENSE), None)
-        if dense is not None:
-            pruned = [variant for variant in variants_of(own) if variant.pruner != DENSE]
-            found[str(kind)] = {variant: Change(*dense, *values[variant]) for variant in pruned}
-    return {kind: found[kind] for kind in kinds_of(scores) if kind in found}
+def changes(tables: Tables) -> Changes:
+    """Every variant's change against the dense model, by kind and series (a task, or "mean" over shared tasks)."""
+    compared = with_pooled(tables.comparisons)
+    found: Changes = {}
+    for row in compared.itertuples():
+        dense, pruned, low, high = (100 * float(value) for value in (row.dense, row.pruned, row.low, row.high))
+        change = Change(dense, pruned, low, high, float(row.retained), str(row.verdict))
+        found.setdefault((row.kind, row.task), {})[Variant(row.pruner, row.sparsity)] = change
+    return found
 
 
 def mean_changes(tables: Tables) -> dict[str, dict[Variant, Change]]:
-    """The changes of the means; empty where there are no scores, or none of the dense model."""
-    try:
-        return changes(percent_scores(tables), MEAN)
-    except MissingData:
-        return {}
+    """The changes of the means by kind; empty where no model was compared with the dense one."""
+    found = changes(tables)
+    return {kind: found[kind, MEAN] for kind in kinds_of(tables.comparisons) if (kind, MEAN) in found}

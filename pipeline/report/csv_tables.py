@@ -7,13 +7,13 @@ import math
 import pandas as pd
 
 from pipeline.figures import render
-from pipeline.report.changes import kind_name
+from pipeline.report.changes import PERPLEXITY, kind_name
 from pipeline.report.table import NONE, Cell, Column, Table, number, with_error
 
 SHARED = "same_text"  # what dense generates too, muted as in the drawn table
 LABEL, LABELLED = "label", ("pruner", "sparsity")
 LONG = 24  # characters of a text from which on its column is prose
-SCORES = ["label", "parameters", "kind", "series", "score_percent", "stderr_percent"]
+SCORES = ["label", "parameters", "kind", "series", "score_percent", "stderr_percent", PERPLEXITY]
 
 
 def csv_table(csv: bytes) -> Table:
@@ -25,7 +25,9 @@ def csv_table(csv: bytes) -> Table:
 def _scores(data: pd.DataFrame) -> Table:
     """A row for each model in the order of the CSV, a column for each task and mean."""
     places = list(dict.fromkeys(zip(data["kind"], data["series"], strict=True)))
-    scores = data.set_index(["label", "kind", "series"])[["score_percent", "stderr_percent"]]
+    # Perplexities have a column of their own, and no percentage.
+    scores = data.assign(score_percent=data["score_percent"].fillna(data[PERPLEXITY]))
+    scores = scores.set_index(["label", "kind", "series"])[["score_percent", "stderr_percent"]]
     rows = []
     for place, (label, own) in enumerate(data.groupby("label", sort=False)):
         cells = [_score(scores, (str(label), *at)) for at in places]

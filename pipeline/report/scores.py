@@ -6,55 +6,80 @@ import math
 
 import pandas as pd
 
+from pipeline.comparison import NO_SIGNAL, TOO_FEW
 from pipeline.figures.base import MissingData
 from pipeline.figures.score_means import MEAN
 from pipeline.figures.tables import Tables
-from pipeline.figures.variants import DENSE, variants_of
+from pipeline.figures.variants import DENSE, Variant, variants_of
 from pipeline.report.answer import tone_of
-from pipeline.report.changes import changes, kind_name, kinds_of, percent_scores
-from pipeline.report.table import NONE, Cell, Column, Table, minus, with_error
+from pipeline.report.changes import PERPLEXITY, Change, changes, kind_name, kinds_of, percent_scores
+from pipeline.report.table import NONE, Cell, Column, Table, minus, number, with_interval
+
+Cells = dict[tuple[str, str, Variant], Cell]
 
 
 def scores_table(tables: Tables) -> Table | None:
-    """A row for each variant, a column for each task and mean, grouped by kind; None without scores."""
-    try:
-        scores = percent_scores(tables)
-    except MissingData:
+    """A row for each variant, a column for each task, mean and perplexity, grouped by kind; None without scores."""
+    if tables.scores.empty:
         return None
-    places = [(kind, series) for kind in kinds_of(scores) for series in _series(scores[scores["kind"] == kind])]
+    cells = {**_percentages(tables), **_perplexities(tables.scores)}
+    if not cells:
+        return None
+    kinds = [*kinds_of(tables.scores), PERPLEXITY]
+    places = sorted(
+        {(kind, series) for kind, series, _ in cells}, key=lambda at: (kinds.index(at[0]), at[1] != MEAN, at[1])
+    )
     columns = [Column("variant", words=True), *(_column(tables.scores, kind, series) for kind, series in places)]
-    found = {series: changes(scores, series) for _, series in places}
-    cells = {
-        (kind, series, *variant): Cell(
-            f"{change.pruned:.1f}",
-            change.pruned,
-            with_error(change.difference, change.error, "+.1f"),
-            tone_of(change.difference),
-        )
-        for kind, series in places
-        for variant, change in found[series].get(kind, {}).items()
-    }
-    # Dense has no difference; nor has anyone where dense was not evaluated.
-    for row in scores.itertuples():
-        note = f"± {row.stderr_percent:.1f}" if math.isfinite(row.stderr_percent) else ""
-        alone = Cell(minus(f"{row.score_percent:.1f}"), float(row.score_percent), note)
-        cells.setdefault((row.kind, row.series, row.pruner, row.sparsity), alone)
     rows: dict[bool, list[tuple[Cell, ...]]] = {True: [], False: []}
-    for place, variant in enumerate(variants_of(scores)):
-        line = [cells.get((kind, series, *variant), Cell(NONE)) for kind, series in places]
+    for place, variant in enumerate(variants_of(tables.scores)):
+        line = [cells.get((kind, series, variant), Cell(NONE)) for kind, series in places]
         name = DENSE if variant.pruner == DENSE else variant.label
         rows[variant.pruner == DENSE].append((Cell(name, place), *line))
     caption = (
-        "Scores in percent. Below a score: its difference from dense in points ± the standard error of the "
-        "difference; below a dense score: its own standard error."
+        "Scores in percent. Below a score: its difference from dense in points with its 95 % interval from the same "
+        "items, and where these are too few to tell; below a dense score: its own standard error."
     )
     return Table(caption, tuple(columns), tuple(rows[False]), tuple(rows[True]))
 
 
-def _series(rows: pd.DataFrame) -> list[str]:
-    """The mean first, then the tasks by name."""
-    names = sorted(set(rows["series"]) - {MEAN})
-    return [*([MEAN] if (rows["series"] == MEAN).any() else []), *names]
+def _percentages(tables: Tables) -> Cells:
+    """Tasks and means: with the difference where the model was compared with dense, else alone."""
+    try:
+        scores = percent_scores(tables)
+    except MissingData:
+        return {}
+    cells: Cells = {}
+    for row in scores.itertuples():
+        note = f"± {row.stderr_percent:.1f}" if math.isfinite(row.stderr_percent) else ""
+        alone = Cell(minus(f"{row.score_percent:.1f}"), float(row.score_percent), note)
+        cells[row.kind, row.series, Variant(row.pruner, row.sparsity)] = alone
+    for (kind, series), by in changes(tables).items():
+        cells |= {(kind, series, variant): _changed(change) for variant, change in by.items()}
+    return cells
+
+
+def _changed(change: Change) -> Cell:
+    note = with_interval(change.difference, change.low, change.high)
+    if change.verdict in (TOO_FEW, NO_SIGNAL):
+        note += f", {change.verdict}"
+    return Cell(f"{change.pruned:.1f}", change.pruned, note, tone_of(change.difference))
+
+
+def _perplexities(scores: pd.DataFrame) -> Cells:
+    """Perplexities, and how many times the dense one they are; the tint is deepest from twice the dense one on."""
+    rows = scores[scores["kind"] == PERPLEXITY]
+    dense = rows[rows["pruner"] == DENSE].set_index("task")["value"].to_dict()
+    cells: Cells = {}
+    for row in rows.itertuples():
+        ratio = float(row.value) / dense[row.task] if row.pruner != DENSE and row.task in dense else math.nan
+        known = math.isfinite(ratio) and ratio > 0
+        cells[PERPLEXITY, row.task, Variant(row.pruner, row.sparsity)] = number(
+            float(row.value),
+            ".2f" if row.value < 1000 else ".3g",
+            note=f"× {ratio:.3g}" if known else "",
+            tone=-math.log2(ratio) if known else 0.0,
+        )
+    return cells
 
 
 def _column(scores: pd.DataFrame, kind: str, series: str) -> Column:

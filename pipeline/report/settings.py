@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipeline.comparison import MARGIN
 from pipeline.figures.tables import Tables
-from pipeline.report.changes import ERRORS, kind_name, kinds_of
+from pipeline.report.changes import kind_name, kinds_of
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,13 @@ def _comparisons(tables: Tables) -> list[str]:
         said += [
             "Dense and pruned models answer the same items under the same settings line. A mean is over the tasks that "
             "every variant has, each task counting alike.",
-            "The standard error of a difference treats both scores as independent, which is cautious: the items are "
-            f"the same. A score is called kept if it is no more than {ERRORS:g} standard errors below dense, mostly "
-            "lost if less than half of the dense score is left, and lowered in between.",
+            "Differences are of paired items. Items that are right or wrong: Tango's score interval and McNemar's "
+            "exact test; other items: a paired bootstrap; means over tasks: a stratified interval after Agresti and "
+            "Min. All intervals cover 95 %.",
+            "A score is called lowered or higher if the interval excludes zero, mostly lost if less than half of the "
+            f"dense score above chance is left, no change if the interval stays within {100 * MARGIN:g} points of "
+            "zero, and too few items in all other cases. No signal: the dense model is not clearly above chance. Kept "
+            "are no change and higher.",
         ]
     if not tables.measures.empty:
         said += [

@@ -88,3 +88,8 @@ def with_error(value: float, error: float, form: str) -> str:
     """A value and its standard error, if it has one."""
     text = minus(format(value, form))
     return f"{text} ± {format(error, form.lstrip('+'))}" if math.isfinite(error) else text
+
+
+def with_interval(difference: float, low: float, high: float) -> str:
+    """A difference and the two ends of its interval, with signs."""
+    return f"{minus(f'{difference:+.1f}')} [{minus(f'{low:+.1f}')}, {minus(f'{high:+.1f}')}]"

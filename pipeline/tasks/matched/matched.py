@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pipeline.store import file_digest
 from pipeline.tasks.base import TaskEntry, TaskSuite
@@ -19,6 +19,8 @@ class MatchedSuite(TaskSuite):
 
     families: list[str] = field(default_factory=lambda: list(FAMILIES))
 
+    chooses: ClassVar[tuple[str, ...]] = ("families",)
+
     def entries(self) -> Sequence[TaskEntry]:
         return [TaskEntry(task.name, task.family, task.kind, task.metric) for task in matched_tasks(self.families)]
 
@@ -27,13 +29,13 @@ class MatchedSuite(TaskSuite):
 
     def identity(self) -> dict[str, Any]:
         # What is asked and how: the items, and the task files with their prompts, shots and limits.
-        files = [items_file(family) for family in self.families] + sorted(INCLUDE_PATH.glob("*.yaml"))
+        files = [items_file(family) for family in FAMILIES] + sorted(INCLUDE_PATH.glob("*.yaml"))
         return super().identity() | {"files": {path.name: file_digest(path)[:16] for path in files}}
 
     def problems(self) -> list[str]:
+        found = super().problems()
         if not self.families:
-            return [f"task.families is empty; choose from {', '.join(FAMILIES)}"]
-        found = []
+            return [*found, f"task.families is empty; choose from {', '.join(FAMILIES)}"]
         for family in self.families:
             if family not in FAMILIES:
                 near = difflib.get_close_matches(str(family), FAMILIES, n=1)

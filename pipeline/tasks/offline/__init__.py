@@ -1,0 +1,1 @@
+"""Real benchmarks from data that installed Python packages carry."""

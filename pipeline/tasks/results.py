@@ -1,0 +1,58 @@
+"""What an evaluation finds: scores of tasks, scores of their items, and the texts behind them."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+SCORES, ITEMS, SAMPLES = "scores.parquet", "items.parquet", "samples.jsonl.gz"
+SCORE_COLUMNS = [
+    "task",
+    "kind",
+    "metric",
+    "main",
+    "value",
+    "stderr",
+    "n",
+    "shots",
+    "higher_is_better",
+    "chance",
+    "left_out",
+]
+ITEM_COLUMNS = ["task", "kind", "item", "score"]
+
+
+@dataclass
+class Results:
+    """Results of one model on a task suite.
+
+    Attributes:
+        scores: one row a task and metric: task, kind, metric, main (whether it is the task's main metric), value,
+            stderr, n (items), shots, higher_is_better, chance (the score of guessing), left_out (unusable rows).
+        items: one row an item: task, kind, item, score (of the main metric).
+        samples: one row an item: task, kind, item, prompt, completion, gold, score, and what else helps a reader.
+    """
+
+    scores: pd.DataFrame
+    items: pd.DataFrame
+    samples: Sequence[dict[str, Any]]
+
+    def save(self, folder: Path) -> None:
+        self.scores.to_parquet(folder / SCORES, index=False)
+        self.items.to_parquet(folder / ITEMS, index=False)
+        with gzip.open(folder / SAMPLES, "wt", encoding="utf-8") as stream:
+            for sample in self.samples:
+                stream.write(json.dumps(sample, ensure_ascii=False, default=str) + "\n")
+
+
+def read_samples(folder: Path) -> Iterator[dict[str, Any]]:
+    """The samples of saved results, in order."""
+    with gzip.open(folder / SAMPLES, "rt", encoding="utf-8") as stream:
+        for line in stream:
+            yield json.loads(line)

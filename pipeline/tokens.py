@@ -1,0 +1,53 @@
+"""Token ids of prompts, so that dense and pruned models share the work of tokenising the same requests."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+from transformers import PreTrainedTokenizerBase
+
+from pipeline.calibration.base import tokenizer_digest
+
+TOKENS = "tokens.parquet"
+
+
+class Tokens:
+    """Remembers the ids of every text that one tokenizer has seen."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, list[int]] = {}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def of(self, text: str, special: bool | None, encode: Callable[[], list[int]]) -> list[int]:
+        """The ids of ``text`` with special tokens added or not (None: as the tokenizer has it)."""
+        key = hashlib.blake2b(f"{special}\0{text}".encode(), digest_size=16).digest()
+        if key not in self._known:
+            self._known[key] = encode()
+        return self._known[key]
+
+    def save(self, folder: Path) -> None:
+        frame = pd.DataFrame({"text": list(self._known), "ids": list(self._known.values())})
+        frame.to_parquet(folder / TOKENS, index=False)
+
+    def read(self, folder: Path) -> None:
+        """Remember what was saved, beside what is known."""
+        frame = pd.read_parquet(folder / TOKENS)
+        for text, ids in zip(frame["text"], frame["ids"], strict=True):
+            self._known.setdefault(text, ids.tolist())
+
+
+_SHARED: dict[str, Tokens] = {}
+
+
+def tokens_of(tokenizer: PreTrainedTokenizerBase) -> Tokens:
+    """What this process remembers for tokenizers that make the same tokens; the last such kind only."""
+    key = tokenizer_digest(tokenizer)
+    if key not in _SHARED:
+        _SHARED.clear()
+        _SHARED[key] = Tokens()
+    return _SHARED[key]
