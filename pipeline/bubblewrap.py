@@ -16,7 +16,7 @@ _NOBODY = "65534"
 def isolated_python(arguments: Sequence[str], scratch_bytes: int, info: int) -> list[str]:
     """Runs the interpreter, without site packages, with ``arguments`` in namespaces of its own.
 
-    It sees the system's libraries and itself, read-only, and a scratch folder in memory of ``scratch_bytes``. Under
+    It sees the system (/usr) and itself, read-only, and a scratch folder in memory of ``scratch_bytes``. Under
     the number ``info`` it inherits a descriptor to which bubblewrap writes, as JSON, the number of its first process.
     """
     tool = shutil.which(TOOL) or TOOL

@@ -15,6 +15,7 @@ from typing import Any
 
 import evaluate
 import pytest
+from sandboxed import isolated
 
 from pipeline import sandbox
 from pipeline.packages import package_file
@@ -22,8 +23,6 @@ from pipeline.tasks import code_eval
 from pipeline.tasks.code_eval import CodeEval, bypasses_sandbox, needs_code_execution, pass_at_k, sandboxed_code_eval
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-HERE = sandbox.unavailable()
-isolated = pytest.mark.skipif(HERE is not None, reason=str(HERE))
 PROBLEMS = 3
 
 

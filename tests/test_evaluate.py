@@ -240,6 +240,15 @@ def test_a_task_that_runs_code_is_refused_when_loaded_through_a_folder(folder):
         load_tasks(suite, 0)
 
 
+def test_a_task_that_runs_code_by_itself_is_refused(folder):
+    (folder / "runner.py").write_text("def score(doc, results):\n    exec(results[0])\n    return {'acc': 1.0}\n")
+    task = WRITING.replace("noises", "sly") + "process_results: !function runner.score\n"
+    (folder / "sly.yaml").write_text(task)
+    suite = LmEvalSuite(name="mine", names=["sly"], include=str(folder), allow_code_execution=True)
+    with pytest.raises(ValueError, match="sly runs generated code by itself, outside the sandbox"):
+        load_tasks(suite, 0)
+
+
 def test_the_order_of_rows_is_that_of_the_names(suite):
     chosen = suite("noises", "birds", "animals")
     rows = list(rows_of(chosen, load_tasks(chosen, 0)))

@@ -31,13 +31,17 @@ FAST = (
     "model=random",
     "model.layers=13",
     "task.limit=1",
-    "task.families=[copying]",
+    "perplexity.tokens=96",
+    "perplexity.window=64",
+    "perplexity.stride=32",
     "calibration.sequences=4",
     "calibration.length=32",
     "calibration.batch_size=2",
     "capture.steps=3",
     "wandb.mode=disabled",
 )
+# What keeps each suite short.
+FEW = {"matched": "task.families=[copying]", "offline": "task.names=[piqa,asdiv]", "retrieval": "task.documents=4"}
 
 
 def composed(name: str) -> dict[str, Any]:
@@ -54,9 +58,10 @@ def points(name: str) -> list[dict[str, Any]]:
 
 
 def settings_of(name: str, outputs: Path, *overrides: str):
+    task = next((word.removeprefix("task=") for word in overrides if word.startswith("task=")), "matched")
+    words = [f"experiment={name}", *FAST, FEW[task], f"outputs={outputs}", *overrides]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", overrides=[f"experiment={name}", *FAST, f"outputs={outputs}", *overrides])
-    return resolve(cfg)
+        return resolve(compose("config", overrides=words))
 
 
 def run_ends(name: str, outputs: Path, *overrides: str) -> list[JobRecord]:
@@ -181,7 +186,7 @@ def test_figures_without_data_are_listed_with_the_experiment_that_makes_them(tmp
 
 
 def test_an_experiment_that_sweeps_is_refused_without_m():
-    done = command("experiment=fig03", *FAST)
+    done = command("experiment=fig03", *FAST, FEW["matched"])
     assert done.returncode == 2
     assert "sparsity=0.5,4:8,2:4 lists 3 values: add -m to run them as a sweep" in done.stderr
     assert problems(expand(["experiment=fig13"]), multirun=False) == []
@@ -201,7 +206,7 @@ def test_experiments_that_cannot_be_run_are_refused_with_the_way_out(words, expe
 
 
 def test_a_whole_experiment_in_a_process_of_its_own(tmp_path):
-    done = command("-m", "experiment=fig12", *FAST, f"outputs={tmp_path}")
+    done = command("-m", "experiment=fig12", *FAST, FEW["matched"], f"outputs={tmp_path}")
     assert done.returncode == 0, done.stderr
     jobs = pd.read_parquet(tmp_path / "tables" / "jobs.parquet")
     assert dict(zip(jobs.pruner, jobs.sparsity, strict=True)) == {"attn_drop": "8", "wanda": "4:8", "rtn": "0"}

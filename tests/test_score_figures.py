@@ -81,6 +81,20 @@ def test_bars_need_a_pattern(tmp_path: Path) -> None:
     assert "with sparsegpt" in missing(tmp_path, "fig09")
 
 
+def test_bars_without_wanda_are_of_what_was_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("figure_tables.SHARES", {str(count): count / 20 for count in range(14)})
+    setups = [(pruner, str(count)) for pruner in ("attn_drop", "shortgpt", "mlp_drop") for count in (0, 2, 4, 8, 12)]
+    result, data = drawn(scored(tmp_path, setups), "fig03")
+    labels = list(dict.fromkeys(data["label"]))
+    assert labels[0] == "dense" and labels[1:4] == ["shortgpt 2", "shortgpt 4", "shortgpt 8"] and len(labels) == 10
+    assert "wanda was not run" in result.caption and "Left out for space" in result.caption
+    canvas = canvas_of(result, data)
+    assert [len(panel.patches) for panel in canvas.axes] == [10, 10]
+    assert_apart(texts_on(canvas), canvas)
+    colours = {patch.get_facecolor() for patch in canvas.axes[0].patches}
+    assert len(colours) == 10
+
+
 # Curves (figures 1 and 10)
 
 

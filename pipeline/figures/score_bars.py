@@ -1,4 +1,7 @@
-"""Bars of mean scores for one pruner of weights: dense, a fraction of the weights, 4:8 and 2:4, a group per model."""
+"""Bars of mean scores, a group per model: dense, and a fraction of the weights, 4:8 and 2:4 under one pruner.
+
+Where that pruner was not run, the bars may be those of other variants instead.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,18 @@ from pipeline.figures.score_means import (
     with_means,
 )
 from pipeline.figures.tables import Tables
-from pipeline.figures.variants import DENSE, is_count, is_pattern, magnitude
+from pipeline.figures.variants import (
+    DENSE,
+    Variant,
+    is_count,
+    is_pattern,
+    left_out_note,
+    magnitude,
+    precedence,
+    rows_of,
+    spread,
+    variants_of,
+)
 
 PATTERNS = ("4:8", "2:4")
 HALF = 0.5  # the share that N:M patterns of the figure remove too
@@ -36,17 +50,21 @@ MODELS = 5
 ABREAST = 2  # models that leave room for panels side by side
 WIDTH = 0.8  # of a bar, where the next one is 1 away
 CHANCE_LINE = (0, (4, 2))
-TINTS = (0.45, 0.72, 1.0)  # of the pruner's colour: unstructured, 4:8, 2:4
+TINTS = (0.45, 1.0)  # of the pruner's colour: from its first bar to its last
+BARS = "Bars: mean over tasks, the number below each; error bars: its standard error; dots: single tasks."
+VARIANTS = 9  # bars of a model beside the dense one
 
 
-def bars_of(pruner: str) -> Figure:
-    """The figure of one pruner."""
-    return Figure(_selecting(pruner), draw_bars, reads=("scores",))
+def bars_of(pruner: str, *, else_any: bool = False) -> Figure:
+    """The figure of one pruner; with ``else_any``, of whatever was run where that pruner was not."""
+    return Figure(_selecting(pruner, else_any), draw_bars, reads=("scores",))
 
 
-def _selecting(pruner: str) -> Callable[[Tables], Selection]:
+def _selecting(pruner: str, else_any: bool) -> Callable[[Tables], Selection]:
     def select(tables: Tables) -> Selection:
         """Task scores and their mean for each kind of task, model and bar, in percent."""
+        if else_any and not tables.scores.empty and not (tables.scores["pruner"] == pruner).any():
+            return _variants(tables, pruner)
         models = {tables.model(): tables, **{name: tables.peers[name] for name in sorted(tables.peers)}}
         parts = {name: own for name, each in models.items() if not (own := _weights_only(each, pruner)).empty}
         fraction = _fraction(list(parts.values()))
@@ -65,6 +83,22 @@ def _selecting(pruner: str) -> Callable[[Tables], Selection]:
         return Selection(f"Scores under the patterns of {pruner}", data, notes)
 
     return select
+
+
+def _variants(tables: Tables, pruner: str) -> Selection:
+    """Dense and the variants that were run, for this model alone."""
+    scores = task_scores(tables, READINGS)
+    everyone = [variant for variant in variants_of(scores) if variant.pruner != DENSE and magnitude(variant.sparsity)]
+    if not everyone:
+        raise MissingData(f"nothing pruned was evaluated under these settings, with {pruner} or otherwise")
+    shown, left_out = spread(everyone, VARIANTS)
+    rows = pd.concat([scores[scores["pruner"] == DENSE], rows_of(scores, shown)], ignore_index=True)
+    shared, dropped = shared_tasks(rows)
+    if shared.empty:
+        raise MissingData("no task has a score for dense and every pruned model")
+    data = _sorted(with_means(shared), [tables.model()])
+    notes = [f"{pruner} was not run; these are the models that were.", BARS, *task_notes(shared, dropped)]
+    return Selection("Scores of dense and pruned models", data, (*notes, *left_out_note(left_out)))
 
 
 def _weights_only(tables: Tables, pruner: str) -> pd.DataFrame:
@@ -88,25 +122,37 @@ def _fraction(parts: Sequence[pd.DataFrame]) -> str | None:
 
 def _sorted(data: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
     """Rows by kind, model, bar and task, the mean last."""
-    data = data.assign(label=data["sparsity"].where(data["pruner"] != DENSE, DENSE))
+    several = data.loc[data["pruner"] != DENSE, "pruner"].nunique() > 1 or data["sparsity"].map(is_count).any()
+    labels = [
+        DENSE if pruner == DENSE else Variant(pruner, sparsity).label if several else sparsity
+        for pruner, sparsity in data[["pruner", "sparsity"]].itertuples(index=False)
+    ]
+    data = data.assign(label=labels)
     keys = data.assign(
         kind=data["kind"].map(list(READINGS).index),
         model=data["model"].map(list(models).index),
-        label=data["label"].map(_rank),
+        label=data["label"].map(_labels(data).index),
         last=data["series"] == MEAN,
     ).sort_values(["kind", "model", "label", "last", "series"], kind="stable")
     return data.loc[keys.index, ["kind", "model", "pruner", "sparsity", "label", "series", *PERCENT, CHANCE]]
 
 
-def _rank(label: str) -> int:
-    """Dense, a fraction, then the patterns."""
-    return 0 if label == DENSE else 2 + PATTERNS.index(label) if label in PATTERNS else 1
+def _labels(data: pd.DataFrame) -> list[str]:
+    """The bars in order: dense, then by pruner and rising sparsity, a fraction before patterns of the same share."""
+
+    def place(row: tuple[str, str, str]) -> tuple:
+        _, pruner, sparsity = row
+        pattern = PATTERNS.index(sparsity) if sparsity in PATTERNS else -1
+        return pruner != DENSE, precedence(pruner), magnitude(sparsity), pattern, sparsity
+
+    rows = data[["label", "pruner", "sparsity"]].drop_duplicates().itertuples(index=False, name=None)
+    return list(dict.fromkeys(label for label, *_ in sorted(rows, key=place)))
 
 
 def _notes(
     data: pd.DataFrame, pruner: str, fraction: str | None, tasks: list[str], left_out: Sequence[str]
 ) -> tuple[str, ...]:
-    notes = ["Bars: mean over tasks, the number below each; error bars: its standard error; dots: single tasks."]
+    notes = [BARS]
     absent = [name for name in PATTERNS if not (data["label"] == name).any()]
     if fraction is None:
         absent.insert(0, "unstructured")
@@ -124,9 +170,8 @@ def _notes(
 
 def draw_bars(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     """A panel for each kind of task, a group of bars for each model."""
-    labels = sorted(set(data["label"]), key=_rank)
-    pruner = next(name for name in data["pruner"] if name != DENSE)
-    colours = _colours(pruner, labels)
+    labels = _labels(data)
+    colours = _colours(data, labels)
     handles: list = [Patch(color=colours[label], label=_name(label)) for label in labels]
     kinds = [kind for kind in READINGS if (data["kind"] == kind).any()]
     guessed = chances(data)
@@ -191,17 +236,17 @@ def _bar(ax: Axes, bar: pd.DataFrame, x: float, colour: str) -> str:
 
 
 def _name(label: str) -> str:
-    return label if label == DENSE or is_pattern(label) else f"unstructured {100 * magnitude(label):g}%"
+    plain = label == DENSE or " " in label or is_pattern(label)
+    return label if plain else f"unstructured {100 * magnitude(label):g}%"
 
 
-def _colours(pruner: str, labels: Sequence[str]) -> dict[str, str]:
-    """The pruner's colour, the paler the less bound its pattern; grey for dense."""
-    red, green, blue = to_rgb(style.pruner_colours([pruner])[pruner])
-    tints = {label: TINTS[_rank(label) - 1] for label in labels if label != DENSE}
-    return {
-        DENSE: style.GREY,
-        **{
-            label: to_hex((1 - tint * (1 - red), 1 - tint * (1 - green), 1 - tint * (1 - blue)))
-            for label, tint in tints.items()
-        },
-    }
+def _colours(data: pd.DataFrame, labels: Sequence[str]) -> dict[str, str]:
+    """Each pruner's colour, the paler the earlier its bar; grey for dense."""
+    owner = dict(zip(data["label"], data["pruner"], strict=True))
+    pruners = style.pruner_colours([name for name in dict.fromkeys(owner.values()) if name != DENSE])
+    colours = {DENSE: style.GREY}
+    for pruner, colour in pruners.items():
+        own = [label for label in labels if owner[label] == pruner]
+        for label, tint in zip(own, np.linspace(*TINTS, len(own)) if len(own) > 1 else TINTS[1:], strict=True):
+            colours[label] = to_hex(tuple(1 - tint * (1 - part) for part in to_rgb(colour)))
+    return colours

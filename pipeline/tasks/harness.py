@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from lm_eval.api.group import Group
@@ -14,7 +15,7 @@ from lm_eval.tasks import TaskManager
 from pipeline.hub import from_cache_only, why_unreachable
 from pipeline.store import digest
 from pipeline.tasks.base import GENERATIVE, MULTIPLE_CHOICE, PERPLEXITY, TaskEntry, TaskSuite
-from pipeline.tasks.code_eval import sandboxed_code_eval
+from pipeline.tasks.code_eval import bypasses_sandbox, needs_code_execution, sandboxed_code_eval
 
 _KINDS = {
     "multiple_choice": MULTIPLE_CHOICE,
@@ -69,19 +70,16 @@ def load_tasks(suite: TaskSuite, seed: int) -> HarnessTasks:
 
 def _load(suite: TaskSuite) -> HarnessTasks:
     include = suite.include_path()
-    manager = TaskManager(include_path=str(include) if include else None, include_defaults=suite.needs_definitions())
+    manager = _manager(str(include) if include else None, suite.needs_definitions())
+    definitions = suite.definitions()
+    _refuse_unsafe(suite, [own for own in definitions if isinstance(own, str)], manager)
     reason = why_unreachable() if suite.needs_hub else None
     with ExitStack() as stack:
         stack.enter_context(sandboxed_code_eval())
         if reason:
             stack.enter_context(from_cache_only())
-        built = _build(manager, suite, reason)
+        built = _build(manager, suite, definitions, reason)
     tasks = built["tasks"]
-    running = [name for name, task in tasks.items() if getattr(task, "UNSAFE_CODE", False)]
-    if running and not suite.allow_code_execution:
-        raise ValueError(
-            f"{', '.join(running)} runs generated code: give allow_code_execution=true, or leave it out of task.names"
-        )
     loaded = HarnessTasks(tasks, built.get("groups", {}), built.get("group_map", {}))
     for row in rows_of(suite, loaded):
         for task in (tasks[leaf] for leaf in row.leaves):
@@ -91,8 +89,31 @@ def _load(suite: TaskSuite) -> HarnessTasks:
     return loaded
 
 
-def _build(manager: TaskManager, suite: TaskSuite, unreachable: str | None) -> Any:
-    definitions = suite.definitions()
+@cache
+def _manager(include: str | None, defaults: bool) -> TaskManager:
+    """lm-eval's index of task files; that of its own takes seconds to build."""
+    return TaskManager(include_path=include, include_defaults=defaults)
+
+
+def _refuse_unsafe(suite: TaskSuite, names: Sequence[str], manager: TaskManager) -> None:
+    """Raise ValueError for tasks that run generated code without leave, or outside the sandbox.
+
+    Whole configurations are the suites' own, which ask for leave themselves.
+    """
+    index = manager.task_index
+    running = [name for name in names if needs_code_execution(name, index)]
+    if running and not suite.allow_code_execution:
+        raise ValueError(
+            f"{', '.join(running)} runs generated code: give allow_code_execution=true, or leave it out of task.names"
+        )
+    if bare := [name for name in running if bypasses_sandbox(name, index)]:
+        raise ValueError(
+            f"{', '.join(bare)} runs generated code by itself, outside the sandbox, so it is not evaluated; leave it "
+            "out of task.names"
+        )
+
+
+def _build(manager: TaskManager, suite: TaskSuite, definitions: list[Any], unreachable: str | None) -> Any:
     try:
         return manager.load(definitions)
     except (KeyError, ValueError) as error:
