@@ -170,6 +170,6 @@ def _wanted(key: str) -> str:
     return {
         "model.path": "hub id or directory",
         "calibration.path": "file or directory",
-        "task.names": "[names of lm-eval]",
-        "task.sets": "[directories]",
+        "task.names": "list of names in lm-eval",
+        "task.sets": "list of directories",
     }.get(key, "value")

@@ -13,6 +13,7 @@ from typing import Any
 from pipeline import config as schema
 from pipeline.calibration.text_files import files_of, kind_of
 from pipeline.choices import choices_of, figure_names, nearest
+from pipeline.packages import package_file
 from pipeline.probes import read_probes
 from pipeline.retrieval.recipe import recipe_of
 from pipeline.signature import architectures, misfit, signature
@@ -138,7 +139,7 @@ def _perplexity(plain: Mapping[str, Any]) -> list[str]:
     found = []
     if not 2 <= window < tokens:
         found.append(f"perplexity.window={window} should be at least 2 and less than perplexity.tokens={tokens}")
-    if not 1 <= stride < window:
+    elif not 1 <= stride < window:
         found.append(f"perplexity.stride={stride} should be at least 1 and less than perplexity.window={window}")
     if text == schema.STORIES:
         return found
@@ -248,9 +249,12 @@ def _layers(model: Mapping[str, Any]) -> int | None:
 
 
 def _facts(model: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration file of a local model; empty if there is none."""
-    path = Path(str(model.get("path"))).expanduser() / "config.json"
+    """The configuration file of a local model, or of one that a package carries; empty if there is none."""
     try:
+        if isinstance(model.get("folder"), str):
+            path = package_file(str(model["package"]), f"{model['folder']}/config.json", "a check")
+        else:
+            path = Path(str(model.get("path"))).expanduser() / "config.json"
         facts = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}

@@ -95,6 +95,21 @@ def test_all_problems_at_once_with_the_nearest_choice():
         (["model=random", "model.architecture=lama"], "did you mean llama?"),
         (["model=random", "model.architecture=bert"], "is an encoder, which writes no text"),
         (["model=random", "pruner=joint_drop", "sparsity=9"], "has 8 sublayers; give at most 8"),
+        (["model=minilm"], "evaluate, capture, measure cannot be done; give task=retrieval"),
+        (["model=minilm", "task=retrieval"], "writes no text: capture, measure cannot be done"),
+        (["model=random", "model.embedding={lenght: 3}"], "model.embedding: lenght is read by nothing"),
+        (["task=lm_eval"], "task.names has to be given: task.names=<list of names in lm-eval>"),
+        (["task=paper"], "humaneval and mbpp run generated code: give allow_code_execution=true"),
+        (["task=offline", "task.names=[pika]"], "did you mean piqa?"),
+        (["task=offline", "task.names=[humaneval]"], "humaneval runs generated code"),
+        (["task=retrieval", "task.pooling=meen"], "did you mean mean?"),
+        (["task=beir"], "task.sets has to be given: task.sets=<list of directories>"),
+        (["task=beir", "task.sets=[nowhere]"], "task.sets: "),
+        (["task.shots=-1"], "task.shots=-1 should be at least 0"),
+        (["task.shots={copying: -1}"], "should be at least 0"),
+        (["perplexity.window=1"], "perplexity.window=1 should be at least 2 and less than"),
+        (["perplexity.stride=512"], "perplexity.stride=512 should be at least 1 and less than"),
+        (["perplexity.text=nowhere.txt"], "perplexity.text=nowhere.txt: give stories, or a .txt"),
         (["export=tests"], "holds other files"),
         (["export=README.md/x"], "is a file; give a folder"),
         (["export=''"], "export is empty"),
@@ -209,3 +224,11 @@ def test_any_command_line_is_checked_without_crashing(pairs):
 def test_dense_has_no_sparsity_whatever_the_sweep_has(make_settings):
     assert make_settings("pruner=dense", "sparsity=0.5").sparsity.is_zero
     assert make_settings("pruner=wanda", "sparsity=0.5").sparsity.fraction == 0.5
+
+
+def test_the_text_of_perplexity_is_held_out(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("A text. " * 50)
+    words = ["calibration=file", f"calibration.path={path}", f"perplexity.text={path}"]
+    assert "is the calibration text" in problems(words, multirun=False)[0]
+    assert problems(words[:2], multirun=False) == problems([f"perplexity.text={path}"], multirun=False) == []
