@@ -10,6 +10,9 @@ from typing import Any
 
 from pipeline.store import Store, write_json
 
+# Raise it when the tables behind a record change their columns: older records are then passed over, and their jobs
+# make new ones when they are run again.
+LAYOUT = 2
 OK, FAILED, INTERRUPTED = "ok", "failed", "interrupted"
 
 
@@ -42,6 +45,7 @@ class JobRecord:
     config: dict[str, Any] = field(default_factory=dict)
     started: str = ""
     finished: str = ""
+    layout: int = LAYOUT
 
     def save(self, store: Store) -> None:
         """Keep the record, unless that would put an unfinished job in the place of a finished one."""
@@ -64,11 +68,13 @@ def find_record(store: Store, job: str) -> JobRecord | None:
 
 
 def load_records(folder: Path, pattern: str = "*.json") -> list[JobRecord]:
-    """All readable records of a folder, oldest first. A half-readable file is no record and is skipped."""
+    """All readable records of a folder, oldest first. A half-readable file, or one of another layout, is skipped."""
     records = []
     for path in folder.glob(pattern):
         try:
-            records.append(JobRecord(**json.loads(path.read_text())))
-        except (OSError, ValueError, TypeError):
+            facts = json.loads(path.read_text())
+            if facts.get("layout") == LAYOUT:
+                records.append(JobRecord(**facts))
+        except (OSError, ValueError, TypeError, AttributeError):
             continue
     return sorted(records, key=lambda record: record.finished)

@@ -11,7 +11,7 @@ from pipeline.comparison import VERDICTS
 from pipeline.figures.tables import choose, load
 from pipeline.job import run_job
 from pipeline.model_stages import DECISION, EVALUATION
-from pipeline.records import FAILED, OK, JobRecord
+from pipeline.records import FAILED, OK, JobRecord, load_records
 from pipeline.store import Store
 from pipeline.tasks.results import SCORE_COLUMNS
 
@@ -163,5 +163,11 @@ def test_a_headless_model_has_no_perplexity(job, make_model, tmp_path):
 
 def test_records_say_how_tasks_were_asked(job, tmp_path):
     record = job("pruner=dense", "stages=[evaluate]")
-    kept = json.loads((tmp_path / "outputs" / "jobs" / f"{record.job}.json").read_text())
+    path = tmp_path / "outputs" / "jobs" / f"{record.job}.json"
+    kept = json.loads(path.read_text())
     assert kept["asked"]["evaluation"].startswith("2 items #") and kept["asked"]["perplexity"].startswith("96 tokens #")
+    # What an earlier version left has tables of other columns.
+    path.write_text(json.dumps(kept | {"layout": 1}))
+    assert load_records(path.parent) == []
+    assert job("pruner=dense", "stages=[evaluate]").built == {}
+    assert [again.job for again in load_records(path.parent)] == [record.job]
