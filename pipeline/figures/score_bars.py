@@ -186,7 +186,8 @@ def draw_bars(data: pd.DataFrame, title: str, caption: str) -> Canvas:
         caption=caption,
         handles=handles,
         gaps=(0.62, 0.5),
-        legend_columns=6,
+        # Names of variants are longer than those of patterns.
+        legend_columns=6 if len(handles) <= 6 else 4,
     )
     for kind, ax in zip(kinds, axes.ravel(), strict=True):
         rows = data[data["kind"] == kind]
