@@ -18,6 +18,8 @@ from naive import DEVIATIONS
 
 from pipeline.measures.compare import COLUMNS
 from pipeline.records import load_records
+from pipeline.tables import WHO
+from pipeline.tasks.results import SCORE_COLUMNS
 from pipeline.tracking import read_run
 
 INDEX = ["model", "pruner", "sparsity", "protocol", "prompt", "step", "layer", "sublayer", "temperature"]
@@ -61,18 +63,7 @@ def test_a_sweep_ends_well_and_says_where_everything_is(sweep):
 
 def test_scores_table(sweep):
     scores = pd.read_parquet(sweep[0] / "tables" / "scores.parquet")
-    assert list(scores.columns[:10]) == [
-        "model",
-        "pruner",
-        "sparsity",
-        "achieved",
-        "task",
-        "kind",
-        "metric",
-        "value",
-        "stderr",
-        "n",
-    ]
+    assert list(scores.columns) == [*WHO, "achieved", *SCORE_COLUMNS, "asked", "job", "settings"]
     assert set(zip(scores.pruner, scores.sparsity, strict=True)) == {
         ("dense", "0"),
         ("shortgpt", "0"),
@@ -80,9 +71,10 @@ def test_scores_table(sweep):
         ("wanda", "0"),
         ("wanda", "0.5"),
     }
-    assert set(scores.kind) == {"generative", "multiple_choice"}
-    assert set(scores.task) == {"copying", "plurals"}
-    assert (scores.n == 2).all()
+    assert set(scores.kind) == {"generative", "multiple_choice", "perplexity"}
+    tasks = scores[scores.kind != "perplexity"]
+    assert set(tasks.task) == {"copying", "plurals"}
+    assert (tasks.n == 2).all()
     assert scores.groupby(["pruner", "sparsity"]).achieved.first().to_dict()[("shortgpt", "0.5")] == pytest.approx(0.5)
 
 
@@ -111,7 +103,8 @@ def test_measures_table(sweep):
 
 def test_dense_work_is_done_once(sweep):
     outputs, _ = sweep
-    assert len(list((outputs / "store" / "evaluation").iterdir())) == 5
+    # A pruner at sparsity 0 leaves the dense model, whose scores are there.
+    assert len(list((outputs / "store" / "evaluation").iterdir())) == 3
     assert len(list((outputs / "store" / "importance").iterdir())) == 1
     builds = [stage for record in load_records(outputs / "runs", "**/outcome.json") for stage in record.built]
     assert builds.count("importance") == 1
@@ -131,11 +124,11 @@ def test_every_job_is_a_finished_run_of_its_own_and_the_figures_are_another(swee
         assert "generative/mean" in run_.summary
 
 
-def test_samples_keep_prompt_response_gold_and_score(sweep):
+def test_samples_keep_prompt_completion_gold_and_score(sweep):
     for path in (sweep[0] / "store" / "evaluation").glob("*/samples.jsonl.gz"):
         samples = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
         assert len(samples) == 8
-        assert all({"prompt", "response", "gold", "score"} <= sample.keys() for sample in samples)
+        assert all({"prompt", "completion", "gold", "score"} <= sample.keys() for sample in samples)
 
 
 def test_a_second_run_builds_nothing(sweep):

@@ -154,11 +154,12 @@ def test_free_running_pairs_equal_steps_where_lengths_differ(make_model, tokeniz
 @pytest.mark.parametrize("pruner", ["wanda", "shortgpt", "attn_drop"])
 def test_sparsity_zero_of_a_whole_job_deviates_nowhere(make_settings, pruner):
     settings = make_settings(f"pruner={pruner}", "sparsity=0", "capture.steps=3", "measure.temperatures=[1.0,0.3]")
-    measures = Workbench(settings, Store(settings.outputs)).measures
+    bench = Workbench(settings, Store(settings.outputs))
+    measures = bench.measures
     table = pd.read_parquet(measures.file(tables.MEASURES))
     assert set(table.protocol) == set(PROTOCOLS) - {"options"}
     assert_nothing_deviates(table)
-    options = pd.read_parquet(measures.file(tables.OPTIONS))
+    options = pd.read_parquet(bench.option_measures.file(tables.OPTIONS))
     assert set(options.kl) == set(options.flip) == {0.0}
     sides = pd.read_parquet(measures.file(tables.TRAJECTORIES))
     assert sides.dense_token.equals(sides.pruned_token.rename("dense_token"))
@@ -169,14 +170,14 @@ def test_sparsity_zero_of_a_whole_job_deviates_nowhere(make_settings, pruner):
 def test_each_protocol_alone_is_what_it_is_among_all(make_settings, protocol):
     every = make_settings("pruner=wanda", "sparsity=0.5")
     alone = make_settings("pruner=wanda", "sparsity=0.5", f"capture.protocols=[{protocol}]")
-    whole, part = (Workbench(one, Store(one.outputs)).measures for one in (every, alone))
-    name = tables.OPTIONS if protocol == "options" else tables.MEASURES
-    found, expected = (pd.read_parquet(measures.file(name)) for measures in (part, whole))
-    if protocol != "options":
+    whole, part = (Workbench(one, Store(one.outputs)) for one in (every, alone))
+    if protocol == "options":
+        found, expected = (pd.read_parquet(bench.option_measures.file(tables.OPTIONS)) for bench in (part, whole))
+        assert not (part.measures.path / tables.MEASURES).exists()
+    else:
+        found, expected = (pd.read_parquet(bench.measures.file(tables.MEASURES)) for bench in (part, whole))
         expected = expected[expected.protocol == protocol].reset_index(drop=True)
     pd.testing.assert_frame_equal(found, expected)
-    other = tables.MEASURES if protocol == "options" else tables.OPTIONS
-    assert not (part.path / other).exists()
 
 
 @pytest.mark.parametrize(("pruner", "kinds"), [("attn_drop", {"attention"}), ("mlp_drop", {"mlp"}), ("shortgpt", None)])
