@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import gzip
-import json
 import os
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from pipeline.json_lines import rows_of_lines
 
 WAYS = "give a .txt, .jsonl, .jsonl.gz or .parquet file, or a directory of .txt files"
 
@@ -92,18 +93,7 @@ def _zipped_json_lines(path: Path, field: str) -> list[str]:
 
 
 def _rows(lines: Iterator[str], path: Path, field: str) -> Iterator[str]:
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        where = f"{path} line {number}"
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            # The decoder's own sentence would count lines again.
-            reason = getattr(error, "msg", str(error))
-            raise ValueError(f"{where} is no JSON ({reason}); every line has to be one JSON object") from error
-        if not isinstance(row, dict):
-            raise ValueError(f'{where} is no JSON object; write lines such as {{"{field}": "..."}}')
+    for where, row in rows_of_lines(lines, path, f'{{"{field}": "..."}}'):
         yield text_of(row, field, where)
 
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+from pipeline.json_lines import rows_of_lines
 
 CORPUS, QUERIES, QRELS = "corpus.jsonl", "queries.jsonl", "qrels"
 LAYOUT = f"a BEIR directory holds {CORPUS}, {QUERIES} and {QRELS}/<split>.tsv"
@@ -210,20 +211,8 @@ def _qrels(path: Path) -> dict[str, dict[str, int]]:
 
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Where it stands and what it says, for each line that is not blank."""
     with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            where = f"{path} line {number}"
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                reason = getattr(error, "msg", None) or getattr(error, "reason", str(error))
-                raise ValueError(f"{where} is no JSON ({reason}); every line has to be one JSON object") from error
-            if not isinstance(row, dict):
-                raise ValueError(f'{where} is no JSON object; write lines such as {{"_id": "1", "text": "..."}}')
-            yield where, row
+        yield from rows_of_lines(lines, path, '{"_id": "1", "text": "..."}')
 
 
 def _id(row: dict[str, Any], where: str) -> str:
