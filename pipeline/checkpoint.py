@@ -13,10 +13,10 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.decoder import ATTENTION, MLP, Decoder
+from pipeline.files import private_name, remove_orphans
 from pipeline.models.base import load_pretrained
 from pipeline.offload import resident
 from pipeline.pruners.decision import Decision
-from pipeline.store import private_name, remove_orphans
 from pipeline.surgery import change_blocks, remove_blocks
 
 # Tokens of the check that the checkpoint computes what the pruned model computes.

@@ -17,10 +17,10 @@ import pandas as pd
 from pipeline.config import Settings
 from pipeline.console import plain_table
 from pipeline.decoder import ATTENTION, MLP
+from pipeline.files import write_json
 from pipeline.pruners.decision import Decision
 from pipeline.records import JobRecord
 from pipeline.stages import Workbench
-from pipeline.store import write_json
 
 log = logging.getLogger(__name__)
 FACTS, CARD = "pruning.json", "README.md"

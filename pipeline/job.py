@@ -6,6 +6,7 @@ import logging
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -13,13 +14,16 @@ from pipeline import figures, tables
 from pipeline.config import Settings
 from pipeline.export import export
 from pipeline.generation import SAMPLE
+from pipeline.integrity import digest
 from pipeline.job_log import dense_scores, log_results, receipt_of
 from pipeline.measure import FREE_RUNNING, LAYER, OPTIONS, TEACHER_FORCED
 from pipeline.models.base import resolve_dtype
+from pipeline.provenance import Meter, origin
 from pipeline.pruners.decision import Decision
-from pipeline.records import FAILED, OK, JobRecord, find_record, now
+from pipeline.records import FAILED, OK, SKIPPED, JobRecord, find_record, now
+from pipeline.redaction import redact, redacted
 from pipeline.stages import Workbench
-from pipeline.store import Artifact, Store, digest, write_json
+from pipeline.store import Artifact, SharedFailure, Store
 from pipeline.summary import show_scores
 from pipeline.sweep import OUTCOME, TRACEBACK
 from pipeline.tables import scores_of
@@ -31,32 +35,58 @@ log = logging.getLogger(__name__)
 def run_job(settings: Settings, sweep: str, folder: Path) -> JobRecord:
     """Run the stages of one job. Never raises for a failing job: the record says how it ended.
 
-    ``sweep`` names the command that the job belongs to, ``folder`` is where the outcome is left.
+    ``sweep`` names the command that the job belongs to, ``folder`` is where the outcome is left, at the start and at
+    the end. An interruption passes, once the record says so.
     """
-    start, started = time.monotonic(), now()
-    record = JobRecord("", "", "", settings.model.name, settings.pruner.name, settings.sparsity.given)
+    start = time.monotonic()
+    record = JobRecord("", "", "", settings.model.name, settings.pruner.name, settings.sparsity.given, started=now())
     tracker: Tracker | None = None
     store: Store | None = None
+    meter = Meter()
     log.info("%s, %s, sparsity %s", record.model, record.pruner, record.sparsity)
     try:
-        store, record = Store(settings.outputs), describe(settings)
-        record.started = started
-        store.on_build = lambda stage: record.built.update({stage: 0.0})
-        with track(_run_spec(settings, store, record, sweep)) as tracker:
+        record = replace(describe(settings), started=record.started)
+        store = _store_of(settings, record, folder.parent / "failures" if folder.parent.name == sweep else None)
+        _keep(record, store, folder)
+        with store.at_work(), meter, track(_run_spec(settings, store, record, sweep)) as tracker:
             _run_stages(settings, store, record, tracker)
         record.status = OK
         show_scores([record], store, title=f"{record.pruner} at {record.sparsity}")
-    except Exception as error:
+    except SharedFailure as error:
+        record.status, record.error = SKIPPED, _plain(error)
+        log.error("skipped: %s", record.error)
+    except (Exception, SystemExit) as error:
         record.status, record.error = FAILED, _plain(error)
         log.error("failed: %s", record.error)
-        (folder / TRACEBACK).write_text(traceback.format_exc())
+        with suppress(OSError):
+            (folder / TRACEBACK).write_text(redact(traceback.format_exc()))
     finally:
-        record.seconds = round(time.monotonic() - start, 2)
+        record.seconds, record.spent = round(time.monotonic() - start, 2), meter.cost
         record.wandb = receipt_of(tracker)
-        if store is not None and record.job:
-            record.save(store)
-        write_json(folder / OUTCOME, record.to_json())
+        _keep(record, store, folder)
     return record
+
+
+def _store_of(settings: Settings, record: JobRecord, failures: Path | None) -> Store:
+    """The outputs folder as this job sees it: what it builds says where it comes from, and counts as its own."""
+    record.origin = origin()
+    store = Store(settings.outputs, failures=failures)
+    store.origin = {"config": record.config, "origin": record.origin}
+    store.on_built = lambda artifact: record.cost.update(
+        {f"{artifact.stage}/{artifact.key}": dict(artifact.cost or {})}
+    )
+    return store
+
+
+def _keep(record: JobRecord, store: Store | None, folder: Path) -> None:
+    """Leave the record with the command's outcomes and with the jobs. Where nothing can be written, it says so."""
+    try:
+        record.write(folder / OUTCOME)
+        if store is not None and record.job:
+            with store.alone("records"):
+                record.save(store)
+    except OSError as error:
+        log.error("the outcome of this job cannot be written: %s", error)
 
 
 def _run_spec(settings: Settings, store: Store, record: JobRecord, sweep: str) -> RunSpec:
@@ -69,7 +99,7 @@ def _run_spec(settings: Settings, store: Store, record: JobRecord, sweep: str) -
         group=sweep,
         job_type=record.pruner,
         tags=(record.model, record.pruner, f"sparsity {record.sparsity}", settings.task.name),
-        config=dict(settings.flat),
+        config=record.config,
     )
 
 
@@ -106,7 +136,7 @@ def describe(settings: Settings) -> JobRecord:
         sparsity=settings.sparsity.given,
         asked=_asked(settings),
         unit=settings.pruner.unit,
-        config=dict(settings.flat),
+        config=redacted(dict(settings.flat)),
     )
 
 
@@ -147,9 +177,11 @@ def _run_stages(settings: Settings, store: Store, record: JobRecord, tracker: Tr
 
 def _evaluated(bench: Workbench) -> dict[str, Artifact]:
     """Scores and perplexity, those of the dense model, and the two side by side."""
-    artifacts = {"dense evaluation": bench.dense.evaluation, "evaluation": bench.evaluation}
-    if bench.dense.perplexity and bench.perplexity:
-        artifacts |= {"dense perplexity": bench.dense.perplexity, "perplexity": bench.perplexity}
+    steps = {"dense evaluation": lambda: bench.dense.evaluation, "evaluation": lambda: bench.evaluation}
+    artifacts = bench.store.in_turn(steps)
+    texts = {"dense perplexity": lambda: bench.dense.perplexity, "perplexity": lambda: bench.perplexity}
+    if len(there := {role: text for role, text in bench.store.in_turn(texts).items() if text}) == len(texts):
+        artifacts |= there
     return artifacts if bench.is_dense else artifacts | {"comparison": bench.comparison}
 
 
@@ -164,29 +196,26 @@ def _measured(bench: Workbench) -> dict[str, Artifact]:
 def _captured(bench: Workbench) -> dict[str, Artifact]:
     """What the protocols need: the dense trajectory, and the pruned model's part in each of them."""
     protocols = bench.settings.capture.protocols
-    artifacts = {"dense trajectory": bench.dense.trajectory}
+    steps: dict[str, Callable[[], Artifact | None]] = {"dense trajectory": lambda: bench.dense.trajectory}
     if OPTIONS in protocols:
-        artifacts["dense options"] = bench.dense.options
-    if bench.is_dense:
-        return artifacts
-    if FREE_RUNNING in protocols:
-        artifacts["trajectory"] = bench.trajectory
-    if TEACHER_FORCED in protocols:
-        artifacts["teacher forced"] = bench.forced
-    if OPTIONS in protocols:
-        artifacts["options"] = bench.options
-    # Last, since it needs the dense model in the place of the pruned one.
-    if LAYER in protocols and (counterparts := bench.counterparts):
-        artifacts["counterparts"] = counterparts
-    return artifacts
+        steps["dense options"] = lambda: bench.dense.options
+    if not bench.is_dense:
+        if FREE_RUNNING in protocols:
+            steps["trajectory"] = lambda: bench.trajectory
+        if TEACHER_FORCED in protocols:
+            steps["teacher forced"] = lambda: bench.forced
+        if OPTIONS in protocols:
+            steps["options"] = lambda: bench.options
+        # Last, since it needs the dense model in the place of the pruned one.
+        if LAYER in protocols:
+            steps["counterparts"] = lambda: bench.counterparts
+    return {role: artifact for role, artifact in bench.store.in_turn(steps).items() if artifact}
 
 
 def _run_stage(stage: str, make: Callable[[], Mapping[str, Artifact]], store: Store, record: JobRecord) -> None:
-    start, before = time.monotonic(), set(record.built)
+    start, before = time.monotonic(), len(record.cost)
     artifacts = make()
-    fresh = [name for name in record.built if name not in before]
-    for name in fresh:
-        record.built[name] = round(time.monotonic() - start, 2)
+    fresh = dict.fromkeys(record.built[before:])
     record.artifacts |= {role: str(artifact.path.relative_to(store.root)) for role, artifact in artifacts.items()}
     what = f"{time.monotonic() - start:6.1f} s  ({', '.join(fresh)})" if fresh else "  found"
     log.info("  %-9s%s", stage, what)
@@ -196,16 +225,18 @@ def _finish_records(bench: Workbench, store: Store, record: JobRecord) -> None:
     """Make the job and its baseline visible to tables and figures, with what earlier runs of them have found."""
     if record.artifacts:
         record.artifacts["decision"] = str(bench.decision.path.relative_to(store.root))
-    if earlier := find_record(store, record.job):
-        record.artifacts = earlier.artifacts | record.artifacts
-    if "decision" in record.artifacts:
-        decision = Decision.load(store.root / record.artifacts["decision"])
-        record.achieved = decision.achieved
-        record.parameters, record.dense_parameters = decision.parameters, decision.dense_parameters
-    replace(record, status=OK).save(store)
-    if not bench.is_dense and "dense evaluation" in record.artifacts:
-        _record_baseline(bench, store, record)
-    tables.collect(store)
+    # Other jobs that end now change the same baseline and the same tables.
+    with store.alone("records"):
+        if earlier := find_record(store, record.job):
+            record.artifacts = earlier.artifacts | record.artifacts
+        if "decision" in record.artifacts:
+            decision = Decision.load(store.root / record.artifacts["decision"])
+            record.achieved = decision.achieved
+            record.parameters, record.dense_parameters = decision.parameters, decision.dense_parameters
+        replace(record, status=OK).save(store)
+        if not bench.is_dense and "dense evaluation" in record.artifacts:
+            _record_baseline(bench, store, record)
+        tables.collect(store)
 
 
 def _record_baseline(bench: Workbench, store: Store, record: JobRecord) -> None:
@@ -228,12 +259,13 @@ def _record_baseline(bench: Workbench, store: Store, record: JobRecord) -> None:
 def _run_plot(settings: Settings, store: Store) -> list[figures.FigureResult]:
     """Draw what the tables have data for; this job is the newest, so that its settings are drawn."""
     start = time.monotonic()
-    drawn = figures.draw(store.root, settings.figures)
+    with store.alone("figures"):
+        drawn = figures.draw(store.root, settings.figures)
     log.info("  %-9s%6.1f s  (%d figures)", "plot", time.monotonic() - start, sum(not f.missing for f in drawn))
     return drawn
 
 
-def _plain(error: Exception) -> str:
-    """One line: our own errors are sentences, others get their type."""
-    text = " ".join(str(error).split()) or "no message"
-    return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
+def _plain(error: BaseException) -> str:
+    """One line without secrets: our own errors are sentences, others get their type."""
+    text = redact(" ".join(str(error).split())) or "no message"
+    return text if isinstance(error, ValueError | SharedFailure) else f"{type(error).__name__}: {text}"

@@ -21,6 +21,7 @@ from pipeline.calibration.base import batches, load, save, tokenizer_digest
 from pipeline.checkpoint import as_checkpoint, probe_outputs, write_checkpoint
 from pipeline.config import Settings
 from pipeline.decoder import Decoder
+from pipeline.finite import check_finite
 from pipeline.models.base import resolve_dtype, writes_text
 from pipeline.offload import is_offloaded
 from pipeline.pruners.accounting import account
@@ -130,6 +131,7 @@ class ModelStages:
             self.release()
             return
         apply(decoder.model, decision)
+        check_finite(decoder.model, f"model {settings.model.name} pruned by {pruner.name}")
         self.held.clear()
         self.held[self.dtype, not self.is_dense] = decoder.model
 
@@ -194,9 +196,11 @@ class ModelStages:
             decision = Decision.load(self.decision.path) if key[1] else None
             self.release()
             model = self.settings.model.load(getattr(torch, dtype), self.store)
+            check_finite(model, f"model {self.settings.model.name}")
             model.embedding_recipe = self.settings.model.embedding or {}
             if decision is not None:
                 apply(model, decision)
+                check_finite(model, f"model {self.settings.model.name} pruned by {self.settings.pruner.name}")
             self.held[key] = model
         return self.held[key]
 

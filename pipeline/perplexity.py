@@ -15,8 +15,8 @@ from pipeline.calibration.text_files import read
 from pipeline.config import STORIES
 from pipeline.console import progress
 from pipeline.decoder import Decoder
+from pipeline.integrity import file_digest
 from pipeline.packages import package_file
-from pipeline.store import file_digest
 from pipeline.tasks.base import PERPLEXITY
 from pipeline.tasks.results import SCORE_COLUMNS
 

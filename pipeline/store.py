@@ -2,84 +2,82 @@
 
 An artifact is a folder ``store/<stage>/<key>``. Its key hashes the inputs that its stage declares, so a changed
 setting makes a new artifact and an unchanged one is found again. It is built in a scratch folder and renamed into
-place with its manifest already inside: a folder that is there is complete, and an interrupted build leaves nothing.
+place with its sealed manifest already inside: a folder that is there is complete, and an interrupted build leaves
+nothing. Processes that share an outputs folder wait for each other's builds instead of repeating them.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import os
-import re
 import shutil
-import socket
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pipeline.files import KEPT_SECONDS, age_of, private_name, remove_orphans, write_json
+from pipeline.integrity import MANIFEST, damage, digest, facts_of_files, read_sealed, sealed
+from pipeline.locks import Busy, holding, is_held
+from pipeline.provenance import Meter
 
 log = logging.getLogger(__name__)
-MANIFEST = "manifest.json"
-# Parts of an interrupted build are kept for so long after their last change: two weeks.
-_UNFINISHED_SECONDS = 14 * 86400
-# What a scratch folder is called: what is built, on which machine, by which process, and a unique word.
-_OWNER = re.compile(r".+\.(?P<host>[^.]+)\.(?P<pid>\d+)\.\w+")
+# Failures that another try may not meet again: a full disk, too little memory.
+_PASSING = (OSError, MemoryError)
 
 
-def digest(value: object) -> str:
-    """Short stable hash (16 hex digits) of a JSON-like value; the order of mapping keys does not matter."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=list, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+Made = TypeVar("Made")
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write a JSON file atomically: readers see the old text or the new, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        scratch.write_text(json.dumps(value, indent=1, ensure_ascii=False, default=list) + "\n")
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
+class SharedFailure(Exception):
+    """What this job needs could not be made by another job of the same sweep, and is not tried again."""
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A finished result: its folder, its key, and whether this process built it."""
+    """A finished result: its folder, its key, and what this process spent on building it, or None if it was found.
+
+    ``cost`` is that of ``pipeline.provenance.Meter``.
+    """
 
     path: Path
     stage: str
     key: str
-    built: bool
-    seconds: float
+    cost: Mapping[str, Any] | None = None
+
+    @property
+    def built(self) -> bool:
+        return self.cost is not None
 
     def file(self, name: str) -> Path:
         return self.path / name
 
     def manifest(self) -> dict[str, Any]:
-        return json.loads(self.file(MANIFEST).read_text())
+        return read_sealed(self.file(MANIFEST))
 
 
 @dataclass
 class Store:
-    """The outputs folder. ``on_build`` hears the name of every stage that is really computed."""
+    """The outputs folder.
+
+    ``on_built`` hears of every artifact that is really computed. ``origin`` goes into every manifest: with which
+    configuration, code, versions and machine it was made. ``failures`` is a folder where the jobs of a sweep tell
+    each other what could not be made.
+    """
 
     root: Path
-    on_build: Callable[[str], None] = field(default=lambda stage: None)
+    on_built: Callable[[Artifact], None] = field(default=lambda artifact: None)
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    failures: Path | None = None
 
     def __post_init__(self) -> None:
         self.root = Path(self.root).absolute()
+        self._waits = True
+        # What was read whole and found intact, by the state of its files: nothing is hashed twice by one process.
+        self._intact: dict[Path, tuple[Any, ...]] = {}
         self.sweep_scratch()
 
     @property
@@ -99,11 +97,25 @@ class Store:
         return self.root / "jobs"
 
     @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    @property
     def scratch(self) -> Path:
         return self.root / "store" / ".scratch"
 
+    @property
+    def locks(self) -> Path:
+        return self.root / "store" / ".locks"
+
     def path(self, stage: str, key: str) -> Path:
         return self.root / "store" / stage / key
+
+    def artifacts(self) -> Iterator[Artifact]:
+        """Every artifact that is there, intact or not."""
+        for path in sorted((self.root / "store").glob("[!.]*/*")):
+            if path.is_dir():
+                yield Artifact(path, path.parent.name, path.name)
 
     def unfinished(self, stage: str, inputs: Mapping[str, object]) -> Path:
         """Where the finished parts of an artifact outlive an interrupted build. Removed once it is complete."""
@@ -111,41 +123,133 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
+    # --- finding and building ----------------------------------------------------------------------------------
+
     def find(self, stage: str, inputs: Mapping[str, object]) -> Artifact | None:
-        """The finished artifact of these inputs, or None. A damaged one is set aside with a warning."""
+        """The finished and intact artifact of these inputs, or None."""
         key = digest({"stage": stage, **inputs})
         path = self.path(stage, key)
-        if not path.is_dir():
-            return None
-        if problem := _damage(path):
-            aside = self.root / "store" / ".damaged" / f"{stage}-{key}-{uuid.uuid4().hex[:6]}"
-            aside.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(path, aside)
-            log.warning("stored %s %s is damaged (%s): set aside as %s and computed again", stage, key, problem, aside)
-            return None
-        return Artifact(path, stage, key, built=False, seconds=0.0)
+        return Artifact(path, stage, key) if path.is_dir() and self._problem(path) is None else None
 
     def ensure(self, stage: str, inputs: Mapping[str, object], build: Callable[[Path], None]) -> Artifact:
-        """Find the artifact of these inputs, or let ``build`` write its files into a folder and keep that."""
+        """Find the artifact of these inputs, or let ``build`` write its files into a folder and keep that.
+
+        While another process builds it, waits for that, or raises Busy within ``not_waiting``. A damaged artifact is
+        set aside with a warning. Raises SharedFailure if another job of this sweep has failed to build it.
+        """
         if found := self.find(stage, inputs):
             return found
-        self.on_build(stage)
         key = digest({"stage": stage, **inputs})
-        start = time.monotonic()
+        path = self.path(stage, key)
+        with self._lock(stage, key):
+            if found := self.find(stage, inputs):
+                return found
+            if path.is_dir():
+                self.set_aside(path, self._problem(path) or "incomplete")
+            with self._telling_failure(stage, key), self.waiting(True):
+                artifact = self._build(path, inputs, build)
+        self.on_built(artifact)
+        return artifact
+
+    def _build(self, target: Path, inputs: Mapping[str, object], build: Callable[[Path], None]) -> Artifact:
+        stage, key = target.parent.name, target.name
         with self._scratch_folder(f"{stage}-{key}") as folder:
-            build(folder)
-            seconds = time.monotonic() - start
-            write_json(folder / MANIFEST, _manifest(folder, stage, inputs, seconds))
-            target = self.path(stage, key)
+            with Meter() as meter:
+                build(folder)
+            manifest = {"stage": stage, "inputs": dict(inputs), "files": facts_of_files(folder)}
+            manifest |= {"finished": datetime.now(UTC).isoformat(timespec="seconds")}
+            manifest |= {"cost": meter.cost, **self.origin}
+            write_json(folder / MANIFEST, sealed(manifest))
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 os.rename(folder, target)
             except OSError:
-                # Another process finished the same artifact first; equal keys mean equal content.
+                # A process that was taken for dead has finished it first; equal keys mean equal content.
                 if not (target / MANIFEST).is_file():
                     raise
-            shutil.rmtree(self.root / "store" / ".unfinished" / f"{stage}-{key}", ignore_errors=True)
-        return Artifact(target, stage, key, built=True, seconds=seconds)
+        shutil.rmtree(self.root / "store" / ".unfinished" / f"{stage}-{key}", ignore_errors=True)
+        self._intact[target] = _state(target)
+        return Artifact(target, stage, key, meter.cost)
+
+    def set_aside(self, path: Path, why: str) -> Path:
+        """Move a damaged artifact or record out of the way, with a warning. Returns where it is now."""
+        aside = self.root / "store" / ".damaged" / f"{path.parent.name}-{path.name}-{uuid.uuid4().hex[:6]}"
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(path, aside)
+        log.warning("%s/%s is damaged (%s): set aside as %s, to be made again", path.parent.name, path.name, why, aside)
+        return aside
+
+    def _problem(self, path: Path) -> str | None:
+        """What is wrong with an artifact; files that have not changed since are not read again."""
+        state = _state(path)
+        if self._intact.get(path) == state:
+            return None
+        if (problem := damage(path)) is None:
+            self._intact[path] = state
+        return problem
+
+    @contextmanager
+    def _telling_failure(self, stage: str, key: str) -> Iterator[None]:
+        """Tell the other jobs of this sweep what could not be made, so that they need not fail at it one by one."""
+        note = None if self.failures is None else self.failures / f"{stage}-{key}.json"
+        if note is not None and note.is_file():
+            with suppress(OSError, ValueError):
+                raise SharedFailure(f"{stage} has failed in another job of this sweep: {read_sealed(note)['error']}")
+        try:
+            yield
+        except _PASSING:
+            raise
+        except Exception as error:
+            # Torch's own class for too little memory is an ordinary RuntimeError.
+            if note is not None and type(error).__name__ != "OutOfMemoryError":
+                with suppress(OSError):
+                    write_json(note, sealed({"error": " ".join(str(error).split())}))
+            raise
+
+    # --- taking turns ------------------------------------------------------------------------------------------
+
+    def _lock(self, stage: str, key: str) -> AbstractContextManager[None]:
+        def waits() -> None:
+            log.info("  waiting for %s %s, which another process computes", stage, key)
+
+        return holding(self.locks / f"{stage}-{key}.lock", waits if self._waits else None)
+
+    def locked(self, stage: str, key: str) -> bool:
+        """Whether a living process builds this artifact."""
+        return is_held(self.locks / f"{stage}-{key}.lock")
+
+    def alone(self, what: str) -> AbstractContextManager[None]:
+        """Hold a lock of that name among all processes that share this outputs folder."""
+        return holding(self.locks / f"{what}.lock", lambda: None)
+
+    def at_work(self) -> AbstractContextManager[None]:
+        """Tell other processes that this one uses results here: nothing may be removed meanwhile."""
+        return holding(self.locks / f"{private_name('job')}.lock", lambda: None)
+
+    @contextmanager
+    def waiting(self, waits: bool) -> Iterator[None]:
+        """Whether to wait for what other processes build; if not, ``ensure`` raises Busy."""
+        before, self._waits = self._waits, waits
+        try:
+            yield
+        finally:
+            self._waits = before
+
+    def in_turn(self, steps: Mapping[str, Callable[[], Made]]) -> dict[str, Made]:
+        """Make several artifacts, first those that no other process is at, then the others."""
+        made: dict[str, Made] = {}
+        later = []
+        for name, make in steps.items():
+            try:
+                with self.waiting(False):
+                    made[name] = make()
+            except Busy:
+                later.append(name)
+        for name in later:
+            made[name] = steps[name]()
+        return {name: made[name] for name in steps}
+
+    # --- private files -----------------------------------------------------------------------------------------
 
     def private(self, name: str) -> Path:
         """A path for files that this process alone needs; what it leaves there goes once it has ended."""
@@ -161,68 +265,24 @@ class Store:
             shutil.rmtree(folder, ignore_errors=True)
 
     def sweep_scratch(self) -> None:
-        """Remove what killed processes of this machine left half-built, and parts that nobody has gone on with."""
+        """Remove what killed processes of this machine left half-written, and parts that nobody has gone on with."""
         remove_orphans(self.scratch)
+        for folder in (self.jobs, self.tables, self.figures, self.report.parent, self.runs):
+            for pattern in (".*", "*/.*", "*/*/.*") if folder == self.runs else (".*",):
+                remove_orphans(folder, pattern)
+        for path in self.locks.glob("*.lock"):
+            with suppress(OSError):
+                is_held(path)
         unfinished = self.root / "store" / ".unfinished"
+        remove_orphans(unfinished, "*/.*")
         for folder in unfinished.iterdir() if unfinished.is_dir() else ():
-            if time.time() - folder.stat().st_mtime > _UNFINISHED_SECONDS:
+            if age_of(folder) > KEPT_SECONDS:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def private_name(name: str) -> str:
-    """A file name that says which process of which machine it belongs to."""
-    return f"{name}.{_host()}.{os.getpid()}.{uuid.uuid4().hex[:6]}"
-
-
-def remove_orphans(folder: Path, pattern: str = "*") -> None:
-    """Remove the private folders of processes of this machine that are no more."""
-    for path in folder.glob(pattern) if folder.is_dir() else ():
-        owner = _OWNER.fullmatch(path.name)
-        if owner and owner["host"] == _host() and not _alive(int(owner["pid"])):
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _host() -> str:
-    return socket.gethostname().replace(".", "-")
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _manifest(folder: Path, stage: str, inputs: Mapping[str, object], seconds: float) -> dict[str, Any]:
-    files = {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": file_digest(path)}
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-    return {
-        "stage": stage,
-        "inputs": dict(inputs),
-        "files": files,
-        "seconds": round(seconds, 3),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-
-
-def _damage(path: Path) -> str | None:
-    """What is wrong with an artifact's files, or None. Contents are compared up to 64 MiB, larger files by size."""
-    try:
-        files = json.loads((path / MANIFEST).read_text())["files"]
-        for name, facts in files.items():
-            file = path / name
-            if not file.is_file():
-                return f"{name} is missing"
-            if file.stat().st_size != facts["bytes"]:
-                return f"{name} has {file.stat().st_size} bytes instead of {facts['bytes']}"
-            if facts["bytes"] <= 2**26 and file_digest(file) != facts["sha256"]:
-                return f"{name} does not match its checksum"
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"its manifest cannot be read: {error}"
-    return None
+def _state(path: Path) -> tuple[Any, ...]:
+    """What changes when an artifact's files do, short of a fault of the disk."""
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return tuple(
+        (str(file), s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for file in files for s in [file.stat()]
+    )

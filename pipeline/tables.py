@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from pathlib import Path
 
 import pandas as pd
 
+from pipeline.files import replacing
 from pipeline.records import OK, JobRecord, load_records
 from pipeline.store import Store
 
@@ -95,10 +94,6 @@ def _write(frames: list[pd.DataFrame | None], path: Path) -> None:
     if not there:
         path.unlink(missing_ok=True)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        pd.concat(there, ignore_index=True).to_parquet(scratch, index=False)
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
+    with replacing(path) as scratch:
+        # Readers are told of a page that has changed on disk.
+        pd.concat(there, ignore_index=True).to_parquet(scratch, index=False, write_page_checksum=True)

@@ -169,5 +169,5 @@ def test_records_say_how_tasks_were_asked(job, tmp_path):
     # What an earlier version left has tables of other columns.
     path.write_text(json.dumps(kept | {"layout": 1}))
     assert load_records(path.parent) == []
-    assert job("pruner=dense", "stages=[evaluate]").built == {}
+    assert job("pruner=dense", "stages=[evaluate]").built == []
     assert [again.job for again in load_records(path.parent)] == [record.job]

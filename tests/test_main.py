@@ -139,7 +139,7 @@ def test_a_second_run_builds_nothing(sweep):
     assert {path: path.stat().st_mtime_ns for path in (outputs / "store").rglob("*") if path.is_file()} == before
     assert " s  (" not in again.stderr.replace("plot", "").split("evaluate")[1].splitlines()[0]
     newest = max((outputs / "runs").iterdir())
-    assert [record.built for record in load_records(newest, "**/outcome.json")] == [{}] * 4
+    assert [record.built for record in load_records(newest, "**/outcome.json")] == [[]] * 4
 
 
 def test_a_run_of_fewer_stages_loses_no_results(sweep):

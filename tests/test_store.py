@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.store import MANIFEST, Store, digest
+from pipeline.integrity import MANIFEST, digest
+from pipeline.store import Store
 
 
 def write(text: str):
@@ -18,7 +19,7 @@ def write(text: str):
 
 def test_equal_inputs_are_built_once(tmp_path):
     store, built = Store(tmp_path), []
-    store.on_build = built.append
+    store.on_built = lambda artifact: built.append(artifact.stage)
     first = store.ensure("stage", {"a": 1, "b": [2, 3]}, write("x"))
     again = store.ensure("stage", {"b": (2, 3), "a": 1}, write("y"))
     other = store.ensure("stage", {"a": 2, "b": [2, 3]}, write("z"))
@@ -68,14 +69,17 @@ def test_a_damaged_artifact_is_set_aside_and_built_again(tmp_path, damage, caplo
     assert len(list((tmp_path / "store" / ".damaged").iterdir())) == 1
 
 
-def test_two_builders_of_one_artifact_agree(tmp_path):
-    def race(folder: Path) -> None:
-        write("x")(folder)
-        Store(tmp_path).ensure("stage", {}, write("x"))
-
-    artifact = Store(tmp_path).ensure("stage", {}, race)
-    assert artifact.file("result.txt").read_text() == "x"
-    assert list((tmp_path / "store" / ".scratch").iterdir()) == []
+def test_two_processes_build_an_artifact_once(tmp_path):
+    script = (
+        "import sys, time; from pathlib import Path; from pipeline.store import Store\n"
+        "def build(folder):\n print('built', flush=True); time.sleep(0.5); (folder / 'x.txt').write_text('x')\n"
+        f"Store(Path({str(tmp_path)!r})).ensure('stage', {{}}, build)"
+    )
+    children = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    assert sorted(child.communicate()[0] for child in children) == ["", "", "built\n"]
+    assert [child.returncode for child in children] == [0, 0, 0]
+    assert Store(tmp_path).find("stage", {}) is not None
+    assert list((tmp_path / "store" / ".locks").iterdir()) == list((tmp_path / "store" / ".scratch").iterdir()) == []
 
 
 def test_a_killed_build_is_cleared_at_the_next_start(tmp_path):

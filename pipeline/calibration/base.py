@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerBase
 
 from pipeline.component import Component, Positive, speed_only
-from pipeline.store import digest
+from pipeline.integrity import digest
 
 TOKENS_FILE = "tokens.safetensors"
 # Documents for one call of the tokenizer: enough to keep it busy, few enough to stop soon after there is enough.

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.calibration.base import CalibrationSet
 from pipeline.calibration.text_files import files_of, kind_of, read
-from pipeline.store import digest, file_digest
+from pipeline.integrity import digest, file_digest
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any
 
 from pipeline.calibration.base import CalibrationSet
 from pipeline.calibration.text_files import read
+from pipeline.integrity import file_digest
 from pipeline.packages import package_file
-from pipeline.store import file_digest
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
-import uuid
 from pathlib import Path
 
 import matplotlib as mpl
@@ -14,6 +12,7 @@ import pandas as pd
 
 from pipeline.figures import style
 from pipeline.figures.base import Figure
+from pipeline.files import write_bytes
 
 SUFFIXES = ("pdf", "png", "csv")
 # Words that pandas would otherwise read back as numbers ("0.2", "6") or as missing.
@@ -61,8 +60,8 @@ def write(folder: Path, name: str, figure: Figure, csv: bytes, title: str, capti
     folder.mkdir(parents=True, exist_ok=True)
     files = _render(figure, csv, title, caption)
     for suffix, path in paths_of(folder, name).items():
-        _replace(path, files[suffix])
-    _replace(_marker(folder, name), _seal(stamp, files).encode())
+        write_bytes(path, files[suffix])
+    write_bytes(_marker(folder, name), _seal(stamp, files).encode())
 
 
 def remove(folder: Path, name: str) -> None:
@@ -93,10 +92,3 @@ def _seal(stamp: str, files: dict[str, bytes]) -> str:
 
 def _marker(folder: Path, name: str) -> Path:
     return folder / f".{name}.stamp"
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write beside and rename, since several jobs of a sweep may draw at once."""
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)

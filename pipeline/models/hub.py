@@ -11,8 +11,9 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.component import speed_only
+from pipeline.integrity import digest, file_digest
 from pipeline.models.base import Model, load_pretrained, load_tokenizer
-from pipeline.store import Store, digest, file_digest
+from pipeline.store import Store
 
 _LARGE = 2**24
 _MAPS = ("auto", "balanced", "balanced_low_0", "sequential")

@@ -16,6 +16,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from pipeline.files import replacing
+
 log = logging.getLogger(__name__)
 _JSON = "decision.json"
 _MASK, _WEIGHT, _SHAPE = "mask:", "weight:", "shape:"
@@ -44,11 +46,10 @@ class Change:
         for name, mask in self.masks.items():
             tensors[f"{_MASK}{name}"] = pack(mask)
             tensors[f"{_SHAPE}{name}"] = torch.tensor(mask.shape)
-        scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         # One entry: several would be written in any order, and equal changes are to give equal bytes.
         facts = json.dumps({"notes": self.notes, "zeros": self.zeros})
-        save_file(tensors, scratch, metadata={"facts": facts})
-        os.replace(scratch, path)
+        with replacing(path) as scratch:
+            save_file(tensors, scratch, metadata={"facts": facts})
 
     @classmethod
     def load(cls, path: Path) -> Change:
@@ -126,18 +127,14 @@ def facts_of(changes: Mapping[int, Change], layer: int) -> tuple[list[dict[str, 
 
 def _share(source: Path, target: Path) -> None:
     """Give a file a second name; a copy where the file system has no hard links. Never half a file."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    scratch.unlink(missing_ok=True)
-    try:
-        os.link(source, scratch)
-    except FileNotFoundError:
-        raise
-    except OSError:
-        shutil.copyfile(source, scratch)
-    os.replace(scratch, target)
-    # Two names of one file: renaming one onto the other does nothing, and leaves both.
-    scratch.unlink(missing_ok=True)
+    # Two names of one file: renaming one onto the other does nothing and leaves both, of which the scratch one goes.
+    with replacing(target) as scratch:
+        try:
+            os.link(source, scratch)
+        except FileNotFoundError:
+            raise
+        except OSError:
+            shutil.copyfile(source, scratch)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from markupsafe import Markup
 from pipeline.figures import draw, theorems
 from pipeline.figures.drawing import command_of
 from pipeline.figures.tables import Tables, choose, load
+from pipeline.files import write_bytes
 from pipeline.report.answer import answer
 from pipeline.report.changes import mean_changes
 from pipeline.report.jobs import pruned_table
@@ -45,7 +44,7 @@ def write(outputs: Path, settings: str | None = None, figures: Sequence[str] | N
     tables = load(outputs, choose(outputs, settings))
     path = outputs / "report" / "index.html"
     shown = {"pictures": pictures(results, path), "missing": missing(results)}
-    _replace(path, _render({**_findings(tables), **shown}))
+    write_bytes(path, _render({**_findings(tables), **shown}))
     return path
 
 
@@ -76,11 +75,3 @@ def _render(context: dict[str, object]) -> bytes:
     own = {name: Markup((HERE / name).read_text(encoding="utf-8")) for name in ("style.css", "script.js")}
     template = environment.get_template("template.html")
     return template.render(**context, style=own["style.css"], script=own["script.js"]).encode()
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write beside and rename, so that nobody opens half a page."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)

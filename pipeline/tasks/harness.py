@@ -13,7 +13,7 @@ from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
 
 from pipeline.hub import from_cache_only, why_unreachable
-from pipeline.store import digest
+from pipeline.integrity import digest
 from pipeline.tasks.base import GENERATIVE, MULTIPLE_CHOICE, PERPLEXITY, TaskEntry, TaskSuite
 from pipeline.tasks.code_eval import bypasses_sandbox, needs_code_execution, sandboxed_code_eval
 

@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pipeline.store import file_digest
+from pipeline.integrity import file_digest
 from pipeline.tasks.base import TaskEntry, TaskSuite
 from pipeline.tasks.lm_eval_names import names as known_names
 from pipeline.tasks.lm_eval_names import runs_code

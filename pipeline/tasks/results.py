@@ -46,9 +46,9 @@ class Results:
     def save(self, folder: Path) -> None:
         self.scores.to_parquet(folder / SCORES, index=False)
         self.items.to_parquet(folder / ITEMS, index=False)
-        with gzip.open(folder / SAMPLES, "wt", encoding="utf-8") as stream:
-            for sample in self.samples:
-                stream.write(json.dumps(sample, ensure_ascii=False, default=str) + "\n")
+        lines = "".join(json.dumps(sample, ensure_ascii=False, default=str) + "\n" for sample in self.samples)
+        # Without the time of day, so that equal samples are equal bytes.
+        (folder / SAMPLES).write_bytes(gzip.compress(lines.encode(), mtime=0))
 
 
 def read_samples(folder: Path) -> Iterator[dict[str, Any]]:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipeline.component import Positive
+from pipeline.integrity import file_digest
 from pipeline.retrieval.beir import Dataset, find_files, read_beir
 from pipeline.retrieval.boolq import boolq_source, write_boolq
 from pipeline.retrieval.recipe import SHORTEST, pooling_problem, recipe_of
-from pipeline.store import file_digest
 from pipeline.tasks.base import RETRIEVAL, TaskEntry, TaskSuite
 
 if TYPE_CHECKING:

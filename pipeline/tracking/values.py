@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import math
-import os
-import re
 from collections.abc import Mapping
 from typing import Any
 
-HIDDEN = "(hidden)"
-_SECRET_NAME = re.compile(
-    r"(api_?key|passw(or)?d|secret|credentials?|(access|auth|bearer|hf|hub)_?token|^token)$", re.IGNORECASE
-)
-_SECRET_LENGTH = 8  # shorter values of secret variables would match by accident
+from pipeline.redaction import redacted
 
 
 def flatten(config: Mapping[str, object]) -> dict[str, Any]:
     """Nested mappings as one flat dict with dotted keys and JSON values; other objects become their text.
 
-    A value whose key names a secret, or that contains the value of a secret environment variable, is hidden.
+    Secrets are hidden: see ``pipeline.redaction``.
     """
-    secrets = _environment_secrets()
-    flat: dict[str, Any] = {}
-    for key, value in _leaves(config, ""):
-        text = str(value)
-        secret = value is not None and _SECRET_NAME.search(key.rpartition(".")[2])
-        flat[key] = HIDDEN if secret or any(word in text for word in secrets) else _plain(value)
-    return flat
+    return {key: redacted(_plain(value), key) for key, value in _leaves(config, "")}
 
 
 def number(value: Any) -> float | int | str:
@@ -67,11 +55,3 @@ def _plain(value: object) -> Any:
         return number(value)
     except (TypeError, ValueError):
         return str(value)
-
-
-def _environment_secrets() -> set[str]:
-    return {
-        value
-        for name, value in os.environ.items()
-        if len(value) >= _SECRET_LENGTH and (_SECRET_NAME.search(name) or name.endswith("_TOKEN"))
-    }

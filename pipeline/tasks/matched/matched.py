@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pipeline.store import file_digest
+from pipeline.integrity import file_digest
 from pipeline.tasks.base import TaskEntry, TaskSuite
 from pipeline.tasks.matched.suite import FAMILIES, INCLUDE_PATH, items_file, matched_tasks
 

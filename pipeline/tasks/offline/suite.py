@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pipeline.store import file_digest
+from pipeline.integrity import file_digest
 from pipeline.tasks.base import TaskEntry, TaskSuite
 from pipeline.tasks.offline.sources import RUNS_CODE, SOURCES
 

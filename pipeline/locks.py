@@ -1,0 +1,60 @@
+"""Who computes what, when several processes share one outputs folder, also on a network file system without flock.
+
+A lock is a file that its holder created and keeps touching. One whose holder has died on this machine is taken over at
+once, one of another machine after `LEASE_SECONDS` without a touch, told by the waiter's own clock. Locks save work;
+nothing depends on them for its content: an artifact appears by one rename, whoever built it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import SoftFileLease, Timeout
+
+# All processes that share an outputs folder have to agree on it.
+LEASE_SECONDS = 60.0
+_POLL_SECONDS = 0.1
+
+
+class Busy(Exception):
+    """Somebody else holds the lock, and the caller has better things to do than to wait."""
+
+
+@contextmanager
+def holding(path: Path, on_wait: Callable[[], None] | None) -> Iterator[None]:
+    """Hold the lock file at ``path``; ``on_wait`` is called once before waiting. Raises Busy instead if it is None."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lease = SoftFileLease(path, lease_duration=LEASE_SECONDS, poll_interval=_POLL_SECONDS)
+    if not _taken(lease):
+        if on_wait is None:
+            raise Busy(path.stem)
+        on_wait()
+        lease.acquire()
+    try:
+        yield
+    finally:
+        lease.release()
+
+
+def is_held(path: Path) -> bool:
+    """Whether a living process holds the lock. One that a dead process of this machine has left is removed."""
+    if not path.exists():
+        return False
+    lease = SoftFileLease(path, lease_duration=LEASE_SECONDS)
+    if _taken(lease):
+        lease.release()
+        return False
+    return True
+
+
+def _taken(lease: SoftFileLease) -> bool:
+    # The first try removes what a dead holder left, the second one takes it.
+    for _ in range(2):
+        try:
+            lease.acquire(timeout=0)
+        except Timeout:
+            continue
+        return True
+    return False

@@ -1,0 +1,1 @@
+"""What is in an outputs folder: find jobs, look at them, compare them, check them, and make room."""

@@ -1,0 +1,185 @@
+"""Jobs on record, and which of them a person means: by the beginning of an id, or by ``key=value``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pipeline.choices import CONF, choices_of, nearest
+from pipeline.config import GROUPS, flatten
+from pipeline.records import JobRecord, load_records
+from pipeline.sparsity import parse
+from pipeline.store import Store
+
+SPARSITY = "sparsity"
+# Fields of a record that are one plain value each; the others are reached by dotted keys.
+_FIELDS = (
+    "job",
+    "settings",
+    "states",
+    "model",
+    "pruner",
+    SPARSITY,
+    "unit",
+    "achieved",
+    "parameters",
+    "status",
+    "error",
+)
+_MORE_FIELDS = ("seconds", "started", "finished")
+_AGE = re.compile(r"(\d+(?:\.\d+)?)([mhdw])")
+# What a component is and is called, as a line of its YAML.
+_LINE = re.compile(r"^(_target_|name): *(\S+)", re.MULTILINE)
+_PART = re.compile(r"(\$\{[^}]*\})")
+_SPANS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+class Refused(Exception):
+    """What was asked for cannot be had: one sentence that names the way out."""
+
+
+def jobs_of(store: Store) -> list[JobRecord]:
+    """All jobs on record, oldest first. Raises Refused if there are none."""
+    if not store.root.is_dir():
+        raise Refused(f"there is no folder {store.root}; say where results are with --outputs DIR")
+    if not (records := load_records(store.jobs)):
+        raise Refused(f"no job is on record in {store.root}; `make demo` makes some, --outputs DIR looks elsewhere")
+    return records
+
+
+def pick(known: Iterable[str], words: Sequence[str]) -> list[str]:
+    """The ids that begin with each of the words, in their order. Raises Refused unless each word means one id."""
+    ids, chosen = sorted(known), []
+    for word in words:
+        found = [job for job in ids if job.startswith(word)]
+        if not found or not word:
+            raise Refused(f"no job's id begins with {word!r}; `python -m pipeline.results list` shows all of them")
+        if len(found) > 1 and word not in found:
+            raise Refused(f"{word} begins the ids of {len(found)} jobs, {', '.join(found)}; give more of the one")
+        chosen.append(word if word in found else found[0])
+    return list(dict.fromkeys(chosen))
+
+
+def picked(records: Sequence[JobRecord], words: Sequence[str]) -> list[JobRecord]:
+    """The records whose ids begin with the words."""
+    by_id = {record.job: record for record in records}
+    return [by_id[job] for job in pick(by_id, words)]
+
+
+def task_of(record: JobRecord) -> str:
+    return str(record.config.get("task.name", ""))
+
+
+def facts_of(record: JobRecord) -> dict[str, Any]:
+    """Everything that a job can be chosen by: its flat configuration, its fields, ``origin.…`` and ``spent.…``."""
+    groups = {group: record.config.get(f"{group}.name") for group in GROUPS}
+    fields = {name: getattr(record, name) for name in (*_FIELDS, *_MORE_FIELDS)}
+    return dict(record.config) | groups | fields | flatten({"origin": record.origin, "spent": record.spent})
+
+
+# --- filters -----------------------------------------------------------------------------------------------------
+
+
+def filtered(records: Sequence[JobRecord], filters: Sequence[str]) -> list[JobRecord]:
+    """The jobs that fit every ``key=value``, where values may be several, separated by commas.
+
+    Keys and values are those of the command line. Raises Refused for a key that no job has.
+    """
+    facts = {record.job: facts_of(record) for record in records}
+    known = set().union(*facts.values())
+    kept = list(records)
+    for text in filters:
+        key, equals, values = text.partition("=")
+        if not equals:
+            raise Refused(f"{text!r} is no filter; write key=value, such as pruner=wanda")
+        if key not in known:
+            raise Refused(f"no job has a key {key}; {_near(key, known)}")
+        fits = _any_of(key, _split(values))
+        kept = [record for record in kept if fits(record, facts[record.job].get(key))]
+    return kept
+
+
+def _near(key: str, known: set[str]) -> str:
+    """The nearest key, and the others beside it rather than all of a hundred."""
+    head = key.rpartition(".")[0]
+    beside = {name for name in known if name.rpartition(".")[0] == head}
+    text = nearest(key, beside or {name for name in known if "." not in name})
+    meant = nearest(key, known)
+    return text if not meant.startswith("did") or text.startswith("did") else f"{meant.partition('? ')[0]}? {text}"
+
+
+def _split(values: str) -> list[str]:
+    """Alternatives; the commas inside the brackets of a list are its own."""
+    return [value.strip() for value in re.split(r",(?![^\[]*\])", values)]
+
+
+def _any_of(key: str, words: Sequence[str]) -> Callable[[JobRecord, Any], bool]:
+    wanted = {_sparsity(word) if key == SPARSITY else _word(word) for word in words}
+    choices = [pattern for word in words if key in GROUPS and (pattern := _choice(key, word))]
+
+    def fits(record: JobRecord, value: Any) -> bool:
+        mine = _sparsity(str(value)) if key == SPARSITY else _word(value)
+        return mine in wanted or any(_is_choice(record, key, str(value), choice) for choice in choices)
+
+    return fits
+
+
+def _word(value: Any) -> str:
+    """A value as one writes it on the command line, numbers and spaces in one form."""
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(_word(item) for item in value)}]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = str(value).strip()
+    if text.startswith("[") and text.endswith("]"):
+        return f"[{','.join(_word(item) for item in _split(text[1:-1]))}]"
+    try:
+        return repr(float(text))
+    except ValueError:
+        return {"None": "null", "True": "true", "False": "false"}.get(text, text.strip("\"'"))
+
+
+def _sparsity(text: str) -> str:
+    """One spelling for 0.2 and 0.20, for 2:4 and 2of4."""
+    try:
+        sparsity = parse(text)
+    except ValueError:
+        return text
+    return sparsity.given if sparsity.kind == "pattern" else _word(sparsity.given)
+
+
+def _choice(group: str, word: str) -> Mapping[str, str] | None:
+    """The YAML of a choice, if its jobs go by a name of their own (``model=hf`` is called after its path)."""
+    if word not in choices_of(group):
+        return None
+    node = dict(_LINE.findall((CONF / group / f"{word}.yaml").read_text()))
+    return node if "${" in node.get("name", "") else None
+
+
+def _is_choice(record: JobRecord, group: str, name: str, choice: Mapping[str, str]) -> bool:
+    pattern = "".join(".+" if part.startswith("${") else re.escape(part) for part in _PART.split(choice["name"]))
+    made = record.config.get(f"{group}._target_") == choice.get("_target_")
+    return made and re.fullmatch(pattern, name) is not None
+
+
+# --- time --------------------------------------------------------------------------------------------------------
+
+
+def since(text: str) -> datetime:
+    """A moment: an ISO date or time (UTC if it has no zone), or how long ago, as ``3d`` or ``12h``.
+
+    Raises Refused for anything else.
+    """
+    if span := _AGE.fullmatch(text):
+        return datetime.now(UTC) - timedelta(**{_SPANS[span[2]]: float(span[1])})
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise Refused(f"--since {text}: give a date such as 2026-03-01, or a span such as 3d, 12h or 30m") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def ended_since(record: JobRecord, moment: datetime) -> bool:
+    return bool(record.finished) and datetime.fromisoformat(record.finished) >= moment

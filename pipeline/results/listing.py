@@ -1,0 +1,118 @@
+"""``list``: one line a job, for people and for scripts."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+from pipeline.console import show_table
+from pipeline.records import JobRecord
+from pipeline.results.jobs import task_of
+from pipeline.store import Store
+from pipeline.tables import SCORES
+
+# Columns of the kinds of score that jobs may have, in this order.
+KINDS = {"generative": "generation", "multiple_choice": "choice", "retrieval": "retrieval", "perplexity": "ppl"}
+TEXT, JSON, CSV = "text", "json", "csv"
+
+
+def show(records: Sequence[JobRecord], store: Store, form: str) -> None:
+    """Print jobs as a table, or in full as JSON or CSV."""
+    rows = [_row(record, scores) for record, scores in zip(records, main_scores(records, store), strict=True)]
+    if form == JSON:
+        print(json.dumps([_without_nan(row) for row in rows], indent=1, ensure_ascii=False))
+        return
+    if form == CSV:
+        flat = [_flat(row) for row in rows]
+        columns = list(dict.fromkeys(column for row in flat for column in row))
+        writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(flat)
+        return
+    _print(rows)
+
+
+def main_scores(records: Sequence[JobRecord], store: Store) -> list[dict[str, float]]:
+    """The main score of every task of each job, by ``kind/task``, from the table of scores."""
+    path = store.tables / SCORES
+    if not path.is_file():
+        return [{} for _ in records]
+    wanted = ["job", "kind", "task", "main", "value"]
+    frame = pq.read_table(path, columns=wanted).to_pandas()
+    frame = frame[frame["main"] & frame["job"].isin([record.job for record in records])]
+    by_job: dict[str, dict[str, float]] = {}
+    for job, kind, task, value in zip(*(frame[name] for name in ("job", "kind", "task", "value")), strict=True):
+        by_job.setdefault(job, {})[f"{kind}/{task}"] = float(value)
+    return [by_job.get(record.job, {}) for record in records]
+
+
+def means(scores: Mapping[str, float]) -> dict[str, float]:
+    """Means over the tasks of each kind."""
+    kinds: dict[str, list[float]] = {}
+    for name, value in scores.items():
+        kinds.setdefault(name.partition("/")[0], []).append(value)
+    return {kind: float(pd.Series(values).mean()) for kind, values in kinds.items()}
+
+
+def _row(record: JobRecord, scores: Mapping[str, float]) -> dict[str, Any]:
+    return {
+        "job": record.job,
+        "started": record.started,
+        "finished": record.finished,
+        "model": record.model,
+        "pruner": record.pruner,
+        "sparsity": record.sparsity,
+        "achieved": record.achieved,
+        "task": task_of(record),
+        "status": record.status,
+        "error": record.error,
+        "seconds": record.seconds,
+        "peak_gib": record.spent.get("peak_gib"),
+        "means": means(scores),
+        "scores": dict(scores),
+        "config": record.config,
+    }
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Scores as columns; the configuration stays out, which has a column for everything in JSON."""
+    plain = {key: value for key, value in row.items() if not isinstance(value, Mapping)}
+    return plain | {f"mean/{kind}": value for kind, value in row["means"].items()} | row["scores"]
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN."""
+    if isinstance(value, Mapping):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _print(rows: Sequence[Mapping[str, Any]]) -> None:
+    kinds = [kind for kind in KINDS if any(kind in row["means"] for row in rows)]
+    who = ["model", "pruner", "sparsity", "task", "status"]
+    length = shortest({row["job"] for row in rows})
+    show_table(
+        f"{len(rows)} job{'s' * (len(rows) != 1)}",
+        ["job", "ended (UTC)", *who, *(KINDS[kind] for kind in kinds), "seconds", "GiB"],
+        [
+            [row["job"][:length], row["finished"][:16].replace("T", " ")]
+            + [row[key] for key in who]
+            + [row["means"].get(kind) for kind in kinds]
+            + [f"{row['seconds']:.0f}", None if row["peak_gib"] is None else f"{row['peak_gib']:.1f}"]
+            for row in rows
+        ],
+    )
+
+
+def shortest(ids: set[str]) -> int:
+    """How many characters tell all ids apart; at least 8."""
+    return next((n for n in range(8, 65) if len({job[:n] for job in ids}) == len(ids)), 64)

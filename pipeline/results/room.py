@@ -1,0 +1,182 @@
+"""``gc`` and ``remove``: make room. Both show what would go, and how much it is, until they are told ``--yes``.
+
+Only folders that the store itself lists are ever removed, never a path that a record or a manifest names.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline import tables
+from pipeline.console import progress
+from pipeline.files import KEPT_SECONDS, age_of
+from pipeline.integrity import record_damage
+from pipeline.locks import is_held
+from pipeline.records import OK
+from pipeline.results.jobs import Refused, pick
+from pipeline.results.shelf import Shelf, plain_json, readable, size_of
+from pipeline.store import Artifact, Store
+from pipeline.sweep import OUTCOME
+
+# Logs of a failed command are for whoever finds out why; after a day nobody does.
+_LOG_SECONDS = 86400
+_NOTHING_YET = "nothing was removed: add --yes to do it"
+_UNFINISHED = re.compile(r"(?P<stage>.+)-(?P<key>[0-9a-f]{16})")
+
+
+@dataclass(frozen=True)
+class Item:
+    """Something that can go: where it is and why nobody needs it. ``artifact`` if it is one."""
+
+    path: Path
+    why: str
+    artifact: Artifact | None = None
+
+
+def collect_garbage(store: Store, yes: bool) -> int:
+    """Remove what no job refers to. Returns the exit status.
+
+    While a process works in this folder, what it may be about to use stays: only what was set aside as damaged goes.
+    """
+    busy = _at_work(store)
+    items = list(_damaged(store))
+    if busy:
+        print(f"somebody works in {store.root} ({', '.join(busy)}): what no job refers to stays until that is done")
+    else:
+        items += [*_unused(store), *_unfinished(store), *_failed_commands(store)]
+    if not items:
+        print("nothing to remove")
+        return 0
+    _show(items, store)
+    if not yes:
+        print(_NOTHING_YET)
+        return 0
+    return _remove(items, store)
+
+
+def remove_jobs(store: Store, words: Sequence[str], yes: bool) -> int:
+    """Remove jobs and what no other job needs. Returns the exit status. Raises Refused while a process is at work."""
+    ids = pick([path.stem for path in store.jobs.glob("*.json")], words)
+    records = {path.stem: plain_json(path) for path in store.jobs.glob("*.json")}
+    _check_readable(store, [path for path in store.jobs.glob("*.json") if path.stem not in ids])
+    shelf = Shelf(store)
+    others = shelf.used_by(facts for job, facts in records.items() if job not in ids)
+    mine = shelf.used_by(records[job] for job in ids) - others
+    items = [Item(store.jobs / f"{job}.json", "the job's record") for job in ids]
+    items += [Item(artifact.path, "no other job needs it", artifact) for artifact in sorted(mine, key=lambda a: a.path)]
+    _show(items, store)
+    if not yes:
+        print(_NOTHING_YET)
+        return 0
+    if busy := _at_work(store):
+        raise Refused(
+            f"somebody works in {store.root} ({', '.join(busy)}) and may use results of these jobs: "
+            "try again once that is done"
+        )
+    # Records first: if this is interrupted, the rest is what no job refers to.
+    with store.alone("records"):
+        status = _remove(items, store)
+        tables.collect(store)
+    print("the tables are collected again; logs in runs/ and W&B runs stay")
+    return status
+
+
+# --- what can go -------------------------------------------------------------------------------------------------
+
+
+def _damaged(store: Store) -> Iterator[Item]:
+    for path in sorted((store.root / "store" / ".damaged").glob("*")):
+        yield Item(path, "was set aside as damaged")
+
+
+def _unused(store: Store) -> Iterator[Item]:
+    paths = list(store.jobs.glob("*.json"))
+    _check_readable(store, paths)
+    shelf = Shelf(store)
+    needed = shelf.used_by(plain_json(path) for path in paths)
+    for artifact in sorted(shelf, key=lambda artifact: artifact.path):
+        if artifact not in needed:
+            yield Item(artifact.path, "no job refers to it", artifact)
+
+
+def _unfinished(store: Store) -> Iterator[Item]:
+    for path in sorted((store.root / "store" / ".unfinished").glob("*")):
+        name = _UNFINISHED.fullmatch(path.name)
+        if age_of(path) > KEPT_SECONDS and not (name and store.locked(name["stage"], name["key"])):
+            yield Item(path, "was left unfinished more than two weeks ago")
+
+
+def _failed_commands(store: Store) -> Iterator[Item]:
+    """Logs of commands without a job that went well, once nothing has been written there for a day."""
+    for path in sorted(store.runs.glob("*")):
+        states = [plain_json(outcome).get("status") for outcome in path.rglob(OUTCOME)]
+        if path.is_dir() and OK not in states and min(map(age_of, [path, *path.rglob("*")])) > _LOG_SECONDS:
+            yield Item(path, "logs of a command without a finished job")
+
+
+def _check_readable(store: Store, records: Sequence[Path]) -> None:
+    """What a record names that cannot be trusted cannot be told from what nobody needs."""
+    if bad := [path.name for path in records if record_damage(path) is not None]:
+        raise Refused(
+            f"records of jobs are damaged ({', '.join(sorted(bad))}), so that what they need is not known: set them "
+            "aside first with `python -m pipeline.results verify --repair`, and run the commands of these jobs again"
+        )
+
+
+def _at_work(store: Store) -> list[str]:
+    """What living processes have locked."""
+    return sorted(path.stem for path in store.locks.glob("*.lock") if is_held(path))
+
+
+# --- doing it ----------------------------------------------------------------------------------------------------
+
+
+def _show(items: Sequence[Item], store: Store) -> None:
+    total = 0
+    for item in items:
+        total += (size := size_of(item.path))
+        print(f"{readable(size):>10}  {item.path.relative_to(store.root)}  ({item.why})")
+    print(f"{readable(total):>10}  in all")
+
+
+def _remove(items: Sequence[Item], store: Store) -> int:
+    """Remove these, except what has come to be locked meanwhile. Exit status 1 if something could not go."""
+    stayed = []
+    for item in progress(items, "removing", len(items)):
+        try:
+            if item.artifact is None:
+                _delete(item.path)
+            elif store.locked(item.artifact.stage, item.artifact.key):
+                stayed.append(f"{item.path.relative_to(store.root)} is in use and stays")
+            else:
+                _delete_artifact(item.artifact, store)
+        except OSError as error:
+            stayed.append(f"{item.path.relative_to(store.root)} cannot be removed: {error}")
+    for sentence in stayed:
+        print(sentence)
+    print(f"{len(items) - len(stayed)} removed")
+    return 1 if stayed else 0
+
+
+def _delete_artifact(artifact: Artifact, store: Store) -> None:
+    """Gone in one step: nobody finds half of it. Holds its lock, as its builder would."""
+    with store.alone(f"{artifact.stage}-{artifact.key}"):
+        away = store.private(f"{artifact.stage}-{artifact.key}")
+        away.parent.mkdir(parents=True, exist_ok=True)
+        artifact.path.rename(away)
+    _delete(away)
+    with suppress(OSError):
+        artifact.path.parent.rmdir()
+
+
+def _delete(path: Path) -> None:
+    """A file, a link itself rather than what it points to, or a folder."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path)

@@ -1,0 +1,140 @@
+"""The store as a whole: which artifacts there are, how big, and which of them a job on record needs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pipeline.integrity import MANIFEST
+from pipeline.store import Artifact, Store
+
+_INCIDENTAL = ("stages", "outputs", "export", "figures", "wandb")
+_KEY = re.compile(r"[0-9a-f]{16}")
+
+
+class Shelf:
+    """All artifacts of a store. What records and manifests say is looked up here, and never used as a path."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._artifacts = {(artifact.stage, artifact.key): artifact for artifact in store.artifacts()}
+        self._facts: dict[tuple[str, str], dict[str, Any]] = {}
+        self._parents: dict[tuple[str, str], list[Artifact]] = {}
+
+    def __iter__(self) -> Iterator[Artifact]:
+        return iter(self._artifacts.values())
+
+    def named(self, path: str) -> Artifact | None:
+        """The artifact at a path that is relative to the outputs folder, if there is one."""
+        parts = Path(path).parts
+        return self._artifacts.get((parts[1], parts[2])) if len(parts) == 3 and parts[0] == "store" else None
+
+    def facts(self, artifact: Artifact) -> dict[str, Any]:
+        """The manifest, whether its checksum fits or not; empty if it cannot be read."""
+        name = artifact.stage, artifact.key
+        if name not in self._facts:
+            self._facts[name] = plain_json(artifact.file(MANIFEST))
+        return self._facts[name]
+
+    def parents(self, artifact: Artifact) -> list[Artifact]:
+        """The artifacts that this one was made from: their keys are among its inputs."""
+        name = artifact.stage, artifact.key
+        if name not in self._parents:
+            keys = _keys_in(self.facts(artifact).get("inputs"))
+            self._parents[name] = [found for key in keys for found in self._by_key.get(key, ())]
+        return self._parents[name]
+
+    def used_by(self, records: Iterable[Mapping[str, Any]]) -> set[Artifact]:
+        """What these job records (as plain facts) need.
+
+        That is what they name as a result or as built, what was built for their configuration by the present version
+        of its stage (an interrupted job has not told what it built), and everything that these were made from.
+        """
+        needed: set[Artifact] = set()
+        waiting: list[Artifact] = []
+        configs = set()
+        for record in records:
+            cost, artifacts, config = (_mapping(record.get(name)) for name in ("cost", "artifacts", "config"))
+            names = [*(f"store/{built}" for built in cost), *(str(path) for path in artifacts.values())]
+            waiting += [artifact for name in names if (artifact := self.named(name))]
+            configs |= {_identity(config)} if config else set()
+        made_for = {a: _identity(_mapping(self.facts(a).get("config"))) for a in self if a not in self._outdated}
+        waiting += [artifact for artifact, config in made_for.items() if config in configs]
+        while waiting:
+            artifact = waiting.pop()
+            if artifact not in needed:
+                needed.add(artifact)
+                waiting += self.parents(artifact)
+        return needed
+
+    @cached_property
+    def _by_key(self) -> dict[str, list[Artifact]]:
+        by_key: dict[str, list[Artifact]] = {}
+        for artifact in self:
+            by_key.setdefault(artifact.key, []).append(artifact)
+        return by_key
+
+    @cached_property
+    def _outdated(self) -> set[Artifact]:
+        """Artifacts of an older version of their stage than others here have, and what was made from such."""
+        newest: dict[str, int] = {}
+        for artifact in self:
+            newest[artifact.stage] = max(newest.get(artifact.stage, 0), self._version(artifact))
+        found = {artifact for artifact in self if self._version(artifact) < newest[artifact.stage]}
+        grown = True
+        while grown:
+            more = {a for a in self if a not in found and any(parent in found for parent in self.parents(a))}
+            found |= more
+            grown = bool(more)
+        return found
+
+    def _version(self, artifact: Artifact) -> int:
+        version = _mapping(self.facts(artifact).get("inputs")).get("version")
+        return version if isinstance(version, int) else 0
+
+
+def plain_json(path: Path) -> dict[str, Any]:
+    """A JSON object, whether sealed or not; empty if there is none or it cannot be read."""
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return _mapping(facts)
+
+
+def size_of(path: Path) -> int:
+    """Bytes in a file, or in all files below a folder."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.lstat().st_size for file in files if file.is_file() or file.is_symlink())
+
+
+def readable(size: float) -> str:
+    """Bytes in a unit that fits."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
+def _identity(config: Mapping[str, Any]) -> str:
+    """A flat configuration without what only says how far a job goes, and where its results are kept."""
+    return json.dumps({key: value for key, value in sorted(config.items()) if key.partition(".")[0] not in _INCIDENTAL})
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _keys_in(value: Any) -> Iterator[str]:
+    if isinstance(value, str) and _KEY.fullmatch(value):
+        yield value
+    elif isinstance(value, dict):
+        yield from _keys_in(list(value.values()))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _keys_in(item)

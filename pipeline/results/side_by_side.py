@@ -1,0 +1,94 @@
+"""``compare``: what differs between jobs in configuration and machine, and their scores and measures side by side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from pipeline.config import flatten
+from pipeline.console import show_table
+from pipeline.records import JobRecord
+from pipeline.results.listing import shortest
+from pipeline.store import Store
+from pipeline.tables import measures_of, scores_of
+
+_MEASURES = ["cos_h", "cos_z", "cos_p", "kl"]
+# Where a result was computed does not change what it means.
+_INCIDENTAL = ("environment.SLURM_JOB_ID", "environment.SLURM_ARRAY_TASK_ID", "host")
+_ABSENT = "–"
+
+
+def compare(records: Sequence[JobRecord], store: Store) -> None:
+    """Print differences, scores and measures of two or more jobs."""
+    length = shortest({record.job for record in records})
+    names = [f"{record.job[:length]}\n{record.pruner} {record.sparsity}" for record in records]
+    _differences("configuration", [record.config for record in records], names)
+    _differences("code, versions and machine", [flatten(record.origin) for record in records], names)
+    _scores(records, store, names)
+    _measures(records, store, names)
+    for sentence in warnings(records):
+        print(f"! {sentence}")
+
+
+def warnings(records: Sequence[JobRecord]) -> list[str]:
+    """Why numbers of these jobs cannot be compared, one sentence a reason."""
+    found = []
+    for what, field in (("scores", "settings"), ("captured states", "states")):
+        lines = dict.fromkeys(getattr(record, field) for record in records)
+        if len(lines) > 1:
+            found.append(f"{what} cannot be compared, since the jobs' settings differ:\n    " + "\n    ".join(lines))
+    for role in dict.fromkeys(role for record in records for role in record.asked):
+        ways = dict.fromkeys(record.asked[role] for record in records if role in record.asked)
+        if len(ways) > 1:
+            found.append(f"{role} was asked in different ways: {'; '.join(ways)}: compare no score of one with another")
+    return found
+
+
+def _differences(title: str, facts: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
+    keys = dict.fromkeys(key for each in facts for key in each if key not in _INCIDENTAL)
+    rows = []
+    for key in keys:
+        values = [_text(each[key]) if key in each else _ABSENT for each in facts]
+        # A job without any of these facts (a baseline that another job has recorded) differs in none.
+        if len({value for value, each in zip(values, facts, strict=True) if each}) > 1:
+            rows.append([key, *values])
+    if rows:
+        show_table(f"{title}: what differs", ["key", *names], rows)
+    else:
+        print(f"{title}: no difference\n")
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _scores(records: Sequence[JobRecord], store: Store, names: Sequence[str]) -> None:
+    columns = {}
+    for name, record in zip(names, records, strict=True):
+        scores = scores_of(record, store)
+        if scores is not None:
+            main = scores[scores["main"]]
+            columns[name] = main.set_index(["kind", "task", "metric"])["value"]
+    _show("main scores", ["kind", "task", "metric"], columns, names)
+
+
+def _measures(records: Sequence[JobRecord], store: Store, names: Sequence[str]) -> None:
+    """Means over positions at the first temperature: every layer for the layer protocol, else the final states."""
+    columns = {}
+    for name, record in zip(names, records, strict=True):
+        measures = measures_of(record, store)
+        if measures is not None:
+            first = measures[measures["temperature"] == measures["temperature"].iloc[0]]
+            columns[name] = first.groupby("protocol")[_MEASURES].mean().stack()
+    _show("measures: means at the first temperature", ["protocol", "measure"], columns, names)
+
+
+def _show(title: str, index: Sequence[str], columns: Mapping[str, pd.Series], names: Sequence[str]) -> None:
+    if not columns:
+        return
+    frame = pd.DataFrame(dict(columns)).reindex(columns=list(names))
+    rows = [[*key, *(float(value) for value in row)] for key, row in zip(frame.index, frame.to_numpy(), strict=True)]
+    show_table(title, [*index, *names], rows)
