@@ -19,6 +19,7 @@ from pipeline import config as schema
 from pipeline.check_job import check_component, check_job
 from pipeline.choices import CONF, choices_of, nearest
 from pipeline.config import flatten
+from pipeline.redaction import redact, secret_in
 
 
 def problems(arguments: Sequence[str], multirun: bool) -> list[str]:
@@ -35,7 +36,8 @@ def problems(arguments: Sequence[str], multirun: bool) -> list[str]:
             for setting in _product(_known(values, cfg, found)):
                 found += _check_one(cfg, setting)
     GlobalHydra.instance().clear()
-    return list(dict.fromkeys(found))
+    # Some sentences quote the values that they are about.
+    return list(dict.fromkeys(map(redact, found)))
 
 
 def _sort(
@@ -145,6 +147,13 @@ def _check_one(cfg: DictConfig, setting: Mapping[str, Any]) -> list[str]:
         plain, missing = _plain(cfg)
     except OmegaConfBaseException as error:
         return [*found, _unresolved(str(error).splitlines()[0], cfg)]
+    try:
+        # A value that refers to another one shows its type only now.
+        OmegaConf.merge(OmegaConf.structured(schema.Config), plain)
+    except OmegaConfBaseException as error:
+        key = error.full_key or ""
+        return [*found, f"{key}={setting.get(key, '')} gives a value of another type; write the value itself"]
+    found += [problem for key, value in flatten(plain).items() if (problem := secret_in(key, value))]
     found += [f"{key} has to be given: {key}=<{_wanted(key)}>" for key in missing]
     found += [problem for group in schema.GROUPS for problem in check_component(group, plain.get(group), missing)]
     return found + check_job(plain, bool(missing), any(problem.startswith("sparsity") for problem in found))

@@ -6,6 +6,7 @@ import logging
 import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from rich.console import Console
@@ -51,4 +52,6 @@ class BarSafeHandler(logging.Handler):
     """Writes log lines to standard error without tearing progress bars apart."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stderr)
+        # A terminal that has gone away is no failure of the job.
+        with suppress(BrokenPipeError):
+            tqdm.write(self.format(record), file=sys.stderr)

@@ -246,7 +246,9 @@ def _record_baseline(bench: Workbench, store: Store, record: JobRecord) -> None:
         return
     baseline.status, baseline.achieved, baseline.started = OK, 0.0, record.started
     baseline.parameters = baseline.dense_parameters = record.dense_parameters
-    baseline.config |= {"pruner.name": baseline.pruner, "sparsity": 0}
+    baseline.origin = record.origin
+    shared = {key: value for key, value in baseline.config.items() if not key.startswith("pruner.")}
+    baseline.config = shared | {"pruner.name": baseline.pruner, "sparsity": 0}
     baseline.artifacts = (known.artifacts if known else {}) | {
         "decision": str(bench.dense.decision.path.relative_to(store.root)),
         "evaluation": record.artifacts["dense evaluation"],

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -171,11 +172,9 @@ class _Watch:
     def peak_bytes(self) -> int:
         """The most memory that the process held since the mark."""
         if self._resettable:
-            try:
+            with suppress(OSError, StopIteration):
                 lines = (_PROC / "status").read_text().splitlines()
                 return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-            except (OSError, StopIteration):
-                pass
         self._sampled = max(self._sampled, psutil.Process().memory_info().rss)
         return self._sampled
 

@@ -79,8 +79,10 @@ def _plot(job: JobRecord, folder: Path, store: Store) -> None:
     from pipeline.tracking import RunSpec, track
 
     with suppress(NoTables):
-        drawn = figures.draw(store.root, SweepSummary.figures)
-        page = report.write(store.root, figures=SweepSummary.figures)
+        # Another sweep on the same folder may be closing too.
+        with store.alone("figures"):
+            drawn = figures.draw(store.root, SweepSummary.figures)
+            page = report.write(store.root, figures=SweepSummary.figures)
         if not SweepSummary.several:
             return
         spec = RunSpec(

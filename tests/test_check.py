@@ -232,3 +232,16 @@ def test_the_text_of_perplexity_is_held_out(tmp_path):
     words = ["calibration=file", f"calibration.path={path}", f"perplexity.text={path}"]
     assert "is the calibration text" in problems(words, multirun=False)[0]
     assert problems(words[:2], multirun=False) == problems([f"perplexity.text={path}"], multirun=False) == []
+
+
+def test_secrets_are_refused_and_not_shown(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "planted-in-the-environment")
+    for value in ("x/hf_" + "a1B2" * 9, "x/planted-in-the-environment"):
+        found = problems(["model=hf", f"model.path={value}"], multirun=False)
+        assert any("model.path holds" in problem and "HF_TOKEN" in problem for problem in found)
+        assert value not in "".join(found) and "planted-in" not in "".join(found)
+
+
+def test_a_reference_to_a_value_of_another_type_is_refused():
+    (problem,) = problems(["measure.temperatures=${seed}"], multirun=False)
+    assert problem.startswith("measure.temperatures=${seed} gives a value of another type")

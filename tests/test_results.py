@@ -172,7 +172,7 @@ def test_a_score_that_is_no_number_is_null(outputs, ask):
         (["task.families=[copying]"], set()),
         (["probes=null", "task.chat_template=false", "capture.temperature=1"], {"dense", "wanda", "attn_drop", "rtn"}),
         (["model=hf"], set()),
-        (["origin.python=" + ".".join(map(str, sys.version_info[:3])), "--status=ok"], {"wanda", "attn_drop"}),
+        (["origin.python=" + ".".join(map(str, sys.version_info[:3])), "--status=ok"], {"dense", "wanda", "attn_drop"}),
         (["--status", "failed,skipped"], {"rtn"}),
         (["--since", "1h"], {"dense", "wanda", "attn_drop", "rtn"}),
         (["--since", "2000-01-01", "pruner=rtn"], {"rtn"}),
