@@ -18,7 +18,8 @@ from pipeline.experiment import expand
 from pipeline.launchers import register
 from pipeline.launchers.check import launcher_problems
 from pipeline.quiet import quiet_libraries
-from pipeline.stopping import Stopped, stoppable
+from pipeline.stopping import Stopped, noticing, stoppable
+from pipeline.streams import tolerate_lost_output
 from pipeline.sweep import SweepSummary, close
 
 __all__ = ["main", "resolve"]
@@ -33,6 +34,7 @@ def main() -> int:
     """Entry point. Exit status 2 for a bad command line, 1 if a job failed, 128 and the signal if stopped, else 0."""
     # On a full disk, log handlers would print a traceback for every line.
     logging.raiseExceptions = False
+    tolerate_lost_output()
     try:
         with stoppable():
             return _run()
@@ -60,7 +62,9 @@ def _run() -> int:
         hydra.main(version_base=VERSION_BASE, config_path=str(CONF), config_name="config")(job)()
     except KeyboardInterrupt:
         if SweepSummary.folder is not None and SweepSummary.outcomes:
-            close(SweepSummary.outcomes, SweepSummary.folder, SweepSummary.outputs, stopped=True)
+            # However often one asks: the table takes a moment, and is all that there is to see.
+            with noticing():
+                close(SweepSummary.outcomes, SweepSummary.folder, SweepSummary.outputs, stopped=True)
         raise
     except OSError as error:
         print(f"the jobs could not be run: {plain(error)}", file=sys.stderr)

@@ -36,17 +36,25 @@ class Notice:
     signal: int | None = None
 
 
+_heard = float("-inf")
+
+
+def _is_new() -> bool:
+    """Whether a signal is a wish of its own, and not that of the last one again, whoever has heard that."""
+    global _heard  # noqa: PLW0603 - signals are the process's, too
+    new = time.monotonic() - _heard > REPEAT_SECONDS
+    if new:
+        _heard = time.monotonic()
+    return new
+
+
 @contextmanager
 def stoppable() -> Iterator[None]:
     """A signal raises Stopped; those that come within `REPEAT_SECONDS` after it do not disturb the unwinding."""
-    last = float("-inf")
 
     def stop(number: int, frame: FrameType | None) -> None:
-        nonlocal last
-        before, last = last, time.monotonic()
-        if last - before > REPEAT_SECONDS:
+        if _is_new():
             raise Stopped(number)
-        last = before
 
     with _handled_by(stop):
         yield
@@ -58,6 +66,7 @@ def noticing() -> Iterator[Notice]:
     notice = Notice()
 
     def note(number: int, frame: FrameType | None) -> None:
+        _is_new()
         notice.signal = notice.signal or number
 
     with _handled_by(note):

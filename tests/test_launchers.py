@@ -11,6 +11,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from pipeline.launchers.check import launcher_problems
 from pipeline.launchers.memory import Memory, memory
 from pipeline.records import JobRecord, load_records
 from pipeline.stopping import SIGNALS, Stopped, noticing, stoppable
+from pipeline.streams import Tolerant
 from pipeline.sweep import OUTCOME
 
 FAULTS = Path(__file__).parent / "faults"
@@ -105,13 +107,23 @@ def command(tmp_path) -> Iterator[Command]:
 def broken(tmp_path_factory) -> Iterator[tuple[Command, tuple[int, str, str]]]:
     """A sweep in which most jobs fail, the last one on a disk that it has filled: a small one, if one can be had."""
     command = Command(tmp_path_factory.mktemp("broken"))
-    command.outputs.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(command.outputs)]
-    mounted = shutil.which("mount") and subprocess.run(mount, capture_output=True, check=False).returncode == 0
-    yield command, command.run("-m", "sparsity=0.1,0.12,0.14,0.16,0.18,0.2,0.22,0.5,0.9,0.6")
-    if mounted:
-        subprocess.run(["umount", "--lazy", str(command.outputs)], check=True)
+    with small_disk(command.outputs):
+        yield command, command.run("-m", "sparsity=0.1,0.12,0.14,0.16,0.18,0.2,0.22,0.5,0.9,0.6")
     assert command.processes() == []
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[None]:
+    """A file system of a few megabytes at that folder, where that is allowed."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        yield
+        return
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def test_every_way_to_fail_is_told_and_the_others_finish(broken):
@@ -171,6 +183,9 @@ def test_a_stopped_sweep_ends_cleanly_and_tells_how_far_it_came(command):
     process = command.start("-m", *SIDE_BY_SIDE, "sparsity=0.5,0.4,0.42,0.6", "wandb.mode=offline")
     command.hanging(2)
     process.send_signal(signal.SIGTERM)
+    wait_until(lambda: {record.status for record in command.outcomes().values()} == {"ok", "interrupted"})
+    # Asked again while the table is made.
+    process.send_signal(signal.SIGTERM)
     status, out, err = ended(process)
     assert status == 143
     states = {"0.5": "ok", "0.4": "interrupted", "0.42": "interrupted", "0.6": "skipped"}
@@ -198,9 +213,9 @@ def test_with_a_killed_sweep_its_jobs_end_too(command):
 def test_a_single_job_is_stopped_cleanly(command):
     process = command.start("sparsity=0.4")
     command.hanging(1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGUSR1)
     status, _, err = ended(process)
-    assert status == 130
+    assert status == 128 + signal.SIGUSR1
     assert "Traceback" not in err
     assert command.is_clean()
     assert command.outcomes()["0.4"].status == "interrupted"
@@ -210,9 +225,10 @@ def test_a_single_job_is_stopped_cleanly(command):
 # --- in this process -------------------------------------------------------------------------------------------
 
 
-def test_a_second_signal_does_not_disturb_the_unwinding():
+def test_a_second_signal_does_not_disturb_the_unwinding(monkeypatch):
     before = [signal.getsignal(number) for number in SIGNALS]
     unwound = False
+    monkeypatch.setattr("pipeline.stopping._heard", float("-inf"))
     with pytest.raises(Stopped) as stop, stoppable():
         try:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -226,12 +242,23 @@ def test_a_second_signal_does_not_disturb_the_unwinding():
     assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
-def test_a_signal_can_be_noted_only():
+def test_a_signal_can_be_noted_only(monkeypatch):
+    monkeypatch.setattr("pipeline.stopping._heard", float("-inf"))
     with stoppable(), noticing() as notice:
         assert notice.signal is None
         os.kill(os.getpid(), signal.SIGUSR1)
         os.kill(os.getpid(), signal.SIGTERM)
         assert notice.signal == signal.SIGUSR1
+
+
+def test_output_that_cannot_be_written_stops_nothing(capsys):
+    with Path("/dev/full").open("w", buffering=1) as full:
+        stream = Tolerant(full)
+        for _ in range(3):
+            print("a line", file=stream, flush=True)
+        assert capsys.readouterr().err.count("standard output cannot be written any more: ") == 1
+        with suppress(OSError):
+            full.close()
 
 
 def test_launchers_on_the_command_line():

@@ -29,6 +29,7 @@ from pipeline.launchers.memory import held_by
 from pipeline.launchers.work import carry_out
 from pipeline.records import JobRecord
 from pipeline.stopping import SIGNALS
+from pipeline.streams import tolerate_lost_output
 
 _FORKS = multiprocessing.get_context("forkserver")
 
@@ -151,6 +152,7 @@ def _work(
     threading.Thread(target=_end_with_the_sweep, args=(grace_seconds,), name="watch", daemon=True).start()
     # On a full disk, a handler would print a traceback for every line; the record says it once.
     logging.raiseExceptions = False
+    tolerate_lost_output()
     os.environ.update(environment)
     record = carry_out(config, context, task)
     with suppress(OSError), sender:
