@@ -1,0 +1,15 @@
+"""How the jobs of a sweep are run: the choices of ``conf/hydra/launcher``."""
+
+from __future__ import annotations
+
+from hydra.core.plugins import Plugins
+
+# Hydra takes launchers from this namespace only; the classes themselves are here.
+NAMESPACE = "hydra_plugins.pipeline"
+
+
+def register() -> None:
+    """Make the launchers known to Hydra under the names that their YAML files give as ``_target_``."""
+    from pipeline.launchers.local import LocalLauncher
+
+    Plugins.instance().class_name_to_class[f"{NAMESPACE}.LocalLauncher"] = LocalLauncher

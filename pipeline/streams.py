@@ -1,0 +1,42 @@
+"""Standard output that may be gone or full: what was computed does not fail for a line that cannot be printed."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, TextIO
+
+
+class Tolerant:
+    """A text stream that says once, on standard error, that it cannot be written, and goes on without."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._broken = False
+
+    def write(self, text: str) -> int:
+        self._try(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _try(self, action: Any) -> None:
+        if self._broken:
+            return
+        try:
+            action()
+        except (OSError, ValueError) as error:
+            self._broken = True
+            # The reader of a pipe has seen enough; anything else is worth a word.
+            if not isinstance(error, BrokenPipeError):
+                print(f"standard output cannot be written any more: {error}", file=sys.stderr)
+
+
+def tolerate_lost_output() -> None:
+    """From here on, standard output of this process is `Tolerant`."""
+    if not isinstance(sys.stdout, Tolerant):
+        stream: Any = Tolerant(sys.stdout)
+        sys.stdout = stream
