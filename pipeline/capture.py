@@ -119,6 +119,15 @@ def capture_trajectory(
 
 
 @torch.inference_mode()
+def read_trajectory(model: PreTrainedModel, sequences: Sequence[Sequence[int]]) -> Trajectory:
+    """Given text in the place of generated: every token but the first of a sequence is predicted."""
+    steps, names = max(map(len, sequences)) - 1, [f"text-{place}" for place in range(len(sequences))]
+    prompts, tokens = [list(row[:1]) for row in sequences], [list(row[1:]) for row in sequences]
+    trajectory = Trajectory(names, steps, prompts, tokens, [[] for _ in names], torch.empty(0), None)
+    return replace(trajectory, final=capture_forced(model, trajectory))
+
+
+@torch.inference_mode()
 def capture_forced(model: PreTrainedModel, dense: Trajectory) -> torch.Tensor:
     """Final states (N, D) of a model that reads the dense model's trajectory (teacher forced)."""
     return torch.cat([part.at_predictions(part.run(model)) for part in forwards(dense)])
@@ -136,12 +145,15 @@ class Forward:
     tokens: Sequence[Sequence[int]]
     width: int
 
-    def run(self, model: PreTrainedModel) -> torch.Tensor:
-        """Final hidden states (P, T, D); causality hides the padding."""
-        decoder = Decoder(model)
+    def ids(self) -> torch.Tensor:
+        """Token ids (P, T), padded; causality hides the padding."""
         rows = [[*prompt, *row] for prompt, row in zip(self.prompts, self.tokens, strict=True)]
-        ids = torch.tensor([row + [0] * (self.width - len(row)) for row in rows], device=decoder.device)
-        return decoder.base(ids, use_cache=False).last_hidden_state
+        return torch.tensor([row + [0] * (self.width - len(row)) for row in rows])
+
+    def run(self, model: PreTrainedModel) -> torch.Tensor:
+        """Final hidden states (P, T, D)."""
+        decoder = Decoder(model)
+        return decoder.base(self.ids().to(decoder.device), use_cache=False).last_hidden_state
 
     def at_predictions(self, states: torch.Tensor) -> torch.Tensor:
         """Keep the positions that predict generated tokens: (P, T, D) to (N, D), float32 at least, on the processor."""

@@ -18,27 +18,31 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.calibration.base import batches, load, save, tokenizer_digest
+from pipeline.capture import Trajectory, capture_trajectory, read_trajectory
 from pipeline.checkpoint import as_checkpoint, probe_outputs, write_checkpoint
 from pipeline.config import Settings
 from pipeline.decoder import Decoder
 from pipeline.finite import check_finite
 from pipeline.models.base import resolve_dtype, writes_text
 from pipeline.offload import is_offloaded
+from pipeline.probes import Probe
 from pipeline.pruners.accounting import account
-from pipeline.pruners.base import Context, Dropped, Score
+from pipeline.pruners.base import Candidates, Context, Dropped, Score
 from pipeline.pruners.decision import ChangeFiles, Decision
 from pipeline.pruners.dense import Dense
 from pipeline.sparsity import parse
 from pipeline.store import Artifact, Store
 from pipeline.surgery import apply, dropped
 
-CALIBRATION, IMPORTANCE, DECISION, EVALUATION = "calibration", "importance", "decision", "evaluation"
+CALIBRATION, CONTINUED, IMPORTANCE, DECISION = "calibration", "continued", "importance", "decision"
+EVALUATION = "evaluation"
 TRAJECTORY, FORCED, COUNTERPARTS, OPTIONS = "trajectory", "teacher_forced", "counterparts", "options"
 LAYERS, MEASURES, OPTION_MEASURES = "layers", "measures", "option_measures"
 REQUESTS, PERPLEXITY, COMPARISON = "requests", "perplexity", "comparison"
 # Raise a number when that stage's results change, so that results of older code are not reused.
 VERSIONS = {
     CALIBRATION: 1,
+    CONTINUED: 1,
     IMPORTANCE: 2,
     DECISION: 3,
     EVALUATION: 2,
@@ -135,19 +139,22 @@ class ModelStages:
         self.held.clear()
         self.held[self.dtype, not self.is_dense] = decoder.model
 
-    def _importance(self, gone: Dropped) -> list[Score]:
-        """The pruner's scores on the model without some sublayers."""
+    def _importance(self, gone: Dropped, candidates: Candidates = ()) -> list[Score]:
+        """The pruner's scores on the model without some sublayers, of the candidates if there are any."""
         pruner = self.settings.pruner
 
         def build(folder: Path) -> None:
             decoder = Decoder(self.model(self.dtype, pruned=False))
+            context = replace(self._context(decoder), candidates=candidates)
             with dropped(decoder, gone):
-                rows = pruner.importance(decoder, self._context(decoder))
+                rows = pruner.importance(decoder, context)
             pd.DataFrame(rows).to_parquet(folder / "scores.parquet", index=False)
 
         inputs = self._pruning_inputs(pruner.scoring_identity()) | {
             "dropped": {k: list(v) for k, v in gone.items() if v}
         }
+        if candidates:
+            inputs["candidates"] = sorted([kind, layer] for kind, layer in candidates)
         artifact = self.ensure(IMPORTANCE, inputs, build)
         return pd.read_parquet(artifact.file("scores.parquet")).to_dict("records")
 
@@ -160,12 +167,35 @@ class ModelStages:
                 f"calibration.length={longest} is more than the {room} positions of model {self.settings.model.name}; "
                 f"give at most {room}"
             )
-        return Context(self._calibration)
+        return Context(self._calibration, self._continued if self.settings.pruner.compares else None)
+
+    @cached_property
+    def _continued(self) -> Trajectory:
+        """The calibration text and the dense model's final states on it; it is its own text where that is wanted."""
+        source = self.settings.calibration
+        inputs: dict[str, Any] = {"model": self._model_identity, "dtype": self.dtype, "calibration": source.identity()}
+
+        def build(folder: Path) -> None:
+            if source.generated:
+                model = self.model(self.dtype, pruned=False)
+                prompts = [Probe(f"prompt-{place}", text, "open") for place, text in enumerate(source.prompts())]
+                trajectory = capture_trajectory(model, self._tokenizer, prompts, source.length, residual=False)
+            else:
+                sequences = [row for batch in self._calibration for row in batch.tolist()]
+                model = self.model(self.dtype, pruned=False)
+                trajectory = read_trajectory(model, sequences)
+            trajectory.save(folder)
+
+        return Trajectory.load(self.ensure(CONTINUED, inputs, build).path)
 
     @cached_property
     def _calibration(self) -> list[torch.Tensor]:
         """The calibration batches, tokenised once for every model with the same tokenizer."""
         source, tokenizer = self.settings.calibration, self.settings.model.tokenizer(self.store)
+        if source.generated:
+            own = self._continued
+            rows = [torch.tensor([*prompt, *tokens]) for prompt, tokens in zip(own.prompts, own.tokens, strict=True)]
+            return batches(rows, source.batch_size)
         inputs = {"calibration": source.identity(), "tokenizer": tokenizer_digest(tokenizer)}
         artifact = self.ensure(CALIBRATION, inputs, lambda folder: save(source.tokenize(tokenizer), folder))
         return batches(load(artifact.path), source.batch_size)

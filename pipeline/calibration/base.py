@@ -46,10 +46,16 @@ class CalibrationSet(Component):
     # Documents are shuffled through a buffer of that many, so that a stream is read only as far as needed. None
     # shuffles all of them.
     buffer: ClassVar[int | None] = None
+    # Whether the documents are prompts, which the dense model is to continue.
+    generated: ClassVar[bool] = False
 
     def documents(self) -> Iterable[str]:
         """The texts of the source in a fixed order; blank ones are skipped later. Raises ValueError in plain words."""
         raise TypeError(f"calibration {type(self).__name__} does not define documents()")
+
+    def prompts(self) -> list[str]:
+        """Those that the dense model is to continue, of a ``generated`` set. Raises ValueError if there are too few."""
+        raise TypeError(f"calibration {type(self).__name__} does not define prompts()")
 
     def tokenize(self, tokenizer: PreTrainedTokenizerBase) -> list[torch.Tensor]:
         """``sequences`` int64 tensors, each (length,) with packing and (2..length,) without it.

@@ -112,6 +112,15 @@ def _normaliser(e: torch.Tensor, z: torch.Tensor, temperature: float) -> torch.T
     return z.amax(-1) / temperature - (e.amax(-1) / SCALE).log()
 
 
+def kl_divergence(log_p: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+    """KL(p‖softmax(z)) in nats, (N,) float64, of dense log-probabilities and other logits (N, V) at temperature 1.
+
+    For ranking: half the passes over the vocabulary that ``deviations`` needs, and rounding of about 1e-6.
+    """
+    log_q = torch.log_softmax(z, -1)
+    return vecdot(log_p.exp(), log_p - log_q).double()
+
+
 def kl_estimate(variance: torch.Tensor, temperature: float) -> torch.Tensor:
     """Theorem 3: ``KL ≈ Var_p(Δz) / (2T²)``."""
     return variance / (2 * temperature**2)

@@ -31,6 +31,15 @@ class Head:
             return torch.mm(h, self.weight.T, out=out)
         return torch.addmm(self.bias, h, self.weight.T, out=out)
 
+    def logits(self, h: torch.Tensor) -> torch.Tensor:
+        """Logits (N, V) of states (N, D) as the model sees them."""
+        z = self.project(h)
+        return z if self.cap is None else self._squash(z)
+
+    def rows(self, tokens: torch.Tensor) -> Head:
+        """The head of some tokens (K,) alone."""
+        return Head(self.weight[tokens], None if self.bias is None else self.bias[tokens], self.cap)
+
     def change(self, delta_h: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         """What a change of the states (N, D) changes the logits (N, V) by, before any cap; none exactly for none."""
         return torch.mm(delta_h, self.weight.T, out=out)

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from pipeline.capture import Trajectory
 from pipeline.component import Component
 from pipeline.console import Progress, progress
 from pipeline.decoder import Decoder
@@ -17,9 +18,10 @@ from pipeline.sparsity import Sparsity
 
 Score = dict[str, Any]
 Dropped = Mapping[str, Sequence[int]]
+Candidates = Sequence[tuple[str, int]]
 
 
-def no_scores(dropped: Dropped) -> list[Score]:
+def no_scores(dropped: Dropped, candidates: Candidates = ()) -> list[Score]:
     """Stands where nobody has said how scores are had."""
     raise ValueError("this pruner ranks by scores, but its context has none")
 
@@ -29,13 +31,17 @@ class Context:
     """What a pruner works with, beside the dense model.
 
     ``batches`` are the tokenised calibration text, (sequences, tokens) int64 without padding; empty for a pruner that
-    is not calibrated. ``scores(dropped)`` gives the rows of its ``importance`` on the model without those sublayers
-    (layer numbers by kind), computed once and kept. ``changes`` is where changed weights go, block by block: what is
+    is not calibrated. ``trajectory`` is the same text with the final states of the dense model, for a pruner that
+    ``compares``. ``scores(dropped, candidates)`` gives the rows of its ``importance`` on the model without those
+    sublayers (layer numbers by kind), computed once and kept; ``candidates`` are what it is asked for (kind and layer
+    number), if not for everything. ``changes`` is where changed weights go, block by block: what is
     in there already was decided by a run that was interrupted. ``scratch`` is a folder for what memory cannot hold.
     """
 
     batches: list[torch.Tensor] = field(default_factory=list)
-    scores: Callable[[Dropped], list[Score]] = no_scores
+    trajectory: Trajectory | None = None
+    scores: Callable[..., list[Score]] = no_scores
+    candidates: Candidates = ()
     changes: MutableMapping[int, Change] = field(default_factory=dict)
     progress: Progress = progress
     scratch: Path | None = None
@@ -62,6 +68,8 @@ class Pruner(Component):
     accepts: ClassVar[tuple[str, ...]] = ()
     unit: ClassVar[str] = ""
     calibrated: ClassVar[bool] = True
+    # Whether it compares with what the dense model makes of the calibration text.
+    compares: ClassVar[bool] = False
 
     def scoring_identity(self) -> dict[str, Any]:
         """What ``importance`` depends on: the class that defines it, and the fields that it may read.

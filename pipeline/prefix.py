@@ -1,0 +1,55 @@
+"""A forward pass that is kept at the entrance of every block: a change of one block costs only what follows it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+
+import torch
+
+from pipeline.activations import Activations
+from pipeline.capture import Forward
+from pipeline.decoder import Decoder
+from pipeline.pruners.blockwise import block_calls, memory_budget
+from pipeline.residual import first
+
+
+class SharedPrefix:
+    """The states of a model as it is now, before each of its blocks, on the passes over a trajectory.
+
+    They hold for every variant of the model whose first changed block is not before the one that is gone on from.
+    """
+
+    def __init__(self, decoder: Decoder, passes: Sequence[Forward], states: list[Activations]) -> None:
+        self._decoder, self._passes, self._states = decoder, passes, states
+        self._calls = block_calls(decoder, [each.ids() for each in passes], states[0])
+        for layer, (before, after) in enumerate(zip(states, states[1:], strict=False)):
+            for index, x in enumerate(before):
+                after[index] = self._through(layer, index, x).cpu()
+
+    def final(self, layer: int) -> Iterator[torch.Tensor]:
+        """The state after the final norm at every prediction, pass by pass, (N_i, D); blocks from ``layer`` on run."""
+        for index, forward in enumerate(self._passes):
+            x = self._states[layer][index]
+            for following in range(layer, len(self._decoder.blocks)):
+                x = self._through(following, index, x)
+            norm = self._decoder.final_norm
+            yield forward.at_predictions(x if norm is None else norm(x))
+
+    def _through(self, layer: int, index: int, x: torch.Tensor) -> torch.Tensor:
+        args, kwargs = self._calls[index][layer]
+        return first(self._decoder.blocks[layer](x.to(self._decoder.device), *args, **kwargs))
+
+
+@contextmanager
+def shared_prefix(decoder: Decoder, passes: Sequence[Forward]) -> Iterator[SharedPrefix]:
+    """States that do not fit in memory go to temporary files, which are removed on leaving."""
+    budget = memory_budget() // len(decoder.blocks)
+    states = [Activations(budget, None) for _ in decoder.blocks]
+    with torch.inference_mode():
+        try:
+            yield SharedPrefix(decoder, passes, states)
+        finally:
+            for each in states:
+                with closing(each):
+                    pass
