@@ -36,8 +36,14 @@ class Head:
         z = self.project(h)
         return z if self.cap is None else self._squash(z)
 
+    def logits_each(self, h: torch.Tensor) -> torch.Tensor:
+        """Logits (N, K) of states (N, D) where each state has rows of its own: ``weight`` is (N, K, D)."""
+        z = torch.einsum("nkd,nd->nk", self.weight, h)
+        z = z if self.bias is None else z + self.bias
+        return z if self.cap is None else self._squash(z)
+
     def rows(self, tokens: torch.Tensor) -> Head:
-        """The head of some tokens (K,) alone."""
+        """The head of some tokens alone, in the shape of their numbers."""
         return Head(self.weight[tokens], None if self.bias is None else self.bias[tokens], self.cap)
 
     def change(self, delta_h: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
