@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import torch
 
-from pipeline.capture import Forward, Trajectory, forwards
+from pipeline.capture import Trajectory, forwards
 from pipeline.decoder import ATTENTION, BLOCK, MLP, SUBLAYERS, Decoder
 from pipeline.measures.divergence import kl_divergence
 from pipeline.measures.head import Head
