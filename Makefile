@@ -4,7 +4,7 @@ BIN := .venv/bin
 SWEEP ?= -m pruner=shortgpt,wanda sparsity=0.2,0.4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test browser sandbox figures report paper bench lint
+.PHONY: help setup demo test browser sandbox figures report paper faults bench lint
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -54,6 +54,9 @@ EXPERIMENTS ?= $(filter-out fig10,$(basename $(notdir $(wildcard conf/experiment
 paper: setup ## run the experiments behind all figures of the paper (hours on two cores)
 	for name in $(EXPERIMENTS); do $(BIN)/python -m pipeline.main -m experiment=$$name $(OVERRIDES) || exit 1; done
 	$(BIN)/python -m pipeline.report
+
+faults: setup ## kill, damage, crowd and starve sweeps, and see that nothing is lost or wrong (half an hour)
+	PYTHONPATH=tests $(BIN)/python -m fault_run $(FAULTS)
 
 bench: setup ## measure speed as ratios, one `name value` a line
 	$(BIN)/python -m pipeline.bench

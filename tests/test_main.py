@@ -217,25 +217,6 @@ def test_a_failing_job_is_recorded_and_the_others_finish(tmp_path):
     assert runs["magnitude"].exit_code == 0
 
 
-def test_killed_at_any_stage_the_same_command_goes_on(tmp_path):
-    """Kill the process once each stage has left something, then finish: equal results, finished stages not repeated."""
-    outputs, job = tmp_path / "outputs", ("pruner=wanda", "sparsity=0.5", "wandb.mode=disabled")
-    for stage in ("decision", "trajectory"):
-        child = subprocess.Popen(command(outputs, *job), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while not any((outputs / "store" / stage).glob("*/manifest.json")) and child.poll() is None:
-            time.sleep(0.01)
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-    finished = {path: path.stat().st_mtime_ns for path in (outputs / "store").glob("*/*/manifest.json")}
-    assert len(finished) >= 2
-    assert run(outputs, *job).returncode == 0
-    assert all(path.stat().st_mtime_ns == stamp for path, stamp in finished.items())
-    assert not list((outputs / "store" / ".scratch").iterdir())
-    assert run(tmp_path / "fresh", *job).returncode == 0
-    tables = [pd.read_parquet(root / "tables" / "measures.parquet") for root in (outputs, tmp_path / "fresh")]
-    pd.testing.assert_frame_equal(*tables)
-
-
 def test_killed_between_blocks_the_same_command_goes_on_with_the_finished_ones(tmp_path):
     """What the killed run left is the very file that ends up in the decision, and the decision is as if undisturbed."""
     job = ("pruner=sparsegpt", "sparsity=0.5", "stages=[prune]", "wandb.mode=disabled", "calibration.sequences=64")
