@@ -85,7 +85,8 @@ def _part(record: JobRecord, store: Store, role: str, name: str) -> pd.DataFrame
     if not path.is_file():
         return None
     if problem := store.problem(artifact):
-        log.warning("%s of job %s is left out: %s; python -m pipeline.results verify --repair", role, record.job, problem)
+        repair = "python -m pipeline.results verify --repair"
+        log.warning("%s of job %s is left out: %s; %s", role, record.job, problem, repair)
         return None
     frame = pd.read_parquet(path)
     for place, column in enumerate(WHO):

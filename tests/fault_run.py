@@ -19,13 +19,15 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 from conftest import TINY
 from fault_state import content, differences, finished, halves, litter, work
+
+from pipeline.integrity import damage
 
 _NO_FLOCK = Path(__file__).parent / "no_flock"
 SWEEP = ("pruner=magnitude,attn_drop,sparsegpt", "sparsity=0.25,0.5")
@@ -180,7 +182,7 @@ class Faults:
             records = [*outputs.glob("jobs/*.json")]
             chosen = [self.chance.choice(self.chance.choice((files, files, files, records))) for _ in range(at_once)]
             # Of one artifact, one file: it is set aside once.
-            damaged = {path.parent if path.parent.name != "jobs" else path: path for path in chosen}.values()
+            damaged = {_artifact(path, outputs): path for path in chosen}.values()
             for path in damaged:
                 how, what = _damage(path, self.chance), path.relative_to(outputs)
                 print(f"corruption: {how} {what}", flush=True)
@@ -188,10 +190,27 @@ class Faults:
             found.times += len(damaged)
             said = self.finish(outputs, found)
             told = said.count("set aside as") + said.count("is passed over")
+            for path in self._unread(damaged, outputs, found):
+                told += 1
+                shutil.rmtree(path)
+                shutil.copytree(self.folder / "first" / path.relative_to(outputs), path)
             if told < len(damaged):
                 found.other.append(f"{told} warnings of {len(damaged)} damaged files:\n{said}")
             found.compare(self.expected, outputs)
         return found
+
+    def _unread(self, damaged: Iterable[Path], outputs: Path, found: Findings) -> list[Path]:
+        """Artifacts that the sweep had no need of any more, and left as they are: asked, it is told of them."""
+        artifacts = [_artifact(path, outputs) for path in damaged]
+        left = [path for path in artifacts if path.is_dir() and damage(path) is not None]
+        if not left:
+            return []
+        command = [sys.executable, "-m", "pipeline.results", "verify", "--outputs", str(outputs)]
+        verified = subprocess.run(command, capture_output=True, text=True, check=False)
+        found.hits["told when verified"] += len(left)
+        if not verified.returncode or not all(path.name in verified.stdout for path in left):
+            found.other.append(f"not told of {left} when verified:\n{verified.stdout}{verified.stderr}")
+        return left
 
     # --- several at once -----------------------------------------------------------------------------------------
 
@@ -260,6 +279,11 @@ def _kill(pid: int) -> None:
     # The server of processes belongs to the session.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
+
+
+def _artifact(path: Path, outputs: Path) -> Path:
+    """The artifact that a file belongs to; a record is its own."""
+    return outputs / Path(*path.relative_to(outputs).parts[:3])
 
 
 def _damage(path: Path, chance: random.Random) -> str:

@@ -20,7 +20,8 @@ def content(outputs: Path) -> dict[str, object]:
     """Every result by its name: artifacts by the checksums of their files, records, tables, figures, the report."""
     found: dict[str, object] = {}
     for manifest in outputs.glob(f"store/[!.]*/*/{MANIFEST}"):
-        found[str(manifest.parent.relative_to(outputs))] = read_sealed(manifest)["files"]
+        problem = damage(manifest.parent)
+        found[str(manifest.parent.relative_to(outputs))] = problem or read_sealed(manifest)["files"]
     for record in load_records(outputs / "jobs"):
         facts = {name: value for name, value in vars(record).items() if name not in _OF_THE_RUN}
         facts["config"] = {key: value for key, value in record.config.items() if key != "outputs"}

@@ -53,7 +53,7 @@ def test_a_sweep_ends_well_and_says_where_everything_is(sweep):
         "choice",
         str(outputs / "tables"),
         str(outputs / "figures"),
-        "wandb sync",
+        "python -m pipeline.tracking.sync --outputs",
     ):
         assert word in done.stdout
     assert "interrupted" not in done.stdout
@@ -116,6 +116,9 @@ def test_every_job_is_a_finished_run_of_its_own_and_the_figures_are_another(swee
     assert [run.exit_code for run in runs] == [0] * 5
     (drawing,) = (run for run in runs if run.run["job_type"] == "figures")
     assert any("figures/fig01_score_vs_sparsity.path" in row for row in drawing.history)
+    for pruner in ("shortgpt", "wanda"):
+        curve = [row["removed"] for row in drawing.history if f"over_sparsity/{pruner}/generative" in row]
+        assert curve == pytest.approx([0, 0.5], abs=0.01)
     assert list(drawing.artifact_types.values()) == ["report"]
     runs.remove(drawing)
     assert sorted(run.run["job_type"] for run in runs) == ["shortgpt", "shortgpt", "wanda", "wanda"]
