@@ -13,7 +13,6 @@ import contextlib
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from pathlib import Path
 
 import psutil
 from conftest import TINY
+from fault_kinds import artifact_of, damage_file, gone_at_once, small_disk
 from fault_state import content, differences, finished, halves, litter, work
 
 from pipeline.integrity import damage
@@ -96,7 +96,7 @@ class Faults:
         try:
             said, _ = sweep.communicate(timeout=_SECONDS)
         except subprocess.TimeoutExpired:
-            _kill(sweep.pid)
+            gone_at_once(sweep.pid)
             findings.other.append("a sweep did not come to an end")
             return sweep.communicate()[0]
         if sweep.returncode != status:
@@ -169,7 +169,7 @@ class Faults:
             if whom == "sweep":
                 psutil.Process(pid).kill()
                 psutil.wait_procs(family, timeout=60)
-        _kill(pid)
+        gone_at_once(pid)
         return whom
 
     # --- corruption ----------------------------------------------------------------------------------------------
@@ -182,9 +182,9 @@ class Faults:
             records = [*outputs.glob("jobs/*.json")]
             chosen = [self.chance.choice(self.chance.choice((files, files, files, records))) for _ in range(at_once)]
             # Of one artifact, one file: it is set aside once.
-            damaged = {_artifact(path, outputs): path for path in chosen}.values()
+            damaged = {artifact_of(path, outputs): path for path in chosen}.values()
             for path in damaged:
-                how, what = _damage(path, self.chance), path.relative_to(outputs)
+                how, what = damage_file(path, self.chance), path.relative_to(outputs)
                 print(f"corruption: {how} {what}", flush=True)
                 found.hits[f"{how} {what.parts[0] if what.parts[0] != 'store' else what.parts[1]}"] += 1
             found.times += len(damaged)
@@ -201,7 +201,7 @@ class Faults:
 
     def _unread(self, damaged: Iterable[Path], outputs: Path, found: Findings) -> list[Path]:
         """Artifacts that the sweep had no need of any more, and left as they are: asked, it is told of them."""
-        artifacts = [_artifact(path, outputs) for path in damaged]
+        artifacts = [artifact_of(path, outputs) for path in damaged]
         left = [path for path in artifacts if path.is_dir() and damage(path) is not None]
         if not left:
             return []
@@ -249,7 +249,7 @@ class Faults:
         for number in range(count):
             outputs = self.folder / f"disk {number}"
             size = _SMALL_DISKS[(number * 2 + 1) % len(_SMALL_DISKS)]
-            with _disk(outputs, size) as mounted:
+            with small_disk(outputs, size) as mounted:
                 if not mounted:
                     found.hits["skipped: a small disk cannot be mounted here"] += 1
                     break
@@ -263,62 +263,6 @@ class Faults:
                 subprocess.run(["mount", "-o", "remount,size=64m", str(outputs)], check=True)
                 self._next_start(outputs, found)
         return found
-
-
-def _kill(pid: int) -> None:
-    """A process and all that it has started, at once."""
-    with contextlib.suppress(psutil.Error):
-        family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
-        for process in family:
-            with contextlib.suppress(psutil.Error):
-                process.send_signal(signal.SIGSTOP)
-        for process in family:
-            with contextlib.suppress(psutil.Error):
-                process.kill()
-        psutil.wait_procs(family, timeout=10)
-    # The server of processes belongs to the session.
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
-
-
-def _artifact(path: Path, outputs: Path) -> Path:
-    """The artifact that a file belongs to; a record is its own."""
-    return outputs / Path(*path.relative_to(outputs).parts[:3])
-
-
-def _damage(path: Path, chance: random.Random) -> str:
-    content = bytearray(path.read_bytes())
-    how = chance.choice(("cut", "flipped", "edited", "emptied", "deleted"))
-    digits = [place for place, byte in enumerate(content) if chr(byte).isdigit()]
-    if how == "deleted" and path.parent.name != "jobs":
-        path.unlink()
-        return how
-    if how == "edited" and path.suffix == ".json" and digits:
-        place = chance.choice(digits)
-        content[place] = ord("1") if content[place] != ord("1") else ord("2")
-    elif how == "emptied" or not content:
-        content = bytearray(b"") if content else bytearray(b"?")
-    elif how == "cut":
-        content = content[: chance.randrange(len(content))]
-    else:
-        how = "flipped"
-        content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
-    path.write_bytes(content)
-    return how
-
-
-@contextlib.contextmanager
-def _disk(folder: Path, size: str) -> Iterator[bool]:
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-    mounted = (
-        shutil.which("mount") is not None and not subprocess.run(mount, capture_output=True, check=False).returncode
-    )
-    try:
-        yield mounted
-    finally:
-        if mounted:
-            subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def main() -> int:
