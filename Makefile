@@ -4,7 +4,7 @@ BIN := .venv/bin
 SWEEP ?= -m pruner=shortgpt,wanda sparsity=0.2,0.4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test browser sandbox figures report paper bench lint
+.PHONY: help setup demo test browser sandbox slurm figures report paper faults dashboard sync bench lint
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,7 +24,7 @@ demo: setup ## prune, evaluate, measure and plot the embedded model: a sweep of 
 	$(BIN)/python -m pipeline.report
 	$(BIN)/python -m pipeline.summary
 
-test: setup browser sandbox ## run all tests
+test: setup browser sandbox slurm ## run all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # The report is tested in a real browser where there is one, or where Debian's can be installed.
@@ -41,6 +41,13 @@ sandbox:
 	&& apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends bubblewrap > /dev/null; } \
 	|| echo "bubblewrap could not be installed: HumanEval and MBPP are refused, and their tests will be skipped"
 
+# Sweeps on Slurm are tested on a cluster of one node, which the tests start and stop.
+slurm:
+	@PATH="$$PATH:/usr/sbin:/sbin"; command -v slurmctld > /dev/null && command -v munged > /dev/null \
+	|| { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null \
+	&& apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends slurm-wlm munge > /dev/null 2>&1; } \
+	|| echo "Slurm could not be installed: the tests on a cluster will be skipped"
+
 figures: setup ## redraw the figures from finished results alone
 	$(BIN)/python -m pipeline.figures
 
@@ -54,6 +61,16 @@ EXPERIMENTS ?= $(filter-out fig10,$(basename $(notdir $(wildcard conf/experiment
 paper: setup ## run the experiments behind all figures of the paper (hours on two cores)
 	for name in $(EXPERIMENTS); do $(BIN)/python -m pipeline.main -m experiment=$$name $(OVERRIDES) || exit 1; done
 	$(BIN)/python -m pipeline.report
+
+faults: setup ## kill, damage, crowd and starve sweeps, and see that nothing is lost or wrong (half an hour)
+	PYTHONPATH=tests $(BIN)/python -m fault_run $(FAULTS)
+
+# SHOW="--sweep NAME" for another sweep than the newest.
+dashboard: setup ## a W&B workspace and report of the newest sweep; without a server, their JSON
+	$(BIN)/python -m pipeline.dashboard $(SHOW)
+
+sync: setup ## send the W&B runs that are on this disk alone, each one once
+	$(BIN)/python -m pipeline.tracking.sync
 
 bench: setup ## measure speed as ratios, one `name value` a line
 	$(BIN)/python -m pipeline.bench

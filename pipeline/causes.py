@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 
 from pipeline.redaction import redact
 
@@ -15,7 +16,8 @@ _OUT_OF_MEMORY = "out of memory"
 def plain(error: BaseException) -> str:
     """Our own errors (ValueError) are sentences; others get their type, and a way out where there is a usual one."""
     name, text = type(error).__name__, redact(" ".join(str(error).split())) or "no message"
-    if isinstance(error, OSError) and error.errno in _FULL:
+    # Libraries that write by themselves have errors of their own.
+    if getattr(error, "errno", None) in _FULL or os.strerror(errno.ENOSPC) in text:
         return f"the disk is full: {text}; make room (python -m pipeline.results gc) and give the same command again"
     if name in _MEMORY:
         return f"{_OUT_OF_MEMORY}: {name}: {text}"

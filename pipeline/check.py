@@ -5,90 +5,53 @@ from __future__ import annotations
 import difflib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, cast
 
+import yaml  # type: ignore[import-untyped]
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline import config as schema
+from pipeline.causes import plain as plain_cause
+from pipeline.check_arguments import MOST_JOBS, Words, first_line, read_words, shortened
 from pipeline.check_job import check_component, check_job
-from pipeline.choices import CONF, choices_of, nearest
+from pipeline.check_names import name_problems
+from pipeline.check_paths import clashes, impossible
+from pipeline.check_values import value_problems
+from pipeline.choices import CONF, nearest
 from pipeline.config import flatten
 from pipeline.redaction import redact, secret_in
 
+_NODES = ("capture", "measure", "perplexity", "wandb")
+# A permission is given in so many words: other values are not taken for a yes.
+_PERMISSIONS = ("allow_code_execution",)
+
 
 def problems(arguments: Sequence[str], multirun: bool) -> list[str]:
-    """Plain sentences, each naming the way out; empty if the command line is fine."""
-    found: list[str] = []
-    groups, values = _sort(arguments, multirun, found)
+    """Plain sentences, each naming the way out; empty if the command line is fine. Raises nothing for bad input."""
+    words = read_words(arguments, multirun)
+    found = list(words.problems)
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        for choices in _product(groups):
+        for choices in _product(words.groups) if words.jobs <= MOST_JOBS else ():
             try:
                 cfg = compose("config", overrides=[f"{group}={choice}" for group, choice in choices.items()])
-            except (HydraException, OmegaConfBaseException) as error:
-                found.append(str(error).splitlines()[0])
+            except (HydraException, OmegaConfBaseException, UnicodeDecodeError) as error:
+                found.append(f"the configuration cannot be composed: {first_line(error)}; mend the YAML file in conf/")
                 continue
-            for setting in _product(_known(values, cfg, found)):
-                found += _check_one(cfg, setting)
+            except yaml.YAMLError as error:
+                found.append(f"a file in conf/ is no YAML: {' '.join(str(error).split())}; mend it")
+                continue
+            raw: Any = OmegaConf.to_container(cfg, resolve=False)
+            names = {group: (raw[group].get("name"), choices.get(group)) for group in schema.GROUPS}
+            for setting in _product(_known(words, cfg, found)):
+                found += _check_one(cfg, setting, names)
     GlobalHydra.instance().clear()
     # Some sentences quote the values that they are about.
     return list(dict.fromkeys(map(redact, found)))
-
-
-def _sort(
-    arguments: Sequence[str], multirun: bool, found: list[str]
-) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
-    """Split overrides into group choices and values, each with all their sweep alternatives; drop the bad ones."""
-    groups: dict[str, list[Any]] = {}
-    values: dict[str, list[Any]] = {}
-    parser = OverridesParser.create()
-    for argument in arguments:
-        try:
-            override = parser.parse_override(argument)
-        except HydraException as error:
-            found.append(f"cannot read {argument!r}: {str(error).splitlines()[0]}; write key=value")
-            continue
-        key = override.key_or_group
-        if key.startswith("hydra"):
-            continue
-        if override.is_delete() or override.package is not None:
-            found.append(f"{argument}: write key=value; keys can be set, not deleted or moved")
-            continue
-        try:
-            options = list(_alternatives(override))
-        except HydraException:
-            found.append(f"{argument}: list the values of a sweep one by one, separated by commas")
-            continue
-        if key == "outputs" and len(options) > 1:
-            found.append(f"{argument}: a sweep has one outputs folder")
-            continue
-        if key == schema.EXPERIMENT and (len(options) > 1 or key in groups):
-            found.append(f"{argument}: give one experiment at a time, since each has a sweep of its own")
-            continue
-        if len(options) > 1 and not multirun:
-            found.append(f"{argument} lists {len(options)} values: add -m to run them as a sweep")
-        if key in (*schema.GROUPS, schema.EXPERIMENT):
-            known = choices_of(key)
-            for option in options:
-                if option not in known:
-                    found.append(f"{key}={option} does not exist; {nearest(str(option), known)}")
-            groups[key] = [option for option in options if option in known]
-        else:
-            values[key] = options
-    return {key: options for key, options in groups.items() if options}, values
-
-
-def _alternatives(override: Override) -> Iterator[Any]:
-    if override.is_sweep_override():
-        for value in override.sweep_iterator():
-            yield value.text if hasattr(value, "text") else value
-    else:
-        yield override.value()
 
 
 def _product(options: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
@@ -96,15 +59,17 @@ def _product(options: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
         yield dict(zip(options, combination, strict=True))
 
 
-def _known(values: Mapping[str, list[Any]], cfg: DictConfig, found: list[str]) -> dict[str, list[Any]]:
+def _known(words: Words, cfg: DictConfig, found: list[str]) -> dict[str, list[Any]]:
     """The values whose key this composition has; the others are reported."""
     keys = _keys(cfg)
     kept = {}
-    for key, options in values.items():
-        if key in keys:
-            kept[key] = options
+    for key, options in words.values.items():
+        if key not in keys:
+            found.append(f"{shortened(key)} is no key{_owner(key, cfg)}; {nearest(key, _siblings(key, keys))}")
+        elif key in words.added:
+            found.append(f"+{key}: {key} is there already; write it without +")
         else:
-            found.append(f"{key} is no key{_owner(key, cfg)}; {nearest(key, _siblings(key, keys))}")
+            kept[key] = options
     return kept
 
 
@@ -134,29 +99,57 @@ def _owner(key: str, cfg: DictConfig) -> str:
     return f" of {group}={name}" if "${" not in str(name) else f" of this {group}"
 
 
-def _check_one(cfg: DictConfig, setting: Mapping[str, Any]) -> list[str]:
-    """Problems of one composed configuration with plain values set."""
+def _check_one(cfg: DictConfig, setting: Mapping[str, Any], names: Mapping[str, Any]) -> list[str]:
+    """Problems of one composed configuration with plain values set. ``names`` are those of its choices."""
     found = []
     cfg = cfg.copy()
     for key, value in setting.items():
         try:
             OmegaConf.update(cfg, key, value)
-        except OmegaConfBaseException as error:
-            found.append(f"{key}={value}: {str(error).splitlines()[0]}")
+        except (OmegaConfBaseException, OverflowError, RecursionError) as error:
+            found.append(f"{key}={shortened(value)}: {shortened(first_line(error))}; give another value")
+        if key in _PERMISSIONS and not isinstance(value, bool):
+            found.append(f"{key}={shortened(value)} should be true or false")
     try:
         plain, missing = _plain(cfg)
-    except OmegaConfBaseException as error:
-        return [*found, _unresolved(str(error).splitlines()[0], cfg)]
+    except (OmegaConfBaseException, RecursionError) as error:
+        return [*found, _unresolved(first_line(error), cfg)]
     try:
-        # A value that refers to another one shows its type only now.
-        OmegaConf.merge(OmegaConf.structured(schema.Config), plain)
+        # A value that refers to another one shows its type only now; that of others was seen as they were set.
+        if any("${" in str(value) for value in setting.values()):
+            OmegaConf.merge(_typed(), {key: value for key, value in plain.items() if key not in schema.GROUPS})
     except OmegaConfBaseException as error:
         key = error.full_key or ""
         return [*found, f"{key}={setting.get(key, '')} gives a value of another type; write the value itself"]
     found += [problem for key, value in flatten(plain).items() if (problem := secret_in(key, value))]
     found += [f"{key} has to be given: {key}=<{_wanted(key)}>" for key in missing]
-    found += [problem for group in schema.GROUPS for problem in check_component(group, plain.get(group), missing)]
-    return found + check_job(plain, bool(missing), any(problem.startswith("sparsity") for problem in found))
+    if any(key in _NODES for key in missing):
+        return found
+    found += [*value_problems(plain), *name_problems(plain, names)]
+    if unreadable := impossible(plain):
+        # The other checks look at what is there.
+        return found + unreadable
+    found += clashes(plain)
+    return found + _checked(plain, missing, any(problem.startswith("sparsity") for problem in found))
+
+
+def _checked(plain: dict[str, Any], missing: Sequence[str], bad_sparsity: bool) -> list[str]:
+    found: list[str] = []
+    try:
+        for group in schema.GROUPS:
+            found += check_component(group, plain.get(group), missing)
+        return found + check_job(plain, bool(missing), bad_sparsity)
+    except OSError as error:
+        where = f"{error.filename} " if error.filename else "a file "
+        return [*found, f"{where}cannot be looked at ({error.strerror or error}); give another path"]
+    except Exception as error:
+        # Nothing that is written on a command line ends in a traceback; values of another type are told already.
+        return found or [f"these values cannot be checked ({plain_cause(error)}); take them back one by one"]
+
+
+@cache
+def _typed() -> DictConfig:
+    return OmegaConf.structured(schema.Config)
 
 
 def _unresolved(message: str, cfg: DictConfig) -> str:

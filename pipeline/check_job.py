@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from pipeline import config as schema
 from pipeline.calibration.text_files import files_of, kind_of
 from pipeline.choices import choices_of, figure_names, nearest
+from pipeline.models.folder import CONFIG, LAYER_KEYS, check_folder, read_json
 from pipeline.packages import package_file
 from pipeline.probes import read_probes
 from pipeline.retrieval.recipe import recipe_of
@@ -27,7 +27,6 @@ _UNITS = {
     "mlp": ("MLP sublayer", 1),
     "sublayer": ("sublayer", 2),
 }
-_LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 
 
 def check_component(group: str, node: Any, missing: Sequence[str]) -> list[str]:
@@ -143,11 +142,11 @@ def _perplexity(plain: Mapping[str, Any]) -> list[str]:
         found.append(f"perplexity.stride={stride} should be at least 1 and less than perplexity.window={window}")
     if text == schema.STORIES:
         return found
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))
     if not path.is_file() or kind_of(path) is None:
         found.append(f"perplexity.text={text}: give {schema.STORIES}, or a .txt, .jsonl, .jsonl.gz or .parquet file")
     given = plain["calibration"].get("path")
-    if isinstance(given, str) and path.absolute() == Path(given).expanduser().absolute():
+    if isinstance(given, str) and path.absolute() == Path(os.path.expanduser(given)).absolute():
         found.append(f"perplexity.text={text} is the calibration text, which says nothing; give another")
     return found
 
@@ -245,20 +244,17 @@ def _layers(model: Mapping[str, Any]) -> int | None:
     if isinstance(model.get("layers"), int):
         return model["layers"]
     facts = _facts(model)
-    return next((facts[key] for key in _LAYER_KEYS if isinstance(facts.get(key), int)), None)
+    return next((facts[key] for key in LAYER_KEYS if isinstance(facts.get(key), int)), None)
 
 
 def _facts(model: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration file of a local model, or of one that a package carries; empty if there is none."""
+    """The configuration file of a local model, or of one that a package carries; empty if there is none to rely on."""
     try:
         if isinstance(model.get("folder"), str):
-            path = package_file(str(model["package"]), f"{model['folder']}/config.json", "a check")
-        else:
-            path = Path(str(model.get("path"))).expanduser() / "config.json"
-        facts = json.loads(path.read_text())
-    except (OSError, ValueError):
+            return read_json(package_file(str(model["package"]), f"{model['folder']}/{CONFIG}", "a check"))
+        return check_folder(Path(os.path.expanduser(str(model.get("path")))), trusted=True)
+    except ValueError:
         return {}
-    return facts if isinstance(facts, dict) else {}
 
 
 def _path(model: Mapping[str, Any]) -> list[str]:
@@ -266,16 +262,30 @@ def _path(model: Mapping[str, Any]) -> list[str]:
     given = model.get("path")
     if not isinstance(given, str):
         return []
-    path = Path(given).expanduser()
+    path = Path(os.path.expanduser(given))
     looks_local = given.startswith(("/", ".", "~")) or given.count("/") != 1
-    if path.is_dir():
-        return [] if (path / "config.json").is_file() else [f"model.path={given} holds no config.json, so no model"]
-    if not looks_local:
-        return []
-    siblings = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
+    try:
+        if path.is_dir():
+            return _folder(given, path, bool(model.get("trust_remote_code")))
+        if not looks_local:
+            return []
+        siblings = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
+    except OSError as error:
+        return [f"model.path={given} cannot be read ({error.strerror}); give another directory or a hub id"]
     close = difflib.get_close_matches(path.name, siblings, n=1)
     hint = f"did you mean {path.parent / close[0]}? " if close else ""
     return [f"model.path={given} is no directory; {hint}give a directory or a hub id such as Qwen/Qwen3-4B"]
+
+
+def _folder(given: str, path: Path, trusted: bool) -> list[str]:
+    """A model's directory holds a model that can be loaded, as far as that can be said without its weights."""
+    if not (path / CONFIG).exists():
+        return [f"model.path={given} holds no {CONFIG}, so no model"]
+    try:
+        check_folder(path, trusted)
+    except ValueError as error:
+        return [f"model.path: {error}"]
+    return []
 
 
 def _embedding(model: Mapping[str, Any]) -> list[str]:

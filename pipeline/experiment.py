@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from pipeline.choices import CONF
+from pipeline.choices import CONF, choices_of
 from pipeline.config import EXPERIMENT
 
 # The keys that make a sweep of an experiment; they are read here and while the configuration is composed.
@@ -24,7 +24,8 @@ def expand(arguments: Sequence[str]) -> list[str]:
     chosen = [value for key, _, value in pairs if key == EXPERIMENT]
     added: dict[str, str] = {}
     for name in chosen:
-        path = CONF / EXPERIMENT / f"{name}.yaml"
-        grid: Any = OmegaConf.select(OmegaConf.load(path), "sweep", default={}) if path.is_file() else {}
+        if name not in choices_of(EXPERIMENT):
+            continue
+        grid: Any = OmegaConf.select(OmegaConf.load(CONF / EXPERIMENT / f"{name}.yaml"), "sweep", default={})
         added |= {str(key): ",".join(map(str, values)) for key, values in grid.items() if key not in keys}
     return [*arguments, *(f"{key}={values}" for key, values in added.items())]

@@ -24,12 +24,15 @@ from pipeline.stages import Workbench
 
 log = logging.getLogger(__name__)
 FACTS, CARD = "pruning.json", "README.md"
+# Characters of a folder's name before the job, so that there is room for a private name beside it.
+_LONGEST = 120
 
 
 def export_folder(settings: Settings, job: str) -> str:
     """The name of a job's export inside the folder of a sweep."""
-    name = f"{settings.model.name}-{settings.pruner.name}-{settings.sparsity.given}-{job[:6]}"
-    return re.sub(r"[^\w.-]+", "-", name).strip("-")
+    name = f"{settings.model.name}-{settings.pruner.name}-{settings.sparsity.given}"
+    words = re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII)[-_LONGEST:].strip("-.")
+    return f"{words}-{job[:6]}"
 
 
 def export(

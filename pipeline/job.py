@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from pipeline import figures, tables
+from pipeline.causes import plain
 from pipeline.config import Settings
 from pipeline.export import export
 from pipeline.generation import SAMPLE
@@ -53,10 +54,10 @@ def run_job(settings: Settings, sweep: str, folder: Path) -> JobRecord:
         record.status = OK
         show_scores([record], store, title=f"{record.pruner} at {record.sparsity}")
     except SharedFailure as error:
-        record.status, record.error = SKIPPED, _plain(error)
+        record.status, record.error = SKIPPED, redact(str(error))
         log.error("skipped: %s", record.error)
     except (Exception, SystemExit) as error:
-        record.status, record.error = FAILED, _plain(error)
+        record.status, record.error = FAILED, plain(error)
         log.error("failed: %s", record.error)
         with suppress(OSError):
             (folder / TRACEBACK).write_text(redact(traceback.format_exc()))
@@ -265,9 +266,3 @@ def _run_plot(settings: Settings, store: Store) -> list[figures.FigureResult]:
         drawn = figures.draw(store.root, settings.figures)
     log.info("  %-9s%6.1f s  (%d figures)", "plot", time.monotonic() - start, sum(not f.missing for f in drawn))
     return drawn
-
-
-def _plain(error: BaseException) -> str:
-    """One line without secrets: our own errors are sentences, others get their type."""
-    text = redact(" ".join(str(error).split())) or "no message"
-    return text if isinstance(error, ValueError | SharedFailure) else f"{type(error).__name__}: {text}"

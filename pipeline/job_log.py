@@ -93,6 +93,7 @@ def receipt_of(tracker: Tracker | None) -> dict[str, Any]:
         return {"problem": str(error)}
     return {
         "id": receipt.run_id,
+        "group": receipt.group,
         "mode": receipt.mode,
         "url": receipt.url,
         "directory": str(receipt.directory) if receipt.directory else None,

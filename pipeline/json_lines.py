@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, AnyStr
+
+# Characters or bytes. A compressed file of a few kilobytes can hold a line that fills the memory.
+LONGEST = 2**26
 
 
-def rows_of_lines(lines: Iterable[str | bytes], path: Path, example: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Where it stands and what it says, for each line of ``path`` that is not blank.
+def rows_of_lines(lines: IO[AnyStr], path: Path, example: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Where it stands and what it says, for each line of the open file ``lines`` that is not blank.
 
-    Raises ValueError for a line that is no JSON object; ``example`` shows what one looks like.
+    Raises ValueError for a line that is no JSON object, and for one of more than ``LONGEST`` characters; ``example``
+    shows what one looks like.
     """
-    for number, line in enumerate(lines, start=1):
+    for number in itertools.count(1):
+        line = lines.readline(LONGEST + 1)
+        if not line:
+            return
+        where = f"{path} line {number}"
+        if len(line) > LONGEST:
+            raise ValueError(f"{where} is longer than {LONGEST} characters; every line has to be one JSON object")
         if not line.strip():
             continue
-        where = f"{path} line {number}"
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:

@@ -11,11 +11,13 @@ from hydra.core.config_store import ConfigStore
 
 from pipeline.causes import plain
 from pipeline.check import problems
+from pipeline.check_hydra import flag_problems
 from pipeline.choices import CONF
 from pipeline.compose import VERSION_BASE, job, resolve
 from pipeline.config import Config
 from pipeline.experiment import expand
 from pipeline.launchers import register
+from pipeline.launchers.base import CannotRun
 from pipeline.launchers.check import launcher_problems
 from pipeline.quiet import quiet_libraries
 from pipeline.stopping import Stopped, noticing, stoppable
@@ -46,13 +48,15 @@ def main() -> int:
 def _run() -> int:
     arguments = expand(sys.argv[1:])
     quiet_libraries()
+    found = flag_problems(arguments)
     if not any(argument.split("=")[0] in _INFORMATION for argument in arguments):
         overrides = [argument for argument in arguments if not argument.startswith("-")]
         multirun = any(argument in _MULTIRUN for argument in arguments)
-        if found := [*launcher_problems(overrides), *problems(overrides, multirun)]:
-            print(f"{len(found)} problem{'s' * (len(found) > 1)} in the configuration:", file=sys.stderr)
-            print("\n".join(f"  - {problem}" for problem in found), file=sys.stderr)
-            return 2
+        found += [*launcher_problems(overrides), *problems(overrides, multirun)]
+    if found:
+        print(f"{len(found)} problem{'s' * (len(found) > 1)} in the configuration:", file=sys.stderr)
+        print("\n".join(f"  - {problem}" for problem in found), file=sys.stderr)
+        return 2
     # The argument parser takes overrides as one block: a flag between them would be an error.
     sys.argv[1:] = sorted(arguments, key=lambda argument: argument not in _MULTIRUN)
     # Hydra would print errors of its own accord and exit.
@@ -66,8 +70,9 @@ def _run() -> int:
             with noticing():
                 close(SweepSummary.outcomes, SweepSummary.folder, SweepSummary.outputs, stopped=True)
         raise
-    except OSError as error:
-        print(f"the jobs could not be run: {plain(error)}", file=sys.stderr)
+    except (CannotRun, OSError) as error:
+        why = str(error) if isinstance(error, CannotRun) else plain(error)
+        print(f"the jobs could not be run: {why}", file=sys.stderr)
         return 1
     if SweepSummary.folder is None:
         return 0

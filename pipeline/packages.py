@@ -11,7 +11,10 @@ def package_file(package: str, file: str, reader: str) -> Path:
 
     ``reader`` says who needs it. Raises ValueError that names the way out if package or file is not there.
     """
-    spec = importlib.util.find_spec(package)
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        spec = None
     if spec is None or spec.origin is None:
         raise ValueError(f"{reader} needs the package {package}; `make setup` installs it")
     path = Path(spec.origin).parent / file

@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.regular_files import check_regular
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 LETTERS = "ABCDEFGHIJ"
+# Every prompt is captured token by token: what is longer was not meant as prompts.
+_MOST_BYTES = 2**26
 _KEYS = {"text", "name", "format", "steps", "options", "answer"}
 
 
@@ -99,6 +103,9 @@ def read_probes(path: str | Path | None) -> tuple[Probe, ...]:
         return PROBES
     try:
         file = Path(path).expanduser()
+        check_regular(file)
+        if (size := file.stat().st_size) > _MOST_BYTES:
+            raise ValueError(f"probes={path} has {size} bytes; give a file of prompts, at most {_MOST_BYTES} bytes")
         # Not splitlines, which also splits at characters that may stand inside a JSON string.
         lines = file.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError, RuntimeError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -85,35 +86,80 @@ def architectures() -> dict[str, bool]:
     }
 
 
-_PLAIN: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
+# Numbers beyond this are no counts of anything here.
+_LARGEST = 2**31
 _WORDS = {
     "int": "a whole number",
     "float": "a number",
     "str": "a text",
     "bool": "true or false",
+    "None": "null",
     "Positive": "a whole number of at least 1",
     "Bits": "a whole number from 2 to 8",
 }
 
 
 def misfit(annotation: str, value: object) -> str | None:
-    """What ``value`` should be if it does not fit the annotation, else None. Unknown annotations fit everything."""
-    choices = [part.strip() for part in annotation.split("|")]
-    if value is None:
-        return None if "None" in choices or not set(choices) <= set(_WORDS) else _words(choices)
-    for choice in choices:
-        if choice == "Positive" and isinstance(value, int) and not isinstance(value, bool) and value >= 1:
-            return None
-        if choice == "Bits" and isinstance(value, int) and not isinstance(value, bool) and 2 <= value <= 8:
-            return None
-        if choice in _PLAIN and isinstance(value, _PLAIN[choice]) and isinstance(value, bool) == (choice == "bool"):
-            return None
-        if choice.startswith(("list[", "tuple[")) and isinstance(value, list | tuple):
-            return None
-        if choice not in _WORDS and choice != "None" and not choice.startswith(("list[", "tuple[")):
-            return None
-    return _words(choices)
+    """What ``value`` should be if it does not fit the annotation, else None. Unknown annotations fit everything.
+
+    A text that has to be there is not blank either.
+    """
+    choices = _choices(ast.parse(annotation, mode="eval").body)
+    if any(_fits(choice, value, blank=len(choices) > 1) for choice in choices):
+        return None
+    return " or ".join(map(_in_words, choices))
 
 
-def _words(choices: list[str]) -> str:
-    return " or ".join(_WORDS.get(choice, "null" if choice == "None" else "a list") for choice in choices)
+def _choices(node: ast.expr) -> list[ast.expr]:
+    """The alternatives of an annotation, in their order."""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+        return [*_choices(node.left), *_choices(node.right)]
+    return [node]
+
+
+def _fits(node: ast.expr, value: object, blank: bool) -> bool:
+    if isinstance(node, ast.Subscript):
+        kind = ast.unparse(node.value)
+        inner = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+        if kind in ("list", "tuple"):
+            return isinstance(value, list | tuple) and all(_any_fits(inner[0], item) for item in value)
+        if kind == "dict":
+            pairs = value.items() if isinstance(value, Mapping) else [(None, None)]
+            return isinstance(value, Mapping) and all(
+                _key_fits(inner[0], key) and _any_fits(inner[1], item) for key, item in pairs
+            )
+        return True
+    return _fits_word(ast.unparse(node), value, blank)
+
+
+def _any_fits(node: ast.expr, value: object) -> bool:
+    return any(_fits(choice, value, blank=True) for choice in _choices(node))
+
+
+def _key_fits(node: ast.expr, key: object) -> bool:
+    """YAML reads keys such as 0 as numbers, which stand for their text."""
+    return ast.unparse(node) != "str" or isinstance(key, str | int)
+
+
+def _fits_word(word: str, value: object, blank: bool) -> bool:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    number = whole or isinstance(value, float)
+    tests: dict[str, bool] = {
+        "None": value is None,
+        "bool": isinstance(value, bool),
+        "int": whole,
+        "float": number,
+        "str": isinstance(value, str) and (blank or bool(value.strip())),
+        "Positive": isinstance(value, int) and whole and 1 <= value < _LARGEST,
+        "Bits": isinstance(value, int) and whole and 2 <= value <= 8,
+    }
+    return tests.get(word, True)
+
+
+def _in_words(node: ast.expr) -> str:
+    if isinstance(node, ast.Subscript):
+        inner = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+        if ast.unparse(node.value) == "dict":
+            return "pairs {key: value}" if len(inner) < 2 else f"pairs {{key: {_in_words(inner[1])}}}"
+        return f"a list, each item {_in_words(inner[0])}"
+    return _WORDS.get(ast.unparse(node), "a value")

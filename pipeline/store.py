@@ -129,7 +129,7 @@ class Store:
         """The finished and intact artifact of these inputs, or None."""
         key = digest({"stage": stage, **inputs})
         path = self.path(stage, key)
-        return Artifact(path, stage, key) if path.is_dir() and self._problem(path) is None else None
+        return Artifact(path, stage, key) if path.is_dir() and self.problem(path) is None else None
 
     def ensure(self, stage: str, inputs: Mapping[str, object], build: Callable[[Path], None]) -> Artifact:
         """Find the artifact of these inputs, or let ``build`` write its files into a folder and keep that.
@@ -145,7 +145,7 @@ class Store:
             if found := self.find(stage, inputs):
                 return found
             if path.is_dir():
-                self.set_aside(path, self._problem(path) or "incomplete")
+                self.set_aside(path, self.problem(path) or "incomplete")
             with self._telling_failure(stage, key), self.waiting(True):
                 artifact = self._build(path, inputs, build)
         self.on_built(artifact)
@@ -179,7 +179,7 @@ class Store:
         log.warning("%s/%s is damaged (%s): set aside as %s, to be made again", path.parent.name, path.name, why, aside)
         return aside
 
-    def _problem(self, path: Path) -> str | None:
+    def problem(self, path: Path) -> str | None:
         """What is wrong with an artifact; files that have not changed since are not read again."""
         state = _state(path)
         if self._intact.get(path) == state:

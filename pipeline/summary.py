@@ -14,10 +14,12 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.causes import plain
 from pipeline.comparison import NO_CHANGE, NO_SIGNAL, TOO_FEW
 from pipeline.console import show_table
 from pipeline.figures import theorems
 from pipeline.figures.compared import means_of, with_pooled
+from pipeline.figures.table_files import DIAGNOSIS, NoTables, check_folders
 from pipeline.figures.tables import SCORES, choose, load, newest
 from pipeline.records import OK, JobRecord, load_records
 from pipeline.store import Store
@@ -27,6 +29,8 @@ DENSE, PERPLEXITY = "dense", "perplexity"
 # What the columns of the kinds of task are called; those of ALWAYS are there even where nothing was evaluated.
 KIND_COLUMNS = {"generative": "generation", "multiple_choice": "choice", "retrieval": "retrieval"}
 ALWAYS = ("generative", "multiple_choice")
+# For results elsewhere than in `outputs`.
+_SYNC = "python -m pipeline.tracking.sync --outputs"
 
 
 def show_scores(jobs: Sequence[JobRecord], store: Store, title: str) -> None:
@@ -175,8 +179,8 @@ def show_places(jobs: Sequence[JobRecord], store: Store) -> None:
     runs = [job.wandb for job in jobs if job.wandb.get("mode") not in (None, "disabled")]
     offline = [Path(run["directory"]) for run in runs if run.get("sync")]
     if offline:
-        folder = shown(offline[0].parent)
-        print(f"W&B      {folder} ({len(offline)} offline; to send them: wandb sync {folder}/offline-run-*)")
+        send = "make sync" if shown(store.root) == "outputs" else f"{_SYNC} {shown(store.root)}"
+        print(f"W&B      {shown(offline[0].parent)} ({len(offline)} offline; to send them: {send})")
     for url in sorted({run["url"] for run in runs if run.get("url")}):
         print(f"W&B      {url}")
 
@@ -197,13 +201,23 @@ def _newest(store: Store) -> list[JobRecord]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the newest results. Exit status 1 if there are none."""
+    """Print the newest results. Exit status 1 if there are none, or they are damaged."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.summary", description="Print the newest results.")
     parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="folder of results (default: outputs)")
     chosen: Any = parser.parse_args(arguments)
-    store = Store(chosen.outputs)
+    try:
+        check_folders(chosen.outputs)
+        return _print_newest(Store(chosen.outputs))
+    except NoTables as error:
+        print(error, file=sys.stderr)
+    except Exception as error:
+        print(f"not everything can be shown: {plain(error)}; {DIAGNOSIS}", file=sys.stderr)
+    return 1
+
+
+def _print_newest(store: Store) -> int:
     if not any(job.status == OK for job in load_records(store.jobs)):
-        print(f"no finished job in {chosen.outputs}; `make demo` makes some", file=sys.stderr)
+        print(f"no finished job in {shown(store.root)}; `make demo` makes some", file=sys.stderr)
         return 1
     jobs = _newest(store)
     show_scores(jobs, store, title="Newest results")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -90,7 +89,7 @@ def close(outcomes: Sequence[Outcome], folder: Path, outputs: Path, stopped: boo
             show_scores(finished, store, title="Sweep")
         plotting = [job for job in finished if PLOT in job.config.get("stages", ())]
         if plotting and not stopped:
-            _plot(plotting[-1], folder, store)
+            _plot(plotting, folder, store)
         show_places(jobs, store)
     except Exception as error:
         print(f"not everything could be shown or drawn: {plain(error)}")
@@ -146,38 +145,43 @@ def _show_failures(outcomes: Sequence[Outcome], folder: Path) -> None:
     print("The same command repeats only what is missing.")
 
 
-def _plot(job: JobRecord, folder: Path, store: Store) -> None:
+def _plot(jobs: Sequence[JobRecord], folder: Path, store: Store) -> None:
     """Figures of all jobs and the page that shows everything; for a sweep, logged as a run of its own.
 
-    Without scores and measures yet there is nothing to draw.
+    That run has the sweep's curves over sparsity, too. Without scores and measures yet there is nothing to draw.
     """
     from pipeline import figures, report
-    from pipeline.figures.tables import NoTables
+    from pipeline.figures.table_files import DamagedTable, NoTables
+    from pipeline.over_sparsity import log_curves
     from pipeline.tracking import RunSpec, track
 
-    with suppress(NoTables):
+    job = jobs[-1]
+    try:
         # Another sweep on the same folder may be closing too.
         with store.alone("figures"):
             drawn = figures.draw(store.root, SweepSummary.figures)
             page = report.write(store.root, figures=SweepSummary.figures)
-        if not SweepSummary.several:
-            return
-        spec = RunSpec(
-            outputs=store.root,
-            mode=job.config["wandb.mode"],
-            project=job.config["wandb.project"],
-            entity=job.config["wandb.entity"],
-            name=f"figures of {folder.name}",
-            group=folder.name,
-            job_type="figures",
-            tags=(job.model, "figures"),
-            config={"settings": job.settings, "states": job.states},
-        )
-        with track(spec) as tracker:
-            log_figures(tracker, drawn)
-            tracker.artifact(
-                f"report-{folder.name}", "report", [page], {"settings": job.settings, "states": job.states}
-            )
+    except DamagedTable:
+        raise
+    except NoTables:
+        return
+    if not SweepSummary.several:
+        return
+    spec = RunSpec(
+        outputs=store.root,
+        mode=job.config["wandb.mode"],
+        project=job.config["wandb.project"],
+        entity=job.config["wandb.entity"],
+        name=f"figures of {folder.name}",
+        group=folder.name,
+        job_type="figures",
+        tags=(job.model, "figures"),
+        config={"settings": job.settings, "states": job.states},
+    )
+    with track(spec) as tracker:
+        log_figures(tracker, drawn)
+        log_curves(tracker, jobs, store)
+        tracker.artifact(f"report-{folder.name}", "report", [page], {"settings": job.settings, "states": job.states})
 
 
 def log_figures(tracker: Tracker, drawn: Sequence[FigureResult]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +11,7 @@ from pipeline.files import replacing
 from pipeline.records import OK, JobRecord, load_records
 from pipeline.store import Store
 
+log = logging.getLogger(__name__)
 WHO = ["model", "pruner", "sparsity"]
 SCORES, MEASURES, TRAJECTORIES, JOBS = "scores.parquet", "measures.parquet", "trajectories.parquet", "jobs.parquet"
 OPTIONS, OPTION_TOKENS, PROMPTS = "options.parquet", "option_tokens.parquet", "prompts.parquet"
@@ -78,8 +80,13 @@ def measures_of(record: JobRecord, store: Store) -> pd.DataFrame | None:
 def _part(record: JobRecord, store: Store, role: str, name: str) -> pd.DataFrame | None:
     if role not in record.artifacts:
         return None
-    path = store.root / record.artifacts[role] / name
+    artifact = store.root / record.artifacts[role]
+    path = artifact / name
     if not path.is_file():
+        return None
+    if problem := store.problem(artifact):
+        repair = "python -m pipeline.results verify --repair"
+        log.warning("%s of job %s is left out: %s; %s", role, record.job, problem, repair)
         return None
     frame = pd.read_parquet(path)
     for place, column in enumerate(WHO):

@@ -86,7 +86,7 @@ def folder(tmp_path):
 @pytest.fixture
 def suite(folder):
     def make(*chosen: str, **options) -> LmEvalSuite:
-        return LmEvalSuite(name="mine", names=list(chosen), include=str(folder), **options)
+        return LmEvalSuite(name="mine", names=list(chosen), include=str(folder), allow_code_execution=True, **options)
 
     return make
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 import pytest
 from conftest import TINY
+from fault_kinds import small_disk
 
 from pipeline.launchers.check import launcher_problems
 from pipeline.launchers.memory import Memory, memory
@@ -107,23 +107,9 @@ def command(tmp_path) -> Iterator[Command]:
 def broken(tmp_path_factory) -> Iterator[tuple[Command, tuple[int, str, str]]]:
     """A sweep in which most jobs fail, the last one on a disk that it has filled: a small one, if one can be had."""
     command = Command(tmp_path_factory.mktemp("broken"))
-    with small_disk(command.outputs):
+    with small_disk(command.outputs, "32m"):
         yield command, command.run("-m", "sparsity=0.1,0.12,0.14,0.16,0.18,0.2,0.22,0.5,0.9,0.6")
     assert command.processes() == []
-
-
-@contextmanager
-def small_disk(folder: Path) -> Iterator[None]:
-    """A file system of a few megabytes at that folder, where that is allowed."""
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
-        yield
-        return
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def test_every_way_to_fail_is_told_and_the_others_finish(broken):

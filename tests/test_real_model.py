@@ -105,7 +105,7 @@ OWN = {
     "boolq": "super_glue/boolq/default.yaml",
     "nq_open": "nq_open/nq_open.yaml",
 }
-ITEMS = 16
+ITEMS = 8
 
 
 def as_task_files(folder: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from fake_wandb import forget_account
 from PIL import Image
 
 from pipeline.tracking import Receipt, RunRecord, RunSpec, read_run, track, tracker
@@ -40,13 +41,8 @@ SCORES: dict[str, Any] = {
 
 @pytest.fixture(scope="module", autouse=True)
 def _no_account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No key, settings or proxy of the machine takes part."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in os.environ:
-            if name.startswith("WANDB_") or name.lower().endswith("_proxy"):
-                patch.delenv(name)
-        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
-        patch.delenv("NETRC", raising=False)
+        forget_account(patch, tmp_path_factory.mktemp("home"))
         yield
 
 
@@ -77,6 +73,7 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Receipt, RunRecord
 def test_receipt_tells_where_the_run_is(logged: tuple[Receipt, RunRecord]) -> None:
     receipt, record = logged
     assert (receipt.verified, receipt.problem, receipt.exit_code, receipt.mode) == (True, None, 0, "offline")
+    assert receipt.group == "sweep-1"
     assert receipt.url is None
     assert receipt.sync_command == f"wandb sync {receipt.directory}"
     assert record.run["run_id"] == receipt.run_id
@@ -86,6 +83,7 @@ def test_config_is_flat_and_without_secrets(logged: tuple[Receipt, RunRecord]) -
     config = {key: value for key, value in logged[1].config.items() if not key.startswith("_wandb")}
     assert config == {
         "seed": 3,
+        "model": "toy",
         "model.name": "toy",
         "model.layers": [0, 2],
         "model.revision": None,
@@ -177,7 +175,7 @@ def test_disabled_writes_nothing(tmp_path: Path) -> None:
         run.image("figure", tmp_path / "none.png", "")
         run.table("table", TABLE)
         run.artifact("decision", "decision", [tmp_path / "none"], {})
-    assert run.receipt == Receipt("", None, "disabled", None, 0, None, None, None)
+    assert run.receipt == Receipt("", "", None, "disabled", None, 0, None, None, None)
     assert not list(tmp_path.iterdir())
 
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import socket
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
+from fake_wandb import FakeServer, forget_account, serving, use
 
 from pipeline.tracking import RunSpec, Tracker, read_run, track
 from pipeline.tracking.connection import api_key, base_url, resolve_mode
@@ -21,70 +17,19 @@ from pipeline.tracking.connection import api_key, base_url, resolve_mode
 
 @pytest.fixture(autouse=True)
 def _no_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No key, settings or proxy of the machine takes part."""
-    for name in os.environ:
-        if name.startswith("WANDB_") or name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("NETRC", raising=False)
+    forget_account(monkeypatch, tmp_path / "home")
 
 
 def spec_in(folder: Path, mode: str) -> RunSpec:
     return RunSpec(folder, mode, "pruning", None, "dense", "sweep-1", "evaluate", (), {"seed": 1})
 
 
-class FakeServer(ThreadingHTTPServer):
-    """As much of a W&B server as a run without artifacts needs; `received` holds the lines of each file."""
-
-    def __init__(self, refuses: bool) -> None:
-        super().__init__(("127.0.0.1", 0), FakeServerHandler)
-        self.refuses = refuses
-        self.url = f"http://127.0.0.1:{self.server_port}"
-        self.received: dict[str, list[dict[str, Any]]] = {}
-        self.exit_code: int | None = None
-
-    def answer(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        if "graphql" not in path:
-            for name, content in (body.get("files") or {}).items():
-                self.received.setdefault(name, []).extend(json.loads(line) for line in content["content"])
-            self.exit_code = body.get("exitcode", self.exit_code)
-            return {}
-        if body.get("operationName") == "Viewer":
-            return {"data": {"viewer": {"id": "0", "entity": "team"}}}
-        if "upsertBucket" not in body["query"]:
-            return {"errors": [{"message": "unsupported"}]}
-        names = body["variables"]
-        project = {"id": "1", "name": names["project"], "entity": {"id": "2", "name": "team"}}
-        bucket = {"id": "3", "name": names["name"], "displayName": "", "config": "{}", "project": project}
-        return {"data": {"upsertBucket": {"bucket": bucket, "inserted": True}}}
-
-
-class FakeServerHandler(BaseHTTPRequestHandler):
-    server: FakeServer
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["content-length"]))
-        answer = {} if self.server.refuses else self.server.answer(self.path, json.loads(body))
-        content = json.dumps(answer).encode()
-        self.send_response(401 if self.server.refuses else 200)
-        self.send_header("content-length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Keep the console quiet."""
-
-
 @pytest.fixture
 def server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
     """A server that a key is at hand for; it refuses all keys if the test's parameter says so."""
-    with FakeServer(refuses=getattr(request, "param", False)) as fake:
-        threading.Thread(target=fake.serve_forever, args=(0.01,), daemon=True).start()
-        monkeypatch.setenv("WANDB_BASE_URL", fake.url)
-        monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    with serving(refuses=getattr(request, "param", False)) as fake:
+        use(monkeypatch, fake)
         yield fake
-        fake.shutdown()
 
 
 @pytest.fixture

@@ -8,9 +8,10 @@ import os
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pipeline.json_lines import rows_of_lines
+from pipeline.regular_files import check_regular
 
 WAYS = "give a .txt, .jsonl, .jsonl.gz or .parquet file, or a directory of .txt files"
 
@@ -30,11 +31,14 @@ def _files(given: str, path: Path) -> list[Path]:
         found = sorted(file for file in path.iterdir() if file.suffix.lower() == ".txt" and file.is_file())
         if not found:
             raise ValueError(f"calibration.path={given} is a directory without .txt files; {WAYS}")
+        for file in found:
+            check_regular(file)
         return found
     if not path.is_file():
         raise ValueError(f"calibration.path={given} is no file and no directory; {_hint(path)}{WAYS}")
     if kind_of(path) is None:
         raise ValueError(f"calibration.path={given} has a suffix that is not supported; {WAYS}")
+    check_regular(path)
     return [path]
 
 
@@ -52,13 +56,16 @@ def read(path: Path, field: str) -> list[str]:
     if kind is None:
         raise ValueError(f"{path} has a suffix that is not supported; {WAYS}")
     try:
+        check_regular(path)
         return _READERS[kind](path, field)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{path} is no complete gzip file ({error}); compress it again") from error
     except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror or error}); give another file") from error
+        raise ValueError(
+            f"{path} cannot be read ({error.strerror or _first_line(error)}); give another file"
+        ) from error
 
 
 def text_of(row: Mapping[str, Any], field: str, where: str) -> str:
@@ -92,7 +99,7 @@ def _zipped_json_lines(path: Path, field: str) -> list[str]:
         return list(_rows(lines, path, field))
 
 
-def _rows(lines: Iterator[str], path: Path, field: str) -> Iterator[str]:
+def _rows(lines: IO[str], path: Path, field: str) -> Iterator[str]:
     for where, row in rows_of_lines(lines, path, f'{{"{field}": "..."}}'):
         yield text_of(row, field, where)
 

@@ -7,9 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.causes import plain
 from pipeline.figures.drawing import FigureResult, draw
 from pipeline.figures.registry import UnknownFigure, figures, resolve
-from pipeline.figures.tables import Choice, NoTables, UnknownSettings, choose
+from pipeline.figures.table_files import DIAGNOSIS, NoTables
+from pipeline.figures.tables import Choice, UnknownSettings, choose
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,6 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (UnknownFigure, UnknownSettings) as error:
         print(error, file=sys.stderr)
         return 2
+    except Exception as error:
+        print(f"not everything can be drawn: {plain(error)}; {DIAGNOSIS}", file=sys.stderr)
+        return 1
     print(_heading(choice))
     for result in results:
         print(_line(result))

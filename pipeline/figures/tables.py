@@ -12,6 +12,7 @@ import pandas as pd
 
 from pipeline.comparison import MEAN
 from pipeline.figures.base import MissingData
+from pipeline.figures.table_files import NoTables, check_folders, read_table
 from pipeline.figures.variants import canonical
 
 SCORES, STATES = "scores", "states"
@@ -59,10 +60,6 @@ JOB_COLUMNS = [
 WEIGHT = "weight"
 # Between the parts of a settings line; the first part is the model.
 SEPARATOR = " · "
-
-
-class NoTables(FileNotFoundError):
-    """There is no table to draw from yet."""
 
 
 class UnknownSettings(ValueError):
@@ -158,7 +155,9 @@ def choose(outputs: Path, text: str | None = None) -> Choice:
     Raises:
         NoTables: if `outputs/tables` has no table with rows.
         UnknownSettings: if `text` matches none of the settings or several.
+        DamagedTable: if a table cannot be relied on.
     """
+    check_folders(outputs)
     known = {kind: _known_settings(outputs, kind) for kind in (SCORES, STATES)}
     everything = list(dict.fromkeys(known[SCORES] + known[STATES]))
     if not everything:
@@ -222,14 +221,10 @@ def require(frame: pd.DataFrame, columns: Sequence[str]) -> None:
         raise MissingData(f"the measures table has no values of {', '.join(lacking)} for these settings")
 
 
-def _path(outputs: Path, name: str) -> Path:
-    return outputs / "tables" / f"{name}.parquet"
-
-
 def _known_settings(outputs: Path, kind: str) -> list[str]:
     """Every settings line of the tables of a kind, in order of first appearance."""
-    paths = [path for name, of in NAMES.items() if of == kind and (path := _path(outputs, name)).exists()]
-    columns = [pd.read_parquet(path, columns=["settings"])["settings"].dropna() for path in paths]
+    read = [read_table(outputs, name, columns=["settings"]) for name, of in NAMES.items() if of == kind]
+    columns = [table["settings"].dropna() for table in read if table is not None]
     return list(dict.fromkeys(value for column in columns for value in column.unique()))
 
 
@@ -253,18 +248,17 @@ def _by_age(outputs: Path, known: list[str]) -> list[str]:
 
 def _jobs(outputs: Path) -> pd.DataFrame:
     """Finished jobs, oldest first; empty where no table of jobs exists."""
-    path = _path(outputs, "jobs")
-    if not path.exists():
+    table = read_table(outputs, "jobs", columns=JOB_COLUMNS)
+    if table is None:
         return pd.DataFrame({name: [] for name in JOB_COLUMNS}, dtype=str)
-    jobs = pd.read_parquet(path, columns=JOB_COLUMNS).dropna(subset=["finished"])
+    jobs = table.dropna(subset=["finished"])
     return jobs.assign(finished=jobs["finished"].astype(str)).sort_values("finished", kind="stable")
 
 
 def _rows(outputs: Path, name: str, settings: str, order: dict[str, int]) -> pd.DataFrame:
-    path = _path(outputs, name)
-    if not path.exists():
+    frame = read_table(outputs, name, filters=[("settings", "==", settings)])
+    if frame is None:
         return pd.DataFrame()
-    frame = pd.read_parquet(path, filters=[("settings", "==", settings)])
     return frame if frame.empty else newest(_spelled(frame), name, order)
 
 

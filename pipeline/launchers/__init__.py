@@ -11,5 +11,7 @@ NAMESPACE = "hydra_plugins.pipeline"
 def register() -> None:
     """Make the launchers known to Hydra under the names that their YAML files give as ``_target_``."""
     from pipeline.launchers.local import LocalLauncher
+    from pipeline.launchers.slurm import SlurmLauncher
 
-    Plugins.instance().class_name_to_class[f"{NAMESPACE}.LocalLauncher"] = LocalLauncher
+    for launcher in (LocalLauncher, SlurmLauncher):
+        Plugins.instance().class_name_to_class[f"{NAMESPACE}.{launcher.__name__}"] = launcher

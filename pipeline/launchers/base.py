@@ -20,6 +20,10 @@ from pipeline.sweep import Outcome, SweepSummary
 log = logging.getLogger(__name__)
 
 
+class CannotRun(Exception):
+    """None of the jobs can be run as asked. A sentence that names the way out."""
+
+
 @dataclass(frozen=True)
 class SweepJob:
     """A job by its number in the sweep, and what it changes."""
@@ -61,7 +65,7 @@ class SweepLauncher(Launcher):
 
     @abstractmethod
     def run_jobs(self, jobs: Sequence[SweepJob]) -> None:
-        """Run the jobs, each in a process of its own. May raise `Stopped`."""
+        """Run the jobs, each in a process of its own. May raise `Stopped`, or `CannotRun` before any has begun."""
 
     # --- for subclasses ----------------------------------------------------------------------------------------
 

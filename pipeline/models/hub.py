@@ -45,11 +45,15 @@ class HubModel(Model):
             identity["content"] = digest(facts)
         return identity
 
+    @property
+    def trusted(self) -> bool:
+        """Whether Python code that the model brings along is run."""
+        return False
+
     def load(self, dtype: torch.dtype, store: Store) -> PreTrainedModel:
+        path, revision = os.path.expanduser(self.path), self.revision or "main"
         try:
-            model = load_pretrained(
-                os.path.expanduser(self.path), dtype, revision=self.revision or "main", **self.placement(store)
-            )
+            model = load_pretrained(path, dtype, self.trusted, revision=revision, **self.placement(store))
         except OSError as error:
             raise ValueError(f"{self._missing()}: {_first_line(error)}") from error
         self.check_layers(model)
@@ -67,7 +71,7 @@ class HubModel(Model):
 
     def tokenizer(self, store: Store) -> PreTrainedTokenizerBase:
         try:
-            return load_tokenizer(os.path.expanduser(self.path), revision=self.revision or "main")
+            return load_tokenizer(os.path.expanduser(self.path), self.trusted, revision=self.revision or "main")
         except OSError as error:
             raise ValueError(f"{self._missing()}: {_first_line(error)}") from error
 
@@ -76,6 +80,18 @@ class HubModel(Model):
             f"model {self.path} cannot be loaded; give model.path a directory with config.json, tokenizer and "
             "safetensors weights, or a hub id that this machine can reach (model=smollm2 needs no network)"
         )
+
+
+@dataclass(frozen=True)
+class AnyHubModel(HubModel):
+    """A model of the user's choice, which may bring Python code of its own; ``trust_remote_code`` lets that run."""
+
+    # A permission says whether the model is loaded, never what comes out.
+    trust_remote_code: bool = speed_only(False)
+
+    @property
+    def trusted(self) -> bool:
+        return self.trust_remote_code
 
 
 def _first_line(error: Exception) -> str:

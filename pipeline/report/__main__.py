@@ -7,7 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.figures.tables import NoTables, UnknownSettings
+from pipeline.causes import plain
+from pipeline.figures.table_files import DIAGNOSIS, NoTables
+from pipeline.figures.tables import UnknownSettings
 from pipeline.report.page import write
 
 
@@ -25,6 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UnknownSettings as error:
         print(error, file=sys.stderr)
         return 2
+    except Exception as error:
+        print(f"not everything can be shown: {plain(error)}; {DIAGNOSIS}", file=sys.stderr)
+        return 1
     print(f"report: {path}")
     return 0
 

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import os
 from array import array
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from pipeline.json_lines import rows_of_lines
+from pipeline.regular_files import check_regular
 
 CORPUS, QUERIES, QRELS = "corpus.jsonl", "queries.jsonl", "qrels"
 LAYOUT = f"a BEIR directory holds {CORPUS}, {QUERIES} and {QRELS}/<split>.tsv"
@@ -90,12 +93,13 @@ def find_files(folder: Path, split: str | None = None) -> Files:
 
     Raises ValueError if the folder or one of its files is missing, or if the split has to be chosen.
     """
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is no directory; {_near(folder)}{LAYOUT}")
-    for path in (folder / CORPUS, folder / QUERIES):
-        if not path.is_file():
-            raise ValueError(f"{path} is missing; {_near(path)}{LAYOUT}")
-    splits = sorted(path.stem for path in (folder / QRELS).glob("*.tsv"))
+    with _naming(folder):
+        if not folder.is_dir():
+            raise ValueError(f"{folder} is no directory; {_near(folder)}{LAYOUT}")
+        for path in (folder / CORPUS, folder / QUERIES):
+            if not path.exists():
+                raise ValueError(f"{path} is missing; {_near(path)}{LAYOUT}")
+        splits = sorted(path.stem for path in (folder / QRELS).glob("*.tsv"))
     if not splits:
         raise ValueError(f"{folder / QRELS} has no .tsv file; {LAYOUT}")
     if split is None:
@@ -106,7 +110,11 @@ def find_files(folder: Path, split: str | None = None) -> Files:
         near = difflib.get_close_matches(split, splits, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise ValueError(f"{folder} has no split {split}; {hint}there are {', '.join(splits)}")
-    return Files(folder / CORPUS, folder / QUERIES, folder / QRELS / f"{split}.tsv")
+    files = Files(folder / CORPUS, folder / QUERIES, folder / QRELS / f"{split}.tsv")
+    for path in (files.corpus, files.queries, files.qrels):
+        with _naming(path):
+            check_regular(path)
+    return files
 
 
 def read_beir(folder: Path, split: str | None = None, name: str | None = None) -> Dataset:
@@ -125,7 +133,7 @@ def read_beir(folder: Path, split: str | None = None, name: str | None = None) -
     if not asked:
         raise ValueError(f"{files.qrels} judges no query that has text; give another split")
     return Dataset(
-        name=name or folder.resolve().name,
+        name=name or os.path.basename(os.path.realpath(folder)),
         files=files,
         queries=asked,
         qrels={query: qrels[query] for query in asked},
@@ -188,7 +196,7 @@ def _check_duplicates(path: Path, marks: array[int]) -> None:
 def _qrels(path: Path) -> dict[str, dict[str, int]]:
     """Grades by document by query; equal judgements may be repeated."""
     qrels: dict[str, dict[str, int]] = {}
-    with path.open(encoding="utf-8-sig") as lines:
+    with _naming(path), path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, start=1):
             cells = line.rstrip("\r\n").split("\t")
             if not line.strip():
@@ -211,8 +219,19 @@ def _qrels(path: Path) -> dict[str, dict[str, int]]:
 
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    with path.open("rb") as lines:
+    with _naming(path), path.open("rb") as lines:
         yield from rows_of_lines(lines, path, '{"_id": "1", "text": "..."}')
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """What the system or the decoder says of a file, as a ValueError that names it."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror or error}); {LAYOUT}") from error
 
 
 def _id(row: dict[str, Any], where: str) -> str:

@@ -36,6 +36,11 @@ class Recipe:
         length = self.max_length
         if isinstance(length, bool) or not isinstance(length, int) or length < SHORTEST:
             raise ValueError(f"max_length={length} should be a whole number of at least {SHORTEST}")
+        for key in ("query_prefix", "document_prefix"):
+            if not isinstance(getattr(self, key), str):
+                raise ValueError(f"model.embedding: {key}={getattr(self, key)!r} should be a text")
+        if not isinstance(self.append_eos, bool):
+            raise ValueError(f"model.embedding: append_eos={self.append_eos!r} should be true or false")
 
 
 def recipe_of(own: Mapping[str, Any] | None, **asked: Any) -> Recipe:

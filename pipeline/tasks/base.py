@@ -68,6 +68,13 @@ class TaskSuite(Component):
         """Folder with task YAMLs of the suite's own, if any; lm-eval's own are left out then."""
         return None
 
+    def foreign_code(self) -> list[str]:
+        """Where the suite's own task files name Python code that is not ours, in words.
+
+        Raises ValueError for task files that cannot be read.
+        """
+        return []
+
     def needs_definitions(self) -> bool:
         """Whether lm-eval's own task files are looked up by name."""
         return self.include_path() is None

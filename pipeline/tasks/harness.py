@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import lm_eval.utils
+from jinja2 import Environment, TemplateError
+from jinja2.sandbox import SandboxedEnvironment
 from lm_eval.api.group import Group
 from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
@@ -29,6 +32,21 @@ _CHOICE_METRICS = ("acc_norm", "acc")
 # Suites that a sweep alternates between stay loaded.
 _KEPT = 4
 _LOADED: dict[str, HarnessTasks] = {}
+
+
+def _sandboxed(templates: Environment) -> Environment:
+    """The same templates without a way from a value to Python's own objects: prompts are data, not programs."""
+    safe = SandboxedEnvironment(
+        loader=templates.loader,
+        undefined=templates.undefined,
+        keep_trailing_newline=templates.keep_trailing_newline,
+    )
+    safe.filters.update(templates.filters)
+    return safe
+
+
+# Task files write their prompts as templates, and lm-eval would let these do anything.
+lm_eval.utils.env = _sandboxed(lm_eval.utils.env)
 
 
 @dataclass(frozen=True)
@@ -69,10 +87,12 @@ def load_tasks(suite: TaskSuite, seed: int) -> HarnessTasks:
 
 
 def _load(suite: TaskSuite) -> HarnessTasks:
-    include = suite.include_path()
+    include, foreign = suite.include_path(), suite.foreign_code()
     manager = _manager(str(include) if include else None, suite.needs_definitions())
     definitions = suite.definitions()
     _refuse_unsafe(suite, [own for own in definitions if isinstance(own, str)], manager)
+    if foreign and not suite.allow_code_execution:
+        raise ValueError(f"task.include names Python code, in {'; '.join(foreign)}: give allow_code_execution=true")
     reason = why_unreachable() if suite.needs_hub else None
     with ExitStack() as stack:
         stack.enter_context(sandboxed_code_eval())
@@ -118,6 +138,8 @@ def _build(manager: TaskManager, suite: TaskSuite, definitions: list[Any], unrea
         return manager.load(definitions)
     except (KeyError, ValueError) as error:
         raise ValueError(f"task {suite.name}: {' '.join(str(error).split())}") from error
+    except TemplateError as error:
+        raise ValueError(f"task {suite.name}: a template of its prompts cannot be filled in ({error})") from error
     except Exception as error:
         names = ", ".join(entry.name for entry in suite.entries())
         first = (str(error).strip().splitlines() or [""])[0]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pipeline.integrity import file_digest
 from pipeline.tasks.base import TaskEntry, TaskSuite
+from pipeline.tasks.included import code_in, content_of
 from pipeline.tasks.lm_eval_names import names as known_names
 from pipeline.tasks.lm_eval_names import runs_code
 
@@ -34,14 +35,19 @@ class LmEvalSuite(TaskSuite):
         return [TaskEntry(name, name, metric=self.metrics.get(name)) for name in self.names]
 
     def include_path(self) -> Path | None:
-        return Path(self.include).expanduser().absolute() if self.include else None
+        return Path(os.path.expanduser(self.include)).absolute() if self.include else None
+
+    def foreign_code(self) -> list[str]:
+        folder = self.include_path()
+        return [] if folder is None else code_in(folder)
 
     def needs_definitions(self) -> bool:
         """Not where every name is a file of the folder's, whose look-up takes seconds less."""
         return not set(self.names) <= set(self._included())
 
     def identity(self) -> dict[str, Any]:
-        files = {path.name: file_digest(path)[:16] for path in sorted(set(self._included().values()))}
+        folder = self.include_path()
+        files = [] if folder is None else content_of(folder)
         return super().identity() | {"include": files, "lm_eval": metadata.version("lm_eval")}
 
     def problems(self) -> list[str]:
@@ -49,8 +55,12 @@ class LmEvalSuite(TaskSuite):
         if not self.names:
             found.append("task.names is empty; give names of lm-eval, such as task.names=[hellaswag,gsm8k]")
         folder = self.include_path()
-        if folder is not None and not folder.is_dir():
+        if folder is not None and not os.path.isdir(folder):
             return [*found, f"task.include={self.include} is no folder; give one with lm-eval task YAMLs"]
+        try:
+            foreign = self.foreign_code()
+        except ValueError as error:
+            return [*found, str(error)]
         files = known_names() | self._included()
         unknown = [name for name in self.names if name not in files]
         found += self._unknown(unknown) if unknown else []
@@ -60,6 +70,12 @@ class LmEvalSuite(TaskSuite):
             found.append(
                 f"{' and '.join(running)} run{'s' if len(running) == 1 else ''} generated code: give "
                 "allow_code_execution=true, or other task.names"
+            )
+        if foreign and not self.allow_code_execution:
+            more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+            found.append(
+                f"task.include={self.include} names Python code, in {foreign[0]}{more}, which would run with your "
+                "rights: give allow_code_execution=true if you have read and trust it, or another folder"
             )
         return found
 
@@ -79,4 +95,4 @@ class LmEvalSuite(TaskSuite):
 
     def _included(self) -> dict[str, Path]:
         folder = self.include_path()
-        return known_names(folder) if folder is not None and folder.is_dir() else {}
+        return known_names(folder) if folder is not None and os.path.isdir(folder) else {}

@@ -27,7 +27,7 @@ def names(folder: Path | None = None) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     tags: dict[str, Path] = {}
-    for path in sorted((folder or _folder()).rglob("*.y*ml")):
+    for path in sorted(path for path in (folder or _folder()).rglob("*.y*ml") if path.is_file()):
         text = path.read_text(encoding="utf-8", errors="replace")
         for name in _NAME.findall(text):
             found.setdefault(name, path)
@@ -38,17 +38,19 @@ def names(folder: Path | None = None) -> dict[str, Path]:
     return tags | found
 
 
-def runs_code(path: Path) -> bool:
+def runs_code(path: Path, seen: frozenset[Path] = frozenset()) -> bool:
     """Whether a task file, or one that it includes, says that the task runs what the model writes.
 
-    Members of groups are not looked at.
+    Members of groups are not looked at. Those that are ``seen`` include this one, and say nothing new.
     """
+    if path in seen or not path.is_file():
+        return False
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return False
     included = _INCLUDE.search(text)
-    return bool(_UNSAFE.search(text)) or (included is not None and runs_code(path.parent / included[1]))
+    return bool(_UNSAFE.search(text)) or (included is not None and runs_code(path.parent / included[1], seen | {path}))
 
 
 def _folder() -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -81,7 +82,7 @@ class RetrievalSuite(TaskSuite):
     def problems(self) -> list[str]:
         if not self.sets:
             return [f"task.sets is empty; give BEIR directories, or choose from {', '.join(BUILT_IN)}"]
-        if odd := [given for given in self.sets if not isinstance(given, str) or not given.strip()]:
+        if odd := [given for given in self.sets if not isinstance(given, str) or not given.strip() or "\0" in given]:
             return [f"task.sets: {odd[0]!r} is no name and no directory; choose from {', '.join(BUILT_IN)}"]
         found = [problem for given in self.sets if (problem := self._set_problem(given))]
         for name, times in Counter(map(_name, self.sets)).items():
@@ -150,17 +151,17 @@ class RetrievalSuite(TaskSuite):
             self._data(given)
         except ValueError as error:
             near = difflib.get_close_matches(given, BUILT_IN, n=1)
-            hint = f"; did you mean {near[0]}?" if near and not _folder(given).exists() else ""
+            hint = f"; did you mean {near[0]}?" if near and not os.path.exists(_folder(given)) else ""
             return f"task.sets: {error}; built-in sets are {', '.join(BUILT_IN)}{hint}"
         return None
 
 
 def _folder(given: str) -> Path:
-    return Path(given).expanduser()
+    return Path(os.path.expanduser(given))
 
 
 def _name(given: str) -> str:
-    return given if given in BUILT_IN else _folder(given).resolve().name
+    return given if given in BUILT_IN else os.path.basename(os.path.realpath(_folder(given)))
 
 
 def _fingerprint(path: Path) -> str | list[int]:

@@ -46,6 +46,13 @@ def resolve_mode(requested: str) -> Connection:
     return Connection("online")
 
 
+def prepare_import() -> None:
+    """To be called before wandb is imported, which reads these: error reports need the network even offline, and login
+    prints a line."""
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    os.environ.setdefault("WANDB_SILENT", "true")
+
+
 def base_url() -> str:
     """The server's address: WANDB_BASE_URL, else the one that `wandb login --host` stored, else W&B's own."""
     if url := os.environ.get("WANDB_BASE_URL"):

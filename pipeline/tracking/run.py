@@ -1,7 +1,8 @@
 """Track a job as a W&B run: config, scores, curves, figures, tables and artifacts.
 
 Without a key or a network the run is kept on disk and can be sent later. Once finished it is read back and
-checked. wandb is imported only when a run starts.
+checked. A run that cannot be opened at all costs the job nothing but its tracking. wandb is imported only when a run
+starts.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pipeline.tracking.connection import base_url, resolve_mode
+from pipeline.tracking import service
+from pipeline.tracking.agent import AgentRun, agent_run
+from pipeline.tracking.connection import base_url, prepare_import, resolve_mode
 from pipeline.tracking.tracker import Tracker
 from pipeline.tracking.values import brief, flatten
 
@@ -34,7 +37,8 @@ NAME_LENGTH, TAG_LENGTH = 128, 64  # W&B's limits
 class RunSpec:
     """One run: files go under `outputs`/wandb; `mode` is one of `pipeline.tracking.MODES`.
 
-    `group` names the sweep. `config` may be nested: it is logged flat, with dotted keys and without secrets.
+    `group` names the sweep. `config` may be nested: it is logged flat, with dotted keys and without secrets, and with
+    the name of each component under its group alone, since W&B neither filters nor plots by keys with dots.
     """
 
     outputs: Path
@@ -52,8 +56,9 @@ class RunSpec:
 def track(spec: RunSpec) -> Iterator[Tracker]:
     """Run a job inside its own W&B run, finished on leaving: with exit code 1 if an exception passes.
 
-    Falls back to an offline run, with a warning, when the server cannot be used. Raises ValueError for an
-    unknown mode.
+    Under an agent of a W&B sweep it is the run that the agent has asked for, in its project, grouped by the sweep.
+    Falls back to an offline run, with a warning, when the server cannot be used; if not even that can be opened,
+    nothing is recorded, and the receipt says why. Raises ValueError for an unknown mode.
     """
     connection = resolve_mode(spec.mode)
     if connection.mode == "disabled":
@@ -73,24 +78,52 @@ def _closing(tracker: Tracker) -> Iterator[Tracker]:
 
 
 def _start(spec: RunSpec, mode: str, reason: str | None) -> Tracker:
-    """Open the run, online if `mode` says so and the server takes it, else offline."""
-    config = flatten(spec.config)
-    if mode == "online":
-        run_id = secrets.token_hex(4)
-        try:
-            return Tracker(_init(spec, "online", run_id, config), "online", config)
-        except Exception as error:  # key refused, server unwell, time is up: keep the run on disk instead
-            reason = brief(error)
-            _discard(spec.outputs, run_id)
-    if mode == "online" or (spec.mode == "online" and reason):
-        log.warning("W&B: no online run (%s); the run is kept on disk", reason)
-    return Tracker(_init(spec, "offline", secrets.token_hex(4), config), "offline", config, reason)
+    """Open the run, online if `mode` says so and the server takes it, else offline, else not at all."""
+    config = _with_names(flatten(spec.config))
+    try:
+        agent = agent_run()
+        # The sweep's own values are not replaced: they are what its run is found by.
+        config |= agent.values if agent else {}
+        if mode == "online":
+            run_id = agent.run_id if agent else secrets.token_hex(4)
+            try:
+                return Tracker(_open(spec, "online", run_id, config, agent), "online", config)
+            except Exception as error:  # key refused, server unwell, time is up: keep the run on disk instead
+                reason = brief(error)
+                _discard(spec.outputs, run_id)
+        if mode == "online" or (spec.mode == "online" and reason):
+            log.warning("W&B: no online run (%s); the run is kept on disk", reason)
+        run_id = agent.run_id if agent else secrets.token_hex(4)
+        return Tracker(_open(spec, "offline", run_id, config, agent), "offline", config, reason)
+    except Exception as error:  # no disk space, no permission, a broken installation: the job is worth more
+        problem = f"no run could be opened ({brief(error)})"
+        log.warning("W&B: %s; the job goes on without one", problem)
+        return Tracker(None, "offline", config, problem=problem)
 
 
-def _init(spec: RunSpec, mode: Literal["online", "offline"], run_id: str, config: dict[str, Any]) -> Run:
-    # Both are read at import: error reports need the network even offline, and login prints a line.
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-    os.environ.setdefault("WANDB_SILENT", "true")
+def _with_names(config: dict[str, Any]) -> dict[str, Any]:
+    """The flat config, and `pruner` beside `pruner.name`."""
+    names = {key.removesuffix(".name"): value for key, value in config.items() if key.endswith(".name")}
+    return {key: value for key, value in names.items() if "." not in key} | config
+
+
+def _open(
+    spec: RunSpec, mode: Literal["online", "offline"], run_id: str, config: dict[str, Any], agent: AgentRun | None
+) -> Run:
+    """A run. A writing process that died after an earlier run of this process is replaced."""
+    try:
+        return _init(spec, mode, run_id, config, agent)
+    except Exception as error:
+        if not service.is_gone(error):
+            raise
+        service.let_go()
+        return _init(spec, mode, run_id, config, agent)
+
+
+def _init(
+    spec: RunSpec, mode: Literal["online", "offline"], run_id: str, config: dict[str, Any], agent: AgentRun | None
+) -> Run:
+    prepare_import()
     import wandb
 
     outputs = spec.outputs.resolve()
@@ -112,14 +145,15 @@ def _init(spec: RunSpec, mode: Literal["online", "offline"], run_id: str, config
         x_disable_stats=True,
         x_save_requirements=False,
     )
+    # An agent has put its run, project and entity into the environment, where wandb finds them.
     return wandb.init(
         dir=str(outputs),
         mode=mode,
-        id=run_id,
-        project=spec.project,
-        entity=spec.entity,
+        id=None if agent else run_id,
+        project=None if agent else spec.project,
+        entity=None if agent else spec.entity,
         name=spec.name[:NAME_LENGTH],
-        group=spec.group[:NAME_LENGTH],
+        group=(agent.sweep if agent else spec.group)[:NAME_LENGTH],
         job_type=spec.job_type[:TAG_LENGTH],
         tags=tuple(dict.fromkeys(tag[:TAG_LENGTH] for tag in spec.tags if tag)),
         config=config,

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.tracking import service
 from pipeline.tracking.readback import Sent, compare, read_run
 from pipeline.tracking.values import brief, number
 
@@ -31,12 +32,13 @@ UPLOAD_SECONDS = 300  # for the server to take an artifact
 class Receipt:
     """What became of a run.
 
-    `directory` holds its files, `url` is set online, and `sync_command` sends what is on disk alone.
-    `verified` says whether the finished run was read back complete (None when disabled); if it was not,
-    `problem` says what is wrong.
+    `group` is the sweep that it is found by in W&B. `directory` holds its files, `url` is set online, and
+    `sync_command` sends what is on disk alone. `verified` says whether the finished run was read back complete (None
+    when disabled); if it was not, `problem` says what is wrong.
     """
 
     run_id: str
+    group: str
     directory: Path | None
     mode: str
     url: str | None
@@ -47,19 +49,26 @@ class Receipt:
 
 
 class Tracker:
-    """Receives the results of one job; every method does nothing when tracking is disabled.
+    """Receives the results of one job; every method does nothing when there is no run.
 
     Wrong arguments raise. An error inside W&B does not, for a job must not lose its work to its logging: the
-    error is logged and ends up in the receipt.
+    error is logged and ends up in the receipt, as does a `problem` that there is from the start.
     """
 
-    def __init__(self, run: Run | None, mode: str, config: dict[str, Any], reason: str | None = None) -> None:
+    def __init__(
+        self,
+        run: Run | None,
+        mode: str,
+        config: dict[str, Any],
+        reason: str | None = None,
+        problem: str | None = None,
+    ) -> None:
         self._run = run
         self._mode = mode
         self._reason = reason
         self._sent = Sent(config)
         self._uploads: list[Artifact] = []
-        self._problems: list[str] = []
+        self._problems: list[str] = [problem] if problem else []
         self._receipt: Receipt | None = None
 
     @property
@@ -167,7 +176,9 @@ class Tracker:
     def close(self, exit_code: int, error: BaseException | None = None) -> None:
         """Finish the run, read it back and write the receipt; raises nothing but interruptions."""
         if (run := self._run) is None:
-            self._receipt = Receipt("", None, self._mode, None, exit_code, None, None, None)
+            problem = "; ".join(self._problems) or None
+            verified = False if problem else None
+            self._receipt = Receipt("", "", None, self._mode, None, exit_code, verified, problem, None)
             return
         if error is not None:
             self.summary({"error": brief(error)})
@@ -179,18 +190,22 @@ class Tracker:
         except Exception as failure:  # a server that went away, or a dead writer
             unsent = True
             self._report(f"the run did not finish: {brief(failure)}")
+            if service.is_gone(failure):
+                service.let_go()
         try:
             lost = compare(self._sent, read_run(directory), exit_code)
         except Exception as failure:
             lost = brief(failure)
         if lost:
             self._report(f"run {run.id} is incomplete on disk: {lost}")
-        command = f"wandb sync {shlex.quote(str(directory))}" if unsent else None
+        # A writer that dies early leaves no log.
+        command = f"wandb sync {shlex.quote(str(directory))}" if unsent and any(directory.glob("*.wandb")) else None
         if command:
             reason = f" ({self._reason})" if self._reason else ""
             log.info("W&B run %s is kept on disk%s; to send it: %s", run.id, reason, command)
         self._receipt = Receipt(
             run_id=run.id,
+            group=run.group,
             directory=directory,
             mode=self._mode,
             url=run.url if self._mode == "online" else None,

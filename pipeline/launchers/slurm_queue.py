@@ -1,0 +1,137 @@
+"""What Slurm says about jobs: where they stand, and why one has ended. Works with and without Slurm's accounting."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shlex
+import signal
+import subprocess
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+
+log = logging.getLogger(__name__)
+# The commands that are needed; accounting (sacct) is asked where it is there.
+COMMANDS = ("sbatch", "srun", "squeue", "scontrol")
+# A job that is to go on, also while it is being told something.
+RUNNING = ("RUNNING", "SIGNALING")
+GONE = "GONE"
+# A job in any other state may still come to run, also again.
+_ENDS = (
+    "BOOT_FAIL",
+    "CANCELLED",
+    "COMPLETED",
+    "DEADLINE",
+    "FAILED",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "PREEMPTED",
+    "TIMEOUT",
+)
+_OVER = frozenset((*_ENDS, GONE))
+_WAITING = frozenset(("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT"))
+_COMMAND_SECONDS = 60
+_UNKNOWN = "Invalid job id"
+_CAUSES = {
+    "BOOT_FAIL": "its node could not be started",
+    "CANCELLED": "cancelled in Slurm",
+    "DEADLINE": "Slurm ended it at its deadline",
+    "NODE_FAIL": "its node failed",
+    "OUT_OF_MEMORY": "killed for lack of memory: give it more with hydra.launcher.mem_gb",
+    "PREEMPTED": "pre-empted by another job, and not put back into the queue",
+    "TIMEOUT": "ended at its time limit: give it more with hydra.launcher.timeout_min",
+    GONE: "Slurm knows it no more, and it has left no outcome",
+}
+
+
+@dataclass(frozen=True)
+class State:
+    """Slurm's word for where a job stands, and why it waits there."""
+
+    name: str
+    reason: str = ""
+
+    @property
+    def over(self) -> bool:
+        return self.name in _OVER
+
+    @property
+    def bad(self) -> bool:
+        """Over, and Slurm knows that something went wrong."""
+        return self.over and self.name not in ("COMPLETED", GONE)
+
+    @property
+    def waits(self) -> bool:
+        return self.name in _WAITING
+
+
+def states_of(jobs: Iterable[str]) -> dict[str, State] | None:
+    """Where jobs stand, by their id (12, or 12_3 for an element of an array); None if Slurm cannot be asked now.
+
+    Slurm forgets a job some minutes after its end, and only accounting remembers it then: it is `GONE` without.
+    """
+    jobs = list(jobs)
+    heads = ",".join(sorted({job.partition("_")[0] for job in jobs}))
+    listed = _ask("squeue", f"--jobs={heads}", "--array", "--states=all", "--noheader", "--format=%i|%T|%r")
+    if listed is None:
+        return None
+    found = {line.split("|")[0]: State(*line.split("|")[1:3]) for line in listed.splitlines() if line.count("|") == 2}
+    if missing := [job for job in jobs if job not in found]:
+        found = _remembered(heads) | found
+        found |= {job: State(GONE) for job in missing if job not in found}
+    return {job: found[job] for job in jobs}
+
+
+def _remembered(heads: str) -> dict[str, State]:
+    listed = _ask("sacct", f"--jobs={heads}", "-X", "--noheader", "--parsable2", "--format=JobID,State")
+    # As in "CANCELLED by 1000".
+    return {
+        job: State(state.split()[0])
+        for job, _, state in (line.partition("|") for line in (listed or "").splitlines())
+        if state
+    }
+
+
+def facts_of(job: str) -> dict[str, str]:
+    """Everything that Slurm knows of one job, by Slurm's names (JobState, ExitCode, RunTime); empty if nothing."""
+    said = _ask("scontrol", "show", "job", "--oneliner", job) or ""
+    facts = dict(re.findall(r"(\w+)=(\S+)", said))
+    if not facts and (told := _ask("sacct", f"--jobs={job}", "-X", "-n", "-P", "--format=State,ExitCode,Elapsed")):
+        facts = dict(zip(("JobState", "ExitCode", "RunTime"), told.splitlines()[-1].split("|"), strict=False))
+    return facts
+
+
+def cause_of(state: State, facts: dict[str, str]) -> str:
+    """Why a job that left no outcome has ended."""
+    if state.name in _CAUSES:
+        return _CAUSES[state.name]
+    code, _, number = facts.get("ExitCode", "").partition(":")
+    # srun ends like a shell does: 128 and the number of the signal.
+    killed = int(number or 0) or max(int(code or 0) - 128, 0)
+    if killed:
+        with suppress(ValueError):
+            return f"killed by {signal.Signals(killed).name}"
+    return f"its process ended by itself with exit status {code or 'unknown'}, without a record"
+
+
+def seconds_of(facts: dict[str, str]) -> float:
+    """How long a job ran: Slurm writes 1-02:03:04 for a day, two hours, three minutes and four seconds."""
+    days, _, clock = f"0-{facts.get('RunTime', '')}".rpartition("-")
+    try:
+        hours, minutes, seconds = map(int, clock.split(":"))
+        return float(int(days.rpartition("-")[2]) * 86400 + hours * 3600 + minutes * 60 + seconds)
+    except ValueError:
+        return 0.0
+
+
+def _ask(*command: str) -> str | None:
+    """What a command prints; "" for jobs that Slurm does not know, None if it cannot be had."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_COMMAND_SECONDS, check=False)
+    except (OSError, subprocess.SubprocessError) as error:
+        log.debug("%s: %s", shlex.join(command), error)
+        return None
+    if done.returncode:
+        return "" if _UNKNOWN in done.stderr else None
+    return done.stdout

@@ -1,0 +1,184 @@
+"""A model directory before anything is loaded from it: no code, no pickle, whole files, sizes that fit each other.
+
+Light to import, so that a check of the command line can ask about a directory.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+CONFIG = "config.json"
+LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+_TOKENIZER_CONFIG, _ADAPTER = "tokenizer_config.json", "adapter_config.json"
+# What libraries read if it is there, and pass over without a word if it is garbage.
+_OPTIONAL = (_TOKENIZER_CONFIG, "generation_config.json")
+_WEIGHTS, _INDEX, _SUFFIX = "model.safetensors", "model.safetensors.index.json", ".safetensors"
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+_CONVERT = (
+    "pickled weights can run code when they are read, so they are not; convert them once, on a machine where you trust "
+    "them, by save_pretrained(..., safe_serialization=True)"
+)
+# Counts that a configuration may say under the names of the various families.
+_SIZES = (
+    *LAYER_KEYS,
+    *("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim", "vocab_size"),
+    *("n_embd", "n_head", "n_inner", "n_positions", "ffn_dim", "word_embed_proj_dim", "max_position_embeddings"),
+    *("num_experts", "num_local_experts", "num_experts_per_tok", "moe_intermediate_size", "sliding_window"),
+    *("shared_expert_intermediate_size", "type_vocab_size", "decoder_sparse_step"),
+)
+_LARGEST, _MOST_BLOCKS = 2**31, 10_000
+# JSON of a model is far smaller; a file above that is something else.
+_MOST_BYTES = 2**27
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The tensors of a checkpoint by name: shapes, types as safetensors calls them, and the file of each."""
+
+    shapes: dict[str, tuple[int, ...]]
+    types: dict[str, str]
+    files: dict[str, Path]
+
+    @property
+    def values(self) -> int:
+        """How many numbers there are in all."""
+        return sum(map(prod, self.shapes.values()))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises ValueError that names the file."""
+    try:
+        if not path.is_file():
+            raise ValueError(f"{path} is no file; a model directory needs one")
+        if (size := path.stat().st_size) > _MOST_BYTES:
+            raise ValueError(f"{path} has {size} bytes, too many for a description of a model; get it again")
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}); give another model directory") from error
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply to be read; get it again") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no UTF-8 text ({error.reason}); get it again") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is no JSON ({error}); get it again") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds no JSON object; get it again")
+    return found
+
+
+def check_config(facts: Mapping[str, Any], where: str, trusted: bool) -> None:
+    """Raise ValueError for a configuration that runs code without leave, points elsewhere, or has impossible sizes.
+
+    ``where`` is its file or its repository. No size is acted upon before it was looked at here.
+    """
+    if facts.get("auto_map") and not trusted:
+        raise ValueError(_foreign(where))
+    if "transformers_weights" in facts:
+        raise ValueError(f"{where} names weights of its own (transformers_weights); remove that and use {_WEIGHTS}")
+    attention = facts.get("attn_implementation")
+    if attention is not None and attention not in ("eager", "sdpa"):
+        raise ValueError(f"{where}: attn_implementation={attention!r} may fetch code; remove it")
+    try:
+        json.dumps(facts, allow_nan=False)
+    except ValueError as error:
+        raise ValueError(f"{where} holds NaN or infinity, so that the model would compute nothing; mend it") from error
+    kind = facts.get("model_type")
+    if kind is not None and not isinstance(kind, str):
+        raise ValueError(f"{where}: model_type={kind!r} should be the name of an architecture")
+    for key in _SIZES:
+        value, (least, most) = facts.get(key), (1, _MOST_BLOCKS) if key in LAYER_KEYS else (0, _LARGEST)
+        if key not in facts or (value is None and key not in LAYER_KEYS):
+            continue
+        if not (type(value) is int and least <= value <= most):
+            raise ValueError(f"{where}: {key}={_short(value)} should be a whole number from {least} to {most}")
+
+
+def check_folder(folder: Path, trusted: bool) -> dict[str, Any]:
+    """What can be said of a directory without opening its weights; its configuration.
+
+    Raises ValueError for pickles without safetensors, adapters, and all that ``check_config`` refuses.
+    """
+    if (folder / _ADAPTER).is_file():
+        raise ValueError(f"{folder} holds an adapter ({_ADAPTER}); merge it into its model and give that directory")
+    facts = read_json(folder / CONFIG)
+    check_config(facts, str(folder / CONFIG), trusted)
+    for path in (folder / name for name in _OPTIONAL):
+        if path.is_file() and read_json(path).get("auto_map") and not trusted:
+            raise ValueError(_foreign(str(path)))
+    pickles = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in _PICKLES)
+    if pickles and not any((folder / name).exists() for name in (_WEIGHTS, _INDEX)):
+        raise ValueError(f"{folder} has its weights in {pickles[0]} and none in {_WEIGHTS}: {_CONVERT}")
+    return facts
+
+
+def read_weights(folder: Path, facts: Mapping[str, Any]) -> Weights:
+    """The tensors that the directory's files say they hold; no tensor is read.
+
+    Raises ValueError that names the file for one that is missing, cut, or has a false header, and if the configuration
+    ``facts`` has more blocks than there are tensors.
+    """
+    found = Weights({}, {}, {})
+    for path in _files(folder):
+        for name, shape, kind in _header(path):
+            if name in found.shapes:
+                raise ValueError(f"{path} holds {name}, and so does {found.files[name]}; get the checkpoint again")
+            found.shapes[name], found.types[name], found.files[name] = shape, kind, path
+    if not found.shapes:
+        raise ValueError(f"{folder} holds no tensors in its safetensors files; get the checkpoint again")
+    blocks = next((facts[key] for key in LAYER_KEYS if isinstance(facts.get(key), int)), 0)
+    if blocks > len(found.shapes):
+        raise ValueError(
+            f"{folder / CONFIG} says {blocks} blocks, but the weights are only {len(found.shapes)} tensors; "
+            "get the checkpoint again"
+        )
+    return found
+
+
+def _files(folder: Path) -> list[Path]:
+    """The weights as transformers finds them: one file, else those of the index."""
+    if (folder / _WEIGHTS).is_file():
+        return [folder / _WEIGHTS]
+    if not (folder / _INDEX).is_file():
+        raise ValueError(f"{folder} holds no weights: {_WEIGHTS}, or {_INDEX} with the files that it names, is missing")
+    named = read_json(folder / _INDEX).get("weight_map")
+    if not isinstance(named, dict) or not named:
+        raise ValueError(f"{folder / _INDEX} has no weight_map; get the checkpoint again")
+    files = []
+    for name in dict.fromkeys(map(str, named.values())):
+        if Path(name).name != name or not name.endswith(_SUFFIX) or "\0" in name:
+            raise ValueError(f"{folder / _INDEX} names {name!r}, which is no {_SUFFIX} file beside it: {_CONVERT}")
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder / name} is missing, but {_INDEX} names it; get the checkpoint again")
+        files.append(folder / name)
+    return files
+
+
+def _header(path: Path) -> Iterator[tuple[str, tuple[int, ...], str]]:
+    """Name, shape and type of every tensor; the library compares all sizes with the file's."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - this is no mapping
+                part = tensors.get_slice(name)
+                yield name, tuple(part.get_shape()), part.get_dtype()
+    except (SafetensorError, OSError, UnicodeError, OverflowError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} is no whole safetensors file ({reason}); get the checkpoint again") from error
+
+
+def _foreign(where: str) -> str:
+    return (
+        f"{where} names Python code of its own (auto_map), which is not run: give model.trust_remote_code=true if you "
+        "have read and trust it, or a copy of the directory without auto_map"
+    )
+
+
+def _short(value: object) -> str:
+    text = repr(value) if not isinstance(value, int) or abs(value) < 10**18 else f"{float(value):.0e}"
+    return text if len(text) <= 40 else f"{text[:40]}…"

@@ -1,0 +1,37 @@
+"""A run that an agent of a W&B sweep has asked for, in the environment of the command that it starts."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class AgentRun:
+    """The run that the agent has announced to its server, the sweep that it belongs to, and the sweep's own values."""
+
+    run_id: str
+    sweep: str
+    values: dict[str, Any]
+
+
+def agent_run() -> AgentRun | None:
+    """What the agent has asked for; None for a command that no agent has started.
+
+    Raises OSError if the file with the sweep's values, which the environment names, cannot be read.
+    """
+    sweep, run_id = os.environ.get("WANDB_SWEEP_ID"), os.environ.get("WANDB_RUN_ID")
+    if not sweep or not run_id:
+        return None
+    path = os.environ.get("WANDB_SWEEP_PARAM_PATH")
+    return AgentRun(run_id, sweep, _values(Path(path)) if path else {})
+
+
+def _values(path: Path) -> dict[str, Any]:
+    from wandb.sdk.lib.config_util import dict_from_config_file
+
+    if not path.is_file():
+        raise FileNotFoundError(f"the agent's file {path} is missing")
+    return dict_from_config_file(str(path)) or {}

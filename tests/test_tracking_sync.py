@@ -1,0 +1,107 @@
+"""Runs that were kept on disk are sent later, each one once, to a server of this machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fake_wandb import FakeServer, forget_account, serving, use
+
+from pipeline.records import JobRecord
+from pipeline.store import Store
+from pipeline.tracking import RunSpec, sync, track
+
+
+@pytest.fixture(autouse=True)
+def _no_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forget_account(monkeypatch, tmp_path / "home")
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
+    with serving(refuses=getattr(request, "param", False)) as fake:
+        use(monkeypatch, fake)
+        yield fake
+
+
+def keep(outputs: Path, name: str, files: tuple[Path, ...] = ()) -> Path:
+    """A finished run, kept on disk."""
+    with track(RunSpec(outputs, "offline", "pruning", None, name, "sweep-1", "dense", (), {"seed": 1})) as run:
+        run.summary({"score": 1.0})
+        if files:
+            run.artifact("decision", "decision", files, {})
+    assert run.receipt.directory is not None
+    return run.receipt.directory
+
+
+def cut(run: Path) -> Path:
+    """As if its process had been killed, or were still at it."""
+    (log,) = run.glob("*.wandb")
+    os.truncate(log, log.stat().st_size - 8)
+    return run
+
+
+def test_each_run_is_sent_once(tmp_path: Path, server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second, killed = keep(tmp_path, "first"), keep(tmp_path, "second"), cut(keep(tmp_path, "killed"))
+    assert sync.main(["--outputs", str(tmp_path)]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split()[:3] for line in said[1:3]] == [["1/3", "sent", first.name], ["2/3", "sent", second.name]]
+    assert said[3].startswith(f"  3/3 left   {killed.name}: its log has no end: its job is at work, or was killed")
+    assert sorted(run["displayName"] for run in server.runs if run["displayName"]) == ["first", "second"]
+    before = len(server.requests)
+    assert sync.main(["--outputs", str(tmp_path)]) == 0
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()[1:]] == ["left"]
+    assert len(server.requests) == before
+    shutil.rmtree(killed)
+    assert sync.main(["--outputs", str(tmp_path)]) == 0
+    assert "every run in" in capsys.readouterr().out
+
+
+def test_what_a_server_takes_without_its_files_is_sent_again(
+    tmp_path: Path, server: FakeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "decision.json"
+    source.write_text("{}")
+    run = keep(tmp_path, "with a file", (source,))
+    assert sync.main(["--outputs", str(tmp_path)]) == 1
+    said = capsys.readouterr()
+    assert f"1/1 failed {run.name}: not all of its files were taken: sender: failed to log artifact" in said.out
+    assert "the same command tries them again" in said.err
+    assert sync.unsent(Store(tmp_path)) == [run]
+
+
+@pytest.mark.parametrize("server", [True], indirect=True)
+def test_a_refused_key_fails(tmp_path: Path, server: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    run = keep(tmp_path, "refused")
+    assert sync.main(["--outputs", str(tmp_path)]) == 1
+    said = capsys.readouterr()
+    assert f"1/1 failed {run.name}: " in said.out
+    assert "k" * 40 not in said.out + said.err
+    assert not list(run.glob("*.synced"))
+
+
+def test_without_a_key_it_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sync.main(["--outputs", str(tmp_path)]) == 0
+    assert "no run in" in capsys.readouterr().out
+    keep(tmp_path, "kept")
+    assert sync.main(["--outputs", str(tmp_path)]) == 2
+    assert (
+        capsys.readouterr().err
+        == "runs to send: 1; none was sent: no API key: run `wandb login` or set WANDB_API_KEY\n"
+    )
+
+
+def test_an_online_run_that_lost_its_server_waits_too(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    cut_off, whole = tmp_path / "wandb" / "run-2-cut", tmp_path / "wandb" / "run-1-whole"
+    for folder in (cut_off, whole):
+        folder.mkdir(parents=True)
+        (folder / "run.wandb").write_bytes(b"")
+    for folder, command in ((cut_off, f"wandb sync {cut_off}"), (whole, None)):
+        record = JobRecord(folder.name, "", "", "random", "wanda", "0.5")
+        record.wandb = {"directory": str(folder), "sync": command}
+        record.save(store)
+    assert sync.unsent(store) == [cut_off]
