@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 
@@ -23,7 +24,7 @@ class SharedPrefix:
     def __init__(self, decoder: Decoder, passes: Sequence[Forward], states: list[Activations]) -> None:
         self._decoder, self._passes, self._states = decoder, passes, states
         self._calls = block_calls(decoder, [each.ids() for each in passes], states[0])
-        for layer, (before, after) in enumerate(zip(states, states[1:], strict=False)):
+        for layer, (before, after) in enumerate(itertools.pairwise(states)):
             for index, x in enumerate(before):
                 after[index] = self._through(layer, index, x).cpu()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -11,6 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from torch.utils.flop_counter import FlopCounterMode
 
+from pipeline.capture import read_trajectory
 from pipeline.choices import CONF
 from pipeline.decoder import Decoder
 from pipeline.linear_inputs import one_expert_at_a_time
@@ -48,11 +50,13 @@ def calibration_batches() -> list[torch.Tensor]:
 def context_for(pruner: Pruner, model: torch.nn.Module, batches: list[torch.Tensor] | None = None) -> Context:
     """A context whose scores are computed on the model itself, without a store."""
 
-    def scores(gone: Any) -> list[dict[str, Any]]:
+    def scores(gone: Any, candidates: Any = ()) -> list[dict[str, Any]]:
         with dropped(Decoder(model), gone):
-            return pruner.importance(Decoder(model), context)
+            return pruner.importance(Decoder(model), replace(context, candidates=candidates))
 
-    context = Context(batches or calibration_batches(), scores=scores)
+    text = batches or calibration_batches()
+    read = read_trajectory(model, [row for batch in text for row in batch.tolist()]) if pruner.compares else None
+    context = Context(text, read, scores=scores)
     return context
 
 

@@ -1,0 +1,139 @@
+"""Pruning by divergence: exact against a full forward pass, cheaper than it, and what is chosen changes least."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import pytest
+import torch
+from helpers import context_for, pruner_of
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipeline.capture import capture_trajectory, forwards, read_trajectory
+from pipeline.decoder import ARCHITECTURES, ATTENTION, BLOCK, SUBLAYERS, Decoder
+from pipeline.prefix import shared_prefix
+from pipeline.probes import Probe
+from pipeline.pruners.base import Context
+from pipeline.pruners.divergence_estimate import estimates
+from pipeline.sparsity import parse
+from pipeline.surgery import apply, dropped
+
+WRITERS = sorted(name for name, architecture in ARCHITECTURES.items() if not architecture.encoder)
+PROMPTS = [Probe("one", "A short prompt", "open"), Probe("two", "Another, which is a little longer", "open")]
+
+
+def divergence(model, trajectory, gone) -> float:
+    """Mean KL(dense‖without) in float64, by running both models in full."""
+
+    def logits() -> torch.Tensor:
+        states = torch.cat([part.at_predictions(part.run(model)) for part in forwards(trajectory)])
+        return model.get_output_embeddings()(states).double()
+
+    with torch.inference_mode():
+        decoder = Decoder(model)
+        cap = decoder.logit_cap or float("inf")
+        squash = (lambda z: cap * torch.tanh(z / cap)) if decoder.logit_cap else (lambda z: z)
+        dense = torch.log_softmax(squash(logits()), -1)
+        with dropped(decoder, gone):
+            other = torch.log_softmax(squash(logits()), -1)
+    return float((dense.exp() * (dense - other)).sum(-1).mean())
+
+
+@pytest.fixture
+def grown(make_model, tokenizer):
+    """A tiny model and its own continuations of two prompts."""
+
+    def make(architecture: str = "llama"):
+        model = make_model(architecture)
+        return model, capture_trajectory(model, tokenizer, PROMPTS, 6, residual=False)
+
+    return make
+
+
+@pytest.mark.parametrize("architecture", WRITERS)
+def test_every_candidate_is_measured_as_by_a_full_pass(grown, architecture):
+    model, trajectory = grown(architecture)
+    decoder = Decoder(model)
+    candidates = [(kind, layer) for layer in range(4) for kind in (*SUBLAYERS, BLOCK)]
+    pruner = pruner_of("divergence")
+    rows = pruner.importance(decoder, Context(trajectory=trajectory, candidates=candidates))
+    assert [(row["sublayer"], row["layer"]) for row in rows] == candidates
+    for row in rows:
+        expected = divergence(model, trajectory, {row["sublayer"]: [row["layer"]]})
+        assert row["score"] == pytest.approx(expected, rel=1e-3, abs=1e-6)
+
+
+def test_what_is_gone_already_counts(grown):
+    model, trajectory = grown()
+    context = Context(trajectory=trajectory, candidates=[(ATTENTION, 2)])
+    with dropped(Decoder(model), {ATTENTION: [0]}):
+        (row,) = pruner_of("divergence").importance(Decoder(model), context)
+    assert row["score"] == pytest.approx(divergence(model, trajectory, {ATTENTION: [0, 2]}), rel=1e-3)
+
+
+def test_candidates_share_the_prefix(grown):
+    """The last block's candidate costs a fourth of a pass through the blocks."""
+    model, trajectory = grown()
+    decoder, passes = Decoder(model), list(forwards(trajectory))
+    with shared_prefix(decoder, passes) as prefix:
+
+        def flops(layer: int) -> int:
+            with FlopCounterMode(display=False) as counter:
+                list(prefix.final(layer))
+            return counter.get_total_flops()
+
+        assert flops(3) * 4 == pytest.approx(flops(0), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["divergence", "divergence_mlp", "divergence_joint", "divergence_blocks"])
+def test_the_first_choice_is_the_best_one_and_the_path_says_what_it_costs(make_model, name):
+    model, pruner = make_model(), pruner_of(name)
+    context = context_for(pruner, model)
+    trajectory = context.trajectory
+    path = pruner.decide(Decoder(model), parse(2), context).scores
+    alone = {
+        (kind, layer): divergence(model, trajectory, {kind: [layer]}) for kind in pruner.kinds for layer in range(4)
+    }
+    assert (path[0]["sublayer"], path[0]["layer"]) == min(alone, key=lambda unit: alone[unit])
+    gone: dict[str, list[int]] = {}
+    for row in path:
+        gone.setdefault(row["sublayer"], []).append(row["layer"])
+    assert path[-1]["score"] == pytest.approx(divergence(model, trajectory, gone), rel=1e-3)
+
+
+def test_more_is_the_same_path_gone_further(make_model):
+    model, pruner = make_model(), pruner_of("divergence")
+    one, three = (pruner.decide(Decoder(model), parse(n), context_for(pruner, model)) for n in (1, 3))
+    assert three.scores[:1] == one.scores
+    assert set(one.attention) < set(three.attention)
+
+
+def test_what_is_chosen_changes_less_than_most_other_choices(grown):
+    model, trajectory = grown()
+    pruner = pruner_of("divergence")
+    context = context_for(pruner, model)
+    chosen = pruner.decide(Decoder(model), parse(2), context)
+    all_pairs = [divergence(model, context.trajectory, {ATTENTION: pair}) for pair in combinations(range(4), 2)]
+    mine = divergence(model, context.trajectory, {ATTENTION: chosen.attention})
+    assert sorted(all_pairs).index(pytest.approx(mine, rel=1e-6)) <= 1
+
+
+def test_the_estimate_is_theorem_3_where_nothing_follows(grown):
+    """Of the last MLP, whose update reaches the final norm unchanged, and of a small one the divergence itself."""
+    model, trajectory = grown()
+    last = Decoder(model).sublayer(3, "mlp")
+    with torch.no_grad():
+        last.exit.down_proj.weight.mul_(0.05)
+    trajectory = read_trajectory(model, [p + t for p, t in zip(trajectory.prompts, trajectory.tokens, strict=True)])
+    found = estimates(Decoder(model), list(forwards(trajectory)))
+    assert len(found) == 12
+    assert found["mlp", 3] == pytest.approx(divergence(model, trajectory, {"mlp": [3]}), rel=0.05)
+    assert found["mlp", 3] > 0
+
+
+def test_the_pruned_model_runs(make_model):
+    model, pruner = make_model(), pruner_of("divergence_estimate_joint")
+    decision = pruner.decide(Decoder(model), parse(2), context_for(pruner, model))
+    apply(model, decision)
+    assert len(decision.attention) + len(decision.mlp) == 2
+    assert torch.isfinite(model(torch.tensor([[1, 2, 3]])).logits).all()

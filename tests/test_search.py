@@ -1,0 +1,69 @@
+"""Choosing units by the cost of a set: what greedy and beam find, and how much they ask for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import combinations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.pruners.search import beam, greedy
+
+UNITS = list(range(8))
+
+
+class Asked:
+    """A cost of sets of numbers that counts how many sets were asked for."""
+
+    def __init__(self, cost: Callable[[frozenset[int]], float]) -> None:
+        self.cost, self.count = cost, 0
+
+    def __call__(self, taken: Sequence[int], candidates: Sequence[int]) -> dict[int, float]:
+        self.count += len(candidates)
+        return {unit: self.cost(frozenset([*taken, unit])) for unit in candidates}
+
+
+def growing(weights: Sequence[float], together: Sequence[float]) -> Callable[[frozenset[int]], float]:
+    """A cost to which a unit adds the more, the more others are gone."""
+    pairs = dict(zip(combinations(UNITS, 2), together, strict=True))
+    return lambda chosen: sum(weights[u] for u in chosen) + sum(pairs[p] for p in combinations(sorted(chosen), 2))
+
+
+number = st.floats(0, 1, width=32)
+costs = st.builds(growing, st.lists(number, min_size=8, max_size=8), st.lists(number, min_size=28, max_size=28))
+
+
+@given(cost=costs, count=st.integers(0, 8))
+def test_lazy_greedy_is_greedy_where_costs_only_grow(cost, count):
+    lazy, exhaustive = Asked(cost), Asked(cost)
+    paths = greedy(UNITS, count, lazy), greedy(UNITS, count, exhaustive, lazy=False)
+    assert [step.cost for step in paths[0]] == pytest.approx([step.cost for step in paths[1]])
+    assert lazy.count <= exhaustive.count
+    assert sum(step.asked for step in paths[0]) == lazy.count
+
+
+def test_lazy_greedy_asks_again_only_for_what_may_be_best():
+    cost = growing([1, 2, 3, 4, 100, 101, 102, 103], [0.001] * 28)
+    lazy = Asked(cost)
+    assert [step.unit for step in greedy(UNITS, 4, lazy)] == [0, 1, 2, 3]
+    assert lazy.count == 8 + 3 * 4
+    assert len(greedy(UNITS, 8, Asked(cost))) == 8
+
+
+@given(cost=costs, count=st.integers(1, 4))
+def test_a_beam_of_one_is_greedy_and_a_wide_one_finds_the_best_set(cost, count):
+    assert [s.cost for s in beam(UNITS, count, Asked(cost), 1)] == pytest.approx(
+        [s.cost for s in greedy(UNITS, count, Asked(cost), lazy=False)]
+    )
+    best = min(cost(frozenset(chosen)) for chosen in combinations(UNITS, count))
+    assert beam(UNITS, count, Asked(cost), 70)[-1].cost == pytest.approx(best)
+
+
+def test_a_beam_escapes_a_choice_that_greedy_regrets():
+    table = {frozenset({0}): 1.0, frozenset({1}): 2.0, frozenset({2}): 2.5, frozenset({0, 1}): 9.0}
+    table |= {frozenset({0, 2}): 9.0, frozenset({1, 2}): 3.0}
+    cost = table.__getitem__
+    assert greedy([0, 1, 2], 2, Asked(cost), lazy=False)[-1].cost == 9.0
+    assert beam([0, 1, 2], 2, Asked(cost), 2)[-1].cost == 3.0
