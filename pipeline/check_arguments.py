@@ -19,6 +19,7 @@ from pipeline.choices import choices_of, nearest
 # More jobs than one command should have; and how long and how nested one of its words may be.
 MOST_JOBS, _LONGEST, _DEEPEST = 10_000, 10_000, 20
 _SHOWN = 100
+_ONE_EXPERIMENT = "give one experiment at a time, since each has a sweep of its own"
 # What is done once for all jobs of a sweep.
 _ONCE = {"outputs": "a sweep has one outputs folder", "figures": "a sweep draws its figures once, at its end"}
 
@@ -51,6 +52,8 @@ def read_words(arguments: Sequence[str], multirun: bool) -> Words:
                 if problem := hydra_problem(override, shortened(argument)):
                     words.problems.append(problem)
                 continue
+            if key == schema.EXPERIMENT and key in words.groups:
+                raise ValueError(f"{shortened(argument)}: {_ONE_EXPERIMENT}")
             _check_form(override, argument)
             options = _alternatives(parser, override, argument)
             words.problems += _of_sweep(key, options, argument, multirun)
@@ -147,7 +150,7 @@ def _of_sweep(key: str, options: Sequence[Any], argument: str, multirun: bool) -
     if key in _ONCE:
         return [f"{shown}: {_ONCE[key]}"]
     if key == schema.EXPERIMENT:
-        raise ValueError(f"{shown}: give one experiment at a time, since each has a sweep of its own")
+        raise ValueError(f"{shown}: {_ONE_EXPERIMENT}")
     return [] if multirun else [f"{shown} lists {len(options)} values: add -m to run them as a sweep"]
 
 

@@ -8,14 +8,19 @@ nothing depends on them for its content: an artifact appears by one rename, whoe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import SoftFileLease, Timeout
 
+from pipeline.files import age_of
+
 # All processes that share an outputs folder have to agree on it.
 LEASE_SECONDS = 60.0
 _POLL_SECONDS = 0.1
+# A lock is written right after it was created. One that is still empty after so long was left by a process that was
+# killed in between, and that nobody can tell the name of.
+_EMPTY_SECONDS = 5.0
 
 
 class Busy(Exception):
@@ -31,7 +36,8 @@ def holding(path: Path, on_wait: Callable[[], None] | None) -> Iterator[None]:
         if on_wait is None:
             raise Busy(path.stem)
         on_wait()
-        lease.acquire()
+        while not _taken(lease, _EMPTY_SECONDS):
+            pass
     try:
         yield
     finally:
@@ -49,12 +55,20 @@ def is_held(path: Path) -> bool:
     return True
 
 
-def _taken(lease: SoftFileLease) -> bool:
+def _taken(lease: SoftFileLease, seconds: float = 0.0) -> bool:
+    """Whether the lock could be had, at once or after waiting so long."""
+    _drop_empty(Path(lease.lock_file))
     # The first try removes what a dead holder left, the second one takes it.
-    for _ in range(2):
+    for timeout in (0.0, seconds):
         try:
-            lease.acquire(timeout=0)
+            lease.acquire(timeout=timeout)
         except Timeout:
             continue
         return True
     return False
+
+
+def _drop_empty(path: Path) -> None:
+    with suppress(OSError):
+        if path.stat().st_size == 0 and age_of(path) > _EMPTY_SECONDS:
+            path.unlink()

@@ -160,7 +160,7 @@ def _plot(jobs: Sequence[JobRecord], folder: Path, store: Store) -> None:
         # Another sweep on the same folder may be closing too.
         with store.alone("figures"):
             drawn = figures.draw(store.root, SweepSummary.figures)
-            page = report.write(store.root, figures=SweepSummary.figures)
+            page = report.write(store.root, drawn=drawn)
     except DamagedTable:
         raise
     except NoTables:

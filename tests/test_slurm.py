@@ -61,6 +61,8 @@ class Sweep:
             stderr=subprocess.PIPE,
             text=True,
             env=environment,
+            # A shell that starts the tests in the background has them ignore Ctrl-C, and what they start as well.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )
 
     def end(self) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.integrity import MANIFEST, digest
+from pipeline.locks import is_held
 from pipeline.store import Store
 
 
@@ -104,3 +105,18 @@ def test_a_killed_build_is_cleared_at_the_next_start(tmp_path):
 def test_keys_are_stable():
     assert digest({"a": [1, "x", None], "b": {"c": 0.5}}) == digest(json.loads('{"b":{"c":0.5},"a":[1,"x",null]}'))
     assert digest({"a": 1}) != digest({"a": 1.5})
+
+
+def test_a_lock_that_was_never_written_is_taken_over(tmp_path):
+    """Its process was killed between creating the file and writing its name into it."""
+    store = Store(tmp_path)
+    path = store.locks / "records.lock"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    assert is_held(path)
+    with store.alone("records"):
+        assert path.read_text()
+    path.touch()
+    os.utime(path, (1, 1))
+    assert not is_held(path)
+    assert not path.exists()

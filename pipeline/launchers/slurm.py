@@ -28,6 +28,8 @@ from pipeline.sweep import OUTCOME
 _FIRST_SECONDS, _SHARE, _MOST_SECONDS = 1.0, 0.05, 30.0
 # How long an outcome may take to be seen here on a network file system, if Slurm knows of nothing that went wrong.
 _VISIBLE_SECONDS = 60.0
+# How long one that goes back into the queue may look as if it had failed.
+_BACK_SECONDS = 10.0
 _LOOK_SECONDS = 0.2
 # Below the sweep's folder: what is submitted, and what the jobs' processes print.
 SUBMITTED = "slurm"
@@ -151,8 +153,7 @@ class SlurmLauncher(SweepLauncher):
             return None
         seen = time.monotonic()
         submitted.over = submitted.over or seen
-        # A job that goes back into the queue may seem to be over for a moment.
-        patience = _FIRST_SECONDS if submitted.state.bad else _VISIBLE_SECONDS
+        patience = _BACK_SECONDS if submitted.state.bad else _VISIBLE_SECONDS
         return self._lost(submitted) if seen - submitted.over >= patience else None
 
     def _lost(self, submitted: _Submitted) -> JobRecord:

@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.figures import draw, theorems
-from pipeline.figures.drawing import command_of
+from pipeline.figures.drawing import FigureResult, command_of
 from pipeline.figures.tables import Tables, choose, load
 from pipeline.files import write_bytes
 from pipeline.report.answer import answer
@@ -26,21 +26,20 @@ HERE = Path(__file__).parent
 SCORES_FIGURE = "fig01"  # the experiment that makes scores
 
 
-def write(outputs: Path, settings: str | None = None, figures: Sequence[str] | None = None) -> Path:
-    """Bring the figures up to date and write `outputs/report/index.html`; the same tables give the same bytes.
+def write(outputs: Path, settings: str | None = None, drawn: Sequence[FigureResult] | None = None) -> Path:
+    """Write `outputs/report/index.html`; the same tables give the same bytes.
 
     Args:
         outputs: the folder that holds `tables/`.
         settings: which group of comparable jobs, in whole or in a part that only one has; by default the
             newest job's.
-        figures: which figures to show, by name or number; all of them by default.
+        drawn: the figures to show, just drawn from the same tables; by default all of them are brought up to date.
 
     Raises:
-        UnknownFigure: if a name is not a figure's.
         NoTables: if there are no tables.
         UnknownSettings: if no settings match, or several.
     """
-    results = draw(outputs, figures, settings)
+    results = draw(outputs, None, settings) if drawn is None else drawn
     tables = load(outputs, choose(outputs, settings))
     path = outputs / "report" / "index.html"
     shown = {"pictures": pictures(results, path), "missing": missing(results)}

@@ -7,6 +7,7 @@ import gzip
 import io
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +52,10 @@ class Missing:
 
 def pictures(results: Sequence[FigureResult], page: Path) -> list[Picture]:
     """What was drawn, in order; paths are relative to the folder of `page`."""
-    return [_picture(result, page.parent) for result in results if result.missing is None]
+    there = [result for result in results if result.missing is None]
+    # Reducing colours and compressing let other threads run.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(lambda result: _picture(result, page.parent), there))
 
 
 def missing(results: Sequence[FigureResult]) -> list[Missing]:
