@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -35,10 +36,10 @@ class Trajectories(CalibrationSet):
 
     def documents(self) -> list[str]:
         path = _OWN if self.path is None else Path(self.path).expanduser()
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".jsonl":
-            return [str(row["text"]) for _, row in rows_of_lines(iter(lines), path, '{"text": "..."}')]
-        return [line.replace("\\n", "\n") for line in lines if line.strip()]
+            return [str(row["text"]) for _, row in rows_of_lines(StringIO(text), path, '{"text": "..."}')]
+        return [line.replace("\\n", "\n") for line in text.split("\n") if line.strip()]
 
     def prompts(self) -> list[str]:
         """Those that are continued. Raises ValueError if there are too few."""

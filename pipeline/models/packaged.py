@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from pipeline.integrity import file_digest
 from pipeline.models.base import Model, load_pretrained, load_tokenizer
 from pipeline.packages import package_file
 from pipeline.store import Artifact, Store
@@ -39,7 +42,9 @@ class PackagedModel(Model):
         return store.ensure("checkpoint", self.identity(), self._convert)
 
     def _convert(self, folder: Path) -> None:
-        source = self._file()
+        self._convert_file(self._file(), folder)
+
+    def _convert_file(self, source: Path, folder: Path) -> None:
         options = {"gguf_file": source.name}
         model = AutoModelForCausalLM.from_pretrained(
             source.parent, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32, **options
@@ -52,6 +57,35 @@ class PackagedModel(Model):
 
     def _file(self) -> Path:
         return package_file(self.package, self.file, f"model {self.name}")
+
+
+@dataclass(frozen=True)
+class PackagedParts(PackagedModel):
+    """The same of a ``file`` that several packages carry one part each of: ``parts`` is file by package, in order.
+
+    ``sha256`` is of the whole file.
+    """
+
+    parts: dict[str, str] = field(default_factory=dict)
+    sha256: str = ""
+
+    def _file(self) -> Path:
+        """The first part; all are there."""
+        return self._pieces()[0]
+
+    def _convert(self, folder: Path) -> None:
+        with TemporaryDirectory(dir=folder) as scratch:
+            whole = Path(scratch) / self.file
+            with whole.open("wb") as file:
+                for piece in self._pieces():
+                    with piece.open("rb") as source:
+                        shutil.copyfileobj(source, file)
+            if file_digest(whole) != self.sha256:
+                raise ValueError(f"the parts of model {self.name} do not make the right file; install them again")
+            self._convert_file(whole, folder)
+
+    def _pieces(self) -> list[Path]:
+        return [package_file(package, file, f"model {self.name}") for package, file in self.parts.items()]
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ def estimates(decoder: Decoder, passes: Sequence[Forward]) -> dict[Unit, float]:
             read = _Reading(head, norm, last[part])
             for kind, layer in sums:
                 of = SUBLAYERS if kind == BLOCK else (kind,)
-                sums[kind, layer] += read.without(sum(updates[other, layer][part] for other in of))
+                sums[kind, layer] += read.without(torch.stack([updates[other, layer][part] for other in of]).sum(0))
         positions += len(last)
     return {unit: value / positions for unit, value in sums.items()}
 

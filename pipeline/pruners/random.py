@@ -1,4 +1,7 @@
-"""Random pruning: the control that says what a criterion is worth. The seed of the experiment decides."""
+"""Random pruning: the control that says what a criterion is worth.
+
+One choice says little, so that there may be several ``draw``s: from the second on, each has its number in its name.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import ClassVar
 
 import torch
 
+from pipeline.component import Positive
 from pipeline.decoder import Decoder
 from pipeline.pruners.base import Context, Pruner
 from pipeline.pruners.decision import Decision
@@ -18,7 +22,23 @@ from pipeline.sparsity import Sparsity
 
 
 @dataclass(frozen=True)
-class RandomBlocks(Pruner):
+class RandomPruner(Pruner):
+    """``draw`` numbers the random choices under one seed of the experiment."""
+
+    draw: Positive = 1
+
+    def __post_init__(self) -> None:
+        if self.draw > 1:
+            object.__setattr__(self, "name", f"{self.name}_{self.draw}")
+
+    def order(self, decoder: Decoder) -> list[int]:
+        """The blocks in a random order."""
+        generator = torch.Generator().manual_seed(torch.initial_seed() + self.draw - 1)
+        return torch.randperm(len(decoder.blocks), generator=generator).tolist()
+
+
+@dataclass(frozen=True)
+class RandomBlocks(RandomPruner):
     """Removes random blocks."""
 
     accepts: ClassVar[tuple[str, ...]] = ("fraction", "units")
@@ -26,19 +46,19 @@ class RandomBlocks(Pruner):
     calibrated: ClassVar[bool] = False
 
     def decide(self, decoder: Decoder, sparsity: Sparsity, context: Context) -> Decision:
-        order = torch.randperm(len(decoder.blocks)).tolist()
+        order = self.order(decoder)
         return Decision(blocks=tuple(sorted(order[: blocks_to_remove(decoder, sparsity)])))
 
 
 @dataclass(frozen=True)
-class RandomSublayers(Pruner):
+class RandomSublayers(RandomPruner):
     """Drops random sublayers of one kind."""
 
     accepts: ClassVar[tuple[str, ...]] = ("fraction", "units")
     calibrated: ClassVar[bool] = False
 
     def decide(self, decoder: Decoder, sparsity: Sparsity, context: Context) -> Decision:
-        order = torch.randperm(len(decoder.blocks)).tolist()
+        order = self.order(decoder)
         return drop_sublayers([(self.unit, layer) for layer in order[: sparsity.units_of(len(order))]], [])
 
 
@@ -58,7 +78,7 @@ class RandomMLP(RandomSublayers):
 
 @dataclass(frozen=True)
 class RandomWeights(WeightwisePruner):
-    """Zeroes random weights of each linear layer."""
+    """Zeroes random weights of each linear layer; which ones, the experiment's seed decides."""
 
     def mask(self, weight: torch.Tensor, sparsity: Sparsity) -> torch.Tensor:
         return per_matrix(torch.rand(weight.shape), sparsity)
