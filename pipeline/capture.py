@@ -119,15 +119,6 @@ def capture_trajectory(
 
 
 @torch.inference_mode()
-def read_trajectory(model: PreTrainedModel, sequences: Sequence[Sequence[int]]) -> Trajectory:
-    """Given text in the place of generated: every token but the first of a sequence is predicted."""
-    steps, names = max(map(len, sequences)) - 1, [f"text-{place}" for place in range(len(sequences))]
-    prompts, tokens = [list(row[:1]) for row in sequences], [list(row[1:]) for row in sequences]
-    trajectory = Trajectory(names, steps, prompts, tokens, [[] for _ in names], torch.empty(0), None)
-    return replace(trajectory, final=capture_forced(model, trajectory))
-
-
-@torch.inference_mode()
 def capture_forced(model: PreTrainedModel, dense: Trajectory) -> torch.Tensor:
     """Final states (N, D) of a model that reads the dense model's trajectory (teacher forced)."""
     return torch.cat([part.at_predictions(part.run(model)) for part in forwards(dense)])
@@ -164,11 +155,15 @@ class Forward:
         return torch.cat(kept).to(torch.promote_types(states.dtype, torch.float32)).cpu()
 
 
-def forwards(trajectory: Trajectory) -> Iterator[Forward]:
-    """The passes that yield every position of a trajectory, in the order of its prompts."""
+def forwards(trajectory: Trajectory, tight: bool = False) -> Iterator[Forward]:
+    """The passes that yield every position of a trajectory, in the order of its prompts.
+
+    A ``tight`` pass is only as wide as its own longest sequence.
+    """
     for part in _batches(len(trajectory.prompts)):
         prompts, tokens = trajectory.prompts[part], trajectory.tokens[part]
-        yield Forward(prompts, tokens, trajectory.width)
+        own = max(len(prompt) + len(row) for prompt, row in zip(prompts, tokens, strict=True))
+        yield Forward(prompts, tokens, own if tight else trajectory.width)
 
 
 def _batches(count: int) -> list[slice]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ import pandas as pd
 from pipeline.calibration.base import tokenizer_digest
 from pipeline.comparison import compare
 from pipeline.evaluate import encode_requests
+from pipeline.held_out import check_held_out
 from pipeline.model_stages import COMPARISON, EVALUATION, PERPLEXITY, REQUESTS, ModelStages
 from pipeline.models.base import writes_text
 from pipeline.perplexity import HeldOutText, perplexity_row
@@ -26,10 +28,24 @@ class EvaluationStages(ModelStages):
     """What one job finds out by asking its model."""
 
     def prepare(self) -> None:
-        """Find out before any work whether the tasks that are not evaluated yet can be had. Raises ValueError."""
+        """Find out before any work what would end or spoil the job later. Raises ValueError.
+
+        Tasks that are not evaluated yet have to be had, and prompts of the calibration are neither probes nor items.
+        """
+        settings = self.settings
+        if "capture" in settings.stages:
+            self._check_held_out([probe.text for probe in settings.probes], "a probe prompt")
+        if "evaluate" not in settings.stages:
+            return
         there = self.is_decided() and self.store.find(EVALUATION, self._inputs(EVALUATION, self._evaluation_inputs()))
         if not there:
-            self.settings.task.prepare(self.settings.seed)
+            settings.task.prepare(settings.seed)
+            self._check_held_out(settings.task.questions(settings.seed), "an item of the tasks")
+
+    def _check_held_out(self, asked: Iterable[str], what: str) -> None:
+        source = self.settings.calibration
+        if source.generated and self.settings.pruner.calibrated:
+            check_held_out(source.name, source.prompts(), asked, what)
 
     @cached_property
     def evaluation(self) -> Artifact:

@@ -162,8 +162,7 @@ def _run_stages(settings: Settings, store: Store, record: JobRecord, tracker: Tr
         "measure": lambda: _measured(bench),
     }
     try:
-        if "evaluate" in settings.stages:
-            bench.prepare()
+        bench.prepare()
         for stage, make in steps.items():
             if stage in settings.stages:
                 _run_stage(stage, make, store, record)

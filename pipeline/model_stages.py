@@ -18,14 +18,14 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.calibration.base import batches, load, save, tokenizer_digest
-from pipeline.capture import Trajectory, capture_trajectory, read_trajectory
+from pipeline.capture import Trajectory
 from pipeline.checkpoint import as_checkpoint, probe_outputs, write_checkpoint
 from pipeline.config import Settings
+from pipeline.continuations import continued, read
 from pipeline.decoder import Decoder
 from pipeline.finite import check_finite
 from pipeline.models.base import resolve_dtype, writes_text
 from pipeline.offload import is_offloaded
-from pipeline.probes import Probe
 from pipeline.pruners.accounting import account
 from pipeline.pruners.base import Candidates, Context, Dropped, Score
 from pipeline.pruners.decision import ChangeFiles, Decision
@@ -176,14 +176,11 @@ class ModelStages:
         inputs: dict[str, Any] = {"model": self._model_identity, "dtype": self.dtype, "calibration": source.identity()}
 
         def build(folder: Path) -> None:
+            model = self.model(self.dtype, pruned=False)
             if source.generated:
-                model = self.model(self.dtype, pruned=False)
-                prompts = [Probe(f"prompt-{place}", text, "open") for place, text in enumerate(source.prompts())]
-                trajectory = capture_trajectory(model, self._tokenizer, prompts, source.length, residual=False)
+                trajectory = continued(model, self._tokenizer, source.prompts(), source.length)
             else:
-                sequences = [row for batch in self._calibration for row in batch.tolist()]
-                model = self.model(self.dtype, pruned=False)
-                trajectory = read_trajectory(model, sequences)
+                trajectory = read(model, [row for batch in self._calibration for row in batch.tolist()])
             trajectory.save(folder)
 
         return Trajectory.load(self.ensure(CONTINUED, inputs, build).path)

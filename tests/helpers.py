@@ -12,8 +12,8 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.capture import read_trajectory
 from pipeline.choices import CONF
+from pipeline.continuations import read
 from pipeline.decoder import Decoder
 from pipeline.linear_inputs import one_expert_at_a_time
 from pipeline.pruners.base import Context, Pruner
@@ -55,8 +55,8 @@ def context_for(pruner: Pruner, model: torch.nn.Module, batches: list[torch.Tens
             return pruner.importance(Decoder(model), replace(context, candidates=candidates))
 
     text = batches or calibration_batches()
-    read = read_trajectory(model, [row for batch in text for row in batch.tolist()]) if pruner.compares else None
-    context = Context(text, read, scores=scores)
+    trajectory = read(model, [row for batch in text for row in batch.tolist()]) if pruner.compares else None
+    context = Context(text, trajectory, scores=scores)
     return context
 
 

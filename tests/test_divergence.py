@@ -9,17 +9,17 @@ import torch
 from helpers import context_for, pruner_of
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.capture import capture_trajectory, forwards, read_trajectory
+from pipeline.capture import forwards
+from pipeline.continuations import continued, read
 from pipeline.decoder import ARCHITECTURES, ATTENTION, BLOCK, SUBLAYERS, Decoder
 from pipeline.prefix import shared_prefix
-from pipeline.probes import Probe
 from pipeline.pruners.base import Context
 from pipeline.pruners.divergence_estimate import estimates
 from pipeline.sparsity import parse
 from pipeline.surgery import apply, dropped
 
 WRITERS = sorted(name for name, architecture in ARCHITECTURES.items() if not architecture.encoder)
-PROMPTS = [Probe("one", "A short prompt", "open"), Probe("two", "Another, which is a little longer", "open")]
+PROMPTS = ["Another, which is a little longer", "A short prompt"]
 
 
 def divergence(model, trajectory, gone) -> float:
@@ -45,7 +45,7 @@ def grown(make_model, tokenizer):
 
     def make(architecture: str = "llama"):
         model = make_model(architecture)
-        return model, capture_trajectory(model, tokenizer, PROMPTS, 6, residual=False)
+        return model, continued(model, tokenizer, PROMPTS, 6)
 
     return make
 
@@ -109,7 +109,7 @@ def test_more_is_the_same_path_gone_further(make_model):
 
 
 def test_what_is_chosen_changes_less_than_most_other_choices(grown):
-    model, trajectory = grown()
+    model, _ = grown()
     pruner = pruner_of("divergence")
     context = context_for(pruner, model)
     chosen = pruner.decide(Decoder(model), parse(2), context)
@@ -124,7 +124,7 @@ def test_the_estimate_is_theorem_3_where_nothing_follows(grown):
     last = Decoder(model).sublayer(3, "mlp")
     with torch.no_grad():
         last.exit.down_proj.weight.mul_(0.05)
-    trajectory = read_trajectory(model, [p + t for p, t in zip(trajectory.prompts, trajectory.tokens, strict=True)])
+    trajectory = read(model, [p + t for p, t in zip(trajectory.prompts, trajectory.tokens, strict=True)])
     found = estimates(Decoder(model), list(forwards(trajectory)))
     assert len(found) == 12
     assert found["mlp", 3] == pytest.approx(divergence(model, trajectory, {"mlp": [3]}), rel=0.05)

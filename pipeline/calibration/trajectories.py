@@ -22,7 +22,7 @@ class Trajectories(CalibrationSet):
     ``text`` a line; the built-in instruction-style prompts if it is None.
     """
 
-    sequences: Positive = 64
+    sequences: Positive = 32
     length: Positive = 24
     packing: bool = False
     path: str | None = None

@@ -50,7 +50,7 @@ class Divergence(Pruner):
         """Divergence with each of ``context.candidates`` gone too, beside what is gone from the decoder already."""
         trajectory = context.trajectory
         assert trajectory is not None
-        head, passes = head_of(decoder), list(forwards(trajectory))
+        head, passes = head_of(decoder), list(forwards(trajectory, tight=True))
         rows: list[Score] = []
         with shared_prefix(decoder, passes) as prefix:
             dense = _LogProbabilities(head, trajectory)

@@ -46,7 +46,7 @@ class DivergenceEstimate(Pruner):
         assert trajectory is not None
         return [
             {"layer": layer, "sublayer": kind, "score": value}
-            for (kind, layer), value in estimates(decoder, list(forwards(trajectory))).items()
+            for (kind, layer), value in estimates(decoder, list(forwards(trajectory, tight=True))).items()
         ]
 
     def count(self, decoder: Decoder, sparsity: Sparsity) -> int:

@@ -5,7 +5,7 @@ Suites are imported while the configuration is checked, so their modules import 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -104,6 +104,12 @@ class TaskSuite(Component):
         from pipeline.tasks.harness import load_tasks
 
         load_tasks(self, seed)
+
+    def questions(self, seed: int) -> Iterator[str]:
+        """The text of every item that may be asked, without the examples before it."""
+        from pipeline.tasks.harness import questions
+
+        return questions(self, seed)
 
     def evaluate(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, seed: int) -> Results:
         """Ask the model every task, through lm-eval."""

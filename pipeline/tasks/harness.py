@@ -151,6 +151,14 @@ def _build(manager: TaskManager, suite: TaskSuite, definitions: list[Any], unrea
         ) from error
 
 
+def questions(suite: TaskSuite, seed: int) -> Iterator[str]:
+    """The text of every test item of a suite's tasks, without examples."""
+    for task in load_tasks(suite, seed).tasks.values():
+        for doc in task.eval_docs:
+            if isinstance(text := task.doc_to_text(doc), str):
+                yield text
+
+
 def rows_of(suite: TaskSuite, loaded: HarnessTasks) -> Iterator[Row]:
     """The lines of the score table, in the suite's order."""
     left = dict(loaded.tasks)

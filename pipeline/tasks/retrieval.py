@@ -109,6 +109,10 @@ class RetrievalSuite(TaskSuite):
             else:
                 read_beir(_folder(given), self.split)
 
+    def questions(self, seed: int) -> Iterator[str]:
+        for data in self._datasets():
+            yield from data.queries.values()
+
     def evaluate(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, seed: int) -> Results:
         """Embed, search and score every set. Nothing is drawn by chance, so ``seed`` changes nothing.
 

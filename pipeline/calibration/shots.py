@@ -1,0 +1,49 @@
+"""The model's own continuations of the matched tasks' training examples: prompts of the form that the tasks have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from pipeline.calibration.trajectories import Trajectories
+from pipeline.tasks.matched.data import read_items
+from pipeline.tasks.matched.suite import FAMILIES
+
+
+@dataclass(frozen=True)
+class Shots(Trajectories):
+    """Each training example of ``families`` in turn, asked after the other ones of its family.
+
+    Test items are never among them. Families that are left out stay held out altogether. Raises ValueError for a
+    family that does not exist.
+    """
+
+    families: list[str] = field(default_factory=lambda: list(FAMILIES))
+
+    def documents(self) -> list[str]:
+        if unknown := [family for family in self.families if family not in FAMILIES]:
+            raise ValueError(f"calibration.families: {unknown[0]} does not exist; choose from {', '.join(FAMILIES)}")
+        by_family = [_prompts(family) for family in self.families]
+        # A few of every family, whatever the number that is asked for.
+        longest = max(map(len, by_family), default=0)
+        return [prompts[turn] for turn in range(longest) for prompts in by_family if turn < len(prompts)]
+
+    def identity(self) -> dict[str, Any]:
+        identity = super().identity()
+        del identity["families"]
+        return identity
+
+
+def _prompts(family: str) -> list[str]:
+    examples = [row for row in read_items(family) if row["split"] == "fewshot" and row["prompt"] not in _tested()]
+    return [
+        "\n\n".join([*(f"{row['prompt']} {row['answer']}" for row in examples if row is not asked), asked["prompt"]])
+        for asked in examples
+    ]
+
+
+@cache
+def _tested() -> frozenset[str]:
+    """Test prompts of all families: some families turn the same sentences into different ones."""
+    return frozenset(row["prompt"] for family in FAMILIES for row in read_items(family) if row["split"] == "test")

@@ -1,0 +1,48 @@
+"""Calibration text as a trajectory: what the dense model predicts of it, for a pruner to compare with.
+
+Sequences come in the order of their length, so that passes over them are padded little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from pipeline.capture import BATCH, Trajectory, forwards
+from pipeline.generation import Decoding, generate
+from pipeline.probes import Probe, encode
+
+
+@torch.inference_mode()
+def continued(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], steps: int
+) -> Trajectory:
+    """The model's own greedy continuations of prompts, at most ``steps`` tokens each; they are what is predicted."""
+    asked = sorted((encode(Probe("", text, "open"), tokenizer) for text in prompts), key=len)
+    batches = [asked[start : start + BATCH] for start in range(0, len(asked), BATCH)]
+    tokens = [row for batch in batches for row in generate(model, tokenizer, batch, [steps] * len(batch), Decoding())]
+    return _with_states(model, asked, tokens)
+
+
+@torch.inference_mode()
+def read(model: PreTrainedModel, sequences: Sequence[Sequence[int]]) -> Trajectory:
+    """Given text in the place of generated: every token but the first of a sequence is predicted."""
+    return _with_states(model, [list(row[:1]) for row in sequences], [list(row[1:]) for row in sequences])
+
+
+def _with_states(model: PreTrainedModel, prompts: list[list[int]], tokens: list[list[int]]) -> Trajectory:
+    order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]) + len(tokens[row]))
+    trajectory = Trajectory(
+        names=[f"text-{row}" for row in order],
+        steps=max(map(len, tokens)),
+        prompts=[prompts[row] for row in order],
+        tokens=[tokens[row] for row in order],
+        texts=[[] for _ in order],
+        final=torch.empty(0),
+        residual=None,
+    )
+    final = [part.at_predictions(part.run(model)) for part in forwards(trajectory, tight=True)]
+    return replace(trajectory, final=torch.cat(final))

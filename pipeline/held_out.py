@@ -1,0 +1,27 @@
+"""Whether what a pruner is calibrated on stays apart from what the pruned model is asked afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+
+def leaked(prompts: Sequence[str], questions: Iterable[str]) -> str | None:
+    """A prompt in which one of the questions begins a line, or None if there is none."""
+    lines = ["\n" + _plain(prompt) for prompt in prompts]
+    for question in questions:
+        if (plain := _plain(question)) and (found := next((x for x in lines if "\n" + plain in x), None)):
+            return found.strip()
+    return None
+
+
+def check_held_out(calibration: str, prompts: Sequence[str], questions: Iterable[str], what: str) -> None:
+    """Raises ValueError, naming the prompt, if one of the questions (``what`` they are, in words) is among prompts."""
+    if prompt := leaked(prompts, questions):
+        raise ValueError(
+            f"calibration={calibration} continues {what} ({prompt[-60:]!r}), so that what comes out would not be held "
+            "out; take that prompt out of calibration.path, or choose other prompts"
+        )
+
+
+def _plain(text: str) -> str:
+    return "\n".join(" ".join(line.split()).casefold() for line in text.strip().splitlines())
