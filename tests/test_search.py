@@ -67,3 +67,33 @@ def test_a_beam_escapes_a_choice_that_greedy_regrets():
     cost = table.__getitem__
     assert greedy([0, 1, 2], 2, Asked(cost), lazy=False)[-1].cost == 9.0
     assert beam([0, 1, 2], 2, Asked(cost), 2)[-1].cost == 3.0
+
+
+def halves(unit: object) -> frozenset:
+    """Pairs consist of two numbers, numbers of themselves."""
+    return frozenset(unit) if isinstance(unit, tuple) else frozenset([unit])
+
+
+@given(cost=costs, count=st.integers(0, 8), width=st.integers(1, 3))
+def test_units_of_several_parts_fit_the_budget_and_exclude_what_they_share(cost, count, width):
+    units = [*UNITS, (0, 1), (2, 3), (4, 5), (6, 7)]
+
+    def costs_of(taken, candidates):
+        return {unit: cost(frozenset().union(*map(halves, [*taken, unit]))) for unit in candidates}
+
+    for path in (greedy(units, count, costs_of, parts=halves), beam(units, count, costs_of, width, parts=halves)):
+        parts = [part for step in path for part in halves(step.unit)]
+        assert len(parts) == len(set(parts)) == count
+        assert not path or path[-1].cost == cost(frozenset(parts))
+
+
+def test_a_pair_is_taken_where_its_halves_are_dear_alone():
+    table = {frozenset({0}): 5.0, frozenset({1}): 6.0, frozenset({2}): 4.0, frozenset({0, 1}): 2.0}
+    table |= {frozenset({0, 2}): 9.0, frozenset({1, 2}): 9.0}
+
+    def costs_of(taken, candidates):
+        return {unit: table[frozenset().union(*map(halves, [*taken, unit]))] for unit in candidates}
+
+    units = [0, 1, 2, (0, 1)]
+    assert [step.unit for step in greedy(units, 2, costs_of, parts=halves)] == [(0, 1)]
+    assert [step.unit for step in beam(units, 2, costs_of, 3, parts=halves)] == [(0, 1)]

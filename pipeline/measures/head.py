@@ -36,15 +36,9 @@ class Head:
         z = self.project(h)
         return z if self.cap is None else self._squash(z)
 
-    def logits_each(self, h: torch.Tensor) -> torch.Tensor:
-        """Logits (N, K) of states (N, D) where each state has rows of its own: ``weight`` is (N, K, D)."""
-        z = torch.einsum("nkd,nd->nk", self.weight, h)
-        z = z if self.bias is None else z + self.bias
-        return z if self.cap is None else self._squash(z)
-
-    def rows(self, tokens: torch.Tensor) -> Head:
-        """The head of some tokens alone, in the shape of their numbers."""
-        return Head(self.weight[tokens], None if self.bias is None else self.bias[tokens], self.cap)
+    def steepness(self, z: torch.Tensor) -> torch.Tensor:
+        """Derivative of logits (N, V), as the model sees them, by those before the cap."""
+        return torch.ones_like(z) if self.cap is None else 1 - (z / self.cap).square()
 
     def change(self, delta_h: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         """What a change of the states (N, D) changes the logits (N, V) by, before any cap; none exactly for none."""

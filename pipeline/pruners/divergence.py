@@ -13,25 +13,24 @@ from typing import ClassVar
 import torch
 
 from pipeline.capture import Trajectory, forwards
+from pipeline.component import Positive
 from pipeline.decoder import ATTENTION, BLOCK, MLP, SUBLAYERS, Decoder
 from pipeline.measures.divergence import kl_divergence
 from pipeline.measures.head import Head
 from pipeline.prefix import shared_prefix
-from pipeline.pruners.base import Context, Pruner, Score
+from pipeline.pruners.base import Context, Score
 from pipeline.pruners.decision import Decision
-from pipeline.pruners.search import Step, beam, greedy
-from pipeline.pruners.shortgpt import blocks_to_remove
-from pipeline.pruners.sublayer_drop import drop_sublayers
+from pipeline.pruners.search import beam, greedy
+from pipeline.pruners.units import Unit, UnitPruner, by_kind
 from pipeline.sparsity import Sparsity
 from pipeline.surgery import dropped
 
 # Positions whose logits are in memory at a time.
 _ROWS = 256
-Unit = tuple[str, int]
 
 
 @dataclass(frozen=True)
-class Divergence(Pruner):
+class Divergence(UnitPruner):
     """Drops attention sublayers one after the other, each time the one that adds least to the divergence.
 
     ``lazy`` asks again only for candidates that may still be the best; with ``beam`` above 1 so many sets are
@@ -39,9 +38,8 @@ class Divergence(Pruner):
     """
 
     lazy: bool = True
-    beam: int = 1
+    beam: Positive = 1
 
-    accepts: ClassVar[tuple[str, ...]] = ("fraction", "units")
     unit: ClassVar[str] = "attention"
     compares: ClassVar[bool] = True
     kinds: ClassVar[tuple[str, ...]] = (ATTENTION,)
@@ -53,28 +51,22 @@ class Divergence(Pruner):
         head, passes = head_of(decoder), list(forwards(trajectory, tight=True))
         rows: list[Score] = []
         with shared_prefix(decoder, passes) as prefix:
-            dense = _LogProbabilities(head, trajectory)
+            dense = LogProbabilities(head, trajectory)
             for kind, layer in context.progress(context.candidates, "divergence", len(context.candidates)):
                 with dropped(decoder, {kind: [layer]}):
                     value = dense.divergence(prefix.final(layer))
                 rows.append({"layer": layer, "sublayer": kind, "score": value})
         return rows
 
-    def count(self, decoder: Decoder, sparsity: Sparsity) -> int:
-        return sparsity.units_of(len(decoder.blocks) * len(self.kinds))
-
     def decide(self, decoder: Decoder, sparsity: Sparsity, context: Context) -> Decision:
         def costs(gone: Sequence[Unit], candidates: Sequence[Unit]) -> dict[Unit, float]:
-            rows = context.scores(_by_kind(gone), candidates)
+            rows = context.scores(by_kind(gone), candidates)
             return {(row["sublayer"], int(row["layer"])): float(row["score"]) for row in rows}
 
-        units = [(kind, layer) for layer in range(len(decoder.blocks)) for kind in self.kinds]
-        count = self.count(decoder, sparsity)
-        path = beam(units, count, costs, self.beam) if self.beam > 1 else greedy(units, count, costs, self.lazy)
-        return self.decision([step.unit for step in path], list(_rows(path)))
-
-    def decision(self, units: Sequence[Unit], path: list[Score]) -> Decision:
-        return drop_sublayers(units, path)
+        units, count = self.units(decoder), self.count(decoder, sparsity)
+        if self.beam > 1:
+            return self.decision(decoder, beam(units, count, costs, self.beam, self.parts))
+        return self.decision(decoder, greedy(units, count, costs, self.lazy, self.parts))
 
 
 @dataclass(frozen=True)
@@ -86,28 +78,22 @@ class DivergenceMLP(Divergence):
 
 
 @dataclass(frozen=True)
-class DivergenceJoint(Divergence):
-    """The same with attention and MLP sublayers, in one ranking."""
-
-    unit: ClassVar[str] = "sublayer"
-    kinds: ClassVar[tuple[str, ...]] = SUBLAYERS
-
-
-@dataclass(frozen=True)
 class DivergenceBlocks(Divergence):
     """The same with whole blocks."""
 
     unit: ClassVar[str] = "block"
     kinds: ClassVar[tuple[str, ...]] = (BLOCK,)
 
-    def count(self, decoder: Decoder, sparsity: Sparsity) -> int:
-        return blocks_to_remove(decoder, sparsity)
 
-    def decision(self, units: Sequence[Unit], path: list[Score]) -> Decision:
-        return Decision(blocks=tuple(sorted(layer for _, layer in units)), scores=path)
+@dataclass(frozen=True)
+class DivergenceJoint(Divergence):
+    """The same with attention sublayers, MLP sublayers and blocks, in one ranking by what they add a sublayer."""
+
+    unit: ClassVar[str] = "sublayer"
+    kinds: ClassVar[tuple[str, ...]] = (*SUBLAYERS, BLOCK)
 
 
-class _LogProbabilities:
+class LogProbabilities:
     """What the dense model predicts at every position of a trajectory."""
 
     def __init__(self, head: Head, trajectory: Trajectory) -> None:
@@ -134,14 +120,3 @@ def head_of(decoder: Decoder) -> Head:
     """The output projection in float32."""
     bias = None if decoder.head.bias is None else decoder.head.bias.detach()
     return Head(decoder.head.weight.detach(), bias, decoder.logit_cap).to(torch.float32)
-
-
-def _by_kind(units: Sequence[Unit]) -> dict[str, list[int]]:
-    kinds = sorted({kind for kind, _ in units})
-    return {kind: sorted(layer for other, layer in units if other == kind) for kind in kinds}
-
-
-def _rows(path: Sequence[Step[Unit]]) -> Iterator[Score]:
-    for number, step in enumerate(path):
-        kind, layer = step.unit
-        yield {"layer": layer, "sublayer": kind, "score": step.cost, "step": number, "asked": step.asked}

@@ -1,64 +1,75 @@
-"""The cheap form of divergence: theorem 3 on a single pass of the dense model, for every unit at once.
+"""The cheap form of divergence: theorem 3 to first order, for every unit and every pair of units at once.
 
-What a unit adds to the residual stream is taken away from the last state of the stream and read through the final norm,
-as if nothing between them reacted. The variance of the change of the logits, over the likeliest tokens, then stands
-for the divergence: ``KL ≈ Var_p(Δz) / 2``.
+Each sublayer's update gets a gate of one. To first order, closing gates changes the logits of a position by minus the
+sum of their derivatives, and theorem 3 makes of that ``KL ≈ Var_p(Δz) / 2``, which for ``y`` drawn from the dense
+probabilities ``p`` is ``E[(Δ log p(y))²] / 2``. So one pass forward and a few passes backward, of the log-probability
+of drawn tokens, give all gates' derivatives, through everything that follows them; their products give what units cost
+together. Signs drawn for each position keep the positions of a sequence apart on average, as in the trace estimate of
+Hutchinson (1990).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
+from torch import nn
 
-from pipeline.capture import Forward, forwards
+from pipeline.capture import Forward, Trajectory, forwards
+from pipeline.component import Positive
 from pipeline.decoder import ATTENTION, BLOCK, MLP, SUBLAYERS, Decoder
 from pipeline.measures.divergence import kl_estimate
 from pipeline.measures.head import Head
-from pipeline.pruners.base import Context, Pruner, Score
+from pipeline.pruners.base import Context, Score
 from pipeline.pruners.decision import Decision
-from pipeline.pruners.divergence import Unit, head_of
-from pipeline.pruners.shortgpt import blocks_to_remove
-from pipeline.pruners.sublayer_drop import drop_sublayers
-from pipeline.residual import layout, tap
+from pipeline.pruners.divergence import head_of
+from pipeline.pruners.search import greedy
+from pipeline.pruners.units import Unit, UnitPruner
+from pipeline.residual import first
 from pipeline.sparsity import Sparsity
 
-# Tokens of the vocabulary that the variance is taken over at each position: nearly all of the probability is theirs.
-_TOKENS = 512
-# Positions at a time: their rows of the projection are gathered.
-_ROWS = 64
+# Positions whose logits are in memory at a time.
+_ROWS = 128
 
 
 @dataclass(frozen=True)
-class DivergenceEstimate(Pruner):
-    """Drops the attention sublayers whose estimate is lowest. Scored once, for every sparsity."""
+class DivergenceEstimate(UnitPruner):
+    """Drops attention sublayers one after the other, each time the one that adds least to the estimate.
 
-    accepts: ClassVar[tuple[str, ...]] = ("fraction", "units")
+    ``draws`` tokens are drawn at every position, each for one pass backward. Scored once, for every sparsity.
+    """
+
+    draws: Positive = 4
+
     unit: ClassVar[str] = "attention"
     compares: ClassVar[bool] = True
     kinds: ClassVar[tuple[str, ...]] = (ATTENTION,)
 
     def importance(self, decoder: Decoder, context: Context) -> list[Score]:
-        """Of all sublayers and blocks."""
-        trajectory = context.trajectory
-        assert trajectory is not None
+        """Of every pair of sublayers, also with itself: their shares of the estimate of a set that holds both."""
+        assert context.trajectory is not None
+        shares = pair_shares(decoder, context.trajectory, self.draws, context.progress).tolist()
+        names = [(sublayer.kind, sublayer.layer) for sublayer in decoder.sublayers()]
         return [
-            {"layer": layer, "sublayer": kind, "score": value}
-            for (kind, layer), value in estimates(decoder, list(forwards(trajectory, tight=True))).items()
+            {"layer": layer, "sublayer": kind, "other_layer": at, "other_sublayer": other, "score": value}
+            for (kind, layer), row in zip(names, shares, strict=True)
+            for (other, at), value in zip(names, row, strict=True)
         ]
 
-    def count(self, decoder: Decoder, sparsity: Sparsity) -> int:
-        return sparsity.units_of(len(decoder.blocks) * len(self.kinds))
-
     def decide(self, decoder: Decoder, sparsity: Sparsity, context: Context) -> Decision:
-        scores = [row for row in context.scores({}) if row["sublayer"] in self.kinds]
-        chosen = sorted(scores, key=lambda row: row["score"])[: self.count(decoder, sparsity)]
-        return self.decision([(row["sublayer"], row["layer"]) for row in chosen], scores)
+        shares = {
+            (row["sublayer"], row["layer"], row["other_sublayer"], row["other_layer"]): row["score"]
+            for row in context.scores({})
+        }
 
-    def decision(self, units: Sequence[Unit], scores: list[Score]) -> Decision:
-        return drop_sublayers(units, scores)
+        def costs(gone: Sequence[Unit], candidates: Sequence[Unit]) -> dict[Unit, float]:
+            return {unit: _together(shares, [*gone, unit]) for unit in candidates}
+
+        path = greedy(self.units(decoder), self.count(decoder, sparsity), costs, lazy=False, parts=self.parts)
+        return self.decision(decoder, path)
 
 
 @dataclass(frozen=True)
@@ -70,6 +81,14 @@ class DivergenceEstimateMLP(DivergenceEstimate):
 
 
 @dataclass(frozen=True)
+class DivergenceEstimateBlocks(DivergenceEstimate):
+    """The same with whole blocks."""
+
+    unit: ClassVar[str] = "block"
+    kinds: ClassVar[tuple[str, ...]] = (BLOCK,)
+
+
+@dataclass(frozen=True)
 class DivergenceEstimateJoint(DivergenceEstimate):
     """The same with attention and MLP sublayers, in one ranking."""
 
@@ -77,77 +96,83 @@ class DivergenceEstimateJoint(DivergenceEstimate):
     kinds: ClassVar[tuple[str, ...]] = SUBLAYERS
 
 
-@dataclass(frozen=True)
-class DivergenceEstimateBlocks(DivergenceEstimate):
-    """The same with whole blocks."""
-
-    unit: ClassVar[str] = "block"
-    kinds: ClassVar[tuple[str, ...]] = (BLOCK,)
-
-    def count(self, decoder: Decoder, sparsity: Sparsity) -> int:
-        return blocks_to_remove(decoder, sparsity)
-
-    def decision(self, units: Sequence[Unit], scores: list[Score]) -> Decision:
-        return Decision(blocks=tuple(sorted(layer for _, layer in units)), scores=scores)
+def _together(shares: dict[tuple[str, int, str, int], float], gone: Sequence[Unit]) -> float:
+    """The estimate of a set of units, in nats a token."""
+    parts = [(kind, at) for unit, at in gone for kind in (SUBLAYERS if unit == BLOCK else (unit,))]
+    return sum(shares[*one, *other] for one in parts for other in parts)
 
 
-@torch.inference_mode()
-def estimates(decoder: Decoder, passes: Sequence[Forward]) -> dict[Unit, float]:
-    """Mean of theorem 3's estimate over the predictions, in nats, for every sublayer and every block."""
-    head, norm = head_of(decoder), decoder.final_norm
-    assert norm is not None
-    sums = dict.fromkeys(_units(len(decoder.blocks)), 0.0)
-    positions = 0
-    for forward in passes:
-        updates, last = _updates(decoder, forward)
-        for start in range(0, len(last), _ROWS):
-            part = slice(start, start + _ROWS)
-            read = _Reading(head, norm, last[part])
-            for kind, layer in sums:
-                of = SUBLAYERS if kind == BLOCK else (kind,)
-                sums[kind, layer] += read.without(torch.stack([updates[other, layer][part] for other in of]).sum(0))
-        positions += len(last)
-    return {unit: value / positions for unit, value in sums.items()}
+def pair_shares(decoder: Decoder, trajectory: Trajectory, draws: int, progress: Callable[..., Any]) -> torch.Tensor:
+    """What each pair of sublayers adds to the estimate of a set that holds both, (2L, 2L) float64, in nats a token.
+
+    Sublayers come in the order in which they are computed; the estimate of a set is the sum over all its pairs.
+    """
+    head, positions = head_of(decoder), len(trajectory.final)
+    generator = torch.Generator(head.weight.device).manual_seed(0)
+    passes = list(forwards(trajectory, tight=True))
+    products = torch.zeros(2 * len(decoder.blocks), 2 * len(decoder.blocks), dtype=torch.float64)
+    with torch.enable_grad(), _frozen(decoder.model):
+        for forward in progress(passes, "estimate", len(passes)):
+            for slopes in _slopes(decoder, head, forward, draws, generator):
+                products += slopes.T @ slopes
+    return kl_estimate(products / (draws * positions), 1.0)
 
 
-def _units(blocks: int) -> list[Unit]:
-    return [(kind, layer) for layer in range(blocks) for kind in (*SUBLAYERS, BLOCK)]
+def _slopes(
+    decoder: Decoder, head: Head, forward: Forward, draws: int, generator: torch.Generator
+) -> Iterator[torch.Tensor]:
+    """Derivatives by the gates of each draw's signed log-probabilities, (sequences, 2L) float64."""
+    with _gates(decoder, len(forward.prompts)) as gates:
+        states = forward.run(decoder.model)
+    kept = forward.at_predictions(states)
+    ahead = [_ahead(head, rows, draws, generator) for rows in kept.detach().to(head.weight.device).split(_ROWS)]
+    for draw, slope in enumerate(torch.cat(ahead, 1).to(kept)):
+        found = torch.autograd.grad(kept, gates, slope, retain_graph=draw + 1 < draws)
+        yield torch.stack([each.flatten() for each in found], 1).double().cpu()
 
 
-def _updates(decoder: Decoder, forward: Forward) -> tuple[dict[Unit, torch.Tensor], torch.Tensor]:
-    """What each sublayer adds to the stream at the predictions, (N, D) float32, and the last state of the stream."""
-    plan, states = layout(decoder), {}
-
-    def on_state(index: int, state: torch.Tensor) -> None:
-        states[index] = forward.at_predictions(state)
-
-    with tap(decoder, on_state):
-        forward.run(decoder.model)
-    updates = {
-        (SUBLAYERS[index % 2], index // 2): states[after] - states[before]
-        for index, (before, after) in enumerate(zip(plan.before, plan.after, strict=True))
-    }
-    if decoder.architecture.chained:
-        return updates, states[plan.states - 1]
-    # Both sublayers of a parallel block read the same state, which they are added to.
-    top = len(decoder.blocks) - 1
-    return updates, states[plan.before[-1]] + updates[ATTENTION, top] + updates[MLP, top]
+@torch.no_grad()
+def _ahead(head: Head, states: torch.Tensor, draws: int, generator: torch.Generator) -> torch.Tensor:
+    """Derivatives by the states (N, D) of signed log-probabilities of drawn tokens, (draws, N, D)."""
+    z = head.logits(states)
+    p, steepness = torch.softmax(z, -1), head.steepness(z)
+    tokens = torch.multinomial(p, draws, replacement=True, generator=generator)
+    drawn = head.weight[tokens] * steepness.gather(1, tokens).unsqueeze(-1)
+    slopes = drawn - ((p * steepness) @ head.weight).unsqueeze(1)
+    signs = torch.randint(0, 2, tokens.shape, generator=generator, device=tokens.device) * 2 - 1
+    return (slopes * signs.unsqueeze(-1)).transpose(0, 1)
 
 
-class _Reading:
-    """The last states of the stream (N, D) as probabilities of the likeliest tokens."""
+@contextmanager
+def _gates(decoder: Decoder, sequences: int) -> Iterator[list[torch.Tensor]]:
+    """Multiply what each sublayer adds by a gate of one, for every sequence of a batch."""
+    gates, weight = [], next(decoder.model.parameters())
 
-    def __init__(self, head: Head, norm: torch.nn.Module, last: torch.Tensor) -> None:
-        self._norm, self._last, self._device = norm, last, head.weight.device
-        self._logits, tokens = head.logits(self._normalised(last)).topk(min(_TOKENS, head.vocabulary), -1)
-        self._rows, self._p = head.rows(tokens), torch.softmax(self._logits, -1)
+    def gated(gate: torch.Tensor) -> Callable[..., Any]:
+        def hook(module: nn.Module, args: object, output: Any) -> Any:
+            update = first(output)
+            # Some blocks (OPT) flatten batch and tokens for their MLP.
+            scaled = (update.view(sequences, -1, update.shape[-1]) * gate.to(update)).view_as(update)
+            return (scaled, *output[1:]) if isinstance(output, tuple) else scaled
 
-    def without(self, update: torch.Tensor) -> float:
-        """Theorem 3's estimate of taking an update (N, D) away, summed over the positions."""
-        delta = self._rows.logits_each(self._normalised(self._last - update)) - self._logits
-        mean = (self._p * delta).sum(-1, keepdim=True)
-        return float(kl_estimate((self._p * (delta - mean).square()).sum(-1), 1.0).double().sum())
+        return hook
 
-    def _normalised(self, x: torch.Tensor) -> torch.Tensor:
-        weight = next(self._norm.parameters())
-        return self._norm(x.to(weight)).float().to(self._device)
+    with ExitStack() as stack:
+        for sublayer in decoder.sublayers():
+            gate = torch.ones(sequences, 1, 1, device=weight.device, requires_grad=True)
+            stack.callback(sublayer.exit.register_forward_hook(gated(gate)).remove)
+            gates.append(gate)
+        yield gates
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """Without derivatives by the weights, which nobody asks for."""
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in learning:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)

@@ -1,6 +1,7 @@
 """Which units to take away so that a cost of the whole set stays low: one after the other, or several paths at once.
 
-Nothing here knows what a unit or a cost is; costs are asked for, and a question may be expensive.
+Nothing here knows what a unit or a cost is; costs are asked for, and a question may be expensive. A unit may consist
+of several parts, as a block does of sublayers: units that share a part exclude each other, and the budget is of parts.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Generic, TypeVar
 Unit = TypeVar("Unit", bound=Hashable)
 # The cost of a set with each of some further units in it.
 Costs = Callable[[Sequence[Unit], Sequence[Unit]], Mapping[Unit, float]]
+Parts = Callable[[Unit], frozenset[Hashable]]
 # Units that are asked for at once: asking has a price of its own.
 _AT_ONCE = 4
 
@@ -25,45 +27,65 @@ class Step(Generic[Unit]):
     asked: int
 
 
-def greedy(units: Sequence[Unit], count: int, costs: Costs[Unit], lazy: bool = True) -> list[Step[Unit]]:
-    """Take ``count`` units, each time the one that adds least.
+def single(unit: Unit) -> frozenset[Hashable]:
+    """Of units that have no parts."""
+    return frozenset([unit])
+
+
+def greedy(
+    units: Sequence[Unit], count: int, costs: Costs[Unit], lazy: bool = True, parts: Parts[Unit] = single
+) -> list[Step[Unit]]:
+    """Take units of ``count`` parts, each time the one that adds least a part.
 
     ``lazy`` asks first for those that added least when they were last asked for, and stops once no other can have been
     cheaper then: exact as long as what a unit adds never shrinks while others go.
     """
     added = dict.fromkeys(units, float("-inf"))
-    taken: list[Unit] = []
     path: list[Step[Unit]] = []
-    cost = 0.0
-    for _ in range(count):
-        left = sorted((unit for unit in units if unit not in taken), key=lambda unit: added[unit])
+    while left := sorted(_open(units, path, count, parts), key=lambda unit: added[unit]):
+        taken, cost = [step.unit for step in path], path[-1].cost if path else 0.0
         now: dict[Unit, float] = {}
+        adds: dict[Unit, float] = {}
         while len(now) < len(left):
             waiting = [unit for unit in left if unit not in now]
-            if lazy and now and min(now.values()) - cost <= added[waiting[0]]:
+            if lazy and adds and min(adds.values()) <= added[waiting[0]]:
                 break
             unknown = [unit for unit in waiting if added[unit] == float("-inf")]
             now |= costs(taken, (unknown or waiting[:_AT_ONCE]) if lazy else waiting)
-        best = min(now, key=lambda unit: now[unit])
-        added |= {unit: value - cost for unit, value in now.items()}
-        cost = now[best]
-        taken.append(best)
-        path.append(Step(best, cost, len(now)))
+            adds = {unit: (value - cost) / len(parts(unit)) for unit, value in now.items()}
+        added |= adds
+        # What subtracting has rounded to the same, the costs themselves tell apart; of equal ones the first counts.
+        best = min(adds, key=lambda unit: (adds[unit], now[unit], units.index(unit)))
+        path.append(Step(best, now[best], len(now)))
     return path
 
 
-def beam(units: Sequence[Unit], count: int, costs: Costs[Unit], width: int) -> list[Step[Unit]]:
-    """The cheapest path of ``count`` units among those that keep the ``width`` cheapest sets at every step."""
-    paths: list[list[Step[Unit]]] = [[]]
-    for _ in range(count):
-        found: dict[frozenset[Unit], list[Step[Unit]]] = {}
-        for path in paths:
+def beam(
+    units: Sequence[Unit], count: int, costs: Costs[Unit], width: int, parts: Parts[Unit] = single
+) -> list[Step[Unit]]:
+    """The cheapest path of ``count`` parts among those that keep the ``width`` cheapest sets of every size."""
+    sizes: list[list[list[Step[Unit]]]] = [[[]], *([] for _ in range(count))]
+    for size in range(count):
+        for path in sizes[size]:
             taken = [step.unit for step in path]
-            now = costs(taken, [unit for unit in units if unit not in taken])
+            candidates = _open(units, path, count, parts)
+            now = costs(taken, candidates) if candidates else {}
             for unit, cost in now.items():
-                longer = [*path, Step(unit, cost, len(now))]
-                members = frozenset(step.unit for step in longer)
-                if members not in found or cost < found[members][-1].cost:
-                    found[members] = longer
-        paths = sorted(found.values(), key=lambda path: path[-1].cost)[:width]
-    return paths[0]
+                sizes[size + len(parts(unit))].append([*path, Step(unit, cost, len(now))])
+        if size + 1 <= count:
+            sizes[size + 1] = _cheapest(sizes[size + 1], width, parts)
+    return next((paths[0] for paths in reversed(sizes) if paths), [])
+
+
+def _open(units: Sequence[Unit], path: Sequence[Step[Unit]], count: int, parts: Parts[Unit]) -> list[Unit]:
+    """Units that share no part with those taken, and of no more parts than are left to take."""
+    gone = frozenset[Hashable]().union(*(parts(step.unit) for step in path))
+    return [unit for unit in units if not parts(unit) & gone and len(parts(unit)) <= count - len(gone)]
+
+
+def _cheapest(paths: Sequence[list[Step[Unit]]], width: int, parts: Parts[Unit]) -> list[list[Step[Unit]]]:
+    """Of several paths to the same parts, one."""
+    best: dict[frozenset[Hashable], list[Step[Unit]]] = {}
+    for path in sorted(paths, key=lambda path: path[-1].cost):
+        best.setdefault(frozenset[Hashable]().union(*(parts(step.unit) for step in path)), path)
+    return list(best.values())[:width]

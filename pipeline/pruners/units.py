@@ -1,0 +1,65 @@
+"""Pruners that take whole units away one after the other, so that a cost of all that is gone stays low."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pipeline.decoder import ATTENTION, BLOCK, MLP, SUBLAYERS, Decoder
+from pipeline.pruners.base import Pruner, Score
+from pipeline.pruners.decision import Decision
+from pipeline.pruners.search import Step
+from pipeline.pruners.shortgpt import blocks_to_remove
+from pipeline.sparsity import Sparsity
+
+# Kind and layer number.
+Unit = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class UnitPruner(Pruner):
+    """``kinds`` of units may go: attention sublayers, MLP sublayers, blocks, or all of them in one ranking.
+
+    A block counts as its two sublayers where these may go by themselves, too.
+    """
+
+    accepts: ClassVar[tuple[str, ...]] = ("fraction", "units")
+    kinds: ClassVar[tuple[str, ...]] = ()
+
+    def count(self, decoder: Decoder, sparsity: Sparsity) -> int:
+        """How many units a sparsity asks for."""
+        if self.kinds == (BLOCK,):
+            return blocks_to_remove(decoder, sparsity)
+        return sparsity.units_of(len(decoder.blocks) * len(set(self.kinds) - {BLOCK}))
+
+    def units(self, decoder: Decoder) -> list[Unit]:
+        return [(kind, layer) for layer in range(len(decoder.blocks)) for kind in self.kinds]
+
+    def parts(self, unit: Unit) -> frozenset[Hashable]:
+        kind, layer = unit
+        both = kind == BLOCK and len(self.kinds) > 1
+        return frozenset((kind, layer) for kind in SUBLAYERS) if both else frozenset([unit])
+
+    def decision(self, decoder: Decoder, path: Sequence[Step[Unit]]) -> Decision:
+        """What a path takes away, with the path as its scores."""
+        gone = [step.unit for step in path]
+        blocks = {layer for kind, layer in gone if kind == BLOCK}
+        if len(blocks) == len(decoder.blocks):
+            # A model keeps its last block, even if nothing is left in it.
+            gone += [(kind, layer) for kind in SUBLAYERS for layer in blocks]
+            blocks = set()
+        attention, mlp = (tuple(sorted(layer for other, layer in gone if other == kind)) for kind in (ATTENTION, MLP))
+        return Decision(blocks=tuple(sorted(blocks)), attention=attention, mlp=mlp, scores=list(_rows(path)))
+
+
+def by_kind(units: Sequence[Unit]) -> dict[str, list[int]]:
+    """Layer numbers by kind."""
+    kinds = sorted({kind for kind, _ in units})
+    return {kind: sorted(layer for other, layer in units if other == kind) for kind in kinds}
+
+
+def _rows(path: Sequence[Step[Unit]]) -> Iterator[Score]:
+    for number, step in enumerate(path):
+        kind, layer = step.unit
+        yield {"layer": layer, "sublayer": kind, "score": step.cost, "step": number, "asked": step.asked}
