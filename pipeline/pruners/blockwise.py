@@ -6,7 +6,7 @@ memory can be pruned; finished blocks are kept, so that an interrupted run goes 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Generator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,33 +71,45 @@ class BlockwisePruner(Pruner):
         """What to change in a block; the block itself stays as it is."""
         raise TypeError(f"pruner {type(self).__name__} does not define change()")
 
-    @torch.no_grad()
     def decide(self, decoder: Decoder, sparsity: Sparsity, context: Context) -> Decision:
         if self.accepts and sparsity.is_zero:
             return Decision()
-        run(self, decoder, sparsity, context)
+        return self.decide_each(decoder, [sparsity] * len(decoder.blocks), context)
+
+    @torch.no_grad()
+    def decide_each(self, decoder: Decoder, sparsities: Sequence[Sparsity], context: Context) -> Decision:
+        """The same with a sparsity for each block."""
+        run(self, decoder, sparsities, context)
         notes = [note for layer in context.changes for note in facts_of(context.changes, layer)[0]]
         return Decision(changes=context.changes, scores=notes)
 
 
-def run(pruner: BlockwisePruner, decoder: Decoder, sparsity: Sparsity, context: Context) -> None:
+def run(pruner: BlockwisePruner, decoder: Decoder, sparsities: Sequence[Sparsity], context: Context) -> None:
     """Fill ``context.changes`` block by block. Blocks that are in there already are only passed through."""
+    with closing(walk(decoder, context, f"{pruner.name}, block by block")) as blocks:
+        for block in blocks:
+            if block.layer not in context.changes:
+                context.changes[block.layer] = pruner.change(block, sparsities[block.layer])
+            change_weights(decoder.model, context.changes[block.layer])
+
+
+def walk(decoder: Decoder, context: Context, what: str) -> Generator[CalibratedBlock, None, None]:
+    """Each block in turn, in memory, behind a progress bar named ``what``.
+
+    The next block is fed with what this one gives with the weights that it has when the next one is asked for.
+    """
     layers = range(len(decoder.blocks))
     with (
         one_expert_at_a_time(decoder),
         closing(Activations(memory_budget(), context.scratch)) as states,
     ):
         calls = block_calls(decoder, context.batches, states)
-        for layer in context.progress(layers, f"{pruner.name}, block by block", len(layers)):
+        for layer in context.progress(layers, what, len(layers)):
             with resident(decoder.blocks[layer]):
-                if layer not in context.changes:
-                    mine = [each[layer] for each in calls]
-                    block = CalibratedBlock(decoder, layer, decoder.linears(layer), states, mine, context.sequences)
-                    context.changes[layer] = pruner.change(block, sparsity)
-                change_weights(decoder.model, context.changes[layer])
+                mine = [each[layer] for each in calls]
+                yield CalibratedBlock(decoder, layer, decoder.linears(layer), states, mine, context.sequences)
                 if layer + 1 < len(layers):
-                    for index, each in enumerate(calls):
-                        args, kwargs = each[layer]
+                    for index, (args, kwargs) in enumerate(mine):
                         x = _moved(states[index], decoder.linears(layer))
                         states[index] = first(decoder.blocks[layer](x, *args, **kwargs)).cpu()
 

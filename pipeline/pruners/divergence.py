@@ -59,14 +59,21 @@ class Divergence(UnitPruner):
         return rows
 
     def decide(self, decoder: Decoder, sparsity: Sparsity, context: Context) -> Decision:
+        alone: dict[Unit, float] = {}
+
         def costs(gone: Sequence[Unit], candidates: Sequence[Unit]) -> dict[Unit, float]:
             rows = context.scores(by_kind(gone), candidates)
-            return {(row["sublayer"], int(row["layer"])): float(row["score"]) for row in rows}
+            found = {(row["sublayer"], int(row["layer"])): float(row["score"]) for row in rows}
+            if not gone:
+                alone.update(found)
+            return found
 
         units, count = self.units(decoder), self.count(decoder, sparsity)
         if self.beam > 1:
-            return self.decision(decoder, beam(units, count, costs, self.beam, self.parts))
-        return self.decision(decoder, greedy(units, count, costs, self.lazy, self.parts))
+            path = beam(units, count, costs, self.beam, self.parts)
+        else:
+            path = greedy(units, count, costs, self.lazy, self.parts)
+        return self.decision(decoder, path, alone)
 
 
 @dataclass(frozen=True)

@@ -68,8 +68,9 @@ class DivergenceEstimate(UnitPruner):
         def costs(gone: Sequence[Unit], candidates: Sequence[Unit]) -> dict[Unit, float]:
             return {unit: _together(shares, [*gone, unit]) for unit in candidates}
 
-        path = greedy(self.units(decoder), self.count(decoder, sparsity), costs, lazy=False, parts=self.parts)
-        return self.decision(decoder, path)
+        units, count = self.units(decoder), self.count(decoder, sparsity)
+        path = greedy(units, count, costs, lazy=False, parts=self.parts)
+        return self.decision(decoder, path, costs([], units))
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
-from pipeline.decoder import Decoder
+from pipeline.decoder import Decoder, Linear
 from pipeline.offload import resident
 from pipeline.pruners.base import Context, Pruner
 from pipeline.pruners.decision import Change, Decision
@@ -27,14 +28,21 @@ class WeightwisePruner(Pruner):
         """Which of the (out, in) weights of a matrix to prune: a boolean tensor of their shape."""
         raise TypeError(f"pruner {type(self).__name__} does not define mask()")
 
-    @torch.no_grad()
+    def change(self, linears: Sequence[Linear], sparsity: Sparsity) -> Change:
+        """What to change in a block with these matrices."""
+        return Change(masks=weight_masks(linears, lambda _, weight: self.mask(weight, sparsity)))
+
     def decide(self, decoder: Decoder, sparsity: Sparsity, context: Context) -> Decision:
-        layers = range(len(decoder.blocks)) if not sparsity.is_zero else range(0)
-        for layer in context.progress(layers, self.name, len(layers)):
+        if sparsity.is_zero:
+            return Decision()
+        return self.decide_each(decoder, [sparsity] * len(decoder.blocks), context)
+
+    @torch.no_grad()
+    def decide_each(self, decoder: Decoder, sparsities: Sequence[Sparsity], context: Context) -> Decision:
+        """The same with a sparsity for each block."""
+        for layer in context.progress(range(len(sparsities)), self.name, len(sparsities)):
             with resident(decoder.blocks[layer]):
-                context.changes[layer] = Change(
-                    masks=weight_masks(decoder.linears(layer), lambda _, w: self.mask(w, sparsity))
-                )
+                context.changes[layer] = self.change(decoder.linears(layer), sparsities[layer])
         return Decision(changes=context.changes)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,6 +13,8 @@ from pipeline.pruners.search import Step
 from pipeline.pruners.shortgpt import blocks_to_remove
 from pipeline.sparsity import Sparsity
 
+# In the place of a step's number, of a unit that goes alone.
+ALONE = -1
 # Kind and layer number.
 Unit = tuple[str, int]
 
@@ -41,8 +43,8 @@ class UnitPruner(Pruner):
         both = kind == BLOCK and len(self.kinds) > 1
         return frozenset((kind, layer) for kind in SUBLAYERS) if both else frozenset([unit])
 
-    def decision(self, decoder: Decoder, path: Sequence[Step[Unit]]) -> Decision:
-        """What a path takes away, with the path as its scores."""
+    def decision(self, decoder: Decoder, path: Sequence[Step[Unit]], alone: Mapping[Unit, float]) -> Decision:
+        """What a path takes away. Its scores are the cost of every unit ``alone``, then the steps of the path."""
         gone = [step.unit for step in path]
         blocks = {layer for kind, layer in gone if kind == BLOCK}
         if len(blocks) == len(decoder.blocks):
@@ -50,7 +52,7 @@ class UnitPruner(Pruner):
             gone += [(kind, layer) for kind in SUBLAYERS for layer in blocks]
             blocks = set()
         attention, mlp = (tuple(sorted(layer for other, layer in gone if other == kind)) for kind in (ATTENTION, MLP))
-        return Decision(blocks=tuple(sorted(blocks)), attention=attention, mlp=mlp, scores=list(_rows(path)))
+        return Decision(blocks=tuple(sorted(blocks)), attention=attention, mlp=mlp, scores=[*_rows(path, alone)])
 
 
 def by_kind(units: Sequence[Unit]) -> dict[str, list[int]]:
@@ -59,7 +61,9 @@ def by_kind(units: Sequence[Unit]) -> dict[str, list[int]]:
     return {kind: sorted(layer for other, layer in units if other == kind) for kind in kinds}
 
 
-def _rows(path: Sequence[Step[Unit]]) -> Iterator[Score]:
+def _rows(path: Sequence[Step[Unit]], alone: Mapping[Unit, float]) -> Iterator[Score]:
+    for (kind, layer), cost in alone.items():
+        yield {"layer": layer, "sublayer": kind, "score": cost, "step": ALONE, "asked": 0}
     for number, step in enumerate(path):
         kind, layer = step.unit
         yield {"layer": layer, "sublayer": kind, "score": step.cost, "step": number, "asked": step.asked}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
+from pipeline.decoder import Linear
 from pipeline.pruners.blockwise import BlockwisePruner, CalibratedBlock
 from pipeline.pruners.decision import Change
 from pipeline.pruners.masks import per_output, weight_masks
@@ -20,21 +22,32 @@ class Wanda(BlockwisePruner):
     """Metric ``|W_ij|·sqrt(s_j)`` compared inside each output row, block after block on the pruned blocks' outputs."""
 
     def change(self, block: CalibratedBlock, sparsity: Sparsity) -> Change:
-        energy: dict[str, torch.Tensor] = {}
+        return Change(masks=lowest_metric(block.linears, energies(block), sparsity))
 
-        def add(names: tuple[str, ...], x: torch.Tensor) -> None:
-            total = column_energy(x)
-            for name in names:
-                energy[name] = energy[name] + total if name in energy else total
 
-        block.watch(add)
+def energies(block: CalibratedBlock) -> dict[str, torch.Tensor]:
+    """Mean ``column_energy`` per sequence of what each matrix is given, (in,); an expert without tokens has none."""
+    energy: dict[str, torch.Tensor] = {}
 
-        def mask(name: str, weight: torch.Tensor) -> torch.Tensor:
-            # An expert that no calibration token went to has no statistics: its weights count by magnitude.
-            total = energy[name] / block.sequences if name in energy else weight.new_ones(weight.shape[1]).float()
-            return per_output(metric(weight, total), sparsity)
+    def add(names: tuple[str, ...], x: torch.Tensor) -> None:
+        total = column_energy(x)
+        for name in names:
+            energy[name] = energy[name] + total if name in energy else total
 
-        return Change(masks=weight_masks(block.linears, mask))
+    block.watch(add)
+    return {name: total / block.sequences for name, total in energy.items()}
+
+
+def lowest_metric(
+    linears: Sequence[Linear], energy: Mapping[str, torch.Tensor], sparsity: Sparsity
+) -> dict[str, torch.Tensor]:
+    """Masks of the lowest metric in each output row; a matrix without statistics is pruned by magnitude."""
+
+    def mask(name: str, weight: torch.Tensor) -> torch.Tensor:
+        total = energy[name] if name in energy else weight.new_ones(weight.shape[1]).float()
+        return per_output(metric(weight, total), sparsity)
+
+    return weight_masks(linears, mask)
 
 
 def column_energy(x: torch.Tensor) -> torch.Tensor:
