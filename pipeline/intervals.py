@@ -96,13 +96,14 @@ def resample(
     resampled += pairs.mean(axis=0) - expected
     x, y = np.clip(resampled, 0.0, 1.0).T
     return (
-        _percentiles(float(dense.mean()), x),
-        _percentiles(float(pruned.mean()), y),
-        _percentiles(float(pruned.mean() - dense.mean()), np.clip(resampled[:, 1] - resampled[:, 0], -1.0, 1.0)),
+        percentiles(float(dense.mean()), x),
+        percentiles(float(pruned.mean()), y),
+        percentiles(float(pruned.mean() - dense.mean()), np.clip(resampled[:, 1] - resampled[:, 0], -1.0, 1.0)),
     )
 
 
-def _percentiles(value: float, resampled: np.ndarray) -> Interval:
+def percentiles(value: float, resampled: np.ndarray) -> Interval:
+    """A value with the middle 95 % of its resampled ones, which holds the value itself."""
     low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(value, min(float(low), value), max(float(high), value))
 

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 WHO = ["model", "pruner", "sparsity"]
 SCORES, MEASURES, TRAJECTORIES, JOBS = "scores.parquet", "measures.parquet", "trajectories.parquet", "jobs.parquet"
 OPTIONS, OPTION_TOKENS, PROMPTS = "options.parquet", "option_tokens.parquet", "prompts.parquet"
-COMPARISONS = "comparisons.parquet"
+COMPARISONS, ITEMS, RANKINGS = "comparisons.parquet", "items.parquet", "rankings.parquet"
 # The tables of captured states, and the role of the artifact that holds each.
 STATES = {
     MEASURES: "measures",
@@ -32,6 +32,8 @@ def collect(store: Store) -> None:
     scores = [scores_of(record, store) for record in records]
     _write(scores, store.tables / SCORES)
     _write([comparisons_of(record, store) for record in records], store.tables / COMPARISONS)
+    _write([_part(record, store, "evaluation", ITEMS) for record in records], store.tables / ITEMS)
+    _write([rankings_of(record, store) for record in records], store.tables / RANKINGS)
     for name, role in STATES.items():
         _write([_part(record, store, role, name) for record in records], store.tables / name)
     jobs = pd.DataFrame(
@@ -72,6 +74,18 @@ def comparisons_of(record: JobRecord, store: Store) -> pd.DataFrame | None:
     return _part(record, store, "comparison", COMPARISONS)
 
 
+def rankings_of(record: JobRecord, store: Store) -> pd.DataFrame | None:
+    """What a search for units has found: layer, sublayer, score, step (-1: of the unit alone), or None without one."""
+    if "decision" not in record.artifacts:
+        return None
+    # Deferred: readers of tables do without torch.
+    from pipeline.pruners.decision import Decision
+
+    scores = Decision.load(store.root / record.artifacts["decision"]).scores
+    rows = [score for score in scores if "step" in score]
+    return _told(pd.DataFrame(rows), record, record.settings, "") if rows else None
+
+
 def measures_of(record: JobRecord, store: Store) -> pd.DataFrame | None:
     """A job's measures, or None if it has none (dense has none)."""
     return _part(record, store, "measures", MEASURES)
@@ -88,12 +102,16 @@ def _part(record: JobRecord, store: Store, role: str, name: str) -> pd.DataFrame
         repair = "python -m pipeline.results verify --repair"
         log.warning("%s of job %s is left out: %s; %s", role, record.job, problem, repair)
         return None
-    frame = pd.read_parquet(path)
-    for place, column in enumerate(WHO):
-        frame.insert(place, column, getattr(record, column))
     scored = role in ("evaluation", "perplexity", "comparison")
     settings = record.settings if scored else record.states
-    return frame.assign(asked=record.asked.get(role, ""), job=record.job, settings=settings)
+    return _told(pd.read_parquet(path), record, settings, record.asked.get(role, ""))
+
+
+def _told(frame: pd.DataFrame, record: JobRecord, settings: str, asked: str) -> pd.DataFrame:
+    """The frame with the columns that say whose rows these are."""
+    for place, column in enumerate(WHO):
+        frame.insert(place, column, getattr(record, column))
+    return frame.assign(asked=asked, job=record.job, settings=settings)
 
 
 def _write(frames: list[pd.DataFrame | None], path: Path) -> None:

@@ -20,6 +20,8 @@ SCORES, STATES = "scores", "states"
 NAMES = {
     "scores": SCORES,
     "comparisons": SCORES,
+    "items": SCORES,
+    "rankings": SCORES,
     "measures": STATES,
     "trajectories": STATES,
     "options": STATES,
@@ -30,6 +32,8 @@ NAMES = {
 IDENTITY = {
     "scores": ["pruner", "sparsity", "kind", "task"],
     "comparisons": ["pruner", "sparsity", "kind", "task"],
+    "items": ["pruner", "sparsity", "kind", "task"],
+    "rankings": ["pruner", "sparsity"],
     "measures": ["pruner", "sparsity", "protocol", "temperature"],
     "trajectories": ["pruner", "sparsity"],
     "options": ["pruner", "sparsity", "temperature", "origin"],
@@ -40,6 +44,7 @@ IDENTITY = {
 ASKED = {
     "scores": ["kind", "task"],
     "comparisons": ["kind", "task"],
+    "items": ["kind", "task"],
     "options": ["origin"],
     "option_tokens": ["origin"],
 }
@@ -91,6 +96,8 @@ class Tables:
             higher_is_better, chance. Every task was asked alike in all its rows.
         comparisons: the same scores against the dense model's, item by item: the columns of `pipeline.comparison`,
             without the means, which are over the tasks of one job.
+        items: the same scores item by item: kind, task, item, score.
+        rankings: what pruners that search for units have found: layer, sublayer, score, step (-1: of the unit alone).
         measures: one row a position: protocol ("layer", "teacher_forced", "free_running"), prompt, step, layer,
             sublayer, temperature, the measures, and the dense model's confidence.
         trajectories: tokens that both models generate: prompt, step, dense_token, pruned_token, and their texts.
@@ -104,6 +111,8 @@ class Tables:
     choice: Choice
     scores: pd.DataFrame
     comparisons: pd.DataFrame
+    items: pd.DataFrame
+    rankings: pd.DataFrame
     measures: pd.DataFrame
     trajectories: pd.DataFrame
     options: pd.DataFrame

@@ -1,0 +1,99 @@
+"""Who gives how much: a share for each block, at one total, where the measured costs add up to the least.
+
+Pure functions on numbers. A curve is what a block costs at increasing shares of its weights; curves are made convex,
+since the cheapest way through a dent is a mixture that single blocks cannot take, and then the last weight given by
+each block costs the same everywhere: the segments of all curves are taken in the order of their slopes.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.interpolate import PchipInterpolator  # type: ignore[import-untyped]
+
+Array = NDArray[np.float64]
+Curve = tuple[Array, Array]
+# Shares are told apart to this.
+STEP = 0.01
+# Halvings of the shift that makes up for rounding: what is left of it is far below one weight.
+_HALVINGS = 50
+
+
+def smooth(points: Sequence[tuple[float, float]]) -> Curve:
+    """A curve through no cost at share 0 and measured points (share, cost), in steps of ``STEP``.
+
+    It never falls. Between measurements the square root is interpolated, which is close to straight: a divergence is a
+    squared length. Raises ValueError for two points at one share.
+    """
+    at, costs = np.array([(0.0, 0.0), *sorted(points)]).T
+    if (np.diff(at) <= 0).any():
+        raise ValueError(f"costs at shares {at.tolist()} are no curve; measure each share above 0 once")
+    length = np.sqrt(np.maximum.accumulate(np.maximum(costs, 0)))
+    fine = np.linspace(0, at[-1], round(at[-1] / STEP) + 1)
+    return fine, PchipInterpolator(at, length)(fine) ** 2
+
+
+def convex(curve: Curve) -> Curve:
+    """The knots of the largest convex curve that is nowhere above: the same first and last point."""
+    knots: list[tuple[float, float]] = []
+    for x, y in zip(*curve, strict=True):
+        while len(knots) > 1 and _slope(knots[-2], knots[-1]) >= _slope(knots[-1], (x, y)):
+            knots.pop()
+        knots.append((float(x), float(y)))
+    return np.array([x for x, _ in knots]), np.array([y for _, y in knots])
+
+
+def _slope(left: tuple[float, float], right: tuple[float, float]) -> float:
+    return (right[1] - left[1]) / (right[0] - left[0])
+
+
+def allocate(curves: Sequence[Curve], sizes: Sequence[int], share: float) -> list[float]:
+    """A share for each block, within its curve, that make up ``share`` of all weights at the least convex cost.
+
+    ``sizes`` are the blocks' numbers of weights. Segments with the very same slope are taken in equal parts, so that
+    equal blocks get equal shares. Raises ValueError if the curves do not allow for that share.
+    """
+    hulls = [convex(curve) for curve in curves]
+    weights = np.array(sizes, float)
+    first, last = (np.array([x[end] for x, _ in hulls]) for end in (0, -1))
+    missing = share * weights.sum() - first @ weights
+    if missing < -1e-9 * weights.sum() or share * weights.sum() > last @ weights * (1 + 1e-9):
+        raise ValueError(f"a share of {share:g} cannot be made up by blocks that give from {first} to {last}")
+    widths = [np.diff(x) for x, _ in hulls]
+    slopes = [np.diff(y) / dx / size for (_, y), dx, size in zip(hulls, widths, weights, strict=True)]
+    levels, level_of = np.unique(np.concatenate([*slopes, np.empty(0)]), return_inverse=True)
+    mass = np.bincount(level_of, np.concatenate([dx * n for dx, n in zip(widths, weights, strict=True)]), len(levels))
+    before = np.concatenate([[0.0], np.cumsum(mass)[:-1]])
+    taken = np.clip((missing - before) / np.where(mass > 0, mass, 1), 0, 1)[level_of]
+    starts = np.concatenate([[0], np.cumsum([len(dx) for dx in widths])])
+    parts = [taken[start:stop] for start, stop in itertools.pairwise(starts)]
+    return [float(low + dx @ part) for low, dx, part in zip(first, widths, parts, strict=True)]
+
+
+def settle(shares: Sequence[float], zeros: Callable[[int, float], int], target: int) -> list[float]:
+    """The shares, all moved by the same little, so that ``target`` weights go where counts are rounded down.
+
+    ``zeros(block, share)`` is how many weights really go; it never falls with the share. No more than ``target`` go,
+    and fewer only by what the next block would add at once.
+    """
+
+    def moved(shift: float) -> list[float]:
+        return [min(1.0, max(0.0, share + shift)) for share in shares]
+
+    def total(given: Sequence[float]) -> int:
+        return sum(zeros(block, share) for block, share in enumerate(given))
+
+    low, high = -1.0, 1.0
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if total(moved(middle)) <= target else (low, middle)
+    settled, more = moved(low), moved(high)
+    room = target - total(settled)
+    for block, share in enumerate(more):
+        added = zeros(block, share) - zeros(block, settled[block])
+        if 0 < added <= room:
+            settled[block], room = share, room - added
+    return settled
