@@ -46,8 +46,8 @@ def _notes(data: pd.DataFrame) -> tuple[str, ...]:
     over = f"{tasks[0]} tasks" if len(tasks) == 1 else f"{tasks[0]} to {tasks[-1]} tasks"
     return (
         f"{KINDS[data['kind'].iloc[0]]}, mean over {over}; 100% is the dense model's score above chance.",
-        "Below: how much more of it a criterion by divergence keeps than another one, paired item by item;"
-        " filled where the interval excludes zero.",
+        "Below: how much more of it a criterion by divergence (its marker) keeps than another one (its colour), paired"
+        " item by item; filled where the interval excludes zero.",
         "Bars: 95% bootstrap interval over items.",
         *drawn,
     )
@@ -55,6 +55,7 @@ def _notes(data: pd.DataFrame) -> tuple[str, ...]:
 
 def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     """A column for each kind of unit: what is kept above, differences below."""
+    data = data.fillna({"against": ""})
     units = list(dict.fromkeys(data["unit"]))
     names = sorted(set(data["criterion"]), key=precedence)
     colours, markers = style.pruner_colours(names), style.pruner_markers(names)
@@ -74,7 +75,7 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
         budgets = sorted(set(own["sparsity"]), key=magnitude)
         kept, pairs = own[own["against"] == ""], own[own["against"] != ""]
         _points(column[0], kept, PERCENT, kept["criterion"], budgets, colours, markers)
-        # Differences are in the colour of what they are a difference to.
+        # Differences are in the colour of what they are a difference to, with the marker of what is better or not.
         _points(column[1], pairs, MORE, pairs["against"], budgets, colours, markers, hollow=True)
         column[0].set_ylim(bottom=min(0.0, column[0].get_ylim()[0]))
         column[0].axhline(100.0, color=style.INK, linewidth=style.THIN, zorder=1)
@@ -102,11 +103,12 @@ def _points(
     for place, budget in enumerate(budgets):
         own, called = rows[rows["sparsity"] == budget], names[rows["sparsity"] == budget]
         offsets = np.linspace(-ACROSS / 2, ACROSS / 2, len(own)) if len(own) > 1 else np.zeros(len(own))
-        for offset, name, (value, low, high) in zip(offsets, called, own[columns].to_numpy(dtype=float), strict=True):
+        values = own[columns].to_numpy(dtype=float)
+        for offset, name, who, (value, low, high) in zip(offsets, called, own["criterion"], values, strict=True):
             ax.vlines(place + offset, low, high, color=colours[name], linewidth=1.0, zorder=2)
             face = "white" if hollow and low <= 0 <= high else colours[name]
             ax.plot(
-                place + offset, value, markers[name], color=colours[name], markerfacecolor=face, markersize=4, zorder=3
+                place + offset, value, markers[who], color=colours[name], markerfacecolor=face, markersize=4, zorder=3
             )
 
 

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from scipy.stats import spearmanr
 
-from pipeline.figures import canvas, style
+from pipeline.figures import canvas, scales, style
 from pipeline.figures.base import Figure, MissingData, Selection
 from pipeline.figures.tables import SCORES, Tables
 from pipeline.figures.variants import magnitude
@@ -83,10 +83,10 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
 
 
 def _panel(ax: Axes, own: pd.DataFrame, colours: dict[str, str]) -> None:
-    ax.set_xscale("log")
-    ax.set_yscale("log")
-    values = own[["measured", "estimated"]].to_numpy(dtype=float)
-    limits = (values[values > 0].min() / 1.6, values.max() * 1.6)
+    values = own[["measured", "estimated"]].to_numpy(dtype=float).ravel()
+    for which in ("x", "y"):
+        scales.signed_axis(ax, which, values)
+    limits = ax.get_xlim()
     ax.plot(limits, limits, color=style.GREY, linewidth=style.THIN, zorder=1)
     for kind, rows in own.groupby("sublayer"):
         ax.plot(rows["measured"], rows["estimated"], MARKS[kind][0], color=colours[kind], markersize=4, zorder=2)
@@ -96,8 +96,6 @@ def _panel(ax: Axes, own: pd.DataFrame, colours: dict[str, str]) -> None:
             f"{row['layer']}", (row["measured"], row["estimated"]), xytext=(4, -2), textcoords="offset points",
             size=style.SMALL_SIZE, color=style.GREY,
         )  # fmt: skip
-    ax.set_xlim(*limits)
-    ax.set_ylim(*limits)
     first = own.iloc[0]
     canvas.panel_title(ax, f"{first['pruner']}: ρ = {first['rank']:.2f}".replace("-", "\u2212"))
     ax.text(

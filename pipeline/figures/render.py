@@ -19,6 +19,7 @@ SUFFIXES = ("pdf", "png", "csv")
 TEXT_COLUMNS = (
     "kind", "model", "pruner", "sparsity", "task", "metric", "series", "protocol", "prompt", "sublayer", "space",
     "quantity", "source", "stratum", "set", "theorem", "role", "text", "same_text", "label", "format",
+    "unit", "criterion", "against",
 )  # fmt: skip
 
 

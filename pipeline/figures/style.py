@@ -39,8 +39,12 @@ PRUNER_COLOURS = {
     "magnitude": "#999933",
     "wanda": "#117733",
     "sparsegpt": "#AA4499",
+    "divergence": "#44AA99",
+    "divergence_blocks": "#44AA99",
+    "divergence_estimate": "#6699CC",
+    "divergence_estimate_blocks": "#6699CC",
 }
-SPARE_COLOURS = ("#44AA99", "#A65628", "#5E6A71", "#6699CC", "#661100", "#BB8899")
+SPARE_COLOURS = ("#A65628", "#5E6A71", "#661100", "#BB8899")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
 LINE_STYLES: tuple[LineStyleType, ...] = (
     "-",

@@ -20,6 +20,8 @@ _WHO = ("job", "settings", "model", "pruner", "sparsity")
 REQUIRED = {
     "scores": (*_WHO, "kind", "task", "metric", "main", "value", "stderr", "n", "chance"),
     "comparisons": (*_WHO, "kind", "task", "n", "dense", "pruned", "difference", "low", "high", "retained", "verdict"),
+    "items": (*_WHO, "kind", "task", "item", "score"),
+    "rankings": (*_WHO, "layer", "sublayer", "score", "step"),
     "measures": (*_WHO, "protocol", "prompt", "step", "layer", "sublayer", "temperature"),
     "trajectories": (*_WHO, "prompt", "step", "dense_token", "pruned_token", "dense_text", "pruned_text"),
     "options": (*_WHO, "prompt", "origin", "set", "temperature"),
@@ -32,7 +34,7 @@ _WORDS = {
     *_WHO, "states", "unit", "finished", "status", "kind", "task", "metric", "asked", "method", "verdict", "protocol",
     "prompt", "sublayer", "origin", "set", "role", "text", "dense_text", "pruned_text", "format",
 }  # fmt: skip
-_MIXED = ("shots", "steps")  # numbers that may be missing, or told in words
+_MIXED = ("shots", "steps", "item")  # numbers that may be missing, or told in words
 
 
 class NoTables(FileNotFoundError):

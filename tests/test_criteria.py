@@ -1,0 +1,118 @@
+"""Criteria at equal budget: what is kept, how sure that is, and what only looks like a difference."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from drawn_figures import drawn, missing
+from figure_tables import comparisons_table, fill, items_table, jobs_table, save, scores_table
+
+from pipeline.criteria import criteria
+from pipeline.figures.tables import Tables, choose, load
+
+SETUPS = [("divergence", "4"), ("attn_drop", "4"), *((f"random_attn{n}", "4") for n in ("", "_2", "_3"))]
+UNITS = {name: "attention" for name, _ in SETUPS}
+
+
+def tables_of(folder: Path, scores: dict[str, float], items: int = 100) -> Tables:
+    """Tables in which a pruner has so many of the items right, always the first ones."""
+    setups = [(name, "4") for name in scores if name != "dense"]
+    frame = pd.concat(
+        pd.DataFrame(
+            {"task": task, "item": range(items), "score": (np.arange(items) < share * items).astype(float)}
+        ).assign(pruner=name, sparsity="4" if name != "dense" else "0", kind="generative")
+        for name, share in scores.items()
+        for task in ("one", "two")
+    )
+    jobs = jobs_table(setups).assign(unit="attention")
+    save(folder, scores=scores_table(setups), comparisons=comparisons_table(setups), jobs=jobs)
+    tables = load(folder, choose(folder))
+    above = pd.DataFrame({"task": ["one", "two"], "kind": "generative", "dense_low": 0.5, "chance": 0.0})
+    return replace(tables, items=frame, comparisons=above)
+
+
+def row(found: pd.DataFrame, criterion: str, against: str = "") -> pd.Series:
+    (place,) = found.index[(found["criterion"] == criterion) & (found["against"] == against)]
+    return found.loc[place]
+
+
+def test_what_is_kept_and_the_difference(tmp_path):
+    found = criteria(tables_of(tmp_path, {"dense": 0.8, "divergence": 0.6, "attn_drop": 0.2}))
+    assert row(found, "divergence")["kept"] == pytest.approx(0.75)
+    assert row(found, "attn_drop")["kept"] == pytest.approx(0.25)
+    pair = row(found, "divergence", "attn_drop")
+    assert pair["difference"] == pytest.approx(0.5)
+    assert 0.38 < pair["low"] < 0.46 and 0.54 < pair["high"] < 0.62
+    assert len(found) == 3
+
+
+def test_equal_answers_are_no_difference_at_all(tmp_path):
+    found = criteria(tables_of(tmp_path, {"dense": 0.8, "divergence": 0.5, "attn_drop": 0.5}))
+    assert row(found, "divergence", "attn_drop")[["difference", "low", "high"]].tolist() == [0, 0, 0]
+
+
+def test_draws_count_as_one_criterion_and_their_spread_widens_the_interval(tmp_path):
+    alike = {"dense": 0.8, "divergence": 0.6, "random_attn": 0.4, "random_attn_2": 0.4, "random_attn_3": 0.4}
+    apart = alike | {"random_attn": 0.1, "random_attn_3": 0.7}
+    rows = [row(criteria(tables_of(tmp_path / n, of)), "random_attn") for n, of in (("a", alike), ("b", apart))]
+    assert [one["draws"] for one in rows] == [3, 3]
+    assert [one["kept"] for one in rows] == pytest.approx([0.5, 0.5])
+    width = [one["kept_high"] - one["kept_low"] for one in rows]
+    # Three means with a standard deviation of 0.375 have a Student interval of twice 4.3 · 0.375 / sqrt(3).
+    assert width[0] < 0.3 and width[1] == pytest.approx(2 * 4.303 * 0.375 / 3**0.5, rel=0.15)
+
+
+def test_one_criterion_is_compared_with_nothing(tmp_path):
+    assert criteria(tables_of(tmp_path, {"dense": 0.8, "divergence": 0.6})).empty
+    assert (
+        criteria(tables_of(tmp_path / "x", {"dense": 0.8, "attn_drop": 0.6, "random_attn": 0.4}))["against"].max() == ""
+    )
+
+
+def test_tasks_that_a_criterion_lacks_are_left_out(tmp_path):
+    tables = tables_of(tmp_path, {"dense": 0.8, "divergence": 0.6, "attn_drop": 0.2})
+    lost = (tables.items["pruner"] == "attn_drop") & (tables.items["task"] == "two")
+    found = criteria(replace(tables, items=tables.items[~lost]))
+    assert set(found["tasks"]) == {1} and set(found["n"]) == {100}
+
+
+def rankings(setups: list[tuple[str, str]]) -> pd.DataFrame:
+    rng, rows = np.random.default_rng(0), []
+    cost = np.exp(rng.normal(-2, 1, 12))
+    for pruner, sparsity in setups:
+        own = cost * (np.exp(rng.normal(0, 0.2, 12)) if "estimate" in pruner else 1)
+        rows += [(pruner, sparsity, layer, "attention", value, -1) for layer, value in enumerate(own)]
+        order = np.argsort(own)[: int(sparsity)]
+        rows += [(pruner, sparsity, int(layer), "attention", own[layer], step) for step, layer in enumerate(order)]
+    frame = pd.DataFrame(rows, columns=["pruner", "sparsity", "layer", "sublayer", "score", "step"])
+    return frame.assign(model="tiny-lm", asked="", job=frame["pruner"] + frame["sparsity"])
+
+
+def test_the_figures_show_what_was_found(tmp_path):
+    setups = [*SETUPS, ("divergence", "8"), ("attn_drop", "8"), ("divergence_estimate", "4")]
+    scores = scores_table(setups)
+    settings = scores["settings"].iloc[0]
+    items = items_table(setups).assign(model="tiny-lm", asked=scores["asked"].iloc[0], settings=settings)
+    items["job"] = items["pruner"] + items["sparsity"]
+    save(
+        tmp_path, scores=scores, comparisons=comparisons_table(setups), items=items,
+        rankings=rankings([*setups[:1], *setups[-3:-2], *setups[-1:]]).assign(settings=settings),
+        jobs=jobs_table(setups).assign(unit="attention"),
+    )  # fmt: skip
+    result, data = drawn(tmp_path, "fig28_criteria")
+    found = criteria(load(tmp_path, choose(tmp_path)))
+    found = found[found["kind"] == "generative"]
+    assert sorted(data["kept_percent"].dropna()) == pytest.approx(sorted(100 * found["kept"].dropna()))
+    assert "random_attn: mean of 3 draws" in result.caption
+    result, data = drawn(tmp_path, "fig29_estimate")
+    assert len(data) == 12 and data["rank"].iloc[0] > 0.8 and set(data["count"]) == {4}
+
+
+def test_the_figures_say_what_they_lack(tmp_path):
+    fill(tmp_path)
+    assert "divergence" in missing(tmp_path, "fig28_criteria")
+    assert "estimate" in missing(tmp_path, "fig29_estimate")
