@@ -18,10 +18,14 @@ from pipeline.probes import Probe, encode
 
 @torch.inference_mode()
 def continued(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], steps: int
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], steps: int, chat: bool = False
 ) -> Trajectory:
-    """The model's own greedy continuations of prompts, at most ``steps`` tokens each; they are what is predicted."""
-    asked = sorted((encode(Probe("", text, "open"), tokenizer) for text in prompts), key=len)
+    """The model's own greedy continuations of prompts, at most ``steps`` tokens each; they are what is predicted.
+
+    ``chat`` puts the prompts into the chat format of the tokenizer, if it has one.
+    """
+    encoded = (encode(Probe("", text, "open"), tokenizer) if chat else tokenizer(text).input_ids for text in prompts)
+    asked = sorted(encoded, key=len)
     batches = [asked[start : start + BATCH] for start in range(0, len(asked), BATCH)]
     tokens = [row for batch in batches for row in generate(model, tokenizer, batch, [steps] * len(batch), Decoding())]
     return _with_states(model, asked, tokens)

@@ -21,7 +21,7 @@ from pipeline.calibration.base import batches, load, save, tokenizer_digest
 from pipeline.capture import Trajectory
 from pipeline.checkpoint import as_checkpoint, probe_outputs, write_checkpoint
 from pipeline.config import Settings
-from pipeline.continuations import continued, read
+from pipeline.continuations import read
 from pipeline.decoder import Decoder
 from pipeline.finite import check_finite
 from pipeline.models.base import resolve_dtype, writes_text
@@ -178,7 +178,7 @@ class ModelStages:
         def build(folder: Path) -> None:
             model = self.model(self.dtype, pruned=False)
             if source.generated:
-                trajectory = continued(model, self._tokenizer, source.prompts(), source.length)
+                trajectory = source.continued(model, self._tokenizer)
             else:
                 trajectory = read(model, [row for batch in self._calibration for row in batch.tolist()])
             trajectory.save(folder)

@@ -16,8 +16,9 @@ from typing import Any, ClassVar
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from pipeline.capture import Trajectory
 from pipeline.component import Component, Positive, speed_only
 from pipeline.integrity import digest
 
@@ -56,6 +57,10 @@ class CalibrationSet(Component):
     def prompts(self) -> list[str]:
         """Those that the dense model is to continue, of a ``generated`` set. Raises ValueError if there are too few."""
         raise TypeError(f"calibration {type(self).__name__} does not define prompts()")
+
+    def continued(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Trajectory:
+        """The dense model's continuations of the prompts."""
+        raise TypeError(f"calibration {type(self).__name__} does not define continued()")
 
     def tokenize(self, tokenizer: PreTrainedTokenizerBase) -> list[torch.Tensor]:
         """``sequences`` int64 tensors, each (length,) with packing and (2..length,) without it.

@@ -7,7 +7,11 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, ClassVar
 
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 from pipeline.calibration.base import CalibrationSet, Positive
+from pipeline.capture import Trajectory
+from pipeline.continuations import continued
 from pipeline.integrity import digest
 from pipeline.json_lines import rows_of_lines
 
@@ -19,13 +23,15 @@ class Trajectories(CalibrationSet):
     """``sequences`` prompts, each continued by the dense model for at most ``length`` tokens, greedily.
 
     ``path`` is a .txt file with a prompt a line, in which ``\\n`` stands for a line break, or a .jsonl file with a
-    ``text`` a line; the built-in instruction-style prompts if it is None.
+    ``text`` a line; the built-in instruction-style prompts if it is None. ``chat_template`` puts each into the model's
+    chat format; without it the model goes on from the bare text, as few-shot tasks have it do.
     """
 
     sequences: Positive = 32
     length: Positive = 24
     packing: bool = False
     path: str | None = None
+    chat_template: bool = False
 
     generated: ClassVar[bool] = True
 
@@ -50,3 +56,6 @@ class Trajectories(CalibrationSet):
                 "lower that, or give more prompts in calibration.path"
             )
         return there[: self.sequences]
+
+    def continued(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Trajectory:
+        return continued(model, tokenizer, self.prompts(), self.length, self.chat_template)

@@ -37,7 +37,7 @@ def select(tables: Tables) -> Selection:
     notes = (
         "Each point is one unit that goes alone; KL on the dense model's own continuations of the calibration prompts.",
         "Estimated: theorem 3 to first order, through everything that follows, from one pass forward and a few back.",
-        "ρ: Spearman's rank correlation. Below it, how many of the units that were chosen are the same both ways.",
+        "ρ: Spearman's rank correlation. In the corner: how many of the chosen units are the same both ways.",
     )
     return Selection("The estimate of divergence against its measurement", data[COLUMNS], notes)
 

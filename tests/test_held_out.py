@@ -1,0 +1,87 @@
+"""Prompts that a pruner is calibrated on are neither probes nor test items, and a job that mixes them is refused."""
+
+from __future__ import annotations
+
+from itertools import chain
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.calibration.shots import Shots
+from pipeline.calibration.trajectories import Trajectories
+from pipeline.held_out import leaked
+from pipeline.job import run_job
+from pipeline.probes import PROBES
+from pipeline.tasks.matched.data import read_items
+from pipeline.tasks.matched.suite import FAMILIES
+
+TESTED = [row["prompt"] for family in FAMILIES for row in read_items(family) if row["split"] == "test"]
+TRIAL = ("pruner=divergence", "sparsity=1", "calibration=trajectories", "calibration.batch_size=2")
+words = st.text("abcdefgh", min_size=1, max_size=6)
+
+
+@given(st.lists(words, min_size=1, max_size=5), st.lists(words, max_size=5), st.lists(words, max_size=5))
+def test_a_question_is_found_wherever_it_begins_a_line(question, before, after):
+    asked = "  ".join(question).upper()
+    prompt = "\n".join([" ".join(before), " ".join([*question, *after])])
+    assert leaked(["something else", prompt], [asked]) is not None
+    assert leaked([prompt], ["!" + asked]) is None
+
+
+def test_an_empty_question_is_nowhere():
+    assert leaked(["a prompt"], ["", " \n"]) is None
+
+
+def test_built_in_prompts_are_held_out():
+    asked = [*TESTED, *(probe.text for probe in PROBES)]
+    assert len(asked) > 500
+    for source in (Trajectories("trajectories", sequences=64), Shots("shots", sequences=48)):
+        assert leaked(source.prompts(), asked) is None
+
+
+def test_shots_are_training_examples_in_the_form_of_the_task():
+    prompts = Shots("shots", families=["antonyms"], sequences=4).prompts()
+    examples = [row for row in read_items("antonyms") if row["split"] == "fewshot"]
+    for prompt, row in zip(prompts, examples, strict=False):
+        assert prompt.endswith("\n\n" + row["prompt"])
+        others = [f"{other['prompt']} {other['answer']}" for other in examples if other is not row]
+        assert prompt.split("\n\n")[:-1] == others
+
+
+def test_families_take_turns():
+    prompts = Shots("shots", families=["antonyms", "plurals"], sequences=4).prompts()
+    assert ["Opposites" in prompt for prompt in prompts] == [True, False, True, False]
+    with pytest.raises(ValueError, match="synonyms does not exist; choose from copying"):
+        Shots("shots", families=["synonyms"]).prompts()
+
+
+@pytest.mark.parametrize(
+    ("prompt", "stage", "what"),
+    [(PROBES[4].text, "capture", "a probe prompt"), (f"Answer:\n{TESTED[0]}", "evaluate", "an item of the tasks")],
+)
+def test_a_job_that_mixes_them_is_refused_before_any_work(make_settings, tmp_path, prompt, stage, what):
+    path = tmp_path / "prompts.txt"
+    path.write_text("\n".join(text.replace("\n", "\\n") for text in ("One.", "Two.", "Three.", prompt)))
+    given = (*TRIAL, f"calibration.path={path}", "calibration.sequences=4", "task.families=[copying]")
+    folder = tmp_path / "run"
+    folder.mkdir()
+    record = run_job(make_settings(*given, f"stages=[prune,{stage}]"), "run", folder)
+    assert record.status == "failed"
+    assert f"calibration=trajectories continues {what}" in record.error
+    assert "decision" not in record.artifacts
+    held_out = run_job(make_settings(*given, "stages=[prune]"), "run", folder)
+    assert held_out.status == "ok", held_out.error
+
+
+def test_too_few_prompts_are_refused_with_the_number():
+    with pytest.raises(ValueError, match=r"has 64 prompts, but calibration\.sequences=100"):
+        Trajectories("trajectories", sequences=100).prompts()
+
+
+def test_prompts_come_from_text_and_from_json_lines(tmp_path):
+    text, lines = tmp_path / "p.txt", tmp_path / "p.jsonl"
+    text.write_text("One\\ntwo\n\nThree\n")
+    lines.write_text('{"text": "One\\ntwo"}\n{"text": "Three"}\n')
+    for path in (text, lines):
+        assert list(chain(Trajectories("t", path=str(path), sequences=2).prompts())) == ["One\ntwo", "Three"]
