@@ -7,6 +7,7 @@ while something is really built; it is rebuilt as ``apply(load(model), decision)
 from __future__ import annotations
 
 import gc
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -34,6 +35,7 @@ from pipeline.sparsity import parse
 from pipeline.store import Artifact, Store
 from pipeline.surgery import apply, dropped
 
+log = logging.getLogger(__name__)
 CALIBRATION, CONTINUED, IMPORTANCE, DECISION = "calibration", "continued", "importance", "decision"
 EVALUATION = "evaluation"
 TRAJECTORY, FORCED, COUNTERPARTS, OPTIONS = "trajectory", "teacher_forced", "counterparts", "options"
@@ -167,7 +169,15 @@ class ModelStages:
                 f"calibration.length={longest} is more than the {room} positions of model {self.settings.model.name}; "
                 f"give at most {room}"
             )
-        return Context(self._calibration, self._continued if self.settings.pruner.compares else None)
+        if not self.settings.pruner.compares:
+            return Context(self._calibration)
+        if not self.settings.calibration.generated:
+            log.warning(
+                "%s compares on given text; what generation loses shows on what the model writes itself: "
+                "calibration=trajectories",
+                self.settings.pruner.name,
+            )
+        return Context(self._calibration, self._continued)
 
     @cached_property
     def _continued(self) -> Trajectory:

@@ -6,17 +6,18 @@ import importlib.util
 from pathlib import Path
 
 
-def package_file(package: str, file: str, reader: str) -> Path:
+def package_file(package: str, file: str, reader: str, remedy: str = "`make setup` installs it") -> Path:
     """The path of ``file`` inside an installed package, without importing it.
 
-    ``reader`` says who needs it. Raises ValueError that names the way out if package or file is not there.
+    ``reader`` says who needs it, ``remedy`` how the package is had. Raises ValueError with both if package or file is
+    not there.
     """
     try:
         spec = importlib.util.find_spec(package)
     except (ImportError, ValueError):
         spec = None
     if spec is None or spec.origin is None:
-        raise ValueError(f"{reader} needs the package {package}; `make setup` installs it")
+        raise ValueError(f"{reader} needs the package {package}; {remedy}")
     path = Path(spec.origin).parent / file
     if not path.is_file():
         raise ValueError(f"package {package} holds no file {file}; `make setup` installs the right release")
