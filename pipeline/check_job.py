@@ -206,7 +206,19 @@ def _architecture(plain: Mapping[str, Any]) -> list[str]:
             f"model={model['name']} is an encoder, which writes no text: {', '.join(writing)} cannot be done; "
             "give task=retrieval stages=[prune,evaluate,plot], or stages=[prune] with export=DIR to keep the model"
         ]
+    if known[kind] and _compares(plain["pruner"]):
+        return [
+            f"model={model['name']} is an encoder, which predicts no tokens for pruner={plain['pruner']['name']} to "
+            "compare; give another pruner, such as shortgpt or wanda"
+        ]
     return []
+
+
+def _compares(pruner: Mapping[str, Any]) -> bool:
+    try:
+        return bool(signature(pruner["_target_"]).constants.get("compares"))
+    except ValueError:
+        return False
 
 
 def _sparsity(plain: Mapping[str, Any]) -> list[str]:

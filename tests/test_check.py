@@ -94,6 +94,10 @@ def test_all_problems_at_once_with_the_nearest_choice():
         (["pruner=rtn", "pruner.bits=16"], "should be a whole number from 2 to 8"),
         (["model=random", "model.architecture=lama"], "did you mean llama?"),
         (["model=random", "model.architecture=bert"], "is an encoder, which writes no text"),
+        (
+            ["model=random", "model.architecture=bert", "task=retrieval", "stages=[prune]", "pruner=divergence"],
+            "predicts no tokens for pruner=divergence to compare",
+        ),
         (["model=random", "pruner=joint_drop", "sparsity=9"], "has 8 sublayers; give at most 8"),
         (["model=minilm"], "evaluate, capture, measure cannot be done; give task=retrieval"),
         (["model=minilm", "task=retrieval"], "writes no text: capture, measure cannot be done"),

@@ -7,7 +7,7 @@ paper shows that this is where generation breaks), measured teacher forced: one 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -17,6 +17,7 @@ from pipeline.component import Positive
 from pipeline.decoder import ATTENTION, BLOCK, MLP, SUBLAYERS, Decoder
 from pipeline.measures.divergence import kl_divergence
 from pipeline.measures.head import Head
+from pipeline.offload import is_offloaded, resident
 from pipeline.prefix import shared_prefix
 from pipeline.pruners.base import Context, Score
 from pipeline.pruners.decision import Decision
@@ -124,6 +125,10 @@ class LogProbabilities:
 
 
 def head_of(decoder: Decoder) -> Head:
-    """The output projection in float32."""
-    bias = None if decoder.head.bias is None else decoder.head.bias.detach()
-    return Head(decoder.head.weight.detach(), bias, decoder.logit_cap).to(torch.float32)
+    """The output projection in float32; a copy where it is kept elsewhere than in memory."""
+    with resident(decoder.head):
+        bias = None if decoder.head.bias is None else decoder.head.bias.detach()
+        weight = decoder.head.weight.detach()
+        head = Head(weight, bias, decoder.logit_cap).to(torch.float32)
+        # On leaving, weights that were brought in are forgotten.
+        return replace(head, weight=head.weight.clone()) if is_offloaded(decoder.model) else head
