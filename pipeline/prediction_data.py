@@ -15,12 +15,20 @@ from pipeline.figures.tables import Tables
 from pipeline.figures.variants import DENSE
 
 WHO = ["pruner", "sparsity"]
-# Sets of columns of `features` that scores are predicted from: the measures of representations, and plain baselines.
-PREDICTORS: Mapping[str, tuple[str, ...]] = {
-    "representations": ("kl", "parting", "kl_sure", "kl_unsure"),
+# Sets of columns of `features` that scores are predicted from. The first is the one to use: for pruners that were not
+# fitted, the first difference and the least sure positions have not been found to add to it.
+REPRESENTATIONS = "representations"
+BASELINES: Mapping[str, tuple[str, ...]] = {
     "perplexity": ("perplexity",),
     "cosine": ("cosine",),
     "parameters": ("removed",),
+}
+PREDICTORS: Mapping[str, tuple[str, ...]] = {
+    REPRESENTATIONS: ("kl", "kl_sure"),
+    "KL alone": ("kl",),
+    "first difference": ("parting",),
+    "all measures": ("kl", "kl_sure", "kl_unsure", "parting"),
+    **BASELINES,
 }
 MEASURED = tuple(dict.fromkeys(name for names in PREDICTORS.values() for name in names))
 FEATURES = [*WHO, "family", *MEASURED]
@@ -105,14 +113,13 @@ def _final_states(measures: pd.DataFrame) -> pd.DataFrame:
     found = {}
     for setting, own in rows.groupby(WHO):
         kl, entropy = own["kl"].to_numpy(dtype=float), own["entropy"].to_numpy(dtype=float)
-        # From the surest fifth down, as the dense model's entropy is the same whatever is compared with it.
-        strata, _ = split(entropy, -1) if np.isfinite(entropy).all() else (np.full(len(kl), np.nan), None)
-        found[setting] = {
-            "kl": kl.mean(),
-            "kl_sure": _mean(kl[strata == np.nanmax(strata)]),
-            "kl_unsure": _mean(kl[strata == np.nanmin(strata)]),
-            "cosine": max(0.0, 1 - own["cos_h"].to_numpy(dtype=float).mean()),
-        }
+        sure = unsure = np.nan
+        if np.isfinite(entropy).all():
+            # The dense model's entropy is the same whatever is compared with it, and so are the strata.
+            strata, _ = split(entropy, -1)
+            sure, unsure = kl[strata == strata.max()].mean(), kl[strata == strata.min()].mean()
+        cosine = np.maximum(0.0, 1 - own["cos_h"].to_numpy(dtype=float).mean())
+        found[setting] = {"kl": kl.mean(), "kl_sure": sure, "kl_unsure": unsure, "cosine": cosine}
     return _table(found)
 
 
@@ -147,10 +154,6 @@ def _removed(jobs: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame()
     last = known.drop_duplicates(WHO, keep="last").set_index(WHO)
     return pd.DataFrame({"removed": 1 - last["parameters"].astype(float) / last["dense_parameters"].astype(float)})
-
-
-def _mean(values: np.ndarray) -> float:
-    return float(values.mean()) if len(values) else float("nan")
 
 
 def _table(found: dict[tuple[str, str], dict[str, float]]) -> pd.DataFrame:

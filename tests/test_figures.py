@@ -111,8 +111,8 @@ def shows_something(panel: Axes) -> bool:
     ("setups", "lacking"),
     [
         (SETUPS, []),
-        (SETUPS[:1], ["fig09", "fig12", "fig13"]),
-        ([("wanda", "0")], ["fig03", "fig04", "fig09", "fig20", "fig21", "fig22", "tab1"]),
+        (SETUPS[:1], ["fig09", "fig12", "fig13", "fig27"]),
+        ([("wanda", "0")], ["fig03", "fig04", "fig09", "fig20", "fig21", "fig22", "fig27", "tab1"]),
     ],
 )
 def test_no_panel_is_empty_and_no_text_leaves_the_page(
