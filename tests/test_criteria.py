@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from drawn_figures import drawn, missing
+from drawn_figures import assert_apart, canvas_of, drawn, missing, texts_on
 from figure_tables import comparisons_table, fill, items_table, jobs_table, save, scores_table
 
 from pipeline.criteria import criteria
@@ -108,7 +108,9 @@ def test_the_figures_show_what_was_found(tmp_path):
     found = found[found["kind"] == "generative"]
     assert sorted(data["kept_percent"].dropna()) == pytest.approx(sorted(100 * found["kept"].dropna()))
     assert "random_attn: mean of 3 draws" in result.caption
+    assert_apart(texts_on(canvas_of(result, data)), canvas_of(result, data))
     result, data = drawn(tmp_path, "fig29_estimate")
+    assert_apart(texts_on(canvas_of(result, data)), canvas_of(result, data))
     assert len(data) == 12 and data["rank"].iloc[0] > 0.8 and set(data["count"]) == {4}
 
 

@@ -123,10 +123,11 @@ def test_an_experiment_has_no_problems_and_does_no_more_than_its_figure_needs(na
     assert problems(expand([f"experiment={name}"]), multirun=True) == []
     stages = composed(name)["stages"]
     assert stages == [stage for stage in STAGES if stage in stages]
-    assert {"prune", "plot"} < set(stages) < set(STAGES)
+    assert {"prune", "plot"} <= set(stages) <= set(STAGES)
 
 
-@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name != "fig10"])
+# A random model has no score above chance, of which something could be kept (fig27, fig28).
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name not in ("fig10", "fig27", "fig28")])
 def test_an_experiment_yields_its_figure(outputs, name):
     run_ends(name, outputs)
     assert_drawn(outputs, name)
