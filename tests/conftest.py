@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,9 @@ from pipeline.sparsity import parse
 from pipeline.store import Store
 
 quiet_libraries()
-# Tiny matrices and several test processes: more threads only wait for each other.
+# Tiny matrices and several test processes: more threads only wait for each other, in what the tests start as well.
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 TINY = (
     "model=random",
@@ -88,5 +90,16 @@ def decide(make_settings, make_model):
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, so that parallel workers end together; within a file the order stays."""
-    longest = ("test_main.py", "test_pruners.py", "test_experiments.py", "test_export.py", "test_real_model.py")
+    longest = (
+        "test_main.py",
+        "test_real_model.py",
+        "test_fault_injection.py",
+        "test_pruners.py",
+        "test_experiments.py",
+        "test_export.py",
+        "test_figures.py",
+        "test_slurm.py",
+        "test_launchers.py",
+        "test_evaluation_stages.py",
+    )
     items.sort(key=lambda item: longest.index(item.path.name) if item.path.name in longest else len(longest))

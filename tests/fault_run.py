@@ -77,7 +77,7 @@ class Faults:
     def __init__(self, folder: Path, seed: int, sweep: Sequence[str] = SWEEP) -> None:
         self.folder, self.chance, self.sweep = folder, random.Random(seed), sweep
         self.expected: dict[str, object] = {}
-        self.stages: list[str] = []
+        self.seconds = 0.0
 
     # --- sweeps --------------------------------------------------------------------------------------------------
 
@@ -103,16 +103,26 @@ class Faults:
             findings.other.append(f"exit status {sweep.returncode} instead of {status}:\n{said[-3000:]}")
         return said
 
-    def undisturbed(self) -> Findings:
-        """What there is to compare with; and that a second sweep elsewhere gives the same."""
+    @property
+    def _first(self) -> Path:
+        return self.folder / "undisturbed 1"
+
+    def undisturbed(self, count: int) -> Findings:
+        """What there is to compare with; and that further sweeps elsewhere give the same."""
         found = Findings("undisturbed")
-        for name in ("first", "second"):
-            self.finish(self.folder / name, found)
+        for number in range(1, count + 1):
+            outputs, began = self.folder / f"undisturbed {number}", time.monotonic()
+            self.finish(outputs, found)
+            self.seconds = time.monotonic() - began
             found.times += 1
-        self.expected = content(self.folder / "first")
-        self.stages = sorted({name.split("/")[1] for name in self.expected if name.startswith("store/")})
-        found.compare(self.expected, self.folder / "second")
+            self.expected = self.expected or content(outputs)
+            found.compare(self.expected, outputs)
         return found
+
+    def _ahead(self, outputs: Path) -> list[str]:
+        """Stages of which something is still to be made."""
+        missing = [name for name in self.expected if name.startswith("store/") and not (outputs / name).exists()]
+        return sorted({name.split("/")[1] for name in missing})
 
     # --- kills ---------------------------------------------------------------------------------------------------
 
@@ -144,8 +154,9 @@ class Faults:
 
     def _kill_somewhere(self, sweep: subprocess.Popen[str], outputs: Path) -> str | None:
         """Returns where it was hit, or None if it had come to its end before."""
-        locks, aim = outputs / "store" / ".locks", self.chance.choice([*self.stages, "records", "figures", None, None])
-        moment = time.monotonic() + self.chance.uniform(0.2, 16)
+        aims = [*self._ahead(outputs), "records", "figures", None, None]
+        locks, aim = outputs / "store" / ".locks", self.chance.choice(aims)
+        moment = time.monotonic() + self.chance.uniform(0.2, self.seconds)
         while sweep.poll() is None:
             held = [path.name.split(".")[0].partition("-")[0] for path in locks.glob("*.lock")]
             if (aim in held) or (aim is None and time.monotonic() > moment):
@@ -176,7 +187,8 @@ class Faults:
 
     def corruptions(self, count: int, at_once: int = 1) -> Findings:
         """Damage files of a finished sweep, and give the same command again: told, and mended."""
-        found, outputs = Findings("corruption"), self.folder / "second"
+        found, outputs = Findings("corruption"), self.folder / "damaged"
+        shutil.copytree(self._first, outputs)
         while found.times < count:
             files = [path for path in outputs.glob("store/[!.]*/*/**/*") if path.is_file()]
             records = [*outputs.glob("jobs/*.json")]
@@ -193,7 +205,7 @@ class Faults:
             for path in self._unread(damaged, outputs, found):
                 told += 1
                 shutil.rmtree(path)
-                shutil.copytree(self.folder / "first" / path.relative_to(outputs), path)
+                shutil.copytree(self._first / path.relative_to(outputs), path)
             if told < len(damaged):
                 found.other.append(f"{told} warnings of {len(damaged)} damaged files:\n{said}")
             found.compare(self.expected, outputs)
@@ -274,7 +286,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
         faults = Faults(Path(folder), chosen.seed)
         rounds = [
-            faults.undisturbed(),
+            faults.undisturbed(2),
             faults.kills(chosen.kills),
             faults.corruptions(chosen.corruptions),
             faults.together(chosen.sweeps),

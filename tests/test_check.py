@@ -5,8 +5,9 @@ import sys
 
 import pytest
 from hydra import compose, initialize_config_dir
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis_profiles import chosen
 from omegaconf import OmegaConf
 
 from pipeline.check import problems
@@ -218,7 +219,7 @@ VALUES = st.one_of(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@chosen(2)
 @given(st.lists(st.tuples(KEYS, VALUES), max_size=4, unique_by=lambda pair: pair[0]))
 def test_any_command_line_is_checked_without_crashing(pairs):
     found = problems([f"{key}={value}" for key, value in pairs], multirun=False)

@@ -16,6 +16,7 @@ import pytest
 from conftest import TINY
 from naive import DEVIATIONS
 
+from pipeline.job import run_job
 from pipeline.measures.compare import COLUMNS
 from pipeline.records import load_records
 from pipeline.tables import WHO
@@ -220,7 +221,7 @@ def test_a_failing_job_is_recorded_and_the_others_finish(tmp_path):
     assert runs["magnitude"].exit_code == 0
 
 
-def test_killed_between_blocks_the_same_command_goes_on_with_the_finished_ones(tmp_path):
+def test_killed_between_blocks_the_same_command_goes_on_with_the_finished_ones(make_settings, tmp_path):
     """What the killed run left is the very file that ends up in the decision, and the decision is as if undisturbed."""
     job = ("pruner=sparsegpt", "sparsity=0.5", "stages=[prune]", "wandb.mode=disabled", "calibration.sequences=64")
     job += ("model.layers=24", "calibration.length=128", "dtype=float32")
@@ -241,6 +242,8 @@ def test_killed_between_blocks_the_same_command_goes_on_with_the_finished_ones(t
     decided = {path.name: path for path in (outputs / "store" / "decision").glob("*/block-*.safetensors")}
     assert len(decided) == 24
     assert all(decided[name].stat().st_ino == inode for name, inode in kept.items())
-    assert run(tmp_path / "fresh", *job).returncode == 0
-    for path in (tmp_path / "fresh" / "store" / "decision").glob("*/block-*.safetensors"):
+    record = run_job(make_settings(*job, outputs=tmp_path / "fresh"), "undisturbed", tmp_path / "fresh")
+    fresh = list((tmp_path / "fresh" / record.artifacts["decision"]).glob("block-*.safetensors"))
+    assert len(fresh) == 24
+    for path in fresh:
         assert path.read_bytes() == decided[path.name].read_bytes()
