@@ -66,6 +66,12 @@ def test_pruning_and_applying_give_what_they_give_in_memory(checkpoint, make_set
         torch.testing.assert_close(outputs_of(pruned), outputs_of(dense), rtol=1e-5, atol=1e-5)
 
 
+def test_passes_backward_are_refused_in_a_sentence(checkpoint, make_settings):
+    pruner, away = make_settings("pruner=divergence_estimate").pruner, checkpoint(away=True)
+    with pytest.raises(ValueError, match="needs all its weights in memory; give pruner=divergence, or more"):
+        pruner.decide(Decoder(away), parse(1), context_for(pruner, away))
+
+
 def test_the_layer_protocol_sees_changes_of_blocks_that_are_away(checkpoint, tokenizer):
     changes = {}
     whole, away = checkpoint(away=False), checkpoint(away=True)

@@ -23,6 +23,7 @@ from pipeline.component import Positive
 from pipeline.decoder import ATTENTION, BLOCK, MLP, SUBLAYERS, Decoder
 from pipeline.measures.divergence import kl_estimate
 from pipeline.measures.head import Head
+from pipeline.offload import is_offloaded
 from pipeline.pruners.base import Context, Score
 from pipeline.pruners.decision import Decision
 from pipeline.pruners.divergence import head_of
@@ -51,6 +52,11 @@ class DivergenceEstimate(UnitPruner):
     def importance(self, decoder: Decoder, context: Context) -> list[Score]:
         """Of every pair of sublayers, also with itself: their shares of the estimate of a set that holds both."""
         assert context.trajectory is not None
+        if is_offloaded(decoder.model):
+            raise ValueError(
+                f"pruner={self.name} passes backward through the model, which needs all its weights in memory; give "
+                f"pruner={self.name.replace('_estimate', '')}, or more of it in model.max_memory"
+            )
         shares = pair_shares(decoder, context.trajectory, self.draws, context.progress).tolist()
         names = [(sublayer.kind, sublayer.layer) for sublayer in decoder.sublayers()]
         return [
