@@ -4,7 +4,7 @@ BIN := .venv/bin
 SWEEP ?= -m pruner=shortgpt,wanda sparsity=0.2,0.4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test browser sandbox slurm figures report paper faults dashboard sync bench lint
+.PHONY: help setup demo test browser sandbox slurm advise figures report paper faults dashboard sync bench lint
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -47,6 +47,10 @@ slurm:
 	|| { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null \
 	&& apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends slurm-wlm munge > /dev/null 2>&1; } \
 	|| echo "Slurm could not be installed: the tests on a cluster will be skipped"
+
+# ADVICE="model=smollm2 keep=0.9 tasks=all" asks for something else.
+advise: setup ## how far each pruner can go before generation suffers: hours on two cores
+	$(BIN)/python -m pipeline.advise $(ADVICE)
 
 figures: setup ## redraw the figures from finished results alone
 	$(BIN)/python -m pipeline.figures

@@ -101,5 +101,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         "test_slurm.py",
         "test_launchers.py",
         "test_evaluation_stages.py",
+        "test_advise.py",
     )
     items.sort(key=lambda item: longest.index(item.path.name) if item.path.name in longest else len(longest))

@@ -48,7 +48,9 @@ def test_a_block_is_in_memory_only_while_it_is_worked_on(checkpoint):
     assert all(parameter.device.type == "meta" for parameter in blocks[0].parameters())
 
 
-@pytest.mark.parametrize("name", ["wanda", "sparsegpt", "magnitude", "attn_drop", "shortgpt", "rtn", "divergence_blocks"])
+@pytest.mark.parametrize(
+    "name", ["wanda", "sparsegpt", "magnitude", "attn_drop", "shortgpt", "rtn", "divergence_blocks"]
+)
 def test_pruning_and_applying_give_what_they_give_in_memory(checkpoint, make_settings, name):
     pruner, sparsity = make_settings(f"pruner={name}").pruner, parse(0.5 if name != "rtn" else 0)
     whole, away = checkpoint(away=False), checkpoint(away=True)
