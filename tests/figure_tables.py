@@ -27,6 +27,7 @@ SETUPS = (
 )
 SHARES = {"0": 0.0, "0.2": 0.2, "0.4": 0.4, "2:4": 0.5, "4:8": 0.5, "4": 0.05, "8": 0.1, "6": 0.07}
 UNITS = {"shortgpt": "block", "attn_drop": "attention", "mlp_drop": "mlp"}
+UNITS |= dict.fromkeys(("divergence", "divergence_estimate"), "attention")
 TASKS = {
     "generative": ("arithmetic", "copying", "facts"),
     "multiple_choice": ("cloze", "entailment", "science"),
@@ -112,6 +113,26 @@ def comparisons_table(setups: Sequence[tuple[str, str]] = SETUPS, settings: str 
         return pd.DataFrame()
     frame = pd.concat(frames, ignore_index=True)
     return frame.assign(model="tiny-lm", asked=ASKED, job=frame["pruner"] + frame["sparsity"], settings=settings)
+
+
+def told_items(setups: Sequence[tuple[str, str]] = SETUPS, settings: str = SETTINGS) -> pd.DataFrame:
+    """The items with the columns that say whose they are."""
+    frame = items_table(setups)
+    return frame.assign(model="tiny-lm", asked=ASKED, job=frame["pruner"] + frame["sparsity"], settings=settings)
+
+
+def rankings_table(setups: Sequence[tuple[str, str]], settings: str = SETTINGS) -> pd.DataFrame:
+    """What attention sublayers cost alone, and the cheapest ones as a path; an estimate is a little off."""
+    rng, rows = np.random.default_rng(0), []
+    cost = np.exp(rng.normal(-2, 1, 12))
+    for pruner, sparsity in setups:
+        if pruner.startswith("divergence"):
+            own = cost * (np.exp(rng.normal(0, 0.2, 12)) if "estimate" in pruner else 1)
+            rows += [(pruner, sparsity, layer, "attention", value, -1) for layer, value in enumerate(own)]
+            order = np.argsort(own)[: int(sparsity)]
+            rows += [(pruner, sparsity, int(layer), "attention", own[layer], step) for step, layer in enumerate(order)]
+    frame = pd.DataFrame(rows, columns=["pruner", "sparsity", "layer", "sublayer", "score", "step"])
+    return frame.assign(model="tiny-lm", asked="", job=frame["pruner"] + frame["sparsity"], settings=settings)
 
 
 def prompts(count: int) -> list[str]:
@@ -333,6 +354,8 @@ def fill(outputs: Path, setups: Sequence[tuple[str, str]] = SETUPS, layers: int 
         option_tokens=option_tokens_table(setups, 4),
         prompts=prompts_table(4),
         jobs=jobs_table(setups),
+        items=told_items(setups),
+        **({"rankings": ranked} if len(ranked := rankings_table(setups)) else {}),
     )
 
 

@@ -9,13 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from drawn_figures import assert_apart, canvas_of, drawn, missing, texts_on
-from figure_tables import comparisons_table, fill, items_table, jobs_table, save, scores_table
+from figure_tables import comparisons_table, fill, jobs_table, save, scores_table
 
 from pipeline.criteria import criteria
 from pipeline.figures.tables import Tables, choose, load
 
 SETUPS = [("divergence", "4"), ("attn_drop", "4"), *((f"random_attn{n}", "4") for n in ("", "_2", "_3"))]
-UNITS = {name: "attention" for name, _ in SETUPS}
 
 
 def tables_of(folder: Path, scores: dict[str, float], items: int = 100) -> Tables:
@@ -80,29 +79,10 @@ def test_tasks_that_a_criterion_lacks_are_left_out(tmp_path):
     assert set(found["tasks"]) == {1} and set(found["n"]) == {100}
 
 
-def rankings(setups: list[tuple[str, str]]) -> pd.DataFrame:
-    rng, rows = np.random.default_rng(0), []
-    cost = np.exp(rng.normal(-2, 1, 12))
-    for pruner, sparsity in setups:
-        own = cost * (np.exp(rng.normal(0, 0.2, 12)) if "estimate" in pruner else 1)
-        rows += [(pruner, sparsity, layer, "attention", value, -1) for layer, value in enumerate(own)]
-        order = np.argsort(own)[: int(sparsity)]
-        rows += [(pruner, sparsity, int(layer), "attention", own[layer], step) for step, layer in enumerate(order)]
-    frame = pd.DataFrame(rows, columns=["pruner", "sparsity", "layer", "sublayer", "score", "step"])
-    return frame.assign(model="tiny-lm", asked="", job=frame["pruner"] + frame["sparsity"])
-
-
 def test_the_figures_show_what_was_found(tmp_path):
     setups = [*SETUPS, ("divergence", "8"), ("attn_drop", "8"), ("divergence_estimate", "4")]
-    scores = scores_table(setups)
-    settings = scores["settings"].iloc[0]
-    items = items_table(setups).assign(model="tiny-lm", asked=scores["asked"].iloc[0], settings=settings)
-    items["job"] = items["pruner"] + items["sparsity"]
-    save(
-        tmp_path, scores=scores, comparisons=comparisons_table(setups), items=items,
-        rankings=rankings([*setups[:1], *setups[-3:-2], *setups[-1:]]).assign(settings=settings),
-        jobs=jobs_table(setups).assign(unit="attention"),
-    )  # fmt: skip
+    fill(tmp_path, setups, layers=1)
+    save(tmp_path, jobs=jobs_table(setups).assign(unit="attention"))
     result, data = drawn(tmp_path, "fig28_criteria")
     found = criteria(load(tmp_path, choose(tmp_path)))
     found = found[found["kind"] == "generative"]

@@ -69,7 +69,8 @@ def draw_some_and_select_all(outputs: Path) -> None:
 
 
 def test_same_tables_make_same_bytes_without_torch(tmp_path: Path) -> None:
-    here = second_model(fill(tmp_path / "here", SETUPS[4:], layers=2), "other-lm")
+    setups = [*SETUPS[4:], ("divergence", "4"), ("divergence_estimate", "4")]
+    here = second_model(fill(tmp_path / "here", setups, layers=2), "other-lm")
     there = Path(shutil.copytree(here, tmp_path / "there"))
     script = (
         "import sys; from pathlib import Path; from test_figures import draw_some_and_select_all, style\n"
