@@ -68,6 +68,7 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
         handles=handles,
         legend_columns=canvas.fitting_columns(handles),
         gaps=(0.3, 0.3),
+        margins=(0.75, 0.12),
         sharey="row",
     )
     for column, unit in zip(axes.T, units, strict=True):
@@ -77,7 +78,8 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
         _points(column[0], kept, PERCENT, kept["criterion"], budgets, colours, markers)
         # Differences are in the colour of what they are a difference to, with the marker of what is better or not.
         _points(column[1], pairs, MORE, pairs["against"], budgets, colours, markers, hollow=True)
-        column[0].set_ylim(bottom=min(0.0, column[0].get_ylim()[0]))
+        low, high = column[0].get_ylim()
+        column[0].set_ylim(min(0.0, low), max(104.0, high))
         column[0].axhline(100.0, color=style.INK, linewidth=style.THIN, zorder=1)
         column[1].axhline(0.0, color=style.INK, linewidth=style.THIN, zorder=1)
         column[1].set_xticks(range(len(budgets)), budgets)
