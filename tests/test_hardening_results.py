@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from figure_tables import fill
+from figure_tables import SETUPS, fill
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis_profiles import chosen
@@ -34,7 +34,8 @@ def _coarse_figures():
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory) -> Path:
-    return fill(tmp_path_factory.mktemp("results"))
+    # Every table there is, also the one of pruners that search.
+    return fill(tmp_path_factory.mktemp("results"), [*SETUPS, ("divergence", "4")])
 
 
 @pytest.fixture

@@ -151,7 +151,8 @@ def test_all_units_can_be_asked_for_or_are_refused_in_words(decide):
                 decide(name, 4, "llama")
         elif "units" in accepted(name)["accepts"]:
             decision, _ = decide(name, 1.0, "llama")
-            assert len(decision.attention) + len(decision.mlp) == (8 if unit == "sublayer" else 4)
+            gone = len(decision.attention) + len(decision.mlp) + 2 * len(decision.blocks)
+            assert gone == (8 if unit == "sublayer" else 4)
 
 
 def test_the_pruner_that_the_readme_shows_works(make_model):

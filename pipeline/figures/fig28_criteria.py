@@ -80,6 +80,7 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
         _points(column[1], pairs, MORE, pairs["against"], budgets, colours, markers, hollow=True)
         low, high = column[0].get_ylim()
         column[0].set_ylim(min(0.0, low), max(104.0, high))
+        column[0].set_yticks([tick for tick in column[0].get_yticks() if min(0.0, low) <= tick <= max(104.0, high)])
         column[0].axhline(100.0, color=style.INK, linewidth=style.THIN, zorder=1)
         column[1].axhline(0.0, color=style.INK, linewidth=style.THIN, zorder=1)
         column[1].set_xticks(range(len(budgets)), budgets)
