@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
@@ -23,8 +24,8 @@ WRITERS = sorted(name for name, architecture in ARCHITECTURES.items() if not arc
 PROMPTS = ["Another, which is a little longer", "A short prompt"]
 
 
-def divergence(model, trajectory, gone) -> float:
-    """Mean KL(dense‖without) in float64, by running both models in full."""
+def divergence(model, trajectory, gone, confidence: float = 4.0) -> float:
+    """Mean KL(dense‖without) in float64, weighted by the dense model's confidence, by running both models in full."""
 
     def logits() -> torch.Tensor:
         states = torch.cat([part.at_predictions(part.run(model)) for part in forwards(trajectory)])
@@ -37,7 +38,8 @@ def divergence(model, trajectory, gone) -> float:
         dense = torch.log_softmax(squash(logits()), -1)
         with dropped(decoder, gone):
             other = torch.log_softmax(squash(logits()), -1)
-    return float((dense.exp() * (dense - other)).sum(-1).mean())
+    weights = dense.exp().amax(-1) ** confidence
+    return float((weights * (dense.exp() * (dense - other)).sum(-1)).sum() / weights.sum())
 
 
 @pytest.fixture
@@ -62,6 +64,21 @@ def test_every_candidate_is_measured_as_by_a_full_pass(grown, architecture):
     for row in rows:
         expected = divergence(model, trajectory, {row["sublayer"]: [row["layer"]]})
         assert row["score"] == pytest.approx(expected, rel=1e-3, abs=1e-6)
+
+
+@pytest.mark.parametrize("confidence", [0.0, 1.0, 8.0])
+def test_positions_count_by_the_dense_models_confidence(grown, confidence):
+    model, trajectory = grown()
+    context = Context(trajectory=trajectory, candidates=[(MLP, 1)])
+    (row,) = replace(pruner_of("divergence"), confidence=confidence).importance(Decoder(model), context)
+    assert row["score"] == pytest.approx(divergence(model, trajectory, {MLP: [1]}, confidence), rel=1e-3)
+    assert row["score"] != pytest.approx(divergence(model, trajectory, {MLP: [1]}, confidence + 1), rel=1e-3)
+
+
+def test_how_candidates_are_searched_does_not_change_what_they_cost():
+    one = pruner_of("divergence")
+    assert one.scoring_identity() == replace(one, lazy=False, beam=3).scoring_identity()
+    assert one.scoring_identity() != replace(one, confidence=0.0).scoring_identity()
 
 
 def test_what_is_gone_already_counts(grown):
@@ -138,7 +155,9 @@ def test_the_estimate_is_the_divergence_of_small_updates(grown, architecture, dr
     assert torch.equal(shares, shares.T)
     for gone in ({ATTENTION: [1]}, {MLP: [0]}, {ATTENTION: [3]}, {ATTENTION: [0, 2], MLP: [1]}):
         rows = [2 * layer + SUBLAYERS.index(kind) for kind, layers in gone.items() for layer in layers]
-        assert float(shares[rows][:, rows].sum()) == pytest.approx(divergence(model, trajectory, gone), rel=near)
+        assert float(shares[rows][:, rows].sum()) == pytest.approx(
+            divergence(model, trajectory, gone, confidence=0), rel=near
+        )
 
 
 def smaller(module, args, output):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -35,15 +35,22 @@ class Divergence(UnitPruner):
     """Drops attention sublayers one after the other, each time the one that adds least to the divergence.
 
     ``lazy`` asks again only for candidates that may still be the best; with ``beam`` above 1 so many sets are
-    followed side by side, and all candidates are asked for. ``scores`` is the path that was taken.
+    followed side by side, and all candidates are asked for. A position counts by the dense model's largest probability
+    to the power of ``confidence``. ``scores`` is the path that was taken.
     """
 
     lazy: bool = True
     beam: Positive = 1
+    confidence: float = 4.0
 
     unit: ClassVar[str] = "attention"
     compares: ClassVar[bool] = True
     kinds: ClassVar[tuple[str, ...]] = (ATTENTION,)
+
+    def scoring_identity(self) -> dict[str, Any]:
+        """How candidates are searched changes which are asked for, not what they cost."""
+        identity = super().scoring_identity()
+        return {key: value for key, value in identity.items() if key not in ("lazy", "beam")}
 
     def importance(self, decoder: Decoder, context: Context) -> list[Score]:
         """Divergence with each of ``context.candidates`` gone too, beside what is gone from the decoder already."""
@@ -52,7 +59,7 @@ class Divergence(UnitPruner):
         head, passes = head_of(decoder), list(forwards(trajectory, tight=True))
         rows: list[Score] = []
         with shared_prefix(decoder, passes) as prefix:
-            dense = LogProbabilities(head, trajectory)
+            dense = LogProbabilities(head, trajectory, self.confidence)
             for kind, layer in context.progress(context.candidates, "divergence", len(context.candidates)):
                 with dropped(decoder, {kind: [layer]}):
                     value = dense.divergence(prefix.final(layer))
@@ -102,25 +109,31 @@ class DivergenceJoint(Divergence):
 
 
 class LogProbabilities:
-    """What the dense model predicts at every position of a trajectory."""
+    """What the dense model predicts at every position of a trajectory.
 
-    def __init__(self, head: Head, trajectory: Trajectory) -> None:
-        self._head, self._final = head, trajectory.final
-        self._kept: dict[int, torch.Tensor] = {}
+    A position counts by its largest probability to the power of ``confidence``.
+    """
+
+    def __init__(self, head: Head, trajectory: Trajectory, confidence: float = 0.0) -> None:
+        self._head, self._final, self._confidence = head, trajectory.final, confidence
+        self._kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def divergence(self, states: Iterator[torch.Tensor]) -> float:
-        """Mean KL(dense‖other) in nats a token, of another model's states at the same positions."""
+        """Weighted mean of KL(dense‖other) in nats a token, of another model's states at the same positions."""
         other = torch.cat(list(states))
-        total = 0.0
+        total = weight = 0.0
         for start in range(0, len(other), _ROWS):
             z = self._head.logits(other[start : start + _ROWS].to(self._head.weight.device))
-            total += float(kl_divergence(self._dense(start), z).sum())
-        return total / len(other)
+            dense, weights = self._dense(start)
+            total += float((weights * kl_divergence(dense, z)).sum())
+            weight += float(weights.sum())
+        return total / weight
 
-    def _dense(self, start: int) -> torch.Tensor:
+    def _dense(self, start: int) -> tuple[torch.Tensor, torch.Tensor]:
         if start not in self._kept:
             z = self._head.logits(self._final[start : start + _ROWS].to(self._head.weight.device))
-            self._kept[start] = torch.log_softmax(z, -1)
+            log_p = torch.log_softmax(z, -1)
+            self._kept[start] = log_p, (self._confidence * log_p.amax(-1).double()).exp()
         return self._kept[start]
 
 
