@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
 import torch
 
@@ -46,11 +46,6 @@ class SharedPrefix:
 def shared_prefix(decoder: Decoder, passes: Sequence[Forward]) -> Iterator[SharedPrefix]:
     """States that do not fit in memory go to temporary files, which are removed on leaving."""
     budget = memory_budget() // len(decoder.blocks)
-    states = [Activations(budget, None) for _ in decoder.blocks]
-    with torch.inference_mode():
-        try:
-            yield SharedPrefix(decoder, passes, states)
-        finally:
-            for each in states:
-                with closing(each):
-                    pass
+    with torch.inference_mode(), ExitStack() as stack:
+        states = [stack.enter_context(closing(Activations(budget, None))) for _ in decoder.blocks]
+        yield SharedPrefix(decoder, passes, states)
