@@ -143,20 +143,28 @@ def test_what_is_chosen_changes_less_than_most_other_choices(grown):
     assert sorted(all_pairs).index(pytest.approx(mine, rel=1e-6)) <= 1
 
 
-@pytest.mark.parametrize(("architecture", "draws", "near"), [("llama", 1000, 0.12), *((w, 150, 0.35) for w in WRITERS)])
-def test_the_estimate_is_the_divergence_of_small_updates(grown, architecture, draws, near):
+ESTIMATED = [
+    ("llama", 1000, 0.0, 0.12),
+    ("llama", 1000, 4.0, 0.12),
+    ("gemma3_text", 1000, 4.0, 0.2),
+    *((writer, 150, 0.0, 0.35) for writer in WRITERS),
+]
+
+
+@pytest.mark.parametrize(("architecture", "draws", "confidence", "near"), ESTIMATED)
+def test_the_estimate_is_the_divergence_of_small_updates(grown, architecture, draws, confidence, near):
     """Updates are made small, so that their removal is a small change of the logits, also of two at once."""
     model, trajectory = grown(architecture)
     decoder = Decoder(model)
     for sublayer in decoder.sublayers():
         sublayer.exit.register_forward_hook(smaller)
     trajectory = read(model, [p + t for p, t in zip(trajectory.prompts, trajectory.tokens, strict=True)])
-    shares = pair_shares(decoder, trajectory, draws, lambda items, *_: items)
+    shares = pair_shares(decoder, trajectory, draws, confidence, lambda items, *_: items)
     assert torch.equal(shares, shares.T)
     for gone in ({ATTENTION: [1]}, {MLP: [0]}, {ATTENTION: [3]}, {ATTENTION: [0, 2], MLP: [1]}):
         rows = [2 * layer + SUBLAYERS.index(kind) for kind, layers in gone.items() for layer in layers]
         assert float(shares[rows][:, rows].sum()) == pytest.approx(
-            divergence(model, trajectory, gone, confidence=0), rel=near
+            divergence(model, trajectory, gone, confidence), rel=near
         )
 
 
@@ -167,7 +175,7 @@ def smaller(module, args, output):
 def test_the_estimate_leaves_the_model_as_it_was(grown):
     model, trajectory = grown()
     before = [parameter.requires_grad for parameter in model.parameters()]
-    pair_shares(Decoder(model), trajectory, 1, lambda items, *_: items)
+    pair_shares(Decoder(model), trajectory, 1, 4.0, lambda items, *_: items)
     assert [parameter.requires_grad for parameter in model.parameters()] == before
     assert not any(sublayer.exit._forward_hooks for sublayer in Decoder(model).sublayers())
 

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from pipeline.capture import Forward, Trajectory, forwards
+from pipeline.capture import Trajectory, forwards
 from pipeline.component import Positive
 from pipeline.decoder import ATTENTION, BLOCK, MLP, SUBLAYERS, Decoder
 from pipeline.measures.divergence import kl_estimate
@@ -26,7 +26,7 @@ from pipeline.measures.head import Head
 from pipeline.offload import is_offloaded
 from pipeline.pruners.base import Context, Score
 from pipeline.pruners.decision import Decision
-from pipeline.pruners.divergence import head_of
+from pipeline.pruners.divergence import CONFIDENCE, head_of, position_weights
 from pipeline.pruners.search import greedy
 from pipeline.pruners.units import Unit, UnitPruner
 from pipeline.residual import first
@@ -40,10 +40,12 @@ _ROWS = 128
 class DivergenceEstimate(UnitPruner):
     """Drops attention sublayers one after the other, each time the one that adds least to the estimate.
 
-    ``draws`` tokens are drawn at every position, each for one pass backward. Scored once, for every sparsity.
+    ``draws`` tokens are drawn at every position, each for one pass backward. A position counts by the dense model's
+    largest probability to the power of ``confidence``. Scored once, for every sparsity.
     """
 
     draws: Positive = 4
+    confidence: float = CONFIDENCE
 
     unit: ClassVar[str] = "attention"
     compares: ClassVar[bool] = True
@@ -57,7 +59,7 @@ class DivergenceEstimate(UnitPruner):
                 f"pruner={self.name} passes backward through the model, which needs all its weights in memory; give "
                 f"pruner={self.name.replace('_estimate', '')}, or more of it in model.max_memory"
             )
-        shares = pair_shares(decoder, context.trajectory, self.draws, context.progress).tolist()
+        shares = pair_shares(decoder, context.trajectory, self.draws, self.confidence, context.progress).tolist()
         names = [(sublayer.kind, sublayer.layer) for sublayer in decoder.sublayers()]
         return [
             {"layer": layer, "sublayer": kind, "other_layer": at, "other_sublayer": other, "score": value}
@@ -109,45 +111,57 @@ def _together(shares: dict[tuple[str, int, str, int], float], gone: Sequence[Uni
     return sum(shares[*one, *other] for one in parts for other in parts)
 
 
-def pair_shares(decoder: Decoder, trajectory: Trajectory, draws: int, progress: Callable[..., Any]) -> torch.Tensor:
+def pair_shares(
+    decoder: Decoder, trajectory: Trajectory, draws: int, confidence: float, progress: Callable[..., Any]
+) -> torch.Tensor:
     """What each pair of sublayers adds to the estimate of a set that holds both, (2L, 2L) float64, in nats a token.
 
     Sublayers come in the order in which they are computed; the estimate of a set is the sum over all its pairs.
+    Positions count by the dense model's largest probability to the power of ``confidence``.
     """
-    head, positions = head_of(decoder), len(trajectory.final)
+    head = head_of(decoder)
     generator = torch.Generator(head.weight.device).manual_seed(0)
     passes = list(forwards(trajectory, tight=True))
     products = torch.zeros(2 * len(decoder.blocks), 2 * len(decoder.blocks), dtype=torch.float64)
+    total = 0.0
     with torch.enable_grad(), _frozen(decoder.model):
         for forward in progress(passes, "estimate", len(passes)):
-            for slopes in _slopes(decoder, head, forward, draws, generator):
+            with _gates(decoder, len(forward.prompts)) as gates:
+                kept = forward.at_predictions(forward.run(decoder.model))
+            weights, ahead = _ahead(head, kept.detach(), draws, confidence, generator)
+            total += float(weights.sum())
+            for draw, slope in enumerate(ahead.to(kept)):
+                found = torch.autograd.grad(kept, gates, slope, retain_graph=draw + 1 < draws)
+                slopes = torch.stack([each.flatten() for each in found], 1).double().cpu()
                 products += slopes.T @ slopes
-    return kl_estimate(products / (draws * positions), 1.0)
-
-
-def _slopes(
-    decoder: Decoder, head: Head, forward: Forward, draws: int, generator: torch.Generator
-) -> Iterator[torch.Tensor]:
-    """Derivatives by the gates of each draw's signed log-probabilities, (sequences, 2L) float64."""
-    with _gates(decoder, len(forward.prompts)) as gates:
-        states = forward.run(decoder.model)
-    kept = forward.at_predictions(states)
-    ahead = [_ahead(head, rows, draws, generator) for rows in kept.detach().to(head.weight.device).split(_ROWS)]
-    for draw, slope in enumerate(torch.cat(ahead, 1).to(kept)):
-        found = torch.autograd.grad(kept, gates, slope, retain_graph=draw + 1 < draws)
-        yield torch.stack([each.flatten() for each in found], 1).double().cpu()
+    return kl_estimate(products / (draws * total), 1.0)
 
 
 @torch.no_grad()
-def _ahead(head: Head, states: torch.Tensor, draws: int, generator: torch.Generator) -> torch.Tensor:
-    """Derivatives by the states (N, D) of signed log-probabilities of drawn tokens, (draws, N, D)."""
+def _ahead(
+    head: Head, states: torch.Tensor, draws: int, confidence: float, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The positions' weights (N,), and derivatives by the states (N, D) of signed log-probabilities of drawn tokens.
+
+    The latter, (draws, N, D), are scaled so that their squares count by the weights.
+    """
+    parts = [_drawn(head, rows, draws, confidence, generator) for rows in states.to(head.weight.device).split(_ROWS)]
+    return torch.cat([weights for weights, _ in parts]), torch.cat([slopes for _, slopes in parts], 1)
+
+
+def _drawn(
+    head: Head, states: torch.Tensor, draws: int, confidence: float, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same of as many positions as are in memory at a time."""
     z = head.logits(states)
     p, steepness = torch.softmax(z, -1), head.steepness(z)
+    weights = position_weights(p.log(), confidence)
     tokens = torch.multinomial(p, draws, replacement=True, generator=generator)
     drawn = head.weight[tokens] * steepness.gather(1, tokens).unsqueeze(-1)
     slopes = drawn - ((p * steepness) @ head.weight).unsqueeze(1)
     signs = torch.randint(0, 2, tokens.shape, generator=generator, device=tokens.device) * 2 - 1
-    return (slopes * signs.unsqueeze(-1)).transpose(0, 1)
+    scaled = signs * weights.sqrt().to(slopes).unsqueeze(-1)
+    return weights, (slopes * scaled.unsqueeze(-1)).transpose(0, 1)
 
 
 @contextmanager
