@@ -23,7 +23,7 @@ from pipeline.pruners.allocation import Curve, allocate, settle, smooth
 from pipeline.pruners.base import Context, Pruner, Score
 from pipeline.pruners.blockwise import BlockwisePruner, walk
 from pipeline.pruners.decision import Change, Decision
-from pipeline.pruners.divergence import LogProbabilities, head_of
+from pipeline.pruners.divergence import CONFIDENCE, LogProbabilities, head_of
 from pipeline.pruners.magnitude import Magnitude, WeightwisePruner
 from pipeline.pruners.sparsegpt import SparseGPT
 from pipeline.pruners.wanda import Wanda, energies, lowest_metric
@@ -40,8 +40,11 @@ class AllocatedPruner(Pruner):
     """A pruner of weights with a sparsity for each block, from curves that are measured once for every sparsity.
 
     ``scores`` are these curves, each row with the ``sparsity`` tried and the one ``chosen``, before what the method
-    itself has to say. Implement ``method`` and ``trial``; ``tried`` names the latter.
+    itself has to say. Implement ``method`` and ``trial``; ``tried`` names the latter. A position counts by the dense
+    model's largest probability to the power of ``confidence``.
     """
+
+    confidence: float = CONFIDENCE
 
     accepts: ClassVar[tuple[str, ...]] = ("fraction",)
     unit: ClassVar[str] = "weight"
@@ -65,7 +68,12 @@ class AllocatedPruner(Pruner):
 
     def scoring_identity(self) -> dict[str, Any]:
         """Methods that are tried in the same way share their curves."""
-        return {"type": f"{__name__}.curves", "version": self.version, "tried": self.tried}
+        return {
+            "type": f"{__name__}.curves",
+            "version": self.version,
+            "tried": self.tried,
+            "confidence": self.confidence,
+        }
 
     @torch.inference_mode()
     def importance(self, decoder: Decoder, context: Context) -> list[Score]:
@@ -75,7 +83,7 @@ class AllocatedPruner(Pruner):
         trial, rows = self.trial(decoder, context), list[Score]()
         layers = range(len(decoder.blocks))
         with shared_prefix(decoder, list(forwards(trajectory, tight=True))) as prefix:
-            dense = LogProbabilities(head_of(decoder), trajectory)
+            dense = LogProbabilities(head_of(decoder), trajectory, self.confidence)
             for layer in context.progress(layers, "divergence of each block alone", len(layers)):
                 with resident(decoder.blocks[layer]):
                     for share in GRID:

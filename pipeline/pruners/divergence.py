@@ -116,7 +116,7 @@ class LogProbabilities:
     A position counts by its largest probability to the power of ``confidence``.
     """
 
-    def __init__(self, head: Head, trajectory: Trajectory, confidence: float = 0.0) -> None:
+    def __init__(self, head: Head, trajectory: Trajectory, confidence: float) -> None:
         self._head, self._final, self._confidence = head, trajectory.final, confidence
         self._kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
