@@ -75,7 +75,7 @@ def test_a_job_that_mixes_them_is_refused_before_any_work(make_settings, tmp_pat
 
 
 def test_too_few_prompts_are_refused_with_the_number():
-    with pytest.raises(ValueError, match=r"has 64 prompts, but calibration\.sequences=100"):
+    with pytest.raises(ValueError, match=r"has 92 prompts, but calibration\.sequences=100"):
         Trajectories("trajectories", sequences=100).prompts()
 
 

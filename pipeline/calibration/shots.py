@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 from pipeline.calibration.trajectories import Trajectories
+from pipeline.component import Positive
 from pipeline.tasks.matched.data import read_items
 from pipeline.tasks.matched.suite import FAMILIES
 
@@ -19,6 +20,7 @@ class Shots(Trajectories):
     family that does not exist.
     """
 
+    sequences: Positive = 32
     families: list[str] = field(default_factory=lambda: list(FAMILIES))
 
     def documents(self) -> list[str]:
