@@ -23,8 +23,8 @@ class Trajectories(CalibrationSet):
     """``sequences`` prompts, each continued by the dense model for at most ``length`` tokens, greedily.
 
     ``path`` is a .txt file with a prompt a line, in which ``\\n`` stands for a line break, or a .jsonl file with a
-    ``text`` a line; the built-in ones, instructions and few-shot patterns by turns, if it is None. ``chat_template`` puts each into the model's
-    chat format; without it the model goes on from the bare text, as few-shot tasks have it do.
+    ``text`` a line; if it is None, built-in ones: few-shot patterns and instructions by turns. ``chat_template`` puts
+    each into the model's chat format; without it the model goes on from the bare text, as few-shot tasks have it do.
     """
 
     sequences: Positive = 56
