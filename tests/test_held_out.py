@@ -36,7 +36,7 @@ def test_an_empty_question_is_nowhere():
 def test_built_in_prompts_are_held_out():
     asked = [*TESTED, *(probe.text for probe in PROBES)]
     assert len(asked) > 500
-    for source in (Trajectories("trajectories", sequences=64), Shots("shots", sequences=48)):
+    for source in (Trajectories("trajectories", sequences=92), Shots("shots", sequences=48)):
         assert leaked(source.prompts(), asked) is None
 
 
@@ -47,6 +47,8 @@ def test_shots_are_training_examples_in_the_form_of_the_task():
         assert prompt.endswith("\n\n" + row["prompt"])
         others = [f"{other['prompt']} {other['answer']}" for other in examples if other is not row]
         assert prompt.split("\n\n")[:-1] == others
+    assert len(prompts) == 4
+    assert len(Shots("shots", families=["antonyms"]).prompts()) == len(examples)  # sequences is no more than a limit
 
 
 def test_families_take_turns():

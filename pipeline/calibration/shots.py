@@ -14,13 +14,13 @@ from pipeline.tasks.matched.suite import FAMILIES
 
 @dataclass(frozen=True)
 class Shots(Trajectories):
-    """Each training example of ``families`` in turn, asked after the other ones of its family.
+    """Each training example of ``families`` in turn, asked after the other ones of its family; ``sequences`` at most.
 
     Test items are never among them. Families that are left out stay held out altogether. Raises ValueError for a
     family that does not exist.
     """
 
-    sequences: Positive = 32
+    sequences: Positive = 48
     families: list[str] = field(default_factory=lambda: list(FAMILIES))
 
     def documents(self) -> list[str]:
@@ -30,6 +30,9 @@ class Shots(Trajectories):
         # A few of every family, whatever the number that is asked for.
         longest = max(map(len, by_family), default=0)
         return [prompts[turn] for turn in range(longest) for prompts in by_family if turn < len(prompts)]
+
+    def prompts(self) -> list[str]:
+        return self.documents()[: self.sequences]
 
     def identity(self) -> dict[str, Any]:
         identity = super().identity()
