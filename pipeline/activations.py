@@ -5,10 +5,14 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import torch
 from safetensors.torch import load_file, save_file
+
+_CGROUP = Path("/sys/fs/cgroup")
 
 
 class Activations:
@@ -61,3 +65,13 @@ class Activations:
         self._there.clear()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def memory_budget() -> int:
+    """Bytes of activations to keep in memory: a quarter of what is free, as a block needs several times its input."""
+    free = psutil.virtual_memory().available
+    # In a container with a limit the machine's memory is not ours; without one there is no number to read.
+    with suppress(OSError, ValueError):
+        limit, used = (int((_CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+        free = min(free, max(0, limit - used))
+    return free // 4

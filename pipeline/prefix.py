@@ -8,10 +8,10 @@ from contextlib import ExitStack, closing, contextmanager
 
 import torch
 
-from pipeline.activations import Activations
+from pipeline.activations import Activations, memory_budget
+from pipeline.block_calls import block_calls
 from pipeline.capture import Forward
 from pipeline.decoder import Decoder
-from pipeline.pruners.blockwise import block_calls, memory_budget
 from pipeline.residual import first
 
 

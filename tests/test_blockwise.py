@@ -7,10 +7,10 @@ import torch
 from helpers import calibration_batches
 
 from pipeline.activations import Activations
+from pipeline.block_calls import block_calls
 from pipeline.decoder import Decoder
 from pipeline.linear_inputs import linear_inputs, one_expert_at_a_time
 from pipeline.pruners.base import Context
-from pipeline.pruners.blockwise import block_calls
 from pipeline.pruners.masks import lowest_overall, lowest_per_row, per_output
 from pipeline.pruners.wanda import column_energy, metric
 from pipeline.sparsity import parse

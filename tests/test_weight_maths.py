@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.activations import Activations
+from pipeline.block_calls import block_calls
 from pipeline.decoder import Decoder
 from pipeline.linear_inputs import one_expert_at_a_time
 from pipeline.pruners.base import Context
-from pipeline.pruners.blockwise import block_calls
 from pipeline.pruners.hessian import Moments, inverse_factor
 from pipeline.pruners.masks import lowest_overall, lowest_per_row, n_of_m, per_output
 from pipeline.pruners.quantize import round_to_nearest

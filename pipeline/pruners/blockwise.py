@@ -7,15 +7,14 @@ memory can be pruned; finished blocks are kept, so that an interrupted run goes 
 from __future__ import annotations
 
 from collections.abc import Collection, Generator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import psutil
 import torch
 
-from pipeline.activations import Activations
+from pipeline.activations import Activations, memory_budget
+from pipeline.block_calls import Call, block_calls
 from pipeline.decoder import MLP, Decoder, Linear
 from pipeline.linear_inputs import OnInput, linear_inputs, one_expert_at_a_time
 from pipeline.offload import resident
@@ -24,9 +23,6 @@ from pipeline.pruners.decision import Change, Decision, facts_of
 from pipeline.residual import first
 from pipeline.sparsity import Sparsity
 from pipeline.surgery import change_weights
-
-_CGROUP = Path("/sys/fs/cgroup")
-Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -112,47 +108,6 @@ def walk(decoder: Decoder, context: Context, what: str) -> Generator[CalibratedB
                     for index, (args, kwargs) in enumerate(mine):
                         x = _moved(states[index], decoder.linears(layer))
                         states[index] = first(decoder.blocks[layer](x, *args, **kwargs)).cpu()
-
-
-def memory_budget() -> int:
-    """Bytes of activations to keep in memory: a quarter of what is free, as a block needs several times its input."""
-    free = psutil.virtual_memory().available
-    # In a container with a limit the machine's memory is not ours; without one there is no number to read.
-    with suppress(OSError, ValueError):
-        limit, used = (int((_CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
-        free = min(free, max(0, limit - used))
-    return free // 4
-
-
-def block_calls(decoder: Decoder, batches: Sequence[torch.Tensor], inputs: Activations) -> list[list[Call]]:
-    """For each batch what every block is called with beside its input; the first block's go to ``inputs``.
-
-    The model runs with its blocks bypassed, so that it prepares masks and positions itself, whatever they are. Without
-    padding these depend on the shape of a batch alone, so batches of one shape share them.
-    """
-    by_shape: dict[torch.Size, list[Call]] = {}
-    calls: list[Call] = []
-    entered: list[torch.Tensor] = []
-
-    def bypass(hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        entered.append(hidden_states)
-        calls.append((args, kwargs))
-        return hidden_states
-
-    original = [block.__dict__.get("forward") for block in decoder.blocks]
-    try:
-        for block in decoder.blocks:
-            block.forward = bypass
-        for index, batch in enumerate(batches):
-            entered.clear()
-            calls.clear()
-            decoder.base(batch.to(decoder.device), use_cache=False)
-            inputs[index] = entered[0].cpu()
-            by_shape.setdefault(batch.shape, list(calls))
-    finally:
-        for block, forward in zip(decoder.blocks, original, strict=True):
-            block.__dict__.pop("forward") if forward is None else setattr(block, "forward", forward)
-    return [by_shape[batch.shape] for batch in batches]
 
 
 def _moved(x: torch.Tensor, linears: Sequence[Linear]) -> torch.Tensor:
