@@ -15,6 +15,7 @@ import pytest
 from figure_tables import (
     SETTINGS,
     SETUPS,
+    STATES,
     fill,
     jobs_table,
     main_scores,
@@ -274,3 +275,14 @@ def test_colours_of_unknown_pruners_differ() -> None:
     assert len(set(colours.values())) == len(names)
     assert colours["wanda"] == style.PRUNER_COLOURS["wanda"]
     assert style.pruner_colours(["mystery", "wanda"])["mystery"] == style.pruner_colours(["mystery"])["mystery"]
+
+
+def test_states_of_another_calibration_are_not_joined_to_scores(tmp_path: Path) -> None:
+    outputs = fill(tmp_path)
+    both = choose(outputs)
+    assert (both.scores, both.states) == (SETTINGS, STATES)
+    moved = SETTINGS.replace("8×128", "16×128")
+    save(outputs, jobs=jobs_table(SETUPS).assign(settings=moved), scores=scores_table(SETUPS).assign(settings=moved))
+    apart = choose(outputs, "16×128")
+    assert (apart.scores, apart.states) == (moved, "")
+    assert STATES in apart.others

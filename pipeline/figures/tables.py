@@ -161,6 +161,9 @@ class Tables:
 def choose(outputs: Path, text: str | None = None) -> Choice:
     """Which settings to draw: those that `text` names in whole or in part, else the newest finished job's.
 
+    Scores and states go together only if pruners had the same calibration text: else the same name and sparsity may
+    stand for different decisions.
+
     Raises:
         NoTables: if `outputs/tables` has no table with rows.
         UnknownSettings: if `text` matches none of the settings or several.
@@ -176,14 +179,14 @@ def choose(outputs: Path, text: str | None = None) -> Choice:
         )
     ranked = _by_age(outputs, everything)
     matched = [line for line in everything if line == text] or (_match(text, everything) if text else [])
-    model = _model_of(matched[0] if matched else ranked[-1])
+    anchor = matched[0] if matched else ranked[-1]
     chosen = {}
     for kind, lines in known.items():
         mine = [line for line in matched if line in lines]
         if len(mine) > 1:
             listing = "".join(f"\n  {line}" for line in mine)
             raise UnknownSettings(f"{len(mine)} settings contain {text!r}; give more of one of them:{listing}")
-        same = [line for line in ranked if line in lines and _model_of(line) == model]
+        same = [line for line in ranked if line in lines and _go_together(line, anchor)]
         chosen[kind] = (mine or same[-1:] or [""])[0]
     others = tuple(line for line in everything if line not in chosen.values())
     return Choice(chosen[SCORES], chosen[STATES], others)
@@ -217,6 +220,19 @@ def _peers(choice: Choice) -> list[Choice]:
 
 def _model_of(line: str) -> str:
     return line.partition(SEPARATOR)[0]
+
+
+def _go_together(one: str, other: str) -> bool:
+    """Whether two lines name one model, and not two calibration texts."""
+    texts = [text for line in (one, other) if (text := _calibration_of(line))]
+    return _model_of(one) == _model_of(other) and len(set(texts)) < 2
+
+
+def _calibration_of(line: str) -> str:
+    """The calibration text that a line names, with its seed; empty if it names none."""
+    parts = line.split(SEPARATOR)
+    places = [place for place, part in enumerate(parts) if part.startswith("seed ") and place > 1]
+    return SEPARATOR.join(parts[places[0] - 1 : places[0] + 1]) if places else ""
 
 
 def require(frame: pd.DataFrame, columns: Sequence[str]) -> None:
