@@ -6,20 +6,18 @@ not seen, beside plain baselines; then what the settings keep that were not eval
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from pipeline.causes import plain
 from pipeline.comparison import MEAN
 from pipeline.console import show_table
-from pipeline.figures.table_files import DIAGNOSIS, NoTables
-from pipeline.figures.tables import Choice, Tables, UnknownSettings, choose, load
+from pipeline.figures.choice import Choice, choose
+from pipeline.figures.command import status_of, table_parser
+from pipeline.figures.tables import Tables, load
 from pipeline.figures.variants import DENSE, Variant, ordered
 from pipeline.files import replacing
 from pipeline.prediction import PREDICTORS, REPRESENTATIONS, TooLittle, features, fit, targets
@@ -34,31 +32,17 @@ REMEDY = "measure and evaluate more with python -m pipeline.main -m experiment=f
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print accuracies and predictions; 0 if there are some, 1 without enough to go by, 2 for unknown settings."""
-    chosen: Any = _parser().parse_args(arguments)
+    parser = table_parser("pipeline.predict", "Predict what settings keep that were measured, not evaluated.", "use")
+    options = parser.parse_args(arguments)
+    return status_of(lambda: _predict(options.outputs, options.settings), "nothing can be predicted")
+
+
+def _predict(outputs: Path, settings: str | None) -> int:
     try:
-        choice = choose(chosen.outputs, chosen.settings)
-        return _report(Store(chosen.outputs), choice)
+        return _report(Store(outputs), choose(outputs, settings))
     except TooLittle as error:
         print(f"{error}; {REMEDY}", file=sys.stderr)
         return 1
-    except NoTables as error:
-        print(error, file=sys.stderr)
-        return 1
-    except UnknownSettings as error:
-        print(error, file=sys.stderr)
-        return 2
-    except Exception as error:
-        print(f"nothing can be predicted: {plain(error)}; {DIAGNOSIS}", file=sys.stderr)
-        return 1
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m pipeline.predict", description="Predict what settings keep that were measured, not evaluated."
-    )
-    parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="the folder that holds tables/")
-    parser.add_argument("--settings", metavar="TEXT", help="use the jobs with these settings, not the newest job's")
-    return parser
 
 
 def _report(store: Store, choice: Choice) -> int:

@@ -18,9 +18,10 @@ from pipeline.causes import plain
 from pipeline.comparison import NO_CHANGE, NO_SIGNAL, TOO_FEW
 from pipeline.console import show_table
 from pipeline.figures import theorems
+from pipeline.figures.choice import SCORES, choose
 from pipeline.figures.compared import means_of, with_pooled
 from pipeline.figures.table_files import DIAGNOSIS, NoTables, check_folders
-from pipeline.figures.tables import SCORES, choose, load, newest
+from pipeline.figures.tables import load, newest
 from pipeline.records import OK, JobRecord, load_records
 from pipeline.store import Store
 from pipeline.tables import COMPARISONS, measures_of, scores_of

@@ -12,7 +12,8 @@ from drawn_figures import assert_apart, canvas_of, drawn, missing, texts_on
 from figure_tables import comparisons_table, fill, jobs_table, save, scores_table
 
 from pipeline.criteria import criteria
-from pipeline.figures.tables import Tables, choose, load
+from pipeline.figures.choice import choose
+from pipeline.figures.tables import Tables, load
 
 SETUPS = [("divergence", "4"), ("attn_drop", "4"), *((f"random_attn{n}", "4") for n in ("", "_2", "_3"))]
 

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from pipeline.comparison import VERDICTS
-from pipeline.figures.tables import choose, load
+from pipeline.figures.choice import choose
+from pipeline.figures.tables import load
 from pipeline.job import run_job
 from pipeline.model_stages import DECISION, EVALUATION
 from pipeline.records import FAILED, OK, JobRecord, load_records

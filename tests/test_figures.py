@@ -31,9 +31,10 @@ from matplotlib.figure import Figure as Canvas
 from pipeline.figures import draw, style
 from pipeline.figures.__main__ import main
 from pipeline.figures.base import MissingData
+from pipeline.figures.choice import choose
 from pipeline.figures.registry import figures
 from pipeline.figures.render import from_csv, to_csv
-from pipeline.figures.tables import choose, load
+from pipeline.figures.tables import load
 
 
 @pytest.fixture(autouse=True)

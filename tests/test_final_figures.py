@@ -17,11 +17,12 @@ from matplotlib.figure import Figure as Canvas
 from pipeline.figures import scales, style
 from pipeline.figures.base import MissingData, Selection
 from pipeline.figures.bootstrap import interval
+from pipeline.figures.choice import choose
 from pipeline.figures.divergence import first_differences
 from pipeline.figures.registry import resolve
 from pipeline.figures.render import from_csv, to_csv
 from pipeline.figures.strata import split
-from pipeline.figures.tables import choose, load
+from pipeline.figures.tables import load
 from pipeline.figures.token_labels import visible
 from pipeline.figures.variants import Variant, preferred, select_preferred
 

@@ -17,8 +17,9 @@ from hypothesis_profiles import chosen
 from pipeline.export import export_folder
 from pipeline.figures import style
 from pipeline.figures.__main__ import main as figures_main
+from pipeline.figures.choice import choose
 from pipeline.figures.table_files import REQUIRED, DamagedTable, read_table
-from pipeline.figures.tables import choose, load
+from pipeline.figures.tables import load
 from pipeline.files import private_name
 from pipeline.report.__main__ import main as report_main
 

@@ -15,10 +15,11 @@ from matplotlib.figure import Figure as Canvas
 
 from pipeline.figures import style, theorems
 from pipeline.figures.base import MissingData, Selection
+from pipeline.figures.choice import choose
 from pipeline.figures.registry import resolve
 from pipeline.figures.render import from_csv, to_csv
 from pipeline.figures.single_variant import single_variant
-from pipeline.figures.tables import Tables, choose, load
+from pipeline.figures.tables import Tables, load
 from pipeline.figures.theorems import breaks, tracking
 from pipeline.figures.variants import Variant
 

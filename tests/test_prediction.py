@@ -26,7 +26,8 @@ from scipy.stats import spearmanr
 from pipeline import predict
 from pipeline.comparison import MEAN, pool
 from pipeline.figures import style
-from pipeline.figures.tables import Tables, choose, load
+from pipeline.figures.choice import choose
+from pipeline.figures.tables import Tables, load
 from pipeline.prediction import (
     PREDICTORS,
     REPRESENTATIONS,

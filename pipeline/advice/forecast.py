@@ -9,8 +9,9 @@ from pathlib import Path
 
 from pipeline.advice.ladder import Kept, Setting
 from pipeline.comparison import MEAN
+from pipeline.figures.choice import Choice
 from pipeline.figures.table_files import read_table
-from pipeline.figures.tables import Choice, Tables, load, newest
+from pipeline.figures.tables import Tables, load, newest
 from pipeline.intervals import Interval
 from pipeline.prediction import PREDICTORS, REPRESENTATIONS, TooLittle, features, fit, targets
 

@@ -5,31 +5,23 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from pipeline.causes import plain
+from pipeline.figures.choice import Choice, choose
+from pipeline.figures.command import status_of, table_parser
 from pipeline.figures.drawing import FigureResult, draw
-from pipeline.figures.registry import UnknownFigure, figures, resolve
-from pipeline.figures.table_files import DIAGNOSIS, NoTables
-from pipeline.figures.tables import Choice, UnknownSettings, choose
+from pipeline.figures.registry import figures, resolve
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw the figures and list what became of each; 0 if it ran, 1 without tables, 2 for a wrong name."""
     options = _parser().parse_args(arguments)
-    try:
-        resolve(options.names)
-        choice = choose(options.outputs, options.settings)
-        results = draw(options.outputs, options.names, options.settings, force=options.force)
-    except NoTables as error:
-        print(error, file=sys.stderr)
-        return 1
-    except (UnknownFigure, UnknownSettings) as error:
-        print(error, file=sys.stderr)
-        return 2
-    except Exception as error:
-        print(f"not everything can be drawn: {plain(error)}; {DIAGNOSIS}", file=sys.stderr)
-        return 1
+    return status_of(lambda: _draw(options), "not everything can be drawn")
+
+
+def _draw(options: argparse.Namespace) -> int:
+    resolve(options.names)
+    choice = choose(options.outputs, options.settings)
+    results = draw(options.outputs, options.names, options.settings, force=options.force)
     print(_heading(choice))
     for result in results:
         print(_line(result))
@@ -37,10 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m pipeline.figures", description="Draw figures from the tables.")
+    parser = table_parser("pipeline.figures", "Draw figures from the tables.", "draw")
     parser.add_argument("names", nargs="*", metavar="figure", help=f"default: all of {', '.join(figures())}")
-    parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="the folder that holds tables/")
-    parser.add_argument("--settings", metavar="TEXT", help="draw the jobs with these settings, not the newest job's")
     parser.add_argument("--force", action="store_true", help="draw again what is up to date")
     return parser
 

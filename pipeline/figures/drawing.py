@@ -8,8 +8,9 @@ from pathlib import Path
 
 from pipeline.figures import render
 from pipeline.figures.base import Figure, MissingData, Selection
+from pipeline.figures.choice import choose
 from pipeline.figures.registry import resolve
-from pipeline.figures.tables import Tables, choose, load
+from pipeline.figures.tables import Tables, load
 
 
 @dataclass(frozen=True)

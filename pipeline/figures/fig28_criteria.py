@@ -10,8 +10,9 @@ from matplotlib.figure import Figure as Canvas
 from pipeline.criteria import criteria
 from pipeline.figures import canvas, style
 from pipeline.figures.base import Figure, MissingData, Selection
+from pipeline.figures.choice import SCORES
 from pipeline.figures.score_means import KINDS
-from pipeline.figures.tables import SCORES, Tables
+from pipeline.figures.tables import Tables
 from pipeline.figures.variants import magnitude, precedence
 
 UNITS = {"attention": "attention sublayers", "mlp": "MLP sublayers", "sublayer": "sublayers", "block": "blocks"}

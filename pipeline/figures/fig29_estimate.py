@@ -10,7 +10,8 @@ from scipy.stats import spearmanr
 
 from pipeline.figures import canvas, scales, style
 from pipeline.figures.base import Figure, MissingData, Selection
-from pipeline.figures.tables import SCORES, Tables
+from pipeline.figures.choice import SCORES
+from pipeline.figures.tables import Tables
 from pipeline.figures.variants import magnitude
 
 ALONE = -1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,22 +11,10 @@ import pandas as pd
 
 from pipeline.comparison import MEAN
 from pipeline.figures.base import MissingData
-from pipeline.figures.table_files import NoTables, check_folders, read_table
+from pipeline.figures.choice import NAMES, Choice, peers_of, read_jobs
+from pipeline.figures.table_files import read_table
 from pipeline.figures.variants import canonical
 
-SCORES, STATES = "scores", "states"
-# Two kinds of tables, whose rows can be compared under settings of their own: task scores, and captured states.
-NAMES = {
-    "scores": SCORES,
-    "comparisons": SCORES,
-    "items": SCORES,
-    "rankings": SCORES,
-    "measures": STATES,
-    "trajectories": STATES,
-    "options": STATES,
-    "option_tokens": STATES,
-    "prompts": STATES,
-}
 # Rows alike in these columns measure the same thing: only those of the newest job count.
 IDENTITY = {
     "scores": ["pruner", "sparsity", "kind", "task"],
@@ -49,42 +36,7 @@ ASKED = {
     "option_tokens": ["origin"],
 }
 PROBE = "probe"  # the origin of prompts that no task suite changes
-JOB_COLUMNS = [
-    "job",
-    "settings",
-    "states",
-    "model",
-    "pruner",
-    "sparsity",
-    "unit",
-    "achieved",
-    "parameters",
-    "dense_parameters",
-    "finished",
-]
 WEIGHT = "weight"
-# Between the parts of a settings line; the first part is the model.
-SEPARATOR = " · "
-
-
-class UnknownSettings(ValueError):
-    """No group of jobs, or more than one, matches the settings asked for."""
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The settings that are drawn, for scores and for states (empty if there are none), and the others there are."""
-
-    scores: str
-    states: str
-    others: tuple[str, ...]
-
-    def of(self, kind: str) -> str:
-        return self.scores if kind == SCORES else self.states
-
-    @property
-    def lines(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(line for line in (self.scores, self.states) if line))
 
 
 @dataclass(frozen=True)
@@ -158,81 +110,18 @@ class Tables:
         return next((str(frame["model"].iloc[0]) for frame in frames if not frame.empty), "")
 
 
-def choose(outputs: Path, text: str | None = None) -> Choice:
-    """Which settings to draw: those that `text` names in whole or in part, else the newest finished job's.
-
-    Scores and states go together only if pruners had the same calibration text: else the same name and sparsity may
-    stand for different decisions.
-
-    Raises:
-        NoTables: if `outputs/tables` has no table with rows.
-        UnknownSettings: if `text` matches none of the settings or several.
-        DamagedTable: if a table cannot be relied on.
-    """
-    check_folders(outputs)
-    known = {kind: _known_settings(outputs, kind) for kind in (SCORES, STATES)}
-    everything = list(dict.fromkeys(known[SCORES] + known[STATES]))
-    if not everything:
-        raise NoTables(
-            f"no tables to draw from in {outputs / 'tables'}; run the pipeline first, "
-            "e.g. python -m pipeline.main pruner=shortgpt sparsity=0.2"
-        )
-    ranked = _by_age(outputs, everything)
-    matched = [line for line in everything if line == text] or (_match(text, everything) if text else [])
-    anchor = matched[0] if matched else ranked[-1]
-    chosen = {}
-    for kind, lines in known.items():
-        mine = [line for line in matched if line in lines]
-        if len(mine) > 1:
-            listing = "".join(f"\n  {line}" for line in mine)
-            raise UnknownSettings(f"{len(mine)} settings contain {text!r}; give more of one of them:{listing}")
-        same = [line for line in ranked if line in lines and _go_together(line, anchor)]
-        chosen[kind] = (mine or same[-1:] or [""])[0]
-    others = tuple(line for line in everything if line not in chosen.values())
-    return Choice(chosen[SCORES], chosen[STATES], others)
-
-
 def load(outputs: Path, choice: Choice) -> Tables:
     """The rows of every table that belong to `choice`, one job's for each thing measured; peers likewise."""
-    peers = [_load(outputs, peer) for peer in _peers(choice)]
+    peers = [_load(outputs, peer) for peer in peers_of(choice)]
     return replace(_load(outputs, choice), peers={tables.model(): tables for tables in peers})
 
 
 def _load(outputs: Path, choice: Choice) -> Tables:
-    jobs = _jobs(outputs)
+    jobs = read_jobs(outputs)
     order = {str(job): place for place, job in enumerate(jobs["job"])}
     frames = {name: _rows(outputs, name, choice.of(kind), order) for name, kind in NAMES.items()}
     mine = jobs[jobs["settings"].isin(choice.lines) | jobs["states"].isin(choice.lines)]
     return Tables(choice, jobs=_spelled(mine), **frames)
-
-
-def _peers(choice: Choice) -> list[Choice]:
-    """The choices of other models under the same settings."""
-    tails = {kind: choice.of(kind).partition(SEPARATOR)[2] for kind in (SCORES, STATES)}
-    found: dict[str, dict[str, str]] = {}
-    for line in choice.others:
-        model, _, tail = line.partition(SEPARATOR)
-        for kind in (SCORES, STATES):
-            if tail and tail == tails[kind] and model != _model_of(choice.of(kind)):
-                found.setdefault(model, {})[kind] = line
-    return [Choice(lines.get(SCORES, ""), lines.get(STATES, ""), ()) for lines in found.values()]
-
-
-def _model_of(line: str) -> str:
-    return line.partition(SEPARATOR)[0]
-
-
-def _go_together(one: str, other: str) -> bool:
-    """Whether two lines name one model, and not two calibration texts."""
-    texts = [text for line in (one, other) if (text := _calibration_of(line))]
-    return _model_of(one) == _model_of(other) and len(set(texts)) < 2
-
-
-def _calibration_of(line: str) -> str:
-    """The calibration text that a line names, with its seed; empty if it names none."""
-    parts = line.split(SEPARATOR)
-    places = [place for place, part in enumerate(parts) if part.startswith("seed ") and place > 1]
-    return SEPARATOR.join(parts[places[0] - 1 : places[0] + 1]) if places else ""
 
 
 def require(frame: pd.DataFrame, columns: Sequence[str]) -> None:
@@ -244,40 +133,6 @@ def require(frame: pd.DataFrame, columns: Sequence[str]) -> None:
     lacking = [name for name in columns if name not in frame or not np.isfinite(frame[name].astype(float)).any()]
     if lacking:
         raise MissingData(f"the measures table has no values of {', '.join(lacking)} for these settings")
-
-
-def _known_settings(outputs: Path, kind: str) -> list[str]:
-    """Every settings line of the tables of a kind, in order of first appearance."""
-    read = [read_table(outputs, name, columns=["settings"]) for name, of in NAMES.items() if of == kind]
-    columns = [table["settings"].dropna() for table in read if table is not None]
-    return list(dict.fromkeys(value for column in columns for value in column.unique()))
-
-
-def _match(text: str, known: list[str]) -> list[str]:
-    matches = [settings for settings in known if text.lower() in settings.lower()]
-    if matches:
-        return matches
-    listing = "".join(f"\n  {settings}" for settings in known)
-    near = difflib.get_close_matches(text, known, n=1, cutoff=0.3)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise UnknownSettings(f"no settings contain {text!r}.{hint} The tables hold:{listing}")
-
-
-def _by_age(outputs: Path, known: list[str]) -> list[str]:
-    """The settings lines, the newest job's last; those of no known job come first."""
-    jobs = _jobs(outputs)
-    seen = [line for pair in zip(jobs["settings"], jobs["states"], strict=True) for line in pair]
-    place = {line: at for at, line in enumerate(seen)}
-    return sorted(known, key=lambda line: place.get(line, -1))
-
-
-def _jobs(outputs: Path) -> pd.DataFrame:
-    """Finished jobs, oldest first; empty where no table of jobs exists."""
-    table = read_table(outputs, "jobs", columns=JOB_COLUMNS)
-    if table is None:
-        return pd.DataFrame({name: [] for name in JOB_COLUMNS}, dtype=str)
-    jobs = table.dropna(subset=["finished"])
-    return jobs.assign(finished=jobs["finished"].astype(str)).sort_values("finished", kind="stable")
 
 
 def _rows(outputs: Path, name: str, settings: str, order: dict[str, int]) -> pd.DataFrame:

@@ -9,8 +9,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.figures import draw, theorems
+from pipeline.figures.choice import choose
 from pipeline.figures.drawing import FigureResult, command_of
-from pipeline.figures.tables import Tables, choose, load
+from pipeline.figures.tables import Tables, load
 from pipeline.files import write_bytes
 from pipeline.report.answer import answer
 from pipeline.report.changes import mean_changes
