@@ -16,7 +16,7 @@ from pipeline.advice.ladder import SHARES, WEIGHTS, unit_counts
 from pipeline.check import problems
 from pipeline.check_arguments import read_words, shortened
 from pipeline.check_hydra import is_hydras
-from pipeline.check_job import writes_text
+from pipeline.check_model import writes_text
 from pipeline.choices import CONF, choices_of, nearest
 from pipeline.compose import resolve
 from pipeline.config import Config, Settings
