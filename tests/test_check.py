@@ -72,6 +72,8 @@ def test_all_problems_at_once_with_the_nearest_choice():
         (["calibration=file", "calibration.path=./nowhere.txt"], "is no file and no directory; give a .txt"),
         (["calibration=file", "calibration.path=pyproject.toml"], "suffix that is not supported; give a .txt"),
         (["task.families=[copyng]"], "did you mean copying?"),
+        (["task.kinds=[generation]"], "did you mean generative?"),
+        (["task.kinds=[]"], "task.kinds is empty; choose from generative, multiple_choice"),
         (["task.limit=many"], "task.limit=many should be a whole number"),
         (["measure.temperatures=[0]"], "different numbers above 0"),
         (["capture.steps=x"], "capture.steps=x"),

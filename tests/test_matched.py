@@ -13,6 +13,7 @@ import pytest
 
 from pipeline.tasks.matched.data import read_items
 from pipeline.tasks.matched.generate import BUILDERS, family_text
+from pipeline.tasks.matched.matched import MatchedSuite
 from pipeline.tasks.matched.suite import FAMILIES, INCLUDE_PATH, ITEMS_PATH, items_file, matched_tasks
 
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1"}
@@ -59,6 +60,13 @@ def test_tasks_of_chosen_families_come_in_order_with_their_metric():
         ("matched_copying_generative", "copying", "generative", "exact_match"),
         ("matched_copying_multiple_choice", "copying", "multiple_choice", "acc"),
     ]
+
+
+def test_one_kind_of_the_families_can_be_asked_alone():
+    suite = MatchedSuite("matched", families=["plurals", "copying"], kinds=["generative"])
+    assert [entry.name for entry in suite.entries()] == ["matched_plurals_generative", "matched_copying_generative"]
+    # How a task is asked is the same with and without the others.
+    assert suite.conditions() == MatchedSuite("matched").conditions()
 
 
 def test_an_unknown_family_is_answered_with_the_nearest_one():

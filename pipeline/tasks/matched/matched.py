@@ -10,19 +10,21 @@ from typing import Any, ClassVar
 
 from pipeline.integrity import file_digest
 from pipeline.tasks.base import TaskEntry, TaskSuite
-from pipeline.tasks.matched.suite import FAMILIES, INCLUDE_PATH, items_file, matched_tasks
+from pipeline.tasks.matched.suite import FAMILIES, INCLUDE_PATH, METRICS, items_file, matched_tasks
 
 
 @dataclass(frozen=True)
 class MatchedSuite(TaskSuite):
-    """The same items asked twice, as generation and as multiple choice, for each of ``families``."""
+    """The same items of each of ``families``, asked as generation and as multiple choice, or as one of these ``kinds``."""
 
     families: list[str] = field(default_factory=lambda: list(FAMILIES))
+    kinds: list[str] = field(default_factory=lambda: list(METRICS))
 
-    chooses: ClassVar[tuple[str, ...]] = ("families",)
+    chooses: ClassVar[tuple[str, ...]] = ("families", "kinds")
 
     def entries(self) -> Sequence[TaskEntry]:
-        return [TaskEntry(task.name, task.family, task.kind, task.metric) for task in matched_tasks(self.families)]
+        asked = (task for task in matched_tasks(self.families) if task.kind in self.kinds)
+        return [TaskEntry(task.name, task.family, task.kind, task.metric) for task in asked]
 
     def include_path(self) -> Path:
         return INCLUDE_PATH
@@ -34,11 +36,12 @@ class MatchedSuite(TaskSuite):
 
     def problems(self) -> list[str]:
         found = super().problems()
-        if not self.families:
-            return [*found, f"task.families is empty; choose from {', '.join(FAMILIES)}"]
-        for family in self.families:
-            if family not in FAMILIES:
-                near = difflib.get_close_matches(str(family), FAMILIES, n=1)
-                hint = f"did you mean {near[0]}? " if near else ""
-                found.append(f"task.families: {family} does not exist; {hint}choose from {', '.join(FAMILIES)}")
+        for key, given, known in (("families", self.families, FAMILIES), ("kinds", self.kinds, list(METRICS))):
+            if not given:
+                found.append(f"task.{key} is empty; choose from {', '.join(known)}")
+            for name in given:
+                if name not in known:
+                    near = difflib.get_close_matches(str(name), known, n=1)
+                    hint = f"did you mean {near[0]}? " if near else ""
+                    found.append(f"task.{key}: {name} does not exist; {hint}choose from {', '.join(known)}")
         return found
