@@ -15,7 +15,7 @@ from pipeline.tasks.matched.suite import FAMILIES, INCLUDE_PATH, METRICS, items_
 
 @dataclass(frozen=True)
 class MatchedSuite(TaskSuite):
-    """The same items of each of ``families``, asked as generation and as multiple choice, or as one of these ``kinds``."""
+    """The same items of each of ``families``, asked as generation and as multiple choice, or in one of ``kinds``."""
 
     families: list[str] = field(default_factory=lambda: list(FAMILIES))
     kinds: list[str] = field(default_factory=lambda: list(METRICS))
