@@ -67,8 +67,10 @@ class Activations:
             shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def memory_budget() -> int:
-    """Bytes of activations to keep in memory: a quarter of what is free, as a block needs several times its input."""
+def memory_budget(device: torch.device | None = None) -> int:
+    """Bytes to keep in memory, or on a GPU: a quarter of what is free, as a block needs several times its input."""
+    if device is not None and device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0]) // 4
     free = psutil.virtual_memory().available
     # In a container with a limit the machine's memory is not ours; without one there is no number to read.
     with suppress(OSError, ValueError):

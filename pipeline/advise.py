@@ -130,7 +130,7 @@ def _show(question: Question, findings: Findings, folder: Path) -> None:
     if recommended := findings.recommended():
         best = recommended[0]
         pruning = [f"pruner={best.pruner}", f"sparsity={best.rung.sparsity}"]
-        job = [*own_words(question.given), f"task={question.suites[0]}", *pruning, PROTOCOLS, EVALUATION]
+        job = [*own_words(question.given), *question.suite_words(question.suites[0]), *pruning, PROTOCOLS, EVALUATION]
         write_recipe(recipe, job, "\n".join(said))
         print(f"run it   python -m pipeline.advise {RUN}={shown(recipe)} export=DIR")
     if len(data.data):

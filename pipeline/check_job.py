@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import config as schema
+from pipeline.calibration.prompt_files import read_prompts, too_few
 from pipeline.calibration.text_files import files_of, kind_of
 from pipeline.check_model import check_model, check_sparsity, suite_of
 from pipeline.choices import choices_of, figure_names, nearest
 from pipeline.probes import read_probes
 from pipeline.signature import misfit, signature
+from pipeline.tasks.matched.suite import family_problem
 
 
 def check_component(group: str, node: Any, missing: Sequence[str]) -> list[str]:
@@ -47,7 +49,7 @@ def check_job(plain: Mapping[str, Any], incomplete: bool, bad_sparsity: bool) ->
     if not bad_sparsity:
         found += check_sparsity(plain)
     if not incomplete:
-        found += check_model(plain) + _calibration_path(plain["calibration"])
+        found += check_model(plain) + _calibration(plain["calibration"])
     return found
 
 
@@ -156,12 +158,20 @@ def _export(plain: Mapping[str, Any]) -> list[str]:
     return _writable("export", path)
 
 
-def _calibration_path(calibration: Mapping[str, Any]) -> list[str]:
-    """A calibration path has to be there and of a kind that can be read."""
-    if not isinstance(calibration.get("path"), str):
-        return []
+def _calibration(calibration: Mapping[str, Any]) -> list[str]:
+    """A path has to be there and of a kind that can be read; prompts have to be enough, and of families there are."""
     try:
-        files_of(calibration["path"])
+        generated = signature(calibration["_target_"]).constants.get("generated")
+        if isinstance(calibration.get("path"), str):
+            files_of(calibration["path"])
+        if not generated:
+            return []
+        if calibration["packing"]:
+            return [f"calibration.packing=true: calibration={calibration['name']} continues each prompt by itself"]
+        if "families" in calibration:
+            problem = family_problem(calibration["families"])
+        else:
+            problem = too_few(len(read_prompts(calibration["path"])), calibration["sequences"])
     except ValueError as error:
         return [str(error)]
-    return []
+    return [problem] if problem else []

@@ -119,7 +119,7 @@ def check_sparsity(plain: Mapping[str, Any]) -> list[str]:
         return [
             f"sparsity={sparsity.given} is {KINDS[sparsity.kind].split(' such')[0]}, but pruner={pruner} takes {wanted}"
         ]
-    layers = _layers(plain["model"])
+    layers = layers_of(plain["model"])
     if layers is None or sparsity.kind == "pattern" or "units" not in accepts:
         return []
     word, a_block = _UNITS[constants["unit"]]
@@ -134,7 +134,7 @@ def check_sparsity(plain: Mapping[str, Any]) -> list[str]:
     return []
 
 
-def _layers(model: Mapping[str, Any]) -> int | None:
+def layers_of(model: Mapping[str, Any]) -> int | None:
     """Number of blocks, if that is known without loading the model."""
     if isinstance(model.get("layers"), int):
         return model["layers"]

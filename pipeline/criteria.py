@@ -26,6 +26,8 @@ COLUMNS = [
     "against", "difference", "low", "high",
 ]  # fmt: skip
 Scores = Mapping[str, np.ndarray]
+# Items of a task that did not occur, for a model to be right or wrong at.
+UNSEEN = 4
 
 
 def criteria(tables: Tables) -> pd.DataFrame:
@@ -111,21 +113,36 @@ def _budget(
 
 
 class _Resampled:
-    """What is kept, under weights of the items that are the same for all models: a Bayesian bootstrap within tasks."""
+    """What is kept, under weights of the items that are the same for all models: a Bayesian bootstrap within tasks.
+
+    As in `pipeline.intervals`, items that did not occur have a little weight, so that intervals do not collapse where
+    all items agree: Z² of them over all tasks, each right or wrong for each model by chance.
+    """
 
     def __init__(self, dense: Scores, tasks: Sequence[str], chance: float, seed: int) -> None:
         self._tasks, self._chance, self._generator = tasks, chance, np.random.default_rng(seed)
+        self._added = Z**2 / len(tasks)
         self._weights = {task: self._shares(len(dense[task])) for task in tasks}
         self._dense = self._above(dense)
 
     def _shares(self, n: int) -> np.ndarray:
-        weights = self._generator.standard_gamma(1.0, size=(RESAMPLES, n))
+        """Weights (RESAMPLES, n + UNSEEN) of a task's items and of those that did not occur."""
+        mass = np.concatenate([np.ones(n), np.full(UNSEEN, self._added / UNSEEN)])
+        weights = self._generator.standard_gamma(mass, size=(RESAMPLES, n + UNSEEN))
         return weights / weights.sum(axis=1, keepdims=True)
 
     def _above(self, scores: Scores) -> tuple[float, np.ndarray]:
         """Mean score over tasks less chance: of the data, and of each resample."""
         value = float(np.mean([scores[task].mean() for task in self._tasks])) - self._chance
-        return value, np.mean([self._weights[task] @ scores[task] for task in self._tasks], axis=0) - self._chance
+        return value, np.mean([self._means(task, scores[task]) for task in self._tasks], axis=0) - self._chance
+
+    def _means(self, task: str, scores: np.ndarray) -> np.ndarray:
+        """A task's mean of each resample, moved so that they scatter about the mean of the data."""
+        n, weights = len(scores), self._weights[task]
+        unseen = self._generator.integers(2, size=(RESAMPLES, UNSEEN))
+        means = weights[:, :n] @ scores + (weights[:, n:] * unseen).sum(axis=1)
+        expected = (n * scores.mean() + self._added / 2) / (n + self._added)
+        return np.clip(means + scores.mean() - expected, 0.0, 1.0)
 
     def kept(self, draws: Sequence[Scores]) -> tuple[float, np.ndarray]:
         """The share of the dense score above chance, on average over draws; of the data and of each resample."""

@@ -33,7 +33,7 @@ class EvaluationStages(ModelStages):
         Tasks that are not evaluated yet have to be had, and prompts of the calibration are neither probes nor items.
         """
         settings = self.settings
-        if "capture" in settings.stages:
+        if {"capture", "measure"} & set(settings.stages):
             self._check_held_out([probe.text for probe in settings.probes], "a probe prompt")
         if "evaluate" not in settings.stages:
             return

@@ -24,7 +24,7 @@ from pipeline.checkpoint import as_checkpoint, probe_outputs, write_checkpoint
 from pipeline.config import Settings
 from pipeline.continuations import read
 from pipeline.decoder import Decoder
-from pipeline.finite import check_finite
+from pipeline.finite import check_finite, check_scores
 from pipeline.models.base import resolve_dtype, writes_text
 from pipeline.offload import is_offloaded
 from pipeline.pruners.accounting import account
@@ -143,13 +143,14 @@ class ModelStages:
 
     def _importance(self, gone: Dropped, candidates: Candidates = ()) -> list[Score]:
         """The pruner's scores on the model without some sublayers, of the candidates if there are any."""
-        pruner = self.settings.pruner
+        settings, pruner = self.settings, self.settings.pruner
 
         def build(folder: Path) -> None:
             decoder = Decoder(self.model(self.dtype, pruned=False))
             context = replace(self._context(decoder), candidates=candidates)
             with dropped(decoder, gone):
                 rows = pruner.importance(decoder, context)
+            check_scores(rows, f"model {settings.model.name} scored by {pruner.name}")
             pd.DataFrame(rows).to_parquet(folder / "scores.parquet", index=False)
 
         inputs = self._pruning_inputs(pruner.scoring_identity()) | {

@@ -38,9 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _predict(outputs: Path, settings: str | None) -> int:
+    store = Store(outputs)
     try:
-        return _report(Store(outputs), choose(outputs, settings))
+        return _report(store, choose(outputs, settings))
     except TooLittle as error:
+        # What was predicted of other settings would be taken for these.
+        (store.tables / PREDICTIONS).unlink(missing_ok=True)
         print(f"{error}; {REMEDY}", file=sys.stderr)
         return 1
 

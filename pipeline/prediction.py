@@ -3,7 +3,7 @@
 The share of a task's score above chance that is kept is taken to fall along a logistic curve of the logarithms of
 what was measured (Hill 1910): ``logit(kept) = a - sum_j b_j log d_j``, with slopes ``b_j >= 0`` that the tasks of a
 kind share and a place ``a`` of each task that is drawn to its kind's. It is fitted as a fractional logit (Papke and
-Wooldridge 1996), whose penalised likelihood has one optimum and takes shares a little outside 0 to 1 as they are.
+Wooldridge 1996), whose penalised likelihood has one optimum; shares outside 0 to 1 are taken as 0 or 1 there.
 Errors are always those on pruners that a fit has not seen, all draws of a random one together.
 """
 
@@ -39,8 +39,8 @@ __all__ = [
 FEWEST_PRUNERS, FEWEST_SETTINGS = 3, 6
 # Less than this is taken as this: what it would change is beyond what can be measured.
 FLOOR = 1e-3
-# Weights of the squares of slopes and of the tasks' distances to their kind, in evaluated tasks.
-RIDGE_SLOPES, RIDGE_TASKS = 0.1, 1.0
+# Weights of the squares of slopes, of the tasks' distances to their kind, and of the kind's place, in evaluated tasks.
+RIDGE_SLOPES, RIDGE_TASKS, RIDGE_KIND = 0.1, 1.0, 0.01
 # What is added to p(1 - p), in whose root errors are expected to grow, so that they do not vanish near 0 and 1.
 SLACK = 0.05
 PREDICTED = ["predicted", "low", "high"]
@@ -225,6 +225,8 @@ class _Sample:
             return Widths(math.inf, math.inf)
         predicted = self.left_out(out)
         known = np.isfinite(predicted)
+        if not known.any():
+            return Widths(math.inf, math.inf)
         kept, signal = (self.rows[name].to_numpy(dtype=float)[known] for name in ("kept", "signal"))
         predicted, setting = predicted[known], self.setting[known]
         factor = float(student.ppf(0.5 + LEVEL / 2, len(np.unique(self.family[known])) - 1))
@@ -249,7 +251,7 @@ def _curve(measured: np.ndarray, task: np.ndarray, tasks: int, kept: np.ndarray,
     centre, scale = x.mean(axis=0), x.std(axis=0)
     scale[scale == 0] = 1.0
     x = (x - centre) / scale
-    weight = weight / weight.mean()
+    weight, kept = weight / weight.mean(), np.clip(kept, 0.0, 1.0)
     slopes = x.shape[1]
 
     def objective(values: np.ndarray) -> tuple[float, np.ndarray]:
@@ -257,9 +259,10 @@ def _curve(measured: np.ndarray, task: np.ndarray, tasks: int, kept: np.ndarray,
         logit = common + places[task] - x @ b
         error = weight * (expit(logit) - kept)
         loss = weight @ (np.logaddexp(0, logit) - kept * logit)
-        loss += RIDGE_SLOPES / 2 * b @ b + RIDGE_TASKS / 2 * places @ places
+        loss += (RIDGE_SLOPES * b @ b + RIDGE_TASKS * places @ places + RIDGE_KIND * common**2) / 2
         by_task = np.bincount(task, error, tasks) + RIDGE_TASKS * places
-        return float(loss), np.concatenate([RIDGE_SLOPES * b - error @ x, by_task, [error.sum()]])
+        of_kind = error.sum() + RIDGE_KIND * common
+        return float(loss), np.concatenate([RIDGE_SLOPES * b - error @ x, by_task, [of_kind]])
 
     bounds = [(0, None)] * slopes + [(None, None)] * (tasks + 1)
     found = minimize(objective, np.zeros(slopes + tasks + 1), jac=True, bounds=bounds, method="L-BFGS-B").x

@@ -27,15 +27,28 @@ def compete(
 ) -> pd.DataFrame:
     """What every predictor says of every evaluated setting from those of the other pruners, see `cross_validate`.
 
-    All of them are fitted and tested on the same settings: those that have the columns of all. Predictors do not take
-    part that would leave too few, such as one that was not measured.
+    Of each kind of task, all of them are fitted and tested on the same settings: those that have the columns of all.
+    Predictors do not take part that would leave too few, such as one that was not measured.
 
     Returns:
         The columns of `cross_validate` and ``predictor``.
 
     Raises:
-        TooLittle: if there are too few settings for the first predictor.
+        TooLittle: if there are too few settings of every kind for the first predictor.
     """
+    parts, reasons = [], []
+    for _, own in targets.groupby("kind", sort=False):
+        try:
+            parts.append(_compete(features, own, predictors))
+        except TooLittle as reason:
+            reasons.append(reason)
+    if not parts:
+        raise reasons[0] if reasons else TooLittle("no task was evaluated that the dense model solves")
+    return pd.concat(parts, ignore_index=True)
+
+
+def _compete(features: pd.DataFrame, targets: pd.DataFrame, predictors: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """The same for the targets of one kind of task."""
     taking_part: dict[str, Sequence[str]] = {}
     shared = targets
     for name, columns in predictors.items():
@@ -57,22 +70,30 @@ def accuracy(rows: pd.DataFrame) -> pd.DataFrame:
         rows: what `compete` returns.
 
     Returns:
-        `ACCURACY`, one row a predictor and kind, of the means over the tasks of a kind, one value a setting.
-        ``error`` is the mean of |kept - predicted|; ``rank`` the correlation of both, missing where either is
-        constant; ``more`` the error less that of the first predictor, above 0 where measures of representations are
-        better. Each has a 95 % percentile bootstrap interval over pruners (families), from resamples that are the
-        same for all predictors. ``task_error`` and ``task_rank`` are those of single tasks.
+        `ACCURACY`, one row a predictor and kind, of the means over the tasks of a kind, one value a setting; kinds of
+        which no unseen pruner could be predicted are left out. ``error`` is the mean of |kept - predicted|; ``rank``
+        the correlation of both, missing where either is constant; ``more`` the error less that of the first
+        predictor, above 0 where measures of representations are better. Each has a 95 % percentile bootstrap interval
+        over pruners (families), from resamples that are the same for all predictors. ``task_error`` and ``task_rank``
+        are those of single tasks.
+
+    Raises:
+        TooLittle: if no kind has a task that several pruners were evaluated on.
     """
     means = rows["task"] == MEAN
     found = []
     for kind in rows["kind"].unique():
         own = rows["kind"] == kind
         kept, predicted = _side_by_side(rows[own & means])
+        if kept.empty:
+            continue
         judged = pd.DataFrame(_with_ends(kept, predicted, kept.index.get_level_values("family").to_numpy(dtype=str)))
         judged = judged.assign(predictor=predicted.columns, kind=kind, settings=len(kept))
         judged["pruners"] = kept.index.get_level_values("family").nunique()
         single = _statistics(*(part.to_numpy(dtype=float) for part in _side_by_side(rows[own & ~means])))
         found.append(judged.assign(task_error=single[0], task_rank=single[1])[ACCURACY])
+    if not found:
+        raise TooLittle("no task was evaluated for several pruners")
     return pd.concat(found, ignore_index=True)
 
 

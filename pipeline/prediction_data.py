@@ -140,12 +140,14 @@ def _parting(trajectories: pd.DataFrame) -> pd.DataFrame:
 
 def _perplexity(scores: pd.DataFrame) -> pd.DataFrame:
     rows = scores[scores["kind"] == "perplexity"] if len(scores) else scores
-    dense = rows[rows["pruner"] == DENSE].set_index("task")["value"] if len(rows) else rows
-    if not len(dense):
+    if rows.empty:
         return pd.DataFrame()
-    text = dense.index[0]
-    own = rows[(rows["task"] == text) & (rows["pruner"] != DENSE)].drop_duplicates(WHO).set_index(WHO)["value"]
-    return pd.DataFrame({"perplexity": np.log(own.astype(float) / float(dense.iloc[0])).clip(lower=0)})
+    dense = rows[rows["pruner"] == DENSE].drop_duplicates("task").set_index("task")["value"].astype(float)
+    own = rows[(rows["pruner"] != DENSE) & rows["task"].isin(dense.index)]
+    own = own.assign(place=own["task"].map(dict(zip(dense.index, range(len(dense)), strict=True))))
+    own = own.sort_values("place", kind="stable").drop_duplicates(WHO).set_index(WHO)
+    ratio = own["value"].astype(float) / own["task"].map(dense)
+    return pd.DataFrame({"perplexity": np.log(ratio).clip(lower=0)})
 
 
 def _removed(jobs: pd.DataFrame) -> pd.DataFrame:

@@ -12,8 +12,10 @@ from drawn_figures import assert_apart, canvas_of, drawn, missing, texts_on
 from figure_tables import comparisons_table, fill, jobs_table, save, scores_table
 
 from pipeline.criteria import criteria
+from pipeline.figures import fig29_estimate
 from pipeline.figures.choice import choose
 from pipeline.figures.tables import Tables, load
+from pipeline.intervals import wilson
 
 SETUPS = [("divergence", "4"), ("attn_drop", "4"), *((f"random_attn{n}", "4") for n in ("", "_2", "_3"))]
 
@@ -50,9 +52,24 @@ def test_what_is_kept_and_the_difference(tmp_path):
     assert len(found) == 3
 
 
-def test_equal_answers_are_no_difference_at_all(tmp_path):
+def test_equal_answers_are_no_difference_but_leave_room_for_one(tmp_path):
     found = criteria(tables_of(tmp_path, {"dense": 0.8, "divergence": 0.5, "attn_drop": 0.5}))
-    assert row(found, "divergence", "attn_drop")[["difference", "low", "high"]].tolist() == [0, 0, 0]
+    pair = row(found, "divergence", "attn_drop")
+    assert pair["difference"] == 0
+    assert -0.05 < pair["low"] < -0.005 and 0.005 < pair["high"] < 0.05
+
+
+@pytest.mark.parametrize("items", [6, 12, 100])
+def test_intervals_do_not_collapse_where_all_items_agree(tmp_path, items):
+    """They are about as wide as Wilson's of all items together, which is known for its coverage."""
+    found = criteria(tables_of(tmp_path, {"dense": 1.0, "divergence": 1.0, "attn_drop": 0.0}, items))
+    kept, lost = (row(found, name) for name in ("divergence", "attn_drop"))
+    assert (kept["kept"], lost["kept"]) == (1, 0)
+    width = 1 - wilson(2 * items, 2 * items).low
+    # The dense score may be lower, too, which one that is always 0 does not feel.
+    assert lost["kept_high"] == pytest.approx(width, rel=0.5)
+    assert 1 - kept["kept_low"] == pytest.approx(width, rel=0.7)
+    assert row(found, "divergence", "attn_drop")["low"] < 1 - width / 2
 
 
 def test_draws_count_as_one_criterion_and_their_spread_widens_the_interval(tmp_path):
@@ -93,6 +110,23 @@ def test_the_figures_show_what_was_found(tmp_path):
     result, data = drawn(tmp_path, "fig29_estimate")
     assert_apart(texts_on(canvas_of(result, data)), canvas_of(result, data))
     assert len(data) == 12 and data["rank"].iloc[0] > 0.8 and set(data["count"]) == {4}
+
+
+def test_a_block_is_chosen_alike_with_its_two_sublayers(tmp_path):
+    units = [(kind, layer, value) for layer, value in ((0, 0.1), (1, 0.3), (2, 0.5)) for kind in ("attention", "mlp")]
+    taken = {"divergence_joint": [("block", 0)], "divergence_estimate_joint": [("mlp", 0), ("attention", 0)]}
+    rows = [
+        (name, kind, layer, cost, step)
+        for name, path in taken.items()
+        for kind, layer, cost, step in [
+            *((kind, layer, value, -1) for kind, layer, value in units),
+            *((kind, layer, 0.1, step) for step, (kind, layer) in enumerate(path)),
+        ]
+    ]
+    frame = pd.DataFrame(rows, columns=["pruner", "sublayer", "layer", "score", "step"]).assign(sparsity="2")
+    tables = replace(tables_of(tmp_path, {"dense": 0.8, "divergence": 0.5}), rankings=frame)
+    data = fig29_estimate.FIGURE.select(tables).data
+    assert set(data["shared"]) == {2} and set(data["count"]) == {2}
 
 
 def test_the_figures_say_what_they_lack(tmp_path):

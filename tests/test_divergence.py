@@ -66,6 +66,14 @@ def test_every_candidate_is_measured_as_by_a_full_pass(grown, architecture):
         assert row["score"] == pytest.approx(expected, rel=1e-3, abs=1e-6)
 
 
+def test_what_does_not_fit_in_memory_is_computed_again(grown, monkeypatch):
+    model, trajectory = grown()
+    context = Context(trajectory=trajectory, candidates=[(MLP, 1), (ATTENTION, 2)])
+    kept = pruner_of("divergence").importance(Decoder(model), context)
+    monkeypatch.setattr("pipeline.pruners.divergence.memory_budget", lambda device: 0)
+    assert pruner_of("divergence").importance(Decoder(model), context) == kept
+
+
 @pytest.mark.parametrize("confidence", [0.0, 1.0, 8.0])
 def test_positions_count_by_the_dense_models_confidence(grown, confidence):
     model, trajectory = grown()

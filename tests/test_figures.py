@@ -31,7 +31,7 @@ from matplotlib.figure import Figure as Canvas
 from pipeline.figures import draw, style
 from pipeline.figures.__main__ import main
 from pipeline.figures.base import MissingData
-from pipeline.figures.choice import choose
+from pipeline.figures.choice import UnknownSettings, choose
 from pipeline.figures.registry import figures
 from pipeline.figures.render import from_csv, to_csv
 from pipeline.figures.tables import load
@@ -278,12 +278,16 @@ def test_colours_of_unknown_pruners_differ() -> None:
     assert style.pruner_colours(["mystery", "wanda"])["mystery"] == style.pruner_colours(["mystery"])["mystery"]
 
 
-def test_states_of_another_calibration_are_not_joined_to_scores(tmp_path: Path) -> None:
+def test_states_of_other_jobs_are_not_joined_to_scores(tmp_path: Path) -> None:
+    """Other calibration texts may have the same name and size: jobs alone tell what goes together."""
     outputs = fill(tmp_path)
     both = choose(outputs)
     assert (both.scores, both.states) == (SETTINGS, STATES)
-    moved = SETTINGS.replace("8×128", "16×128")
-    save(outputs, jobs=jobs_table(SETUPS).assign(settings=moved), scores=scores_table(SETUPS).assign(settings=moved))
-    apart = choose(outputs, "16×128")
-    assert (apart.scores, apart.states) == (moved, "")
-    assert STATES in apart.others
+    moved, elsewhere = SETTINGS.replace("#ab12", "#ab13"), STATES.replace("#cd34", "#cd35")
+    later = jobs_table(SETUPS).assign(settings=moved, states=elsewhere, finished="2031-01-01")
+    save(outputs, jobs=pd.concat([jobs_table(SETUPS), later]), scores=scores_table(SETUPS).assign(settings=moved))
+    for apart in (choose(outputs), choose(outputs, "#ab13")):
+        assert (apart.scores, apart.states) == (moved, "")
+        assert STATES in apart.others
+    with pytest.raises(UnknownSettings, match="3 settings contain 'tiny'"):
+        choose(outputs, "tiny")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import chain
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,13 +55,17 @@ def test_shots_are_training_examples_in_the_form_of_the_task():
 def test_families_take_turns():
     prompts = Shots("shots", families=["antonyms", "plurals"], sequences=4).prompts()
     assert ["Opposites" in prompt for prompt in prompts] == [True, False, True, False]
-    with pytest.raises(ValueError, match="synonyms does not exist; choose from copying"):
+    with pytest.raises(ValueError, match="synonyms does not exist; did you mean antonyms"):
         Shots("shots", families=["synonyms"]).prompts()
 
 
 @pytest.mark.parametrize(
     ("prompt", "stage", "what"),
-    [(PROBES[4].text, "capture", "a probe prompt"), (f"Answer:\n{TESTED[0]}", "evaluate", "an item of the tasks")],
+    [
+        (PROBES[4].text, "capture", "a probe prompt"),
+        (PROBES[4].text, "measure", "a probe prompt"),
+        (f"Answer:\n{TESTED[0]}", "evaluate", "an item of the tasks"),
+    ],
 )
 def test_a_job_that_mixes_them_is_refused_before_any_work(make_settings, tmp_path, prompt, stage, what):
     path = tmp_path / "prompts.txt"
@@ -77,7 +82,7 @@ def test_a_job_that_mixes_them_is_refused_before_any_work(make_settings, tmp_pat
 
 
 def test_too_few_prompts_are_refused_with_the_number():
-    with pytest.raises(ValueError, match=r"has 92 prompts, but calibration\.sequences=100"):
+    with pytest.raises(ValueError, match=r"calibration\.sequences=100, but there are 92 prompts"):
         Trajectories("trajectories", sequences=100).prompts()
 
 
@@ -85,5 +90,6 @@ def test_prompts_come_from_text_and_from_json_lines(tmp_path):
     text, lines = tmp_path / "p.txt", tmp_path / "p.jsonl"
     text.write_text("One\\ntwo\n\nThree\n")
     lines.write_text('{"text": "One\\ntwo"}\n{"text": "Three"}\n')
-    for path in (text, lines):
+    pd.DataFrame({"text": ["One\ntwo", "", "Three"]}).to_parquet(tmp_path / "p.parquet")
+    for path in (text, lines, tmp_path / "p.parquet"):
         assert list(chain(Trajectories("t", path=str(path), sequences=2).prompts())) == ["One\ntwo", "Three"]

@@ -146,6 +146,33 @@ def test_too_little_data_is_refused(families: tuple[str, ...], each: int, said: 
             judge(measured, kept, COLUMNS)
 
 
+def test_settings_that_keep_more_than_all_do_not_carry_a_fit_away():
+    measured = settings()
+    gained = fit(measured, kept_of(measured).assign(kept=1.02), COLUMNS).predict(measured)
+    assert gained["predicted"].between(0.9, 1).all()
+    far = measured.assign(kl=1e3 * measured["kl"])
+    partly = kept_of(measured).assign(kept=np.tile(np.where(measured["kl"] > 1, 0.98, 1.06), 3))
+    assert fit(measured, partly, COLUMNS).predict(far)["predicted"].max() < 0.999
+
+
+def test_a_baseline_that_lacks_a_kind_takes_nothing_from_the_others():
+    measured = settings(FAMILIES[:3])
+    kept = kept_of(measured, 0.05)
+    few = kept[(kept["kind"] == "generative") | (kept["sparsity"].astype(int) <= 2)]
+    lacking = measured.assign(perplexity=measured["perplexity"].where(measured["sparsity"] != "1"))
+    found = compete(lacking, few, {name: PREDICTORS[name] for name in (REPRESENTATIONS, "perplexity")})
+    taking_part = found.groupby("kind")["predictor"].unique().map(set).to_dict()
+    assert taking_part == {"generative": {REPRESENTATIONS, "perplexity"}, "multiple_choice": {REPRESENTATIONS}}
+
+
+def test_tasks_of_one_pruner_each_tell_nothing_about_others():
+    measured = settings(FAMILIES[:3])
+    kept = kept_of(measured, 0.05)
+    own = kept[(kept["kind"] == "generative") & (kept["task"] == "copying")]
+    with pytest.raises(TooLittle, match="for several pruners"):
+        accuracy(compete(measured, own.assign(task=own["pruner"])))
+
+
 def test_a_kind_with_too_little_data_has_no_prediction():
     measured = settings()
     kept = kept_of(measured)

@@ -16,7 +16,7 @@ from pipeline.advice.ladder import SHARES, WEIGHTS, unit_counts
 from pipeline.check import problems
 from pipeline.check_arguments import read_words, shortened
 from pipeline.check_hydra import is_hydras
-from pipeline.check_model import writes_text
+from pipeline.check_model import layers_of, writes_text
 from pipeline.choices import CONF, choices_of, nearest
 from pipeline.compose import resolve
 from pipeline.config import Config, Settings
@@ -72,7 +72,14 @@ class Question:
     def words(self, suite: str, pruners: Sequence[str], sparsities: Sequence[str], stages: str) -> list[str]:
         """The command line of ``pipeline.main`` that runs all these settings."""
         grid = [f"pruner={','.join(pruners)}", f"sparsity={','.join(sparsities)}"]
-        return ["-m", *self.given, f"task={suite}", PROTOCOLS, stages, *grid]
+        return ["-m", *self.given, *self.suite_words(suite), PROTOCOLS, stages, *grid]
+
+    def suite_words(self, suite: str) -> list[str]:
+        """The words that choose a suite, and of its kinds of task those that are asked for, where it can leave some."""
+        there = _yaml("task", suite).get("kinds")
+        if there is None or any(word.startswith("task.kinds=") for word in self.given):
+            return [f"task={suite}"]
+        return [f"task={suite}", f"task.kinds=[{','.join(kind for kind in there if kind in self.kinds)}]"]
 
     def job(self, suite: str, pruner: str, sparsity: str) -> Settings:
         """One of these jobs, which need not be run to be known."""
@@ -207,17 +214,18 @@ def _suites(tasks: str, chosen: Sequence[str], found: list[str]) -> tuple[tuple[
 def _ladders(pruners: Sequence[str], words: Sequence[str]) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
     """Sparsities of each pruner, and what each takes away."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        blocks = compose("config", overrides=list(words)).model.get("layers")
+        model: Any = OmegaConf.to_container(compose("config", overrides=list(words)).model, resolve=True)
+    blocks = layers_of(model)
     ladders: dict[str, tuple[str, ...]] = {}
     units: dict[str, str] = {}
     for name in pruners:
         units[name] = unit = str(_constants(name)["unit"])
         if unit not in _UNITS:
             ladders[name] = WEIGHTS
-        elif isinstance(blocks, int):
-            ladders[name] = tuple(unit_counts(blocks * _UNITS[unit]))
-        else:
+        elif blocks is None:
             ladders[name] = SHARES
+        else:
+            ladders[name] = tuple(unit_counts(blocks * _UNITS[unit]))
     return ladders, units
 
 

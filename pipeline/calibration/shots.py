@@ -6,29 +6,29 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from pipeline.calibration.trajectories import Trajectories
+from pipeline.calibration.trajectories import Continuations
 from pipeline.component import Positive
 from pipeline.tasks.matched.data import read_items
-from pipeline.tasks.matched.suite import FAMILIES
+from pipeline.tasks.matched.suite import FAMILIES, family_problem
 
 
 @dataclass(frozen=True)
-class Shots(Trajectories):
+class Shots(Continuations):
     """Each training example of ``families`` in turn, asked after the other ones of its family; ``sequences`` at most.
 
     Test items are never among them. Families that are left out stay held out altogether. Raises ValueError for a
-    family that does not exist.
+    family that does not exist, and without any.
     """
 
     sequences: Positive = 48
     families: list[str] = field(default_factory=lambda: list(FAMILIES))
 
     def documents(self) -> list[str]:
-        if unknown := [family for family in self.families if family not in FAMILIES]:
-            raise ValueError(f"calibration.families: {unknown[0]} does not exist; choose from {', '.join(FAMILIES)}")
+        if problem := family_problem(self.families):
+            raise ValueError(problem)
         by_family = [_prompts(family) for family in self.families]
         # A few of every family, whatever the number that is asked for.
-        longest = max(map(len, by_family), default=0)
+        longest = max(map(len, by_family))
         return [prompts[turn] for turn in range(longest) for prompts in by_family if turn < len(prompts)]
 
     def prompts(self) -> list[str]:

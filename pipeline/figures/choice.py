@@ -63,12 +63,12 @@ class Choice:
 def choose(outputs: Path, text: str | None = None) -> Choice:
     """Which settings to draw: those that `text` names in whole or in part, else the newest finished job's.
 
-    Scores and states go together only if pruners had the same calibration text: else the same name and sparsity may
-    stand for different decisions.
+    Scores and states go together only if some job has both lines: else the same name and sparsity may stand for
+    different decisions.
 
     Raises:
         NoTables: if `outputs/tables` has no table with rows.
-        UnknownSettings: if `text` matches none of the settings or several.
+        UnknownSettings: if `text` matches none of the settings, or several that are not of the same jobs.
         DamagedTable: if a table cannot be relied on.
     """
     check_folders(outputs)
@@ -79,17 +79,19 @@ def choose(outputs: Path, text: str | None = None) -> Choice:
             f"no tables to draw from in {outputs / 'tables'}; run the pipeline first, "
             "e.g. python -m pipeline.main pruner=shortgpt sparsity=0.2"
         )
-    ranked = _by_age(outputs, everything)
+    jobs = read_jobs(outputs)
+    ranked = _by_age(jobs, everything)
     matched = [line for line in everything if line == text] or (_match(text, everything) if text else [])
     anchor = matched[0] if matched else ranked[-1]
+    mine = [line for line in matched if line == anchor or _go_together(line, anchor, jobs)]
     chosen = {}
     for kind, lines in known.items():
-        mine = [line for line in matched if line in lines]
-        if len(mine) > 1:
-            listing = "".join(f"\n  {line}" for line in mine)
-            raise UnknownSettings(f"{len(mine)} settings contain {text!r}; give more of one of them:{listing}")
-        same = [line for line in ranked if line in lines and _go_together(line, anchor)]
-        chosen[kind] = (mine or same[-1:] or [""])[0]
+        named = [line for line in mine if line in lines]
+        if len(named) > 1 or mine != matched:
+            listing = "".join(f"\n  {line}" for line in matched)
+            raise UnknownSettings(f"{len(matched)} settings contain {text!r}; give more of one of them:{listing}")
+        there = [line for line in ranked if line in lines and (line == anchor or _go_together(line, anchor, jobs))]
+        chosen[kind] = (named or there[-1:] or [""])[0]
     others = tuple(line for line in everything if line not in chosen.values())
     return Choice(chosen[SCORES], chosen[STATES], others)
 
@@ -110,17 +112,12 @@ def _model_of(line: str) -> str:
     return line.partition(SEPARATOR)[0]
 
 
-def _go_together(one: str, other: str) -> bool:
-    """Whether two lines name one model, and not two calibration texts."""
-    texts = [text for line in (one, other) if (text := _calibration_of(line))]
-    return _model_of(one) == _model_of(other) and len(set(texts)) < 2
-
-
-def _calibration_of(line: str) -> str:
-    """The calibration text that a line names, with its seed; empty if it names none."""
-    parts = line.split(SEPARATOR)
-    places = [place for place, part in enumerate(parts) if part.startswith("seed ") and place > 1]
-    return SEPARATOR.join(parts[places[0] - 1 : places[0] + 1]) if places else ""
+def _go_together(one: str, other: str, jobs: pd.DataFrame) -> bool:
+    """Whether lines of scores and of states are of the same jobs, or of one model where no job is known to have one."""
+    pairs = set(zip(jobs["settings"], jobs["states"], strict=True))
+    if {one, other} <= {line for pair in pairs for line in pair}:
+        return (one, other) in pairs or (other, one) in pairs
+    return _model_of(one) == _model_of(other)
 
 
 def _known_settings(outputs: Path, kind: str) -> list[str]:
@@ -140,9 +137,8 @@ def _match(text: str, known: list[str]) -> list[str]:
     raise UnknownSettings(f"no settings contain {text!r}.{hint} The tables hold:{listing}")
 
 
-def _by_age(outputs: Path, known: list[str]) -> list[str]:
+def _by_age(jobs: pd.DataFrame, known: list[str]) -> list[str]:
     """The settings lines, the newest job's last; those of no known job come first."""
-    jobs = read_jobs(outputs)
     seen = [line for pair in zip(jobs["settings"], jobs["states"], strict=True) for line in pair]
     place = {line: at for at, line in enumerate(seen)}
     return sorted(known, key=lambda line: place.get(line, -1))

@@ -17,6 +17,7 @@ from pipeline.figures.variants import magnitude
 ALONE = -1
 EXACT, ESTIMATE = "divergence", "divergence_estimate"
 MARKS = {"attention": ("o", "attention sublayer"), "mlp": ("s", "MLP sublayer"), "block": ("^", "block")}
+SUBLAYERS = ("attention", "mlp")
 KEYS = ["sublayer", "layer"]
 SIDE = 2.4  # inches: the height of the panels
 NAMED = 3  # of the units that are furthest from the line, per panel
@@ -36,7 +37,8 @@ def select(tables: Tables) -> Selection:
         raise MissingData("no units were ranked both by divergence and by its estimate under these settings")
     data = pd.concat(parts, ignore_index=True)
     notes = (
-        "Each point is one unit that goes alone; KL on the dense model's own continuations of the calibration prompts.",
+        "Each point is one unit that goes alone; KL on the calibration text, of which trajectories and shots are what"
+        " the dense model itself writes.",
         "Estimated: theorem 3 to first order, through everything that follows, from one pass forward and a few back.",
         "ρ: Spearman's rank correlation. In the corner: how many of the chosen units are the same both ways.",
     )
@@ -47,11 +49,20 @@ def _both(rankings: pd.DataFrame, exact: str, estimate: str) -> pd.DataFrame:
     one, other = (_largest(rankings[rankings["pruner"] == name]) for name in (exact, estimate))
     alone = [rows[rows["step"] == ALONE].set_index(KEYS)["score"] for rows in (one, other)]
     both = pd.concat(alone, axis=1, keys=["measured", "estimated"], join="inner").reset_index()
-    paths = [rows[rows["step"] != ALONE].sort_values("step") for rows in (one, other)]
+    paths = [_taken(rows) for rows in (one, other)]
     count = min(map(len, paths))
-    first, second = ({tuple(row) for row in path[KEYS].head(count).to_numpy()} for path in paths)
+    first, second = (set(path[:count]) for path in paths)
     rank = float(spearmanr(both["measured"], both["estimated"]).statistic)
     return both.assign(pruner=exact, rank=rank, shared=len(first & second), count=count)
+
+
+def _taken(rows: pd.DataFrame) -> list[tuple[str, int]]:
+    """The units of a path in order; where sublayers are ranked too, a block counts as its two."""
+    path = rows[rows["step"] != ALONE].sort_values("step")
+    units = [(str(kind), int(layer)) for kind, layer in path[KEYS].itertuples(index=False)]
+    if set(rows["sublayer"]) == {"block"}:
+        return units
+    return [(part, layer) for kind, layer in units for part in (SUBLAYERS if kind == "block" else (kind,))]
 
 
 def _largest(rows: pd.DataFrame) -> pd.DataFrame:

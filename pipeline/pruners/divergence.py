@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from pipeline.activations import memory_budget
 from pipeline.capture import Trajectory, forwards
 from pipeline.component import Positive
 from pipeline.decoder import ATTENTION, BLOCK, MLP, SUBLAYERS, Decoder
@@ -26,7 +27,7 @@ from pipeline.pruners.units import Unit, UnitPruner, by_kind
 from pipeline.sparsity import Sparsity
 from pipeline.surgery import dropped
 
-# Positions whose logits are in memory at a time.
+# Positions whose logits are computed at a time.
 _ROWS = 256
 # The power at which KL at single positions agrees best with what whole answers keep.
 CONFIDENCE = 4.0
@@ -113,12 +114,14 @@ class DivergenceJoint(Divergence):
 class LogProbabilities:
     """What the dense model predicts at every position of a trajectory.
 
-    A position counts by its largest probability to the power of ``confidence``.
+    A position counts by its largest probability to the power of ``confidence``. What does not fit in memory is
+    computed anew each time.
     """
 
     def __init__(self, head: Head, trajectory: Trajectory, confidence: float) -> None:
         self._head, self._final, self._confidence = head, trajectory.final, confidence
         self._kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._room = memory_budget(head.weight.device)
 
     def divergence(self, states: Iterator[torch.Tensor]) -> float:
         """Weighted mean of KL(dense‖other) in nats a token, of another model's states at the same positions."""
@@ -132,11 +135,15 @@ class LogProbabilities:
         return total / weight
 
     def _dense(self, start: int) -> tuple[torch.Tensor, torch.Tensor]:
-        if start not in self._kept:
-            z = self._head.logits(self._final[start : start + _ROWS].to(self._head.weight.device))
-            log_p = torch.log_softmax(z, -1)
-            self._kept[start] = log_p, position_weights(log_p, self._confidence)
-        return self._kept[start]
+        if start in self._kept:
+            return self._kept[start]
+        z = self._head.logits(self._final[start : start + _ROWS].to(self._head.weight.device))
+        log_p = torch.log_softmax(z, -1)
+        found = log_p, position_weights(log_p, self._confidence)
+        if log_p.nbytes <= self._room:
+            self._kept[start] = found
+            self._room -= log_p.nbytes
+        return found
 
 
 def position_weights(log_p: torch.Tensor, confidence: float) -> torch.Tensor:

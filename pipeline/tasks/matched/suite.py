@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -51,6 +51,18 @@ def matched_tasks(families: Iterable[str] = FAMILIES) -> tuple[MatchedTask, ...]
         for family in map(_known, families)
         for kind, metric in METRICS.items()
     )
+
+
+def family_problem(families: Sequence[str]) -> str | None:
+    """A sentence if there is no family to take calibration text from, or one that does not exist."""
+    if not families:
+        return f"calibration.families is empty; choose from {', '.join(FAMILIES)}"
+    for family in families:
+        if family not in FAMILIES:
+            near = get_close_matches(str(family), FAMILIES, n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            return f"calibration.families: {family} does not exist; {hint}choose from {', '.join(FAMILIES)}"
+    return None
 
 
 def items_file(family: str) -> Path:
