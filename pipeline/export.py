@@ -69,7 +69,7 @@ def exported(folder: Path) -> dict[str, Any]:
 
 def _facts(bench: Workbench, record: JobRecord) -> dict[str, Any]:
     settings, calibration = bench.settings, bench.settings.calibration
-    source = f"{calibration.name} {calibration.sequences}×{calibration.length}, seed {calibration.seed}"
+    source = f"{calibration.label}, seed {calibration.seed}"
     names = ("torch", "transformers", "lm-eval")
     return {
         "decision_key": bench.decision.key,

@@ -119,7 +119,7 @@ def describe(settings: Settings) -> JobRecord:
     states = pruning | captured
     # The same with other models: all but the first part of a line is equal.
     name = f"{model.name} #{digest(model.identity())[:4]}"
-    how = f"{calibration.name} {calibration.sequences}×{calibration.length} · seed {settings.seed} · {dtype}"
+    how = f"{calibration.label} · seed {settings.seed} · {dtype}"
     steps = f"{len(settings.probes)} prompts, {capture.steps} steps, {capture.decoding}"
     mine = {"pruner": settings.pruner.identity(), "sparsity": settings.sparsity.given, "model": model.identity()}
     chosen = {

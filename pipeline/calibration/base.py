@@ -50,6 +50,12 @@ class CalibrationSet(Component):
     # Whether the documents are prompts, which the dense model is to continue.
     generated: ClassVar[bool] = False
 
+    @property
+    def label(self) -> str:
+        """The name with the number of sequences and their length, as settings and captions show it."""
+        count = len(self.prompts()) if self.generated else self.sequences
+        return f"{self.name} {count}×{self.length}"
+
     def documents(self) -> Iterable[str]:
         """The texts of the source in a fixed order; blank ones are skipped later. Raises ValueError in plain words."""
         raise TypeError(f"calibration {type(self).__name__} does not define documents()")
