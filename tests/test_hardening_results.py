@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet
 import pytest
 from figure_tables import SETUPS, fill
 from hypothesis import given
@@ -167,3 +168,14 @@ def test_the_folder_of_an_export_is_one_folder(model, pruner, sparsity):
     assert not name.startswith(".") and "/" not in name and name.isprintable()
     assert len(private_name(f".{name}").encode()) <= 255
     assert name.endswith("012345")
+
+
+def test_names_that_only_the_metadata_have_wrong_are_told(tmp_path):
+    """A frame takes its names from metadata beside the schema, in which a bit can flip, too."""
+    outputs = fill(tmp_path)
+    path = outputs / "tables" / "scores.parquet"
+    table = pyarrow.parquet.read_table(path)
+    flipped = table.schema.metadata[b"pandas"].replace(b'"name": "pruner"', b'"name": "pquner"')
+    pyarrow.parquet.write_table(table.replace_schema_metadata({b"pandas": flipped}), path)
+    with pytest.raises(DamagedTable, match="it has no pruner; python -m pipeline.results verify --repair"):
+        load(outputs, choose(outputs))

@@ -116,7 +116,7 @@ def test_it_is_quick_to_start_and_needs_no_torch(original):
     script = (
         "import sys; from pipeline.results.__main__ import main\n"
         f"assert [main([c, '--outputs', {str(original)!r}, *a]) for c, *a in "
-        "(['list'], ['show', 'f'], ['verify'], ['gc'])] == [0, 0, 0, 0]\n"
+        "(['list'], ['show', 'ffff'], ['verify'], ['gc'])] == [0, 0, 0, 0]\n"
         "assert 'torch' not in sys.modules and 'matplotlib' not in sys.modules and 'wandb' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

@@ -77,6 +77,8 @@ def read_table(
         frame = pd.read_parquet(
             path, columns=None if columns is None else list(columns), filters=filters, page_checksum_verification=True
         )
+        # The names of a frame are told a second time, in metadata of their own.
+        _check_names(REQUIRED[name] if columns is None else columns, list(frame.columns))
         for word in frame["sparsity"].astype(str).unique() if "sparsity" in frame else ():
             parse(word)
         return frame
@@ -91,9 +93,7 @@ def _check_schema(schema: Any, name: str) -> None:
     """Raises DamagedTable, in words, for a table that is not as `pipeline.tables` writes it."""
     from pyarrow import types
 
-    lacking = [column for column in REQUIRED[name] if column not in schema.names]
-    if lacking:
-        raise DamagedTable(f"it has no {', '.join(lacking)}")
+    _check_names(REQUIRED[name], schema.names)
     if len(set(schema.names)) < len(schema.names):
         raise DamagedTable("it has columns of equal names")
     for field in schema:
@@ -105,3 +105,9 @@ def _check_schema(schema: Any, name: str) -> None:
             fits = fits or words or number
         if not fits:
             raise DamagedTable(f"{field.name} holds {field.type}")
+
+
+def _check_names(wanted: Sequence[str], there: Sequence[str]) -> None:
+    """Raises DamagedTable that names the columns that are not there."""
+    if lacking := [column for column in wanted if column not in there]:
+        raise DamagedTable(f"it has no {', '.join(lacking)}")
