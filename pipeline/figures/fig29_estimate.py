@@ -105,8 +105,8 @@ def _panel(ax: Axes, own: pd.DataFrame, colours: dict[str, str]) -> None:
     off = np.abs(np.log(own["estimated"] / own["measured"]))
     for _, row in own.loc[off.nlargest(NAMED).index].iterrows():
         ax.annotate(
-            f"{row['layer']}", (row["measured"], row["estimated"]), xytext=(4, -2), textcoords="offset points",
-            size=style.SMALL_SIZE, color=style.GREY,
+            f"{row['layer']}", (row["measured"], row["estimated"]), xytext=(0, -3), textcoords="offset points",
+            size=style.SMALL_SIZE, color=style.GREY, ha="center", va="top",
         )  # fmt: skip
     first = own.iloc[0]
     canvas.panel_title(ax, f"{first['pruner']}: ρ = {first['rank']:.2f}".replace("-", "\u2212"))
@@ -116,4 +116,4 @@ def _panel(ax: Axes, own: pd.DataFrame, colours: dict[str, str]) -> None:
     )  # fmt: skip
 
 
-FIGURE = Figure(select, draw, reads=(SCORES,))
+FIGURE = Figure(select, draw, reads=(SCORES,), version=2)
