@@ -20,6 +20,8 @@ from pipeline.residual import layout, tap
 _TENSORS, _FACTS = "trajectory.safetensors", "trajectory.json"
 # So many prompts go through the model at once; a constant, since the shapes of a batch decide its rounding.
 BATCH = 16
+# A tight pass has at most so many times the tokens of its sequences, padding included.
+_PADDED = 1.2
 
 
 @dataclass(frozen=True)
@@ -158,13 +160,25 @@ class Forward:
 def forwards(trajectory: Trajectory, tight: bool = False) -> Iterator[Forward]:
     """The passes that yield every position of a trajectory, in the order of its prompts.
 
-    A ``tight`` pass is only as wide as its own longest sequence.
+    A ``tight`` pass is only as wide as its own longest sequence, and ends where padding would be a fifth.
     """
-    for part in _batches(len(trajectory.prompts)):
+    lengths = [len(prompt) + len(row) for prompt, row in zip(trajectory.prompts, trajectory.tokens, strict=True)]
+    for part in _alike(lengths) if tight else _batches(len(lengths)):
         prompts, tokens = trajectory.prompts[part], trajectory.tokens[part]
-        own = max(len(prompt) + len(row) for prompt, row in zip(prompts, tokens, strict=True))
-        yield Forward(prompts, tokens, own if tight else trajectory.width)
+        yield Forward(prompts, tokens, max(lengths[part]) if tight else trajectory.width)
 
 
 def _batches(count: int) -> list[slice]:
     return [slice(start, start + BATCH) for start in range(0, count, BATCH)]
+
+
+def _alike(lengths: Sequence[int]) -> list[slice]:
+    """Runs of at most ``BATCH`` sequences of about the same length."""
+    parts: list[slice] = []
+    start = 0
+    for end in range(1, len(lengths) + 1):
+        longer = lengths[start : end + 1]
+        if end == len(lengths) or len(longer) > BATCH or max(longer) * len(longer) > _PADDED * sum(longer):
+            parts.append(slice(start, end))
+            start = end
+    return parts

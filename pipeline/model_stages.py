@@ -10,7 +10,7 @@ import gc
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -31,6 +31,7 @@ from pipeline.pruners.accounting import account
 from pipeline.pruners.base import Candidates, Context, Dropped, Score
 from pipeline.pruners.decision import ChangeFiles, Decision
 from pipeline.pruners.dense import Dense
+from pipeline.pruners.workspace import Workspace
 from pipeline.sparsity import parse
 from pipeline.store import Artifact, Store
 from pipeline.surgery import apply, dropped
@@ -44,8 +45,8 @@ REQUESTS, PERPLEXITY, COMPARISON = "requests", "perplexity", "comparison"
 # Raise a number when that stage's results change, so that results of older code are not reused.
 VERSIONS = {
     CALIBRATION: 1,
-    CONTINUED: 1,
-    IMPORTANCE: 2,
+    CONTINUED: 2,
+    IMPORTANCE: 3,
     DECISION: 3,
     EVALUATION: 2,
     TRAJECTORY: 3,
@@ -124,14 +125,15 @@ class ModelStages:
         kept = self.store.unfinished(DECISION, self._inputs(DECISION, inputs)) if pruner.calibrated else None
         # Scores may come from the store, or from a pass over this same model.
         decoder = Decoder(self.model(self.dtype, pruned=False))
-        context = replace(
-            self._context(decoder),
-            changes=ChangeFiles(folder, kept),
-            scratch=self.store.private("activations"),
-            scores=self._importance,
-        )
         torch.manual_seed(settings.seed)
-        decision = account(decoder, pruner.decide(decoder, settings.sparsity, context))
+        with Workspace() as workspace:
+            context = replace(
+                self._context(decoder),
+                changes=ChangeFiles(folder, kept),
+                scratch=self.store.private("activations"),
+                scores=partial(self._importance, workspace),
+            )
+            decision = account(decoder, pruner.decide(decoder, settings.sparsity, context))
         decision.save(folder)
         if is_offloaded(decoder.model):
             self.release()
@@ -141,13 +143,13 @@ class ModelStages:
         self.held.clear()
         self.held[self.dtype, not self.is_dense] = decoder.model
 
-    def _importance(self, gone: Dropped, candidates: Candidates = ()) -> list[Score]:
+    def _importance(self, workspace: Workspace, gone: Dropped, candidates: Candidates = ()) -> list[Score]:
         """The pruner's scores on the model without some sublayers, of the candidates if there are any."""
         settings, pruner = self.settings, self.settings.pruner
 
         def build(folder: Path) -> None:
             decoder = Decoder(self.model(self.dtype, pruned=False))
-            context = replace(self._context(decoder), candidates=candidates)
+            context = replace(self._context(decoder), candidates=candidates, workspace=workspace)
             with dropped(decoder, gone):
                 rows = pruner.importance(decoder, context)
             check_scores(rows, f"model {settings.model.name} scored by {pruner.name}")

@@ -10,7 +10,7 @@ import torch
 from helpers import changes_of
 
 from pipeline import capture
-from pipeline.capture import Trajectory, capture_forced, capture_trajectory
+from pipeline.capture import Trajectory, capture_forced, capture_trajectory, forwards
 from pipeline.console import progress
 from pipeline.counterparts import capture_counterparts, load_counterparts, save_counterparts
 from pipeline.decoder import ARCHITECTURES, SUBLAYERS, Decoder
@@ -82,6 +82,19 @@ def test_more_prompts_than_go_through_at_once_are_captured_alike(make_model, tok
     torch.testing.assert_close(capture_forced(model, whole), forced, **close)
     torch.testing.assert_close(capture_counterparts(model, changes_of(model, 0.5), whole, progress), states, **close)
     assert torch.equal(capture_forced(model, cut), cut.final)
+
+
+@pytest.mark.parametrize("lengths", [[1], [9] * 40, [2, 3, 3, 4, 9, 9, 30], [30, 2, 2, 2, 30], list(range(1, 60))])
+def test_tight_passes_hold_everything_in_order_and_little_padding(lengths):
+    tokens = [[1] * length for length in lengths]
+    trajectory = Trajectory(
+        names=[], steps=60, prompts=[[1]] * len(lengths), tokens=tokens, texts=[], final=torch.empty(0), residual=None
+    )
+    passes = list(forwards(trajectory, tight=True))
+    assert [row for part in passes for row in part.tokens] == tokens
+    for part in passes:
+        assert len(part.tokens) <= 16 and part.width == 1 + max(map(len, part.tokens))
+        assert part.ids().numel() <= 1.2 * sum(1 + len(row) for row in part.tokens)
 
 
 def test_layer_protocol_of_pruned_weights_replaces_one_sublayer_on_the_dense_context(dense, make_model, architecture):

@@ -68,10 +68,14 @@ def test_every_candidate_is_measured_as_by_a_full_pass(grown, architecture):
 
 def test_what_does_not_fit_in_memory_is_computed_again(grown, monkeypatch):
     model, trajectory = grown()
-    context = Context(trajectory=trajectory, candidates=[(MLP, 1), (ATTENTION, 2)])
-    kept = pruner_of("divergence").importance(Decoder(model), context)
+
+    def scores():
+        context = Context(trajectory=trajectory, candidates=[(MLP, 1), (ATTENTION, 2)])
+        return pruner_of("divergence").importance(Decoder(model), context)
+
+    kept = scores()
     monkeypatch.setattr("pipeline.pruners.divergence.memory_budget", lambda device: 0)
-    assert pruner_of("divergence").importance(Decoder(model), context) == kept
+    assert scores() == kept
 
 
 @pytest.mark.parametrize("confidence", [0.0, 1.0, 8.0])
@@ -108,7 +112,39 @@ def test_candidates_share_the_prefix(grown):
                 list(prefix.final(layer))
             return counter.get_total_flops()
 
+        # The first to ask for the last block takes the states there.
+        assert flops(3) == pytest.approx(flops(0), rel=1e-6)
         assert flops(3) * 4 == pytest.approx(flops(0), rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", [ATTENTION, MLP, BLOCK])
+def test_states_follow_what_goes_and_comes_back(grown, kind):
+    """Asked again and again about one model, the same answers come as from a fresh start, and blocks run once."""
+    model, trajectory = grown()
+    decoder, context = Decoder(model), Context(trajectory=trajectory)
+    with context.workspace:
+        for gone in ([], [3], [1, 3], [1], [], [0]):
+            candidates = [(ATTENTION, layer) for layer in range(4) if layer not in gone]
+            with dropped(decoder, {kind: gone}):
+                fresh = Context(trajectory=trajectory, candidates=candidates)
+                again = pruner_of("divergence").importance(decoder, replace(context, candidates=candidates))
+                assert again == pruner_of("divergence").importance(decoder, fresh)
+
+        def flops(gone) -> int:
+            last = replace(context, candidates=[(ATTENTION, 3)])
+            with dropped(decoder, {kind: gone}), FlopCounterMode(display=False) as counter:
+                pruner_of("divergence").importance(decoder, last)
+            return counter.get_total_flops()
+
+        assert flops([0]) == flops([0]) < flops([]) > flops([1]) > flops([1])
+
+
+def test_another_model_starts_afresh(grown, make_model):
+    model, trajectory = grown()
+    other = make_model(layers=3)
+    context = Context(trajectory=trajectory, candidates=[(ATTENTION, 2)])
+    scores = [pruner_of("divergence").importance(Decoder(each), context) for each in (model, other, model)]
+    assert scores[0] == scores[2] != scores[1]
 
 
 @pytest.mark.parametrize("name", ["divergence", "divergence_mlp", "divergence_joint", "divergence_blocks"])

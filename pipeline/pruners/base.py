@@ -14,6 +14,7 @@ from pipeline.component import Component
 from pipeline.console import Progress, progress
 from pipeline.decoder import Decoder
 from pipeline.pruners.decision import Change, Decision
+from pipeline.pruners.workspace import Workspace
 from pipeline.sparsity import Sparsity
 
 Score = dict[str, Any]
@@ -35,7 +36,8 @@ class Context:
     ``compares``. ``scores(dropped, candidates)`` gives the rows of its ``importance`` on the model without those
     sublayers (layer numbers by kind), computed once and kept; ``candidates`` are what it is asked for (kind and layer
     number), if not for everything. ``changes`` is where changed weights go, block by block: what is
-    in there already was decided by a run that was interrupted. ``scratch`` is a folder for what memory cannot hold.
+    in there already was decided by a run that was interrupted. ``scratch`` is a folder for what memory cannot hold,
+    ``workspace`` is for what ``importance`` needs at every call, and the same all through a decision.
     """
 
     batches: list[torch.Tensor] = field(default_factory=list)
@@ -45,6 +47,7 @@ class Context:
     changes: MutableMapping[int, Change] = field(default_factory=dict)
     progress: Progress = progress
     scratch: Path | None = None
+    workspace: Workspace = field(default_factory=Workspace)
 
     @property
     def sequences(self) -> int:

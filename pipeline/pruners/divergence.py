@@ -7,6 +7,7 @@ paper shows that this is where generation breaks), measured teacher forced: one 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -16,10 +17,10 @@ from pipeline.activations import memory_budget
 from pipeline.capture import Trajectory, forwards
 from pipeline.component import Positive
 from pipeline.decoder import ATTENTION, BLOCK, MLP, SUBLAYERS, Decoder
-from pipeline.measures.divergence import kl_divergence
+from pipeline.measures.divergence import cross_entropy
 from pipeline.measures.head import Head
 from pipeline.offload import is_offloaded, resident
-from pipeline.prefix import shared_prefix
+from pipeline.prefix import SharedPrefix, shared_prefix
 from pipeline.pruners.base import Context, Score
 from pipeline.pruners.decision import Decision
 from pipeline.pruners.search import beam, greedy
@@ -55,19 +56,23 @@ class Divergence(UnitPruner):
         identity = super().scoring_identity()
         return {key: value for key, value in identity.items() if key not in ("lazy", "beam")}
 
+    @torch.inference_mode()
     def importance(self, decoder: Decoder, context: Context) -> list[Score]:
         """Divergence with each of ``context.candidates`` gone too, beside what is gone from the decoder already."""
+        dense, prefix = context.workspace.once(decoder.model, lambda: self._comparing(decoder, context))
+        rows: list[Score] = []
+        for kind, layer in context.progress(context.candidates, "divergence", len(context.candidates)):
+            with dropped(decoder, {kind: [layer]}):
+                value = dense.divergence(prefix.final(layer))
+            rows.append({"layer": layer, "sublayer": kind, "score": value})
+        return rows
+
+    @contextmanager
+    def _comparing(self, decoder: Decoder, context: Context) -> Iterator[tuple[DensePredictions, SharedPrefix]]:
         trajectory = context.trajectory
         assert trajectory is not None
-        head, passes = head_of(decoder), list(forwards(trajectory, tight=True))
-        rows: list[Score] = []
-        with shared_prefix(decoder, passes) as prefix:
-            dense = LogProbabilities(head, trajectory, self.confidence)
-            for kind, layer in context.progress(context.candidates, "divergence", len(context.candidates)):
-                with dropped(decoder, {kind: [layer]}):
-                    value = dense.divergence(prefix.final(layer))
-                rows.append({"layer": layer, "sublayer": kind, "score": value})
-        return rows
+        with shared_prefix(decoder, list(forwards(trajectory, tight=True))) as prefix:
+            yield DensePredictions(head_of(decoder), trajectory, self.confidence), prefix
 
     def decide(self, decoder: Decoder, sparsity: Sparsity, context: Context) -> Decision:
         alone: dict[Unit, float] = {}
@@ -111,7 +116,7 @@ class DivergenceJoint(Divergence):
     kinds: ClassVar[tuple[str, ...]] = (*SUBLAYERS, BLOCK)
 
 
-class LogProbabilities:
+class DensePredictions:
     """What the dense model predicts at every position of a trajectory.
 
     A position counts by its largest probability to the power of ``confidence``. What does not fit in memory is
@@ -120,7 +125,7 @@ class LogProbabilities:
 
     def __init__(self, head: Head, trajectory: Trajectory, confidence: float) -> None:
         self._head, self._final, self._confidence = head, trajectory.final, confidence
-        self._kept: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._kept: dict[int, _Predictions] = {}
         self._room = memory_budget(head.weight.device)
 
     def divergence(self, states: Iterator[torch.Tensor]) -> float:
@@ -128,27 +133,39 @@ class LogProbabilities:
         other = torch.cat(list(states))
         total = weight = 0.0
         for start in range(0, len(other), _ROWS):
-            z = self._head.logits(other[start : start + _ROWS].to(self._head.weight.device))
-            dense, weights = self._dense(start)
-            total += float((weights * kl_divergence(dense, z)).sum())
-            weight += float(weights.sum())
+            dense = self._dense(start)
+            kl = cross_entropy(dense.p, self._logits(other, start)) - dense.entropy
+            total += float((dense.weights * kl).sum())
+            weight += float(dense.weights.sum())
         return total / weight
 
-    def _dense(self, start: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _logits(self, states: torch.Tensor, start: int) -> torch.Tensor:
+        return self._head.logits(states[start : start + _ROWS].to(self._head.weight.device))
+
+    def _dense(self, start: int) -> _Predictions:
         if start in self._kept:
             return self._kept[start]
-        z = self._head.logits(self._final[start : start + _ROWS].to(self._head.weight.device))
-        log_p = torch.log_softmax(z, -1)
-        found = log_p, position_weights(log_p, self._confidence)
-        if log_p.nbytes <= self._room:
+        z = self._logits(self._final, start)
+        p = torch.softmax(z, -1)
+        found = _Predictions(p, cross_entropy(p, z), position_weights(p, self._confidence))
+        if p.nbytes <= self._room:
             self._kept[start] = found
-            self._room -= log_p.nbytes
+            self._room -= p.nbytes
         return found
 
 
-def position_weights(log_p: torch.Tensor, confidence: float) -> torch.Tensor:
-    """How much positions (N,) count, float64: their largest probability to the power of ``confidence``."""
-    return (confidence * log_p.amax(-1).double()).exp()
+@dataclass(frozen=True)
+class _Predictions:
+    """Probabilities ``p`` (N, V), their ``entropy`` (N,) in nats, and the positions' ``weights`` (N,)."""
+
+    p: torch.Tensor
+    entropy: torch.Tensor
+    weights: torch.Tensor
+
+
+def position_weights(p: torch.Tensor, confidence: float) -> torch.Tensor:
+    """How much positions (N,) count, float64: the largest of their probabilities (N, V) to the power ``confidence``."""
+    return p.amax(-1).double() ** confidence
 
 
 def head_of(decoder: Decoder) -> Head:

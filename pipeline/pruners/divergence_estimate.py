@@ -155,7 +155,7 @@ def _drawn(
     """The same of as many positions as are in memory at a time."""
     z = head.logits(states)
     p, steepness = torch.softmax(z, -1), head.steepness(z)
-    weights = position_weights(p.log(), confidence)
+    weights = position_weights(p, confidence)
     tokens = torch.multinomial(p, draws, replacement=True, generator=generator)
     drawn = head.weight[tokens] * steepness.gather(1, tokens).unsqueeze(-1)
     slopes = drawn - ((p * steepness) @ head.weight).unsqueeze(1)
