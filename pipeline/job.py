@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pipeline import figures, tables
+from pipeline import tables
 from pipeline.causes import plain
 from pipeline.config import Settings
 from pipeline.export import export
@@ -29,6 +30,9 @@ from pipeline.summary import show_scores
 from pipeline.sweep import OUTCOME, TRACEBACK
 from pipeline.tables import scores_of
 from pipeline.tracking import RunSpec, Tracker, track
+
+if TYPE_CHECKING:
+    from pipeline.figures.drawing import FigureResult
 
 log = logging.getLogger(__name__)
 
@@ -258,10 +262,13 @@ def _record_baseline(bench: Workbench, store: Store, record: JobRecord) -> None:
     baseline.save(store)
 
 
-def _run_plot(settings: Settings, store: Store) -> list[figures.FigureResult]:
+def _run_plot(settings: Settings, store: Store) -> list[FigureResult]:
     """Draw what the tables have data for; this job is the newest, so that its settings are drawn."""
+    # Drawing libraries take seconds to load, and most jobs of a sweep draw nothing.
+    from pipeline.figures.drawing import draw
+
     start = time.monotonic()
     with store.alone("figures"):
-        drawn = figures.draw(store.root, settings.figures)
+        drawn = draw(store.root, settings.figures)
     log.info("  %-9s%6.1f s  (%d figures)", "plot", time.monotonic() - start, sum(not f.missing for f in drawn))
     return drawn

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from pipeline import figures, tables
+from pipeline import tables
 from pipeline.measure import FREE_RUNNING, LAYER, TEACHER_FORCED
 from pipeline.measures.compare import COLUMNS
 from pipeline.pruners.decision import Decision
@@ -20,11 +20,14 @@ from pipeline.tasks.base import GENERATIVE
 from pipeline.tasks.results import read_samples
 from pipeline.tracking import Tracker
 
+if TYPE_CHECKING:
+    from pipeline.figures.drawing import FigureResult
+
 # The columns of the table of generated texts.
 _SAMPLE = ["task", "item", "prompt", "completion", "answer", "gold", "score"]
 
 
-def log_results(store: Store, record: JobRecord, tracker: Tracker, drawn: Sequence[figures.FigureResult]) -> None:
+def log_results(store: Store, record: JobRecord, tracker: Tracker, drawn: Sequence[FigureResult]) -> None:
     scores, measures = scores_of(record, store), measures_of(record, store)
     dense = dense_scores(record, store)
     tracker.summary({"achieved": record.achieved, **_score_summary(scores, ""), **_score_summary(dense, "dense/")})

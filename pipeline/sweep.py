@@ -21,7 +21,7 @@ from pipeline.store import Store
 if TYPE_CHECKING:
     from hydra.core.utils import JobReturn
 
-    from pipeline.figures import FigureResult
+    from pipeline.figures.drawing import FigureResult
     from pipeline.tracking import Tracker
 
 PLOT = "plot"
@@ -150,7 +150,8 @@ def _plot(jobs: Sequence[JobRecord], folder: Path, store: Store) -> None:
 
     That run has the sweep's curves over sparsity, too. Without scores and measures yet there is nothing to draw.
     """
-    from pipeline import figures, report
+    from pipeline import report
+    from pipeline.figures.drawing import draw
     from pipeline.figures.table_files import DamagedTable, NoTables
     from pipeline.over_sparsity import log_curves
     from pipeline.tracking import RunSpec, track
@@ -159,7 +160,7 @@ def _plot(jobs: Sequence[JobRecord], folder: Path, store: Store) -> None:
     try:
         # Another sweep on the same folder may be closing too.
         with store.alone("figures"):
-            drawn = figures.draw(store.root, SweepSummary.figures)
+            drawn = draw(store.root, SweepSummary.figures)
             page = report.write(store.root, drawn=drawn)
     except DamagedTable:
         raise

@@ -12,7 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 from matplotlib.text import Text
 
-from pipeline.figures import FigureResult, draw, style
+from pipeline.figures import style
+from pipeline.figures.drawing import FigureResult, draw
 from pipeline.figures.registry import figures
 from pipeline.figures.render import from_csv
 

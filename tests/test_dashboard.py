@@ -21,8 +21,9 @@ from conftest import TINY
 from fake_wandb import environment, forget_account, serving, use
 from hydra import compose, initialize_config_dir
 
-from pipeline import dashboard, figures
+from pipeline import dashboard
 from pipeline.choices import CONF
+from pipeline.figures.drawing import draw
 from pipeline.job import run_job
 from pipeline.main import resolve
 from pipeline.over_sparsity import curves, log_curves
@@ -46,7 +47,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         store = Store(root)
         jobs = [run_one(root, place, job.split()) for place, job in enumerate(JOBS)]
         with track(RunSpec(root, "offline", "mine", None, "figures", SWEEP, "figures", (), {})) as closing:
-            log_figures(closing, figures.draw(root, ("fig01",)))
+            log_figures(closing, draw(root, ("fig01",)))
             log_curves(closing, jobs, store)
         yield root
 

@@ -28,10 +28,11 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 
-from pipeline.figures import draw, style
+from pipeline.figures import style
 from pipeline.figures.__main__ import main
 from pipeline.figures.base import MissingData
 from pipeline.figures.choice import UnknownSettings, choose
+from pipeline.figures.drawing import draw
 from pipeline.figures.registry import figures
 from pipeline.figures.render import from_csv, to_csv
 from pipeline.figures.tables import load

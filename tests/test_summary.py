@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -95,3 +97,10 @@ def test_sentences_name_what_is_lower_unchanged_or_undecided(run) -> None:
     assert all(sentence.endswith("too few items)") for sentence in summary.headlines(jobs, store))
     (store.tables / "comparisons.parquet").unlink()
     assert summary.headlines(jobs, store) == []
+
+
+def test_who_draws_nothing_loads_no_drawing_library() -> None:
+    """They take seconds, which every job of a sweep would pay."""
+    script = "import sys, pipeline.summary, pipeline.job; print({'matplotlib', 'seaborn'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "set()", done.stderr

@@ -8,9 +8,9 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline.figures import draw, theorems
+from pipeline.figures import theorems
 from pipeline.figures.choice import choose
-from pipeline.figures.drawing import FigureResult, command_of
+from pipeline.figures.drawing import FigureResult, command_of, draw
 from pipeline.figures.tables import Tables, load
 from pipeline.files import write_bytes
 from pipeline.report.answer import answer
