@@ -19,6 +19,7 @@ from pipeline import config as schema
 from pipeline.causes import plain as plain_cause
 from pipeline.check_arguments import MOST_JOBS, Words, first_line, read_words, shortened
 from pipeline.check_job import check_component, check_job
+from pipeline.check_model import check_text
 from pipeline.check_names import name_problems
 from pipeline.check_paths import clashes, impossible
 from pipeline.check_values import value_problems
@@ -130,7 +131,8 @@ def _check_one(cfg: DictConfig, setting: Mapping[str, Any], names: Mapping[str, 
         # The other checks look at what is there.
         return found + unreadable
     found += clashes(plain)
-    return found + _checked(plain, missing, any(problem.startswith("sparsity") for problem in found))
+    found += _checked(plain, missing, any(problem.startswith("sparsity") for problem in found))
+    return found or check_text(plain, chosen=names["calibration"][1] is not None)
 
 
 def _checked(plain: dict[str, Any], missing: Sequence[str], bad_sparsity: bool) -> list[str]:

@@ -89,7 +89,7 @@ def _architecture(plain: Mapping[str, Any]) -> list[str]:
             f"model={model['name']} is an encoder, which writes no text: {', '.join(writing)} cannot be done; "
             "give task=retrieval stages=[prune,evaluate,plot], or stages=[prune] with export=DIR to keep the model"
         ]
-    if known[kind] and _compares(plain["pruner"]):
+    if known[kind] and _constant(plain["pruner"], "compares"):
         return [
             f"model={model['name']} is an encoder, which predicts no tokens for pruner={plain['pruner']['name']} to "
             "compare; give another pruner, such as shortgpt or wanda"
@@ -97,9 +97,22 @@ def _architecture(plain: Mapping[str, Any]) -> list[str]:
     return []
 
 
-def _compares(pruner: Mapping[str, Any]) -> bool:
+def check_text(plain: Mapping[str, Any], chosen: bool) -> list[str]:
+    """A pruner that compares predictions gets given text, which tells it less and is long, only if that was chosen."""
+    pruner, text = plain["pruner"], plain["calibration"]
+    if chosen or not _constant(pruner, "compares") or _constant(text, "generated"):
+        return []
+    return [
+        f"pruner={pruner['name']} compares what models predict, best on what the dense model itself writes: add "
+        "calibration=trajectories, for all pruners of a sweep, so that they have the same text; or say "
+        f"calibration={text['name']} to compare on given text"
+    ]
+
+
+def _constant(component: Mapping[str, Any], name: str) -> bool:
+    """Whether a component's class says so."""
     try:
-        return bool(signature(pruner["_target_"]).constants.get("compares"))
+        return bool(signature(component["_target_"]).constants.get(name))
     except ValueError:
         return False
 

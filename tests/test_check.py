@@ -27,6 +27,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_default_configuration_has_no_problems():
     assert problems([], multirun=False) == []
     assert problems(["pruner=shortgpt,wanda", "sparsity=0.2,0.4"], multirun=True) == []
+    assert problems(["pruner=divergence", "sparsity=4", "calibration=news,shots"], multirun=True) == []
 
 
 def test_all_problems_at_once_with_the_nearest_choice():
@@ -112,6 +113,8 @@ def test_all_problems_at_once_with_the_nearest_choice():
             ["model=random", "model.architecture=bert", "task=retrieval", "stages=[prune]", "pruner=divergence"],
             "predicts no tokens for pruner=divergence to compare",
         ),
+        (["pruner=divergence", "sparsity=4"], "add calibration=trajectories, for all pruners of a sweep"),
+        (["pruner=wanda_divergence", "calibration.length=64"], "or say calibration=news to compare on given text"),
         (["model=random", "pruner=joint_drop", "sparsity=9"], "has 8 sublayers; give at most 8"),
         (["model=minilm"], "evaluate, capture, measure cannot be done; give task=retrieval"),
         (["model=minilm", "task=retrieval"], "writes no text: capture, measure cannot be done"),
