@@ -1,10 +1,9 @@
-"""How far a model can be pruned: thresholds as pure functions, and the advice from command line to table and figure."""
+"""The advice from command line to table and figure: recipes, refusals, what is measured and what is predicted."""
 
 from __future__ import annotations
 
 import gc
 import itertools
-import math
 import os
 import signal
 import subprocess
@@ -23,21 +22,18 @@ import yaml
 from conftest import TINY
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hypothesis import assume, example, given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis_profiles import chosen
 
 from pipeline import advise
-from pipeline.advice.answer import worst
 from pipeline.advice.jobs import Refused, run_jobs
-from pipeline.advice.ladder import MOST_RUNGS, Rung, bracket, next_to_measure, recommend, threshold, unit_counts
 from pipeline.advice.question import EVALUATION, read_question
 from pipeline.advice.recipe import read_recipe, write_recipe
 from pipeline.choices import CONF
 from pipeline.compose import resolve
 from pipeline.config import Settings
 from pipeline.evaluate import evaluate
-from pipeline.intervals import Interval
 from pipeline.job import run_job
 from pipeline.models.random import RandomModel
 from pipeline.records import OK, load_records
@@ -47,128 +43,6 @@ from pipeline.store import Store
 from pipeline.tasks.lm_eval import LmEvalSuite
 
 KEEP = 0.9
-NUMBER = st.floats(-0.5, 1.5)
-INTERVAL = st.builds(
-    lambda value, down, up: Interval(value, value - down, value + up), NUMBER, NUMBER.map(abs), NUMBER.map(abs)
-)
-SCORES = st.tuples(st.none() | INTERVAL, st.none() | INTERVAL, st.booleans(), st.integers(0, 1000))
-LADDER = st.lists(SCORES, min_size=1, max_size=MOST_RUNGS).map(
-    lambda parts: [
-        Rung(str(place), removed, None, measured, predicted, tried or measured is not None)
-        for place, (measured, predicted, tried, removed) in enumerate(parts, 1)
-    ]
-)
-
-
-def point(value: float) -> Interval:
-    return Interval(value, value - 0.05, value + 0.05)
-
-
-# --- where the threshold is --------------------------------------------------------------------------------------
-
-
-@given(st.integers(2, 200))
-@chosen()
-def test_unit_counts_go_from_one_to_half(total):
-    counts = [int(count) for count in unit_counts(total)]
-    assert counts == sorted(set(counts)) and len(counts) <= MOST_RUNGS
-    assert counts[0] == 1 and counts[-1] == total // 2
-
-
-def search(rungs: list[Rung], truth: Sequence[float], most: int) -> list[Rung]:
-    """Measure one rung after another, as the advice asks for them."""
-    for _ in range(len(rungs) + 1):
-        place = next_to_measure(rungs, KEEP, most)
-        if place is None:
-            return rungs
-        assert not rungs[place].tried
-        rungs[place] = rungs[place]._replace(measured=point(truth[place]), tried=True)
-    raise AssertionError("it asks on and on")
-
-
-@given(st.lists(NUMBER, min_size=1, max_size=MOST_RUNGS), st.data())
-@chosen()
-def test_the_search_finds_the_threshold_in_a_few_steps(values, data):
-    truth = sorted(values, reverse=True)
-    kept = sum(value >= KEEP for value in truth)
-    divergences = data.draw(st.lists(st.none() | st.floats(0, 10), min_size=len(truth), max_size=len(truth)))
-    rungs = [Rung(str(place), divergence=kl) for place, kl in enumerate(divergences)]
-    found = search(rungs, truth, most=len(truth))
-    assert bracket(found, KEEP) == (kept - 1, kept)
-    # The first step may be anywhere, the others halve what is left.
-    assert sum(rung.tried for rung in found) <= 1 + math.ceil(math.log2(len(truth) + 1))
-
-
-@given(st.lists(NUMBER, min_size=1, max_size=MOST_RUNGS))
-@chosen()
-def test_right_predictions_need_two_measurements(values):
-    truth = sorted(values, reverse=True)
-    kept = sum(value >= KEEP for value in truth)
-    found = search([Rung(str(place), predicted=point(value)) for place, value in enumerate(truth)], truth, most=2)
-    assert bracket(found, KEEP) == (kept - 1, kept)
-
-
-@given(LADDER, st.integers(1, 4))
-@chosen()
-def test_the_search_ends_and_spends_no_more_than_it_may(rungs, most):
-    before = sum(rung.tried for rung in rungs)
-    found = search(list(rungs), [1.0 - 0.1 * place for place in range(len(rungs))], most)
-    assert sum(rung.tried for rung in found) <= max(before, most)
-
-
-def test_the_first_measurement_is_where_little_diverges_yet():
-    rungs = [Rung(str(place), divergence=kl) for place, kl in enumerate([0.01, 0.1, 0.28, 1.5, 6.0])]
-    assert next_to_measure(rungs, KEEP, 3) == 2
-
-
-@given(LADDER)
-@chosen(2)
-def test_a_threshold_lies_below_all_that_was_measured_to_lose_too_much(rungs):
-    found = threshold(rungs, KEEP)
-    lost = [place for place, rung in enumerate(rungs) if rung.measured is not None and rung.measured.value < KEEP]
-    last = -1 if found.last is None else rungs.index(found.last)
-    assert last < min(lost, default=len(rungs))
-    if found.last is not None:
-        assert found.last.kept.value >= KEEP
-    kept = [p for p in range(min(lost, default=len(rungs))) if rungs[p].measured and rungs[p].measured.value >= KEEP]
-    assert last >= max(kept, default=-1)
-    if found.below is not None:
-        assert found.below.kept.value < KEEP and rungs.index(found.below) > last
-
-
-@given(st.dictionaries(st.sampled_from("abc"), LADDER, min_size=1))
-@chosen(2)
-def test_what_is_recommended_keeps_enough_and_nothing_surer_removes_more(ladders):
-    found = recommend(ladders, KEEP)
-    allowed = []
-    for rungs in ladders.values():
-        last = threshold(rungs, KEEP).last
-        allowed += [] if last is None else rungs[: rungs.index(last) + 1]
-    assert (found is None) == (not any(rung.kept is not None and rung.kept.value >= KEEP for rung in allowed))
-    assume(found is not None)
-    assert found.rung in allowed and found.rung in ladders[found.pruner]
-    enough = [rung for rung in allowed if rung.kept is not None and rung.kept.value >= KEEP]
-    surely = [rung for rung in enough if rung.kept.low >= KEEP]
-    assert found.sure == bool(surely)
-    assert found.rung.removed == max(rung.removed for rung in (surely or enough))
-    assert (found.rung.kept.low if found.sure else found.rung.kept.value) >= KEEP
-
-
-def test_what_surely_keeps_enough_goes_before_what_removes_more():
-    ladders = {
-        "sure": [Rung("1", 10, measured=Interval(0.97, 0.91, 1.0)), Rung("2", 20, predicted=Interval(0.95, 0.92, 1.0))],
-        "unsure": [Rung("1", 500, measured=Interval(0.99, 0.8, 1.1))],
-    }
-    found = recommend(ladders, KEEP)
-    assert (found.pruner, found.rung.sparsity, found.sure) == ("sure", "2", True)
-    found = recommend({"unsure": ladders["unsure"]}, KEEP)
-    assert (found.pruner, found.sure) == ("unsure", False)
-
-
-def test_several_kinds_of_task_are_as_good_as_the_worst():
-    assert worst([Interval(0.9, 0.5, 1.2), Interval(0.8, 0.7, 0.9)]) == Interval(0.8, 0.5, 0.9)
-    assert worst([point(0.9), None]) is None
-    assert worst([]) is None
 
 
 # --- what is left to be run --------------------------------------------------------------------------------------
