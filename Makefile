@@ -24,8 +24,9 @@ demo: setup ## prune, evaluate, measure and plot the embedded model: a sweep of 
 	$(BIN)/python -m pipeline.report
 	$(BIN)/python -m pipeline.summary
 
+# Matrices are small: more threads in each of two processes would only wait for each other.
 test: setup browser sandbox slurm ## run all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # The report is tested in a real browser where there is one, or where Debian's can be installed.
 browser:
