@@ -112,13 +112,14 @@ def _normaliser(e: torch.Tensor, z: torch.Tensor, temperature: float) -> torch.T
     return z.amax(-1) / temperature - (e.amax(-1) / SCALE).log()
 
 
-def cross_entropy(p: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+def cross_entropy(p: torch.Tensor, z: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
     """Cross entropy of probabilities p with softmax(z), in nats, (N,) float64; both (N, V), at temperature 1.
 
     With the dense model's own logits it is the entropy of p, and what others have beyond it is KL(p‖softmax(z)): for
     ranking, with a third of the passes over the vocabulary that ``deviations`` needs, and rounding of about 1e-6.
+    ``out`` (N, V) is overwritten.
     """
-    return -vecdot(p, torch.log_softmax(z, -1)).double()
+    return -vecdot(p, torch.log_softmax(z, -1, out=out)).double()
 
 
 def kl_estimate(variance: torch.Tensor, temperature: float) -> torch.Tensor:

@@ -31,9 +31,9 @@ class Head:
             return torch.mm(h, self.weight.T, out=out)
         return torch.addmm(self.bias, h, self.weight.T, out=out)
 
-    def logits(self, h: torch.Tensor) -> torch.Tensor:
+    def logits(self, h: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         """Logits (N, V) of states (N, D) as the model sees them."""
-        z = self.project(h)
+        z = self.project(h, out)
         return z if self.cap is None else self._squash(z)
 
     def steepness(self, z: torch.Tensor) -> torch.Tensor:

@@ -127,6 +127,9 @@ class DensePredictions:
         self._head, self._final, self._confidence = head, trajectory.final, confidence
         self._kept: dict[int, _Predictions] = {}
         self._room = memory_budget(head.weight.device)
+        # Fresh memory of this size would have to be cleared each time.
+        shape = min(_ROWS, len(trajectory.final)), head.vocabulary
+        self._z, self._log_p = (torch.empty(shape, device=head.weight.device) for _ in range(2))
 
     def divergence(self, states: Iterator[torch.Tensor]) -> float:
         """Weighted mean of KL(dense‖other) in nats a token, of another model's states at the same positions."""
@@ -134,20 +137,25 @@ class DensePredictions:
         total = weight = 0.0
         for start in range(0, len(other), _ROWS):
             dense = self._dense(start)
-            kl = cross_entropy(dense.p, self._logits(other, start)) - dense.entropy
+            kl = self._cross_entropy(dense.p, self._logits(other, start)) - dense.entropy
             total += float((dense.weights * kl).sum())
             weight += float(dense.weights.sum())
         return total / weight
 
     def _logits(self, states: torch.Tensor, start: int) -> torch.Tensor:
-        return self._head.logits(states[start : start + _ROWS].to(self._head.weight.device))
+        """Until they are asked for again."""
+        rows = states[start : start + _ROWS].to(self._head.weight.device)
+        return self._head.logits(rows, out=self._z[: len(rows)])
+
+    def _cross_entropy(self, p: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        return cross_entropy(p, z, out=self._log_p[: len(z)])
 
     def _dense(self, start: int) -> _Predictions:
         if start in self._kept:
             return self._kept[start]
         z = self._logits(self._final, start)
         p = torch.softmax(z, -1)
-        found = _Predictions(p, cross_entropy(p, z), position_weights(p, self._confidence))
+        found = _Predictions(p, self._cross_entropy(p, z), position_weights(p, self._confidence))
         if p.nbytes <= self._room:
             self._kept[start] = found
             self._room -= p.nbytes
