@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import shutil
 import subprocess
 import sys
@@ -30,9 +31,11 @@ def fresh_origin(monkeypatch):
     origin.cache_clear()
 
 
-def fill(count: int = MUCH) -> int:
-    """Hold so many bytes for a moment."""
-    return len(b"x" * count)
+def fill(seconds: float = 0.0) -> None:
+    """Hold ``MUCH`` bytes for a moment, straight from the system: what is free in this process counts as held."""
+    with mmap.mmap(-1, MUCH) as memory:
+        memory[:: mmap.PAGESIZE] = bytes(MUCH // mmap.PAGESIZE)
+        time.sleep(seconds)
 
 
 # --- origin ------------------------------------------------------------------------------------------------------
@@ -139,9 +142,7 @@ def test_without_a_mark_to_set_back_memory_is_sampled(monkeypatch, tmp_path):
     monkeypatch.setattr(provenance, "_PROC", tmp_path / "none")
     with Meter() as outer:
         with Meter() as large:
-            held = b"x" * MUCH
-            time.sleep(0.5)
-            del held
+            fill(seconds=0.5)
         with Meter() as small:
             pass
     assert large.cost["peak_gib"] > small.cost["peak_gib"] + 0.8 * MUCH / GIB
