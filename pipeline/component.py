@@ -26,10 +26,20 @@ class Component:
         }
         return {"type": f"{type(self).__module__}.{type(self).__qualname__}", "version": self.version, **fields}
 
+    def replicate(self) -> dict[str, Any]:
+        """Return the fields that number repetitions of the same thing, by name."""
+        fields = dataclasses.fields(self)
+        return {field.name: getattr(self, field.name) for field in fields if field.metadata.get("replicate")}
+
 
 def speed_only(default: Any) -> Any:
     """A dataclass field that changes how fast a result is had, never the result, so no key contains it."""
     return dataclasses.field(default=default, metadata={"identity": False})
+
+
+def replicate(default: Any) -> Any:
+    """A dataclass field that numbers repetitions of the same thing: rows that differ in it alone are replicates."""
+    return dataclasses.field(default=default, metadata={"replicate": True})
 
 
 # As a field's annotation, says to the configuration check that the whole number has to be at least one.

@@ -105,7 +105,7 @@ def unstarted(cfg: DictConfig) -> JobRecord:
     """
     flat = _flat(cfg)
     model, pruner, sparsity = (str(flat.get(key, "?")) for key in ("model.name", "pruner.name", "sparsity"))
-    return JobRecord("", "", "", model, pruner, sparsity, config=redacted(flat))
+    return JobRecord("", "", model, pruner, sparsity, config=redacted(flat))
 
 
 def _flat(cfg: DictConfig) -> dict[str, Any]:

@@ -16,13 +16,12 @@ from scipy.stats import t as student
 
 from pipeline.comparison import MEAN
 from pipeline.figures.tables import Tables
-from pipeline.figures.variants import DENSE, precedence
+from pipeline.figures.variants import DENSE, VARIANT, Variant, precedence
 from pipeline.intervals import LEVEL, RESAMPLES, Z, percentiles
-from pipeline.prediction_data import family_of
 
 REFERENCE = "divergence"
 COLUMNS = [
-    "kind", "unit", "sparsity", "criterion", "draws", "tasks", "n", "kept", "kept_low", "kept_high",
+    "kind", "unit", "sparsity", "criterion", "pruner", "draws", "tasks", "n", "kept", "kept_low", "kept_high",
     "against", "difference", "low", "high",
 ]  # fmt: skip
 Scores = Mapping[str, np.ndarray]
@@ -37,24 +36,33 @@ def criteria(tables: Tables) -> pd.DataFrame:
         tables: ``items``, ``scores`` and ``jobs`` of one choice of settings, see `pipeline.figures.tables`.
 
     Returns:
-        `COLUMNS`: a row for every criterion at every unit and sparsity where there are several (``against`` is empty
-        then), and one for each pair of a criterion by divergence and another one: ``difference`` is how much more of
-        the dense score the first keeps, with its 95 % interval. Means are over the tasks that all of them have and
-        that the dense model solves clearly above chance.
+        `COLUMNS`: a row for every criterion (a pruner with its options, see `Variant.line`) at every unit and
+        sparsity where there are several (``against`` is empty then), and one for each pair of a criterion by
+        divergence and another one: ``difference`` is how much more of the dense score the first keeps, with its 95 %
+        interval. Means are over the tasks that all of them have and that the dense model solves clearly above
+        chance. Where there are several seeds, the newest job's counts: the items of one are not those of another.
     """
     parts = []
-    for kind, items in tables.items.groupby("kind") if not tables.items.empty else ():
+    for kind, items in of_one_seed(tables.items).groupby("kind") if not tables.items.empty else ():
         told = items.assign(
-            family=items["pruner"].map(family_of),
+            family=[Variant(*row).line for row in items[VARIANT].itertuples(index=False)],
             unit=items["pruner"].map({p: tables.unit(p) for p in set(items["pruner"])}),
         )
         chance = _above_chance(tables.comparisons, str(kind))
-        dense = _vectors(told[told["pruner"] == DENSE]).get(DENSE, {})
+        dense = next(iter(_vectors(told[told["pruner"] == DENSE]).values()), {})
         for (unit, sparsity), own in told[told["pruner"] != DENSE].groupby(["unit", "sparsity"]):
             draws = {family: list(_vectors(rows).values()) for family, rows in own.groupby("family") if len(rows)}
+            names = dict(zip(own["family"], own["pruner"], strict=True))
             rows = _budget(draws, dense, chance, zlib.crc32(f"{kind}/{unit}/{sparsity}".encode()))
-            parts += [{"kind": kind, "unit": unit, "sparsity": sparsity, **row} for row in rows]
+            about = {"kind": kind, "unit": unit, "sparsity": sparsity}
+            parts += [about | {"pruner": names[str(row["criterion"])]} | row for row in rows]
     return pd.DataFrame(parts, columns=COLUMNS)
+
+
+def of_one_seed(items: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows under the seed of the job that was started last."""
+    newest = items.sort_values("started", kind="stable")["seed"].iloc[-1]
+    return items[items["seed"] == newest]
 
 
 def _above_chance(comparisons: pd.DataFrame, kind: str) -> dict[str, float]:
@@ -67,12 +75,12 @@ def _above_chance(comparisons: pd.DataFrame, kind: str) -> dict[str, float]:
 
 
 def _vectors(items: pd.DataFrame) -> dict[str, Scores]:
-    """Scores of each pruner by task, in order of the items."""
+    """Scores of each job by task, in order of the items."""
     return {
-        str(pruner): {
+        str(job): {
             str(task): own.sort_values("item")["score"].to_numpy(dtype=float) for task, own in rows.groupby("task")
         }
-        for pruner, rows in items.groupby("pruner")
+        for job, rows in items.groupby("job")
     }
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pipeline.tracking.pages import Shown
 
 FOLDER, FIGURES, MEMORY = "dashboard", "figures", "published.json"
+_CURVES = "history:over_sparsity/"
 # Closing runs are looked for among this many of the newest runs that are no job's.
 _LOOKED_AT = 20
 
@@ -70,7 +71,7 @@ def shown(sweep: Sweep, outputs: Path) -> tuple[Shown, str]:
         runs={job.wandb["id"]: job.pruner for job in sweep.jobs},
         colours=pruner_colours(pruners),
         logged=keys or None,
-        curves=sorted(pruner for pruner in pruners if any(f":over_sparsity/{pruner}/" in key for key in keys)),
+        curves=sorted({key.removeprefix(_CURVES).rpartition("/")[0] for key in keys if key.startswith(_CURVES)}),
         figures=sorted(key.removeprefix("media:") for key in keys if key.startswith("media:figures/")),
         closed=closing is not None,
         about=newest.settings,

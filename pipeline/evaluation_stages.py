@@ -14,9 +14,10 @@ from pipeline.calibration.base import tokenizer_digest
 from pipeline.comparison import compare
 from pipeline.evaluate import encode_requests
 from pipeline.held_out import check_held_out
+from pipeline.identity import batch_sizes
 from pipeline.model_stages import COMPARISON, EVALUATION, PERPLEXITY, REQUESTS, ModelStages
 from pipeline.models.base import writes_text
-from pipeline.perplexity import HeldOutText, perplexity_row
+from pipeline.perplexity import held_out, perplexity_row
 from pipeline.store import Artifact
 from pipeline.tables import COMPARISONS
 from pipeline.tasks.results import ITEMS, SCORES
@@ -70,6 +71,8 @@ class EvaluationStages(ModelStages):
             "dtype": self.dtype,
             "seed": settings.seed,
         }
+        if sizes := batch_sizes(settings, self.dtype):
+            inputs["batch_size"] = sizes["task"]
         return inputs if settings.task.writes_text else inputs | {"embedding": settings.model.embedding}
 
     @cached_property
@@ -87,12 +90,11 @@ class EvaluationStages(ModelStages):
     @cached_property
     def perplexity(self) -> Artifact | None:
         """Perplexity on held-out text as a score table; None if none is wanted, or the model writes no text."""
-        chosen = self.settings.perplexity
-        if chosen.tokens is None:
+        text = held_out(self.settings.perplexity)
+        if text is None:
             return None
         if self._unchanged:
             return self.dense.perplexity
-        text = HeldOutText(chosen.text, chosen.field, chosen.tokens, chosen.window, chosen.stride)
         inputs = {"decision": self.decision.key, "text": text.identity(), "dtype": self.dtype}
         if found := self.store.find(PERPLEXITY, self._inputs(PERPLEXITY, inputs)):
             return found

@@ -7,7 +7,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +15,9 @@ from pipeline import tables
 from pipeline.causes import plain
 from pipeline.config import Settings
 from pipeline.export import export
-from pipeline.generation import SAMPLE
-from pipeline.integrity import digest
+from pipeline.identity import identity_of
 from pipeline.job_log import dense_scores, log_results, receipt_of
+from pipeline.labels import conditions_line
 from pipeline.measure import FREE_RUNNING, LAYER, OPTIONS, TEACHER_FORCED
 from pipeline.models.base import resolve_dtype
 from pipeline.provenance import Meter, origin
@@ -28,7 +28,7 @@ from pipeline.stages import Workbench
 from pipeline.store import Artifact, SharedFailure, Store
 from pipeline.summary import show_scores
 from pipeline.sweep import OUTCOME, TRACEBACK
-from pipeline.tables import scores_of
+from pipeline.tables import label_of, scores_of
 from pipeline.tracking import RunSpec, Tracker, track
 
 if TYPE_CHECKING:
@@ -44,19 +44,19 @@ def run_job(settings: Settings, sweep: str, folder: Path) -> JobRecord:
     the end. An interruption passes, once the record says so.
     """
     start = time.monotonic()
-    record = JobRecord("", "", "", settings.model.name, settings.pruner.name, settings.sparsity.given, started=now())
+    record = JobRecord("", "", settings.model.name, settings.pruner.name, settings.sparsity.given, started=now())
     tracker: Tracker | None = None
     store: Store | None = None
     meter = Meter()
-    log.info("%s, %s, sparsity %s", record.model, record.pruner, record.sparsity)
     try:
         record = replace(describe(settings), started=record.started)
+        log.info("%s, %s", record.model, label_of(record))
         store = _store_of(settings, record, folder.parent / "failures" if folder.parent.name == sweep else None)
         _keep(record, store, folder)
         with store.at_work(), meter, track(_run_spec(settings, store, record, sweep)) as tracker:
             _run_stages(settings, store, record, tracker)
         record.status = OK
-        show_scores([record], store, title=f"{record.pruner} at {record.sparsity}")
+        show_scores([record], store, title=label_of(record))
     except SharedFailure as error:
         record.status, record.error = SKIPPED, redact(str(error))
         log.error("skipped: %s", record.error)
@@ -100,61 +100,43 @@ def _run_spec(settings: Settings, store: Store, record: JobRecord, sweep: str) -
         mode=settings.wandb.mode,
         project=settings.wandb.project,
         entity=settings.wandb.entity,
-        name=f"{record.model} {record.pruner} {record.sparsity}",
+        name=f"{record.model} {label_of(record)}",
         group=sweep,
         job_type=record.pruner,
         tags=(record.model, record.pruner, f"sparsity {record.sparsity}", settings.task.name),
-        config=record.config,
+        config=record.config | {name: getattr(record, name) for name in ("variant_id", "settings_id", "job")},
     )
 
 
 def describe(settings: Settings) -> JobRecord:
     """The record of a job that has not begun: who it is, and with which jobs it can be compared."""
-    model, task, calibration, capture = settings.model, settings.task, settings.calibration, settings.capture
     dtype = str(resolve_dtype(settings.dtype)).removeprefix("torch.")
-    pruning = {"calibration": calibration.identity(), "seed": settings.seed, "dtype": dtype}
-    # Which protocols and temperatures there are does not change what each of them measures.
-    idle = {"protocols"} if capture.decoding == SAMPLE else {"protocols", "temperature"}
-    captured = {
-        "probes": [asdict(probe) for probe in settings.probes],
-        "capture": {key: value for key, value in vars(capture).items() if key not in idle},
-        "readout": settings.measure.readout,
-    }
-    states = pruning | captured
-    # The same with other models: all but the first part of a line is equal.
-    name = f"{model.name} #{digest(model.identity())[:4]}"
-    how = f"{calibration.label} · seed {settings.seed} · {dtype}"
-    steps = f"{len(settings.probes)} prompts, {capture.steps} steps, {capture.decoding}"
-    mine = {"pruner": settings.pruner.identity(), "sparsity": settings.sparsity.given, "model": model.identity()}
-    chosen = {
-        "protocols": capture.protocols,
-        "temperatures": settings.measure.temperatures,
-        "task": task.identity(),
-        "perplexity": vars(settings.perplexity),
-    }
+    identity = identity_of(settings, dtype)
+    config = redacted(dict(settings.flat))
+    model = settings.model.identity()
     return JobRecord(
-        job=digest(states | mine | chosen),
-        settings=f"{name} · {how} · #{digest(pruning)[:4]}",
-        states=f"{name} · {steps} · {how}, {capture.dtype} · #{digest(states)[:4]}",
-        model=model.name,
+        job=identity.job,
+        settings=conditions_line(config, len(settings.probes), dtype, identity.settings_id),
+        model=_short(settings.model.name),
         pruner=settings.pruner.name,
         sparsity=settings.sparsity.given,
-        asked=_asked(settings),
+        model_id=identity.model_id,
+        model_revision=str(model.get("content") or model.get("revision") or "")[:12],
+        variant_id=identity.variant_id,
+        settings_id=identity.settings_id,
+        base_id=identity.base_id,
+        replicate=dict(identity.replicate),
+        dtype=dtype,
+        calibrated=settings.pruner.calibrated,
         unit=settings.pruner.unit,
-        config=redacted(dict(settings.flat)),
+        config=config,
     )
 
 
-def _asked(settings: Settings) -> dict[str, str]:
-    """How the tasks and the held-out text are asked, by the role of what comes of it."""
-    task, text = settings.task, settings.perplexity
-    conditions = task.conditions()
-    embedding = {} if task.writes_text else {"embedding": settings.model.embedding}
-    limit = "all items" if task.limit is None else f"{task.limit} items"
-    scores = f"{limit} #{digest(conditions | embedding)[:4]}"
-    states = f"#{digest(conditions | {'limit': None})[:4]}"
-    perplexity = f"{text.tokens} tokens #{digest(vars(text))[:4]}"
-    return {"evaluation": scores, "comparison": scores, "perplexity": perplexity, "option measures": states}
+def _short(name: str) -> str:
+    """The name of a model; of a directory its last part, since ids tell directories apart."""
+    folder = Path(name).expanduser()
+    return folder.resolve().name if folder.is_dir() else name
 
 
 def _run_stages(settings: Settings, store: Store, record: JobRecord, tracker: Tracker) -> None:

@@ -12,8 +12,8 @@ from pipeline.measure import FREE_RUNNING, LAYER, TEACHER_FORCED
 from pipeline.measures.compare import COLUMNS
 from pipeline.pruners.decision import Decision
 from pipeline.records import JobRecord
+from pipeline.score_rows import final_deviation, mean_scores
 from pipeline.store import Store
-from pipeline.summary import final_deviation, mean_scores
 from pipeline.sweep import log_figures
 from pipeline.tables import comparisons_of, measures_of, scores_of
 from pipeline.tasks.base import GENERATIVE
@@ -50,7 +50,7 @@ def log_results(store: Store, record: JobRecord, tracker: Tracker, drawn: Sequen
                 f"{name}-{record.job}",
                 name,
                 sorted(folder.iterdir()),
-                {"settings": record.settings, "states": record.states},
+                {"settings": record.settings, "variant_id": record.variant_id, "settings_id": record.settings_id},
             )
 
 
@@ -77,10 +77,11 @@ def _score_summary(scores: pd.DataFrame | None, prefix: str) -> dict[str, float]
 
 
 def _log_curves(tracker: Tracker, measures: pd.DataFrame) -> None:
-    """Means per layer of each sublayer kind, and per step of the final state, at the first temperature."""
+    """Means over prompts per layer of each sublayer, and per step of the final state, at the first temperature."""
     measures = measures[measures.temperature == measures.temperature.iloc[0]]
     for kind, frame in measures[measures.protocol == LAYER].groupby("sublayer"):
-        tracker.curve(f"layer/{kind}", frame.groupby("layer")[COLUMNS].mean().reset_index(), "layer")
+        means = frame.groupby(["layer", "prompt"])[COLUMNS].mean().groupby("layer").mean()
+        tracker.curve(f"layer/{kind}", means.reset_index(), "layer")
     for protocol in (TEACHER_FORCED, FREE_RUNNING):
         final = measures[measures.protocol == protocol]
         if len(final):

@@ -25,6 +25,7 @@ from pipeline.config import Settings
 from pipeline.continuations import read
 from pipeline.decoder import Decoder
 from pipeline.finite import check_finite, check_scores
+from pipeline.identity import batch_sizes
 from pipeline.models.base import resolve_dtype, writes_text
 from pipeline.offload import is_offloaded
 from pipeline.pruners.accounting import account
@@ -117,6 +118,8 @@ class ModelStages:
         inputs: dict[str, Any] = {"model": self._model_identity, "pruner": pruner, "dtype": self.dtype}
         if self.settings.pruner.calibrated:
             inputs["calibration"] = self.settings.calibration.identity()
+            if sizes := batch_sizes(self.settings, self.dtype):
+                inputs["batch_size"] = sizes["calibration"]
         return inputs
 
     def _decide(self, folder: Path, inputs: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""A sweep's mean scores over the share removed, a curve a pruner, for the run that closes the sweep."""
+"""A sweep's mean scores over the share removed, for the run that closes it: a curve a pruner with its options."""
 
 from __future__ import annotations
 
@@ -6,46 +6,56 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from pipeline.records import JobRecord
+from pipeline.figures.variants import Variant
+from pipeline.records import OK, JobRecord, load_records
+from pipeline.score_rows import Numbers, Row, rows_of_jobs
 from pipeline.store import Store
-from pipeline.tables import SCORES, scores_of
+from pipeline.tables import DENSE
 from pipeline.tracking import Tracker
 
 REMOVED = "removed"
 
 
 def log_curves(tracker: Tracker, jobs: Sequence[JobRecord], store: Store) -> None:
-    """Log the curves of these finished jobs: ``over_sparsity/<pruner>/<kind of task>`` over the share removed."""
-    for pruner, frame in curves(jobs, store).items():
-        tracker.curve(f"over_sparsity/{pruner}", frame, REMOVED)
+    """Log the curves of these finished jobs: ``over_sparsity/<line>/<kind of task>`` over the share removed."""
+    for line, frame in curves(jobs, store).items():
+        tracker.curve(f"over_sparsity/{line}", frame, REMOVED)
 
 
 def curves(jobs: Sequence[JobRecord], store: Store) -> dict[str, pd.DataFrame]:
-    """By pruner, a row for each share ``removed`` and a column for each kind of task: the mean of the main scores.
+    """By line, a row for each share ``removed`` and a column for each kind of task: the mean of the main scores.
 
-    The dense model is the point at 0. Jobs that removed as much, such as those of several seeds, are averaged; a task
-    counts if it was asked at every share but, perhaps, that of the dense model.
+    A line is a pruner with its options, of one model under one set of conditions, which its name tells where the jobs
+    have several. The dense model is its point at 0. Jobs that differ in their seed or draw alone are averaged, as are
+    settings that removed as much.
     """
-    parts = [part for job in jobs if (part := scores_of(job, store)) is not None]
-    if not parts:
-        return {}
-    scores = pd.concat(parts, ignore_index=True)
-    scores = scores[scores["main"] & scores["achieved"].notna()]
-    folders = {folder for job in jobs if (folder := job.artifacts.get("dense evaluation"))}
-    baselines = [pd.read_parquet(store.root / folder / SCORES) for folder in sorted(folders)]
-    dense = pd.concat(baselines).query("main").drop_duplicates(["kind", "task"]) if baselines else scores.head(0)
-    found = {}
-    for pruner, own in scores.groupby("pruner"):
-        asked = own.groupby(["kind", "task"])["achieved"].transform("nunique")
-        own = own[asked == own["achieved"].nunique()]
-        if own.empty:
-            continue
-        if not (own["achieved"] == 0).any():
-            mine = pd.MultiIndex.from_frame(dense[["kind", "task"]]).isin(
-                pd.MultiIndex.from_frame(own[["kind", "task"]])
-            )
-            own = pd.concat([dense[mine].assign(achieved=0.0), own])
-        by_task = own.groupby(["achieved", "kind", "task"])["value"].mean()
-        table = by_task.groupby(["achieved", "kind"]).mean().unstack("kind").reset_index()
-        found[str(pruner)] = table.rename(columns={"achieved": REMOVED}).rename_axis(columns=None)
-    return found
+    baselines = [job for job in load_records(store.jobs) if job.pruner == DENSE and job.status == OK]
+    rows = [row for row in rows_of_jobs(jobs, baselines) if row.first.achieved is not None]
+    found = Numbers([job for row in rows for job in row.jobs], store)
+    models = len({row.first.model_id for row in rows}) > 1
+    points: dict[str, list[dict[str, float]]] = {}
+    for row in rows:
+        if row.first.pruner != DENSE:
+            own = points.setdefault(_line(row, models), [_point(dense, found) for dense in _dense(row, rows)])
+            own.append(_point(row, found))
+    tables = {line: pd.DataFrame(own).groupby(REMOVED).mean().reset_index() for line, own in points.items()}
+    return {line: table for line, table in tables.items() if table.shape[1] > 1}
+
+
+def _dense(row: Row, rows: Sequence[Row]) -> list[Row]:
+    mine = row.first.model_id, row.first.settings_id
+    return [one for one in rows if one.first.pruner == DENSE and (one.first.model_id, one.first.settings_id) == mine]
+
+
+def _point(row: Row, found: Numbers) -> dict[str, float]:
+    kinds = dict.fromkeys(kind for job in row.jobs for kind in found.means[job.job] if kind != "perplexity")
+    numbers = {kind: row.repeated({job: own.get(kind) for job, own in found.means.items()}) for kind in kinds}
+    return {REMOVED: row.first.achieved or 0.0} | {kind: number.mean for kind, number in numbers.items() if number}
+
+
+def _line(row: Row, models: bool) -> str:
+    name = Variant(row.first.pruner, row.first.sparsity, row.options).line
+    asked = [f"{key}={value}" for key, value in row.conditions.items()]
+    words = [*([f"{row.first.model} {row.first.model_id[:4]}"] if models else []), name, *asked]
+    # W&B does not plot by keys with dots.
+    return ", ".join(words).replace(".", "_")

@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.calibration.text_files import read
-from pipeline.config import STORIES
+from pipeline.config import STORIES, PerplexityConfig
 from pipeline.console import progress
 from pipeline.decoder import Decoder
 from pipeline.integrity import file_digest
@@ -70,6 +70,13 @@ class HeldOutText:
         if self.text == STORIES:
             return package_file(_PACKAGE, _FILE, "perplexity")
         return Path(self.text).expanduser()
+
+
+def held_out(chosen: PerplexityConfig) -> HeldOutText | None:
+    """Return the text that is asked for, or None if none is."""
+    if chosen.tokens is None:
+        return None
+    return HeldOutText(chosen.text, chosen.field, chosen.tokens, chosen.window, chosen.stride)
 
 
 def perplexity_row(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: HeldOutText) -> pd.DataFrame:

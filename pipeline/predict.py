@@ -52,7 +52,7 @@ def _report(store: Store, choice: Choice) -> int:
     tables = load(store.root, choice)
     measured, kept = features(tables), targets(tables)
     found = accuracy(compete(measured, kept))
-    print("\n".join(f"settings: {line}" for line in choice.lines))
+    print(f"settings: {choice.line}")
     _show_accuracy(found)
     predictions = unevaluated(measured, kept)
     _show_predictions(predictions)
@@ -107,18 +107,18 @@ def _show_predictions(predictions: pd.DataFrame) -> None:
     kinds = [kind for kind in KIND_COLUMNS if (means["kind"] == kind).any()]
     by = means.set_index([*WHO, "kind"])
     rows = []
-    for variant in ordered({Variant(*pair) for pair in means[WHO].itertuples(index=False)}):
+    for variant in ordered({Variant(*row) for row in means[WHO].itertuples(index=False)}):
         cells = [_cell(by, (*variant, kind)) for kind in kinds]
-        rows.append([*variant, *cells])
+        rows.append([variant.label, *cells])
     show_table(
         "Not evaluated: share predicted to be kept",
-        [*WHO, *(KIND_COLUMNS[kind] for kind in kinds)],
+        ["variant", *(KIND_COLUMNS[kind] for kind in kinds)],
         rows,
         "Of the mean dense score above chance, from representations; 95 % interval of a measured share.",
     )
 
 
-def _cell(by: pd.DataFrame, key: tuple[str, str, str]) -> str | None:
+def _cell(by: pd.DataFrame, key: tuple[str, ...]) -> str | None:
     if key not in by.index:
         return None
     row = by.loc[key]
@@ -130,7 +130,9 @@ def _save(predictions: pd.DataFrame, tables: Tables, store: Store) -> None:
     if predictions.empty:
         path.unlink(missing_ok=True)
         return
-    about = {"model": tables.model(), "settings": tables.choice.scores, "states": tables.choice.states}
+    choice = tables.choice
+    about = {"model": tables.model(), "model_id": choice.model_id, "settings_id": choice.settings_id}
+    about |= {"settings": choice.line}
     with replacing(path) as scratch:
         predictions.assign(**about).to_parquet(scratch, index=False)
     print(f"\npredictions {shown(path)}")

@@ -22,7 +22,7 @@ from scipy.stats import t as student
 from pipeline.comparison import MEAN
 from pipeline.figures.variants import DENSE
 from pipeline.intervals import LEVEL
-from pipeline.prediction_data import PREDICTORS, REPRESENTATIONS, WHO, family_of, features, kind_means, targets
+from pipeline.prediction_data import PREDICTORS, REPRESENTATIONS, WHO, features, kind_means, targets
 
 __all__ = [
     "PREDICTORS",
@@ -30,7 +30,6 @@ __all__ = [
     "Predictor",
     "TooLittle",
     "cross_validate",
-    "family_of",
     "features",
     "fit",
     "targets",
@@ -153,7 +152,7 @@ def cross_validate(features: pd.DataFrame, targets: pd.DataFrame, columns: Seque
         widths = [sample.widths(frozenset([family])) for family in range(len(sample.families))]
         rows = sample.rows.assign(predicted=predicted, width=[widths[family].task for family in sample.family])
         means = kind_means(rows[rows["predicted"].notna()], ["kept", "predicted"])
-        means = means.assign(family=means["pruner"].map(family_of))
+        means = means.assign(family=means["pruner"])
         known = {name: own.mean for name, own in zip(sample.families, widths, strict=True)}
         parts += [rows, means.assign(width=means["family"].map(known))]
     return _with_interval(pd.concat(parts, ignore_index=True))[[*WHO, "family", "task", "kind", "kept", *PREDICTED]]

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
 from pipeline.comparison import MEAN
+from pipeline.figures.replicates import over_replicates
 from pipeline.figures.series import at_temperature
 from pipeline.figures.strata import split
 from pipeline.figures.tables import Tables
-from pipeline.figures.variants import DENSE
+from pipeline.figures.variants import DENSE, VARIANT
 
-WHO = ["pruner", "sparsity"]
+WHO = VARIANT
 # Sets of columns of `features` that scores are predicted from. The first is the one to use: for pruners that were not
 # fitted, the first difference and the least sure positions have not been found to add to it.
 REPRESENTATIONS = "representations"
@@ -35,11 +35,6 @@ FEATURES = [*WHO, "family", *MEASURED]
 TARGETS = [*WHO, "family", "task", "kind", "kept", "signal", "weight"]
 
 
-def family_of(pruner: str) -> str:
-    """The pruner without the number of its draw: random_attn_1 and random_attn are draws of one pruner."""
-    return re.sub(r"_\d+$", "", pruner)
-
-
 def features(tables: Tables) -> pd.DataFrame:
     """The cheap measures of every setting, all 0 or more and 0 for the dense model; missing where not measured.
 
@@ -47,9 +42,10 @@ def features(tables: Tables) -> pd.DataFrame:
         tables: the rows of one choice of settings, see `pipeline.figures.tables`.
 
     Returns:
-        `FEATURES`, one row a (pruner, sparsity), that of the dense model first; ``family`` is `family_of` the pruner.
+        `FEATURES`, one row a variant, that of the dense model first; ``family`` is the pruner.
 
-        - ``kl``: mean KL(dense || pruned) of the final states on the dense model's own continuations, nats a token;
+        - ``kl``: KL(dense || pruned) of the final states on the dense model's own continuations, nats a token: the mean
+          over prompts of means over steps;
         - ``kl_sure``, ``kl_unsure``: its mean over the fifth of positions at which the dense model's entropy is
           lowest, and highest;
         - ``parting``: the rate at which the pruned model's own continuation leaves the dense model's, per token that
@@ -64,9 +60,9 @@ def features(tables: Tables) -> pd.DataFrame:
     frame = pd.concat(there, axis=1) if there else pd.DataFrame(index=_index([]))
     frame = frame.reindex(columns=list(MEASURED)).astype(float)
     frame = frame[frame.index.get_level_values("pruner") != DENSE].sort_index()
-    dense = pd.DataFrame(0.0, index=_index([(DENSE, "0")]), columns=frame.columns)
+    dense = pd.DataFrame(0.0, index=_index([(DENSE, "0", "")]), columns=frame.columns)
     frame = pd.concat([dense, frame]).rename_axis(index=WHO).reset_index()
-    return frame.assign(family=frame["pruner"].map(family_of))[FEATURES]
+    return frame.assign(family=frame["pruner"])[FEATURES]
 
 
 def targets(tables: Tables) -> pd.DataFrame:
@@ -75,21 +71,20 @@ def targets(tables: Tables) -> pd.DataFrame:
     Only tasks of which the dense model is clearly above chance: the whole 95 % interval of its score lies above it.
 
     Returns:
-        `TARGETS`, one row a (pruner, sparsity, task, kind). ``kept`` is (pruned - chance) / (dense - chance), below 0
+        `TARGETS`, one row a variant, task and kind. ``kept`` is (pruned - chance) / (dense - chance), below 0
         or above 1 where it is; ``signal`` is dense - chance, by which tasks count in the mean of their kind, so that
         the mean of what is kept is what is kept of the mean; ``weight`` is n signal², to which the variance of
         ``kept`` is inversely proportional if all items vary alike.
     """
     rows = tables.comparisons
     if rows.empty:
-        return pd.DataFrame({name: pd.Series(dtype=float if name in TARGETS[5:] else str) for name in TARGETS})
+        return pd.DataFrame({name: pd.Series(dtype=float if name in TARGETS[6:] else str) for name in TARGETS})
     rows = rows[(rows["task"] != MEAN) & (rows["pruner"] != DENSE)]
     numbers = rows[["dense", "pruned", "dense_low", "chance", "n"]].astype(float)
     rows = rows[(numbers["dense_low"] > numbers["chance"]) & np.isfinite(numbers).all(axis=1)]
     signal = rows["dense"] - rows["chance"]
     kept = (rows["pruned"] - rows["chance"]) / signal
-    family = rows["pruner"].map(family_of)
-    found = rows.assign(family=family, kept=kept, signal=signal, weight=rows["n"] * signal**2)
+    found = rows.assign(family=rows["pruner"], kept=kept, signal=signal, weight=rows["n"] * signal**2)
     return found[TARGETS].reset_index(drop=True)
 
 
@@ -97,7 +92,7 @@ def kind_means(rows: pd.DataFrame, values: list[str]) -> pd.DataFrame:
     """Rows of the task "mean": of each setting and kind, the mean of ``values`` over its tasks, by their signal.
 
     Args:
-        rows: pruner, sparsity, kind, signal and the values, one row a task.
+        rows: pruner, sparsity, options, kind, signal and the values, one row a task.
     """
     scaled = rows[[*WHO, "kind", "signal"]].assign(**{name: rows[name] * rows["signal"] for name in values})
     sums = scaled.groupby([*WHO, "kind"], sort=False)[["signal", *values]].sum(min_count=1).reset_index()
@@ -118,8 +113,10 @@ def _final_states(measures: pd.DataFrame) -> pd.DataFrame:
             # The dense model's entropy is the same whatever is compared with it, and so are the strata.
             strata, _ = split(entropy, -1)
             sure, unsure = kl[strata == strata.max()].mean(), kl[strata == strata.min()].mean()
-        cosine = np.maximum(0.0, 1 - own["cos_h"].to_numpy(dtype=float).mean())
-        found[setting] = {"kl": kl.mean(), "kl_sure": sure, "kl_unsure": unsure, "cosine": cosine}
+        # Every prompt counts alike, however long its text; what is missing stays missing.
+        means = own.groupby("prompt")[["kl", "cos_h"]].mean(skipna=False).mean(skipna=False)
+        cosine = np.maximum(0.0, 1 - means["cos_h"])
+        found[setting] = {"kl": means["kl"], "kl_sure": sure, "kl_unsure": unsure, "cosine": cosine}
     return _table(found)
 
 
@@ -142,6 +139,7 @@ def _perplexity(scores: pd.DataFrame) -> pd.DataFrame:
     rows = scores[scores["kind"] == "perplexity"] if len(scores) else scores
     if rows.empty:
         return pd.DataFrame()
+    rows = over_replicates(rows, ["task"], "value")
     dense = rows[rows["pruner"] == DENSE].drop_duplicates("task").set_index("task")["value"].astype(float)
     own = rows[(rows["pruner"] != DENSE) & rows["task"].isin(dense.index)]
     own = own.assign(place=own["task"].map(dict(zip(dense.index, range(len(dense)), strict=True))))
@@ -158,11 +156,13 @@ def _removed(jobs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"removed": 1 - last["parameters"].astype(float) / last["dense_parameters"].astype(float)})
 
 
-def _table(found: dict[tuple[str, str], dict[str, float]]) -> pd.DataFrame:
+def _table(found: dict[tuple[str, ...], dict[str, float]]) -> pd.DataFrame:
     return pd.DataFrame(list(found.values()), index=_index(list(found)))
 
 
-def _index(settings: list[tuple[str, str]]) -> pd.MultiIndex:
+def _index(settings: list[tuple[str, ...]]) -> pd.MultiIndex:
     return (
-        pd.MultiIndex.from_tuples(settings, names=WHO) if settings else pd.MultiIndex.from_arrays([[], []], names=WHO)
+        pd.MultiIndex.from_tuples(settings, names=WHO)
+        if settings
+        else pd.MultiIndex.from_arrays([[], [], []], names=WHO)
     )

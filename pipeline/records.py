@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pipeline import older
 from pipeline.files import write_json
 from pipeline.integrity import read_sealed, sealed
 from pipeline.store import Store
 
 log = logging.getLogger(__name__)
-# Raise it when the tables behind a record change their columns: older records are then passed over, and their jobs
-# make new ones when they are run again.
-LAYOUT = 3
+# Raise it when the fields of a record change, and teach ``pipeline.older`` to read those of the layout before.
+LAYOUT = 4
 OK, FAILED, INTERRUPTED, SKIPPED = "ok", "failed", "interrupted", "skipped"
 
 
@@ -24,20 +24,26 @@ OK, FAILED, INTERRUPTED, SKIPPED = "ok", "failed", "interrupted", "skipped"
 class JobRecord:
     """One job. ``artifacts`` maps a role (decision, evaluation, measures) to a path below the outputs folder.
 
-    ``settings`` says under what its scores were had, ``states`` the same of its captured states: jobs with an equal
-    line can be compared, task by task where the task was asked in the same way: ``asked``, by role. ``unit`` is
-    what its pruner takes away, ``parameters`` what it leaves of the model's. ``cost`` says what each artifact that
-    this job itself has built took, by stage and key, ``spent`` the same of the whole job: ``provenance.Meter``.
-    ``origin`` is with which code, versions and machine.
+    The ids and the ``replicate`` are those of ``pipeline.identity.Identity``; ``settings`` says in a line for people
+    how the job was asked and captured. ``calibrated`` says whether its pruner reads calibration text, ``unit`` what
+    it takes away, ``parameters`` what it leaves of the model's. ``cost`` says what each artifact that this job itself
+    has built took, by stage and key, ``spent`` the same of the whole job: ``provenance.Meter``. ``origin`` is with
+    which code, versions and machine.
     """
 
     job: str
     settings: str
-    states: str
     model: str
     pruner: str
     sparsity: str
-    asked: dict[str, str] = field(default_factory=dict)
+    model_id: str = ""
+    model_revision: str = ""
+    variant_id: str = ""
+    settings_id: str = ""
+    base_id: str = ""
+    replicate: dict[str, Any] = field(default_factory=dict)
+    dtype: str = ""
+    calibrated: bool = False
     unit: str = ""
     achieved: float | None = None
     parameters: int | None = None
@@ -59,6 +65,15 @@ class JobRecord:
     def built(self) -> list[str]:
         """The stages that this job itself has computed, one entry an artifact."""
         return [name.partition("/")[0] for name in self.cost]
+
+    @property
+    def seed(self) -> int:
+        return int(self.replicate.get("seed", 0))
+
+    @property
+    def repeats(self) -> str:
+        """What is equal for the jobs that this one repeats, with another seed or draw."""
+        return f"{self.variant_id} {self.settings_id}"
 
     def save(self, store: Store) -> None:
         """Keep the record, unless that would put an unfinished job in the place of a finished one."""
@@ -82,19 +97,40 @@ def find_record(store: Store, job: str) -> JobRecord | None:
     return next(iter(load_records(store.jobs, f"{job}.json")), None)
 
 
+def dense_of(record: JobRecord, baselines: Iterable[JobRecord]) -> JobRecord | None:
+    """The newest of these dense jobs that was asked as this one was, of the same model and under the same seed."""
+    same = [
+        job
+        for job in baselines
+        if (job.model_id, job.settings_id, job.seed) == (record.model_id, record.settings_id, record.seed)
+    ]
+    return same[-1] if same else None
+
+
 def load_records(folder: Path, pattern: str = "*.json") -> list[JobRecord]:
-    """All intact records of a folder, oldest first. One of another layout is skipped, a damaged one with a warning."""
+    """All intact records of a folder, oldest first. One of a later layout is skipped, a damaged one with a warning.
+
+    A job that was run again since an earlier layout is there once, as it was run last.
+    """
     records = []
     for path in folder.glob(pattern):
         try:
             facts = read_sealed(path)
-            if facts.get("layout") == LAYOUT:
+            if facts.get("layout") == older.LAYOUT:
+                facts = older.upgraded(facts, folder.parent)
+            if facts.get("layout") in (older.LAYOUT, LAYOUT):
                 records.append(_checked(facts))
         except FileNotFoundError:
             continue
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
             log.warning("the record %s is passed over: %s", path, error)
-    return sorted(records, key=lambda record: record.finished)
+    records.sort(key=lambda record: record.finished)
+    again = {_who(record) for record in records if record.layout == LAYOUT}
+    return [record for record in records if record.layout == LAYOUT or _who(record) not in again]
+
+
+def _who(record: JobRecord) -> tuple[str, str, str]:
+    return record.variant_id, record.settings_id, repr(sorted(record.replicate.items()))
 
 
 def _checked(facts: Mapping[str, Any]) -> JobRecord:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+# Those that take no sparsity: quantizers round every weight.
+WITHOUT_SPARSITY = ("dense", "rtn", "awq")
 _PATTERN = re.compile(r"(\d+)\s*(?:of|:)\s*(\d+)", re.IGNORECASE)
 _INTEGER = re.compile(r"\d+")
 KINDS = {
@@ -36,6 +38,11 @@ class Sparsity:
     @property
     def is_zero(self) -> bool:
         return self.kind == "fraction" and self.fraction == 0.0
+
+    @property
+    def value(self) -> float:
+        """The fraction, N / M of a pattern, or the number of units."""
+        return {"pattern": self.n / max(self.m, 1), "units": float(self.units), "fraction": self.fraction}[self.kind]
 
     def units_of(self, total: int) -> int:
         """Number of units out of ``total``: a fraction is rounded, a unit count is taken as it is.
@@ -70,3 +77,8 @@ def parse(value: object) -> Sparsity:
         hint = f"; for {text} percent write {fraction / 100:g}" if 2 < fraction <= 100 else ""
         raise ValueError(f"sparsity={text} is outside 0..1{hint}")
     return Sparsity(repr(fraction) if fraction else "0", "fraction", fraction=fraction or 0.0)
+
+
+def takes_sparsity(pruner: str) -> bool:
+    """Say whether a sparsity means something to a pruner of that name."""
+    return pruner not in WITHOUT_SPARSITY

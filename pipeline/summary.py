@@ -8,139 +8,94 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from pipeline.causes import plain
-from pipeline.comparison import NO_CHANGE, NO_SIGNAL, TOO_FEW
+from pipeline.comparison import MEAN, NO_CHANGE, NO_SIGNAL, TOO_FEW
 from pipeline.console import show_table
 from pipeline.figures import theorems
-from pipeline.figures.choice import SCORES, choose
-from pipeline.figures.compared import means_of, with_pooled
+from pipeline.figures.choice import choose
+from pipeline.figures.replicates import average_comparisons
 from pipeline.figures.table_files import DIAGNOSIS, NoTables, check_folders
-from pipeline.figures.tables import load, newest
+from pipeline.figures.tables import load
+from pipeline.figures.variants import VARIANT, Variant
 from pipeline.records import OK, JobRecord, load_records
+from pipeline.score_rows import FINAL, Numbers, Row, rows_of_jobs
 from pipeline.store import Store
-from pipeline.tables import COMPARISONS, measures_of, scores_of
+from pipeline.tables import DENSE, comparisons_of
 
-DENSE, PERPLEXITY = "dense", "perplexity"
 # What the columns of the kinds of task are called; those of ALWAYS are there even where nothing was evaluated.
 KIND_COLUMNS = {"generative": "generation", "multiple_choice": "choice", "retrieval": "retrieval"}
 ALWAYS = ("generative", "multiple_choice")
+SETTINGS_NAMED = 3
 # For results elsewhere than in `outputs`.
 _SYNC = "python -m pipeline.tracking.sync --outputs"
 
 
 def show_scores(jobs: Sequence[JobRecord], store: Store, title: str) -> None:
-    """A row a setting, dense first: means of each kind of task, perplexity, and the deviation of the final states.
+    """A row a job, dense first: means of each kind of task, perplexity, and the deviation of the final states.
 
-    Jobs of several task suites under the same settings share a row.
+    Jobs that differ in their seed or draw alone share a row, whose numbers are then mean ± standard deviation.
     """
-    baselines = [job for job in load_records(store.jobs) if job.pruner == DENSE]
-    settings = {job.settings for job in jobs}
-    mine = [job for job in baselines if job.settings in settings and job.job not in {job.job for job in jobs}]
-    groups: dict[tuple[str, str, str], list[JobRecord]] = {}
-    for job in [*mine, *(job for job in jobs if job.pruner == DENSE), *(job for job in jobs if job.pruner != DENSE)]:
-        groups.setdefault((job.settings, job.pruner, job.sparsity), []).append(job)
-    scores = _scores_of(groups, store)
-    perplexities = sorted(set(scores.loc[scores["kind"] == PERPLEXITY, "task"])) if len(scores) else []
-    kinds = [kind for kind in KIND_COLUMNS if kind in ALWAYS or (len(scores) and (scores["kind"] == kind).any())]
-    rows = []
-    for key, group in groups.items():
-        own = scores[scores["row"].map(lambda row, key=key: row == key)] if len(scores) else scores
-        means = mean_scores(own[own["shared"]]) if len(own) else {}
-        texts = own[own["kind"] == PERPLEXITY].set_index("task")["value"].to_dict() if len(own) else {}
-        final = next(filter(None, (final_deviation(measures_of(job, store)) for job in group)), {})
-        removed = next((f"{job.achieved:.1%}" for job in group if job.achieved is not None), None)
-        first = group[0]
-        status = next((job.status for job in group if job.status != OK), OK)
-        rows.append(
-            [first.model, first.pruner, first.sparsity, removed, *(means.get(kind) for kind in kinds)]
-            + [texts.get(text) for text in perplexities]
-            + [final.get(name) for name in ("cos_h", "cos_z", "cos_p", "kl")]
-            + [status]
-        )
-    columns = ["model", "pruner", "sparsity", "removed", *(KIND_COLUMNS[kind] for kind in kinds)]
-    columns += ["ppl"] if len(perplexities) == 1 else [f"ppl {text}" for text in perplexities]
-    note = "\n".join(dict.fromkeys(job.settings for job in jobs))
-    show_table(
-        title,
-        [*columns, "cos h", "cos z", "cos p", "KL", "status"],
-        rows,
-        f"{note}\n{', '.join(KIND_COLUMNS[kind] for kind in kinds)}: mean score over the tasks that all rows have. "
-        "cos, KL: final state, each model on its own continuation.",
-    )
+    rows = rows_of_jobs(jobs, [job for job in load_records(store.jobs) if job.pruner == DENSE and job.status == OK])
+    found = Numbers([job for row in rows for job in row.jobs], store)
+    texts = sorted({text for own in found.texts.values() for text in own})
+    kinds = [kind for kind in KIND_COLUMNS if kind in ALWAYS or any(kind in own for own in found.means.values())]
+    numbers = [(KIND_COLUMNS[kind], found.means, kind) for kind in kinds]
+    numbers += [("ppl" if len(texts) == 1 else f"ppl {text}", found.texts, text) for text in texts]
+    numbers += [(name.replace("_", " ") if name != "kl" else "KL", found.final, name) for name in FINAL]
+    several = any(len(row.jobs) > 1 for row in rows)
+    conditions = list(dict.fromkeys(key for row in rows for key in row.conditions))
+    options = any(row.options for row in rows)
+    columns = ["model", "pruner", "sparsity", *(["options"] if options else []), *conditions]
+    columns += [*(["n"] if several else []), "removed", *(name for name, _, _ in numbers), "status"]
+    lines = []
+    for row in rows:
+        who = [row.first.model, row.first.pruner, row.first.sparsity, *([row.options] if options else [])]
+        who += [*(row.conditions.get(key, "") for key in conditions), *([str(len(row.jobs))] if several else [])]
+        removed = row.repeated({job.job: job.achieved for job in row.jobs})
+        cells: list[Any] = [None if removed is None else f"{removed.mean:.1%}"]
+        for _, values, name in numbers:
+            number = row.repeated({job: own.get(name) for job, own in values.items()})
+            cells.append(None if number is None else number.text)
+        lines.append([*who, *cells, row.status])
+    show_table(title, columns, lines, _note(rows, kinds, several))
 
 
-def _scores_of(groups: Mapping[tuple[str, str, str], Sequence[JobRecord]], store: Store) -> pd.DataFrame:
-    """The main scores of all rows, each task asked alike: with the row, and whether all rows of its kind have it.
-
-    Dense counts only with tasks that a pruned row has too, if there is a pruned row.
-    """
-    parts, jobs = [], []
-    for key, group in groups.items():
-        for job in group:
-            frame = scores_of(job, store)
-            jobs.append(job)
-            if frame is not None:
-                parts.append(frame.assign(row=[key] * len(frame)))
-    if not parts:
-        return pd.DataFrame()
-    frame = pd.concat(parts, ignore_index=True)
-    order = {job.job: place for place, job in enumerate(sorted(jobs, key=lambda job: job.finished or "~"))}
-    kept = pd.concat([newest(own, SCORES, order) for _, own in frame.groupby("settings")], ignore_index=True)
-    about = ["settings", "kind", "task"]
-    pruned = kept[kept["pruner"] != DENSE]
-    if len(pruned):
-        known = pd.MultiIndex.from_frame(pruned[about])
-        kept = kept[pd.MultiIndex.from_frame(kept[about]).isin(known)]
-    rows = kept["row"].astype(str)
-    needed = rows.groupby([kept["settings"], kept["kind"]]).transform("nunique")
-    return kept.assign(shared=rows.groupby([kept[name] for name in about]).transform("nunique") == needed)
-
-
-def mean_scores(scores: pd.DataFrame | None) -> dict[str, float]:
-    """Mean over tasks of each kind, of the main metric of every task."""
-    if scores is None:
-        return {}
-    main = scores[scores["main"]]
-    return {str(kind): float(value) for kind, value in main.groupby("kind")["value"].mean().items()}
-
-
-def final_deviation(measures: pd.DataFrame | None) -> dict[str, float]:
-    """Mean over prompts and steps of the free-running measures at the first temperature."""
-    if measures is None:
-        return {}
-    final = measures[measures.protocol == "free_running"]
-    if final.empty:
-        return {}
-    means = final[final.temperature == final.temperature.iloc[0]][["cos_h", "cos_z", "cos_p", "kl"]].mean()
-    return {name: float(value) for name, value in means.items() if not math.isnan(value)}
+def _note(rows: Sequence[Row], kinds: Sequence[str], several: bool) -> str:
+    """What the numbers are, and under which conditions they were had."""
+    settings = dict.fromkeys(row.first.settings for row in rows)
+    lines = [*settings] if len(settings) <= SETTINGS_NAMED else [f"{len(settings)} ways of asking and capturing"]
+    said = f"{', '.join(KIND_COLUMNS[kind] for kind in kinds)}: mean score over the tasks of the job. "
+    said += "cos, KL: final state, each model on its own continuation, mean over prompts of means over steps."
+    said += " n: seeds or draws; their mean ± standard deviation." if several else ""
+    seeds = sorted({job.seed for row in rows for job in row.jobs})
+    lines.append(f"seed {', '.join(map(str, seeds))}")
+    return "\n".join([*lines, said])
 
 
 def headlines(jobs: Sequence[JobRecord], store: Store) -> list[str]:
     """One sentence a pruned setting: which kinds of task are lower, higher, unchanged or undecided.
 
-    From the comparisons of the same items; a mean is over the tasks that all these settings have.
+    From each job's own comparison with the dense model on the same items; a mean is over that job's tasks.
     """
-    path = store.tables / COMPARISONS
-    if not path.is_file():
-        return []
-    order = {job.job: place for place, job in enumerate(jobs)}
-    frame = pd.read_parquet(path)
-    frame = frame[frame["job"].isin(order)]
-    if frame.empty:
-        return []
-    means = means_of(with_pooled(newest(frame, "comparisons", order)))
     sentences = []
-    for pruner, sparsity in dict.fromkeys((job.pruner, job.sparsity) for job in jobs):
-        own = means[(means["pruner"] == pruner) & (means["sparsity"] == sparsity)].set_index("kind")
-        said = [f"{KIND_COLUMNS[kind]} {_said(own.loc[kind])}" for kind in KIND_COLUMNS if kind in own.index]
+    for row in rows_of_jobs([job for job in jobs if job.pruner != DENSE], []):
+        parts = [part for job in row.jobs if (part := comparisons_of(job, store)) is not None]
+        if not parts:
+            continue
+        frame = pd.concat(parts, ignore_index=True).assign(options=row.options)
+        means = average_comparisons(frame[frame["task"] == MEAN]).set_index("kind")
+        said = [f"{KIND_COLUMNS[kind]} {_said(means.loc[kind])}" for kind in KIND_COLUMNS if kind in means.index]
         if said:
-            sentences.append(f"{pruner} at {sparsity}: {', '.join(said)}")
+            name = Variant(row.first.pruner, row.first.sparsity, row.options).label
+            asked = ", ".join(f"{key}={value}" for key, value in row.conditions.items())
+            count = f" ({len(row.jobs)} seeds or draws)" if len(row.jobs) > 1 else ""
+            sentences.append(f"{name}{f' ({asked})' if asked else ''}{count}: {', '.join(said)}")
     return sentences
 
 
@@ -160,11 +115,9 @@ def show_theorems(store: Store) -> None:
     if tracked.empty:
         return
     print("\nrank correlation of estimate and measured value over positions, layer by layer (in hundredths)")
-    for (pruner, sparsity, sublayer, theorem), rows in tracked.groupby(
-        ["pruner", "sparsity", "sublayer", "theorem"], sort=False
-    ):
+    for (*variant, sublayer, theorem), rows in tracked.groupby([*VARIANT, "sublayer", "theorem"], sort=False):
         cells = ["  –" if math.isnan(value) else f"{round(100 * value):3d}" for value in rows["rank_correlation"]]
-        print(f"  {f'{pruner} {sparsity}, {sublayer}':28s}theorem {theorem:8s}{' '.join(cells)}")
+        print(f"  {f'{Variant(*variant).label}, {sublayer}':28s}theorem {theorem:8s}{' '.join(cells)}")
     for sentence in theorems.breaks(tracked):
         print(f"  {sentence}")
 
@@ -195,9 +148,9 @@ def shown(path: Path) -> str:
 
 
 def _newest(store: Store) -> list[JobRecord]:
-    """The finished jobs that can be compared with the newest one, by pruner and achieved sparsity."""
+    """The finished jobs of the newest one's model and conditions, by pruner and achieved sparsity."""
     jobs = [job for job in load_records(store.jobs) if job.status == OK]
-    mine = [job for job in jobs if job.settings == jobs[-1].settings]
+    mine = [job for job in jobs if (job.model_id, job.settings_id) == (jobs[-1].model_id, jobs[-1].settings_id)]
     return sorted(mine, key=lambda job: (job.pruner != DENSE, job.pruner, job.achieved or 0.0))
 
 

@@ -28,7 +28,7 @@ PLOT = "plot"
 OUTCOME, TRACEBACK = "outcome.json", "traceback.txt"
 # Characters in a line where the output is no terminal, and of a cause in it at least.
 _WIDTH, _LEAST = 160, 20
-_COLUMNS = ("job", "status", "model", "pruner", "sparsity", "task", "seconds", "computed, or why not")
+_COLUMNS = ("job", "status", "model", "variant", "task", "seconds", "computed, or why not")
 _ORDER = (OK, FAILED, INTERRUPTED, SKIPPED)
 
 
@@ -100,12 +100,16 @@ def close(outcomes: Sequence[Outcome], folder: Path, outputs: Path, stopped: boo
 
 def show_jobs(outcomes: Sequence[Outcome]) -> None:
     """A line a job: how it ended, who it is, how long it took, and why it failed or what it computed."""
+    # Deferred: this module is imported for every command line.
+    from pipeline.tables import label_of
+
     rows = []
     for outcome in outcomes:
         job = outcome.record
         what = _computed(job) if job.status == OK else job.error or "see its log"
         task = str(job.config.get("task.name", ""))
-        who = [str(outcome.number), job.status, job.model, job.pruner, job.sparsity, task, f"{job.seconds:.1f}"]
+        name = label_of(job) if job.variant_id else f"{job.pruner} {job.sparsity}"
+        who = [str(outcome.number), job.status, job.model, name, task, f"{job.seconds:.1f}"]
         rows.append([*who, f"({outcome.note}) {what}" if outcome.note else what])
     console = Console(width=None if sys.stdout.isatty() else _WIDTH, markup=False, highlight=False)
     # What is long is cut, so that a job stays one line.
@@ -177,12 +181,12 @@ def _plot(jobs: Sequence[JobRecord], folder: Path, store: Store) -> None:
         group=folder.name,
         job_type="figures",
         tags=(job.model, "figures"),
-        config={"settings": job.settings, "states": job.states},
+        config={"settings": job.settings, "settings_id": job.settings_id},
     )
     with track(spec) as tracker:
         log_figures(tracker, drawn)
         log_curves(tracker, jobs, store)
-        tracker.artifact(f"report-{folder.name}", "report", [page], {"settings": job.settings, "states": job.states})
+        tracker.artifact(f"report-{folder.name}", "report", [page], {"settings": job.settings})
 
 
 def log_figures(tracker: Tracker, drawn: Sequence[FigureResult]) -> None:

@@ -9,9 +9,12 @@ import numpy as np
 import pandas as pd
 
 from pipeline.comparison import compare
+from pipeline.integrity import digest
+from pipeline.tables import HOW, IDS, WHO
 
-SETTINGS = "tiny-lm · trial tasks · built-in text 8×128 · seed 0 · #ab12"
-STATES = "tiny-lm · 12 prompts, 32 greedy steps · built-in text 8×128 · seed 0 · #cd34"
+SETTINGS = "trial tasks · 12 prompts, 32 greedy steps · float32 · #ab12"
+MODEL = "tiny-lm"
+LINE = f"{MODEL} · {SETTINGS}"
 SETUPS = (
     ("shortgpt", "0.2"),
     ("shortgpt", "0.4"),
@@ -38,7 +41,6 @@ TEMPERATURES = (0.3, 0.7, 1.0)
 
 
 ITEMS = 100
-ASKED = "100 items #ab12"
 CHANCES = {"multiple_choice": 0.25}
 METRICS = {"generative": "exact_match", "multiple_choice": "acc", "retrieval": "ndcg", "perplexity": "perplexity"}
 
@@ -82,7 +84,7 @@ def scores_table(setups: Sequence[tuple[str, str]] = SETUPS, settings: str = SET
         left_out=0,
     )
     frame = pd.concat([frame, frame.assign(metric="another", main=False, value=frame["value"] / 3)], ignore_index=True)
-    return frame.assign(model="tiny-lm", asked=ASKED, job=frame["pruner"] + frame["sparsity"], settings=settings)
+    return identified(frame, settings)
 
 
 def main_scores(setups: Sequence[tuple[str, str]] = SETUPS) -> pd.DataFrame:
@@ -112,13 +114,13 @@ def comparisons_table(setups: Sequence[tuple[str, str]] = SETUPS, settings: str 
     if not frames:
         return pd.DataFrame()
     frame = pd.concat(frames, ignore_index=True)
-    return frame.assign(model="tiny-lm", asked=ASKED, job=frame["pruner"] + frame["sparsity"], settings=settings)
+    return identified(frame, settings)
 
 
 def told_items(setups: Sequence[tuple[str, str]] = SETUPS, settings: str = SETTINGS) -> pd.DataFrame:
     """The items with the columns that say whose they are."""
     frame = items_table(setups)
-    return frame.assign(model="tiny-lm", asked=ASKED, job=frame["pruner"] + frame["sparsity"], settings=settings)
+    return identified(frame, settings)
 
 
 def rankings_table(setups: Sequence[tuple[str, str]], settings: str = SETTINGS) -> pd.DataFrame:
@@ -132,7 +134,7 @@ def rankings_table(setups: Sequence[tuple[str, str]], settings: str = SETTINGS) 
             order = np.argsort(own)[: int(sparsity)]
             rows += [(pruner, sparsity, int(layer), "attention", own[layer], step) for step, layer in enumerate(order)]
     frame = pd.DataFrame(rows, columns=["pruner", "sparsity", "layer", "sublayer", "score", "step"])
-    return frame.assign(model="tiny-lm", asked="", job=frame["pruner"] + frame["sparsity"], settings=settings)
+    return identified(frame, settings)
 
 
 def prompts(count: int) -> list[str]:
@@ -145,7 +147,7 @@ def _strength(pruner: str, sparsity: str) -> float:
 
 
 def measures_table(
-    setups: Sequence[tuple[str, str]] = SETUPS, layers: int = 30, count: int = 12, settings: str = STATES
+    setups: Sequence[tuple[str, str]] = SETUPS, layers: int = 30, count: int = 12, settings: str = SETTINGS
 ) -> pd.DataFrame:
     """Three protocols; trajectories of different lengths; sparsity 0 changes nothing at all."""
     frames = []
@@ -161,7 +163,7 @@ def measures_table(
         parts += [_final_rows(seed, share, count, protocol) for protocol in ("teacher_forced", "free_running")]
         frames += [part.assign(pruner=pruner, sparsity=sparsity) for part in parts]
     frame = pd.concat(frames, ignore_index=True)
-    return frame.assign(model="tiny-lm", job=frame["pruner"] + frame["sparsity"], settings=settings)
+    return identified(frame, settings)
 
 
 def _lengths(count: int) -> list[int]:
@@ -242,7 +244,7 @@ def trajectories_table(setups: Sequence[tuple[str, str]] = SETUPS, count: int = 
         "dense_text": " word",
         "pruned_text": frame["pruned_token"].map(lambda t: " word" if t < 1000 else " wyrd"),
     }
-    return frame.assign(**texts, model="tiny-lm", settings=STATES, job=frame["pruner"] + frame["sparsity"])
+    return identified(frame.assign(**texts))
 
 
 def options_table(setups: Sequence[tuple[str, str]] = SETUPS, count: int = 12, draws: int = 8) -> pd.DataFrame:
@@ -278,7 +280,7 @@ def options_table(setups: Sequence[tuple[str, str]] = SETUPS, count: int = 12, d
                         }
                     )
     frame = pd.DataFrame(rows)
-    return frame.assign(model="tiny-lm", settings=STATES, job=frame["pruner"] + frame["sparsity"])
+    return identified(frame)
 
 
 def option_tokens_table(setups: Sequence[tuple[str, str]] = SETUPS, count: int = 12) -> pd.DataFrame:
@@ -308,35 +310,58 @@ def option_tokens_table(setups: Sequence[tuple[str, str]] = SETUPS, count: int =
                         }
                     )
     frame = pd.DataFrame(rows)
-    return frame.assign(model="tiny-lm", settings=STATES, job=frame["pruner"] + frame["sparsity"])
+    return identified(frame)
 
 
 def prompts_table(count: int = 12) -> pd.DataFrame:
     names = prompts(count)
     text = [f"{name}: which of these is it?\nA. this\nB. that" for name in names]
     frame = pd.DataFrame({"prompt": names, "format": [name.partition("-")[0] for name in names], "text": text})
-    return frame.assign(steps=32, model="tiny-lm", pruner="dense", sparsity="0", settings=STATES, job="dense0")
+    return identified(frame.assign(steps=32, pruner="dense", sparsity="0"))
 
 
-def jobs_table(setups: Sequence[tuple[str, str]] = SETUPS) -> pd.DataFrame:
-    pairs = [("dense", "0"), *setups]
-    frame = pd.DataFrame(pairs, columns=["pruner", "sparsity"])
-    shares = [SHARES[sparsity] for sparsity in frame["sparsity"]]
-    return frame.assign(
-        job=frame["pruner"] + frame["sparsity"],
-        settings=SETTINGS,
-        states=STATES,
-        model="tiny-lm",
-        unit=frame["pruner"].map(lambda name: UNITS.get(name, "weight")),
+def jobs_table(setups: Sequence[tuple[str, str]] = SETUPS, settings: str = SETTINGS) -> pd.DataFrame:
+    return jobs_of(identified(pd.DataFrame([("dense", "0"), *setups], columns=["pruner", "sparsity"]), settings))
+
+
+def jobs_of(rows: pd.DataFrame) -> pd.DataFrame:
+    """A row for each job that these rows are of."""
+    jobs = rows.drop_duplicates("job")[list(WHO + HOW + IDS)].reset_index(drop=True)
+    shares = [SHARES.get(sparsity, 0.0) for sparsity in jobs["sparsity"]]
+    return jobs.assign(
+        base_id=jobs["settings_id"],
+        changed="[]",
         achieved=shares,
         parameters=[int(1_000_000 * (1 - share)) for share in shares],
         dense_parameters=1_000_000,
-        finished=[f"2030-01-01T00:00:{place:02d}" for place in range(len(pairs))],
+        status="ok",
+        finished=[f"2030-01-01T00:00:{place:02d}" for place in range(len(jobs))],
     )
 
 
+def identified(
+    frame: pd.DataFrame, settings: str = SETTINGS, model: str = MODEL, seed: int = 0, options: str = "{}", draw: int = 1
+) -> pd.DataFrame:
+    """The rows with the columns that say whose they are: one job for each pruner, sparsity, options, seed and draw."""
+    who = frame["pruner"] + frame["sparsity"]
+    own = (
+        ("" if options == "{}" else options) + (f" seed {seed}" if seed else "") + (f" draw {draw}" if draw > 1 else "")
+    )
+    columns = dict.fromkeys(WHO + HOW + IDS, "") | {"seed": seed, "draw": draw, "settings": settings, "model": model}
+    columns |= {"pruner_options": options, "calibration_options": "{}", "dtype": "float32", "chat_template": False}
+    columns |= {"sequences": 128.0, "length": 256.0, "shots": np.nan, "limit": 100.0}
+    columns |= {"settings_id": digest(settings), "model_id": digest(model), "sparsity_value": 0.0}
+    columns |= {"variant_id": (who + options).map(digest), "job": who + own, "pruner": frame["pruner"]}
+    columns |= {"sparsity": frame["sparsity"], "unit": frame["pruner"].map(lambda name: UNITS.get(name, "weight"))}
+    own_columns = {name: frame[name] for name in ("shots",) if name in frame}
+    return frame.assign(**columns | own_columns)
+
+
 def save(outputs: Path, **tables: pd.DataFrame) -> Path:
+    """Write tables; where there is none of jobs, one of the jobs that the others have rows of."""
     (outputs / "tables").mkdir(parents=True, exist_ok=True)
+    if "jobs" not in tables and not (outputs / "tables" / "jobs.parquet").is_file():
+        tables["jobs"] = jobs_of(pd.concat([table[WHO + HOW + IDS] for table in tables.values()], ignore_index=True))
     for name, table in tables.items():
         table.to_parquet(outputs / "tables" / f"{name}.parquet")
     return outputs
@@ -362,11 +387,11 @@ def fill(outputs: Path, setups: Sequence[tuple[str, str]] = SETUPS, layers: int 
 def second_model(outputs: Path, name: str, setups: Sequence[tuple[str, str]] = SETUPS) -> Path:
     """Add the scores of another model under the same settings."""
     path = outputs / "tables"
-    for table, columns in (("scores", ["settings"]), ("jobs", ["settings", "states"])):
+    for table in ("scores", "jobs"):
         frame = pd.read_parquet(path / f"{table}.parquet")
-        other = frame[frame["model"] == "tiny-lm"].copy().assign(model=name, job=name + frame["job"])
-        for column in columns:
-            other[column] = other[column].str.replace("tiny-lm", name)
+        other = frame[frame["model"] == MODEL].copy()
+        other = other.assign(model=name, model_id=digest(name), job=name + other["job"])
+        other = other.assign(variant_id=(name + other["variant_id"]).map(digest))
         # Older, so that the first model stays the newest.
         if table == "jobs":
             other = other.assign(finished="2029" + other["finished"].str[4:])

@@ -7,9 +7,6 @@ import pandas as pd
 from scipy.special import expit
 
 from pipeline.comparison import MEAN
-from pipeline.prediction import (
-    family_of,
-)
 
 COLUMNS = ("kl", "parting")
 FAMILIES = ("attn_drop", "magnitude", "mlp_drop", "shortgpt", "wanda")
@@ -24,7 +21,7 @@ def settings(families: tuple[str, ...] = FAMILIES, each: int = 4, seed: int = 0)
     kl = 0.05 * 3 ** frame["sparsity"].astype(float) * np.exp(rng.normal(0, 0.6, len(frame)))
     others = {name: kl * np.exp(rng.normal(0, 0.5, len(frame))) for name in ("parting", "kl_sure", "kl_unsure")}
     plain = {name: rng.uniform(0.01, 1, len(frame)) for name in ("perplexity", "cosine", "removed")}
-    return frame.assign(family=frame["pruner"].map(family_of), kl=kl, **others, **plain)
+    return frame.assign(options="", family=frame["pruner"], kl=kl, **others, **plain)
 
 
 def kept_of(measured: pd.DataFrame, noise: float = 0.0, seed: int = 0) -> pd.DataFrame:
@@ -33,7 +30,7 @@ def kept_of(measured: pd.DataFrame, noise: float = 0.0, seed: int = 0) -> pd.Dat
     parts = []
     for (kind, task), place in TASKS.items():
         share = expit(place - 1.5 * np.log(measured["kl"])) + rng.normal(0, noise, len(measured))
-        about = measured[["pruner", "sparsity", "family"]].assign(task=task, kind=kind)
+        about = measured[["pruner", "sparsity", "options", "family"]].assign(task=task, kind=kind)
         parts.append(about.assign(kept=share, signal=0.8, weight=16.0))
     return pd.concat(parts, ignore_index=True)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from drawn_figures import assert_apart, canvas_of, drawn, missing, texts_on
-from figure_tables import comparisons_table, fill, jobs_table, save, scores_table
+from figure_tables import comparisons_table, fill, identified, jobs_table, save, scores_table, told_items
 
 from pipeline.criteria import criteria
 from pipeline.figures import fig29_estimate
@@ -17,18 +17,24 @@ from pipeline.figures.choice import choose
 from pipeline.figures.tables import Tables, load
 from pipeline.intervals import wilson
 
-SETUPS = [("divergence", "4"), ("attn_drop", "4"), *((f"random_attn{n}", "4") for n in ("", "_2", "_3"))]
+SETUPS = [("divergence", "4"), ("attn_drop", "4"), ("random_attn", "4")]
 
 
-def tables_of(folder: Path, scores: dict[str, float], items: int = 100) -> Tables:
-    """Tables in which a pruner has so many of the items right, always the first ones."""
+def answers(name: str, share: float, items: int, draw: int = 1) -> pd.DataFrame:
+    """Two tasks of which so many of the items are right, always the first ones."""
+    right = (np.arange(items) < share * items).astype(float)
+    rows = [pd.DataFrame({"task": task, "item": range(items), "score": right}) for task in ("one", "two")]
+    frame = pd.concat(rows).assign(pruner=name, sparsity="4" if name != "dense" else "0", kind="generative")
+    return identified(frame, draw=draw).assign(options="", replicate=f"draw {draw}")
+
+
+def tables_of(folder: Path, scores: dict[str, float | tuple[float, ...]], items: int = 100) -> Tables:
+    """Tables in which a pruner has so many of the items right; several shares are those of several draws."""
     setups = [(name, "4") for name in scores if name != "dense"]
     frame = pd.concat(
-        pd.DataFrame(
-            {"task": task, "item": range(items), "score": (np.arange(items) < share * items).astype(float)}
-        ).assign(pruner=name, sparsity="4" if name != "dense" else "0", kind="generative")
-        for name, share in scores.items()
-        for task in ("one", "two")
+        answers(name, share, items, draw)
+        for name, shares in scores.items()
+        for draw, share in enumerate(shares if isinstance(shares, tuple) else (shares,), 1)
     )
     jobs = jobs_table(setups).assign(unit="attention")
     save(folder, scores=scores_table(setups), comparisons=comparisons_table(setups), jobs=jobs)
@@ -73,8 +79,8 @@ def test_intervals_do_not_collapse_where_all_items_agree(tmp_path, items):
 
 
 def test_draws_count_as_one_criterion_and_their_spread_widens_the_interval(tmp_path):
-    alike = {"dense": 0.8, "divergence": 0.6, "random_attn": 0.4, "random_attn_2": 0.4, "random_attn_3": 0.4}
-    apart = alike | {"random_attn": 0.1, "random_attn_3": 0.7}
+    alike = {"dense": 0.8, "divergence": 0.6, "random_attn": (0.4, 0.4, 0.4)}
+    apart = alike | {"random_attn": (0.1, 0.4, 0.7)}
     rows = [row(criteria(tables_of(tmp_path / n, of)), "random_attn") for n, of in (("a", alike), ("b", apart))]
     assert [one["draws"] for one in rows] == [3, 3]
     assert [one["kept"] for one in rows] == pytest.approx([0.5, 0.5])
@@ -100,7 +106,10 @@ def test_tasks_that_a_criterion_lacks_are_left_out(tmp_path):
 def test_the_figures_show_what_was_found(tmp_path):
     setups = [*SETUPS, ("divergence", "8"), ("attn_drop", "8"), ("divergence_estimate", "4")]
     fill(tmp_path, setups, layers=1)
-    save(tmp_path, jobs=jobs_table(setups).assign(unit="attention"))
+    jobs, items = jobs_table(setups).assign(unit="attention"), told_items(setups)
+    draws = [(frame[frame["pruner"] == "random_attn"], n) for frame in (items, jobs) for n in (2, 3)]
+    again = [frame.assign(draw=n, job=frame["job"] + f" draw {n}") for frame, n in draws]
+    save(tmp_path, jobs=pd.concat([jobs, *again[2:]]), items=pd.concat([items, *again[:2]]))
     result, data = drawn(tmp_path, "fig28_criteria")
     found = criteria(load(tmp_path, choose(tmp_path)))
     found = found[found["kind"] == "generative"]

@@ -14,6 +14,7 @@ from pipeline.job import run_job
 from pipeline.model_stages import DECISION, EVALUATION
 from pipeline.records import FAILED, OK, JobRecord, load_records
 from pipeline.store import Store
+from pipeline.tables import HOW, IDS, WHO
 from pipeline.tasks.results import SCORE_COLUMNS
 
 EVALUATE = "stages=[prune,evaluate]"
@@ -50,15 +51,16 @@ def built(tmp_path, stage: str) -> int:
     return len(list((tmp_path / "outputs" / "store" / stage).iterdir()))
 
 
-def test_jobs_of_two_suites_share_settings_and_are_drawn_together(job, offline, table, tmp_path):
+def test_jobs_of_two_suites_are_of_one_variant_and_rows_of_their_own(job, offline, table, tmp_path):
     first = job("pruner=wanda", "sparsity=0.5", EVALUATE)
     second = offline("pruner=wanda", "sparsity=0.5", EVALUATE)
-    assert first.settings == second.settings and first.job != second.job
-    assert first.asked["evaluation"] != second.asked["evaluation"]
+    assert first.variant_id == second.variant_id and first.base_id == second.base_id
+    assert first.settings_id != second.settings_id and first.job != second.job
     scores = table("scores")
-    assert list(scores)[3:-3] == ["achieved", *SCORE_COLUMNS]
+    how = [name for name in HOW if name != "shots"]
+    assert list(scores) == [*WHO, *SCORE_COLUMNS, "achieved", *how, *IDS]
     shown = load(tmp_path / "outputs", choose(tmp_path / "outputs")).scores
-    assert {"copying", "plurals", "piqa", "asdiv", "stories"} == set(shown[shown.pruner == "wanda"].task)
+    assert {"piqa", "asdiv", "stories"} == set(shown[shown.pruner == "wanda"].task)
     assert set(shown.pruner) == {"dense", "wanda"}
     assert shown.groupby(["pruner", "kind", "task"]).size().max() == 1
 
@@ -107,7 +109,7 @@ def test_measures_of_states_serve_every_suite(job, offline, table, tmp_path):
     offline("pruner=shortgpt", "sparsity=2", stages, "capture.option_items=2")
     assert built(tmp_path, "measures") == 1 and built(tmp_path, "option_measures") == 2
     shown = load(tmp_path / "outputs", choose(tmp_path / "outputs"))
-    assert {"probe", "plurals", "piqa"} <= set(shown.options.origin)
+    assert {"probe", "piqa"} <= set(shown.options.origin)
 
 
 def test_an_unreachable_hub_ends_a_job_before_it_prunes(job, tmp_path, monkeypatch):
@@ -166,8 +168,8 @@ def test_records_say_how_tasks_were_asked(job, tmp_path):
     record = job("pruner=dense", "stages=[evaluate]")
     path = tmp_path / "outputs" / "jobs" / f"{record.job}.json"
     kept = json.loads(path.read_text())
-    assert kept["asked"]["evaluation"].startswith("2 items #") and kept["asked"]["perplexity"].startswith("96 tokens #")
-    # What an earlier version left has tables of other columns.
+    assert kept["settings"].startswith("matched, 2 items · ") and kept["settings_id"] == record.settings_id
+    # What a much earlier version left is not read.
     path.write_text(json.dumps(kept | {"layout": 1}))
     assert load_records(path.parent) == []
     assert job("pruner=dense", "stages=[evaluate]").built == []

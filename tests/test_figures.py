@@ -13,10 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from figure_tables import (
-    SETTINGS,
+    LINE,
+    MODEL,
     SETUPS,
-    STATES,
     fill,
+    identified,
+    jobs_of,
     jobs_table,
     main_scores,
     measures_table,
@@ -36,6 +38,7 @@ from pipeline.figures.drawing import draw
 from pipeline.figures.registry import figures
 from pipeline.figures.render import from_csv, to_csv
 from pipeline.figures.tables import load
+from pipeline.tables import WHO
 
 
 @pytest.fixture(autouse=True)
@@ -102,7 +105,8 @@ def test_drawn_lines_are_the_csv(tmp_path: Path) -> None:
     rows = measures_table(layers=5, count=4).query("protocol == 'layer' and temperature == 1.0")
     rows = rows.query("pruner == 'shortgpt' and sparsity == '0.2' and sublayer == 'attention' and layer == 2")
     drawn = part[(part["space"] == "p") & (part["layer"] == 2)].iloc[0]
-    assert drawn["mean_deviation"] == pytest.approx(1 - rows["cos_p"].mean(), rel=1e-6)
+    by_prompt = rows.groupby("prompt")["cos_p"].mean()
+    assert drawn["mean_deviation"] == pytest.approx(1 - by_prompt.mean(), rel=1e-6)
     assert drawn["high_deviation"] == pytest.approx(1 - rows["cos_p"].min(), rel=1e-6)
 
 
@@ -233,34 +237,35 @@ def test_unchanged_figures_are_skipped(tmp_path: Path) -> None:
 
 
 def test_settings_of_the_newest_job_unless_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    big = "big-lm · seed 1"
-    both = pd.concat([scores_table(), scores_table(settings=big).assign(model="big-lm")])
-    save(tmp_path, scores=both)
-    assert choose(tmp_path).scores == big  # the last row's, for want of a table of jobs
-    finished = ["2026-01-02T00:00:00+00:00", "2026-01-01T00:00:00+00:00", None]
-    jobs = jobs_table()[:3].assign(job=list("abc"), settings=[SETTINGS, big, "other"], states="", finished=finished)
-    save(tmp_path, jobs=jobs)
+    big = identified(scores_table().drop(columns=list(WHO[:1])), "other tasks · #cd34", model="big-lm")
+    finished = {"tiny-lm": "2026-01-02T00:00:00+00:00", "big-lm": "2026-01-01T00:00:00+00:00"}
+    both = pd.concat([scores_table(), big.assign(job=big["job"] + "-big")])
+    jobs = jobs_of(both)
+    save(tmp_path, scores=both, jobs=jobs.assign(finished=jobs["model"].map(finished)))
+    line = "big-lm · other tasks · #cd34"
     assert main(["fig01", "--outputs", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith(f"settings: {SETTINGS}\n") and "--settings" in printed and big in printed
+    assert printed.startswith(f"settings: {LINE}\n") and "--settings" in printed and line in printed
     (result,) = draw(tmp_path, ["fig01"], settings="BIG")
-    assert result.drawn and result.caption.endswith(f"Settings: {big}.")
+    assert result.drawn and f"Settings: {line}." in result.caption and result.caption.endswith(f"settings: {LINE}.")
     assert main(["--outputs", str(tmp_path), "--settings", "lm"]) == 2
     assert "2 settings contain 'lm'" in capsys.readouterr().err
-    assert main(["--outputs", str(tmp_path), "--settings", "big-lm seed"]) == 2
-    assert f"Did you mean {big!r}?" in capsys.readouterr().err
+    assert main(["--outputs", str(tmp_path), "--settings", "big-lm tasks"]) == 2
+    assert f"Did you mean {line!r}?" in capsys.readouterr().err
 
 
-def test_the_newest_job_of_a_variant_counts(tmp_path: Path) -> None:
-    scores = scores_table()
-    again = scores.assign(job=scores["job"] + "-again", value=scores["value"] / 2)
-    newer, older = jobs_table().assign(finished="2026-01-02"), jobs_table().assign(finished="2026-01-01")
-    jobs = pd.concat([newer, older.assign(job=older["job"] + "-again")])
-    save(tmp_path, scores=pd.concat([scores, again]), jobs=jobs)
+def test_repetitions_are_drawn_as_their_mean_with_their_spread(tmp_path: Path) -> None:
+    plain = scores_table().drop(columns=["job"])
+    parts = [
+        identified(plain.assign(value=plain["value"] * share), seed=seed) for seed, share in enumerate((1, 0.8, 0.6))
+    ]
+    save(tmp_path, scores=pd.concat(parts, ignore_index=True))
     (result,) = draw(tmp_path, ["fig01"])
     dense = from_csv(result.paths[2].read_bytes()).query("pruner == 'dense' and series == 'cloze'")
-    expected = main_scores().query("pruner == 'dense' and task == 'cloze'")["value"]
-    assert list(dense["score_percent"]) == pytest.approx(list(100 * expected))
+    expected = 100 * main_scores().query("pruner == 'dense' and task == 'cloze'")["value"].iloc[0]
+    assert list(dense["score_percent"]) == pytest.approx([0.8 * expected])
+    assert list(dense["stderr_percent"]) == pytest.approx([np.std([1, 0.8, 0.6], ddof=1) * expected])
+    assert "3 seeds or draws" in result.caption
 
 
 def test_wrong_names_and_no_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -279,16 +284,17 @@ def test_colours_of_unknown_pruners_differ() -> None:
     assert style.pruner_colours(["mystery", "wanda"])["mystery"] == style.pruner_colours(["mystery"])["mystery"]
 
 
-def test_states_of_other_jobs_are_not_joined_to_scores(tmp_path: Path) -> None:
-    """Other calibration texts may have the same name and size: jobs alone tell what goes together."""
+def test_jobs_that_were_asked_otherwise_are_not_drawn_together(tmp_path: Path) -> None:
+    """Their lines may be alike: ids alone tell what goes together."""
     outputs = fill(tmp_path)
-    both = choose(outputs)
-    assert (both.scores, both.states) == (SETTINGS, STATES)
-    moved, elsewhere = SETTINGS.replace("#ab12", "#ab13"), STATES.replace("#cd34", "#cd35")
-    later = jobs_table(SETUPS).assign(settings=moved, states=elsewhere, finished="2031-01-01")
-    save(outputs, jobs=pd.concat([jobs_table(SETUPS), later]), scores=scores_table(SETUPS).assign(settings=moved))
+    moved = "trial tasks · #ab13"
+    later = jobs_table(SETUPS, moved)
+    later = later.assign(job=later["job"] + "-moved", finished="2031-01-01")
+    theirs = scores_table(SETUPS, moved)
+    save(outputs, jobs=pd.concat([jobs_table(SETUPS), later]), scores=theirs.assign(job=theirs["job"] + "-moved"))
     for apart in (choose(outputs), choose(outputs, "#ab13")):
-        assert (apart.scores, apart.states) == (moved, "")
-        assert STATES in apart.others
-    with pytest.raises(UnknownSettings, match="3 settings contain 'tiny'"):
+        assert (apart.line, apart.others) == (f"{MODEL} · {moved}", (LINE,))
+        assert load(outputs, apart).measures.empty and not load(outputs, apart).scores.empty
+    assert load(outputs, choose(outputs, "#ab12")).scores.empty
+    with pytest.raises(UnknownSettings, match="2 settings contain 'tiny'"):
         choose(outputs, "tiny")

@@ -167,10 +167,10 @@ def test_feedback_compares_the_positions_of_both_protocols(tmp_path: Path) -> No
 
 
 def test_first_differences_of_equal_and_of_absent_texts() -> None:
-    same = trajectories_table([("wanda", "0")], 4)
+    same = trajectories_table([("wanda", "0")], 4).assign(options="")
     assert first_differences(same)["first_difference"].tolist() == [np.inf]
     empty = first_differences(pd.DataFrame())
-    assert empty.empty and list(empty.columns) == ["pruner", "sparsity", "first_difference"]
+    assert empty.empty and list(empty.columns) == ["pruner", "sparsity", "options", "first_difference"]
     assert empty["first_difference"].dtype == float
 
 

@@ -55,7 +55,7 @@ def test_features_are_those_of_the_tables(tmp_path: Path):
     measures, tokens = measures_table(layers=2, count=4), trajectories_table(count=4)
     save(tmp_path, scores=scores, measures=measures, trajectories=tokens, jobs=jobs_table())
     found = features(tables_of(tmp_path)).set_index(["pruner", "sparsity"])
-    assert found.index[0] == ("dense", "0") and (found.iloc[0].drop("family") == 0).all()
+    assert found.index[0] == ("dense", "0") and (found.iloc[0].drop(["family", "options"]) == 0).all()
     assert set(found.index[1:]) == set(SETUPS)
     row = found.loc[("attn_drop", "8")]
     own = measures.query("pruner == 'attn_drop' and sparsity == '8' and protocol == 'teacher_forced'")

@@ -15,9 +15,8 @@ import pandas as pd
 import pytest
 from browser import TEXTS, opened
 from figure_tables import (
-    SETTINGS,
+    LINE,
     SETUPS,
-    STATES,
     comparisons_table,
     fill,
     jobs_table,
@@ -215,7 +214,7 @@ def test_figures_tables_and_what_is_missing(path: Path, document: Element) -> No
         content = base64.b64decode(links[0]["href"].partition("base64,")[2])
         assert content == (folder / f"{name}.csv").read_bytes()
         assert any(link.attributes["href"] == f"../figures/{name}.pdf" for link in figure.all("a"))
-        assert f"Settings: {SETTINGS if name.startswith(('fig01', 'tab1')) else STATES}." in figure.text
+        assert f"Settings: {LINE}." in figure.text
     cell = document.by_id("tab1_drop_table-table").rows()["Drop-8M"][1]
     score = main_scores().query("pruner == 'mlp_drop' and sparsity == '8' and task == 'cloze'")["value"].item()
     assert value(cell) == pytest.approx(100 * score, rel=1e-8)

@@ -52,8 +52,9 @@ def original(tmp_path_factory) -> Path:
         record = run_job(settings, "first", outputs / "runs" / "first" / str(number))
         assert record.error is None
     failed = replace(record, job="f" * 16, settings="other model · seed 1", status=FAILED, error="ValueError: too bad")
-    failed.artifacts, failed.cost, failed.asked, failed.pruner = {}, {}, {"evaluation": "all items #1234"}, "rtn"
-    failed.config = {**record.config, "seed": 1, "pruner.name": "rtn"}
+    failed.artifacts, failed.cost, failed.settings_id, failed.pruner = {}, {}, "e" * 16, "rtn"
+    failed.config = {**record.config, "seed": 1, "pruner.name": "rtn", "task.limit": None}
+    failed.replicate = {"seed": 1}
     failed.save(Store(outputs))
     folder = outputs / "runs" / "second"
     failed.write(folder / "0" / "outcome.json")
@@ -234,7 +235,7 @@ def test_outputs_without_jobs(tmp_path, ask, command):
 def test_show_tells_everything(original, ask):
     record = jobs(original)["wanda"]
     _, out, _ = ask(original, "show", record.job[:6])
-    for word in (record.job, record.settings, record.states, record.origin["processor"], "calibration.sequences"):
+    for word in (record.job, record.settings, record.variant_id, record.origin["processor"], "calibration.sequences"):
         assert word in out
     for path in record.artifacts.values():
         assert path in out
@@ -262,7 +263,7 @@ def test_compare_shows_differences_and_numbers(original, ask):
         text = scores[(scores.pruner == pruner) & (scores.kind == "perplexity")].value.item()
         assert f"{text:.3f}" in out
     assert "free_running" in out
-    assert "cannot be compared" not in out
+    assert "different ways" not in out
 
 
 def test_compare_warns_of_jobs_that_cannot_be(outputs, ask):
@@ -270,9 +271,7 @@ def test_compare_warns_of_jobs_that_cannot_be(outputs, ask):
     other = replace(known["rtn"], job="e" * 16, origin={**known["rtn"].origin, "python": "3.99"})
     other.save(Store(outputs))
     _, out, _ = ask(outputs, "compare", known["wanda"].job, other.job)
-    assert "! scores cannot be compared" in out
-    assert "! evaluation was asked in different ways: 2 items" in out
-    assert "captured states cannot" not in out
+    assert "! the jobs were asked and captured in different ways (task.limit=2; task.limit=null)" in out
     assert "3.99" in out
 
 

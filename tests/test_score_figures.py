@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from drawn_figures import assert_apart, canvas_of, drawn, mean_of, missing, scored, texts_on
-from figure_tables import jobs_table, main_scores, save, scores_table, second_model
+from figure_tables import identified, jobs_of, main_scores, save, scores_table, second_model
 
 from pipeline.figures import style
 
@@ -143,31 +143,23 @@ def test_labels_of_equal_points_stay_apart(tmp_path: Path) -> None:
         assert_apart(list(panel.texts), canvas)
 
 
-def test_tasks_of_two_suites_are_shown_together(tmp_path: Path) -> None:
-    """Two jobs a variant, each with tasks of its own; one of them was asked anew with other items."""
+def test_another_suite_adds_its_kinds_to_the_table_of_tasks_alone(tmp_path: Path) -> None:
+    """The same variants, asked other tasks: no mean is over tasks of two jobs."""
     setups = [("attn_drop", "4"), ("attn_drop", "8")]
-    scores = scores_table(setups)
-    second = scores["task"].isin(["copying", "science"])
-    later = scores[second].assign(job=scores["job"] + "-offline", asked="50 items #99ff")
-    # Asked later in another way, but at one sparsity only: the others cannot be compared with it.
-    anew = scores[(scores["task"] == "cloze") & (scores["sparsity"] == "8")]
-    anew = anew.assign(job="anew", asked="7 items #0000", value=0.125)
-    names = [*scores["job"].unique(), *later["job"].unique(), "anew"]
-    jobs = (
-        jobs_table(setups)
-        .iloc[[0] * len(names)]
-        .assign(job=names, finished=[f"2030-01-{d:02d}" for d in range(1, len(names) + 1)])
-    )
-    save(tmp_path, scores=pd.concat([scores[~second], later, anew]), jobs=jobs)
-    result, data = drawn(tmp_path, "fig01")
-    for kind, tasks in (
-        ("generative", {"arithmetic", "copying", "facts"}),
-        ("multiple_choice", {"entailment", "science"}),
-    ):
-        found = data[(data["kind"] == kind) & (data["series"] != "mean")]
-        assert set(found["series"]) == tasks
-    assert "some points lack them: cloze." in result.caption
-    assert len(data[data["series"] == "mean"]) == 6
+    first = scores_table(setups)
+    other = identified(first.drop(columns="job"), "offline, 4 items · #99ff")
+    other = other[other["kind"] == "multiple_choice"].assign(kind="retrieval", job=other["job"] + "-retrieval")
+    jobs = jobs_of(pd.concat([other, first])).assign(base_id="same")
+    save(tmp_path, scores=pd.concat([first, other]), jobs=jobs)
+    _, curves = drawn(tmp_path, "fig01")
+    assert set(curves["kind"]) == {"generative", "multiple_choice"}
+    _, data = drawn(tmp_path, "tab1")
+    assert set(data["kind"]) == {"retrieval", "generative", "multiple_choice"}
+    kinds = data[data["series"] == "mean"].set_index(["kind", "pruner", "sparsity"])["score_percent"]
+    assert kinds["retrieval"].to_dict() == kinds["multiple_choice"].to_dict()
+    save(tmp_path, jobs=jobs.assign(base_id=jobs["settings_id"]))
+    _, data = drawn(tmp_path, "tab1")
+    assert set(data["kind"]) == {"generative", "multiple_choice"}
 
 
 def test_retrieval_has_a_panel_and_chance_is_that_of_the_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

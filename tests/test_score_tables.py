@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from drawn_figures import assert_apart, canvas_of, drawn, mean_of, missing, scored, texts_on
-from figure_tables import SETUPS, comparisons_table, main_scores, perplexity_rows, save, scores_table
+from figure_tables import SETUPS, comparisons_table, jobs_table, main_scores, perplexity_rows, save, scores_table
 
 from pipeline.comparison import pool
 from pipeline.figures import style
@@ -64,7 +64,8 @@ def test_drop_table_breaks_many_tasks_into_blocks(tmp_path: Path, monkeypatch: p
 def test_drop_table_shows_what_some_rows_lack(tmp_path: Path) -> None:
     scores = main_scores()
     lost = (scores["pruner"] == "attn_drop") & (scores["sparsity"] == "8") & (scores["task"] == "facts")
-    result, data = drawn(save(tmp_path, scores=scores[~lost]), "tab1")  # without a table of jobs
+    jobs = jobs_table().assign(parameters=np.nan)
+    result, data = drawn(save(tmp_path, scores=scores[~lost], jobs=jobs), "tab1")
     assert data["parameters"].isna().all()
     facts = data[data["series"] == "facts"]
     assert len(facts) == 6 and "Drop-8A" not in set(facts["label"])

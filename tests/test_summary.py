@@ -1,9 +1,10 @@
-"""The printed summary: one line a setting over all suites, and sentences from the same items."""
+"""The printed summary: one line a job or for its repetitions, and sentences from the same items."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,92 +12,116 @@ import pandas as pd
 import pytest
 from figure_tables import comparisons_table, main_scores, scores_table
 
-from pipeline import summary
+from pipeline import score_rows, summary
+from pipeline.integrity import digest
 from pipeline.records import OK, JobRecord
 from pipeline.store import Store
 
 SETUPS = [("attn_drop", "4"), ("attn_drop", "8")]
-SETTINGS = "tiny-lm · seed 0 · #ab12"
-SUITES = {"first": ["arithmetic", "copying", "cloze"], "second": ["facts", "entailment", "science"]}
+
+
+@dataclass
+class Run:
+    """Finished jobs in a store, and what each has found."""
+
+    store: Store
+    jobs: list[JobRecord] = field(default_factory=list)
+    scores: dict[str, pd.DataFrame] = field(default_factory=dict)
+    compared: dict[str, pd.DataFrame] = field(default_factory=dict)
+
+    def add(
+        self, pruner: str, sparsity: str, share: float = 1.0, seed: int = 0, asked: str = "one", **config
+    ) -> JobRecord:
+        """A job whose every score is so many times that of the made-up tables."""
+        name = f"{pruner}{sparsity}-{seed}-{asked}-{len(self.jobs)}"
+        ids = {"variant_id": digest([pruner, sparsity, config]), "settings_id": digest(asked), "model_id": "tiny"}
+        config = {"pruner.name": pruner, "task.shots": asked, **config}
+        record = JobRecord(
+            name, f"line {asked}", "tiny-lm", pruner, sparsity, **ids, replicate={"seed": seed}, config=config
+        )
+        record.status, record.achieved = OK, 0.0 if pruner == "dense" else 0.1
+        record.save(self.store)
+        scores, compared = scores_table(SETUPS), comparisons_table(SETUPS)
+        mine = scores[(scores["pruner"] == pruner) & (scores["sparsity"] == sparsity) & scores["main"]]
+        words = {"kind": "perplexity", "task": "wiki", "metric": "perplexity", "value": 12.25}
+        self.scores[name] = pd.concat([mine.assign(value=mine["value"] * share), mine[:1].assign(**words)])
+        self.compared[name] = compared[(compared["pruner"] == pruner) & (compared["sparsity"] == sparsity)]
+        self.jobs.append(record)
+        return record
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Store, list[JobRecord]]:
-    """The jobs of two suites under three settings, dense among them, and the tables of their results."""
-    store, jobs, parts = Store(tmp_path), [], {}
-    scores = scores_table(SETUPS)
-    for suite, tasks in SUITES.items():
-        for pruner, sparsity in [("dense", "0"), *SETUPS]:
-            name = f"{pruner}{sparsity}-{suite}"
-            record = JobRecord(name, SETTINGS, "", "tiny-lm", pruner, sparsity, status=OK, achieved=0.1)
-            record.save(store)
-            jobs.append(record)
-            mine = (scores["job"] == pruner + sparsity) & scores["task"].isin(tasks)
-            parts[name] = scores[mine].assign(job=name, settings=SETTINGS, asked=suite)
-    # The perplexity of a text comes with every job.
-    words = {"kind": "perplexity", "task": "wiki", "metric": "perplexity", "value": 12.25, "main": True}
-    for name, frame in parts.items():
-        parts[name] = pd.concat([frame, frame[:1].assign(**words)], ignore_index=True)
-    monkeypatch.setattr(summary, "scores_of", lambda job, _: parts.get(job.job))
-    monkeypatch.setattr(summary, "measures_of", lambda job, _: None)
-    frames = []
-    for suite, tasks in SUITES.items():
-        table = comparisons_table(SETUPS)
-        mine = table[table["task"].isin(tasks)]
-        frames.append(mine.assign(job=mine["job"] + f"-{suite}", settings=SETTINGS, asked=suite))
-    store.tables.mkdir(parents=True, exist_ok=True)
-    pd.concat(frames, ignore_index=True).to_parquet(store.tables / "comparisons.parquet")
-    return store, jobs
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    found = Run(Store(tmp_path))
+    monkeypatch.setattr(score_rows, "scores_of", lambda job, _: found.scores.get(job.job))
+    monkeypatch.setattr(score_rows, "measures_of", lambda job, _: None)
+    monkeypatch.setattr(summary, "comparisons_of", lambda job, _: found.compared.get(job.job))
+    return found
 
 
-def shown(jobs: list[JobRecord], store: Store, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
+def shown(run: Run, jobs: list[JobRecord], monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
     tables = []
     monkeypatch.setattr(summary, "show_table", lambda title, columns, rows, note: tables.append((columns, list(rows))))
-    summary.show_scores(jobs, store, "Sweep")
+    summary.show_scores(jobs, run.store, "Sweep")
     ((columns, rows),) = tables
     return pd.DataFrame(rows, columns=columns)
 
 
-def test_jobs_of_two_suites_share_a_line(run, monkeypatch: pytest.MonkeyPatch) -> None:
-    store, jobs = run
-    table = shown([job for job in jobs if job.pruner != "dense"], store, monkeypatch)
+def mean(pruner: str, sparsity: str, kind: str = "generative") -> float:
+    rows = main_scores(SETUPS).query(f"pruner == '{pruner}' and sparsity == '{sparsity}' and kind == '{kind}'")
+    return float(rows["value"].mean())
+
+
+def test_every_job_has_a_row_of_its_own_numbers_beside_its_dense_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.add("dense", "0", share=0.5, asked="another way")
+    run.add("dense", "0", share=0.25, seed=1)
+    run.add("dense", "0")
+    jobs = [run.add(*setup) for setup in SETUPS]
+    table = shown(run, jobs, monkeypatch)
     assert list(zip(table["pruner"], table["sparsity"], strict=True)) == [("dense", "0"), *SETUPS]
-    assert "retrieval" not in table and list(table["ppl"]) == [12.25] * 3
-    means = main_scores(SETUPS).groupby(["kind", "pruner", "sparsity"])["value"].mean()
+    assert {"retrieval", "n", "task.shots"}.isdisjoint(table) and list(table["ppl"]) == ["12.250"] * 3
     for row in table.itertuples():
-        assert row.generation == pytest.approx(means["generative", row.pruner, row.sparsity])
-        assert row.choice == pytest.approx(means["multiple_choice", row.pruner, row.sparsity])
+        assert row.generation == f"{mean(row.pruner, row.sparsity):.3f}"
+        assert row.choice == f"{mean(row.pruner, row.sparsity, 'multiple_choice'):.3f}"
 
 
-def test_means_are_over_tasks_that_all_rows_have(run, monkeypatch: pytest.MonkeyPatch) -> None:
-    store, jobs = run
-    table = shown(
-        [job for job in jobs if job.job in ("attn_drop4-first", "attn_drop8-first", "attn_drop8-second")],
-        store,
-        monkeypatch,
-    )
-    scores = main_scores(SETUPS)
-    scores = scores[scores["task"].isin(SUITES["first"]) & (scores["kind"] == "generative")]
-    means = scores.groupby(["pruner", "sparsity"])["value"].mean()
-    expected = [means[pair] for pair in zip(table["pruner"], table["sparsity"], strict=True)]
-    np.testing.assert_allclose(list(table["generation"]), expected)
+def test_jobs_that_were_asked_otherwise_are_rows_that_say_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [run.add("attn_drop", "4", share, asked=asked) for share, asked in ((1.0, "0"), (0.5, "2"))]
+    table = shown(run, jobs, monkeypatch)
+    assert list(table["task.shots"]) == ["0", "2"]
+    assert list(table["generation"]) == [f"{share * mean('attn_drop', '4'):.3f}" for share in (1.0, 0.5)]
 
 
-def test_sentences_name_what_is_lower_unchanged_or_undecided(run) -> None:
-    store, jobs = run
-    first, second = summary.headlines(jobs, store)
-    assert first.startswith("attn_drop at 4: generation lower (0.47 → ") and "multiple" not in first
-    assert second.startswith("attn_drop at 8: generation lower (") and ", choice " in second
-    table = pd.read_parquet(store.tables / "comparisons.parquet")
-    choice = table["kind"] == "multiple_choice"
-    table.loc[choice, ["difference_sd", "difference"]] = [0.0, 0.0]
-    table.to_parquet(store.tables / "comparisons.parquet")
-    assert all("choice unchanged (" in sentence for sentence in summary.headlines(jobs, store))
-    table.loc[choice, "difference_sd"] = 1.0
-    table.to_parquet(store.tables / "comparisons.parquet")
-    assert all(sentence.endswith("too few items)") for sentence in summary.headlines(jobs, store))
-    (store.tables / "comparisons.parquet").unlink()
-    assert summary.headlines(jobs, store) == []
+def test_options_set_jobs_of_one_pruner_apart(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [run.add("attn_drop", "4", share, **{"pruner.power": power}) for share, power in ((1.0, 1), (0.5, 2))]
+    table = shown(run, jobs, monkeypatch)
+    assert list(table["options"]) == ["power 1", "power 2"]
+    sentences = summary.headlines(jobs, run.store)
+    assert [sentence.partition(":")[0] for sentence in sentences] == ["attn_drop 4, power 1", "attn_drop 4, power 2"]
+
+
+def test_repetitions_share_a_row_with_mean_spread_and_number(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for seed in range(3):
+        run.add("dense", "0", seed=seed)
+    jobs = [run.add("attn_drop", "4", share, seed=seed) for seed, share in enumerate((1.0, 0.8, 0.6))]
+    table = shown(run, jobs, monkeypatch)
+    assert list(table["n"]) == ["3", "3"]
+    values = mean("attn_drop", "4") * np.array([1.0, 0.8, 0.6])
+    assert table["generation"].iloc[1] == f"{values.mean():.3f} ± {values.std(ddof=1):.3f}"
+
+
+def test_sentences_name_what_is_lower_unchanged_or_undecided(run: Run) -> None:
+    jobs = [run.add(*setup) for setup in SETUPS]
+    first, second = summary.headlines(jobs, run.store)
+    assert first.startswith("attn_drop 4: generation lower (0.47 → ") and ", choice " in first
+    assert second.startswith("attn_drop 8: generation lower (") and ", choice " in second
+    for verdict, said in (("no change", "choice unchanged ("), ("too few items", "choice undecided (")):
+        for name, table in run.compared.items():
+            choice = table["kind"] == "multiple_choice"
+            run.compared[name] = table.assign(verdict=table["verdict"].where(~choice, verdict))
+        assert all(said in sentence for sentence in summary.headlines(jobs, run.store))
+    run.compared.clear()
+    assert summary.headlines(jobs, run.store) == []
 
 
 def test_who_draws_nothing_loads_no_drawing_library() -> None:

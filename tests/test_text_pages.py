@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from drawn_figures import assert_apart, canvas_of, drawn, missing, scored, texts_on
-from figure_tables import STATES, prompts_table, save, trajectories_table
+from figure_tables import identified, prompts_table, save, trajectories_table
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
@@ -90,9 +90,7 @@ def test_texts_that_never_differ_or_end_early(tmp_path: Path) -> None:
 
 def test_very_long_texts_are_cut(tmp_path: Path) -> None:
     steps = pd.DataFrame({"step": range(500), "dense_token": 1, "pruned_token": 2, "dense_text": "\n x"})
-    rows = steps.assign(
-        pruned_text="\n y", prompt="p", pruner="wanda", sparsity="0.5", model="m", job="j", settings=STATES
-    )
+    rows = identified(steps.assign(pruned_text="\n y", prompt="p", pruner="wanda", sparsity="0.5"))
     result, data = drawn(save(tmp_path, trajectories=rows), "tab2")
     assert list(data["tokens"]) == [128, 128] and "The first 128 tokens." in result.caption
     assert "no rows" in missing(scored(tmp_path / "other"), "tab2")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import pandas as pd
 
 from pipeline.advice.ladder import Kept, Setting
 from pipeline.comparison import MEAN
 from pipeline.figures.choice import Choice
-from pipeline.figures.table_files import read_table
-from pipeline.figures.tables import Tables, load, newest
+from pipeline.figures.tables import load
+from pipeline.figures.variants import VARIANT
 from pipeline.intervals import Interval
 from pipeline.prediction import PREDICTORS, REPRESENTATIONS, TooLittle, features, fit, targets
 
@@ -30,15 +32,16 @@ class Forecast:
     basis: str = ""
 
 
-def forecast(outputs: Path, scores: str, states: str, asked: Collection[str]) -> Forecast:
-    """Predict every setting that was measured, from all that were evaluated under the same settings.
+def forecast(outputs: Path, choices: Sequence[Choice]) -> Forecast:
+    """Predict every setting that was measured, from all that were evaluated on one of the suites.
 
     Args:
         outputs: the folder that holds `tables/`.
-        scores, states: the lines of settings of the scores and of the captured states.
-        asked: how tasks were asked, as the tables say; scores that were had otherwise do not count.
+        choices: the model and conditions of the jobs of each suite; those of the first were measured, too.
     """
-    tables = _asked(load(outputs, Choice(scores, states, ())), outputs, asked)
+    tables, *others = (load(outputs, choice) for choice in choices)
+    compared = [part for part in (tables.comparisons, *(other.comparisons for other in others)) if not part.empty]
+    tables = replace(tables, comparisons=pd.concat(compared, ignore_index=True) if compared else pd.DataFrame())
     found, goals = features(tables), targets(tables)
     known = {(row.pruner, row.sparsity): float(row.kl) for row in found.itertuples() if math.isfinite(row.kl)}
     try:
@@ -50,19 +53,10 @@ def forecast(outputs: Path, scores: str, states: str, asked: Collection[str]) ->
     for row in rows[(rows["task"] == MEAN) & rows["predicted"].notna()].itertuples():
         interval = Interval(float(row.predicted), float(row.low), float(row.high))
         kept.setdefault((row.pruner, row.sparsity), {})[str(row.kind)] = interval
-    settings = goals.drop_duplicates(["pruner", "sparsity"])
+    settings = goals.drop_duplicates(VARIANT)
     basis = (
         "Lines: predicted from KL, of all tokens and of those the dense model is surest of, fitted to "
         f"{len(settings)} evaluated settings of {settings['family'].nunique()} pruners; bands: 95% intervals by the "
         "errors on pruners that a fit left out."
     )
     return Forecast(known, kept, basis)
-
-
-def _asked(tables: Tables, outputs: Path, asked: Collection[str]) -> Tables:
-    """The tables with scores of tasks that were asked in these ways, even where others were asked later."""
-    frame = read_table(outputs, "comparisons", filters=[("settings", "==", tables.choice.scores)])
-    if frame is None or frame.empty:
-        return tables
-    order = {str(job): place for place, job in enumerate(tables.jobs["job"])}
-    return replace(tables, comparisons=newest(frame[frame["asked"].isin(asked)], "comparisons", order))

@@ -38,7 +38,7 @@ def investigate(question: Question, execute: Execute) -> tuple[Findings, dict[Se
 
 
 def _gathered(question: Question, study: Study) -> Findings:
-    seen = forecast(study.store.root, study.settings, study.states, study.asked)
+    seen = forecast(study.store.root, study.choices)
     rungs = {
         pruner: [rung._replace(divergence=seen.divergence.get((pruner, rung.sparsity))) for rung in study.rungs(pruner)]
         for pruner in question.ladders

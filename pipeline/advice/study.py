@@ -13,6 +13,7 @@ from pipeline.advice.jobs import Execute
 from pipeline.advice.ladder import Kept, Rung, Setting
 from pipeline.advice.question import EVALUATION, MEASURES, Question, by_sparsities
 from pipeline.comparison import MEAN
+from pipeline.figures.choice import Choice
 from pipeline.intervals import Interval, stratified
 from pipeline.records import OK, JobRecord, find_record
 from pipeline.sparsity import parse
@@ -42,15 +43,15 @@ class Study:
     Attributes:
         model: the name of the model.
         store: the outputs folder.
-        settings, states: the lines under which scores and captured states of these jobs can be compared.
-        asked: how each suite's tasks are asked, see `pipeline.records.JobRecord`.
+        choices: the model and conditions of the jobs of each suite; the first suite's jobs take the cheap measures.
+        settings: the lines of these for people.
     """
 
     def __init__(self, question: Question, execute: Execute) -> None:
         self.question, self._execute = question, execute
         self._jobs: dict[tuple[str, str, str], str] = {}
         self._tried: set[Setting] = set()
-        self.asked: set[str] = set()
+        self.choices: list[Choice] = []
         for suite in question.suites:
             for pruner, sparsities in {DENSE: ("0",), **question.ladders}.items():
                 self._describe(suite, pruner, sparsities)
@@ -64,9 +65,14 @@ class Study:
         for sparsity in sparsities:
             job = describe(replace(settings, sparsity=parse(sparsity)))
             self._jobs[suite, pruner, sparsity] = job.job
-        self.model, self.settings, self.states = job.model, job.settings, job.states
-        self.asked.add(job.asked["comparison"])
+        self.model = job.model
+        if (choice := Choice(job.model_id, job.settings_id, job.settings)) not in self.choices:
+            self.choices.append(choice)
         self.store = Store(Path(settings.outputs))
+
+    @property
+    def settings(self) -> str:
+        return "; ".join(choice.line for choice in self.choices)
 
     # --- running -----------------------------------------------------------------------------------------------
 

@@ -36,9 +36,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _heading(choice: Choice) -> str:
-    others = "; ".join(choice.others)
-    hint = f"\nalso in the tables, to draw with --settings TEXT (any part of one): {others}" if others else ""
-    return "\n".join(f"settings: {line}" for line in choice.lines) + hint
+    others = "".join(f"\n  {line}" for line in choice.others)
+    hint = f"\nnot drawn, to draw with --settings TEXT (any part of one):{others}" if others else ""
+    return f"settings: {choice.line}{hint}"
 
 
 def _line(result: FigureResult) -> str:

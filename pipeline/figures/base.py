@@ -35,10 +35,8 @@ class Figure:
         select: reads the tables of one group of comparable jobs; raises `MissingData` if they do not suffice.
         draw: turns (data read back from the CSV, title, caption) into a canvas, looking at nothing else.
         version: raise it when `draw` changes, so that finished files are drawn again.
-        reads: the kinds of tables it draws ("scores", "states"), whose settings its caption names.
     """
 
     select: Callable[[Tables], Selection]
     draw: Callable[[pd.DataFrame, str, str], Canvas]
     version: int = 1
-    reads: tuple[str, ...] = ("states",)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pandas as pd
 
 from pipeline.comparison import HIGHER, LOWER, MEAN, NO_CHANGE, pool
+from pipeline.figures.replicates import COUNT
+from pipeline.figures.variants import VARIANT
 
 CHANGED = (LOWER, HIGHER)
 DECIDED = (*CHANGED, NO_CHANGE)
-WHO = ["pruner", "sparsity"]
 
 
 def with_pooled(comparisons: pd.DataFrame) -> pd.DataFrame:
@@ -18,16 +19,17 @@ def with_pooled(comparisons: pd.DataFrame) -> pd.DataFrame:
     such a task has none.
 
     Args:
-        comparisons: pruner, sparsity and the columns of `pipeline.comparison`, without means.
+        comparisons: those of `pipeline.figures.tables.Tables`: without means, a row a variant and task.
     """
     if comparisons.empty:
         return comparisons
-    variants = comparisons.groupby("kind")[WHO].apply(lambda rows: len(rows.drop_duplicates()))
+    variants = comparisons.groupby("kind")[VARIANT].apply(lambda rows: len(rows.drop_duplicates()))
     counts = comparisons.groupby(["kind", "task"]).size()
     shared = [key for key, count in counts.items() if count == variants[key[0]]]
     rows = comparisons[pd.MultiIndex.from_frame(comparisons[["kind", "task"]]).isin(shared)]
     means = [
-        pool(own).assign(pruner=pruner, sparsity=sparsity) for (pruner, sparsity), own in rows.groupby(WHO, sort=False)
+        pool(own).assign(**dict(zip(VARIANT, variant, strict=True)), **{COUNT: int(own[COUNT].max())})
+        for variant, own in rows.groupby(VARIANT, sort=False)
     ]
     return pd.concat([comparisons, *means], ignore_index=True)
 

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from pipeline.figures import canvas, style
-from pipeline.figures.variants import variants_of
+from pipeline.figures.variants import VARIANT, variants_of
 
 COLUMN = "first_difference"
 MARK = (0, (1, 1.4))
@@ -17,23 +17,23 @@ MARK = (0, (1, 1.4))
 def first_differences(trajectories: pd.DataFrame) -> pd.DataFrame:
     """Per variant, the median over prompts of the first step at which the tokens differ.
 
-    Columns pruner, sparsity, first_difference (a generation step). Infinite where half of the prompts or more
+    Columns pruner, sparsity, options, first_difference (a generation step). Infinite where half of the prompts or more
     never differ; variants without trajectories have no row.
     """
     if trajectories.empty:
-        kinds = {"pruner": str, "sparsity": str, COLUMN: float}
+        kinds = {**dict.fromkeys(VARIANT, str), COLUMN: float}
         return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in kinds.items()})
     differs = trajectories["dense_token"] != trajectories["pruned_token"]
     steps = trajectories["step"].where(differs, np.inf)
-    first = steps.groupby([trajectories[name] for name in ("pruner", "sparsity", "prompt")]).min()
+    first = steps.groupby([trajectories[name] for name in (*VARIANT, "prompt")]).min()
     # The lower median is an observed step, and stays finite as long as half of the prompts differ.
-    median = first.groupby(level=[0, 1]).quantile(0.5, interpolation="lower")
+    median = first.groupby(level=VARIANT).quantile(0.5, interpolation="lower")
     return median.rename(COLUMN).reset_index()
 
 
 def mark_notes(data: pd.DataFrame) -> tuple[str, ...]:
     """What the dotted line is, and which variants have none for which reason, as sentences of a caption."""
-    firsts = data.drop_duplicates(["pruner", "sparsity"])
+    firsts = data.drop_duplicates(VARIANT)
     notes = []
     if np.isfinite(firsts[COLUMN]).any():
         notes.append("Dotted: median over prompts of the first step with different tokens.")

@@ -12,6 +12,9 @@ from pipeline.figures.choice import choose
 from pipeline.figures.registry import resolve
 from pipeline.figures.tables import Tables, load
 
+# Other settings that a caption names.
+NAMED = 3
+
 
 @dataclass(frozen=True)
 class FigureResult:
@@ -78,5 +81,12 @@ def command_of(name: str) -> str:
 
 
 def _caption(figure: Figure, selection: Selection, tables: Tables) -> str:
-    lines = dict.fromkeys(line for kind in figure.reads if (line := tables.choice.of(kind)))
-    return " ".join([*selection.notes, f"Settings: {'; '.join(lines)}."])
+    models = selection.data.get("model")
+    shown = (
+        {peer.choice.line for peer in tables.peers.values()} if models is not None and models.nunique() > 1 else set()
+    )
+    others = [line for line in tables.choice.others if line not in shown]
+    left = f" Not drawn, of other settings: {'; '.join(others[:NAMED])}" if others else ""
+    more = f"; and {len(others) - NAMED} more" if len(others) > NAMED else ""
+    notes = [*selection.notes, *tables.replicate_notes(), f"Settings: {tables.choice.line}."]
+    return " ".join(notes) + (f"{left}{more}." if left else "")

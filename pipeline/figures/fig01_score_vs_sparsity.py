@@ -8,7 +8,7 @@ from pipeline.figures.base import Figure, Selection
 from pipeline.figures.score_curves import curves, draw_curves, line_notes
 from pipeline.figures.score_means import MEAN, READINGS
 from pipeline.figures.tables import Tables
-from pipeline.figures.variants import DENSE
+from pipeline.figures.variants import DENSE, Variant
 
 
 def select(tables: Tables) -> Selection:
@@ -24,14 +24,14 @@ def _kept(data: pd.DataFrame) -> list[str]:
     if set(READINGS) - set(dense.index) or (dense <= 0).any():
         return []
     parts = []
-    for pruner, rows in means[means["pruner"] != DENSE].groupby("pruner"):
+    for (pruner, options), rows in means[means["pruner"] != DENSE].groupby(["pruner", "options"]):
         top = rows[rows["achieved_percent"] == rows["achieved_percent"].max()].groupby(level=0)["score_percent"].last()
         if set(READINGS) <= set(top.index):
             shares = [f"{100 * top[kind] / dense[kind]:.0f}%" for kind in READINGS]
-            parts.append(f"{pruner} {' / '.join(shares)}")
+            parts.append(f"{Variant(pruner, '', options).line} {' / '.join(shares)}")
     if not parts:
         return []
     return [f"Kept of the dense mean at the highest sparsity, generative / multiple choice: {', '.join(parts)}."]
 
 
-FIGURE = Figure(select, draw_curves, reads=("scores",))
+FIGURE = Figure(select, draw_curves)

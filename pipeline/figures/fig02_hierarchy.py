@@ -13,7 +13,7 @@ from pipeline.figures import canvas, scales, series, style
 from pipeline.figures.base import Figure, MissingData, Selection
 from pipeline.figures.final_states import leave_out_unchanged, on_dense_trajectory
 from pipeline.figures.tables import Tables, require
-from pipeline.figures.variants import left_out_note, rows_of, select_preferred, variants_of
+from pipeline.figures.variants import VARIANT, left_out_note, rows_of, select_preferred, variants_of
 
 LINES = 6
 FREE = "free_running"
@@ -52,19 +52,19 @@ def select(tables: Tables) -> Selection:
     rows, identical_note = leave_out_unchanged(rows)
     values = {name: series.deviation(rows[STRIPS[name][0]]) for name in COSINES}
     values |= {"KL": rows["kl"].clip(lower=0.0), "flip": 100.0 * rows["flip"]}
-    data = series.profile(rows, ["pruner", "sparsity", "protocol"], values, "quartiles")
+    data = series.profile(rows, [*VARIANT, "protocol"], values, "quartiles")
     shown, left_out = select_preferred(variants_of(data[data["protocol"] == protocol]), ("8", "4:8"), LINES)
-    data = rows_of(data, shown).sort_values(["pruner", "sparsity", "protocol", "quantity"], kind="stable")
+    data = rows_of(data, shown).sort_values([*VARIANT, "protocol", "quantity"], kind="stable")
     notes = (
         f"Numbers in the boxes: {shown[0].label}, filled points.",
         f"Filled: {said[0].lower()}{said[1:]}",
         loop,
-        "Mean over prompts and steps; the cosines share one axis.",
+        "Mean over prompts of means over steps; the cosines share one axis.",
         "Next token: share of positions whose argmax differs.",
         *identical_note,
         *left_out_note(left_out),
     )
-    columns = ["pruner", "sparsity", "protocol", "quantity", "mean", "n"]
+    columns = [*VARIANT, "protocol", "quantity", "mean", "n"]
     return Selection("From hidden states to text: the deviation at each stage", data[columns], notes)
 
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure as Canvas
 from pipeline.figures import canvas, divergence, scales, series, style
 from pipeline.figures.base import Figure, Selection
 from pipeline.figures.tables import Tables, require
-from pipeline.figures.variants import left_out_note, rows_of, spread, variants_of
+from pipeline.figures.variants import VARIANT, left_out_note, rows_of, spread, variants_of
 
 ROWS = 6
 # Label of the y axis -> what the panel shows.
@@ -22,14 +22,12 @@ def select(tables: Tables) -> Selection:
     rows, temperature = series.at_temperature(tables.protocol("free_running"))
     require(rows, [*(f"cos_{space}" for space in series.SPACES), "kl"])
     values = {space: rows[f"cos_{space}"] for space in series.SPACES} | {"KL": rows["kl"].clip(lower=0.0)}
-    steps = series.well_covered(series.profile(rows, ["pruner", "sparsity", "step"], values, "quartiles"))
+    steps = series.well_covered(series.profile(rows, [*VARIANT, "step"], values, "quartiles"))
     steps, identical_note = series.drop_identical(steps, {"h": 1.0, "z": 1.0, "p": 1.0, "KL": 0.0})
     shown, left_out = spread(variants_of(steps), ROWS)
-    data = rows_of(steps, shown).merge(
-        divergence.first_differences(tables.trajectories), on=["pruner", "sparsity"], how="left"
-    )
-    columns = ["pruner", "sparsity", "quantity", "step", *series.STATISTICS, "n", divergence.COLUMN]
-    data = data.sort_values(["pruner", "sparsity", "quantity", "step"], kind="stable")
+    data = rows_of(steps, shown).merge(divergence.first_differences(tables.trajectories), on=VARIANT, how="left")
+    columns = [*VARIANT, "quantity", "step", *series.STATISTICS, "n", divergence.COLUMN]
+    data = data.sort_values([*VARIANT, "quantity", "step"], kind="stable")
     notes = (
         "Both models continue the same prompts; final state, compared step by step.",
         series.STEP_NOTE,

@@ -10,21 +10,22 @@ from matplotlib.patches import Patch
 
 from pipeline.figures import canvas, style
 from pipeline.figures.base import Figure, MissingData, Selection
+from pipeline.figures.replicates import first_replicates
 from pipeline.figures.tables import WEIGHT, Tables
 from pipeline.figures.token_labels import visible
-from pipeline.figures.variants import left_out_note, rows_of, select_preferred, variants_of
+from pipeline.figures.variants import VARIANT, left_out_note, rows_of, select_preferred, variants_of
 
 ROWS = 3
 TOP, OPTION = "top", "option"
 SHARES = (1.75, 1.0)  # widths of the left and the right column
 GOLD = "#f3e3a1"
 BAR = 0.38
-COLUMNS = ["pruner", "sparsity", "prompt", "role", "place", "text", "gold", "logp_dense", "logp_pruned"]
+COLUMNS = [*VARIANT, "prompt", "role", "place", "text", "gold", "logp_dense", "logp_pruned"]
 
 
 def select(tables: Tables) -> Selection:
     """Log-likelihoods of the top ten tokens and the options of the first probe prompt, for a few variants."""
-    rows = tables.option_tokens
+    rows = first_replicates(tables.option_tokens)
     if rows.empty:
         raise MissingData("the option_tokens table has no rows for these settings")
     rows = rows[np.isfinite(rows[["logp_dense", "logp_pruned"]].astype(float)).all(axis=1)]
@@ -41,9 +42,7 @@ def select(tables: Tables) -> Selection:
     shown, _ = select_preferred(droppers, ("8",), ROWS)
     shown += select_preferred(others, ("4:8",), ROWS - len(shown))[0]
     data = rows_of(rows, shown)[COLUMNS].assign(text=lambda part: part["text"].map(visible))
-    data = data.assign(gold=data["gold"].astype(int)).sort_values(
-        ["pruner", "sparsity", "role", "place"], kind="stable"
-    )
+    data = data.assign(gold=data["gold"].astype(int)).sort_values([*VARIANT, "role", "place"], kind="stable")
     notes = (
         f"First decision step of the multiple-choice prompt {prompt}; probabilities over the whole vocabulary at"
         " temperature 1.",

@@ -40,4 +40,4 @@ def _task_notes(tasks: dict[str, list[str]]) -> list[str]:
     return [f"{name}: {' '.join(sentences)}" for name, sentences in tasks.items()]
 
 
-FIGURE = Figure(select, draw_curves, reads=("scores",))
+FIGURE = Figure(select, draw_curves)

@@ -11,6 +11,7 @@ from pipeline.figures.base import Figure, MissingData, Selection
 from pipeline.figures.middle import middle_steps
 from pipeline.figures.single_variant import single_variant
 from pipeline.figures.tables import Tables, require
+from pipeline.figures.variants import VARIANT, not_shown_note, variants_of
 
 COLUMNS = 6
 
@@ -18,9 +19,10 @@ COLUMNS = 6
 def select(tables: Tables) -> Selection:
     """Measured and estimated `1 - cos(p, q)` and KL per temperature and step: mean and quartiles over prompts."""
     rows = tables.protocol("layer")
-    counts = rows.groupby(["pruner", "sparsity"])["temperature"].transform("nunique")
+    counts = rows.groupby(VARIANT)["temperature"].transform("nunique")
     if counts.max() < 2:
         raise MissingData("the layer protocol was measured at a single temperature for these settings")
+    others = variants_of(rows)
     rows, variant, _ = single_variant(tables, rows[counts > 1])
     require(rows, softmax_estimates.COLUMNS)
     measured = np.sort(rows["temperature"].unique())
@@ -31,6 +33,7 @@ def select(tables: Tables) -> Selection:
         steps, place, notes = middle_steps(at, softmax_estimates.values_of, 1)
         parts.append(steps.assign(temperature=temperature))
     notes = (f"{variant.label}.", *notes, softmax_estimates.FORMULAS)
+    notes += not_shown_note(other for other in others if other != variant)
     if len(shown) < len(measured):
         left_out = [f"{value:g}" for value in measured if value not in shown]
         notes += (f"Left out for space: temperatures {', '.join(left_out)}.",)

@@ -9,7 +9,16 @@ from matplotlib.figure import Figure as Canvas
 from pipeline.figures import canvas, scales, series, style
 from pipeline.figures.base import Figure, MissingData, Selection
 from pipeline.figures.tables import WEIGHT, Tables, require
-from pipeline.figures.variants import Variant, left_out_note, magnitude, ordered, preferred, rows_of, variants_of
+from pipeline.figures.variants import (
+    VARIANT,
+    Variant,
+    left_out_note,
+    magnitude,
+    ordered,
+    preferred,
+    rows_of,
+    variants_of,
+)
 
 LINES = 6
 # Quantity -> (column, panel title, its value in the unchanged model), in the order of the paper's figure 12.
@@ -30,7 +39,7 @@ def select(tables: Tables) -> Selection:
     rows, temperature = series.at_temperature(tables.protocol("free_running"))
     require(rows, [column for column, _, _ in PANELS.values()])
     values = {name: rows[column].astype(float) for name, (column, _, _) in PANELS.items()}
-    steps = series.well_covered(series.profile(rows, ["pruner", "sparsity", "step"], values, "quartiles"))
+    steps = series.well_covered(series.profile(rows, [*VARIANT, "step"], values, "quartiles"))
     steps, identical_note = series.drop_identical(steps, {name: same for name, (_, _, same) in PANELS.items()})
     classes = _classes(tables, steps)
     shown, left_out = _take_turns(classes)
@@ -38,7 +47,7 @@ def select(tables: Tables) -> Selection:
         raise MissingData(f"none of {', '.join(CLASSES)} was measured running freely under these settings")
     order = {name: place for place, name in enumerate(PANELS)}
     data = rows_of(steps, shown).sort_values("quantity", key=lambda names: names.map(order), kind="stable")
-    data = data.sort_values(["pruner", "sparsity"], kind="stable")
+    data = data.sort_values(VARIANT, kind="stable")
     absent = [name for name, members in classes.items() if not members]
     notes = (
         "Both models continue the same prompts; final state, compared step by step.",
@@ -50,7 +59,7 @@ def select(tables: Tables) -> Selection:
         *identical_note,
         *left_out_note(left_out),
     )
-    columns = ["pruner", "sparsity", "quantity", "step", *series.STATISTICS, "n"]
+    columns = [*VARIANT, "quantity", "step", *series.STATISTICS, "n"]
     return Selection("Free running: how kinds of compression deviate over steps", data[columns], notes)
 
 

@@ -11,7 +11,7 @@ from pipeline.figures.base import Figure, MissingData, Selection
 from pipeline.figures.layer_profile import panels_of
 from pipeline.figures.tables import Tables, require
 from pipeline.figures.twins import draw_once
-from pipeline.figures.variants import Variant, lowest, rows_of, variants_of
+from pipeline.figures.variants import Variant, lowest, not_shown_note, rows_of, variants_of
 
 ROWS = 6
 VALUES = {"rank_correlation": "rank correlation", "median_ratio": "estimate / measured"}
@@ -24,7 +24,8 @@ def select(tables: Tables) -> Selection:
     """Rank correlation and median ratio of estimate and measured value per variant, sublayer, theorem and layer."""
     rows, temperature = series.at_temperature(tables.protocol("layer"))
     require(rows, [column for theorem in theorems.THEOREMS for column in theorem.columns])
-    tracked = theorems.tracking(rows_of(rows, lowest(variants_of(rows))))
+    everyone = variants_of(rows)
+    tracked = theorems.tracking(rows_of(rows, lowest(everyone)))
     if tracked[list(VALUES)].isna().all(axis=None):
         raise MissingData("nothing deviates under the layer protocol for these settings, so there is nothing to track")
     tracked, equal_note = draw_once(tracked, ["theorem", "layer"], list(VALUES))
@@ -39,6 +40,7 @@ def select(tables: Tables) -> Selection:
         f"Temperature {temperature:g}.",
         *equal_note,
         *_left_out_note(panels[ROWS:]),
+        *not_shown_note(variant for variant in everyone if variant not in lowest(everyone)),
     )
     return Selection("Do the theorems' estimates track the measured deviations?", data, notes)
 

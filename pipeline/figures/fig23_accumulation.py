@@ -11,7 +11,7 @@ from matplotlib.typing import LineStyleType
 from pipeline.figures import canvas, divergence, scales, series, style
 from pipeline.figures.base import Figure, MissingData, Selection
 from pipeline.figures.tables import Tables, require
-from pipeline.figures.variants import left_out_note, rows_of, select_preferred, variants_of
+from pipeline.figures.variants import VARIANT, left_out_note, rows_of, select_preferred, variants_of
 
 ROWS = 5
 PROTOCOLS: dict[str, LineStyleType] = {"teacher_forced": "-", "free_running": (0, (3, 1.5))}
@@ -20,7 +20,7 @@ PANELS = {
     **{f"cos {space}": (f"cos_{space}", f"cosine of {space}", style.SPACE_COLOURS[space]) for space in series.SPACES},
     "KL": ("kl", r"$\mathrm{KL}(p\,\|\,q)$ (nats)", style.SPACE_COLOURS["p"]),
 }
-POSITION = ["pruner", "sparsity", "prompt", "step"]
+POSITION = [*VARIANT, "prompt", "step"]
 STATISTICS = ["mean", "n"]
 
 
@@ -29,14 +29,14 @@ def select(tables: Tables) -> Selection:
     rows, temperature = _both(tables)
     require(rows, [column for column, _, _ in PANELS.values()])
     values = {name: rows[column].astype(float) for name, (column, _, _) in PANELS.items()}
-    steps = series.profile(rows, ["pruner", "sparsity", "protocol", "step"], values, "quartiles")
+    steps = series.profile(rows, [*VARIANT, "protocol", "step"], values, "quartiles")
     steps = series.well_covered(steps)
     same = {name: 0.0 if name == "KL" else 1.0 for name in PANELS}
     steps, identical_note = series.drop_identical(steps, same)
     shown, left_out = select_preferred(variants_of(steps), ("8", "4:8"), ROWS)
     firsts = divergence.first_differences(tables.trajectories)
-    data = rows_of(steps, shown).merge(firsts, on=["pruner", "sparsity"], how="left")
-    columns = ["pruner", "sparsity", "quantity", "protocol", "step", *STATISTICS, divergence.COLUMN]
+    data = rows_of(steps, shown).merge(firsts, on=VARIANT, how="left")
+    columns = [*VARIANT, "quantity", "protocol", "step", *STATISTICS, divergence.COLUMN]
     data = data.sort_values(columns[:5], kind="stable")
     notes = (
         "Teacher-forced: the pruned model reads the dense model's tokens, so its error only accumulates over depth.",

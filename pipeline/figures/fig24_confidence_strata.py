@@ -13,7 +13,7 @@ from pipeline.figures.base import Figure, Selection
 from pipeline.figures.final_states import leave_out_unchanged, on_dense_trajectory
 from pipeline.figures.strata import CONFIDENCES, COUNT, strata
 from pipeline.figures.tables import Tables, require
-from pipeline.figures.variants import Variant, left_out_note, rows_of, select_preferred, variants_of
+from pipeline.figures.variants import VARIANT, Variant, left_out_note, rows_of, select_preferred, variants_of
 
 LINES = 4
 NAMES = {"top1": "top-1 probability", "entropy": "entropy (nats)", "margin": "logit margin / T"}
@@ -26,9 +26,7 @@ def select(tables: Tables) -> Selection:
     require(rows, ["kl", "est_kl", "flip", *CONFIDENCES])
     rows, identical_note = leave_out_unchanged(rows)
     shown, left_out = select_preferred(variants_of(rows), ("8", "4:8"), LINES)
-    parts = [
-        strata(rows_of(rows, [variant])).assign(pruner=variant.pruner, sparsity=variant.sparsity) for variant in shown
-    ]
+    parts = [strata(rows_of(rows, [variant])).assign(**variant._asdict()) for variant in shown]
     data = pd.concat(parts, ignore_index=True)
     notes = (
         said,
@@ -40,7 +38,7 @@ def select(tables: Tables) -> Selection:
         *identical_note,
         *left_out_note(left_out),
     )
-    columns = ["pruner", "sparsity", *[name for name in data.columns if name not in ("pruner", "sparsity")]]
+    columns = [*VARIANT, *[name for name in data.columns if name not in VARIANT]]
     return Selection("Deviation where the dense model is sure, and where it is not", data[columns], notes)
 
 

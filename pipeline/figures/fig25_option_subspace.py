@@ -12,7 +12,7 @@ from pipeline.figures.base import Figure, MissingData, Selection
 from pipeline.figures.bootstrap import interval
 from pipeline.figures.final_states import leave_out_unchanged
 from pipeline.figures.tables import Tables
-from pipeline.figures.variants import left_out_note, rows_of, select_preferred, variants_of
+from pipeline.figures.variants import VARIANT, left_out_note, rows_of, select_preferred, variants_of
 
 LINES = 6
 # Set -> (name, marker).
@@ -31,7 +31,7 @@ PANELS = {
 }
 LOGARITHMIC = ("KL", "mass", "rank")
 UNCHANGED = {"mass": 100.0}  # the value of a quantity in the unchanged model, where it is not zero
-KEYS = ["pruner", "sparsity", "set", "quantity"]
+KEYS = [*VARIANT, "set", "quantity"]
 
 
 def select(tables: Tables) -> Selection:
@@ -75,7 +75,7 @@ def _per_prompt(rows: pd.DataFrame) -> pd.DataFrame:
     for quantity, column in values.items():
         finite = column.astype(float).replace([np.inf, -np.inf], np.nan).dropna()
         groups = finite.groupby(
-            [rows.loc[finite.index, name] for name in KEYS[:3]] + [names[finite.index].rename("of")]
+            [rows.loc[finite.index, name] for name in (*VARIANT, "set")] + [names[finite.index].rename("of")]
         )
         parts.append(groups.mean().rename("value").reset_index().assign(quantity=quantity))
     return pd.concat(parts, ignore_index=True)

@@ -15,7 +15,7 @@ from pipeline.figures.base import Figure, MissingData, Selection
 from pipeline.figures.compared import CHANGED, with_pooled
 from pipeline.figures.score_means import KINDS
 from pipeline.figures.tables import Tables
-from pipeline.figures.variants import Variant, left_out_note, precedence, rows_of, spread, variants_of
+from pipeline.figures.variants import VARIANT, Variant, left_out_note, precedence, rows_of, spread, variants_of
 
 ROWS = 24
 ROW_HEIGHT = 0.165  # inches
@@ -24,7 +24,7 @@ FURTHEST = (-50.0, 200.0)  # percent: intervals are cut off beyond
 UNCERTAIN = (0, (2, 1.5))
 LIMITS = ["retained_percent", "low_percent", "high_percent"]
 VERDICT = "label"  # the column of the CSV that says what became of a score
-COLUMNS = ["kind", "pruner", "sparsity", "series", "n", "chance", "dense", "pruned", "difference", "low", "high", "p"]
+COLUMNS = ["kind", *VARIANT, "series", "n", "chance", "dense", "pruned", "difference", "low", "high", "p"]
 
 
 def select(tables: Tables) -> Selection:
@@ -55,7 +55,7 @@ def _sorted(rows: pd.DataFrame) -> pd.DataFrame:
     order = {variant: place for place, variant in enumerate(variants_of(rows))}
     keys = rows.assign(
         block=rows["kind"].map(list(KINDS).index),
-        row=[order[Variant(*pair)] for pair in rows[["pruner", "sparsity"]].itertuples(index=False)],
+        row=[order[Variant(*pair)] for pair in rows[VARIANT].itertuples(index=False)],
         is_task=rows["task"] != MEAN,
     )
     ranked = keys.sort_values(["block", "row", "is_task", "task"], kind="stable")
@@ -164,4 +164,4 @@ def _limits(own: pd.DataFrame) -> tuple[float, float]:
     return float(finite.min()) - air, float(finite.max()) + air
 
 
-FIGURE = Figure(select, draw, reads=("scores",))
+FIGURE = Figure(select, draw)

@@ -12,8 +12,8 @@ from pipeline.figures import canvas, style
 from pipeline.figures.base import Figure, MissingData, Selection
 from pipeline.figures.score_means import KINDS
 from pipeline.figures.tables import Tables
-from pipeline.figures.variants import precedence
-from pipeline.prediction import PREDICTORS, REPRESENTATIONS, TooLittle, family_of, features, targets
+from pipeline.figures.variants import VARIANT, precedence
+from pipeline.prediction import PREDICTORS, REPRESENTATIONS, TooLittle, features, targets
 from pipeline.prediction_accuracy import accuracy, compete
 from pipeline.prediction_data import BASELINES
 
@@ -23,7 +23,7 @@ NAMES = {"perplexity": "perplexity", "cosine": "cosine of final states", "parame
 PERCENT = ["measured_percent", "predicted_percent", "low_percent", "high_percent"]
 STATISTICS = ["error", "rank", "rank_low", "rank_high"]
 SOURCE = "source"  # the column of the CSV that says what a prediction was made from
-COLUMNS = ["kind", SOURCE, "pruner", "sparsity", *PERCENT, *STATISTICS]
+COLUMNS = ["kind", SOURCE, *VARIANT, *PERCENT, *STATISTICS]
 FURTHEST = (-1e3, 1e3)  # percent: intervals are cut off beyond
 NARROWEST = 60.0  # percent: panels reach down to it at least
 SIDE = 2.1  # inches: the height of a panel
@@ -65,7 +65,7 @@ def _notes(data: pd.DataFrame, found: pd.DataFrame) -> tuple[str, ...]:
 def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     """A column for each kind of task; measures of representations above, the best baseline below."""
     kinds = [kind for kind in KINDS if (data["kind"] == kind).any()]
-    data = data.assign(family=data["pruner"].map(family_of))
+    data = data.assign(family=data["pruner"])
     looks = _looks(data["family"])
     handles = [canvas.line_handle(name, colour, "", marker) for name, (colour, marker) in looks.items()]
     both = (data[SOURCE] != REPRESENTATIONS).any()
@@ -130,4 +130,4 @@ def _limits(own: pd.DataFrame) -> tuple[float, float]:
     return float(values.min()) - air, float(values.max()) + air
 
 
-FIGURE = Figure(select, draw, reads=("scores", "states"))
+FIGURE = Figure(select, draw)

@@ -10,7 +10,6 @@ from matplotlib.figure import Figure as Canvas
 from pipeline.criteria import criteria
 from pipeline.figures import canvas, style
 from pipeline.figures.base import Figure, MissingData, Selection
-from pipeline.figures.choice import SCORES
 from pipeline.figures.score_means import KINDS
 from pipeline.figures.tables import Tables
 from pipeline.figures.variants import magnitude, precedence
@@ -21,7 +20,7 @@ ACROSS = 0.5  # of the room of a budget, that its points are spread over
 PERCENT = ["kept_percent", "kept_low_percent", "kept_high_percent"]
 MORE = ["difference_percent", "low_percent", "high_percent"]
 VALUES = dict(zip([*PERCENT, *MORE], ("kept", "kept_low", "kept_high", "difference", "low", "high"), strict=True))
-COLUMNS = ["kind", "unit", "sparsity", "criterion", "draws", "tasks", "n", *PERCENT, "against", *MORE]
+COLUMNS = ["kind", "unit", "sparsity", "criterion", "pruner", "draws", "tasks", "n", *PERCENT, "against", *MORE]
 
 
 def select(tables: Tables) -> Selection:
@@ -58,8 +57,9 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     """A column for each kind of unit: what is kept above, differences below."""
     data = data.fillna({"against": ""})
     units = list(dict.fromkeys(data["unit"]))
-    names = sorted(set(data["criterion"]), key=precedence)
-    colours, markers = style.pruner_colours(names), style.pruner_markers(names)
+    pruners = dict(zip(data["criterion"], data["pruner"], strict=True))
+    names = sorted(pruners, key=lambda name: (precedence(pruners[name]), name))
+    colours, markers = style.line_looks(pruners)
     handles = [canvas.line_handle(name, colours[name], "", markers[name]) for name in names]
     sheet, axes = canvas.page(
         2,
@@ -116,4 +116,4 @@ def _points(
             )
 
 
-FIGURE = Figure(select, draw, reads=(SCORES,))
+FIGURE = Figure(select, draw)

@@ -10,7 +10,6 @@ from scipy.stats import spearmanr
 
 from pipeline.figures import canvas, scales, style
 from pipeline.figures.base import Figure, MissingData, Selection
-from pipeline.figures.choice import SCORES
 from pipeline.figures.tables import Tables
 from pipeline.figures.variants import magnitude
 
@@ -116,4 +115,4 @@ def _panel(ax: Axes, own: pd.DataFrame, colours: dict[str, str]) -> None:
     )  # fmt: skip
 
 
-FIGURE = Figure(select, draw, reads=(SCORES,), version=2)
+FIGURE = Figure(select, draw, version=2)

@@ -7,7 +7,7 @@ import pandas as pd
 from pipeline.figures import series
 from pipeline.figures.base import MissingData
 from pipeline.figures.tables import Tables
-from pipeline.figures.variants import Variant, magnitude, ordered, rows_of, variants_of
+from pipeline.figures.variants import VARIANT, Variant, magnitude, ordered, rows_of, variants_of
 
 
 def on_dense_trajectory(tables: Tables) -> tuple[pd.DataFrame, str, str]:
@@ -32,7 +32,7 @@ def on_dense_trajectory(tables: Tables) -> tuple[pd.DataFrame, str, str]:
 
 def leave_out_unchanged(rows: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Leave out variants of sparsity 0 whose KL is zero everywhere, unless none are left; with a note."""
-    worst = rows["kl"].abs().groupby([rows["pruner"], rows["sparsity"]]).max()
+    worst = rows["kl"].abs().groupby([rows[name] for name in VARIANT]).max()
     same = ordered(Variant(*key) for key, kl in worst.items() if magnitude(key[1]) == 0 and kl < series.ROUNDING)
     kept = [variant for variant in variants_of(rows) if variant not in same]
     if not same or not kept:

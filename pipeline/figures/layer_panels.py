@@ -15,10 +15,11 @@ from pipeline.figures.base import Figure, MissingData, Selection
 from pipeline.figures.single_variant import single_variant
 from pipeline.figures.tables import Tables, require
 from pipeline.figures.theorems import OF_KL, Theorem
+from pipeline.figures.variants import VARIANT, not_shown_note, variants_of
 
 MOST = 36  # panels on a page
 ESTIMATE_LINE = (0, (3, 1.5))
-KEYS = ["pruner", "sparsity", "sublayer", "layer"]
+KEYS = [*VARIANT, "sublayer", "layer"]
 # How the caption writes |orthogonal part of dx|^2 / |x|^2 in short.
 ORTHOGONAL = "orth = |orthogonal part of dx|^2 / |x|^2."
 
@@ -61,6 +62,7 @@ class LayerPanels:
         """Each curve per layer and step for one variant and sublayer: mean and quartiles over prompts."""
         rows, temperature = series.at_temperature(tables.protocol("layer"))
         require(rows, self.columns)
+        others = variants_of(rows)
         rows, variant, sublayer = single_variant(tables, rows)
         rows, sampling_note = _layers_shown(_steps_reached(rows))
         values = {curve.quantity: curve.values(rows).replace([np.inf, -np.inf], np.nan) for curve in self.curves}
@@ -75,6 +77,7 @@ class LayerPanels:
             series.STEP_NOTE,
             "All panels share their axes.",
             f"Temperature {temperature:g}.",
+            *not_shown_note(other for other in others if other != variant),
             *sampling_note,
             *self._gaps(rows, values),
         )

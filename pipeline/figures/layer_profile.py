@@ -9,7 +9,7 @@ from pipeline.figures import canvas, scales, series, style
 from pipeline.figures.base import Selection
 from pipeline.figures.tables import Tables, require
 from pipeline.figures.twins import draw_once
-from pipeline.figures.variants import Variant, left_out_note, lowest, rows_of, spread, variants_of
+from pipeline.figures.variants import VARIANT, Variant, left_out_note, lowest, rows_of, spread, variants_of
 
 VARIANTS = 4  # with a panel for attention and one for the MLP each
 COSINES = [f"cos_{space}" for space in series.SPACES]
@@ -25,19 +25,20 @@ def select(tables: Tables, *, weights: bool, title: str, notes: tuple[str, ...])
     """
     rows, temperature = series.at_temperature(tables.changing(tables.protocol("layer"), weights=weights))
     require(rows, COSINES)
-    rows = rows_of(rows, lowest(variants_of(rows)))
+    everyone = variants_of(rows)
+    rows = rows_of(rows, lowest(everyone))
     values = {space: series.deviation(rows[f"cos_{space}"]) for space in series.SPACES}
-    curves = series.profile(rows, ["pruner", "sparsity", "sublayer", "layer"], values, "range")
+    curves = series.profile(rows, [*VARIANT, "sublayer", "layer"], values, "range")
     curves, equal_note = draw_once(curves, ["quantity", "layer"], series.STATISTICS)
     shown, left_out = spread(variants_of(curves), VARIANTS)
     data = rows_of(curves, shown).rename(columns={"quantity": "space", **NAMES})
-    data = data.sort_values(["pruner", "sparsity", "sublayer", "space", "layer"], kind="stable")
+    data = data.sort_values([*VARIANT, "sublayer", "space", "layer"], kind="stable")
     notes += (
-        "Line: mean over prompts and steps; band: minimum to maximum.",
+        "Line: mean over prompts of means over steps; band: minimum to maximum.",
         "The cosine axis is logarithmic in its distance from 1.",
         f"Temperature {temperature:g}.",
         *equal_note,
-        *left_out_note(left_out),
+        *left_out_note([*left_out, *(variant for variant in everyone if variant not in lowest(everyone))]),
     )
     return Selection(title, data, notes)
 

@@ -9,7 +9,7 @@ import pandas as pd
 from pipeline.figures import series
 from pipeline.figures.base import MissingData
 from pipeline.figures.twins import draw_once
-from pipeline.figures.variants import left_out_note, rows_of, spread, variants_of
+from pipeline.figures.variants import VARIANT, left_out_note, rows_of, spread, variants_of
 
 
 def middle_steps(
@@ -30,14 +30,14 @@ def middle_steps(
     rows, sublayer, layer = middle_layer(rows)
     name = series.SUBLAYER_NAMES[sublayer]
     absent = [variant.label for variant in everyone if variant not in variants_of(rows)]
-    steps = series.profile(rows, ["pruner", "sparsity", "step"], values(rows), "quartiles")
+    steps = series.profile(rows, [*VARIANT, "step"], values(rows), "quartiles")
     steps = series.well_covered(steps)
     steps, identical_note = series.drop_identical(steps, dict.fromkeys(steps["quantity"], 0.0))
     steps = series.merge_equal(steps).assign(sublayer=sublayer, layer=layer)
     steps, equal_note = draw_once(steps, ["quantity", "step"], series.STATISTICS)
     shown, left_out = spread(variants_of(steps), limit)
     steps = rows_of(steps, shown)
-    steps = steps.sort_values(["pruner", "sparsity", "quantity", "step"], kind="stable")
+    steps = steps.sort_values([*VARIANT, "quantity", "step"], kind="stable")
     notes = (
         f"Only the {name} of layer {layer} is pruned, on dense inputs.",
         series.STEP_NOTE,
@@ -46,7 +46,7 @@ def middle_steps(
         *equal_note,
         *left_out_note(left_out),
     )
-    columns = ["pruner", "sparsity", "sublayer", "layer", "quantity", "step", *series.STATISTICS, "n"]
+    columns = [*VARIANT, "sublayer", "layer", "quantity", "step", *series.STATISTICS, "n"]
     return steps[columns], f"layer {layer}, {name}", notes
 
 
@@ -63,7 +63,7 @@ def middle_layer(rows: pd.DataFrame) -> tuple[pd.DataFrame, str, int]:
         part = rows[rows["sublayer"] == sublayer]
         if part.empty:
             continue
-        sets = [set(group["layer"]) for _, group in part.groupby(["pruner", "sparsity"])]
+        sets = [set(group["layer"]) for _, group in part.groupby(VARIANT)]
         layers = sorted(set.intersection(*sets) or set.union(*sets))
         layer = int(layers[len(layers) // 2])
         return part[part["layer"] == layer], sublayer, layer

@@ -12,12 +12,13 @@ import pandas as pd
 
 from pipeline.figures import style
 from pipeline.figures.base import Figure
+from pipeline.figures.variants import VARIANT
 from pipeline.files import write_bytes
 
 SUFFIXES = ("pdf", "png", "csv")
 # Words that pandas would otherwise read back as numbers ("0.2", "6") or as missing.
 TEXT_COLUMNS = (
-    "kind", "model", "pruner", "sparsity", "task", "metric", "series", "protocol", "prompt", "sublayer", "space",
+    "kind", "model", *VARIANT, "task", "metric", "series", "protocol", "prompt", "sublayer", "space",
     "quantity", "source", "stratum", "set", "theorem", "role", "text", "same_text", "label", "format",
     "unit", "criterion", "against",
 )  # fmt: skip

@@ -33,6 +33,7 @@ from pipeline.figures.score_means import (
 from pipeline.figures.tables import Tables
 from pipeline.figures.variants import (
     DENSE,
+    VARIANT,
     Variant,
     is_count,
     is_pattern,
@@ -57,7 +58,7 @@ VARIANTS = 9  # bars of a model beside the dense one
 
 def bars_of(pruner: str, *, else_any: bool = False) -> Figure:
     """The figure of one pruner; with ``else_any``, of whatever was run where that pruner was not."""
-    return Figure(_selecting(pruner, else_any), draw_bars, reads=("scores",))
+    return Figure(_selecting(pruner, else_any), draw_bars)
 
 
 def _selecting(pruner: str, else_any: bool) -> Callable[[Tables], Selection]:
@@ -68,9 +69,9 @@ def _selecting(pruner: str, else_any: bool) -> Callable[[Tables], Selection]:
         models = {tables.model(): tables, **{name: tables.peers[name] for name in sorted(tables.peers)}}
         parts = {name: own for name, each in models.items() if not (own := _weights_only(each, pruner)).empty}
         fraction = _fraction(list(parts.values()))
-        wanted = [DENSE, *([fraction] if fraction else []), *PATTERNS]
-        bars = {name: part[part["label"].isin(wanted)] for name, part in parts.items()}
-        bars = {name: part for name, part in bars.items() if (part["label"] != DENSE).any()}
+        wanted = [*([fraction] if fraction else []), *PATTERNS]
+        bars = {name: part[(part["pruner"] == DENSE) | part["sparsity"].isin(wanted)] for name, part in parts.items()}
+        bars = {name: part for name, part in bars.items() if (part["pruner"] != DENSE).any()}
         if tables.model() not in bars:
             raise MissingData(f"neither a fraction nor 4:8 or 2:4 was evaluated with {pruner} under these settings")
         shown, left_out = list(bars)[:MODELS], list(bars)[MODELS:]
@@ -102,18 +103,17 @@ def _variants(tables: Tables, pruner: str) -> Selection:
 
 
 def _weights_only(tables: Tables, pruner: str) -> pd.DataFrame:
-    """Scores of the dense model and of one pruner, with the name of the bar; empty if the pruner has none."""
+    """Scores of the dense model and of one pruner; empty if the pruner has none."""
     if tables.scores.empty or not (tables.scores["pruner"] == pruner).any():
         return pd.DataFrame()
     scores = task_scores(tables, READINGS)
-    scores = scores[scores["pruner"].isin([DENSE, pruner])]
-    return scores.assign(label=scores["sparsity"].where(scores["pruner"] == pruner, DENSE))
+    return scores[scores["pruner"].isin([DENSE, pruner])]
 
 
 def _fraction(parts: Sequence[pd.DataFrame]) -> str | None:
     """The fraction of all models' bars: the first model's that is nearest to a half, else another's."""
     for part in parts:
-        words = {word for word in part["label"].unique() if word != DENSE}
+        words = set(part.loc[part["pruner"] != DENSE, "sparsity"])
         fractions = [word for word in words if not is_pattern(word) and not is_count(word) and magnitude(word) > 0]
         if fractions:
             return min(fractions, key=lambda word: (abs(magnitude(word) - HALF), magnitude(word)))
@@ -124,8 +124,8 @@ def _sorted(data: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
     """Rows by kind, model, bar and task, the mean last."""
     several = data.loc[data["pruner"] != DENSE, "pruner"].nunique() > 1 or data["sparsity"].map(is_count).any()
     labels = [
-        DENSE if pruner == DENSE else Variant(pruner, sparsity).label if several else sparsity
-        for pruner, sparsity in data[["pruner", "sparsity"]].itertuples(index=False)
+        DENSE if variant.pruner == DENSE else variant.label if several else variant.short
+        for variant in map(Variant._make, data[VARIANT].itertuples(index=False))
     ]
     data = data.assign(label=labels)
     keys = data.assign(
@@ -134,18 +134,18 @@ def _sorted(data: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
         label=data["label"].map(_labels(data).index),
         last=data["series"] == MEAN,
     ).sort_values(["kind", "model", "label", "last", "series"], kind="stable")
-    return data.loc[keys.index, ["kind", "model", "pruner", "sparsity", "label", "series", *PERCENT, CHANCE]]
+    return data.loc[keys.index, ["kind", "model", *VARIANT, "label", "series", *PERCENT, CHANCE]]
 
 
 def _labels(data: pd.DataFrame) -> list[str]:
     """The bars in order: dense, then by pruner and rising sparsity, a fraction before patterns of the same share."""
 
-    def place(row: tuple[str, str, str]) -> tuple:
-        _, pruner, sparsity = row
+    def place(row: tuple[str, str, str, str]) -> tuple:
+        _, pruner, sparsity, options = row
         pattern = PATTERNS.index(sparsity) if sparsity in PATTERNS else -1
-        return pruner != DENSE, precedence(pruner), magnitude(sparsity), pattern, sparsity
+        return pruner != DENSE, precedence(pruner), magnitude(sparsity), pattern, sparsity, options
 
-    rows = data[["label", "pruner", "sparsity"]].drop_duplicates().itertuples(index=False, name=None)
+    rows = data[["label", *VARIANT]].drop_duplicates().itertuples(index=False, name=None)
     return list(dict.fromkeys(label for label, *_ in sorted(rows, key=place)))
 
 
@@ -153,7 +153,7 @@ def _notes(
     data: pd.DataFrame, pruner: str, fraction: str | None, tasks: list[str], left_out: Sequence[str]
 ) -> tuple[str, ...]:
     notes = [BARS]
-    absent = [name for name in PATTERNS if not (data["label"] == name).any()]
+    absent = [name for name in PATTERNS if not (data["sparsity"] == name).any()]
     if fraction is None:
         absent.insert(0, "unstructured")
     if absent:

@@ -24,7 +24,7 @@ from pipeline.figures.score_means import (
     with_means,
 )
 from pipeline.figures.tables import Tables
-from pipeline.figures.variants import DENSE, is_count, is_pattern, magnitude, precedence
+from pipeline.figures.variants import DENSE, VARIANT, Variant, is_count, is_pattern, magnitude, precedence
 
 CHANCE_LINE = (0, (4, 2))
 
@@ -44,7 +44,7 @@ def curves(tables: Tables) -> tuple[pd.DataFrame, list[str]]:
     data = with_means(shared)
     data = data.assign(achieved_percent=100 * data["achieved"], is_task=data["series"] != MEAN)
     data = data.assign(size=data["sparsity"].map(magnitude))
-    data = data.sort_values(["kind", "is_task", "series", "pruner", "achieved_percent", "size", "sparsity"])
+    data = data.sort_values(["kind", "is_task", "series", "pruner", "options", "achieved_percent", "size", "sparsity"])
     return data[["kind", *POINT, "series", "achieved_percent", *PERCENT, CHANCE]], task_notes(shared, dropped)
 
 
@@ -60,9 +60,11 @@ def line_notes(data: pd.DataFrame) -> list[str]:
 
 def draw_curves(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     """A row for each kind of task, a column for each model."""
-    pruners = sorted(set(data["pruner"]) - {DENSE}, key=precedence)
-    colours, markers = style.pruner_colours(pruners), style.pruner_markers(pruners)
-    handles = [canvas.line_handle(name, colours[name], marker=markers[name]) for name in pruners]
+    data = data.assign(line=[Variant(*row).line for row in data[VARIANT].itertuples(index=False)])
+    pruners = dict(zip(data["line"], data["pruner"], strict=True))
+    lines = sorted(set(pruners) - {DENSE}, key=lambda name: (precedence(pruners[name]), name))
+    colours, markers = style.line_looks({name: pruners[name] for name in lines})
+    handles = [canvas.line_handle(name, colours[name], marker=markers[name]) for name in lines]
     if (data["pruner"] == DENSE).any():
         handles.append(canvas.line_handle(DENSE, style.INK, "", "*"))
     kinds = [kind for kind in KINDS if (data["kind"] == kind).any()]
@@ -79,8 +81,8 @@ def draw_curves(data: pd.DataFrame, title: str, caption: str) -> Canvas:
             if rows.empty:
                 canvas.empty_panel(ax, f"{model}: no {KINDS[kind].lower()}")
                 continue
-            for pruner in pruners:
-                _pruner(ax, rows, pruner, colours[pruner], markers[pruner])
+            for name in lines:
+                _line(ax, rows, name, colours[name], markers[name])
             _dense(ax, rows)
             if chance := chances(rows).get(kind):
                 ax.axhline(chance, color=style.GREY, linestyle=CHANCE_LINE, linewidth=1, zorder=1)
@@ -107,17 +109,20 @@ def _label(ax: Axes, means: pd.DataFrame, colours: dict[str, str]) -> None:
     """Write N:M patterns and numbers of units beside their points; fractions are on the axis."""
     named = means["sparsity"].map(lambda word: is_pattern(word) or is_count(word)).astype(bool)
     labels = [
-        PointLabel(point.achieved_percent, point.score_percent, point.sparsity, colours[point.pruner])
+        PointLabel(point.achieved_percent, point.score_percent, point.sparsity, colours[point.line])
         for point in means[named].itertuples()
     ]
     others = means.loc[~named, ["achieved_percent", "score_percent"]]
     place_labels(ax, labels, list(others.itertuples(index=False, name=None)))
 
 
-def _pruner(ax: Axes, rows: pd.DataFrame, pruner: str, colour: str, marker: str) -> None:
-    """One pruner's tasks and mean. N:M patterns are points of their own, tied to dense by a dotted line."""
-    for series, line in rows[rows["pruner"].isin([pruner, DENSE])].groupby("series", sort=False):
-        own = line[line["pruner"] == pruner]
+def _line(ax: Axes, rows: pd.DataFrame, name: str, colour: str, marker: str) -> None:
+    """The tasks and mean of one pruner with its options.
+
+    N:M patterns are points of their own, tied to dense by a dotted line.
+    """
+    for series, line in rows[rows["line"].isin([name, DENSE])].groupby("series", sort=False):
+        own = line[line["line"] == name]
         patterns = own["sparsity"].map(is_pattern).astype(bool)
         dense = line[line["pruner"] == DENSE]
         mean = series == MEAN

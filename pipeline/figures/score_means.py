@@ -8,14 +8,16 @@ import numpy as np
 import pandas as pd
 
 from pipeline.figures.base import MissingData
+from pipeline.figures.replicates import REPLICATE
 from pipeline.figures.tables import Tables
+from pipeline.figures.variants import VARIANT
 
 # The two ways of reading an answer, and all kinds whose scores are shares and can be averaged over tasks.
 READINGS = {"generative": "Generative tasks", "multiple_choice": "Multiple-choice tasks"}
 KINDS = {**READINGS, "retrieval": "Retrieval tasks"}
 MEAN = "mean"  # the series that is the mean over tasks; the others are called after their task
 SAME_SETTINGS = "Other models: under these settings but for the model."
-POINT = ["model", "pruner", "sparsity"]
+POINT = ["model", *VARIANT]
 PERCENT = ["score_percent", "stderr_percent"]
 CHANCE = "chance_percent"
 
@@ -37,7 +39,7 @@ def task_scores(tables: Tables, kinds: Iterable[str]) -> pd.DataFrame:
 
 def shared_tasks(scores: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The rows of tasks which every point of their kind has, and the others: means over other tasks do not compare."""
-    points = scores.groupby("kind")[POINT].apply(lambda rows: len(rows.drop_duplicates()))
+    points = scores.groupby("kind")[[*POINT, REPLICATE]].apply(lambda rows: len(rows.drop_duplicates()))
     counts = scores.groupby(["kind", "task"]).size()
     shared = [key for key, count in counts.items() if count == points[key[0]]]
     keep = pd.MultiIndex.from_frame(scores[["kind", "task"]]).isin(shared)
@@ -47,19 +49,33 @@ def shared_tasks(scores: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 def with_means(scores: pd.DataFrame) -> pd.DataFrame:
     """Task scores and their unweighted mean per point and kind, in percent.
 
-    The standard error is that of a mean of independent scores, and missing where one of the scores lacks it.
+    The standard error is that of a mean of independent scores, and missing where one of the scores lacks it. Of a
+    point that was repeated with other seeds or draws, score and mean are the means over these, and the error is the
+    standard deviation among them.
 
     Returns:
         Columns: kind, model, pruner, sparsity, series (the task, or "mean"), achieved, score_percent, stderr_percent,
         chance_percent (what guessing would get).
     """
-    groups = scores.assign(variance=scores["stderr"].astype(float) ** 2).groupby(["kind", *POINT])
+    groups = scores.assign(variance=scores["stderr"].astype(float) ** 2).groupby(["kind", *POINT, REPLICATE])
     means = groups.agg(achieved=("achieved", "first"), value=("value", "mean"), chance=("chance", "mean"))
     means["stderr"] = np.sqrt(groups["variance"].agg(lambda column: column.sum(skipna=False))) / groups.size()
     tasks = scores.rename(columns={"task": "series"})
-    data = pd.concat([tasks, means.reset_index().assign(series=MEAN)], ignore_index=True)
+    data = _over_replicates(pd.concat([tasks, means.reset_index().assign(series=MEAN)], ignore_index=True))
     data = data.assign(score_percent=100 * data["value"], stderr_percent=100 * data["stderr"].astype(float))
     return data.assign(chance_percent=100 * data["chance"])[["kind", *POINT, "series", "achieved", *PERCENT, CHANCE]]
+
+
+def _over_replicates(data: pd.DataFrame) -> pd.DataFrame:
+    """One row a point and series."""
+    groups = data.groupby(["kind", *POINT, "series"], sort=False)
+    found = groups.agg(
+        achieved=("achieved", "mean"), value=("value", "mean"), chance=("chance", "mean"),
+        stderr=("stderr", "first"), spread=("value", "std"), count=("value", "size"),
+    ).reset_index()  # fmt: skip
+    # One row a group has its own error, even where that is missing.
+    own = data.drop_duplicates(["kind", *POINT, "series"])["stderr"].astype(float).to_numpy()
+    return found.assign(stderr=np.where(found["count"] > 1, found["spread"], own))
 
 
 def chances(data: pd.DataFrame) -> dict[str, float]:

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from pipeline.figures.variants import Variant, magnitude, ordered, rows_of, variants_of
+from pipeline.figures.variants import VARIANT, Variant, magnitude, ordered, rows_of, variants_of
 
 ROUNDING = 1e-6  # of a cosine in single precision, with a margin
 Band = Literal["range", "quartiles"]
@@ -33,6 +33,8 @@ def deviation(cosine: pd.Series) -> pd.Series:
 def profile(rows: pd.DataFrame, by: Sequence[str], values: Mapping[str, pd.Series], band: Band) -> pd.DataFrame:
     """Mean and band of each quantity for each combination of `by`, over whatever else varies.
 
+    The mean is that over prompts of their own means, so that long texts do not count more; the band is of positions.
+
     Args:
         rows: measures, one row a position.
         by: columns to keep apart.
@@ -47,16 +49,24 @@ def profile(rows: pd.DataFrame, by: Sequence[str], values: Mapping[str, pd.Serie
     for quantity, column in values.items():
         finite = column.astype(float).replace([np.inf, -np.inf], np.nan).dropna()
         groups = finite.groupby([rows.loc[finite.index, name] for name in by])
-        part = pd.DataFrame({"mean": groups.mean(), "n": groups.size()})
+        part = pd.DataFrame({"mean": _by_prompt(finite, rows, by), "n": groups.size()})
         part["low"] = groups.min() if band == "range" else groups.quantile(low)
         part["high"] = groups.max() if band == "range" else groups.quantile(high)
         parts.append(part.reset_index().assign(quantity=quantity))
     return pd.concat(parts, ignore_index=True)[[*by, "quantity", *STATISTICS, "n"]]
 
 
+def _by_prompt(values: pd.Series, rows: pd.DataFrame, by: Sequence[str]) -> pd.Series:
+    """The mean over prompts of the means of each; over all values where there are no prompts."""
+    keys = [rows.loc[values.index, name] for name in by]
+    if "prompt" not in rows or "prompt" in by:
+        return values.groupby(keys).mean()
+    return values.groupby([*keys, rows.loc[values.index, "prompt"]]).mean().groupby(level=list(by)).mean()
+
+
 def well_covered(steps: pd.DataFrame) -> pd.DataFrame:
     """The steps that at least half of a variant's prompts reach: later means are over ever fewer prompts."""
-    most = steps.groupby(["pruner", "sparsity", "quantity"])["n"].transform("max")
+    most = steps.groupby([*VARIANT, "quantity"])["n"].transform("max")
     return steps[2 * steps["n"] >= most]
 
 
@@ -68,7 +78,7 @@ def drop_identical(steps: pd.DataFrame, dense: Mapping[str, float]) -> tuple[pd.
         dense: the value of each quantity in the unchanged model; what is farther off than rounding is kept.
     """
     off = (steps[STATISTICS].sub(steps["quantity"].map(dense), axis=0)).abs().max(axis=1)
-    worst = off.groupby([steps["pruner"], steps["sparsity"]]).max()
+    worst = off.groupby([steps[name] for name in VARIANT]).max()
     same = [Variant(*key) for key, value in worst.items() if magnitude(key[1]) == 0 and value < ROUNDING]
     kept = [variant for variant in variants_of(steps) if variant not in same]
     if not same or not kept:
@@ -84,7 +94,7 @@ def merge_equal(steps: pd.DataFrame) -> pd.DataFrame:
     """
     keys = ["quantity", "step"]
     parts = []
-    for _, pruner in steps.groupby("pruner", sort=True):
+    for _, pruner in steps.groupby(["pruner", "options"], sort=True):
         curves: list[tuple[list[str], pd.DataFrame]] = []
         for sparsity, rows in pruner.groupby("sparsity", sort=False):
             rows = rows.sort_values(keys, kind="stable")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import matplotlib as mpl
@@ -65,6 +65,20 @@ def pruner_markers(names: Iterable[str]) -> dict[str, str]:
     """A marker for each pruner, by the same rule as its colour."""
     known = {name: MARKERS[place % len(MARKERS)] for place, name in enumerate(PRUNER_COLOURS)}
     return _assign(names, known, MARKERS)
+
+
+def line_looks(pruners: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """A colour and a marker for each line, by its name: its pruner's; where a pruner has several lines, they differ.
+
+    Args:
+        pruners: the pruner of each line. The first line of a pruner has its colour and marker, the others spare ones.
+    """
+    first: dict[str, str] = {}
+    for line in sorted(pruners):
+        first.setdefault(pruners[line], line)
+    keys = {line: pruner if first[pruner] == line else line for line, pruner in pruners.items()}
+    colours, markers = pruner_colours(keys.values()), pruner_markers(keys.values())
+    return {line: colours[key] for line, key in keys.items()}, {line: markers[key] for line, key in keys.items()}
 
 
 def line_styles(variants: Iterable[Variant]) -> dict[Variant, LineStyleType]:

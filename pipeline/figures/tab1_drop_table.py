@@ -11,11 +11,13 @@ from matplotlib.figure import Figure as Canvas
 
 from pipeline.figures.base import Figure, MissingData, Selection
 from pipeline.figures.cell_text import plain, text_width
+from pipeline.figures.replicates import over_replicates
 from pipeline.figures.score_means import KINDS, MEAN, PERCENT, shared_tasks, task_scores, with_means
 from pipeline.figures.table_page import GAP, ROOM, Block, Column, table_page
 from pipeline.figures.tables import Tables
 from pipeline.figures.variants import (
     DENSE,
+    VARIANT,
     Variant,
     drop_name,
     drop_notes,
@@ -43,6 +45,7 @@ NUMBER, LONGEST = text_width("100.0", bold=True), 1.2  # inches: the least and t
 
 def select(tables: Tables) -> Selection:
     """Parameters, task scores and their mean for each kind of task and variant, in percent; rows as they are shown."""
+    tables = _with_other_suites(tables)
     scores = task_scores(tables, HEADINGS)
     dropping = [variant for variant in variants_of(scores) if variant.pruner in PRUNERS]
     if not dropping:
@@ -54,7 +57,7 @@ def select(tables: Tables) -> Selection:
         alone = with_means(dropped)
         parts.append(alone[alone["series"] != MEAN])
     data = pd.concat([*parts, _perplexities(tables, rows)], ignore_index=True)
-    own = [Variant(*pair) for pair in data[["pruner", "sparsity"]].itertuples(index=False)]
+    own = [Variant(*pair) for pair in data[VARIANT].itertuples(index=False)]
     data = data.assign(
         label=[drop_name(variant) for variant in own],
         parameters=[_parameters(tables, variant) for variant in own],
@@ -62,15 +65,23 @@ def select(tables: Tables) -> Selection:
         block=data["kind"].map([*HEADINGS, PERPLEXITY].index),
         last=data["series"] == MEAN,
     ).sort_values(["block", "row", "last", "series"], kind="stable")
-    columns = ["label", "pruner", "sparsity", "parameters", "kind", "series", *PERCENT, PERPLEXITY]
+    columns = ["label", *VARIANT, "parameters", "kind", "series", *PERCENT, PERPLEXITY]
     title = f"Scores of {tables.model()}, dense and after dropping sublayers or blocks"
     return Selection(title, data[columns], _notes(data, dropped, left_out))
+
+
+def _with_other_suites(tables: Tables) -> Tables:
+    """The tables with the scores of kinds of task that another suite asked the same variants."""
+    others = tables.other_suites
+    if others.empty or tables.scores.empty:
+        return tables
+    return replace(tables, scores=pd.concat([tables.scores, others], ignore_index=True))
 
 
 def _perplexities(tables: Tables, rows: Sequence[Variant]) -> pd.DataFrame:
     """Finite perplexities of these variants, one row a text; no rows, but the columns, where there are none."""
     scores = tables.scores[(tables.scores["kind"] == PERPLEXITY) & np.isfinite(tables.scores["value"])]
-    found = rows_of(scores, rows)[["kind", "pruner", "sparsity", "task", "value"]]
+    found = over_replicates(rows_of(scores, rows), ["task"], "value")[["kind", *VARIANT, "task", "value"]]
     return found.rename(columns={"task": "series", "value": PERPLEXITY})
 
 
@@ -130,9 +141,9 @@ def _widened(blocks: Sequence[Block]) -> list[Block]:
 
 def _summary(data: pd.DataFrame, kinds: Sequence[str], rows: Sequence[Variant]) -> Block:
     """Parameters, the mean of each kind of task with its standard error, and perplexities."""
-    means = data[data["series"] == MEAN].set_index(["pruner", "sparsity", "kind"])
-    parameters = data.drop_duplicates(["pruner", "sparsity"]).set_index(["pruner", "sparsity"])["parameters"]
-    perplexities = data[data["kind"] == PERPLEXITY].set_index(["pruner", "sparsity", "series"])[PERPLEXITY]
+    means = data[data["series"] == MEAN].set_index([*VARIANT, "kind"])
+    parameters = data.drop_duplicates(VARIANT).set_index(VARIANT)["parameters"]
+    perplexities = data[data["kind"] == PERPLEXITY].set_index([*VARIANT, "series"])[PERPLEXITY]
     texts = sorted(set(data.loc[data["kind"] == PERPLEXITY, "series"]))
     cells = []
     for row in rows:
@@ -148,7 +159,7 @@ def _summary(data: pd.DataFrame, kinds: Sequence[str], rows: Sequence[Variant]) 
 
 def _kind_blocks(data: pd.DataFrame, heading: str, rows: Sequence[Variant]) -> list[Block]:
     """The tasks of one kind, on as many blocks as their names need."""
-    scores = data.set_index(["pruner", "sparsity", "series"])["score_percent"]
+    scores = data.set_index([*VARIANT, "series"])["score_percent"]
     blocks: list[Block] = []
     for part in _lines(sorted(set(data["series"]) - {MEAN}), ROOM - _label_width(rows)):
         cells = []
@@ -203,4 +214,4 @@ def _with_error(mean: pd.Series | None) -> str:
     return f"{mean['score_percent']:.1f}" + ("" if np.isnan(error) else f" ± {error:.1f}")
 
 
-FIGURE = Figure(select, draw, reads=("scores",))
+FIGURE = Figure(select, draw)

@@ -12,9 +12,20 @@ from matplotlib.figure import Figure as Canvas
 from pipeline.figures import style
 from pipeline.figures.base import Figure, MissingData, Selection
 from pipeline.figures.cell_text import GLYPHS_NOTE, Cell, Piece, drawable, plain, storable, text_width
+from pipeline.figures.replicates import first_replicates
 from pipeline.figures.table_page import GAP, ROOM, Block, Column, table_page
 from pipeline.figures.tables import Tables
-from pipeline.figures.variants import DENSE, Variant, drop_name, drop_notes, ordered, rows_of, spread, variants_of
+from pipeline.figures.variants import (
+    DENSE,
+    VARIANT,
+    Variant,
+    drop_name,
+    drop_notes,
+    ordered,
+    rows_of,
+    spread,
+    variants_of,
+)
 
 OPEN = "open"
 DROPS = tuple(Variant(pruner, units) for pruner in ("attn_drop", "mlp_drop") for units in ("4", "8"))
@@ -27,20 +38,20 @@ def select(tables: Tables) -> Selection:
     """One row for each model: number of tokens, first different step, the text before that step and from it on."""
     if tables.trajectories.empty:
         raise MissingData("the trajectories table has no rows for these settings")
-    prompt = _prompt(tables)
-    rows = tables.trajectories[tables.trajectories["prompt"] == prompt].sort_values("step", kind="stable")
+    texts = first_replicates(tables.trajectories)
+    prompt = _prompt(tables, list(dict.fromkeys(texts["prompt"])))
+    rows = texts[texts["prompt"] == prompt].sort_values("step", kind="stable")
     cut = int(rows["step"].max()) >= STEPS
     rows = rows[rows["step"] < STEPS]
     shown = _shown(rows)
     records = [_dense(rows_of(rows, shown[:1])), *(_pruned(variant, rows_of(rows, [variant])) for variant in shown)]
     data = pd.DataFrame(records).assign(prompt=prompt)
-    columns = ["prompt", "pruner", "sparsity", "label", "tokens", "first_difference", "same_text", "text"]
+    columns = ["prompt", *VARIANT, "label", "tokens", "first_difference", "same_text", "text"]
     return Selection(f"Continuations of one prompt by {tables.model()}", data[columns], _notes(tables, data, cut))
 
 
-def _prompt(tables: Tables) -> str:
+def _prompt(tables: Tables, names: list[str]) -> str:
     """The first open-ended prompt, else the first."""
-    names = list(dict.fromkeys(tables.trajectories["prompt"]))
     known = tables.prompts
     formats = {} if known.empty else dict(zip(known["prompt"], known["format"], strict=True))
     return next((name for name in names if formats.get(name) == OPEN), names[0])
@@ -56,7 +67,7 @@ def _shown(rows: pd.DataFrame) -> list[Variant]:
 
 def _dense(rows: pd.DataFrame) -> dict[str, object]:
     written = rows[rows["dense_token"] >= 0]
-    record = {"pruner": DENSE, "sparsity": "0", "label": DENSE, "tokens": len(written), "first_difference": np.nan}
+    record = Variant(DENSE, "0")._asdict() | {"label": DENSE, "tokens": len(written), "first_difference": np.nan}
     return {**record, "same_text": "", "text": _text(written["dense_text"])}
 
 
@@ -65,7 +76,7 @@ def _pruned(variant: Variant, rows: pd.DataFrame) -> dict[str, object]:
     first = float(differs.min())  # missing if there is none
     written = rows[rows["pruned_token"] >= 0]
     same = written["step"] < (np.inf if np.isnan(first) else first)
-    record = {"pruner": variant.pruner, "sparsity": variant.sparsity, "label": drop_name(variant)}
+    record = variant._asdict() | {"label": drop_name(variant)}
     texts = {"same_text": _text(written.loc[same, "pruned_text"]), "text": _text(written.loc[~same, "pruned_text"])}
     return {**record, "tokens": len(written), "first_difference": first, **texts}
 

@@ -10,12 +10,13 @@ from typing import Any
 import pandas as pd
 
 from pipeline.sparsity import parse
+from pipeline.tables import HOW, IDS, JOB_COLUMNS, WHO
 
 SUFFIX = ".parquet"
 # What a reader is told to do about a file that is no table of ours.
 DIAGNOSIS = "python -m pipeline.results verify says what is damaged"
 REMEDY = "python -m pipeline.results verify --repair makes the tables again"
-_WHO = ("job", "settings", "model", "pruner", "sparsity")
+_WHO = (*WHO, *HOW, *IDS)
 # What every table has to have.
 REQUIRED = {
     "scores": (*_WHO, "kind", "task", "metric", "main", "value", "stderr", "n", "chance"),
@@ -27,12 +28,13 @@ REQUIRED = {
     "options": (*_WHO, "prompt", "origin", "set", "temperature"),
     "option_tokens": (*_WHO, "prompt", "origin", "role", "place", "token", "text"),
     "prompts": (*_WHO, "prompt", "format", "text"),
-    "jobs": (*_WHO, "states", "unit", "achieved", "parameters", "dense_parameters", "finished"),
+    "jobs": tuple(JOB_COLUMNS),
 }
 # Columns of words; all others hold numbers, or true and false.
 _WORDS = {
-    *_WHO, "states", "unit", "finished", "status", "kind", "task", "metric", "asked", "method", "verdict", "protocol",
-    "prompt", "sublayer", "origin", "set", "role", "text", "dense_text", "pruned_text", "format",
+    "model", "model_revision", "pruner", "pruner_options", "sparsity", "unit", "calibration", "calibration_options",
+    "dtype", *IDS, "base_id", "changed", "finished", "status", "kind", "task", "metric", "method", "verdict",
+    "protocol", "prompt", "sublayer", "origin", "set", "role", "text", "dense_text", "pruned_text", "format",
 }  # fmt: skip
 _MIXED = ("shots", "steps", "item")  # numbers that may be missing, or told in words
 

@@ -1,41 +1,36 @@
-"""Load the tidy tables under `outputs/tables` and keep the rows of one group of comparable jobs."""
+"""Load the tidy tables under `outputs/tables` and keep the rows of one model under one set of conditions."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from pipeline.comparison import MEAN
 from pipeline.figures.base import MissingData
-from pipeline.figures.choice import NAMES, Choice, peers_of, read_jobs
+from pipeline.figures.choice import Choice, groups, model_names, peers_of, read_jobs
+from pipeline.figures.replicates import average_comparisons, name_replicates, notes_of, tell_prompts_apart
 from pipeline.figures.table_files import read_table
 from pipeline.figures.variants import canonical
+from pipeline.labels import option_texts
+from pipeline.tables import facts_of
 
-# Rows alike in these columns measure the same thing: only those of the newest job count.
-IDENTITY = {
-    "scores": ["pruner", "sparsity", "kind", "task"],
-    "comparisons": ["pruner", "sparsity", "kind", "task"],
-    "items": ["pruner", "sparsity", "kind", "task"],
-    "rankings": ["pruner", "sparsity"],
-    "measures": ["pruner", "sparsity", "protocol", "temperature"],
-    "trajectories": ["pruner", "sparsity"],
-    "options": ["pruner", "sparsity", "temperature", "origin"],
-    "option_tokens": ["pruner", "sparsity", "origin"],
-    "prompts": ["prompt"],
-}
-# What has to be asked alike in all rows of a table: the newest way counts, since other items give other scores.
-ASKED = {
-    "scores": ["kind", "task"],
-    "comparisons": ["kind", "task"],
-    "items": ["kind", "task"],
-    "options": ["origin"],
-    "option_tokens": ["origin"],
-}
-PROBE = "probe"  # the origin of prompts that no task suite changes
+# All tables but that of jobs.
+NAMES = (
+    "scores",
+    "comparisons",
+    "items",
+    "rankings",
+    "measures",
+    "trajectories",
+    "options",
+    "option_tokens",
+    "prompts",
+)
 WEIGHT = "weight"
 
 
@@ -43,11 +38,14 @@ WEIGHT = "weight"
 class Tables:
     """The rows of one choice of settings; a table that does not exist is an empty frame.
 
+    Every frame has the columns of `pipeline.tables.WHO` and so on, and `options`, what sets a variant apart from
+    others here. Jobs that differ in their seed or draw alone are repetitions of one variant, told apart by
+    `replicate` ("" where there is one); where there are several, prompts are called after both.
+
     Attributes:
-        scores: the main metric of every task: model, pruner, sparsity, achieved, task, kind, metric, value, stderr, n,
-            higher_is_better, chance. Every task was asked alike in all its rows.
+        scores: the main metric of every task: task, kind, metric, value, stderr, n, higher_is_better, chance, achieved.
         comparisons: the same scores against the dense model's, item by item: the columns of `pipeline.comparison`,
-            without the means, which are over the tasks of one job.
+            without the means over tasks; one row a variant and task, the mean of its repetitions.
         items: the same scores item by item: kind, task, item, score.
         rankings: what pruners that search for units have found: layer, sublayer, score, step (-1: of the unit alone).
         measures: one row a position: protocol ("layer", "teacher_forced", "free_running"), prompt, step, layer,
@@ -55,8 +53,9 @@ class Tables:
         trajectories: tokens that both models generate: prompt, step, dense_token, pruned_token, and their texts.
         options, option_tokens: the options protocol, see `pipeline.options`.
         prompts: the probe prompts: prompt, format, steps, text.
-        jobs: one row a job: pruner, sparsity, unit ("block", "attention", "mlp", "sublayer" or "weight"),
-            parameters, dense_parameters.
+        jobs: one row a job: unit ("block", "attention", "mlp", "sublayer" or "weight"), parameters, dense_parameters.
+        other_suites: scores of the same variants in kinds of task that these settings lack, from the newest settings
+            that differ from these in their tasks alone; `settings` says which.
         peers: the same choice for other models that were run under the same settings, by model name.
     """
 
@@ -71,6 +70,7 @@ class Tables:
     option_tokens: pd.DataFrame
     prompts: pd.DataFrame
     jobs: pd.DataFrame
+    other_suites: pd.DataFrame
     peers: Mapping[str, Tables] = field(default_factory=dict)
 
     def protocol(self, name: str) -> pd.DataFrame:
@@ -105,23 +105,81 @@ class Tables:
         return kept
 
     def model(self) -> str:
-        """The model's name, from the first table that has rows."""
-        frames = (self.scores, self.measures, self.trajectories, self.options, self.prompts)
-        return next((str(frame["model"].iloc[0]) for frame in frames if not frame.empty), "")
+        """The model's name."""
+        return "" if self.jobs.empty else str(self.jobs["model"].iloc[0])
+
+    def replicate_notes(self) -> tuple[str, ...]:
+        """The sentence of a caption that says which variants are shown as the mean of several seeds or draws."""
+        return () if self.jobs.empty else notes_of(self.jobs)
 
 
 def load(outputs: Path, choice: Choice) -> Tables:
-    """The rows of every table that belong to `choice`, one job's for each thing measured; peers likewise."""
-    peers = [_load(outputs, peer) for peer in peers_of(choice)]
-    return replace(_load(outputs, choice), peers={tables.model(): tables for tables in peers})
-
-
-def _load(outputs: Path, choice: Choice) -> Tables:
+    """Load the rows of every table that belong to `choice`; peers likewise."""
     jobs = read_jobs(outputs)
-    order = {str(job): place for place, job in enumerate(jobs["job"])}
-    frames = {name: _rows(outputs, name, choice.of(kind), order) for name, kind in NAMES.items()}
-    mine = jobs[jobs["settings"].isin(choice.lines) | jobs["states"].isin(choice.lines)]
-    return Tables(choice, jobs=_spelled(mine), **frames)
+    names = model_names(jobs)
+    peers = {names[peer.model_id]: _load(outputs, peer, jobs, names) for peer in peers_of(choice, jobs)}
+    return replace(_load(outputs, choice, jobs, names), peers=peers)
+
+
+def _load(outputs: Path, choice: Choice, jobs: pd.DataFrame, names: Mapping[str, str]) -> Tables:
+    same = (jobs["model_id"] == choice.model_id) & (jobs["settings_id"] == choice.settings_id)
+    named = _Names(
+        names, option_texts(facts_of(row) for row in jobs[same].to_dict("records")), name_replicates(jobs[same])
+    )
+    mine = _told(jobs[same], named)
+    frames = {name: _rows(outputs, name, choice, named) for name in NAMES}
+    frames["comparisons"] = average_comparisons(frames["comparisons"])
+    others = _other_suites(outputs, choice, jobs, named, set(frames["scores"].get("kind", ())))
+    return Tables(choice, jobs=mine, other_suites=others, **frames)
+
+
+class _Names(NamedTuple):
+    """What is called what: models and variants by their ids, repetitions by their jobs."""
+
+    models: Mapping[str, str]
+    options: Mapping[str, str]
+    replicates: Mapping[str, str]
+
+
+def _rows(outputs: Path, name: str, choice: Choice, named: _Names) -> pd.DataFrame:
+    filters = [("model_id", "==", choice.model_id), ("settings_id", "==", choice.settings_id)]
+    frame = read_table(outputs, name, filters=filters)
+    if frame is None or frame.empty:
+        return pd.DataFrame()
+    if name == "scores":
+        frame = frame[frame["main"].astype(bool)]
+    if name == "comparisons":
+        frame = frame[frame["task"] != MEAN]
+    frame = _told(frame, named)
+    if name == "prompts":
+        return frame.drop_duplicates("prompt", keep="last").reset_index(drop=True)
+    return tell_prompts_apart(frame).reset_index(drop=True)
+
+
+def _told(frame: pd.DataFrame, named: _Names) -> pd.DataFrame:
+    """The rows with one spelling for each sparsity, a name for each model, their options and their replicate."""
+    words = frame["sparsity"].astype(str)
+    return frame.assign(
+        sparsity=words.map({word: canonical(word) for word in words.unique()}).astype(str),
+        model=frame["model_id"].map(named.models).astype(str),
+        options=frame["variant_id"].map(named.options).astype(str),
+        replicate=frame["job"].map(named.replicates).astype(str),
+    )
+
+
+def _other_suites(outputs: Path, choice: Choice, jobs: pd.DataFrame, named: _Names, kinds: set[str]) -> pd.DataFrame:
+    """Scores in kinds of task that the choice lacks, of jobs that were asked as its own but for the tasks."""
+    own = jobs[(jobs["model_id"] == choice.model_id) & (jobs["settings_id"] == choice.settings_id)]
+    same = jobs[(jobs["model_id"] == choice.model_id) & jobs["base_id"].isin(own["base_id"])]
+    parts = []
+    # The newest first: another way of asking the same kind of task does not count beside it.
+    for group in reversed([group for group in groups(same) if group.settings_id != choice.settings_id]):
+        theirs = name_replicates(same[same["settings_id"] == group.settings_id])
+        rows = _rows(outputs, "scores", group, named._replace(replicates=theirs))
+        rows = rows if rows.empty else rows[~rows["kind"].isin(kinds) & rows["variant_id"].isin(named.options)]
+        kinds = kinds | set(rows.get("kind", ()))
+        parts += [rows] if len(rows) else []
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
 def require(frame: pd.DataFrame, columns: Sequence[str]) -> None:
@@ -133,40 +191,3 @@ def require(frame: pd.DataFrame, columns: Sequence[str]) -> None:
     lacking = [name for name in columns if name not in frame or not np.isfinite(frame[name].astype(float)).any()]
     if lacking:
         raise MissingData(f"the measures table has no values of {', '.join(lacking)} for these settings")
-
-
-def _rows(outputs: Path, name: str, settings: str, order: dict[str, int]) -> pd.DataFrame:
-    frame = read_table(outputs, name, filters=[("settings", "==", settings)])
-    if frame is None:
-        return pd.DataFrame()
-    return frame if frame.empty else newest(_spelled(frame), name, order)
-
-
-def newest(frame: pd.DataFrame, name: str, order: Mapping[str, int]) -> pd.DataFrame:
-    """Of rows that measure the same thing, those of the newest job; of tasks' items, those that were asked alike.
-
-    Args:
-        frame: rows of the table `name` under one line of settings.
-        order: the place of each job by age, the newest one's last; jobs that it lacks rank below all others.
-    """
-    if name == "scores":
-        frame = frame[frame["main"].astype(bool)]
-    if name == "comparisons":
-        frame = frame[frame["task"] != MEAN]
-    frame = frame.reset_index(drop=True)
-    unknown = {str(job): place - len(frame) for place, job in enumerate(frame["job"].unique())}
-    rank = frame["job"].astype(str).map({**unknown, **order})
-    if name in ASKED and "asked" in frame and not frame.empty:
-        last = rank.groupby([frame[column] for column in ASKED[name]]).transform("idxmax")
-        alike = frame["asked"] == frame.loc[last, "asked"].to_numpy()
-        if "origin" in frame:
-            alike |= frame["origin"] == PROBE
-        frame, rank = frame[alike], rank[alike]
-    latest = rank.groupby([frame[column] for column in IDENTITY[name]]).transform("max")
-    return frame[rank == latest].reset_index(drop=True)
-
-
-def _spelled(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with one spelling for each sparsity."""
-    words = frame["sparsity"].astype(str)
-    return frame.assign(sparsity=words.map({word: canonical(word) for word in words.unique()}))

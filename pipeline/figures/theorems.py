@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 
 from pipeline.figures import series
+from pipeline.figures.variants import VARIANT, rows_of, variants_of
 
 LEAST_CORRELATION = 0.9  # what a rank correlation has to reach for an estimate to track the measured values
 RATIOS = (0.5, 2.0)  # and between which the median of estimate over measured has to lie
-SETUP = ["pruner", "sparsity", "sublayer"]
+SETUP = [*VARIANT, "sublayer"]
 TRACKING = [*SETUP, "layer", "theorem", "rank_correlation", "median_ratio", "n"]
 
 
@@ -115,8 +116,8 @@ def breaks(tracked: pd.DataFrame) -> list[str]:
         for sublayer, name in series.SUBLAYER_NAMES.items():
             part = tracked[(tracked["theorem"] == theorem.name) & (tracked["sublayer"] == sublayer)]
             alike: dict[str, list[str]] = {}
-            for (pruner, sparsity), rows in part.groupby(["pruner", "sparsity"], sort=True):
-                alike.setdefault(_failures(rows), []).append(f"{pruner} {sparsity}")
+            for variant in variants_of(part):
+                alike.setdefault(_failures(rows_of(part, [variant])), []).append(variant.label)
             sentences += [
                 f"Theorem {theorem.name}, {name} ({', '.join(labels)}): {failures}."
                 for failures, labels in alike.items()

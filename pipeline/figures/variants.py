@@ -1,4 +1,4 @@
-"""A variant is one pruner at one sparsity: its label, its order, and which ones a figure has room for."""
+"""A variant is one pruner at one sparsity with its options: its label, its order, and which ones fit into a figure."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from pipeline.sparsity import Sparsity, parse
+from pipeline.labels import label
+from pipeline.sparsity import Sparsity, parse, takes_sparsity
 
 DENSE = "dense"
-# Those that take no sparsity: quantizers round every weight.
-WITHOUT_SPARSITY = (DENSE, "rtn", "awq")
+# The columns that tell the variants of a figure apart.
+VARIANT = ["pruner", "sparsity", "options"]
 # The order of legends and rows, and who comes first where there is no room for all; others by name.
 PRECEDENCE = (
     "shortgpt",
@@ -26,15 +27,29 @@ PRECEDENCE = (
 
 
 class Variant(NamedTuple):
-    """One pruner at one sparsity; the sparsity is the word of the command line ("0.2", "2:4", "6")."""
+    """One pruner at one sparsity; the sparsity is the word of the command line ("0.2", "2:4", "6").
+
+    ``options`` is what sets it apart from other variants shown (`pipeline.labels.option_texts`), often nothing.
+    """
 
     pruner: str
     sparsity: str
+    options: str = ""
 
     @property
     def label(self) -> str:
         """What legends and panel titles call it."""
-        return self.pruner if self.pruner in WITHOUT_SPARSITY else f"{self.pruner} {self.sparsity}"
+        return label(self.pruner, self.sparsity, self.options, takes_sparsity(self.pruner))
+
+    @property
+    def short(self) -> str:
+        """What it is called where the pruner is known."""
+        return f"{self.sparsity}, {self.options}" if self.options else self.sparsity
+
+    @property
+    def line(self) -> str:
+        """What a line over the sparsities of this pruner with these options is called."""
+        return f"{self.pruner}, {self.options}" if self.options else self.pruner
 
 
 def drop_name(variant: Variant) -> str:
@@ -42,12 +57,14 @@ def drop_name(variant: Variant) -> str:
     letter = {"attn_drop": "A", "mlp_drop": "M"}.get(variant.pruner)
     if variant.pruner == DENSE:
         return DENSE
-    return f"Drop-{variant.sparsity}{letter}" if letter and is_count(variant.sparsity) else variant.label
+    if letter is None or not is_count(variant.sparsity):
+        return variant.label
+    return label(f"Drop-{variant.sparsity}{letter}", "", variant.options, False)
 
 
 def drop_notes(frame: pd.DataFrame) -> tuple[str, ...]:
     """What the names of the paper in a table mean, for its caption."""
-    names = {drop_name(variant) for variant in variants_of(frame)}
+    names = {drop_name(variant._replace(options="")) for variant in variants_of(frame)}
     meanings = {"A": "Drop-nA: n attention sublayers dropped.", "M": "Drop-nM: n MLP sublayers dropped."}
     found = {name[-1] for name in names if name.startswith("Drop-")}
     return tuple(text for letter, text in meanings.items() if letter in found)
@@ -89,37 +106,36 @@ def ordered(variants: Iterable[Variant]) -> list[Variant]:
 
     def key(variant: Variant) -> tuple:
         sparsity = variant.sparsity
-        return precedence(variant.pruner), magnitude(sparsity), is_pattern(sparsity), sparsity
+        return precedence(variant.pruner), magnitude(sparsity), is_pattern(sparsity), sparsity, variant.options
 
     return sorted(set(variants), key=key)
 
 
 def variants_of(frame: pd.DataFrame) -> list[Variant]:
     """The variants in a table, ordered."""
-    pairs = frame[["pruner", "sparsity"]].drop_duplicates()
-    return ordered(Variant(pruner, sparsity) for pruner, sparsity in pairs.itertuples(index=False))
+    return ordered(Variant(*row) for row in frame[VARIANT].drop_duplicates().itertuples(index=False))
 
 
 def rows_of(frame: pd.DataFrame, variants: Iterable[Variant]) -> pd.DataFrame:
     """The rows of a table that belong to one of the variants."""
-    keep = pd.MultiIndex.from_frame(frame[["pruner", "sparsity"]]).isin([tuple(variant) for variant in variants])
+    keep = pd.MultiIndex.from_frame(frame[VARIANT]).isin([tuple(variant) for variant in variants])
     return frame[keep]
 
 
 def lowest(variants: Iterable[Variant]) -> list[Variant]:
-    """Each pruner at its lowest nonzero sparsity (at zero if that is all it has)."""
+    """Each pruner, with each of its options, at its lowest nonzero sparsity (at zero if that is all it has)."""
     first: dict[str, Variant] = {}
     for variant in sorted(ordered(variants), key=lambda v: magnitude(v.sparsity) == 0):
-        first.setdefault(variant.pruner, variant)
+        first.setdefault(variant.line, variant)
     return ordered(first.values())
 
 
 def preferred(variants: Iterable[Variant], words: Sequence[str]) -> list[Variant]:
     """Each pruner once: at the first of these sparsities that it has, else at its lowest nonzero one."""
     everyone = ordered(variants)
-    chosen = {variant.pruner: variant for variant in lowest(everyone)}
+    chosen = {variant.line: variant for variant in lowest(everyone)}
     for word in reversed(words):
-        chosen |= {variant.pruner: variant for variant in everyone if variant.sparsity == word}
+        chosen |= {variant.line: variant for variant in everyone if variant.sparsity == word}
     return ordered(chosen.values())
 
 
@@ -137,10 +153,16 @@ def spread(variants: Iterable[Variant], limit: int) -> tuple[list[Variant], list
     """At most `limit` variants, each pruner's lowest nonzero sparsity before its next; and those left out."""
     groups: dict[str, list[Variant]] = {}
     for variant in sorted(ordered(variants), key=lambda v: magnitude(v.sparsity) == 0):
-        groups.setdefault(variant.pruner, []).append(variant)
+        groups.setdefault(variant.line, []).append(variant)
     turns = [(place, variant) for group in groups.values() for place, variant in enumerate(group)]
     by_turn = [variant for _, variant in sorted(turns, key=lambda turn: turn[0])]
     return ordered(by_turn[:limit]), ordered(by_turn[limit:])
+
+
+def not_shown_note(variants: Iterable[Variant]) -> tuple[str, ...]:
+    """The sentence of a caption that names the variants a figure does not show by its nature; empty without any."""
+    names = ", ".join(variant.label for variant in variants)
+    return (f"Not shown: {names}.",) if names else ()
 
 
 def left_out_note(left_out: list[Variant]) -> tuple[str, ...]:

@@ -91,7 +91,7 @@ def changes(tables: Tables) -> Changes:
     for row in compared.itertuples():
         dense, pruned, low, high = (100 * float(value) for value in (row.dense, row.pruned, row.low, row.high))
         change = Change(dense, pruned, low, high, float(row.retained), str(row.verdict))
-        found.setdefault((row.kind, row.task), {})[Variant(row.pruner, row.sparsity)] = change
+        found.setdefault((row.kind, row.task), {})[Variant(row.pruner, row.sparsity, row.options)] = change
     return found
 
 

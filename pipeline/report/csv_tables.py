@@ -11,7 +11,7 @@ from pipeline.report.changes import PERPLEXITY, kind_name
 from pipeline.report.table import NONE, Cell, Column, Table, number, with_error
 
 SHARED = "same_text"  # what dense generates too, muted as in the drawn table
-LABEL, LABELLED = "label", ("pruner", "sparsity")
+LABEL, LABELLED = "label", ("pruner", "sparsity", "options")
 LONG = 24  # characters of a text from which on its column is prose
 SCORES = ["label", "parameters", "kind", "series", "score_percent", "stderr_percent", PERPLEXITY]
 

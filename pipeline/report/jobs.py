@@ -1,4 +1,4 @@
-"""What was pruned and how much: a row for each job."""
+"""What was pruned and how much: a row for each variant."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ UNIT_NAMES = {
 
 
 def pruned_table(tables: Tables) -> Table | None:
-    """Pruner, sparsity, unit, share removed and parameters of every variant; None without a table of jobs."""
+    """Pruner, options, sparsity, unit, share removed, parameters and jobs of every variant; None without any."""
     jobs = tables.jobs[tables.jobs["pruner"] != DENSE] if not tables.jobs.empty else tables.jobs
     if jobs.empty:
         return None
     rows = []
     for place, variant in enumerate(variants_of(jobs)):
-        job = rows_of(jobs, [variant]).iloc[-1]  # of several jobs, the newest
-        removed, before, after = (float(job[name]) for name in ("achieved", "dense_parameters", "parameters"))
-        unit = str(job["unit"])
+        own = rows_of(jobs, [variant])
+        # Repetitions take away as much, up to rounding.
+        removed, before, after = (float(own[name].mean()) for name in ("achieved", "dense_parameters", "parameters"))
+        unit = str(own["unit"].iloc[0])
+        named = ", ".join(name for name in own["replicate"] if name)
         rows.append(
             (
-                Cell(variant.pruner, place),
+                Cell(variant.pruner, place, variant.options),
                 Cell(variant.sparsity, place),
-                Cell(UNIT_NAMES.get(unit, unit)),
+                Cell(UNIT_NAMES.get(unit, unit), note=named),
                 number(100 * removed, ".1f", bar=min(1.0, removed)),
                 number(before, ",.0f"),
                 number(after, ",.0f", note="" if after == before else minus(f"{100 * (after / before - 1):+.1f} %")),

@@ -9,7 +9,7 @@ import pandas as pd
 
 from pipeline.figures import divergence, series
 from pipeline.figures.tables import Tables
-from pipeline.figures.variants import DENSE, rows_of, variants_of
+from pipeline.figures.variants import DENSE, VARIANT, rows_of, variants_of
 from pipeline.report.table import NONE, Cell, Column, Table, number, significant
 
 PROTOCOLS = {"teacher_forced": "both read the dense model's text", "free_running": "each reads its own text"}
@@ -25,8 +25,10 @@ def deviation_table(tables: Tables) -> Table | None:
     if rows.empty:
         return None
     rows, temperature = series.at_temperature(rows)
-    firsts = divergence.first_differences(tables.trajectories).set_index(["pruner", "sparsity"])[divergence.COLUMN]
-    means = rows.groupby(["protocol", "pruner", "sparsity"])[list(MEASURES)].mean()
+    firsts = divergence.first_differences(tables.trajectories).set_index(VARIANT)[divergence.COLUMN]
+    keys = ["protocol", *VARIANT]
+    # Every prompt counts alike, however long its text.
+    means = rows.groupby([*keys, "prompt"])[list(MEASURES)].mean().groupby(level=keys).mean()
     protocols = [name for name in PROTOCOLS if (rows["protocol"] == name).any()]
     columns = [Column("variant", words=True)]
     columns += [Column(label, group=PROTOCOLS[name]) for name in protocols for label in MEASURES.values()]
@@ -36,14 +38,14 @@ def deviation_table(tables: Tables) -> Table | None:
         cells = [_cell(means, (name, *variant), measure) for name in protocols for measure in MEASURES]
         lines.append((Cell(variant.label, place), *cells, _step(firsts.get(variant, math.nan))))
     caption = (
-        f"Mean over prompts and steps of the final states at temperature {temperature:g}. cos: cosine similarity of "
-        "dense and pruned in embeddings h, logits z and probabilities p. KL: KL(dense‖pruned) in nats. "
+        f"Mean over prompts of means over steps, of the final states at temperature {temperature:g}. cos: cosine "
+        "similarity of dense and pruned in embeddings h, logits z and probabilities p. KL: KL(dense‖pruned) in nats. "
         "Texts part: median over prompts of the first step at which the tokens differ, counted from 0."
     )
     return Table(caption, tuple(columns), tuple(lines))
 
 
-def _cell(means: pd.DataFrame, key: tuple[str, str, str], measure: str) -> Cell:
+def _cell(means: pd.DataFrame, key: tuple[str, ...], measure: str) -> Cell:
     if key not in means.index:
         return Cell(NONE)
     value = float(means.loc[key, measure])
@@ -66,7 +68,7 @@ def options_table(tables: Tables) -> Table | None:
         return None
     rows, temperature = series.at_temperature(rows)
     sets = [name for name in SETS if (rows["set"] == name).any()]
-    means = rows.groupby(["pruner", "sparsity", "set"])[["kl", "flip"]].mean()
+    means = rows.groupby([*VARIANT, "set"])[["kl", "flip"]].mean()
     columns = [Column("variant", words=True)]
     columns += [Column(SETS[name], group="KL") for name in sets]
     columns += [Column(SETS[name], group="likeliest token changed, %") for name in sets]

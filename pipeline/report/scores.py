@@ -8,6 +8,7 @@ import pandas as pd
 
 from pipeline.comparison import NO_SIGNAL, TOO_FEW
 from pipeline.figures.base import MissingData
+from pipeline.figures.replicates import over_replicates
 from pipeline.figures.score_means import MEAN
 from pipeline.figures.tables import Tables
 from pipeline.figures.variants import DENSE, Variant, variants_of
@@ -52,7 +53,7 @@ def _percentages(tables: Tables) -> Cells:
     for row in scores.itertuples():
         note = f"± {row.stderr_percent:.1f}" if math.isfinite(row.stderr_percent) else ""
         alone = Cell(minus(f"{row.score_percent:.1f}"), float(row.score_percent), note)
-        cells[row.kind, row.series, Variant(row.pruner, row.sparsity)] = alone
+        cells[row.kind, row.series, Variant(row.pruner, row.sparsity, row.options)] = alone
     for (kind, series), by in changes(tables).items():
         cells |= {(kind, series, variant): _changed(change) for variant, change in by.items()}
     return cells
@@ -67,13 +68,13 @@ def _changed(change: Change) -> Cell:
 
 def _perplexities(scores: pd.DataFrame) -> Cells:
     """Perplexities, and how many times the dense one they are; the tint is deepest from twice the dense one on."""
-    rows = scores[scores["kind"] == PERPLEXITY]
+    rows = over_replicates(scores[scores["kind"] == PERPLEXITY], ["task"], "value")
     dense = rows[rows["pruner"] == DENSE].set_index("task")["value"].to_dict()
     cells: Cells = {}
     for row in rows.itertuples():
         ratio = float(row.value) / dense[row.task] if row.pruner != DENSE and row.task in dense else math.nan
         known = math.isfinite(ratio) and ratio > 0
-        cells[PERPLEXITY, row.task, Variant(row.pruner, row.sparsity)] = number(
+        cells[PERPLEXITY, row.task, Variant(row.pruner, row.sparsity, row.options)] = number(
             float(row.value),
             ".2f" if row.value < 1000 else ".3g",
             note=f"× {ratio:.3g}" if known else "",

@@ -22,16 +22,15 @@ class Settings:
 
 def settings_of(tables: Tables) -> Settings:
     """Everything that equal numbers have to share."""
-    named = (("Task scores", tables.choice.scores), ("Captured states", tables.choice.states))
-    lines = tuple((name, line) for name, line in named if line)
+    lines = (("Asked and captured", tables.choice.line),)
     peers = tuple(sorted(name for name in tables.peers if name))
-    same = {line for peer in tables.peers.values() for line in peer.choice.lines}
+    same = {peer.choice.line for peer in tables.peers.values()}
     others = tuple(line for line in tables.choice.others if line not in same)
     return Settings(lines, tuple(_facts(tables)), tuple(_comparisons(tables)), peers, others)
 
 
 def _facts(tables: Tables) -> list[str]:
-    facts = []
+    facts = list(tables.replicate_notes())
     if not tables.measures.empty:
         temperatures = ", ".join(f"{value:g}" for value in sorted(tables.measures["temperature"].unique()))
         protocols = ", ".join(sorted(name.replace("_", " ") for name in tables.measures["protocol"].unique()))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from pipeline.figures.replicates import first_replicates
 from pipeline.figures.tables import Tables
 from pipeline.figures.variants import DENSE, rows_of, variants_of
 
@@ -47,7 +48,7 @@ class Prompt:
 
 def side_by_side(tables: Tables) -> list[Prompt]:
     """Every prompt of the trajectories with all its texts, in the order of the prompts table."""
-    tokens = tables.trajectories
+    tokens = first_replicates(tables.trajectories)
     if tokens.empty:
         return []
     tokens = tokens[tokens["pruner"] != DENSE].sort_values("step", kind="stable")

@@ -14,6 +14,7 @@ from pipeline.results.listing import main_scores
 from pipeline.results.shelf import Shelf, readable, size_of
 from pipeline.store import Store
 from pipeline.sweep import OUTCOME, TRACEBACK
+from pipeline.tables import label_of
 
 
 def show(record: JobRecord, store: Store) -> None:
@@ -43,8 +44,13 @@ def _about(record: JobRecord, store: Store) -> dict[str, Any]:
     if record.status != OK and (traceback := _traceback(record, store)):
         about["full error"] = traceback
     about |= {"started": record.started, "finished": record.finished, "seconds": record.seconds}
-    about |= {"settings": record.settings, "states": record.states}
-    return about | {f"asked, {role}": how for role, how in record.asked.items()}
+    about |= {
+        "label": label_of(record) if record.variant_id else None,
+        "settings": record.settings,
+        "replicate": record.replicate,
+    }
+    ids = ("variant_id", "settings_id", "model_id", "model_revision", "dtype")
+    return about | {name: getattr(record, name) for name in ids}
 
 
 def _traceback(record: JobRecord, store: Store) -> Path | None:

@@ -18,7 +18,10 @@ SPARSITY = "sparsity"
 _FIELDS = (
     "job",
     "settings",
-    "states",
+    "variant_id",
+    "settings_id",
+    "model_revision",
+    "dtype",
     "model",
     "pruner",
     SPARSITY,
@@ -76,6 +79,7 @@ def facts_of(record: JobRecord) -> dict[str, Any]:
     """Everything that a job can be chosen by: its flat configuration, its fields, ``origin.…`` and ``spent.…``."""
     groups = {group: record.config.get(f"{group}.name") for group in GROUPS}
     fields = {name: getattr(record, name) for name in (*_FIELDS, *_MORE_FIELDS)}
+    fields["seed"] = record.seed
     return dict(record.config) | groups | fields | flatten({"origin": record.origin, "spent": record.spent})
 
 

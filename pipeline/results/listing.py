@@ -16,7 +16,7 @@ from pipeline.console import show_table
 from pipeline.records import JobRecord
 from pipeline.results.jobs import task_of
 from pipeline.store import Store
-from pipeline.tables import SCORES
+from pipeline.tables import SCORES, columns_of, label_of
 
 # Columns of the kinds of score that jobs may have, in this order.
 KINDS = {"generative": "generation", "multiple_choice": "choice", "retrieval": "retrieval", "perplexity": "ppl"}
@@ -64,6 +64,8 @@ def means(scores: Mapping[str, float]) -> dict[str, float]:
 def _row(record: JobRecord, scores: Mapping[str, float]) -> dict[str, Any]:
     return {
         "job": record.job,
+        **(columns_of(record) if record.variant_id else {}),
+        "label": label_of(record) if record.variant_id else record.pruner,
         "started": record.started,
         "finished": record.finished,
         "model": record.model,
@@ -98,7 +100,7 @@ def _without_nan(value: Any) -> Any:
 
 def _print(rows: Sequence[Mapping[str, Any]]) -> None:
     kinds = [kind for kind in KINDS if any(kind in row["means"] for row in rows)]
-    who = ["model", "pruner", "sparsity", "task", "status"]
+    who = ["model", "label", "task", "status"]
     length = shortest({row["job"] for row in rows})
     show_table(
         f"{len(rows)} job{'s' * (len(rows) != 1)}",

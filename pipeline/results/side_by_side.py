@@ -12,8 +12,9 @@ from pipeline.config import flatten
 from pipeline.console import show_table
 from pipeline.records import JobRecord
 from pipeline.results.listing import shortest
+from pipeline.score_rows import differing_conditions
 from pipeline.store import Store
-from pipeline.tables import measures_of, scores_of
+from pipeline.tables import labels_of, measures_of, scores_of
 
 _MEASURES = ["cos_h", "cos_z", "cos_p", "kl"]
 # Where a result was computed does not change what it means.
@@ -24,7 +25,8 @@ _ABSENT = "–"
 def compare(records: Sequence[JobRecord], store: Store) -> None:
     """Print differences, scores and measures of two or more jobs."""
     length = shortest({record.job for record in records})
-    names = [f"{record.job[:length]}\n{record.pruner} {record.sparsity}" for record in records]
+    labels = labels_of(records)
+    names = [f"{record.job[:length]}\n{labels.get(record.variant_id, record.pruner)}" for record in records]
     _differences("configuration", [record.config for record in records], names)
     _differences("code, versions and machine", [flatten(record.origin) for record in records], names)
     _scores(records, store, names)
@@ -35,16 +37,14 @@ def compare(records: Sequence[JobRecord], store: Store) -> None:
 
 def warnings(records: Sequence[JobRecord]) -> list[str]:
     """Why numbers of these jobs cannot be compared, one sentence a reason."""
-    found = []
-    for what, field in (("scores", "settings"), ("captured states", "states")):
-        lines = dict.fromkeys(getattr(record, field) for record in records)
-        if len(lines) > 1:
-            found.append(f"{what} cannot be compared, since the jobs' settings differ:\n    " + "\n    ".join(lines))
-    for role in dict.fromkeys(role for record in records for role in record.asked):
-        ways = dict.fromkeys(record.asked[role] for record in records if role in record.asked)
-        if len(ways) > 1:
-            found.append(f"{role} was asked in different ways: {'; '.join(ways)}: compare no score of one with another")
-    return found
+    ways = {record.settings_id: f"{record.job}: {record.settings}" for record in reversed(records)}
+    if len(ways) < 2:
+        return []
+    what = [", ".join(f"{key}={value}" for key, value in own.items()) for own in differing_conditions(records)]
+    return [
+        f"the jobs were asked and captured in different ways ({'; '.join(dict.fromkeys(what))}): compare no number of "
+        "one with another:\n    " + "\n    ".join(reversed(ways.values()))
+    ]
 
 
 def _differences(title: str, facts: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
@@ -76,13 +76,14 @@ def _scores(records: Sequence[JobRecord], store: Store, names: Sequence[str]) ->
 
 
 def _measures(records: Sequence[JobRecord], store: Store, names: Sequence[str]) -> None:
-    """Means over positions at the first temperature: every layer for the layer protocol, else the final states."""
+    """Means over prompts of their means at the first temperature: of every layer, or of the final states."""
     columns = {}
     for name, record in zip(names, records, strict=True):
         measures = measures_of(record, store)
         if measures is not None:
             first = measures[measures["temperature"] == measures["temperature"].iloc[0]]
-            columns[name] = first.groupby("protocol")[_MEASURES].mean().stack()
+            by_prompt = first.groupby(["protocol", "prompt"])[_MEASURES].mean()
+            columns[name] = by_prompt.groupby("protocol").mean().stack()
     _show("measures: means at the first temperature", ["protocol", "measure"], columns, names)
 
 
