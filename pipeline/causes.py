@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
+from pipeline.access import NoAccess, forbidden
 from pipeline.redaction import redact
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -21,7 +23,10 @@ def plain(error: BaseException) -> str:
         return f"the disk is full: {text}; make room (python -m pipeline.results gc) and give the same command again"
     if name in _MEMORY:
         return f"{_OUT_OF_MEMORY}: {name}: {text}"
-    return text if isinstance(error, ValueError) else f"{name}: {text}"
+    if isinstance(error, PermissionError) and isinstance(error.filename, str):
+        made = not os.path.lexists(error.filename)
+        return forbidden(Path(error.filename), write=made or os.access(error.filename, os.R_OK))
+    return text if isinstance(error, ValueError | NoAccess) else f"{name}: {text}"
 
 
 def lacked_memory(cause: str | None) -> bool:

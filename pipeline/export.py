@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.access import NoAccess, reading
 from pipeline.config import Settings
 from pipeline.console import plain_table
 from pipeline.decoder import ATTENTION, MLP
@@ -59,9 +60,12 @@ def export(
 
 
 def exported(folder: Path) -> dict[str, Any]:
-    """The facts of an export; empty if the folder holds none."""
+    """The facts of an export; empty if the folder holds none. Raises NoAccess if that cannot be read."""
     try:
-        facts = json.loads((folder / FACTS).read_text())
+        with reading(folder / FACTS):
+            facts = json.loads((folder / FACTS).read_text())
+    except NoAccess:
+        raise
     except (OSError, ValueError):
         return {}
     return facts if isinstance(facts, dict) and {"decision_key", "output_difference", "encoder"} <= facts.keys() else {}

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import socket
+import stat
 import time
 import uuid
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from pathlib import Path
 
 # Parts of an interrupted build, and private files of other machines, are kept for so long after their last change.
 KEPT_SECONDS = 14 * 86400
+# The rights of everybody but the owner, and those of a file that is no program.
+_OTHERS, _NOT_RUN = 0o077, 0o666
 # What a private file or folder is called: what it is, on which machine, by which process, and a unique word.
 _OWNER = re.compile(r".+\.(?P<host>[^.]+)\.(?P<pid>\d+)\.\w{6}")
 
@@ -26,6 +29,7 @@ def replacing(path: Path) -> Iterator[Path]:
     scratch = path.with_name(private_name(f".{path.name}"))
     try:
         yield scratch
+        open_as_new(scratch)
         os.replace(scratch, path)
     finally:
         scratch.unlink(missing_ok=True)
@@ -42,6 +46,25 @@ def write_json(path: Path, value: object) -> None:
     write_bytes(path, (json.dumps(value, indent=1, ensure_ascii=False, default=list) + "\n").encode())
 
 
+def open_as_new(path: Path) -> None:
+    """Let whoever may read a new file here read this file, or all that is in this folder.
+
+    Some libraries write files that nobody but their owner can read, whatever the umask is. Nothing is taken away.
+    """
+    tree = [path, *path.rglob("*")] if path.is_dir() else [path]
+    closed = [(file, mode) for file in tree if not (mode := stat.S_IMODE(file.lstat().st_mode)) & _OTHERS]
+    if not closed:
+        return
+    # Neither the umask nor the defaults of a file system can be asked for: a new folder shows what they give.
+    model = path.parent / private_name(".mode")
+    model.mkdir()
+    given = stat.S_IMODE(model.stat().st_mode)
+    model.rmdir()
+    for file, mode in closed:
+        if not file.is_symlink():
+            file.chmod(mode | (given if file.is_dir() else given & _NOT_RUN))
+
+
 def private_name(name: str) -> str:
     """A file name that says which process of which machine it belongs to."""
     return f"{name}.{_host()}.{os.getpid()}.{uuid.uuid4().hex[:6]}"
@@ -49,7 +72,7 @@ def private_name(name: str) -> str:
 
 def remove_orphans(folder: Path, pattern: str = "*") -> None:
     """Remove private files and folders of processes of this machine that are no more, and old ones of others."""
-    for path in folder.glob(pattern) if folder.is_dir() else ():
+    for path in entries(folder, pattern):
         owner = _OWNER.fullmatch(path.name)
         if owner is None:
             continue
@@ -58,6 +81,11 @@ def remove_orphans(folder: Path, pattern: str = "*") -> None:
             shutil.rmtree(path, ignore_errors=True)
             with suppress(OSError):
                 path.unlink(missing_ok=True)
+
+
+def entries(folder: Path, pattern: str = "*") -> Iterator[Path]:
+    """What is in a folder; nothing if it is not there, or is closed to this user: others sweep it."""
+    return folder.glob(pattern) if os.access(folder, os.R_OK | os.X_OK) else iter(())
 
 
 def age_of(path: Path) -> float:

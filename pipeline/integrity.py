@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+from pipeline.access import NoAccess, reading
 
 MANIFEST, CHECKSUM = "manifest.json", "checksum"
 # Hashing lets other threads run: several files at once, as far as the disk gives them.
@@ -36,9 +39,15 @@ def sealed(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """The facts of a sealed JSON file, without their checksum. Raises ValueError if it was cut, flipped or edited."""
+    """The facts of a sealed JSON file, without their checksum.
+
+    Raises ValueError if it was cut, flipped or edited, or is gone, and NoAccess if it cannot be read for now.
+    """
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        with reading(path):
+            facts = json.loads(path.read_text(encoding="utf-8"))
+    except NoAccess:
+        raise
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"it cannot be read: {error}") from error
     if not isinstance(facts, dict) or CHECKSUM not in facts:
@@ -60,12 +69,18 @@ def facts_of_files(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def damage(artifact: Path) -> str | None:
-    """What is wrong with an artifact's folder, in words, or None. Reads every byte of it."""
+    """What is wrong with an artifact's folder, in words, or None. Reads every byte of it.
+
+    Raises NoAccess if that is not to be known: this user may not read all of it, or the disk does not answer.
+    """
     try:
         manifest = read_sealed(artifact / MANIFEST)
         if manifest["stage"] != artifact.parent.name or key_of(manifest) != artifact.name:
             return "its manifest belongs to another artifact"
-        return _changed_file(artifact, manifest["files"])
+        with reading(artifact):
+            return _changed_file(artifact, manifest["files"])
+    except NoAccess:
+        raise
     except OSError as error:
         return f"it cannot be read: {error}"
     except ValueError as error:
@@ -76,11 +91,14 @@ def damage(artifact: Path) -> str | None:
 
 def _changed_file(artifact: Path, files: Mapping[str, Mapping[str, Any]]) -> str | None:
     for name, facts in files.items():
-        file = artifact / name
-        if not file.is_file():
+        try:
+            found = (artifact / name).stat()
+        except (FileNotFoundError, NotADirectoryError):
             return f"{name} is missing"
-        if file.stat().st_size != facts["bytes"]:
-            return f"{name} has {file.stat().st_size} bytes instead of {facts['bytes']}"
+        if not stat.S_ISREG(found.st_mode):
+            return f"{name} is no file"
+        if found.st_size != facts["bytes"]:
+            return f"{name} has {found.st_size} bytes instead of {facts['bytes']}"
     with ThreadPoolExecutor(_THREADS) as pool:
         sums = pool.map(file_digest, [artifact / name for name in files])
         for (name, facts), checksum in zip(files.items(), sums, strict=True):
@@ -95,7 +113,7 @@ def key_of(manifest: Mapping[str, Any]) -> str:
 
 
 def record_damage(record: Path) -> str | None:
-    """What is wrong with a sealed JSON file, such as a job's record, or None."""
+    """What is wrong with a sealed JSON file, such as a job's record, or None. Raises NoAccess as `read_sealed` does."""
     try:
         read_sealed(record)
     except ValueError as error:

@@ -7,12 +7,15 @@ nothing depends on them for its content: an artifact appears by one rename, whoe
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import SoftFileLease, Timeout
 
+from pipeline.access import NoAccess, forbidden, writing
 from pipeline.files import age_of
 
 # All processes that share an outputs folder have to agree on it.
@@ -29,15 +32,20 @@ class Busy(Exception):
 
 @contextmanager
 def holding(path: Path, on_wait: Callable[[], None] | None) -> Iterator[None]:
-    """Hold the lock file at ``path``; ``on_wait`` is called once before waiting. Raises Busy instead if it is None."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lease = SoftFileLease(path, lease_duration=LEASE_SECONDS, poll_interval=_POLL_SECONDS)
-    if not _taken(lease):
-        if on_wait is None:
-            raise Busy(path.stem)
-        on_wait()
-        while not _taken(lease, _EMPTY_SECONDS):
-            pass
+    """Hold the lock file at ``path``; ``on_wait`` is called once before waiting. Raises Busy instead if it is None.
+
+    Raises NoAccess if this user may not make locks there, or not read the lock that is there.
+    """
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lease = SoftFileLease(path, lease_duration=LEASE_SECONDS, poll_interval=_POLL_SECONDS)
+        if not _taken(lease):
+            _check_readable(path)
+            if on_wait is None:
+                raise Busy(path.stem)
+            on_wait()
+            while not _taken(lease, _EMPTY_SECONDS):
+                _check_readable(path)
     try:
         yield
     finally:
@@ -66,6 +74,12 @@ def _taken(lease: SoftFileLease, seconds: float = 0.0) -> bool:
             continue
         return True
     return False
+
+
+def _check_readable(path: Path) -> None:
+    """Whether its holder still lives is written in a lock: one that cannot be read might be waited for for ever."""
+    if not os.access(path, os.R_OK) and path.exists():
+        raise NoAccess(errno.EACCES, f"{forbidden(path)}, or give another outputs")
 
 
 def _drop_empty(path: Path) -> None:

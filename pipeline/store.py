@@ -19,7 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeline.files import KEPT_SECONDS, age_of, private_name, remove_orphans, write_json
+from pipeline.access import is_folder, reading, writing
+from pipeline.files import KEPT_SECONDS, age_of, entries, open_as_new, private_name, remove_orphans, write_json
 from pipeline.integrity import MANIFEST, damage, digest, facts_of_files, read_sealed, sealed
 from pipeline.locks import Busy, holding, is_held
 from pipeline.provenance import Meter
@@ -120,22 +121,24 @@ class Store:
     def unfinished(self, stage: str, inputs: Mapping[str, object]) -> Path:
         """Where the finished parts of an artifact outlive an interrupted build. Removed once it is complete."""
         folder = self.root / "store" / ".unfinished" / f"{stage}-{digest({'stage': stage, **inputs})}"
-        folder.mkdir(parents=True, exist_ok=True)
+        with writing(folder.parent):
+            folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     # --- finding and building ----------------------------------------------------------------------------------
 
     def find(self, stage: str, inputs: Mapping[str, object]) -> Artifact | None:
-        """The finished and intact artifact of these inputs, or None."""
+        """The finished and intact artifact of these inputs, or None. Raises NoAccess if that is not to be known."""
         key = digest({"stage": stage, **inputs})
         path = self.path(stage, key)
-        return Artifact(path, stage, key) if path.is_dir() and self.problem(path) is None else None
+        return Artifact(path, stage, key) if is_folder(path) and self.problem(path) is None else None
 
     def ensure(self, stage: str, inputs: Mapping[str, object], build: Callable[[Path], None]) -> Artifact:
         """Find the artifact of these inputs, or let ``build`` write its files into a folder and keep that.
 
         While another process builds it, waits for that, or raises Busy within ``not_waiting``. A damaged artifact is
-        set aside with a warning. Raises SharedFailure if another job of this sweep has failed to build it.
+        set aside with a warning; one that this user may not read is not damaged, and raises NoAccess, as does a store
+        that this user may not write to. Raises SharedFailure if another job of this sweep has failed to build it.
         """
         if found := self.find(stage, inputs):
             return found
@@ -144,7 +147,7 @@ class Store:
         with self._lock(stage, key):
             if found := self.find(stage, inputs):
                 return found
-            if path.is_dir():
+            if is_folder(path):
                 self.set_aside(path, self.problem(path) or "incomplete")
             with self._telling_failure(stage, key), self.waiting(True):
                 artifact = self._build(path, inputs, build)
@@ -156,17 +159,19 @@ class Store:
         with self._scratch_folder(f"{stage}-{key}") as folder:
             with Meter() as meter:
                 build(folder)
+            open_as_new(folder)
             manifest = {"stage": stage, "inputs": dict(inputs), "files": facts_of_files(folder)}
             manifest |= {"finished": datetime.now(UTC).isoformat(timespec="seconds")}
             manifest |= {"cost": meter.cost, **self.origin}
             write_json(folder / MANIFEST, sealed(manifest))
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                os.rename(folder, target)
-            except OSError:
-                # A process that was taken for dead has finished it first; equal keys mean equal content.
-                if not (target / MANIFEST).is_file():
-                    raise
+            with writing(target.parent):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    os.rename(folder, target)
+                except OSError:
+                    # A process that was taken for dead has finished it first; equal keys mean equal content.
+                    if not (target / MANIFEST).is_file():
+                        raise
         shutil.rmtree(self.root / "store" / ".unfinished" / f"{stage}-{key}", ignore_errors=True)
         self._intact[target] = _state(target)
         return Artifact(target, stage, key, meter.cost)
@@ -174,14 +179,19 @@ class Store:
     def set_aside(self, path: Path, why: str) -> Path:
         """Move a damaged artifact or record out of the way, with a warning. Returns where it is now."""
         aside = self.root / "store" / ".damaged" / f"{path.parent.name}-{path.name}-{uuid.uuid4().hex[:6]}"
-        aside.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(path, aside)
+        with writing(path):
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, aside)
         log.warning("%s/%s is damaged (%s): set aside as %s, to be made again", path.parent.name, path.name, why, aside)
         return aside
 
     def problem(self, path: Path) -> str | None:
-        """What is wrong with an artifact; files that have not changed since are not read again."""
-        state = _state(path)
+        """What is wrong with an artifact; files that have not changed since are not read again.
+
+        Raises NoAccess as `pipeline.integrity.damage` does.
+        """
+        with reading(path):
+            state = _state(path)
         if self._intact.get(path) == state:
             return None
         if (problem := damage(path)) is None:
@@ -258,7 +268,8 @@ class Store:
     @contextmanager
     def _scratch_folder(self, name: str) -> Iterator[Path]:
         folder = self.private(name)
-        folder.mkdir(parents=True)
+        with writing(folder.parent):
+            folder.mkdir(parents=True)
         try:
             yield folder
         finally:
@@ -270,12 +281,12 @@ class Store:
         for folder in (self.jobs, self.tables, self.figures, self.report.parent, self.runs):
             for pattern in (".*", "*/.*", "*/*/.*") if folder == self.runs else (".*",):
                 remove_orphans(folder, pattern)
-        for path in self.locks.glob("*.lock"):
+        for path in entries(self.locks, "*.lock"):
             with suppress(OSError):
                 is_held(path)
         unfinished = self.root / "store" / ".unfinished"
         remove_orphans(unfinished, "*/.*")
-        for folder in unfinished.iterdir() if unfinished.is_dir() else ():
+        for folder in entries(unfinished):
             if age_of(folder) > KEPT_SECONDS:
                 shutil.rmtree(folder, ignore_errors=True)
 

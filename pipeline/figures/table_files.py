@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.access import NoAccess, reading
 from pipeline.sparsity import parse
 from pipeline.tables import HOW, IDS, JOB_COLUMNS, WHO
 
@@ -44,7 +45,7 @@ class NoTables(FileNotFoundError):
 
 
 class DamagedTable(NoTables):
-    """A file in the place of a table that is none, or a folder that leads out of outputs."""
+    """A file in the place of a table that is none or cannot be read, or a folder that leads out of outputs."""
 
 
 def check_folders(outputs: Path) -> None:
@@ -63,13 +64,21 @@ def read_table(
 
     Raises:
         DamagedTable: if it cannot be read, lacks a column, has words in the place of numbers, or a sparsity that is
-            none.
+            none; for a file that this user may not read, with that as its text.
     """
     path = outputs / "tables" / f"{name}{SUFFIX}"
-    if not os.path.lexists(path):
+    try:
+        with reading(path):
+            path.lstat()
+            if not path.is_file():
+                raise DamagedTable(f"{path} is no file; remove it, then {REMEDY}")
+            path.open("rb").close()
+    except DamagedTable:
+        raise
+    except FileNotFoundError:
         return None
-    if not path.is_file():
-        raise DamagedTable(f"{path} is no file; remove it, then {REMEDY}")
+    except NoAccess as error:
+        raise DamagedTable(str(error)) from error
     import pyarrow
     import pyarrow.parquet
 

@@ -1,0 +1,92 @@
+"""What this user may not read or write, in a sentence with the way out: it says nothing about what is in a file."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pwd
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+# Errors that do say something: the file is not there, or something else is in its place.
+_ABOUT_CONTENT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+class NoAccess(OSError):
+    """A file that cannot be had for a reason that says nothing about its content. Its text is a whole sentence."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Within it, an OSError that says nothing about the content of ``path`` is raised as NoAccess."""
+    try:
+        yield
+    except NoAccess:
+        raise
+    except OSError as error:
+        if error.errno in _ABOUT_CONTENT or error.errno is None:
+            raise
+        raise NoAccess(error.errno, _unread(error, path)) from error
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Within it, what this user may not write at ``path`` is raised as NoAccess."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FORBIDDEN or isinstance(error, NoAccess):
+            raise
+        raise NoAccess(error.errno, f"{forbidden(path, write=True)}, or give another outputs") from error
+
+
+def forbidden(path: Path, write: bool = False) -> str:
+    """What keeps this user from reading (or writing) a path, and what its owner has to do: a sentence without its end.
+
+    It names the first folder on the way that is closed, or the path itself, or where that would be made.
+    """
+    place = _closed(path)
+    verb, rights = ("write to", "rwX") if write else ("read", "rX")
+    return f"this user may not {verb} {place}{_owner(place)}: let its owner run `chmod -R g+{rights} {place}`"
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there. Raises NoAccess if this user may not know."""
+    try:
+        with reading(path):
+            return stat.S_ISDIR(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _unread(error: OSError, path: Path) -> str:
+    if error.errno in _FORBIDDEN:
+        return f"{forbidden(path)}, or give another outputs"
+    return (
+        f"{error.filename or path} cannot be read ({error.strerror}), which says nothing about what is in it: try "
+        "again, or give another outputs"
+    )
+
+
+def _closed(path: Path) -> Path:
+    for place in reversed(path.absolute().parents):
+        if not os.access(place, os.X_OK):
+            return place
+    return path if os.path.lexists(path) else next(place for place in path.absolute().parents if place.exists())
+
+
+def _owner(place: Path) -> str:
+    try:
+        owner = place.stat().st_uid
+    except OSError:
+        return ""
+    try:
+        return f", which belongs to {pwd.getpwuid(owner).pw_name}"
+    except KeyError:
+        return f", which belongs to user {owner}"
