@@ -6,14 +6,15 @@ import gc
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from pipeline.decoder import ATTENTION, MLP, Decoder
-from pipeline.files import private_name, remove_orphans
+from pipeline.decoder import ATTENTION, MLP, SUBLAYERS, Decoder
+from pipeline.files import open_as_new, private_name, remove_orphans
 from pipeline.models.base import load_pretrained
 from pipeline.offload import resident
 from pipeline.pruners.decision import Decision
@@ -23,6 +24,20 @@ from pipeline.surgery import change_blocks, remove_blocks
 _PROBE = 32
 # Differences, as a share of the largest output, that come from another order of summation.
 _ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 5e-3, torch.float64: 1e-9}
+_GENERATION = "generation_config.json"
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a checkpoint turned out to be when it was loaded again.
+
+    ``difference`` of its outputs from those of the pruned model, as a share of the largest. ``blocks`` is the name of
+    its block list, ``zero`` the parameters of output projections that are zero, so that their sublayer adds nothing.
+    """
+
+    difference: float
+    blocks: str
+    zero: tuple[str, ...]
 
 
 def as_checkpoint(model: PreTrainedModel, decision: Decision) -> None:
@@ -45,6 +60,22 @@ def as_checkpoint(model: PreTrainedModel, decision: Decision) -> None:
         remove_blocks(decoder, decision.blocks)
 
 
+def zero_outputs(decoder: Decoder) -> tuple[str, ...]:
+    """Names of the weights and biases of output projections whose sublayer adds nothing, since all of them are zero."""
+    found: list[str] = []
+    for layer, block in enumerate(decoder.blocks):
+        with resident(block):
+            for kind in SUBLAYERS:
+                outputs = decoder.outputs(layer, kind)
+                tensors = {linear.parameter: getattr(linear.module, linear.attribute) for linear in outputs}
+                for linear in outputs:
+                    if isinstance(bias := getattr(linear.module, "bias", None), torch.Tensor):
+                        tensors[f"{linear.parameter.rpartition('.')[0]}.bias"] = bias
+                if tensors and not any(tensor.any() for tensor in tensors.values()):
+                    found += tensors
+    return tuple(found)
+
+
 @torch.inference_mode()
 def probe_outputs(model: PreTrainedModel) -> torch.Tensor:
     """What a model computes for a fixed row of tokens: logits, or final states of an encoder, (tokens, ·) float32.
@@ -65,14 +96,15 @@ def write_checkpoint(
     tokenizer: PreTrainedTokenizerBase,
     target: Path,
     expected: torch.Tensor,
-    describe: Callable[[Path, float], None],
+    describe: Callable[[Path, Written], None],
     **placement: Any,
 ) -> None:
     """Save the model that ``prune`` gives, and its tokenizer, under ``target``.
 
     The folder appears only when complete and checked: the checkpoint is loaded again (with ``placement``) and has to
-    give the ``expected`` probe outputs. ``describe`` adds its files, given the folder and the largest difference as a
-    share of the largest output. Raises ValueError if that is no rounding difference.
+    give the ``expected`` probe outputs. ``describe`` adds its files, given the folder and what was found in it. How the
+    source generates (sampling, lengths, special tokens) is kept as it came. Raises ValueError if outputs differ by
+    more than rounding does.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     remove_orphans(target.parent, f".{target.name}.*")
@@ -80,20 +112,27 @@ def write_checkpoint(
     try:
         model = prune()
         model.save_pretrained(scratch)
+        if (shipped := getattr(model, "shipped_generation", None)) is not None:
+            # Not its own way of saving, which refuses settings that many a published model has.
+            shipped.to_json_file(scratch / _GENERATION, use_diff=True)
+        if getattr(tokenizer, "lacks_padding", False):
+            tokenizer.pad_token = None
         tokenizer.save_pretrained(scratch)
         kind, dtype = model.config.model_type, model.dtype
         # Code that the model brought along has had leave to run, and is part of its checkpoint.
         trusted = bool(getattr(model.config, "auto_map", None))
         del model
         gc.collect()
-        found = probe_outputs(load_pretrained(str(scratch), dtype, trusted, **placement))
+        again = load_pretrained(str(scratch), dtype, trusted, **placement)
+        found, decoder = probe_outputs(again), Decoder(again)
         difference = float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-30))
         if not difference <= _ROUNDING.get(dtype, 0.0):
             raise ValueError(
                 f"the exported checkpoint does not compute what the pruned model computes (outputs differ by "
                 f"{difference:.1%}); this form of pruning cannot be exported for a {kind} model"
             )
-        describe(scratch, difference)
+        describe(scratch, Written(difference, decoder.blocks_name, zero_outputs(decoder)))
+        open_as_new(scratch)
         if target.is_dir():
             target.rmdir()
         os.rename(scratch, target)

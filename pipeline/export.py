@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import json
 import logging
-import platform
 import re
 import time
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from pipeline.access import NoAccess, reading
+from pipeline.checkpoint import Written
 from pipeline.config import Settings
-from pipeline.console import plain_table
-from pipeline.decoder import ATTENTION, MLP
-from pipeline.files import write_json
-from pipeline.pruners.decision import Decision
+from pipeline.files import write_bytes, write_json
+from pipeline.integrity import MANIFEST, read_sealed
+from pipeline.model_card import model_card
+from pipeline.models.source_card import CARD, FACTS
+from pipeline.provenance_of import provenance
+from pipeline.pruners.decision import Decision, facts_of
 from pipeline.records import JobRecord
 from pipeline.stages import Workbench
+from pipeline.store import Store
+from pipeline.tasks.results import SCORES
 
 log = logging.getLogger(__name__)
-FACTS, CARD = "pruning.json", "README.md"
+# What is known only once the file is written.
+_OF_FILE = ("encoder", "output_difference", "blocks", "zero")
+# The artifacts behind the scores of a card, by role.
+_SCORED = ("evaluation", "perplexity", "dense evaluation", "dense perplexity")
 # Characters of a folder's name before the job, so that there is room for a private name beside it.
 _LONGEST = 120
 
@@ -44,16 +50,21 @@ def export(
     Raises ValueError if something else is in its place.
     """
     start, known = time.monotonic(), exported(target)
-    facts = _facts(bench, record)
+    facts, dense = _facts(bench, record), _with_perplexity(dense, record, bench.store)
     if known.get("decision_key") == facts["decision_key"]:
-        _describe(target, facts | {"output_difference": known["output_difference"]}, scores, dense)
+        _describe(target, facts | {key: known[key] for key in _OF_FILE}, scores, dense)
         log.info("  %-9s  found", "export")
         return
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"export={target} exists and is not this pruned model; give another folder or remove it")
+    encoder = bench.is_encoder
+
+    def describe(folder: Path, written: Written) -> None:
+        of_file = encoder, written.difference, written.blocks, written.zero
+        _describe(folder, facts | dict(zip(_OF_FILE, of_file, strict=True)), scores, dense)
+
     try:
-        facts["encoder"] = bench.is_encoder
-        bench.export(target, lambda folder, off: _describe(folder, facts | {"output_difference": off}, scores, dense))
+        bench.export(target, describe)
     finally:
         bench.release()
     log.info("  %-9s%6.1f s  (%s)", "export", time.monotonic() - start, target)
@@ -68,13 +79,13 @@ def exported(folder: Path) -> dict[str, Any]:
         raise
     except (OSError, ValueError):
         return {}
-    return facts if isinstance(facts, dict) and {"decision_key", "output_difference", "encoder"} <= facts.keys() else {}
+    return facts if isinstance(facts, dict) and {"decision_key", *_OF_FILE} <= facts.keys() else {}
 
 
 def _facts(bench: Workbench, record: JobRecord) -> dict[str, Any]:
     settings, calibration = bench.settings, bench.settings.calibration
     source = f"{calibration.label}, seed {calibration.seed}"
-    names = ("torch", "transformers", "lm-eval")
+    decision = Decision.load(bench.decision.path)
     return {
         "decision_key": bench.decision.key,
         "job": record.job,
@@ -86,58 +97,35 @@ def _facts(bench: Workbench, record: JobRecord) -> dict[str, Any]:
         "calibration": source if settings.pruner.calibrated else None,
         "seed": settings.seed,
         "dtype": bench.dtype,
-        "decision": Decision.load(bench.decision.path).facts(),
+        "decision": decision.facts(),
+        "changed": bool(decision.changes),
+        "zeros": sum(facts_of(decision.changes, layer)[1] for layer in decision.changes),
+        "source": settings.model.card(),
         "identity": {"model": settings.model.identity(), "pruner": settings.pruner.identity()},
-        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in names},
+        "provenance": provenance({"decision": _origin(bench.decision.path)} | _origins(record, bench.store)),
     }
 
 
+def _origins(record: JobRecord, store: Store) -> dict[str, Mapping[str, Any]]:
+    """With what the scores on the card were computed, which may have been earlier than now."""
+    paths = {role: store.root / record.artifacts[role] for role in _SCORED if role in record.artifacts}
+    return {role: _origin(path) for role, path in paths.items() if path.is_dir() and store.problem(path) is None}
+
+
+def _origin(artifact: Path) -> Mapping[str, Any]:
+    return read_sealed(artifact / MANIFEST).get("origin", {})
+
+
+def _with_perplexity(dense: pd.DataFrame | None, record: JobRecord, store: Store) -> pd.DataFrame | None:
+    """The dense model's scores, and its perplexity if this job knows it."""
+    path = record.artifacts.get("dense perplexity")
+    if path is None:
+        return dense
+    perplexity = pd.read_parquet(store.root / path / SCORES)
+    there = [perplexity] if dense is None else [dense, perplexity]
+    return pd.concat(there, ignore_index=True).drop_duplicates(["task", "kind", "metric"])
+
+
 def _describe(folder: Path, facts: Mapping[str, Any], scores: pd.DataFrame | None, dense: pd.DataFrame | None) -> None:
-    known = exported(folder)
-    write_json(folder / FACTS, {"encoder": known.get("encoder", False), **facts})
-    (folder / CARD).write_text(model_card({"encoder": known.get("encoder", False), **facts}, scores, dense))
-
-
-def model_card(facts: Mapping[str, Any], scores: pd.DataFrame | None, dense: pd.DataFrame | None) -> str:
-    """The README of a checkpoint: what it is, what was removed, how it scores beside the dense model."""
-    how = f"pruned by {facts['pruner']} at sparsity" if facts["accepts"] else f"changed by {facts['pruner']}, sparsity"
-    title = f"{facts['model']} {how} {facts['sparsity']}"
-    lines = ["---", "library_name: transformers", "tags: [pruned]", "---", f"# {title}", "", *_removed(facts), ""]
-    loader = "AutoModel" if facts["encoder"] else "AutoModelForCausalLM"
-    lines += ["```python", f"from transformers import {loader}, AutoTokenizer", ""]
-    lines += [f'model = {loader}.from_pretrained("DIR", dtype="auto")', "```", ""]
-    if scores is not None:
-        lines += ["## Scores", "", _score_table(scores, dense), "", f"Settings: {facts['settings']}", ""]
-    lines += [f"Everything else, with scores of all units and versions, is in `{FACTS}`.", ""]
-    return "\n".join(lines)
-
-
-def _removed(facts: Mapping[str, Any]) -> list[str]:
-    decision = facts["decision"]
-    options = {k: v for k, v in facts["identity"]["pruner"].items() if k not in ("type", "version")}
-    lines = [f"{decision['achieved']:.1%} of the decoder blocks' parameters are removed or zero ({facts['dtype']})."]
-    if options:
-        lines.append(f"Options: {', '.join(f'{key}={value}' for key, value in options.items())}.")
-    if decision["blocks"]:
-        lines.append(f"Removed blocks of the dense model: {_numbers(decision['blocks'])}.")
-    for kind in (ATTENTION, MLP):
-        if decision[kind]:
-            lines.append(
-                f"Dropped {kind} sublayers: {_numbers(decision[kind])}. Their output projections are zero here, so "
-                "they add nothing; a runtime that skips them is faster."
-            )
-    if facts["calibration"]:
-        lines.append(f"Calibration: {facts['calibration']}.")
-    return lines
-
-
-def _numbers(layers: list[int]) -> str:
-    return ", ".join(map(str, layers))
-
-
-def _score_table(scores: pd.DataFrame, dense: pd.DataFrame | None) -> str:
-    keys = ["task", "kind", "metric"]
-    table = scores[[*keys, "value", "stderr", "n"]]
-    if dense is not None:
-        table = table.merge(dense[[*keys, "value"]].rename(columns={"value": "dense"}), on=keys, how="left")
-    return plain_table(table)
+    write_json(folder / FACTS, facts)
+    write_bytes(folder / CARD, model_card(facts, scores, dense).encode())

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.calibration.base import batches, load, save, tokenizer_digest
 from pipeline.capture import Trajectory
-from pipeline.checkpoint import as_checkpoint, probe_outputs, write_checkpoint
+from pipeline.checkpoint import Written, as_checkpoint, probe_outputs, write_checkpoint
 from pipeline.config import Settings
 from pipeline.continuations import read
 from pipeline.decoder import Decoder
@@ -215,7 +215,7 @@ class ModelStages:
 
     # --- export ------------------------------------------------------------------------------------------------
 
-    def export(self, target: Path, describe: Callable[[Path, float], None]) -> None:
+    def export(self, target: Path, describe: Callable[[Path, Written], None]) -> None:
         """The pruned model as an ordinary checkpoint: ``pipeline.checkpoint``."""
         expected = probe_outputs(self.model(self.dtype, pruned=True))
         decision = Decision.load(self.decision.path)

@@ -53,12 +53,12 @@ def changed_since(origins: Mapping[str, Mapping[str, Any]], now: Mapping[str, An
     roles_by_change: dict[tuple[tuple[str, str, str], ...] | None, list[str]] = {}
     for role, origin in origins.items():
         facts = facts_of(origin)
-        change = tuple((name, facts[name], present[name]) for name in facts if facts[name] != present[name])
-        if change or not facts:
-            roles_by_change.setdefault(change if facts else None, []).append(_NAMES.get(role, role))
+        differing = tuple((name, facts[name], present[name]) for name in facts if facts[name] != present[name])
+        if differing or not facts:
+            roles_by_change.setdefault(differing if facts else None, []).append(_NAMES.get(role, role))
     if not roles_by_change:
         return None
-    parts = []
+    parts: list[str] = []
     for change, roles in roles_by_change.items():
         verb = "" if parts else " were computed" if len(roles) > 1 or roles[0].endswith("s") else " was computed"
         parts.append(f"{_listed(roles)}{verb} with {_change(change)}")

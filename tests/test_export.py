@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from conftest import TINY
@@ -16,9 +17,13 @@ from safetensors.torch import load_file
 
 from pipeline.checkpoint import as_checkpoint, probe_outputs, write_checkpoint
 from pipeline.decoder import ARCHITECTURES, Decoder
-from pipeline.export import exported
+from pipeline.export import export, exported
+from pipeline.job import describe
+from pipeline.provenance import origin
 from pipeline.pruners.decision import Change, Decision
 from pipeline.records import load_records
+from pipeline.stages import Workbench
+from pipeline.store import Artifact, Store
 from pipeline.surgery import apply
 
 # Runs without this package on its path: only torch, safetensors and transformers.
@@ -135,17 +140,47 @@ def test_a_sweep_exports_each_job_with_its_scores(sweep):
     assert facts["output_difference"] < 1e-5
     assert len(facts["decision"]["attention"]) == 2
     assert len(facts["decision"]["scores"]) == 8
-    assert facts["versions"]["torch"] == torch.__version__.partition("+")[0] or facts["versions"]["torch"]
+    manifest = Artifact(outputs / record.artifacts["decision"], "decision", "").manifest()
+    assert facts["provenance"]["decision"]["torch"] == manifest["origin"]["packages"]["torch"]
+    assert set(facts["provenance"]) == {"decision", "evaluation", "perplexity", "dense evaluation", "dense perplexity"}
     card = (folder / "README.md").read_text()
     for word in (
         "attn_drop at sparsity 2",
         "Dropped attention sublayers",
         "news 4×32",
-        "| copying | generative |",
-        "dense",
+        "- decision, evaluation, perplexity, dense evaluation, dense perplexity: ",
     ):
         assert word in card, word
     assert json.loads((one(models, "shortgpt") / "config.json").read_text())["num_hidden_layers"] == 2
+
+
+def test_the_card_has_the_scores_of_its_job_beside_dense(sweep):
+    """Every number, perplexity too, against the table of all jobs."""
+    outputs, models, _ = sweep
+    scores = pd.read_parquet(outputs / "tables" / "scores.parquet").set_index(["pruner", "task", "kind", "metric"])
+    for pruner in ("attn_drop", "shortgpt"):
+        card = (one(models, pruner) / "README.md").read_text()
+        head, _, *rows = [line.strip("| ").split(" | ") for line in card.splitlines() if line.startswith("|")]
+        assert head[:6] == ["task", "kind", "metric", "dense", "pruned", "difference"]
+        assert len(rows) == len(scores.loc[pruner]) > 2
+        for task, kind, metric, *numbers in (row[:6] for row in rows):
+            dense, pruned = (scores.value[who, task, kind, metric] for who in ("dense", pruner))
+            assert numbers == [f"{number:.3f}" for number in (dense, pruned, pruned - dense)]
+
+
+def test_an_export_tells_what_its_decision_was_made_with(make_settings, tmp_path):
+    """The decision was made earlier, with other versions than there are now."""
+    settings = make_settings("pruner=attn_drop", "sparsity=2")
+    store = Store(settings.outputs)
+    store.origin = {"origin": {"commit": "0123456789", "python": "3.10.1", "packages": {"torch": "1.13"}}}
+    Workbench(settings, store).decision.manifest()
+    store.origin = {"origin": origin()}
+    export(Workbench(settings, store), tmp_path / "export", describe(settings), None, None)
+    facts = json.loads((tmp_path / "export" / "pruning.json").read_text())
+    assert facts["provenance"] == {"decision": {"commit": "0123456", "Python": "3.10.1", "torch": "1.13"}}
+    card = (tmp_path / "export" / "README.md").read_text()
+    assert "- decision: commit 0123456, Python 3.10.1, torch 1.13\n" in card
+    assert torch.__version__ not in card
 
 
 def test_an_export_is_taken_back_as_dense_and_pruned_further(sweep):
@@ -162,8 +197,6 @@ def test_an_export_is_taken_back_as_dense_and_pruned_further(sweep):
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
-    import pandas as pd
-
     scores = pd.read_parquet(outputs / "tables" / "scores.parquet")
     before = scores[(scores.model == "random-llama") & (scores.pruner == "attn_drop")]
     after = scores[(scores.model == str(folder)) & (scores.pruner == "dense")]

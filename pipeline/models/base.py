@@ -52,6 +52,10 @@ class Model(Component):
     def tokenizer(self, store: Store) -> PreTrainedTokenizerBase:
         raise TypeError(f"model {type(self).__name__} does not define tokenizer()")
 
+    def card(self) -> dict[str, str]:
+        """What a model card says of the source, as far as it is known: ``base_model`` (its hub id), ``license``."""
+        return {}
+
     def check_layers(self, model: PreTrainedModel) -> None:
         found = model.config.num_hidden_layers
         if self.layers is not None and found != self.layers:
@@ -99,7 +103,9 @@ def load_pretrained(path: str, dtype: torch.dtype, trusted: bool = False, **opti
     model.lacks_head = any(is_head(name) for name in loading["missing_keys"])
     shipped = getattr(model, "generation_config", None)
     if shipped is not None:
-        # Some checkpoints ship a repetition penalty or sampling settings, which would change greedy decoding.
+        # Some checkpoints ship a repetition penalty or sampling settings, which would change greedy decoding. They go
+        # into exports as they came.
+        model.shipped_generation = shipped
         model.generation_config = GenerationConfig(
             bos_token_id=shipped.bos_token_id, eos_token_id=shipped.eos_token_id, pad_token_id=shipped.pad_token_id
         )
@@ -147,6 +153,7 @@ def load_tokenizer(path: str, trusted: bool = False, **options: Any) -> PreTrain
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trusted, **options)
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
+            tokenizer.lacks_padding = True
         # Whatever is wrong with the files shows here, not in the middle of a job.
         ids = tokenizer("A word.", add_special_tokens=False).input_ids
         vocabulary, added = tokenizer.get_vocab(), tokenizer.get_added_vocab()

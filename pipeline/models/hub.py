@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.component import speed_only
 from pipeline.integrity import digest, file_digest
 from pipeline.models.base import Model, load_pretrained, load_tokenizer
+from pipeline.models.source_card import CARD, known
 from pipeline.store import Store
 
 _LARGE = 2**24
@@ -74,6 +76,14 @@ class HubModel(Model):
             return load_tokenizer(os.path.expanduser(self.path), self.trusted, revision=self.revision or "main")
         except OSError as error:
             raise ValueError(f"{self._missing()}: {_first_line(error)}") from error
+
+    def card(self) -> dict[str, str]:
+        folder = Path(self.path).expanduser()
+        if folder.is_dir():
+            return known(folder / CARD)
+        # What the hub's own copy here says, if there is one: nothing is fetched for it.
+        copy = try_to_load_from_cache(self.path, CARD, revision=self.revision or "main")
+        return (known(Path(copy)) if isinstance(copy, str) else {}) | {"base_model": self.path}
 
     def _missing(self) -> str:
         return (

@@ -12,18 +12,25 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from pipeline.component import speed_only
 from pipeline.integrity import file_digest
 from pipeline.models.base import Model, load_pretrained, load_tokenizer
+from pipeline.models.source_card import CARD, known
 from pipeline.packages import package_file
 from pipeline.store import Artifact, Store
 
 
 @dataclass(frozen=True)
 class PackagedModel(Model):
-    """``file`` inside the installed ``package``; converted to a float32 safetensors checkpoint in the store, once."""
+    """``file`` inside the installed ``package``; converted to a float32 safetensors checkpoint in the store, once.
+
+    ``base_model`` is the hub id of what was packaged, ``license`` its licence as the hub writes it: for model cards.
+    """
 
     package: str = ""
     file: str = ""
+    base_model: str | None = speed_only(None)
+    license: str | None = speed_only(None)
 
     def identity(self) -> dict[str, Any]:
         self._file()
@@ -36,6 +43,10 @@ class PackagedModel(Model):
 
     def tokenizer(self, store: Store) -> PreTrainedTokenizerBase:
         return load_tokenizer(str(self.checkpoint(store).path))
+
+    def card(self) -> dict[str, str]:
+        told = {"base_model": self.base_model, "license": self.license}
+        return {key: value for key, value in told.items() if value}
 
     def checkpoint(self, store: Store) -> Artifact:
         """The converted checkpoint, made if it is not there."""
@@ -93,10 +104,14 @@ class PackagedParts(PackagedModel):
 
 @dataclass(frozen=True)
 class PackagedCheckpoint(Model):
-    """An ordinary checkpoint directory, ``folder``, inside the installed ``package``; read where it is."""
+    """An ordinary checkpoint directory, ``folder``, inside the installed ``package``; read where it is.
+
+    ``base_model`` is the hub id of what was packaged, for model cards.
+    """
 
     package: str = ""
     folder: str = ""
+    base_model: str | None = speed_only(None)
 
     def identity(self) -> dict[str, Any]:
         self._folder()
@@ -109,6 +124,9 @@ class PackagedCheckpoint(Model):
 
     def tokenizer(self, store: Store) -> PreTrainedTokenizerBase:
         return load_tokenizer(str(self._folder()))
+
+    def card(self) -> dict[str, str]:
+        return known(self._folder() / CARD) | ({"base_model": self.base_model} if self.base_model else {})
 
     def _folder(self) -> Path:
         return package_file(self.package, f"{self.folder}/config.json", f"model {self.name}").parent
