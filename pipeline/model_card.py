@@ -38,7 +38,9 @@ def model_card(facts: Mapping[str, Any], scores: pd.DataFrame | None, dense: pd.
 
 def _front_matter(facts: Mapping[str, Any]) -> str:
     source = {key: facts["source"][key] for key in _SOURCE if key in facts["source"]}
-    head = {**source, "library_name": "transformers", "tags": ["pruned", facts["pruner"]]}
+    # What accepts no sparsity removes nothing.
+    tags = [*(["pruned"] if facts["accepts"] else []), facts["pruner"]]
+    head = {**source, "library_name": "transformers", "tags": tags}
     return f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---"
 
 
