@@ -132,6 +132,7 @@ class ModelStages:
         with Workspace() as workspace:
             context = replace(
                 self._context(decoder),
+                seed=settings.seed,
                 changes=ChangeFiles(folder, kept),
                 scratch=self.store.private("activations"),
                 scores=partial(self._importance, workspace),
@@ -152,7 +153,7 @@ class ModelStages:
 
         def build(folder: Path) -> None:
             decoder = Decoder(self.model(self.dtype, pruned=False))
-            context = replace(self._context(decoder), candidates=candidates, workspace=workspace)
+            context = replace(self._context(decoder), candidates=candidates, workspace=workspace, seed=settings.seed)
             with dropped(decoder, gone):
                 rows = pruner.importance(decoder, context)
             check_scores(rows, f"model {settings.model.name} scored by {pruner.name}")
@@ -161,6 +162,8 @@ class ModelStages:
         inputs = self._pruning_inputs(pruner.scoring_identity()) | {
             "dropped": {k: list(v) for k, v in gone.items() if v}
         }
+        if pruner.seeded:
+            inputs["seed"] = settings.seed
         if candidates:
             inputs["candidates"] = sorted([kind, layer] for kind, layer in candidates)
         artifact = self.ensure(IMPORTANCE, inputs, build)

@@ -37,7 +37,8 @@ class Context:
     sublayers (layer numbers by kind), computed once and kept; ``candidates`` are what it is asked for (kind and layer
     number), if not for everything. ``changes`` is where changed weights go, block by block: what is
     in there already was decided by a run that was interrupted. ``scratch`` is a folder for what memory cannot hold,
-    ``workspace`` is for what ``importance`` needs at every call, and the same all through a decision.
+    ``workspace`` is for what ``importance`` needs at every call, and the same all through a decision. ``seed`` is the
+    experiment's, from which every random choice follows: see ``pipeline.pruners.draws``.
     """
 
     batches: list[torch.Tensor] = field(default_factory=list)
@@ -48,6 +49,7 @@ class Context:
     progress: Progress = progress
     scratch: Path | None = None
     workspace: Workspace = field(default_factory=Workspace)
+    seed: int = 0
 
     @property
     def sequences(self) -> int:
@@ -73,6 +75,8 @@ class Pruner(Component):
     calibrated: ClassVar[bool] = True
     # Whether it compares with what the dense model makes of the calibration text.
     compares: ClassVar[bool] = False
+    # Whether its scores are drawn with the experiment's seed, so that each seed has scores of its own.
+    seeded: ClassVar[bool] = False
 
     def scoring_identity(self) -> dict[str, Any]:
         """What ``importance`` depends on: the class that defines it, and the fields that it may read.

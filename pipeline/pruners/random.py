@@ -1,6 +1,8 @@
 """Random pruning: the control that says what a criterion is worth.
 
-One choice says little, so that there may be several ``draw``s: from the second on, each has its number in its name.
+One choice says little, so there may be several ``draw``s: replicates of one pruner. A draw's choice follows from the
+kind of unit, the sparsity, the experiment's seed and the number of the draw; choices that differ in any of these are
+independent. In particular, what a larger sparsity removes does not contain what a smaller one does.
 """
 
 from __future__ import annotations
@@ -10,12 +12,12 @@ from typing import ClassVar
 
 import torch
 
-from pipeline.component import Positive
+from pipeline.component import Positive, replicate
 from pipeline.decoder import Decoder
 from pipeline.pruners.base import Context, Pruner
-from pipeline.pruners.decision import Decision
-from pipeline.pruners.magnitude import WeightwisePruner
-from pipeline.pruners.masks import per_matrix
+from pipeline.pruners.decision import Change, Decision
+from pipeline.pruners.draws import generator
+from pipeline.pruners.masks import per_matrix, weight_masks
 from pipeline.pruners.shortgpt import blocks_to_remove
 from pipeline.pruners.sublayer_drop import drop_sublayers
 from pipeline.sparsity import Sparsity
@@ -25,16 +27,19 @@ from pipeline.sparsity import Sparsity
 class RandomPruner(Pruner):
     """``draw`` numbers the random choices under one seed of the experiment."""
 
-    draw: Positive = 1
+    draw: Positive = replicate(1)
 
-    def __post_init__(self) -> None:
-        if self.draw > 1:
-            object.__setattr__(self, "name", f"{self.name}_{self.draw}")
+    version: ClassVar[int] = 2
+    calibrated: ClassVar[bool] = False
 
-    def order(self, decoder: Decoder) -> list[int]:
-        """The blocks in a random order."""
-        generator = torch.Generator().manual_seed(torch.initial_seed() + self.draw - 1)
-        return torch.randperm(len(decoder.blocks), generator=generator).tolist()
+    def generator(self, sparsity: Sparsity, context: Context) -> torch.Generator:
+        """The random numbers of this draw at this sparsity."""
+        return generator("random pruning", self.unit, sparsity.given, context.seed, self.draw)
+
+    def choose(self, count: int, layers: int, sparsity: Sparsity, context: Context) -> list[int]:
+        """``count`` different layer numbers below ``layers``, in order."""
+        order = torch.randperm(layers, generator=self.generator(sparsity, context)).tolist()
+        return sorted(order[:count])
 
 
 @dataclass(frozen=True)
@@ -43,11 +48,10 @@ class RandomBlocks(RandomPruner):
 
     accepts: ClassVar[tuple[str, ...]] = ("fraction", "units")
     unit: ClassVar[str] = "block"
-    calibrated: ClassVar[bool] = False
 
     def decide(self, decoder: Decoder, sparsity: Sparsity, context: Context) -> Decision:
-        order = self.order(decoder)
-        return Decision(blocks=tuple(sorted(order[: blocks_to_remove(decoder, sparsity)])))
+        count = blocks_to_remove(decoder, sparsity)
+        return Decision(blocks=tuple(self.choose(count, len(decoder.blocks), sparsity, context)))
 
 
 @dataclass(frozen=True)
@@ -55,11 +59,11 @@ class RandomSublayers(RandomPruner):
     """Drops random sublayers of one kind."""
 
     accepts: ClassVar[tuple[str, ...]] = ("fraction", "units")
-    calibrated: ClassVar[bool] = False
 
     def decide(self, decoder: Decoder, sparsity: Sparsity, context: Context) -> Decision:
-        order = self.order(decoder)
-        return drop_sublayers([(self.unit, layer) for layer in order[: sparsity.units_of(len(order))]], [])
+        layers = len(decoder.blocks)
+        chosen = self.choose(sparsity.units_of(layers), layers, sparsity, context)
+        return drop_sublayers([(self.unit, layer) for layer in chosen], [])
 
 
 @dataclass(frozen=True)
@@ -77,8 +81,22 @@ class RandomMLP(RandomSublayers):
 
 
 @dataclass(frozen=True)
-class RandomWeights(WeightwisePruner):
-    """Zeroes random weights of each linear layer; which ones, the experiment's seed decides."""
+class RandomWeights(RandomPruner):
+    """Zeroes random weights of each linear layer inside the decoder blocks."""
 
-    def mask(self, weight: torch.Tensor, sparsity: Sparsity) -> torch.Tensor:
-        return per_matrix(torch.rand(weight.shape), sparsity)
+    accepts: ClassVar[tuple[str, ...]] = ("fraction", "pattern")
+    unit: ClassVar[str] = "weight"
+
+    @torch.no_grad()
+    def decide(self, decoder: Decoder, sparsity: Sparsity, context: Context) -> Decision:
+        if sparsity.is_zero:
+            return Decision()
+        numbers = self.generator(sparsity, context)
+
+        def mask(name: str, weight: torch.Tensor) -> torch.Tensor:
+            return per_matrix(torch.rand(weight.shape, generator=numbers), sparsity)
+
+        layers = range(len(decoder.blocks))
+        for layer in context.progress(layers, self.name, len(layers)):
+            context.changes[layer] = Change(masks=weight_masks(decoder.linears(layer), mask))
+        return Decision(changes=context.changes)
