@@ -41,7 +41,7 @@ def test_lazy_greedy_is_greedy_where_costs_only_grow(cost, count):
     paths = greedy(UNITS, count, lazy), greedy(UNITS, count, exhaustive, lazy=False)
     assert [step.cost for step in paths[0]] == pytest.approx([step.cost for step in paths[1]])
     assert lazy.count <= exhaustive.count
-    assert sum(step.asked for step in paths[0]) == lazy.count
+    assert sum(step.questions for step in paths[0]) == lazy.count
 
 
 def test_lazy_greedy_asks_again_only_for_what_may_be_best():

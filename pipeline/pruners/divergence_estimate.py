@@ -6,16 +6,21 @@ probabilities ``p`` is ``E[(Δ log p(y))²] / 2``. So one pass forward and a few
 of drawn tokens, give all gates' derivatives, through everything that follows them; their products give what units cost
 together. Signs drawn for each position keep the positions of a sequence apart on average, as in the trace estimate of
 Hutchinson (1990).
+
+What is drawn follows from the experiment's seed. How much the estimate of a set would change with other draws is its
+``spread``, beside it: the standard error over the drawn tokens, which says nothing about other text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from pipeline.capture import Trajectory, forwards
@@ -27,11 +32,13 @@ from pipeline.offload import is_offloaded
 from pipeline.pruners.base import Context, Score
 from pipeline.pruners.decision import Decision
 from pipeline.pruners.divergence import CONFIDENCE, head_of, position_weights
+from pipeline.pruners.draws import generator
 from pipeline.pruners.search import greedy
 from pipeline.pruners.units import Unit, UnitPruner
 from pipeline.residual import first
 from pipeline.sparsity import Sparsity
 
+Array = NDArray[np.float64]
 # Positions whose logits are in memory at a time.
 _ROWS = 128
 
@@ -41,44 +48,50 @@ class DivergenceEstimate(UnitPruner):
     """Drops attention sublayers one after the other, each time the one that adds least to the estimate.
 
     ``draws`` tokens are drawn at every position, each for one pass backward. A position counts by the dense model's
-    largest probability to the power of ``confidence``. Scored once, for every sparsity.
+    largest probability to the power of ``confidence``. Scored once a seed, for every sparsity.
     """
 
     draws: Positive = 4
     confidence: float = CONFIDENCE
 
+    version: ClassVar[int] = 2
     unit: ClassVar[str] = "attention"
     compares: ClassVar[bool] = True
+    seeded: ClassVar[bool] = True
     kinds: ClassVar[tuple[str, ...]] = (ATTENTION,)
 
     def importance(self, decoder: Decoder, context: Context) -> list[Score]:
-        """Of every pair of sublayers, also with itself: their shares of the estimate of a set that holds both."""
+        """Of every sublayer: its estimate alone, and its ``slopes`` (sequences · draws), see `slopes_of`."""
         assert context.trajectory is not None
         if is_offloaded(decoder.model):
             raise ValueError(
                 f"pruner={self.name} passes backward through the model, which needs all its weights in memory; give "
                 f"pruner={self.name.replace('_estimate', '')}, or more of it in model.max_memory"
             )
-        shares = pair_shares(decoder, context.trajectory, self.draws, self.confidence, context.progress).tolist()
-        names = [(sublayer.kind, sublayer.layer) for sublayer in decoder.sublayers()]
+        slopes = slopes_of(
+            decoder, context.trajectory, self.draws, self.confidence, context.seed, context.progress
+        ).numpy()
         return [
-            {"layer": layer, "sublayer": kind, "other_layer": at, "other_sublayer": other, "score": value}
-            for (kind, layer), row in zip(names, shares, strict=True)
-            for (other, at), value in zip(names, row, strict=True)
+            {"layer": sublayer.layer, "sublayer": sublayer.kind, "score": estimate(own), "slopes": own.ravel().tolist()}
+            for sublayer, own in zip(decoder.sublayers(), slopes.transpose(2, 0, 1), strict=True)
         ]
 
     def decide(self, decoder: Decoder, sparsity: Sparsity, context: Context) -> Decision:
-        shares = {
-            (row["sublayer"], row["layer"], row["other_sublayer"], row["other_layer"]): row["score"]
+        slopes = {
+            (row["sublayer"], int(row["layer"])): np.asarray(row["slopes"], float).reshape(-1, self.draws)
             for row in context.scores({})
         }
 
         def costs(gone: Sequence[Unit], candidates: Sequence[Unit]) -> dict[Unit, float]:
-            return {unit: _together(shares, [*gone, unit]) for unit in candidates}
+            before = _together(slopes, gone)
+            return {unit: estimate(before + _together(slopes, [unit])) for unit in candidates}
+
+        def error(gone: Sequence[Unit]) -> float:
+            return spread(_together(slopes, gone))
 
         units, count = self.units(decoder), self.count(decoder, sparsity)
         path = greedy(units, count, costs, lazy=False, parts=self.parts)
-        return self.decision(decoder, path, costs([], units))
+        return self.decision(decoder, path, costs([], units), error if self.draws > 1 else None)
 
 
 @dataclass(frozen=True)
@@ -105,36 +118,58 @@ class DivergenceEstimateJoint(DivergenceEstimate):
     kinds: ClassVar[tuple[str, ...]] = SUBLAYERS
 
 
-def _together(shares: dict[tuple[str, int, str, int], float], gone: Sequence[Unit]) -> float:
-    """The estimate of a set of units, in nats a token."""
+def estimate(slopes: Array) -> float:
+    """The estimate in nats a token of what has these slopes together, (sequences, draws)."""
+    return float(np.square(slopes).sum())
+
+
+def spread(slopes: Array) -> float:
+    """The standard error of `estimate` over the draws, of which there are at least two, in nats a token.
+
+    Sequences are drawn for independently, so that their variances add up.
+    """
+    draws = slopes.shape[1]
+    return float(np.sqrt(draws * np.square(slopes).var(1, ddof=1).sum()))
+
+
+def _together(slopes: Mapping[Unit, Array], gone: Sequence[Unit]) -> Array:
+    """The slopes of a set of units, which add up."""
     parts = [(kind, at) for unit, at in gone for kind in (SUBLAYERS if unit == BLOCK else (unit,))]
-    return sum(shares[*one, *other] for one in parts for other in parts)
+    return np.sum([slopes[part] for part in parts], axis=0) if parts else np.zeros(())
 
 
-def pair_shares(
-    decoder: Decoder, trajectory: Trajectory, draws: int, confidence: float, progress: Callable[..., Any]
+def slopes_of(
+    decoder: Decoder,
+    trajectory: Trajectory,
+    draws: int,
+    confidence: float,
+    seed: int,
+    progress: Callable[..., Any],
 ) -> torch.Tensor:
-    """What each pair of sublayers adds to the estimate of a set that holds both, (2L, 2L) float64, in nats a token.
+    """Scaled derivatives by the gates of all 2L sublayers, (sequences, draws, 2L) float64.
 
-    Sublayers come in the order in which they are computed; the estimate of a set is the sum over all its pairs.
-    Positions count by the dense model's largest probability to the power of ``confidence``.
+    Slopes of sublayers that go together are added, then squared: the sum over sequences and draws estimates the
+    divergence in nats a token. Sublayers come in the order in which they are computed. Positions count by the dense
+    model's largest probability to the power of ``confidence``.
     """
     head = head_of(decoder)
-    generator = torch.Generator(head.weight.device).manual_seed(0)
+    numbers = generator("divergence estimate", seed, device=head.weight.device)
     passes = list(forwards(trajectory, tight=True))
-    products = torch.zeros(2 * len(decoder.blocks), 2 * len(decoder.blocks), dtype=torch.float64)
+    parts: list[torch.Tensor] = []
     total = 0.0
     with torch.enable_grad(), _frozen(decoder.model):
         for forward in progress(passes, "estimate", len(passes)):
             with _gates(decoder, len(forward.prompts)) as gates:
                 kept = forward.at_predictions(forward.run(decoder.model))
-            weights, ahead = _ahead(head, kept.detach(), draws, confidence, generator)
+            weights, ahead = _ahead(head, kept.detach(), draws, confidence, numbers)
             total += float(weights.sum())
-            for draw, slope in enumerate(ahead.to(kept)):
-                found = torch.autograd.grad(kept, gates, slope, retain_graph=draw + 1 < draws)
-                slopes = torch.stack([each.flatten() for each in found], 1).double().cpu()
-                products += slopes.T @ slopes
-    return kl_estimate(products / (draws * total), 1.0)
+            found = [
+                torch.autograd.grad(kept, gates, slope, retain_graph=draw + 1 < draws)
+                for draw, slope in enumerate(ahead.to(kept))
+            ]
+            parts.append(torch.stack([torch.stack([each.flatten() for each in one], 1) for one in found], 1))
+    share = torch.tensor(1 / (draws * total), dtype=torch.float64)
+    return torch.cat([part.double().cpu() for part in parts]) * kl_estimate(share, 1.0).sqrt()
 
 
 @torch.no_grad()

@@ -24,7 +24,7 @@ class Step(Generic[Unit]):
 
     unit: Unit
     cost: float
-    asked: int
+    questions: int
 
 
 def single(unit: Unit) -> frozenset[Hashable]:

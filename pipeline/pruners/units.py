@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -43,8 +43,17 @@ class UnitPruner(Pruner):
         both = kind == BLOCK and len(self.kinds) > 1
         return frozenset((kind, layer) for kind in SUBLAYERS) if both else frozenset([unit])
 
-    def decision(self, decoder: Decoder, path: Sequence[Step[Unit]], alone: Mapping[Unit, float]) -> Decision:
-        """What a path takes away. Its scores are the cost of every unit ``alone``, then the steps of the path."""
+    def decision(
+        self,
+        decoder: Decoder,
+        path: Sequence[Step[Unit]],
+        alone: Mapping[Unit, float],
+        spread: Callable[[Sequence[Unit]], float] | None = None,
+    ) -> Decision:
+        """What a path takes away. Its scores are the cost of every unit ``alone``, then the steps of the path.
+
+        ``spread`` gives the standard error of the cost of a set, where costs are estimates.
+        """
         gone = [step.unit for step in path]
         blocks = {layer for kind, layer in gone if kind == BLOCK}
         if len(blocks) == len(decoder.blocks):
@@ -52,7 +61,11 @@ class UnitPruner(Pruner):
             gone += [(kind, layer) for kind in SUBLAYERS for layer in blocks]
             blocks = set()
         attention, mlp = (tuple(sorted(layer for other, layer in gone if other == kind)) for kind in (ATTENTION, MLP))
-        return Decision(blocks=tuple(sorted(blocks)), attention=attention, mlp=mlp, scores=[*_rows(path, alone)])
+        scores = list(_rows(path, alone))
+        if spread:
+            sets = [[unit] for unit in alone] + [[step.unit for step in path[: at + 1]] for at in range(len(path))]
+            scores = [row | {"spread": spread(units)} for row, units in zip(scores, sets, strict=True)]
+        return Decision(blocks=tuple(sorted(blocks)), attention=attention, mlp=mlp, scores=scores)
 
 
 def by_kind(units: Sequence[Unit]) -> dict[str, list[int]]:
@@ -63,7 +76,7 @@ def by_kind(units: Sequence[Unit]) -> dict[str, list[int]]:
 
 def _rows(path: Sequence[Step[Unit]], alone: Mapping[Unit, float]) -> Iterator[Score]:
     for (kind, layer), cost in alone.items():
-        yield {"layer": layer, "sublayer": kind, "score": cost, "step": ALONE, "asked": 0}
+        yield {"layer": layer, "sublayer": kind, "score": cost, "step": ALONE, "questions": 0}
     for number, step in enumerate(path):
         kind, layer = step.unit
-        yield {"layer": layer, "sublayer": kind, "score": step.cost, "step": number, "asked": step.asked}
+        yield {"layer": layer, "sublayer": kind, "score": step.cost, "step": number, "questions": step.questions}
