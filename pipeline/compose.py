@@ -23,7 +23,7 @@ from pipeline.probes import read_probes
 from pipeline.quiet import quiet_libraries
 from pipeline.records import FAILED, JobRecord, now
 from pipeline.redaction import redact, redacted
-from pipeline.sparsity import parse
+from pipeline.sparsity import parse, rounded
 from pipeline.sweep import OUTCOME, PLOT, TRACEBACK
 
 log = logging.getLogger(__name__)
@@ -115,4 +115,7 @@ def _flat(cfg: DictConfig) -> dict[str, Any]:
         values: Any = OmegaConf.to_container(mine, resolve=True)
     except OmegaConfBaseException:  # one that refers to what another job of the sweep does not have
         values = OmegaConf.to_container(mine, resolve=False)
-    return {key: value for key, value in flatten(values).items() if key.partition(".")[0] not in GRIDS}
+    flat = {key: value for key, value in flatten(values).items() if key.partition(".")[0] not in GRIDS}
+    if isinstance(sparsity := flat.get("sparsity"), float):
+        flat["sparsity"] = rounded(sparsity)
+    return flat

@@ -18,6 +18,8 @@ KINDS = {
     "units": "a whole number of units such as 8",
     "pattern": "a pattern such as 2:4",
 }
+# Digits of a fraction that people mean: sums such as 0.1 + 0.2 are off from the 17th on.
+_DIGITS = 12
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,10 @@ class Sparsity:
 
 
 def parse(value: object) -> Sparsity:
-    """Read a sparsity from a config value. Raises ValueError in plain words if it is none."""
+    """Read a sparsity from a config value. Raises ValueError in plain words if it is none.
+
+    Fractions are rounded to 12 significant digits, so that ``0.30000000000000004``, as sums and ranges give it, is 0.3.
+    """
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError(f"sparsity={value!r} is no sparsity; give {', '.join(KINDS.values())}")
     text = str(value).strip()
@@ -70,12 +75,22 @@ def parse(value: object) -> Sparsity:
         units = int(text)
         return Sparsity(str(units), "units", units=units) if units else Sparsity("0", "fraction")
     try:
-        fraction = float(text)
+        fraction = rounded(float(text))
     except ValueError:
         raise ValueError(f"sparsity={text} is no sparsity; give {', '.join(KINDS.values())}") from None
     if not 0.0 <= fraction <= 1.0:
         hint = f"; for {text} percent write {fraction / 100:g}" if 2 < fraction <= 100 else ""
         raise ValueError(f"sparsity={text} is outside 0..1{hint}")
+    return exactly(fraction)
+
+
+def rounded(fraction: float) -> float:
+    """A fraction as people would write it: 0.1 + 0.2 is 0.3."""
+    return float(f"{fraction:.{_DIGITS}g}")
+
+
+def exactly(fraction: float) -> Sparsity:
+    """A fraction as it is, for one that was computed rather than written."""
     return Sparsity(repr(fraction) if fraction else "0", "fraction", fraction=fraction or 0.0)
 
 

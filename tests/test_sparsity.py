@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.sparsity import parse
+from pipeline.job import describe
+from pipeline.sparsity import exactly, parse
 
 
 @pytest.mark.parametrize(
@@ -20,6 +22,13 @@ from pipeline.sparsity import parse
         ("4 OF 8", "pattern", "4:8"),
         (0, "fraction", "0"),
         (0.0, "fraction", "0"),
+        (0.1 + 0.2, "fraction", "0.3"),
+        ("0.30000000000000004", "fraction", "0.3"),
+        (1 - 0.9, "fraction", "0.1"),
+        (0.7 + 0.2 + 0.1, "fraction", "1.0"),
+        (1 + 2**-52, "fraction", "1.0"),
+        ("0.123456789012", "fraction", "0.123456789012"),
+        (1e-9, "fraction", "1e-09"),
     ],
 )
 def test_readings(value, kind, spelling):
@@ -39,9 +48,39 @@ def test_a_percentage_gets_a_hint():
         parse(40.5)
 
 
-@given(st.floats(0, 1), st.integers(1, 100))
-def test_units_of_a_fraction_are_rounded(fraction, total):
+@given(st.integers(0, 10**6), st.integers(1, 100))
+def test_units_of_a_fraction_are_rounded(millionths, total):
+    fraction = millionths / 10**6
     assert parse(fraction).units_of(total) == round(fraction * total)
+
+
+@given(st.integers(1, 999), st.sampled_from([1000, 100, 10]))
+def test_what_sums_and_multiples_miss_by_is_no_other_sparsity(k, parts):
+    """``k`` steps of a tenth (hundredth, thousandth), added up or multiplied, are the literal."""
+    k = k % parts or 1
+    literal = f"{k / parts:.3f}".rstrip("0")
+    for value in (sum([1 / parts] * k), k * (1 / parts), 1 - (parts - k) / parts, literal):
+        assert parse(value) == parse(str(value)) == parse(literal)
+        assert parse(value).given == literal
+
+
+@given(st.floats(0, 1))
+def test_the_spelling_means_the_same_again(fraction):
+    assert parse(parse(fraction).given) == parse(fraction)
+    assert parse(fraction).fraction == pytest.approx(fraction, rel=1e-11)
+
+
+@given(st.floats(0, 1))
+def test_a_computed_fraction_is_taken_as_it_is(fraction):
+    assert exactly(fraction).fraction == fraction
+
+
+def test_a_range_on_the_command_line_meets_what_is_written_by_hand():
+    parser = OverridesParser.create()
+    texts = list(parser.parse_override("sparsity=range(0.1,0.6,0.1)").sweep_string_iterator())
+    assert "0.30000000000000004" in texts
+    found = [parse(parser.parse_override(f"sparsity={text}").value()).given for text in texts]
+    assert found == ["0.1", "0.2", "0.3", "0.4", "0.5"]
 
 
 @given(st.integers(1, 50), st.integers(1, 50))
@@ -65,3 +104,10 @@ def test_any_value_parses_or_is_refused_in_words(value):
         assert str(error).startswith("sparsity=")
     else:
         assert parse(sparsity.given) == sparsity
+
+
+def test_one_job_for_one_sparsity(make_settings):
+    """However it is written: the same sparsity, the same configuration in records, the same job."""
+    written = [make_settings(f"sparsity={text}") for text in ("0.3", "0.30", "0.30000000000000004")]
+    assert len({describe(settings).job for settings in written}) == 1
+    assert [settings.flat["sparsity"] for settings in written] == [0.3] * 3

@@ -27,7 +27,7 @@ from pipeline.pruners.divergence import CONFIDENCE, DensePredictions, head_of
 from pipeline.pruners.magnitude import Magnitude, WeightwisePruner
 from pipeline.pruners.sparsegpt import SparseGPT
 from pipeline.pruners.wanda import Wanda, energies, lowest_metric
-from pipeline.sparsity import Sparsity, parse
+from pipeline.sparsity import Sparsity, exactly
 from pipeline.surgery import changed_weights
 
 # Sparsities that each block is tried at.
@@ -87,7 +87,7 @@ class AllocatedPruner(Pruner):
             for layer in context.progress(layers, "divergence of each block alone", len(layers)):
                 with resident(decoder.blocks[layer]):
                     for share in GRID:
-                        change = trial(decoder.linears(layer), parse(share))
+                        change = trial(decoder.linears(layer), exactly(share))
                         with changed_weights(decoder.model, change, change.masks):
                             value = dense.divergence(prefix.final(layer))
                         rows.append({"layer": layer, "sublayer": BLOCK, "score": value, "sparsity": share})
@@ -103,7 +103,7 @@ class AllocatedPruner(Pruner):
             )
         rows = context.scores({})
         chosen = self.shares(decoder, sparsity.fraction, rows)
-        decision = self.method().decide_each(decoder, [parse(share) for share in chosen], context)
+        decision = self.method().decide_each(decoder, [exactly(share) for share in chosen], context)
         curves = [row | {"chosen": chosen[int(row["layer"])]} for row in rows]
         return replace(decision, scores=[*curves, *decision.scores])
 
