@@ -12,6 +12,7 @@ from hydra.core.config_store import ConfigStore
 from pipeline.causes import plain
 from pipeline.check import problems
 from pipeline.check_hydra import flag_problems
+from pipeline.check_notes import notes
 from pipeline.choices import CONF
 from pipeline.compose import VERSION_BASE, job, resolve
 from pipeline.config import Config
@@ -49,14 +50,18 @@ def _run() -> int:
     arguments = expand(sys.argv[1:])
     quiet_libraries()
     found = flag_problems(arguments)
+    told: list[str] = []
     if not any(argument.split("=")[0] in _INFORMATION for argument in arguments):
         overrides = [argument for argument in arguments if not argument.startswith("-")]
         multirun = any(argument in _MULTIRUN for argument in arguments)
         found += [*launcher_problems(overrides), *problems(overrides, multirun)]
+        told = notes(overrides, multirun)
     if found:
         print(f"{len(found)} problem{'s' * (len(found) > 1)} in the configuration:", file=sys.stderr)
         print("\n".join(f"  - {problem}" for problem in found), file=sys.stderr)
         return 2
+    for note in told:
+        print(f"note: {note}", file=sys.stderr)
     # The argument parser takes overrides as one block: a flag between them would be an error.
     sys.argv[1:] = sorted(arguments, key=lambda argument: argument not in _MULTIRUN)
     # Hydra would print errors of its own accord and exit.

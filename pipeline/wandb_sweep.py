@@ -17,6 +17,7 @@ from hydra.errors import HydraException
 
 from pipeline.causes import plain
 from pipeline.check import problems
+from pipeline.check_notes import notes
 from pipeline.choices import CONF
 from pipeline.config import Config
 from pipeline.dashboard import FOLDER
@@ -73,6 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if found := found or problems(overrides, multirun=True):
         print("\n".join(f"  - {problem}" for problem in found), file=sys.stderr)
         return 2
+    for note in notes(overrides, multirun=True):
+        print(f"note: {note}", file=sys.stderr)
     # Deferred, so that mistakes are answered at once.
     from pipeline.summary import shown
 
