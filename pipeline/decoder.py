@@ -12,6 +12,8 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from pipeline.layer_config import keep_layers
+
 ATTENTION, MLP = "attention", "mlp"
 SUBLAYERS = (ATTENTION, MLP)
 BLOCK = "block"
@@ -255,16 +257,8 @@ class Decoder:
 
     def keep_blocks(self, kept: list[int]) -> None:
         """Leave only these blocks, in the model and in what its configuration says block by block."""
+        keep_layers(self.model.config, kept)
         self.blocks = nn.ModuleList([self.blocks[layer] for layer in kept])
-        config = self.model.config
-        if getattr(config, "layer_types", None):
-            config.layer_types = [config.layer_types[layer] for layer in kept]
-        if hasattr(config, "mlp_only_layers"):
-            # Mixtures of experts say by position which blocks have none.
-            step = getattr(config, "decoder_sparse_step", 1)
-            plain = [at for at in kept if at in config.mlp_only_layers or (at + 1) % step]
-            config.mlp_only_layers, config.decoder_sparse_step = [kept.index(at) for at in plain], 1
-        config.num_hidden_layers = len(kept)
 
     def part(self, kind: str) -> Part:
         return self.architecture.attention if kind == ATTENTION else self.architecture.mlp

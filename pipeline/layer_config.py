@@ -1,0 +1,66 @@
+"""What a model's configuration says block by block, and how it reads once only some of the blocks are left.
+
+Nothing marks these fields in a configuration: they are known by name. A list may have as many entries as there are
+blocks by accident, so one that is not known is neither cut nor kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+# One value a block.
+_VALUES = (
+    *("layer_types", "mlp_layer_types", "layers_block_type", "no_rope_layers", "layer_rope_theta", "indexer_types"),
+    *("num_attention_heads_per_layer", "num_key_value_heads_per_layer"),
+    *("intermediate_size", "activation_sparsity_pattern"),
+)
+# Numbers of blocks; the list may name them all.
+_NUMBERS = ("mlp_only_layers", "moe_layers", "full_attn_idxs", "hybrid_layer_ids")
+# Fields by block number.
+_BY_NUMBER = "per_layer_config"
+# Lists and mappings that are about something else, however long they are.
+_ELSEWHERE = ("architectures", "id2label", "label2id")
+_TOKENS = ("token_id", "token_ids", "_tokens")
+
+
+def keep_layers(config: Any, kept: Sequence[int]) -> None:
+    """Leave in a configuration what it says of the blocks ``kept``, numbered anew, in place.
+
+    Raises ValueError for a field that may or may not be about the blocks, before anything is changed.
+    """
+    count = config.num_hidden_layers
+    if unknown := next((name for name, value in vars(config).items() if _may_be_by_layer(name, value, count)), None):
+        raise ValueError(
+            f"the model's configuration has {count} blocks and {count} entries in {unknown}, and it is not known "
+            f"whether each is about a block: remove {unknown} from config.json if the model does not need it, or drop "
+            "sublayers instead of blocks"
+        )
+    by_number = config.to_dict().get(_BY_NUMBER)
+    if hasattr(config, "mlp_only_layers"):
+        # Mixtures of experts say by position, too, which blocks have none.
+        step = getattr(config, "decoder_sparse_step", 1)
+        config.mlp_only_layers = [at for at in range(count) if at in config.mlp_only_layers or (at + 1) % step]
+        config.decoder_sparse_step = 1
+    for name, value in list(vars(config).items()):
+        if name in _VALUES and _is_list(value) and len(value) == count:
+            setattr(config, name, [value[layer] for layer in kept])
+        elif name in _NUMBERS and _is_list(value):
+            setattr(config, name, [kept.index(layer) for layer in value if layer in kept])
+    config.num_hidden_layers = len(kept)
+    if by_number:
+        mine = {int(layer): fields for layer, fields in by_number.items()}
+        config.per_layer_config = {at: mine[layer] for at, layer in enumerate(kept) if layer in mine} or None
+
+
+def _may_be_by_layer(name: str, value: Any, count: int) -> bool:
+    """Whether a field that is not known has the form of one that is about the blocks."""
+    if name.startswith("_") or name in (*_VALUES, *_NUMBERS, _BY_NUMBER, *_ELSEWHERE) or name.endswith(_TOKENS):
+        return False
+    if isinstance(value, Mapping):
+        return bool(value) and all(str(key).isdecimal() and int(key) < count for key in value)
+    return _is_list(value) and len(value) == count
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list | tuple)
