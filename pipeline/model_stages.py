@@ -28,6 +28,7 @@ from pipeline.finite import check_finite, check_scores
 from pipeline.identity import batch_sizes
 from pipeline.models.base import resolve_dtype, writes_text
 from pipeline.offload import is_offloaded
+from pipeline.output_head import prove
 from pipeline.pruners.accounting import account
 from pipeline.pruners.base import Candidates, Context, Dropped, Score
 from pipeline.pruners.decision import ChangeFiles, Decision
@@ -243,6 +244,7 @@ class ModelStages:
             self.release()
             model = self.settings.model.load(getattr(torch, dtype), self.store)
             check_finite(model, f"model {self.settings.model.name}")
+            prove(model)
             model.embedding_recipe = self.settings.model.embedding or {}
             if decision is not None:
                 apply(model, decision)

@@ -37,8 +37,8 @@ from pipeline.model_stages import (
     OPTIONS,
     TRAJECTORY,
 )
-from pipeline.offload import resident
 from pipeline.options import decision_states, load_options, probe_questions, save_options, task_questions
+from pipeline.output_head import head_of
 from pipeline.pruners.decision import Decision
 from pipeline.store import Artifact
 
@@ -229,6 +229,4 @@ class Workbench(EvaluationStages):
         held = next((model for (kept, _), model in self.held.items() if kept == dtype), None)
         model = held if held is not None else self.model(dtype, pruned=False)
         decoder = Decoder(model)
-        with resident(decoder.head):
-            bias = None if decoder.head.bias is None else decoder.head.bias.detach()
-            return Head(decoder.head.weight.detach(), bias, decoder.logit_cap), decoder.final_norm
+        return head_of(decoder), decoder.final_norm

@@ -18,12 +18,13 @@ import torch
 from pipeline.capture import forwards
 from pipeline.decoder import BLOCK, Decoder, Linear
 from pipeline.offload import resident
+from pipeline.output_head import head_of
 from pipeline.prefix import shared_prefix
 from pipeline.pruners.allocation import Curve, allocate, settle, smooth
 from pipeline.pruners.base import Context, Pruner, Score
 from pipeline.pruners.blockwise import BlockwisePruner, walk
 from pipeline.pruners.decision import Change, Decision
-from pipeline.pruners.divergence import CONFIDENCE, DensePredictions, head_of
+from pipeline.pruners.divergence import CONFIDENCE, DensePredictions
 from pipeline.pruners.magnitude import Magnitude, WeightwisePruner
 from pipeline.pruners.sparsegpt import SparseGPT
 from pipeline.pruners.wanda import Wanda, energies, lowest_metric
@@ -83,7 +84,7 @@ class AllocatedPruner(Pruner):
         trial, rows = self.trial(decoder, context), list[Score]()
         layers = range(len(decoder.blocks))
         with shared_prefix(decoder, list(forwards(trajectory, tight=True))) as prefix:
-            dense = DensePredictions(head_of(decoder), trajectory, self.confidence)
+            dense = DensePredictions(head_of(decoder, torch.float32), trajectory, self.confidence)
             for layer in context.progress(layers, "divergence of each block alone", len(layers)):
                 with resident(decoder.blocks[layer]):
                     for share in GRID:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -19,7 +19,7 @@ from pipeline.component import Positive
 from pipeline.decoder import ATTENTION, BLOCK, MLP, SUBLAYERS, Decoder
 from pipeline.measures.divergence import cross_entropy
 from pipeline.measures.head import Head
-from pipeline.offload import is_offloaded, resident
+from pipeline.output_head import head_of
 from pipeline.prefix import SharedPrefix, shared_prefix
 from pipeline.pruners.base import Context, Score
 from pipeline.pruners.decision import Decision
@@ -72,7 +72,7 @@ class Divergence(UnitPruner):
         trajectory = context.trajectory
         assert trajectory is not None
         with shared_prefix(decoder, list(forwards(trajectory, tight=True))) as prefix:
-            yield DensePredictions(head_of(decoder), trajectory, self.confidence), prefix
+            yield DensePredictions(head_of(decoder, torch.float32), trajectory, self.confidence), prefix
 
     def decide(self, decoder: Decoder, sparsity: Sparsity, context: Context) -> Decision:
         alone: dict[Unit, float] = {}
@@ -174,13 +174,3 @@ class _Predictions:
 def position_weights(p: torch.Tensor, confidence: float) -> torch.Tensor:
     """How much positions (N,) count, float64: the largest of their probabilities (N, V) to the power ``confidence``."""
     return p.amax(-1).double() ** confidence
-
-
-def head_of(decoder: Decoder) -> Head:
-    """The output projection in float32; a copy where it is kept elsewhere than in memory."""
-    with resident(decoder.head):
-        bias = None if decoder.head.bias is None else decoder.head.bias.detach()
-        weight = decoder.head.weight.detach()
-        head = Head(weight, bias, decoder.logit_cap).to(torch.float32)
-        # On leaving, weights that were brought in are forgotten.
-        return replace(head, weight=head.weight.clone()) if is_offloaded(decoder.model) else head

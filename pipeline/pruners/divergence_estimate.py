@@ -29,9 +29,10 @@ from pipeline.decoder import ATTENTION, BLOCK, MLP, SUBLAYERS, Decoder
 from pipeline.measures.divergence import kl_estimate
 from pipeline.measures.head import Head
 from pipeline.offload import is_offloaded
+from pipeline.output_head import head_of
 from pipeline.pruners.base import Context, Score
 from pipeline.pruners.decision import Decision
-from pipeline.pruners.divergence import CONFIDENCE, head_of, position_weights
+from pipeline.pruners.divergence import CONFIDENCE, position_weights
 from pipeline.pruners.draws import generator
 from pipeline.pruners.search import greedy
 from pipeline.pruners.units import Unit, UnitPruner
@@ -152,7 +153,7 @@ def slopes_of(
     divergence in nats a token. Sublayers come in the order in which they are computed. Positions count by the dense
     model's largest probability to the power of ``confidence``.
     """
-    head = head_of(decoder)
+    head = head_of(decoder, torch.float32)
     numbers = generator("divergence estimate", seed, device=head.weight.device)
     passes = list(forwards(trajectory, tight=True))
     parts: list[torch.Tensor] = []
