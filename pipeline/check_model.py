@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.choices import nearest
-from pipeline.models.folder import CONFIG, LAYER_KEYS, check_folder, read_json
+from pipeline.models.folder import ADAPTER, CONFIG, LAYER_KEYS, check_folder, read_json
 from pipeline.packages import package_file
 from pipeline.retrieval.recipe import recipe_of
 from pipeline.signature import architectures, signature
@@ -53,7 +53,7 @@ def _path(model: Mapping[str, Any]) -> list[str]:
 
 def _folder(given: str, path: Path, trusted: bool) -> list[str]:
     """A model's directory holds a model that can be loaded, as far as that can be said without its weights."""
-    if not (path / CONFIG).exists():
+    if not (path / CONFIG).exists() and not (path / ADAPTER).exists():
         return [f"model.path={given} holds no {CONFIG}, so no model"]
     try:
         check_folder(path, trusted)

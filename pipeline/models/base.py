@@ -129,8 +129,8 @@ def _checked(path: str, trusted: bool, revision: str | None) -> type[AutoModel |
     source = AutoModel if architecture_of(config).encoder else AutoModelForCausalLM
     if folder.is_dir():
         weights = read_weights(folder, facts)
-        # Code of the checkpoint's own makes what it likes; a compressed checkpoint has fewer values than its model.
-        if not facts.get("auto_map") and not facts.get("quantization_config"):
+        # Code of the checkpoint's own makes what it likes.
+        if not facts.get("auto_map"):
             with _in_plain_words(path), torch.device("meta"):
                 skeleton = source.from_config(config)
             check_sizes(skeleton, weights, folder)

@@ -14,10 +14,13 @@ from typing import Any
 
 CONFIG = "config.json"
 LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
-_TOKENIZER_CONFIG, _ADAPTER = "tokenizer_config.json", "adapter_config.json"
+_TOKENIZER_CONFIG, ADAPTER = "tokenizer_config.json", "adapter_config.json"
 # What libraries read if it is there, and pass over without a word if it is garbage.
 _OPTIONAL = (_TOKENIZER_CONFIG, "generation_config.json")
 _WEIGHTS, _INDEX, _SUFFIX = "model.safetensors", "model.safetensors.index.json", ".safetensors"
+# Where a configuration says that its weights are codes, and files beside it in which older tools say so.
+_QUANTIZED = ("quantization_config", "compression_config")
+_QUANTIZERS = {"quantize_config.json": "gptq", "quant_config.json": "awq", "hf_quant_config.json": "modelopt"}
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _CONVERT = (
     "pickled weights can run code when they are read, so they are not; convert them once, on a machine where you trust "
@@ -74,10 +77,14 @@ def read_json(path: Path) -> dict[str, Any]:
 def check_config(facts: Mapping[str, Any], where: str, trusted: bool) -> None:
     """Raise ValueError for a configuration that runs code without leave, points elsewhere, or has impossible sizes.
 
+    Quantized weights are refused, too: pruning and measures need the numbers that they stand for.
+
     ``where`` is its file or its repository. No size is acted upon before it was looked at here.
     """
     if facts.get("auto_map") and not trusted:
         raise ValueError(_foreign(where))
+    if method := next((_method(facts[key]) for key in _QUANTIZED if facts.get(key)), None):
+        raise ValueError(_dequantize(where, method))
     if "transformers_weights" in facts:
         raise ValueError(f"{where} names weights of its own (transformers_weights); remove that and use {_WEIGHTS}")
     attention = facts.get("attn_implementation")
@@ -101,12 +108,18 @@ def check_config(facts: Mapping[str, Any], where: str, trusted: bool) -> None:
 def check_folder(folder: Path, trusted: bool) -> dict[str, Any]:
     """What can be said of a directory without opening its weights; its configuration.
 
-    Raises ValueError for pickles without safetensors, adapters, and all that ``check_config`` refuses.
+    Raises ValueError for pickles without safetensors, PEFT adapters, and all that ``check_config`` refuses.
     """
-    if (folder / _ADAPTER).is_file():
-        raise ValueError(f"{folder} holds an adapter ({_ADAPTER}); merge it into its model and give that directory")
+    if (folder / ADAPTER).is_file():
+        raise ValueError(
+            f"{folder} holds a PEFT adapter ({ADAPTER}), not a model: merge it first (merge_and_unload, then "
+            "save_pretrained) and give the merged model's directory"
+        )
     facts = read_json(folder / CONFIG)
     check_config(facts, str(folder / CONFIG), trusted)
+    for name, method in _QUANTIZERS.items():
+        if (folder / name).is_file():
+            raise ValueError(_dequantize(str(folder / name), method))
     for path in (folder / name for name in _OPTIONAL):
         if path.is_file() and read_json(path).get("auto_map") and not trusted:
             raise ValueError(_foreign(str(path)))
@@ -170,6 +183,19 @@ def _header(path: Path) -> Iterator[tuple[str, tuple[int, ...], str]]:
     except (SafetensorError, OSError, UnicodeError, OverflowError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{path} is no whole safetensors file ({reason}); get the checkpoint again") from error
+
+
+def _method(quantization: object) -> str:
+    """What quantized the weights, as far as a configuration says so."""
+    if not isinstance(quantization, Mapping):
+        return "method not named"
+    if name := quantization.get("quant_method"):
+        return _short(str(name)).strip("'")
+    return "bitsandbytes" if any(key.startswith("load_in_") for key in quantization) else "method not named"
+
+
+def _dequantize(where: str, method: str) -> str:
+    return f"{where} says that the model is quantized ({method}): load a dequantised copy, with float or bfloat weights"
 
 
 def _foreign(where: str) -> str:
