@@ -112,6 +112,16 @@ def test_a_pruned_model_has_the_head_of_the_dense_one(make_model):
         assert torch.equal(head_of(Decoder(model)).weight, make_model().get_output_embeddings().weight)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_block_that_takes_most_of_the_stream_back_is_no_other_model(make_model, dtype):
+    """Rounding is that of the large states, which the last block's bias cancels."""
+    model = make_model().to(dtype)
+    first, last = model.model.layers[0].mlp.down_proj, model.model.layers[-1].mlp.down_proj
+    large = torch.full((64,), 1000.0, dtype=dtype)
+    first.bias, last.bias = torch.nn.Parameter(large), torch.nn.Parameter(-large)
+    prove(model)
+
+
 def test_it_is_proven_once_a_model(make_model, monkeypatch):
     model, calls = make_model(), []
     model.register_forward_pre_hook(lambda *_: calls.append(1))
