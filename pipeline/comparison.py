@@ -6,19 +6,31 @@ from their rows alone (`pool`), so that tasks of several suites can be put toget
 
 from __future__ import annotations
 
-import math
-import zlib
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from pipeline.intervals import Interval, fieller, mcnemar, normal_p, resample, sign_flip_p, stratified, tango, wilson
+from pipeline.intervals import (
+    DIFFERENCES,
+    SCORES,
+    Interval,
+    binary,
+    fieller,
+    mcnemar_p,
+    mean_score,
+    normal_p,
+    stratified,
+    student,
+    student_p,
+    tango,
+    wilson,
+)
 
 # The largest difference, on the scale of scores from 0 to 1, that is still called no change: five points.
 MARGIN = 0.05
 MEAN = "mean"  # the task of rows that sum up a kind
-MCNEMAR, BOOTSTRAP, STRATIFIED = "mcnemar", "bootstrap", "stratified"
+MCNEMAR, STUDENT, STRATIFIED = "mcnemar", "student", "stratified"
 LOWER, HIGHER, NO_CHANGE = "lower", "higher", "no change"
 TOO_FEW, NO_SIGNAL = "too few items", "no signal"
 VERDICTS = (LOWER, HIGHER, NO_CHANGE, TOO_FEW, NO_SIGNAL)
@@ -30,15 +42,12 @@ COLUMNS = [
     "dense",
     "dense_low",
     "dense_high",
-    "dense_sd",
     "pruned",
     "pruned_low",
     "pruned_high",
-    "pruned_sd",
     "difference",
     "low",
     "high",
-    "difference_sd",
     "p",
     "method",
     "chance",
@@ -51,17 +60,18 @@ COLUMNS = [
 
 @dataclass(frozen=True)
 class Paired:
-    """Scores of both models and their difference (pruned minus dense), each with its interval, and the test's p.
+    """Scores of both models and their difference (pruned minus dense), each with its interval.
 
-    ``deviations`` are the standard deviations of the items of the three.
+    ``p`` is that of the test which the difference's interval comes from: below 0.05 exactly where it excludes 0.
+    ``best`` is the lower limit that a perfect score would have.
     """
 
     dense: Interval
     pruned: Interval
     difference: Interval
-    deviations: tuple[float, float, float]
     p: float
     method: str
+    best: float
 
 
 def compare(
@@ -69,23 +79,23 @@ def compare(
     pruned_items: pd.DataFrame,
     scores_dense: pd.DataFrame,
     scores_pruned: pd.DataFrame,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """Compare two models on the items that both were asked.
 
-    Items that are right or wrong get the exact test of McNemar (1947) and the score interval of Tango (1998), others
-    a paired bootstrap. Kinds with items end in a row of the task "mean", see `pool`. Left out are main metrics of
-    which less is better and those without items between 0 and 1, such as perplexities: their ratio is in the scores.
+    Items that are right or wrong get McNemar's corrected test and the interval of Tango (1998) that fits it, others
+    Student's paired t, see `pipeline.intervals`. Kinds with items end in a row of the task "mean", see `pool`. Left
+    out are main metrics of which less is better and those without items between 0 and 1, such as perplexities: their
+    ratio is in the scores.
 
     Args:
         dense_items, pruned_items: task, kind, item, score (0 to 1): the main metric of every item.
         scores_dense, scores_pruned: one row a task and metric: task, kind, metric, main, higher_is_better, chance.
-        seed: of the bootstrap; each task has a stream of its own, so that other tasks do not change its interval.
 
     Returns:
         `COLUMNS`. ``difference`` is pruned minus dense with its interval ``low`` to ``high``; ``retained`` is the
-        share of the dense score above chance that is left, missing where dense is not clearly above chance;
-        ``_sd`` columns are standard deviations of the items; ``verdict`` is one of `VERDICTS`, see `verdict_of`.
+        share of the dense score above chance that is left, missing where dense is not clearly above chance, and its
+        interval excludes 1 exactly where that of the difference excludes 0; ``p`` is below 0.05 exactly there;
+        ``verdict`` is one of `VERDICTS`, see `verdict_of`.
 
     Raises:
         ValueError: if both models were not asked the same items.
@@ -103,23 +113,21 @@ def compare(
         x, y = (scores.to_numpy(dtype=float)[both] for scores in (first, second))
         if not about["higher_is_better"] or not _on_the_scale(x, y):
             continue
-        stream = np.random.default_rng([seed, zlib.crc32(f"{kind}/{task}".encode())])
         chance = float(about["chance"]) if pd.notna(about["chance"]) else 0.0
-        found = paired(x, y, stream)
-        rows.append(_row(str(task), str(kind), str(about["metric"]), len(x), found, chance))
+        rows.append(_row(str(task), str(kind), str(about["metric"]), len(x), paired(x, y), chance))
     tasks = pd.DataFrame(rows, columns=COLUMNS)
     return pd.concat([tasks, pool(tasks)], ignore_index=True) if rows else tasks
 
 
-def paired(dense: np.ndarray, pruned: np.ndarray, generator: np.random.Generator) -> Paired:
-    """Both scores and their difference from (n,) paired items between 0 and 1, by the method that suits them."""
-    deviations = float(dense.std()), float(pruned.std()), float((pruned - dense).std())
-    if np.isin(dense, (0, 1)).all() and np.isin(pruned, (0, 1)).all():
-        n, gained, lost = len(dense), int((pruned > dense).sum()), int((pruned < dense).sum())
-        first, second = wilson(int(dense.sum()), n), wilson(int(pruned.sum()), n)
-        return Paired(first, second, tango(gained, lost, n), deviations, mcnemar(gained, lost), MCNEMAR)
-    first, second, difference = resample(dense, pruned, generator)
-    return Paired(first, second, difference, deviations, sign_flip_p(pruned - dense, generator), BOOTSTRAP)
+def paired(dense: np.ndarray, pruned: np.ndarray) -> Paired:
+    """Estimate both scores and their difference from (n,) paired items between 0 and 1, as suits them."""
+    n, first, second = len(dense), mean_score(dense), mean_score(pruned)
+    best = wilson(n, n).low if binary(dense) else student(np.ones(n), SCORES).low
+    if binary(dense) and binary(pruned):
+        gained, lost = int((pruned > dense).sum()), int((pruned < dense).sum())
+        return Paired(first, second, tango(gained, lost, n), mcnemar_p(gained, lost), MCNEMAR, best)
+    differences = pruned - dense
+    return Paired(first, second, student(differences, DIFFERENCES), student_p(differences), STUDENT, best)
 
 
 def pool(rows: pd.DataFrame) -> pd.DataFrame:
@@ -136,21 +144,22 @@ def pool(rows: pd.DataFrame) -> pd.DataFrame:
         if len(own) == 1:
             means.append(own.assign(task=MEAN)[COLUMNS])
             continue
+        counts = own["n"].to_numpy(dtype=int)
         dense, pruned = (
-            stratified(own[name], own[f"{name}_sd"], own["n"], scale=(0, 1)) for name in ("dense", "pruned")
+            stratified(_intervals(own, name, f"{name}_low", f"{name}_high"), counts, SCORES)
+            for name in ("dense", "pruned")
         )
-        difference = stratified(own["difference"], own["difference_sd"], own["n"], scale=(-1, 1))
+        difference = stratified(_intervals(own, "difference", "low", "high"), counts, DIFFERENCES)
+        best = stratified([wilson(n, n) for n in counts.tolist()], counts, SCORES).low
         metrics = own["metric"].unique()
         metric = str(metrics[0]) if len(metrics) == 1 else "several"
-        # Items of several tasks have no deviation that would mean anything.
-        deviations = math.nan, math.nan, math.nan
-        found = Paired(dense, pruned, difference, deviations, normal_p(difference), STRATIFIED)
-        row = _row(MEAN, str(kind), metric, int(own["n"].sum()), found, float(own["chance"].mean()))
+        found = Paired(dense, pruned, difference, normal_p(difference), STRATIFIED, best)
+        row = _row(MEAN, str(kind), metric, int(counts.sum()), found, float(own["chance"].mean()))
         means.append(pd.DataFrame([row], columns=COLUMNS))
     return pd.concat(means, ignore_index=True) if means else pd.DataFrame(columns=COLUMNS)
 
 
-def verdict_of(difference: Interval, dense: Interval, chance: float, n: int) -> str:
+def verdict_of(difference: Interval, dense: Interval, chance: float, best: float) -> str:
     """What became of a score.
 
     - "higher": the interval of the difference lies above 0;
@@ -158,25 +167,28 @@ def verdict_of(difference: Interval, dense: Interval, chance: float, n: int) -> 
     - "lower": the interval lies below 0;
     - "no change": it includes 0 and no difference larger than `MARGIN`;
     - "too few items": all else, the data allow for no difference and for one that matters. So do tasks with so few
-      items that not even a perfect score would be clearly above chance.
+      items that not even a perfect score, whose lower limit is ``best``, would be clearly above chance.
     """
     if difference.low > 0:
         return HIGHER
     if dense.low <= chance:
-        return TOO_FEW if wilson(n, n).low <= chance else NO_SIGNAL
+        return TOO_FEW if best <= chance else NO_SIGNAL
     if difference.high < 0:
         return LOWER
     return NO_CHANGE if max(-difference.low, difference.high) <= MARGIN else TOO_FEW
 
 
 def _row(task: str, kind: str, metric: str, n: int, found: Paired, chance: float) -> tuple:
-    retained = fieller(found.pruned.shifted(-chance), found.dense.shifted(-chance), found.difference)
-    if found.dense.low <= chance:
-        retained = Interval(math.nan, math.nan, math.nan)
-    verdict = verdict_of(found.difference, found.dense, chance, n)
-    both, deviations = (found.dense, found.pruned, found.difference), found.deviations
-    scores = [number for part, deviation in zip(both, deviations, strict=True) for number in (*part, deviation)]
-    return task, kind, metric, n, *scores, found.p, found.method, chance, *retained, verdict
+    dense, pruned, difference = found.dense, found.pruned, found.difference
+    retained = fieller(pruned.shifted(-chance), dense.shifted(-chance), difference)
+    verdict = verdict_of(difference, dense, chance, found.best)
+    # Adding 0 makes a zero of what may be a negative zero.
+    scores = [number + 0.0 for number in (*dense, *pruned, *difference)]
+    return task, kind, metric, n, *scores, found.p, found.method, chance, *(part + 0.0 for part in retained), verdict
+
+
+def _intervals(rows: pd.DataFrame, *columns: str) -> list[Interval]:
+    return [Interval(*numbers) for numbers in rows[list(columns)].to_numpy(dtype=float).tolist()]
 
 
 def _main(scores: pd.DataFrame) -> pd.DataFrame:

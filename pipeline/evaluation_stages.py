@@ -110,15 +110,14 @@ class EvaluationStages(ModelStages):
     @cached_property
     def comparison(self) -> Artifact:
         """Every task's score beside the dense model's on the same items: ``pipeline.comparison``."""
-        dense, mine, seed = self.dense.evaluation, self.evaluation, self.settings.seed
+        dense, mine = self.dense.evaluation, self.evaluation
 
         def build(folder: Path) -> None:
             items, own_items = (pd.read_parquet(of.file(ITEMS)) for of in (dense, mine))
             scores, own_scores = (pd.read_parquet(of.file(SCORES)) for of in (dense, mine))
-            compared = compare(items, own_items, scores, own_scores, seed=seed)
-            compared.to_parquet(folder / COMPARISONS, index=False)
+            compare(items, own_items, scores, own_scores).to_parquet(folder / COMPARISONS, index=False)
 
-        return self.ensure(COMPARISON, {"dense": dense.key, "pruned": mine.key, "seed": seed}, build)
+        return self.ensure(COMPARISON, {"dense": dense.key, "pruned": mine.key}, build)
 
     @property
     def _unchanged(self) -> bool:

@@ -1,22 +1,29 @@
-"""95 % intervals and tests of scores from 0 to 1: of one score, of paired differences, of means and of ratios."""
+"""95 % intervals and tests of scores from 0 to 1: of one score, of paired differences, of means and of ratios.
+
+A difference's interval and its p are two readings of one test: p is below 0.05 exactly where the interval excludes 0.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from statistics import NormalDist
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.optimize import brentq
+from scipy.stats import binomtest, norm
+from scipy.stats import t as student_t
 
 LEVEL = 0.95
-Z = NormalDist().inv_cdf(0.5 + LEVEL / 2)
+TAIL = (1 + LEVEL) / 2
+Z = float(norm.ppf(TAIL))
+# The least and the greatest value there may be.
+SCORES, DIFFERENCES = (0.0, 1.0), (-1.0, 1.0)
 RESAMPLES = 2000
-# Weight, in items, of each pair of scores (0, 0), (0, 1), (1, 0), (1, 1): Jeffreys' prior for items right or wrong.
-PRIOR = 0.5
-CORNERS = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
-_BISECTIONS = 60
+# A single deviation seen is taken for at least this share of what deviations there can be.
+SEEN = 0.2
+_TIE = 1e-9  # scores closer than this are equal but for rounding
 
 
 class Interval(NamedTuple):
@@ -30,92 +37,130 @@ class Interval(NamedTuple):
         return Interval(self.value + by, self.low + by, self.high + by)
 
 
+def mean_score(scores: np.ndarray) -> Interval:
+    """Estimate the mean of (n,) scores from 0 to 1: `wilson` if all are 0 or 1, else `student`."""
+    if binary(scores):
+        return wilson(int(scores.sum()), len(scores))
+    return student(scores, SCORES)
+
+
+def binary(scores: np.ndarray) -> bool:
+    """Tell whether every score is 0 or 1."""
+    return bool(np.isin(scores, (0, 1)).all())
+
+
 def wilson(right: int, n: int) -> Interval:
-    """The share of right items of ``n`` > 0, with the score interval of Wilson (1927)."""
-    share, weight = right / n, Z**2 / n
-    middle = (share + weight / 2) / (1 + weight)
-    half = Z * math.sqrt(share * (1 - share) / n + weight / (4 * n)) / (1 + weight)
-    # Exact at the ends, where rounding would leave the share outside its interval.
-    return Interval(share, 0.0 if right == 0 else middle - half, 1.0 if right == n else middle + half)
+    """Estimate the share of right items of ``n`` > 0, with the score interval of Wilson (1927)."""
+    found = binomtest(right, n).proportion_ci(LEVEL, method="wilson")
+    return Interval(right / n, float(found.low), float(found.high))
 
 
-def mcnemar(gained: int, lost: int) -> float:
-    """The exact two-sided p of McNemar (1947): are items gained as likely as items lost? 1 if there are neither."""
-    changed, fewer = gained + lost, min(gained, lost)
-    term, total = 1, 0
-    for count in range(fewer + 1):
-        total += term
-        term = term * (changed - count) // (count + 1)
-    return min(1.0, 2 * total / 2**changed)
+def mcnemar_p(gained: int, lost: int) -> float:
+    """Test whether items are gained as often as lost: McNemar's (1947) two-sided p, with Edwards' (1948) correction.
+
+    Whatever the number of items and of changed ones (checked up to 500), a true null is rejected at 0.05 in at most
+    5 % of cases; without the correction of one item in up to 12.5 %.
+    """
+    changed = gained + lost
+    return float(2 * norm.sf(max(abs(gained - lost) - 1, 0) / math.sqrt(changed))) if changed else 1.0
 
 
 def tango(gained: int, lost: int, n: int) -> Interval:
-    """The difference of two paired shares of ``n`` > 0 items, with the score interval of Tango (1998).
+    """Estimate the difference of two paired shares of ``n`` > 0 items, with the corrected interval of Tango (1998).
 
-    It is the set of differences that the score test does not reject; without any changed item it still has a width.
+    It holds the differences that the score test does not reject. For the difference 0 that test is `mcnemar_p` with
+    its correction of one item; for others the correction is the share of changed items that cancel each other, so
+    that without any change the ends are those of Tango, Z² / (n + Z²) from 0.
     """
+    return Interval((gained - lost) / n, 0.0 - _greatest(lost, gained, n), _greatest(gained, lost, n))
+
+
+def _greatest(gained: int, lost: int, n: int) -> float:
+    """The greatest difference that the corrected score test does not reject."""
     difference = (gained - lost) / n
 
-    def statistic(delta: float) -> float:
-        """The score statistic of a true difference ``delta``: falling, zero at the estimate."""
+    def excess(delta: float) -> float:
+        """How far a true difference ``delta`` is beyond what the test allows, in items; above 0 if it is rejected."""
         b = (2 * n - gained + lost) * delta - gained - lost
         root = math.sqrt(max(0.0, b**2 + 8 * n * lost * delta * (1 - delta)))
-        variance = n * ((root - b) / (2 * n) + delta * (1 - delta))
-        away = gained - lost - n * delta
-        return away / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, away) if away else 0.0
+        # The likeliest share of changed items, given the difference.
+        changed = max((root - b) / (2 * n) + delta, abs(delta))
+        cancelled = 1 - abs(delta) / changed if changed > 0 else 1.0
+        return n * (delta - difference) - cancelled - Z * math.sqrt(n * max(0.0, changed - delta**2))
 
-    low = _crossing(statistic, Z, -1.0, difference) if difference > -1 else -1.0
-    high = _crossing(statistic, -Z, difference, 1.0) if difference < 1 else 1.0
-    return Interval(difference, low, high)
-
-
-def _crossing(falling: Callable[[float], float], level: float, low: float, high: float) -> float:
-    """Where a falling function passes ``level`` between ``low`` and ``high``, by bisection."""
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if falling(middle) > level else (low, middle)
-    return (low + high) / 2
+    if difference == 1:
+        return 1.0
+    rejected = excess(0.0) > 0
+    start = difference if rejected else max(difference, 0.0)
+    # At -1 itself nothing varies, and the excess is 0 as well.
+    return float(brentq(excess, max(start, _TIE - 1), 0.0 if rejected else 1.0))
 
 
-def resample(
-    dense: np.ndarray, pruned: np.ndarray, generator: np.random.Generator
-) -> tuple[Interval, Interval, Interval]:
-    """Means of (n,) paired scores and their difference, pruned minus dense, with bootstrap percentile intervals.
+def student(values: np.ndarray, scale: tuple[float, float]) -> Interval:
+    """Estimate the mean of (n,) graded scores or differences, with Student's t interval and room for unseen items.
 
-    Items are weighted at random as in the Bayesian bootstrap (Rubin 1981) instead of drawn (Efron 1979), which allows
-    for a little weight (`PRIOR`) on pairs of scores that did not occur: intervals do not collapse where all items
-    agree. Resampled means are moved so that they scatter about the mean of the data.
+    Items that tie tell little about how far another item may be. Hence the half-width is the root of the squares of
+    Student's and of Z² / (n + Z²) (Wilson's and Tango's where all items agree) times how far items may be apart,
+    in proportion to the share of items that tie. Without ties, the interval is Student's alone.
+
+    Args:
+        values: (n,), n > 0.
+        scale: the least and the greatest value there may be, (0, 1) or (-1, 1); the interval stays inside.
     """
-    pairs = np.column_stack([dense, pruned])
-    # Equal pairs can share one weight, whose distribution depends on how many they are.
-    unique, place = np.unique(np.vstack([pairs, CORNERS]), axis=0, return_inverse=True)
-    shares = np.concatenate([np.ones(len(pairs)), np.full(len(CORNERS), PRIOR)])
-    weights = generator.standard_gamma(np.bincount(place.ravel(), shares), size=(RESAMPLES, len(unique)))
-    resampled = weights @ unique / weights.sum(axis=1, keepdims=True)
-    expected = shares @ np.vstack([pairs, CORNERS]) / shares.sum()
-    resampled += pairs.mean(axis=0) - expected
-    x, y = np.clip(resampled, 0.0, 1.0).T
-    return (
-        percentiles(float(dense.mean()), x),
-        percentiles(float(pruned.mean()), y),
-        percentiles(float(pruned.mean() - dense.mean()), np.clip(resampled[:, 1] - resampled[:, 0], -1.0, 1.0)),
-    )
+    value, half = float(np.mean(values)), _half_width(values, scale)
+    return Interval(value, max(scale[0], value - half), min(scale[1], value + half))
+
+
+def student_p(differences: np.ndarray) -> float:
+    """Test whether the mean of (n,) differences is 0: the two-sided p of Student's t for the width of `student`."""
+    n, value, half = len(differences), float(np.mean(differences)), _half_width(differences, DIFFERENCES)
+    return float(2 * student_t.sf(abs(value) / half * student_t.ppf(TAIL, n - 1), n - 1)) if n > 1 else 1.0
+
+
+def _half_width(values: np.ndarray, scale: tuple[float, float]) -> float:
+    n, value = len(values), float(np.mean(values))
+    if n < 2:
+        return math.inf
+    deviation = float(np.std(values, ddof=1))
+    ends = np.flatnonzero(np.diff(np.sort(values)) > _TIE) + 1
+    sizes = np.diff(ends, prepend=0, append=n)
+    pairs = float(sizes @ (sizes - 1)) / (n * (n - 1))
+    tied = math.sqrt(pairs)
+    # The root mean square distance of items that do not tie. Another item may change the other way, too.
+    apart = math.sqrt(2 * deviation**2 / (1 - pairs)) if pairs < 1 else 0.0
+    apart = max(apart, 2 * abs(value)) if scale[0] < 0 else apart
+    farthest = max(value - scale[0], scale[1] - value)
+    # Few items that differ tell less than all that there may be; if all tie, they do so as one.
+    unlike = n * (1 - tied) if pairs < 1 else n
+    reach = min(farthest, apart / SEEN ** (1 / unlike)) if apart > _TIE else farthest
+    sampled = float(student_t.ppf(TAIL, n - 1)) * deviation / math.sqrt(n)
+    return math.hypot(sampled, Z**2 / (n + Z**2) * reach * math.sqrt(tied))
 
 
 def percentiles(value: float, resampled: np.ndarray) -> Interval:
     """A value with the middle 95 % of its resampled ones, which holds the value itself."""
-    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(resampled, [1 - TAIL, TAIL])
     return Interval(value, min(float(low), value), max(float(high), value))
 
 
-def sign_flip_p(differences: np.ndarray, generator: np.random.Generator) -> float:
-    """The two-sided p of the mean of (n,) paired differences whose signs are equally likely (Fisher 1935)."""
-    changed = differences[differences != 0]
-    observed = abs(changed.sum())
-    signs = generator.integers(0, 2, size=(RESAMPLES, len(changed)), dtype=np.int8) * 2.0 - 1.0
-    # A hair of room: sums of the same numbers in another order may differ by rounding.
-    at_least = np.abs(signs @ changed) >= observed * (1 - 1e-9)
-    return float((1 + at_least.sum()) / (1 + RESAMPLES))
+def stratified(parts: Sequence[Interval], counts: ArrayLike, scale: tuple[float, float]) -> Interval:
+    """Estimate the mean over K tasks of their means, every task counting alike, with items drawn within tasks.
+
+    Variances are recovered from the tasks' own intervals (MOVER: Zou and Donner 2008), so that scores of all kinds go
+    together and nothing collapses where all items agree. Each is the mean square of an interval's two sides: either
+    side alone is too short where many small tasks have a score near the end of the scale. Score intervals are drawn
+    towards the middle, as if there were Z² more items, which is taken back. Coverage is 94 % or more, and close to
+    100 % with few items a task.
+
+    Args:
+        parts: the tasks' means with their intervals.
+        counts: (K,) of items.
+        scale: the least and the greatest score there may be; the interval stays inside.
+    """
+    value, low, high = np.array(parts, dtype=float).T
+    squares = ((value - low) ** 2 + (high - value) ** 2) / 2 * (1 + Z**2 / np.asarray(counts, dtype=float))
+    mean, half = float(value.mean()), math.sqrt(float(squares.sum())) / len(value)
+    return Interval(mean, max(scale[0], mean - half), min(scale[1], mean + half))
 
 
 def normal_p(difference: Interval) -> float:
@@ -123,57 +168,44 @@ def normal_p(difference: Interval) -> float:
     towards = difference.high - difference.value if difference.value < 0 else difference.value - difference.low
     if difference.value == 0 or towards <= 0:
         return 1.0 if difference.value == 0 else 0.0
-    return 2 * NormalDist().cdf(-Z * abs(difference.value) / towards)
-
-
-def stratified(means: ArrayLike, deviations: ArrayLike, counts: ArrayLike, scale: tuple[float, float]) -> Interval:
-    """The mean over K tasks of their means, every task counting alike, with items drawn within tasks.
-
-    As Agresti and Min (2005) do for one task, Z² items that did not occur are added, half of them at either end of the
-    scale, here over all tasks together: the interval does not collapse where all items agree. For tasks of equal size
-    all of whose items agree it is that of Wilson (1927), or Tango (1998), of all items together.
-
-    Args:
-        means, deviations: (K,) of each task's items; deviations are those of the items themselves (no n - 1).
-        counts: (K,) of items.
-        scale: the least and the greatest score there may be; the interval stays inside.
-    """
-    value, deviation, n = (np.asarray(part, dtype=float) for part in (means, deviations, counts))
-    added = Z**2 / len(value)
-    low, high = scale
-    middle = (n * value + added * (low + high) / 2) / (n + added)
-    squares = (n * (deviation**2 + value**2) + added * (low**2 + high**2) / 2) / (n + added)
-    half = Z * math.sqrt(float(np.sum((squares - middle**2) / (n + added)))) / len(value)
-    mean = float(value.mean())
-    return Interval(mean, max(low, mean - half), min(high, mean + half))
+    return float(2 * norm.sf(Z * abs(difference.value) / towards))
 
 
 def fieller(numerator: Interval, denominator: Interval, difference: Interval) -> Interval:
-    """The ratio of two dependent estimates with the interval of Fieller (1954).
+    """Estimate the ratio of two dependent estimates, with the interval of Fieller (1954).
 
     Args:
         numerator, denominator: the two estimates; ``denominator.low`` has to be above 0 for a bounded interval.
         difference: numerator minus denominator, whose interval tells how the two depend on each other.
 
     Returns:
-        The ratio; its interval excludes 1 exactly where that of the difference excludes 0. All three are missing
-        where the denominator's interval includes 0.
+        The ratio; its interval excludes 1 exactly where that of the difference excludes 0, and stays within the ratios
+        of the limits. All three are missing where the denominator's interval includes 0.
     """
     if denominator.low <= 0:
         return Interval(math.nan, math.nan, math.nan)
     ratio = numerator.value / denominator.value
-    ends = []
-    for sign in (-1, 1):
-        # The lower limit comes from a low numerator over a high denominator, and the upper one the other way round.
-        above, below = (numerator.low, denominator.high) if sign < 0 else (numerator.high, denominator.low)
-        apart = difference.low if sign < 0 else difference.high
-        spread = (above - numerator.value) ** 2, (below - denominator.value) ** 2, (apart - difference.value) ** 2
-        ends.append(_fieller_end(numerator.value, denominator.value, *spread, sign))
-    return Interval(ratio, min(ends[0], ratio), max(ends[1], ratio))
+    low, high = (_fieller_end(numerator, denominator, difference, sign) for sign in (-1, 1))
+    # Differences and scores have intervals of their own, which may contradict each other a little.
+    low = max(low, numerator.low / (denominator.high if numerator.low > 0 else denominator.low))
+    high = min(high, numerator.high / (denominator.low if numerator.high > 0 else denominator.high))
+    if difference.low <= 0:
+        low = min(low, 1.0)
+    if difference.high >= 0:
+        high = max(high, 1.0)
+    return Interval(ratio, min(low, ratio), max(high, ratio))
 
 
-def _fieller_end(x: float, y: float, of_x: float, of_y: float, of_difference: float, sign: int) -> float:
-    """One end of the ratio x / y from the squared half-widths of x, y and x - y: a root of (x - Ry)² = width(R)²."""
+def _fieller_end(numerator: Interval, denominator: Interval, difference: Interval, sign: int) -> float:
+    """One end of the ratio R of x and y, -1 the lower and 1 the upper one: a root of (x - Ry)² = width(R)²."""
+    x, y = numerator.value, denominator.value
+    # The lower limit comes from a low numerator over a high denominator, and the upper one the other way round.
+    ends = (numerator.low, denominator.high, difference.low)
+    if sign > 0:
+        ends = (numerator.high, denominator.low, difference.high)
+    of_x, of_y, of_difference = (
+        (end - part.value) ** 2 for end, part in zip(ends, (numerator, denominator, difference), strict=True)
+    )
     shared = (of_x + of_y - of_difference) / 2
     a, b, c = y**2 - of_y, x * y - shared, x**2 - of_x
     root = math.sqrt(max(0.0, b**2 - a * c))

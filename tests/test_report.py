@@ -147,7 +147,6 @@ def test_too_few_items_are_not_called_kept(tmp_path: Path) -> None:
         low=-0.4,
         high=0.3,
         verdict="too few items",
-        difference_sd=0.5,
     )
     page = read(write(save(tmp_path, scores=scores_table(SETUPS[:2]), comparisons=few)).read_text())
     assert "Generation is undecided (2 of 2); multiple choice is undecided (2 of 2)." in page.by_id("answer").text

@@ -128,7 +128,7 @@ def test_what_cannot_be_told_is_said(tmp_path: Path) -> None:
     blind = table["kind"] == "generative"
     table.loc[blind, ["dense", "dense_low", "pruned", "difference"]] = 0.0
     table.loc[blind, ["retained", "retained_low", "retained_high"]] = np.nan
-    table.loc[~blind, "difference_sd"] = 9.0  # a mean that hardly says anything
+    table.loc[~blind, ["low", "high"]] = [-0.9, 0.9]  # a mean that hardly says anything
     result, data = drawn(save(scored(tmp_path, list(SETUPS[:1])), comparisons=table), "fig26")
     means = data[data["series"] == "mean"].set_index("kind")
     assert means.loc["generative", "label"] == "no signal" and means.loc["multiple_choice", "label"] == "too few items"

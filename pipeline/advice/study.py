@@ -14,11 +14,12 @@ from pipeline.advice.ladder import Kept, Rung, Setting
 from pipeline.advice.question import EVALUATION, MEASURES, Question, by_sparsities
 from pipeline.comparison import MEAN
 from pipeline.figures.choice import Choice
-from pipeline.intervals import Interval, stratified
+from pipeline.intervals import SCORES, Interval, mean_score, stratified
 from pipeline.records import OK, JobRecord, find_record
 from pipeline.sparsity import parse
 from pipeline.store import Store
 from pipeline.tables import comparisons_of, scores_of
+from pipeline.tasks.results import ITEMS
 
 DENSE = "dense"
 NO_RESULT = "its job left no result; see the log"
@@ -112,19 +113,25 @@ class Study:
 
     def dense(self) -> dict[str, Dense]:
         """The dense model's mean scores by kind of task."""
-        parts = [
-            scores_of(record, self.store)
-            for suite in self.question.suites
-            if (record := self.record(suite, (DENSE, "0"))) is not None
-        ]
-        there = [part for part in parts if part is not None]
-        scores = pd.concat(there) if there else pd.DataFrame(columns=["kind", "main"])
+        parts: dict[str, list[tuple[Interval, int, float]]] = {}
+        for suite in self.question.suites:
+            record = self.record(suite, (DENSE, "0"))
+            scores = None if record is None else scores_of(record, self.store)
+            if record is None or scores is None:
+                continue
+            main = scores[scores["main"].astype(bool) & scores["kind"].isin(self.question.kinds)]
+            items = pd.read_parquet(self.store.root / record.artifacts["evaluation"] / ITEMS) if len(main) else main
+            for row in main.itertuples():
+                own = items.loc[(items["kind"] == row.kind) & (items["task"] == row.task), "score"].to_numpy(
+                    dtype=float
+                )
+                chance = 0.0 if pd.isna(row.chance) else float(row.chance)
+                parts.setdefault(str(row.kind), []).append((mean_score(own), len(own), chance))
         found = {}
-        for kind, own in scores[scores["main"].astype(bool) & scores["kind"].isin(self.question.kinds)].groupby("kind"):
-            # Standard errors are of the mean, with n - 1; one item has none.
-            deviations = (own["stderr"] * (own["n"] - 1).clip(lower=0) ** 0.5).fillna(0.0)
-            score = stratified(own["value"], deviations, own["n"], scale=(0, 1))
-            found[str(kind)] = Dense(score.value, score.low, float(own["chance"].fillna(0.0).mean()))
+        for kind, tasks in parts.items():
+            intervals, counts, chances = zip(*tasks, strict=True)
+            score = stratified(intervals, counts, SCORES)
+            found[kind] = Dense(score.value, score.low, sum(chances) / len(chances))
         return found
 
     def why_not_dense(self) -> str:
