@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 from figure_tables import SETUPS, fill, measures_table, option_tokens_table, options_table, save, trajectories_table
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
+from scipy.stats import norm
+from scipy.stats import t as student
 
 from pipeline.figures import scales, style
 from pipeline.figures.base import MissingData, Selection
@@ -70,7 +73,10 @@ def test_bootstrap_resamples_whole_groups() -> None:
     means = np.random.default_rng(3).normal(0, 1, 8)
     low, high = interval(means[groups], groups)
     drawn = means[np.random.default_rng(9).integers(8, size=(4000, 8))].mean(axis=1)
-    assert (low, high) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])), abs=0.08)
+    # As wide as Student's interval of eight means, within the noise of the resampling.
+    tail = norm.sf(math.sqrt(8 / 7) * student.ppf(0.975, 7))
+    assert (low, high) == pytest.approx(tuple(np.quantile(drawn, [tail, 1 - tail])), abs=0.08)
+    assert high - low == pytest.approx(2 * student.ppf(0.975, 7) * means.std(ddof=1) / math.sqrt(8), rel=0.08)
     assert high - low > 3 * np.subtract(*interval(means[groups], np.arange(400))[::-1])
     assert interval(means[groups], groups) == (low, high) != interval(means[groups], groups, seed=1)
     narrow = interval(means[groups], groups, level=0.5)
@@ -81,6 +87,14 @@ def test_bootstrap_resamples_whole_groups() -> None:
     assert interval([0.0, 1.0, 1.0, 1.0], list("abbb")) == (0.0, 1.0)
     total = interval([1.0, 1.0], ["a", "b"], statistic=lambda values, weights: weights @ values)
     assert total == (2.0, 2.0)
+
+
+def test_bootstrap_of_few_groups_covers_the_truth() -> None:
+    rng, inside = np.random.default_rng(4), 0
+    for _ in range(400):
+        low, high = interval(rng.normal(0, 1, 8), np.arange(8))
+        inside += low <= 0 <= high
+    assert inside / 400 > 0.91
 
 
 def test_strata_hold_a_fifth_each_and_ties_stay_together() -> None:
