@@ -229,3 +229,14 @@ def test_other_items_are_refused() -> None:
 def test_ratios_of_exact_numbers() -> None:
     exact = fieller(Interval(0.3, 0.3, 0.3), Interval(0.6, 0.6, 0.6), Interval(-0.3, -0.3, -0.3))
     assert tuple(exact) == pytest.approx((0.5, 0.5, 0.5))
+
+
+@pytest.mark.parametrize("chance", [0.0, 0.1, 0.25])
+def test_no_result_is_a_negative_zero_and_nothing_less_than_all_is_lost(chance: float) -> None:
+    for counts in ((0, 0, 40, 0), (0, 0, 26, 12), (10, 0, 30, 0), (40, 0, 0, 0), (4, 0, 36, 0)):
+        dense, pruned = table(*counts)
+        for first, second in ((dense, pruned), (0.9 * dense, 0.9 * pruned)):
+            frame = compared(items("a", first), items("a", second), chance).select_dtypes("number")
+            assert not (np.signbit(frame) & (frame == 0)).any(axis=None)
+            if chance == 0:
+                assert (frame["retained_low"] >= 0).all() and (frame["retained_high"] <= 2).all()
