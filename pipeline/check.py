@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, cast
 
@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from pipeline import config as schema
 from pipeline.causes import plain as plain_cause
@@ -26,6 +26,7 @@ from pipeline.check_values import value_problems
 from pipeline.choices import CONF, nearest
 from pipeline.config import flatten
 from pipeline.redaction import redact, secret_in
+from pipeline.signature import signature
 
 _NODES = ("capture", "measure", "perplexity", "wandb")
 # A permission is given in so many words: other values are not taken for a yes.
@@ -49,7 +50,7 @@ def problems(arguments: Sequence[str], multirun: bool) -> list[str]:
             raw: Any = OmegaConf.to_container(cfg, resolve=False)
             names = {group: (raw[group].get("name"), choices.get(group)) for group in schema.GROUPS}
             for setting in _product(_known(words, cfg, found)):
-                found += _check_one(cfg, setting, names)
+                found += _check_one(cfg, setting, names, words.growing)
     GlobalHydra.instance().clear()
     # Some sentences quote the values that they are about.
     return list(dict.fromkeys(map(redact, found)))
@@ -65,13 +66,29 @@ def _known(words: Words, cfg: DictConfig, found: list[str]) -> dict[str, list[An
     keys = _keys(cfg)
     kept = {}
     for key, options in words.values.items():
-        if key not in keys:
+        if key not in keys and _is_open(key.rpartition(".")[0], cfg):
+            if key in words.growing:
+                kept[key] = options
+            else:
+                found.append(f"{shortened(key)} is not there yet; write +{shortened(key)}=VALUE to add it")
+        elif key not in keys:
             found.append(f"{shortened(key)} is no key{_owner(key, cfg)}; {nearest(key, _siblings(key, keys))}")
-        elif key in words.added:
+        elif key in words.added and not (_is_open(key, cfg) and all(isinstance(one, Mapping) for one in options)):
             found.append(f"+{key}: {key} is there already; write it without +")
         else:
             kept[key] = options
     return kept
+
+
+def _is_open(key: str, cfg: DictConfig) -> bool:
+    """Whether a key is a mapping whose own keys are the user's choice, such as task.metrics."""
+    group, _, field = key.partition(".")
+    node: Any = cfg.get(group) if group in schema.GROUPS else None
+    try:
+        fields = signature(node["_target_"]).fields if OmegaConf.is_dict(node) else {}
+    except (ValueError, KeyError, OmegaConfBaseException):
+        return False  # which is told where the components are checked
+    return any(choice.strip().startswith("dict[") for choice in fields.get(field, "").split("|"))
 
 
 def _keys(cfg: DictConfig, prefix: str = "") -> set[str]:
@@ -100,13 +117,22 @@ def _owner(key: str, cfg: DictConfig) -> str:
     return f" of {group}={name}" if "${" not in str(name) else f" of this {group}"
 
 
-def _check_one(cfg: DictConfig, setting: Mapping[str, Any], names: Mapping[str, Any]) -> list[str]:
-    """Problems of one composed configuration with plain values set. ``names`` are those of its choices."""
+def _check_one(
+    cfg: DictConfig, setting: Mapping[str, Any], names: Mapping[str, Any], growing: Collection[str]
+) -> list[str]:
+    """Problems of one composed configuration with plain values set. ``names`` are those of its choices.
+
+    ``growing`` are the keys that may be new.
+    """
     found = []
     cfg = cfg.copy()
     for key, value in setting.items():
         try:
-            OmegaConf.update(cfg, key, value)
+            OmegaConf.update(cfg, key, value, force_add=key in growing)
+        except ConfigKeyError:
+            found.append(
+                f"{key}={shortened(value)} adds to what is there; write it with a +: +{key}={shortened(value)}"
+            )
         except (OmegaConfBaseException, OverflowError, RecursionError) as error:
             found.append(f"{key}={shortened(value)}: {shortened(first_line(error))}; give another value")
         if key in _PERMISSIONS and not isinstance(value, bool):

@@ -28,12 +28,14 @@ _ONCE = {"outputs": "a sweep has one outputs folder", "figures": "a sweep draws 
 class Words:
     """Choices of groups and values of keys, each with all their alternatives in a sweep, and what is wrong.
 
-    ``added`` are the keys that were written with a ``+``, as if they were not there yet.
+    ``added`` are the keys that were written with a ``+``, as if they were not there yet; ``growing`` those written
+    with ``+`` or ``++``, which may be there or not.
     """
 
     groups: dict[str, list[Any]] = field(default_factory=dict)
     values: dict[str, list[Any]] = field(default_factory=dict)
     added: set[str] = field(default_factory=set)
+    growing: set[str] = field(default_factory=set)
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -71,6 +73,8 @@ def read_words(arguments: Sequence[str], multirun: bool) -> Words:
                 words.groups[key] = kept
         elif key not in _ONCE or len(options) == 1:
             words.values[key] = options
+            if override.type.name in ("ADD", "FORCE_ADD"):
+                words.growing.add(key)
             if override.type.name == "ADD":
                 words.added.add(key)
     if words.jobs > MOST_JOBS:

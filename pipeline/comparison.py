@@ -84,12 +84,12 @@ def compare(
 
     Items that are right or wrong get McNemar's corrected test and the interval of Tango (1998) that fits it, others
     Student's paired t, see `pipeline.intervals`. Kinds with items end in a row of the task "mean", see `pool`. Left
-    out are main metrics of which less is better and those without items between 0 and 1, such as perplexities: their
+    out are main metrics that are not averaged and those without items between 0 and 1, such as perplexities: their
     ratio is in the scores.
 
     Args:
         dense_items, pruned_items: task, kind, item, score (0 to 1): the main metric of every item.
-        scores_dense, scores_pruned: one row a task and metric: task, kind, metric, main, higher_is_better, chance.
+        scores_dense, scores_pruned: one row a task and metric: task, kind, metric, main, averaged, chance, data.
 
     Returns:
         `COLUMNS`. ``difference`` is pruned minus dense with its interval ``low`` to ``high``; ``retained`` is the
@@ -107,11 +107,12 @@ def compare(
     for kind, task in keys:
         first, second = (_scores(group.get((kind, task)), task) for group in groups)
         _same_items(first, second, task)
+        _same_data(dense, pruned, (kind, task))
         about = dense.loc[(kind, task)] if (kind, task) in dense.index else pruned.loc[(kind, task)]
         # An item without a score, such as one whose answer was cut off by an error, cannot be paired.
         both = (first.notna() & second.notna()).to_numpy(dtype=bool)
         x, y = (scores.to_numpy(dtype=float)[both] for scores in (first, second))
-        if not about["higher_is_better"] or not _on_the_scale(x, y):
+        if not _averaged(dense, pruned, (kind, task)) or not _on_the_scale(x, y):
             continue
         chance = float(about["chance"]) if pd.notna(about["chance"]) else 0.0
         rows.append(_row(str(task), str(kind), str(about["metric"]), len(x), paired(x, y), chance))
@@ -189,6 +190,19 @@ def _row(task: str, kind: str, metric: str, n: int, found: Paired, chance: float
 
 def _intervals(rows: pd.DataFrame, *columns: str) -> list[Interval]:
     return [Interval(*numbers) for numbers in rows[list(columns)].to_numpy(dtype=float).tolist()]
+
+
+def _averaged(dense: pd.DataFrame, pruned: pd.DataFrame, key: tuple[str, str]) -> bool:
+    return all(bool(frame.loc[key, "averaged"]) for frame in (dense, pruned) if key in frame.index)
+
+
+def _same_data(dense: pd.DataFrame, pruned: pd.DataFrame, key: tuple[str, str]) -> None:
+    first, second = (frame.loc[key, "data"] if key in frame.index else None for frame in (dense, pruned))
+    if None not in (first, second) and first != second:
+        raise ValueError(
+            f"task {key[1]}: the rows of its data were others for the dense model ({first}) than for the pruned one "
+            f"({second}); they have changed since: remove the older evaluation and evaluate both again"
+        )
 
 
 def _main(scores: pd.DataFrame) -> pd.DataFrame:

@@ -19,7 +19,7 @@ from pipeline.evaluate import build_requests
 from pipeline.language_model import InMemoryLM
 from pipeline.probes import LETTERS, Probe, encode
 from pipeline.tasks.base import MULTIPLE_CHOICE, TaskSuite
-from pipeline.tasks.harness import load_tasks, rows_of
+from pipeline.tasks.harness import load_tasks, options_of, rows_of
 
 log = logging.getLogger(__name__)
 _TENSORS, _FACTS = "options.safetensors", "options.json"
@@ -103,7 +103,9 @@ def task_questions(
         for request in task.instances:
             by_item.setdefault(request.doc_id, []).append(request.args)
         for item, (_, doc) in zip(by_item, task.doc_iterator(limit=items), strict=True):
-            encoded = [harness._encode_pair(*pair) for pair in by_item[item]]
+            # Further requests may follow, of the options without the prompt.
+            pairs = by_item[item][: len(options_of(task, doc))]
+            encoded = [harness._encode_pair(*pair) for pair in pairs]
             gold = _gold(task, doc)
             questions.append(
                 question_of(
@@ -111,7 +113,7 @@ def task_questions(
                     origin=row.task,
                     context=encoded[0][0],
                     answers=[continuation for _, continuation in encoded],
-                    texts=[text for _, text in by_item[item]],
+                    texts=[text for _, text in pairs],
                     gold=gold,
                 )
             )

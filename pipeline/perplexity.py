@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from pipeline.calibration.text_files import read
+from pipeline.calibration.text_files import kind_of, read
 from pipeline.config import STORIES, PerplexityConfig
 from pipeline.console import progress
 from pipeline.decoder import Decoder
@@ -44,7 +44,13 @@ class HeldOutText:
         return self.text if self.text == STORIES else Path(self.text).stem
 
     def identity(self) -> dict[str, Any]:
-        return vars(self) | {"text": file_digest(self._path())[:16], "field": self._field}
+        # The kind of a file says how the same bytes are read.
+        path = self._path()
+        return vars(self) | {"text": self.content(), "kind": kind_of(path), "field": self._field}
+
+    def content(self) -> str:
+        """A digest of the file."""
+        return file_digest(self._path())[:16]
 
     def ids(self, tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
         """Token ids (T,) int64 of the documents, each followed by end-of-text. Raises ValueError if too few."""
@@ -95,7 +101,21 @@ def perplexity_row(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, t
     # Delta method: neighbouring tokens go together, so that the spread is taken over windows.
     means = torch.stack([window.mean() for window in windows])
     spread = float(means.std()) / math.sqrt(len(means)) if len(means) > 1 else math.nan
-    row = (text.name, PERPLEXITY, "perplexity", True, value, value * spread, len(losses), 0, False, 0.0, 0)
+    row = {
+        "task": text.name,
+        "kind": PERPLEXITY,
+        "metric": "perplexity",
+        "main": True,
+        "value": value,
+        "stderr": value * spread,
+        "n": len(losses),
+        "shots": 0,
+        "higher_is_better": False,
+        "averaged": False,
+        "chance": 0.0,
+        "left_out": 0,
+        "data": text.content()[:8],
+    }
     return pd.DataFrame([row], columns=SCORE_COLUMNS)
 
 

@@ -80,6 +80,8 @@ def scores_table(setups: Sequence[tuple[str, str]] = SETUPS, settings: str = SET
         achieved=frame["sparsity"].map(SHARES),
         shots=0,
         higher_is_better=True,
+        averaged=True,
+        data="0a1b2c3d",
         chance=frame["kind"].map(CHANCES).fillna(0.0),
         left_out=0,
     )
@@ -96,7 +98,14 @@ def main_scores(setups: Sequence[tuple[str, str]] = SETUPS) -> pd.DataFrame:
 def perplexity_rows(scores: pd.DataFrame, text: str = "wiki") -> pd.DataFrame:
     """A perplexity for every variant of a scores table, twice as large for every tenth that is removed."""
     first = scores[scores["main"]].drop_duplicates(["pruner", "sparsity"])
-    about = {"kind": "perplexity", "task": text, "metric": "perplexity", "higher_is_better": False, "chance": 0.0}
+    about = {
+        "kind": "perplexity",
+        "task": text,
+        "metric": "perplexity",
+        "higher_is_better": False,
+        "averaged": False,
+        "chance": 0.0,
+    }
     return first.assign(**about, value=12.5 * 2 ** (10 * first["achieved"]), stderr=np.nan)
 
 

@@ -20,7 +20,7 @@ def items(task: str, scores: object, kind: str = "generative") -> pd.DataFrame:
 def scores_of(frame: pd.DataFrame, chance: float = 0.0, higher_is_better: bool = True) -> pd.DataFrame:
     """The main metric of every task, and one that is not the main one."""
     tasks = frame[["task", "kind"]].drop_duplicates()
-    main = tasks.assign(metric="acc", main=True, higher_is_better=higher_is_better, chance=chance)
+    main = tasks.assign(metric="acc", main=True, averaged=higher_is_better, chance=chance, data="0a1b2c3d")
     return pd.concat([main, main.assign(metric="other", main=False, chance=0.9)], ignore_index=True)
 
 

@@ -25,6 +25,7 @@ from pipeline.figures.score_means import (
     axis_top,
     chance_name,
     chances,
+    other_scales,
     shared_tasks,
     task_notes,
     task_scores,
@@ -80,7 +81,9 @@ def _selecting(pruner: str, else_any: bool) -> Callable[[Tables], Selection]:
         if shared.empty:
             raise MissingData(f"no task has a score for dense and every pattern of {pruner}")
         data = _sorted(with_means(shared), shown)
-        notes = _notes(data, pruner, fraction, task_notes(shared, dropped), left_out)
+        notes = _notes(
+            data, pruner, fraction, [*task_notes(shared, dropped), *other_scales(tables, READINGS)], left_out
+        )
         return Selection(f"Scores under the patterns of {pruner}", data, notes)
 
     return select
@@ -99,6 +102,7 @@ def _variants(tables: Tables, pruner: str) -> Selection:
         raise MissingData("no task has a score for dense and every pruned model")
     data = _sorted(with_means(shared), [tables.model()])
     notes = [f"{pruner} was not run; these are the models that were.", BARS, *task_notes(shared, dropped)]
+    notes += other_scales(tables, READINGS)
     return Selection("Scores of dense and pruned models", data, (*notes, *left_out_note(left_out)))
 
 

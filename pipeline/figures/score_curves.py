@@ -18,6 +18,7 @@ from pipeline.figures.score_means import (
     axis_top,
     chance_name,
     chances,
+    other_scales,
     shared_tasks,
     task_notes,
     task_scores,
@@ -45,7 +46,10 @@ def curves(tables: Tables) -> tuple[pd.DataFrame, list[str]]:
     data = data.assign(achieved_percent=100 * data["achieved"], is_task=data["series"] != MEAN)
     data = data.assign(size=data["sparsity"].map(magnitude))
     data = data.sort_values(["kind", "is_task", "series", "pruner", "options", "achieved_percent", "size", "sparsity"])
-    return data[["kind", *POINT, "series", "achieved_percent", *PERCENT, CHANCE]], task_notes(shared, dropped)
+    return data[["kind", *POINT, "series", "achieved_percent", *PERCENT, CHANCE]], [
+        *task_notes(shared, dropped),
+        *other_scales(tables, KINDS),
+    ]
 
 
 def line_notes(data: pd.DataFrame) -> list[str]:

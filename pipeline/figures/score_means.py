@@ -25,16 +25,40 @@ CHANCE = "chance_percent"
 def task_scores(tables: Tables, kinds: Iterable[str]) -> pd.DataFrame:
     """Finite scores of tasks of these kinds, one row for each point and task: that of the task's main metric.
 
+    Tasks whose main metric is no share, or was none for some point, are left out: see `other_scales`.
+
     Raises:
         MissingData: if there are none.
     """
     if tables.scores.empty:
         raise MissingData("the scores table has no rows for these settings")
-    scores = tables.scores[tables.scores["kind"].isin(kinds) & np.isfinite(tables.scores["value"])]
+    scores = _scores_of(tables, kinds)
+    names = " or ".join(kind.replace("_", "-") for kind in kinds)
     if scores.empty:
-        names = " or ".join(kind.replace("_", "-") for kind in kinds)
         raise MissingData(f"the scores table has no {names} scores for these settings")
-    return scores
+    shares = scores[_are_shares(scores)]
+    if shares.empty:
+        raise MissingData(f"no metric of the {names} tasks is from 0 to 1 with more being better")
+    return shares
+
+
+def other_scales(tables: Tables, kinds: Iterable[str]) -> list[str]:
+    """A sentence for the caption about the tasks that `task_scores` leaves out; none if there are none."""
+    if tables.scores.empty:
+        return []
+    scores = _scores_of(tables, kinds)
+    others = scores[~_are_shares(scores)].drop_duplicates(["task", "metric"]).sort_values("task")
+    named = ", ".join(f"{row.task} ({row.metric})" for row in others.itertuples())
+    return [f"Not shown, as their metrics are not from 0 to 1 with more being better: {named}."] if named else []
+
+
+def _scores_of(tables: Tables, kinds: Iterable[str]) -> pd.DataFrame:
+    return tables.scores[tables.scores["kind"].isin(list(kinds)) & np.isfinite(tables.scores["value"])]
+
+
+def _are_shares(scores: pd.DataFrame) -> pd.Series:
+    """For each row whether the main metric of its task counts in means, at every point."""
+    return scores["averaged"].eq(True).groupby([scores["kind"], scores["task"]]).transform("all").astype(bool)
 
 
 def shared_tasks(scores: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure as Canvas
 from pipeline.figures.base import Figure, MissingData, Selection
 from pipeline.figures.cell_text import plain, text_width
 from pipeline.figures.replicates import over_replicates
-from pipeline.figures.score_means import KINDS, MEAN, PERCENT, shared_tasks, task_scores, with_means
+from pipeline.figures.score_means import KINDS, MEAN, PERCENT, other_scales, shared_tasks, task_scores, with_means
 from pipeline.figures.table_page import GAP, ROOM, Block, Column, table_page
 from pipeline.figures.tables import Tables
 from pipeline.figures.variants import (
@@ -67,7 +67,7 @@ def select(tables: Tables) -> Selection:
     ).sort_values(["block", "row", "last", "series"], kind="stable")
     columns = ["label", *VARIANT, "parameters", "kind", "series", *PERCENT, PERPLEXITY]
     title = f"Scores of {tables.model()}, dense and after dropping sublayers or blocks"
-    return Selection(title, data[columns], _notes(data, dropped, left_out))
+    return Selection(title, data[columns], (*_notes(data, dropped, left_out), *other_scales(tables, HEADINGS)))
 
 
 def _with_other_suites(tables: Tables) -> Tables:

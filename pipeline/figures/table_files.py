@@ -20,7 +20,7 @@ REMEDY = "python -m pipeline.results verify --repair makes the tables again"
 _WHO = (*WHO, *HOW, *IDS)
 # What every table has to have.
 REQUIRED = {
-    "scores": (*_WHO, "kind", "task", "metric", "main", "value", "stderr", "n", "chance"),
+    "scores": (*_WHO, "kind", "task", "metric", "main", "value", "stderr", "n", "averaged", "chance"),
     "comparisons": (*_WHO, "kind", "task", "n", "dense", "pruned", "difference", "low", "high", "retained", "verdict"),
     "items": (*_WHO, "kind", "task", "item", "score"),
     "rankings": (*_WHO, "layer", "sublayer", "score", "step"),
@@ -36,6 +36,7 @@ _WORDS = {
     "model", "model_revision", "pruner", "pruner_options", "sparsity", "unit", "calibration", "calibration_options",
     "dtype", *IDS, "base_id", "changed", "finished", "status", "kind", "task", "metric", "method", "verdict",
     "protocol", "prompt", "sublayer", "origin", "set", "role", "text", "dense_text", "pruned_text", "format",
+    "data",
 }  # fmt: skip
 _MIXED = ("shots", "steps", "item")  # numbers that may be missing, or told in words
 

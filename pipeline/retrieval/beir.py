@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import json
 import os
 from array import array
 from collections.abc import Iterator
@@ -73,6 +74,13 @@ class Dataset:
             elif spare:
                 spare -= 1
                 yield document
+
+    def digest(self) -> str:
+        """8 hexadecimal digits of the queries, what is relevant to them, and every document."""
+        content = hashlib.sha256(json.dumps([self.queries, self.qrels], sort_keys=True).encode())
+        for document in self.documents():
+            content.update(json.dumps([document.id, document.text]).encode())
+        return content.hexdigest()[:8]
 
     def smaller(self, queries: int | None, documents: int | None) -> Dataset:
         """The first ``queries`` queries, and a corpus of ``documents`` documents; None keeps all.

@@ -75,6 +75,7 @@ def _names(dataset: Dataset, hits: Hits) -> dict[int, str]:
 
 
 def _score_rows(dataset: Dataset, values: pd.DataFrame) -> Iterable[dict[str, Any]]:
+    data = dataset.digest()
     for metric, row in summary(values).iterrows():
         yield {
             "task": dataset.name,
@@ -86,8 +87,10 @@ def _score_rows(dataset: Dataset, values: pd.DataFrame) -> Iterable[dict[str, An
             "n": len(values),
             "shots": 0,
             "higher_is_better": True,
+            "averaged": metric == MAIN,
             "chance": 0.0,
             "left_out": dataset.left_out,
+            "data": data,
         }
 
 

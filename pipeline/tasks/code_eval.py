@@ -97,13 +97,13 @@ def needs_code_execution(definition: str | Mapping[str, Any], index: Mapping[str
     tasks if None, which takes seconds). Asks what the definition says of itself (``unsafe_code``) and whether the
     modules of its metrics and filters run programs, which some do without saying so.
     """
-    return any(_runs_code(config) for config in _configurations(definition, _index(index), set()))
+    return any(_runs_code(config) for config in configurations(definition, _index(index), set()))
 
 
 def bypasses_sandbox(definition: str | Mapping[str, Any], index: Mapping[str, Any] | None = None) -> bool:
     """Whether such a task runs what the model writes by itself, not through the metric ``code_eval``."""
-    configurations = _configurations(definition, _index(index), set())
-    return any(_runs_code(config) and not _through_code_eval(config) for config in configurations)
+    found = configurations(definition, _index(index), set())
+    return any(_runs_code(config) and not _through_code_eval(config) for config in found)
 
 
 @cache
@@ -117,7 +117,7 @@ def _index(index: Mapping[str, Any] | None) -> Mapping[str, Any]:
     return _own_index() if index is None else index
 
 
-def _configurations(
+def configurations(
     definition: str | Mapping[str, Any], index: Mapping[str, Any], seen: set[str]
 ) -> Iterator[Mapping[str, Any]]:
     """The raw configurations of the task, or of all tasks of the group or tag."""
@@ -127,14 +127,14 @@ def _configurations(
         seen.add(definition)
         entry = index.get(definition)
         if entry is not None and entry.cfg:
-            yield from _configurations(entry.cfg, index, seen)
+            yield from configurations(entry.cfg, index, seen)
         # A tag has no configuration of its own: its tasks have it.
         yield from (other.cfg for other in index.values() if other.cfg and definition in other.tags)
         return
     named = definition.get("task")
     if "group" in definition or isinstance(named, list):
         for member in named or []:
-            yield from _configurations(member, index, seen)
+            yield from configurations(member, index, seen)
         return
     # A configuration with a registered name changes that task's definition.
     entry = index.get(str(named)) if isinstance(named, str) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +19,8 @@ from pipeline.hub import from_cache_only, why_unreachable
 from pipeline.integrity import digest
 from pipeline.tasks.base import GENERATIVE, MULTIPLE_CHOICE, PERPLEXITY, TaskEntry, TaskSuite
 from pipeline.tasks.code_eval import bypasses_sandbox, needs_code_execution, sandboxed_code_eval
+from pipeline.tasks.metric_checks import check_chosen, check_known, unknown_metric
+from pipeline.tasks.metrics import main_metric
 
 _KINDS = {
     "multiple_choice": MULTIPLE_CHOICE,
@@ -27,8 +29,8 @@ _KINDS = {
     "loglikelihood": GENERATIVE,
     "loglikelihood_rolling": PERPLEXITY,
 }
-# The main metric of a multiple-choice task is the first of these that it has: by length-normalised likelihood first.
-_CHOICE_METRICS = ("acc_norm", "acc")
+# Output types whose metrics are about likelihoods.
+_BY_LIKELIHOOD = ("multiple_choice", "loglikelihood")
 # Suites that a sweep alternates between stay loaded.
 _KEPT = 4
 _LOADED: dict[str, HarnessTasks] = {}
@@ -88,7 +90,8 @@ def load_tasks(suite: TaskSuite, seed: int) -> HarnessTasks:
 
 def _load(suite: TaskSuite) -> HarnessTasks:
     include, foreign = suite.include_path(), suite.foreign_code()
-    manager = _manager(str(include) if include else None, suite.needs_definitions())
+    content = digest(suite.identity().get("include"))
+    manager = _manager(str(include) if include else None, suite.needs_definitions(), content)
     definitions = suite.definitions()
     _refuse_unsafe(suite, [own for own in definitions if isinstance(own, str)], manager)
     if foreign and not suite.allow_code_execution:
@@ -101,6 +104,8 @@ def _load(suite: TaskSuite) -> HarnessTasks:
         built = _build(manager, suite, definitions, reason)
     tasks = built["tasks"]
     loaded = HarnessTasks(tasks, built.get("groups", {}), built.get("group_map", {}))
+    check_known(tasks)
+    check_chosen(suite, tasks, loaded.groups)
     for row in rows_of(suite, loaded):
         for task in (tasks[leaf] for leaf in row.leaves):
             own = task.get_config("num_fewshot") or 0
@@ -110,8 +115,8 @@ def _load(suite: TaskSuite) -> HarnessTasks:
 
 
 @cache
-def _manager(include: str | None, defaults: bool) -> TaskManager:
-    """lm-eval's index of task files; that of its own takes seconds to build."""
+def _manager(include: str | None, defaults: bool, content: str) -> TaskManager:
+    """lm-eval's index of task files; that of its own takes seconds to build. ``content`` is that of the files."""
     return TaskManager(include_path=include, include_defaults=defaults)
 
 
@@ -137,6 +142,8 @@ def _build(manager: TaskManager, suite: TaskSuite, definitions: list[Any], unrea
     try:
         return manager.load(definitions)
     except (KeyError, ValueError) as error:
+        if metric := unknown_metric(definitions, manager.task_index):
+            raise ValueError(metric) from error
         raise ValueError(f"task {suite.name}: {' '.join(str(error).split())}") from error
     except TemplateError as error:
         raise ValueError(f"task {suite.name}: a template of its prompts cannot be filled in ({error})") from error
@@ -159,30 +166,50 @@ def questions(suite: TaskSuite, seed: int) -> Iterator[str]:
                 yield text
 
 
-def rows_of(suite: TaskSuite, loaded: HarnessTasks) -> Iterator[Row]:
-    """The lines of the score table, in the suite's order."""
+def rows_of(
+    suite: TaskSuite, loaded: HarnessTasks, reported: Mapping[str, Collection[str]] | None = None
+) -> Iterator[Row]:
+    """The lines of the score table, in the suite's order.
+
+    ``reported`` are the metrics by task or group, once they are known: definitions list some that are never told, or
+    told under another name.
+    """
+    reported = reported or {}
     left = dict(loaded.tasks)
     for entry in suite.entries():
         group = loaded.groups.get(entry.name)
         if group is not None and group.has_aggregation:
             leaves = [task.task_name for task in group.get_all_tasks()]
-            metric = entry.metric or group.aggregate_metric_list[0].metric
-            yield Row(entry.name, entry.task, entry.kind or kind_of(loaded.tasks[leaves[0]]), metric, tuple(leaves))
+            yield _group_row(entry, group, [loaded.tasks[leaf] for leaf in leaves], reported)
         elif group is None and entry.name in left:
-            yield _row(entry, left[entry.name])
+            yield _row(entry, left[entry.name], reported)
             leaves = [entry.name]
         else:
             leaves = [task.task_name for task in group.get_all_tasks()] if group else []
-            yield from (_row(TaskEntry(name, name), loaded.tasks[name]) for name in leaves)
+            yield from (_row(TaskEntry(name, name), loaded.tasks[name], reported) for name in leaves)
         for name in leaves:
             left.pop(name, None)
     # Tags are names for several tasks; lm-eval puts their members in their place.
-    yield from (_row(TaskEntry(name, name), task) for name, task in left.items())
+    yield from (_row(TaskEntry(name, name), task, reported) for name, task in left.items())
 
 
-def _row(entry: TaskEntry, task: Task) -> Row:
-    kind = entry.kind or kind_of(task)
-    return Row(entry.name, entry.task, kind, entry.metric or _main_metric(task, kind), (entry.name,))
+def _row(entry: TaskEntry, task: Task, reported: Mapping[str, Collection[str]]) -> Row:
+    metric = entry.metric or _main_metric(list(task.aggregation()), task, reported.get(entry.name))
+    return Row(entry.name, entry.task, entry.kind or kind_of(task), metric, (entry.name,))
+
+
+def _group_row(entry: TaskEntry, group: Group, tasks: Sequence[Task], reported: Mapping[str, Collection[str]]) -> Row:
+    listed = [about.metric for about in group.aggregate_metric_list]
+    leaves = tuple(task.task_name for task in tasks)
+    told = [reported[name] for name in (entry.name, *leaves) if name in reported]
+    there = set(told[0]).intersection(*told[1:]) if told else None
+    metric = entry.metric or _main_metric(listed, tasks[0], there)
+    return Row(entry.name, entry.task, entry.kind or kind_of(tasks[0]), metric, leaves)
+
+
+def _main_metric(known: Sequence[str], task: Task, reported: Collection[str] | None) -> str:
+    there = [metric for metric in known if reported is None or metric in reported]
+    return main_metric(there or known, task.higher_is_better(), task.OUTPUT_TYPE in _BY_LIKELIHOOD)
 
 
 def kind_of(task: Task) -> str:
@@ -190,8 +217,6 @@ def kind_of(task: Task) -> str:
     return _KINDS[str(task.OUTPUT_TYPE)]
 
 
-def _main_metric(task: Task, kind: str) -> str:
-    known: Sequence[str] = list(task.aggregation())
-    if kind == MULTIPLE_CHOICE:
-        return next((metric for metric in _CHOICE_METRICS if metric in known), known[0])
-    return known[0]
+def options_of(task: Task, doc: Any) -> list[str]:
+    """The options of a multiple-choice item, each as its definition writes it."""
+    return [str(option) for option in task.doc_to_choice(doc)]

@@ -14,8 +14,9 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from pipeline.integrity import file_digest
+from pipeline.integrity import known_digest
 from pipeline.regular_files import check_regular
+from pipeline.tasks.task_data import files_below, files_named
 
 # Tags of plain values; all others construct something.
 _PLAIN = "tag:yaml.org,2002:"
@@ -54,12 +55,25 @@ def code_in(folder: Path) -> list[str]:
 
 
 def content_of(folder: Path) -> list[list[str]]:
-    """Names and digests of all that the tasks of a folder depend on; what its functions do is in its Python files.
+    """Names and digests of all files that the tasks of a folder depend on: definitions, programs, prompts and data.
 
-    Raises ValueError as ``task_files`` does.
+    That is every file below the folder, and what its task files name elsewhere. Files that programs read by names of
+    their own are not known. Raises ValueError as ``task_files`` does, and for a file that cannot be read.
     """
-    programs = (path for path in folder.rglob("*.py") if path.is_file())
-    return sorted([path.name, file_digest(path)[:16]] for path in (*task_files(folder), *programs))
+    top, own, found = Path(os.path.realpath(folder)), _own_folder(), dict(files_below(folder))
+    for path, node in task_files(folder).items():
+        found[os.path.relpath(path, top)] = path
+        if not path.is_relative_to(own):
+            found |= files_named(_nodes(node), path.parent)
+    return sorted([name, _digest(path)] for name, path in found.items())
+
+
+def _digest(path: Path) -> str:
+    try:
+        return known_digest(path)[:16]
+    except OSError as error:
+        reason = error.strerror or error
+        raise ValueError(f"task.include: {path} cannot be read ({reason}); mend it or take it out") from error
 
 
 def _parsed(path: Path) -> yaml.Node:

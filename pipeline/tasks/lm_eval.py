@@ -26,13 +26,13 @@ class LmEvalSuite(TaskSuite):
 
     names: list[str] = field(default_factory=list)
     include: str | None = None
-    metrics: dict[str, str] = field(default_factory=dict)
+    metrics: dict[str, str] | None = None
 
     needs_hub: ClassVar[bool] = True
     chooses: ClassVar[tuple[str, ...]] = ("names", "metrics")
 
     def entries(self) -> Sequence[TaskEntry]:
-        return [TaskEntry(name, name, metric=self.metrics.get(name)) for name in self.names]
+        return [TaskEntry(name, name, metric=(self.metrics or {}).get(name)) for name in self.names]
 
     def include_path(self) -> Path | None:
         return Path(os.path.expanduser(self.include)).absolute() if self.include else None
@@ -59,12 +59,15 @@ class LmEvalSuite(TaskSuite):
             return [*found, f"task.include={self.include} is no folder; give one with lm-eval task YAMLs"]
         try:
             foreign = self.foreign_code()
+            self.identity()
         except ValueError as error:
             return [*found, str(error)]
         files = known_names() | self._included()
         unknown = [name for name in self.names if name not in files]
         found += self._unknown(unknown) if unknown else []
-        found += [f"task.metrics: {name} is not among task.names" for name in self.metrics if name not in self.names]
+        found += [
+            f"task.metrics: {name} is not among task.names" for name in self.metrics or () if name not in self.names
+        ]
         running = [name for name in self.names if name in files and runs_code(files[name])]
         if running and not self.allow_code_execution:
             found.append(

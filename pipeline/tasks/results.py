@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +24,10 @@ SCORE_COLUMNS = [
     "n",
     "shots",
     "higher_is_better",
+    "averaged",
     "chance",
     "left_out",
+    "data",
 ]
 ITEM_COLUMNS = ["task", "kind", "item", "score"]
 
@@ -34,7 +38,9 @@ class Results:
 
     Attributes:
         scores: one row a task and metric: task, kind, metric, main (whether it is the task's main metric), value,
-            stderr, n (items), shots, higher_is_better, chance (the score of guessing), left_out (unusable rows).
+            stderr, n (items), shots, higher_is_better, averaged (whether it counts in means over tasks: the main
+            metric, from 0 to 1, more is better), chance (the score of guessing), left_out (unusable rows), data (8
+            hexadecimal digits of the rows that were asked).
         items: one row an item: task, kind, item, score (of the main metric).
         samples: one row an item: task, kind, item, prompt, completion, gold, score, and what else helps a reader.
     """
@@ -49,6 +55,17 @@ class Results:
         lines = "".join(json.dumps(sample, ensure_ascii=False, default=str) + "\n" for sample in self.samples)
         # Without the time of day, so that equal samples are equal bytes.
         (folder / SAMPLES).write_bytes(gzip.compress(lines.encode(), mtime=0))
+
+
+def rows_digest(rows: object) -> str:
+    """8 hexadecimal digits of rows of data, by which others are told apart."""
+    text = json.dumps(rows, sort_keys=True, ensure_ascii=False, default=_plain)
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:8]
+
+
+def _plain(value: object) -> object:
+    """What JSON has no words for, without the place in memory that some objects tell."""
+    return value.hex() if isinstance(value, bytes) else re.sub(r" at 0x[0-9a-fA-F]+", "", str(value))
 
 
 def read_samples(folder: Path) -> Iterator[dict[str, Any]]:

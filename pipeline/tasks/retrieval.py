@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipeline.component import Positive
-from pipeline.integrity import file_digest
+from pipeline.integrity import known_digest
 from pipeline.retrieval.beir import Dataset, find_files, read_beir
 from pipeline.retrieval.boolq import boolq_source, write_boolq
 from pipeline.retrieval.recipe import SHORTEST, pooling_problem, recipe_of
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from pipeline.tasks.results import Results
-
-# Above this many bytes, files are told apart by size and time.
-_LARGE = 2**28
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,7 @@ class RetrievalSuite(TaskSuite):
 
     def identity(self) -> dict[str, Any]:
         content = {
-            _name(given): {f"{number}-{path.name}": _fingerprint(path) for number, path in enumerate(self._data(given))}
+            _name(given): {f"{number}-{path.name}": known_digest(path) for number, path in enumerate(self._data(given))}
             for given in self.sets
         }
         made = {given: BUILT_IN[given].version for given in self.sets if given in BUILT_IN}
@@ -166,8 +163,3 @@ def _folder(given: str) -> Path:
 
 def _name(given: str) -> str:
     return given if given in BUILT_IN else os.path.basename(os.path.realpath(_folder(given)))
-
-
-def _fingerprint(path: Path) -> str | list[int]:
-    status = path.stat()
-    return file_digest(path) if status.st_size < _LARGE else [status.st_size, status.st_mtime_ns]
