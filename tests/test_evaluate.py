@@ -151,7 +151,7 @@ def test_shots_come_from_other_items_and_follow_from_the_seed(suite, make_model,
 def test_the_main_metric_can_be_chosen(suite, make_model, tokenizer):
     found = evaluate(make_model(), tokenizer, suite("animals", metrics={"animals": "acc"}), seed=0)
     assert found.scores[found.scores.main].metric.tolist() == ["acc"]
-    with pytest.raises(ValueError, match=r"reports no f7; it has acc,none, acc_norm,none"):
+    with pytest.raises(ValueError, match="reports no f7; choose from acc, acc_norm"):
         evaluate(make_model(), tokenizer, suite("animals", metrics={"animals": "f7"}), seed=0)
 
 
