@@ -13,11 +13,15 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.decoder import Decoder
+from pipeline.finite import check_values
 from pipeline.generation import Decoding, generate, pieces
+from pipeline.positions import Positions
 from pipeline.probes import Probe, encode
 from pipeline.residual import layout, tap
 
 _TENSORS, _FACTS = "trajectory.safetensors", "trajectory.json"
+# The setting that says in which dtype states are captured.
+KEY = "capture.dtype"
 # So many prompts go through the model at once; a constant, since the shapes of a batch decide its rounding.
 BATCH = 16
 # A tight pass has at most so many times the tokens of its sequences, padding included.
@@ -33,7 +37,8 @@ class Trajectory:
     The N = sum of the continuation lengths positions are stacked prompt by prompt; position t of a prompt is the
     one that predicts its generated token t, the first being the last prompt token. ``final`` (N, D) is the state
     after the final norm; ``residual`` (states, N, D) are the distinct residual states or None, of which ``before[i]``
-    and ``after[i]`` surround sublayer i (see ``pipeline.residual.Layout``).
+    and ``after[i]`` surround sublayer i (see ``pipeline.residual.Layout``). ``ends`` are those of the model's
+    ``Positions``.
     """
 
     names: list[str]
@@ -45,6 +50,7 @@ class Trajectory:
     residual: torch.Tensor | None
     before: tuple[int, ...] = ()
     after: tuple[int, ...] = ()
+    ends: tuple[int, ...] = ()
 
     @property
     def width(self) -> int:
@@ -62,7 +68,7 @@ class Trajectory:
             "prompts": self.prompts,
             "tokens": self.tokens,
         }
-        facts |= {"texts": self.texts, "before": self.before, "after": self.after}
+        facts |= {"texts": self.texts, "before": self.before, "after": self.after, "ends": self.ends}
         (folder / _FACTS).write_text(json.dumps(facts, ensure_ascii=False) + "\n")
         tensors = {"final": self.final}
         if self.residual is not None:
@@ -88,12 +94,13 @@ def capture_trajectory(
     """Let the model continue each probe for at most its own or ``steps`` tokens, then capture all positions at once.
 
     One parallel forward over prompt and continuation yields the states; the cache is used for decoding only.
+    Raises ValueError if the model has too few positions, or if its states are not finite.
     """
     prompts = [encode(probe, tokenizer) for probe in probes]
     lengths = [min(probe.steps or steps, steps) for probe in probes]
     tokens: list[list[int]] = []
     for part in _batches(len(prompts)):
-        tokens += generate(model, tokenizer, prompts[part], lengths[part], decoding or Decoding())
+        tokens += generate(model, tokenizer, prompts[part], lengths[part], decoding or Decoding(), KEY)
     plan = layout(Decoder(model))
     trajectory = Trajectory(
         names=[probe.name for probe in probes],
@@ -105,6 +112,7 @@ def capture_trajectory(
         residual=None,
         before=plan.before,
         after=plan.after,
+        ends=Positions.of(model).ends,
     )
     states: list[list[torch.Tensor]] = [[] for _ in range(plan.states if residual else 0)]
     final: list[torch.Tensor] = []
@@ -113,17 +121,24 @@ def capture_trajectory(
         def on_state(index: int, state: torch.Tensor, forward: Forward = forward) -> None:
             if residual:
                 states[index].append(forward.at_predictions(state))
+                check_values(states[index][-1], "captured states", KEY)
 
         with tap(Decoder(model), on_state):
             final.append(forward.at_predictions(forward.run(model)))
+        check_values(final[-1], "captured states", KEY)
     stacked = torch.stack([torch.cat(state) for state in states]) if residual else None
     return replace(trajectory, final=torch.cat(final), residual=stacked)
 
 
 @torch.inference_mode()
 def capture_forced(model: PreTrainedModel, dense: Trajectory) -> torch.Tensor:
-    """Final states (N, D) of a model that reads the dense model's trajectory (teacher forced)."""
-    return torch.cat([part.at_predictions(part.run(model)) for part in forwards(dense)])
+    """Final states (N, D) of a model that reads the dense model's trajectory (teacher forced).
+
+    Raises ValueError if they are not finite.
+    """
+    final = torch.cat([part.at_predictions(part.run(model)) for part in forwards(dense)])
+    check_values(final, "captured states", KEY)
+    return final
 
 
 @dataclass(frozen=True)
@@ -131,7 +146,7 @@ class Forward:
     """One parallel forward pass over some prompts and their continuations, padded on the right.
 
     ``width`` is that of the longest prompt with the longest continuation of the whole trajectory, so that two models
-    with equal tokens compute with equal shapes.
+    with equal tokens compute with equal shapes; less where so much padding would be computed in another way.
     """
 
     prompts: Sequence[Sequence[int]]
@@ -163,22 +178,23 @@ def forwards(trajectory: Trajectory, tight: bool = False) -> Iterator[Forward]:
     A ``tight`` pass is only as wide as its own longest sequence, and ends where padding would be a fifth.
     """
     lengths = [len(prompt) + len(row) for prompt, row in zip(trajectory.prompts, trajectory.tokens, strict=True)]
-    for part in _alike(lengths) if tight else _batches(len(lengths)):
-        prompts, tokens = trajectory.prompts[part], trajectory.tokens[part]
-        yield Forward(prompts, tokens, max(lengths[part]) if tight else trajectory.width)
+    positions = Positions(tuple(trajectory.ends))
+    for part in _alike(lengths, positions) if tight else positions.runs(lengths, BATCH):
+        longest = max(lengths[part])
+        width = longest if tight else int(min(trajectory.width, positions.reach(longest)))
+        yield Forward(trajectory.prompts[part], trajectory.tokens[part], width)
 
 
 def _batches(count: int) -> list[slice]:
     return [slice(start, start + BATCH) for start in range(0, count, BATCH)]
 
 
-def _alike(lengths: Sequence[int]) -> list[slice]:
+def _alike(lengths: Sequence[int], positions: Positions) -> Iterator[slice]:
     """Runs of at most ``BATCH`` sequences of about the same length."""
-    parts: list[slice] = []
-    start = 0
-    for end in range(1, len(lengths) + 1):
-        longer = lengths[start : end + 1]
-        if end == len(lengths) or len(longer) > BATCH or max(longer) * len(longer) > _PADDED * sum(longer):
-            parts.append(slice(start, end))
-            start = end
-    return parts
+    for run in positions.runs(lengths, len(lengths)):
+        start = run.start
+        for end in range(start + 1, run.stop + 1):
+            longer = lengths[start : end + 1]
+            if end == run.stop or len(longer) > BATCH or max(longer) * len(longer) > _PADDED * sum(longer):
+                yield slice(start, end)
+                start = end

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.decoder import ATTENTION, MLP, SUBLAYERS, Decoder
 from pipeline.files import open_as_new, private_name, remove_orphans
+from pipeline.finite import check_values
 from pipeline.models.base import load_pretrained
 from pipeline.offload import resident
 from pipeline.pruners.decision import Decision
@@ -77,17 +78,16 @@ def zero_outputs(decoder: Decoder) -> tuple[str, ...]:
 
 
 @torch.inference_mode()
-def probe_outputs(model: PreTrainedModel) -> torch.Tensor:
+def probe_outputs(model: PreTrainedModel, key: str = "dtype") -> torch.Tensor:
     """What a model computes for a fixed row of tokens: logits, or final states of an encoder, (tokens, ·) float32.
 
-    Raises ValueError if that is not finite.
+    Raises ValueError if that is not finite, which names the ``key`` of the dtype.
     """
     decoder = Decoder(model)
     ids = torch.arange(1, 1 + _PROBE).remainder(model.config.vocab_size)[None].to(decoder.device)
     output = model(ids)
     result = output.last_hidden_state if decoder.architecture.encoder else output.logits
-    if not torch.isfinite(result).all():
-        raise ValueError(f"the pruned model computes NaN or infinity in {str(model.dtype).removeprefix('torch.')}")
+    check_values(result, f"outputs in {str(model.dtype).removeprefix('torch.')}", key)
     return result[0].float().cpu()
 
 

@@ -12,7 +12,9 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.capture import BATCH, Trajectory, forwards
+from pipeline.finite import check_values
 from pipeline.generation import Decoding, generate
+from pipeline.positions import Positions
 from pipeline.probes import Probe, encode
 
 
@@ -40,6 +42,7 @@ def read(model: PreTrainedModel, sequences: Sequence[Sequence[int]]) -> Trajecto
 def _with_states(model: PreTrainedModel, prompts: list[list[int]], tokens: list[list[int]]) -> Trajectory:
     order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]) + len(tokens[row]))
     trajectory = Trajectory(
+        ends=Positions.of(model).ends,
         names=[f"text-{row}" for row in order],
         steps=max(map(len, tokens)),
         prompts=[prompts[row] for row in order],
@@ -48,5 +51,6 @@ def _with_states(model: PreTrainedModel, prompts: list[list[int]], tokens: list[
         final=torch.empty(0),
         residual=None,
     )
-    final = [part.at_predictions(part.run(model)) for part in forwards(trajectory, tight=True)]
-    return replace(trajectory, final=torch.cat(final))
+    final = torch.cat([part.at_predictions(part.run(model)) for part in forwards(trajectory, tight=True)])
+    check_values(final, "states of the calibration text")
+    return replace(trajectory, final=final)

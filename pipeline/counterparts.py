@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from pipeline.capture import Forward, Trajectory, forwards
+from pipeline.capture import KEY, Forward, Trajectory, forwards
 from pipeline.console import Progress
 from pipeline.decoder import SUBLAYERS, Decoder
+from pipeline.finite import check_values
 from pipeline.offload import resident
 from pipeline.pruners.decision import Change
 from pipeline.residual import first, layout, tap
@@ -30,14 +31,16 @@ def capture_counterparts(
 
     ``model`` is dense. It runs once over its own trajectory; after each block the block runs again on the same
     arguments, once for each of its sublayers whose weights change, with these alone changed. Returns (2L, N, D), row
-    ``2l`` attention, ``2l + 1`` MLP.
+    ``2l`` attention, ``2l + 1`` MLP. Raises ValueError if they are not finite.
     """
     parts = list(forwards(dense))
     total = len(parts) * len(dense.after)
     ticks = iter(progress(range(total), "counterparts", total))
     states = [_counterparts_of(part, model, changes, lambda: next(ticks)) for part in parts]
     next(ticks, None)
-    return torch.cat(states, 1)
+    found = torch.cat(states, 1)
+    check_values(found, "counterparts of sublayers", KEY)
+    return found
 
 
 def _counterparts_of(

@@ -1,13 +1,46 @@
-"""Weights and scores that are numbers: with NaN or infinite ones something comes out, and none of it means anything."""
+"""Numbers that are finite: from NaN or infinite ones something comes out, and none of it means anything."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
+
+
+def is_finite(x: torch.Tensor) -> bool:
+    """Whether a tensor of any shape holds neither NaN nor infinity. Takes no memory for finite ones."""
+    if not x.is_floating_point():
+        return True
+    total = x.sum(dtype=torch.promote_types(x.dtype, torch.float32))
+    # The sum of finite numbers may be infinite itself: look before accusing.
+    return bool(torch.isfinite(total)) or bool(torch.isfinite(x).all())
+
+
+def check_values(x: torch.Tensor, what: str, key: str = "dtype") -> None:
+    """Raises ValueError that names ``what`` a model computed if it is not finite, and the ``key`` to change."""
+    if not is_finite(x):
+        raise ValueError(
+            f"{what} are not finite, so that results would mean nothing: the model's states overflow. Load it in "
+            f"another dtype ({key}=float32), or get the checkpoint again"
+        )
+
+
+@contextmanager
+def checked_logits(model: nn.Module, key: str = "dtype") -> Iterator[None]:
+    """Check what every forward pass predicts next. Raises ValueError in the pass whose last logits are not finite."""
+
+    def check(module: nn.Module, args: Any, output: Any) -> None:
+        check_values(output.logits[:, -1], "logits of generated tokens", key)
+
+    hook = model.register_forward_hook(check)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def check_finite(model: nn.Module, what: str) -> None:
@@ -16,16 +49,14 @@ def check_finite(model: nn.Module, what: str) -> None:
     Weights that are on disk (meta tensors of an offloaded model) are passed over.
     """
     for name, parameter in model.named_parameters():
-        if parameter.device.type == "meta" or not parameter.is_floating_point():
+        weight = parameter.detach()
+        if weight.device.type == "meta" or is_finite(weight):
             continue
-        if not torch.isfinite(parameter.detach().sum(dtype=torch.float32)):
-            # The sum of finite numbers may be infinite itself: count before accusing.
-            bad = int((~torch.isfinite(parameter.detach())).sum())
-            if bad:
-                raise ValueError(
-                    f"{what} has {bad} NaN or infinite values in {name}: its results would mean nothing. Load it in "
-                    "another dtype (dtype=float32), or get the checkpoint again"
-                )
+        bad = int((~torch.isfinite(weight)).sum())
+        raise ValueError(
+            f"{what} has {bad} NaN or infinite values in {name}: its results would mean nothing. Load it in "
+            "another dtype (dtype=float32), or get the checkpoint again"
+        )
 
 
 def check_scores(rows: Sequence[Mapping[str, Any]], what: str) -> None:

@@ -1,37 +1,30 @@
-"""The in-memory model as lm-eval sees it, with the multiple-choice options of an item sharing their context."""
+"""The in-memory model as lm-eval sees it: its prompts and texts, our forward passes."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import normalize_gen_kwargs
+from lm_eval.models.utils_hf import stop_sequences_criteria
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from pipeline.console import progress
 from pipeline.decoder import Decoder
+from pipeline.generation import continue_rows
+from pipeline.likelihoods import Answer, log_likelihoods
 from pipeline.tokens import tokens_of
 
-Request = tuple[tuple[str, str], list[int], list[int]]
-
-
-@dataclass
-class _Item:
-    """One context and the requests (by their index) that continue it."""
-
-    context: list[int]
-    requests: list[tuple[int, list[int]]] = field(default_factory=list)
+# The texts of a context and its continuation (none where a whole text is read window by window), and their token ids.
+Request = tuple[tuple[str, str] | None, list[int], list[int]]
 
 
 class InMemoryLM(HFLM):
-    """HFLM on a loaded model. Greedy generation is the harness's own; log-likelihoods are computed here.
+    """HFLM on a loaded model: what is asked and cut is the harness's own, the model is run here.
 
-    The harness runs context + option anew for every option and takes the logits of every position. Here a context
-    runs once, its cache is shared by its options, and logits are taken where an option token is predicted. Texts are
-    tokenised once for all models with the same tokenizer.
+    The harness runs context + option anew for every option, and takes the logits of every position: see
+    ``pipeline.likelihoods``. Texts are tokenised once for all models with the same tokenizer.
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int) -> None:
@@ -57,12 +50,28 @@ class InMemoryLM(HFLM):
 
     def encode(self, context: str, rest: Any = None, *_: Any) -> None:
         """Remember the ids that a request needs: a context with a continuation (str), or one to generate from."""
-        if not isinstance(rest, str):
-            self.tok_encode(context)
-        elif context:
-            self._encode_pair(context, rest)
+        if isinstance(rest, str):
+            self.encode_pair(context, rest)
         else:
-            self.tok_encode(rest, add_special_tokens=False)
+            self.tok_encode(context)
+
+    def encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """Token ids of a context, at least one, and of its continuation; an empty context is the harness's prefix.
+
+        Raises ValueError for a continuation whose text has no token of its own: nothing would be left to score.
+        """
+        ids, following = self._encode_pair(context, continuation) if context else ([], [])
+        if not ids:
+            following = self.tok_encode(context + continuation, add_special_tokens=False)
+            ids = [self.prefix_token_id]
+            if following[:1] == ids:
+                following = following[1:]
+        if continuation and not following:
+            raise ValueError(
+                f"the answer {continuation!r} has no token of its own after {context[-20:]!r}, so that nothing is left "
+                "to score; let the answers of the task begin with a space (target_delimiter)"
+            )
+        return ids, following
 
     def tok_batch_encode(
         self,
@@ -71,7 +80,10 @@ class InMemoryLM(HFLM):
         left_truncate_len: int | None = None,
         truncation: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        rows = [self.tok_encode(string, left_truncate_len=left_truncate_len) for string in strings]
+        # A row of padding alone would be no context at all.
+        rows = [
+            self.tok_encode(string, left_truncate_len=left_truncate_len) or [self.prefix_token_id] for string in strings
+        ]
         width = max(map(len, rows))
         padding = [[self.tokenizer.pad_token_id] * (width - len(row)) for row in rows]
         ids = [pad + row if padding_side == "left" else row + pad for pad, row in zip(padding, rows, strict=True)]
@@ -81,73 +93,66 @@ class InMemoryLM(HFLM):
         return torch.tensor(ids), torch.tensor(mask)
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+        for request in requests:
+            wanted = normalize_gen_kwargs(request.args[1], self.max_gen_toks)["max_gen_toks"]
+            if wanted >= self.max_length:
+                raise ValueError(
+                    f"task {request.task_name} writes up to {wanted} tokens, which leaves no room for a prompt in the "
+                    f"model's {self.max_length} positions; leave the task out, or give a model with more positions"
+                )
         # The harness's bar would fill log files, which TQDM_DISABLE does not prevent.
         return super().generate_until(requests, disable_tqdm=disable_tqdm or not sys.stderr.isatty())
 
-    def _loglikelihood_tokens(
-        self, requests: list[Request], disable_tqdm: bool = False, override_bs: int | None = None
-    ) -> list[tuple[float, bool]]:
-        if not self.model.config.use_cache:
-            return super()._loglikelihood_tokens(requests, disable_tqdm=disable_tqdm, override_bs=override_bs)
-        items: dict[tuple[int, ...], _Item] = {}
-        for index, (_, context, continuation) in enumerate(requests):
-            room = self.max_length + 1 - len(continuation)
-            context = context[-room:]
-            items.setdefault(tuple(context), _Item(context)).requests.append((index, continuation))
-        ordered = sorted(items.values(), key=lambda item: -len(item.context))
-        batches = [ordered[i : i + self.batch_size] for i in range(0, len(ordered), self.batch_size)]
-        answers: dict[int, tuple[float, bool]] = {}
-        for batch in progress(batches, "multiple choice", len(batches)):
-            answers |= dict(self._score(batch))
-        for index, (strings, _, _) in enumerate(requests):
+    def _model_generate(
+        self,
+        context: torch.Tensor,
+        max_length: int,
+        stop: list[str],
+        *,
+        attention_mask: torch.Tensor,
+        **settings: Any,
+    ) -> torch.Tensor:
+        """Ids (B, T + new) of contexts (B, T) that are padded on the left, and of what the model goes on with."""
+        if not settings.get("do_sample"):
+            settings.pop("temperature", None)
+        width, pad = context.shape[1], self.tokenizer.pad_token_id
+        rows = [row[read].tolist() for row, read in zip(context, attention_mask.bool(), strict=True)]
+        written = continue_rows(
+            self.model,
+            rows,
+            [max_length - width] * len(rows),
+            pad_token_id=pad,
+            stops=lambda start, count: stop_sequences_criteria(self.tokenizer, stop, start, count),
+            **settings,
+        )
+        longest = max(map(len, written))
+        new = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in written], dtype=torch.long)
+        return torch.cat([context, new.to(context.device)], 1)
+
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[Answer]:
+        return self._loglikelihood_tokens([(request.args, *self.encode_pair(*request.args)) for request in requests])
+
+    def _loglikelihood_tokens(self, requests: list[Request], *_: Any, **__: Any) -> list[Answer]:
+        pairs = [self._cut(context, continuation) for _, context, continuation in requests]
+        answers = log_likelihoods(self.model, pairs, self.batch_size)
+        for (strings, _context, _continuation), answer in zip(requests, answers, strict=True):
             if strings is not None:
-                self.cache_hook.add_partial("loglikelihood", strings, answers[index])
-        return [answers[index] for index in range(len(requests))]
+                self.cache_hook.add_partial("loglikelihood", strings, answer)
+        return answers
 
-    @torch.inference_mode()
-    def _score(self, batch: list[_Item]) -> Iterator[tuple[int, tuple[float, bool]]]:
-        """(request index, (log-likelihood, is greedy)) of all continuations of a batch of contexts."""
-        width = max(len(item.context) for item in batch)
-        padded = [[0] * (width - len(item.context)) + item.context for item in batch]
-        masked = [[0] * (width - len(item.context)) + [1] * len(item.context) for item in batch]
-        mask = torch.tensor(masked, device=self.device)
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        out = self.model(
-            torch.tensor(padded, device=self.device),
-            attention_mask=mask,
-            position_ids=positions,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        first = torch.log_softmax(out.logits[:, -1].float(), -1)
-        owner = [row for row, item in enumerate(batch) for _ in item.requests]
-        requests = [request for item in batch for request in item.requests]
-        later = self._continue(out.past_key_values, mask, positions, owner, [tokens for _, tokens in requests])
-        for k, (index, tokens) in enumerate(requests):
-            logp = (
-                first[owner[k]].unsqueeze(0) if later is None else torch.cat([first[owner[k]].unsqueeze(0), later[k]])
+    def _cut(self, context: list[int], continuation: list[int]) -> tuple[list[int], list[int]]:
+        """A context without its beginning where there is no room for that, as the harness does."""
+        return context[-self.room(continuation) :], continuation
+
+    def room(self, continuation: list[int]) -> int:
+        """How many tokens of context fit before a continuation, whose last token takes no position.
+
+        Raises ValueError if not even one does.
+        """
+        room = self.max_length + 1 - len(continuation)
+        if room < 1:
+            raise ValueError(
+                f"a task has an answer of {len(continuation)} tokens, but the model has {self.max_length} positions "
+                f"({self.tok_decode(continuation[:20])!r} ...); leave the task out, or give a model with more positions"
             )
-            target = torch.tensor(tokens, device=self.device)
-            logp = logp[: len(tokens)]
-            greedy = bool((logp.argmax(-1) == target).all())
-            yield index, (float(logp.gather(1, target.unsqueeze(1)).sum()), greedy)
-
-    def _continue(
-        self, cache: Any, mask: torch.Tensor, positions: torch.Tensor, owner: list[int], tokens: list[list[int]]
-    ) -> torch.Tensor | None:
-        """Log-probabilities (R, T - 1, V) after each continuation token but the last; None if all are one token."""
-        longest = max(map(len, tokens)) - 1
-        if longest == 0:
-            return None
-        rows = torch.tensor(owner, device=self.device)
-        cache.batch_select_indices(rows)
-        inputs = torch.tensor([(row[:-1] + [0] * longest)[:longest] for row in tokens], device=self.device)
-        steps = torch.arange(1, longest + 1, device=self.device)
-        out = self.model(
-            inputs,
-            attention_mask=torch.cat([mask[rows], mask.new_ones(len(rows), longest)], 1),
-            position_ids=positions[rows, -1:] + steps,
-            past_key_values=cache,
-            use_cache=True,
-        )
-        return torch.log_softmax(out.logits.float(), -1)
+        return room

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 import torch
 
-from pipeline.capture import Trajectory
+from pipeline.capture import KEY, Trajectory
 from pipeline.console import Progress
 from pipeline.decoder import SUBLAYERS
+from pipeline.finite import check_values
 from pipeline.measures.compare import COLUMNS, as_table, compare
 from pipeline.measures.head import Head
 from pipeline.measures.layerwise import Stream, measure_stream
@@ -34,6 +35,9 @@ def measure_layers(
     final ``norm`` where that is given.
     """
     assert dense.residual is not None
+    check_values(dense.residual, "captured states", KEY)
+    if counterparts is not None:
+        check_values(counterparts, "counterparts of sublayers", KEY)
     stream = Stream(dense.residual, dense.before, dense.after, counterparts)
     values, frames = measure_stream(stream, head, temperatures, progress, norm), []
     for index, one in enumerate(values):
@@ -75,6 +79,8 @@ def _final(
     head: Head,
     temperatures: Sequence[float],
 ) -> pd.DataFrame:
+    for states in (dense, pruned):
+        check_values(states, "captured states", KEY)
     device = head.weight.device
     frame = compare(dense.to(device), pruned.to(device), head, temperatures)
     place = {"protocol": protocol, "layer": -1, "sublayer": FINAL}

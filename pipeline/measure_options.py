@@ -9,6 +9,8 @@ import pandas as pd
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from pipeline.capture import KEY
+from pipeline.finite import check_values
 from pipeline.measures.head import Head
 from pipeline.measures.subspace import rank_matched, ranks, subspace
 from pipeline.options import Question
@@ -37,6 +39,8 @@ def measure_options(
     (missing for other sets and where the right one is not known). The second has a row for each option and each of
     the dense model's likeliest tokens, with log-probabilities at temperature 1 and ranks.
     """
+    for states in (dense, pruned):
+        check_values(states, "states where options are chosen", KEY)
     head = head.to(torch.promote_types(head.weight.dtype, torch.float32))
     generator = torch.Generator().manual_seed(seed)
     sets: list[dict[str, Any]] = []

@@ -19,7 +19,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.calibration.base import batches, load, save, tokenizer_digest
-from pipeline.capture import Trajectory
+from pipeline.capture import KEY, Trajectory
 from pipeline.checkpoint import Written, as_checkpoint, probe_outputs, write_checkpoint
 from pipeline.config import Settings
 from pipeline.continuations import read
@@ -47,14 +47,14 @@ REQUESTS, PERPLEXITY, COMPARISON = "requests", "perplexity", "comparison"
 # Raise a number when that stage's results change, so that results of older code are not reused.
 VERSIONS = {
     CALIBRATION: 1,
-    CONTINUED: 2,
+    CONTINUED: 3,
     IMPORTANCE: 3,
     DECISION: 4,
     EVALUATION: 3,
-    TRAJECTORY: 3,
-    FORCED: 1,
-    COUNTERPARTS: 3,
-    OPTIONS: 1,
+    TRAJECTORY: 4,
+    FORCED: 2,
+    COUNTERPARTS: 4,
+    OPTIONS: 2,
     LAYERS: 2,
     MEASURES: 3,
     OPTION_MEASURES: 1,
@@ -249,6 +249,9 @@ class ModelStages:
             if decision is not None:
                 apply(model, decision)
                 check_finite(model, f"model {self.settings.model.name} pruned by {self.settings.pruner.name}")
+            if dtype == str(torch.float16).removeprefix("torch."):
+                # Its range is small: what overflows on any text should be known before hours of work.
+                probe_outputs(model, KEY if dtype != self.dtype else "dtype")
             self.held[key] = model
         return self.held[key]
 

@@ -14,9 +14,12 @@ from lm_eval.api.task import Task
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from pipeline.capture import KEY
 from pipeline.decoder import Decoder
 from pipeline.evaluate import build_requests
+from pipeline.finite import check_values
 from pipeline.language_model import InMemoryLM
+from pipeline.positions import Positions
 from pipeline.probes import LETTERS, Probe, encode
 from pipeline.tasks.base import MULTIPLE_CHOICE, TaskSuite
 from pipeline.tasks.harness import load_tasks, options_of, rows_of
@@ -105,13 +108,14 @@ def task_questions(
         for item, (_, doc) in zip(by_item, task.doc_iterator(limit=items), strict=True):
             # Further requests may follow, of the options without the prompt.
             pairs = by_item[item][: len(options_of(task, doc))]
-            encoded = [harness._encode_pair(*pair) for pair in pairs]
+            encoded = [harness.encode_pair(*pair) for pair in pairs]
             gold = _gold(task, doc)
             questions.append(
                 question_of(
                     name=f"{row.task}-{item + 1}",
                     origin=row.task,
-                    context=encoded[0][0],
+                    # Cut from the left, as the harness does, to leave the longest answer room.
+                    context=encoded[0][0][-harness.room(max((answer for _, answer in encoded), key=len)) :],
                     answers=[continuation for _, continuation in encoded],
                     texts=[text for _, text in pairs],
                     gold=gold,
@@ -131,24 +135,36 @@ def _gold(task: Task, doc: Any) -> int:
 
 @torch.inference_mode()
 def decision_states(model: PreTrainedModel, questions: Sequence[Question]) -> torch.Tensor:
-    """Final hidden states (K, D) at the last token of each context, float32 at least, on the processor."""
+    """Final hidden states (K, D) at the last token of each context, float32 at least, on the processor.
+
+    Raises ValueError for a context that is longer than the model's positions, and for states that are not finite.
+    """
     decoder = Decoder(model)
+    longest = max((len(question.context) for question in questions), default=0)
+    if decoder.positions is not None and longest > decoder.positions:
+        raise ValueError(
+            f"a question has {longest} tokens, but the model has {decoder.positions} positions; give shorter probes"
+        )
     found: list[torch.Tensor | None] = [None] * len(questions)
-    for batch in _batches(questions):
+    for batch in _batches(questions, Positions.of(model)):
         width = max(len(questions[at].context) for at in batch)
         rows = [questions[at].context + [0] * (width - len(questions[at].context)) for at in batch]
         states = decoder.base(torch.tensor(rows, device=decoder.device), use_cache=False).last_hidden_state
         for at, state in zip(batch, states, strict=True):
             last = state[len(questions[at].context) - 1]
             found[at] = last.to(torch.promote_types(last.dtype, torch.float32)).cpu()
-    return torch.stack([state for state in found if state is not None]) if questions else torch.empty(0, 0)
+    if not questions:
+        return torch.empty(0, 0)
+    states = torch.stack([state for state in found if state is not None])
+    check_values(states, "states where options are chosen", KEY)
+    return states
 
 
-def _batches(questions: Sequence[Question]) -> Iterator[list[int]]:
+def _batches(questions: Sequence[Question], positions: Positions) -> Iterator[list[int]]:
     """Places of questions, the longest first, so that a batch has little padding."""
     order = sorted(range(len(questions)), key=lambda at: -len(questions[at].context))
-    for start in range(0, len(order), _BATCH):
-        yield order[start : start + _BATCH]
+    for run in positions.runs([len(questions[at].context) for at in order], _BATCH):
+        yield order[run]
 
 
 def save_options(questions: Sequence[Question], states: torch.Tensor, folder: Path) -> None:

@@ -15,6 +15,7 @@ from pipeline.calibration.text_files import kind_of, read
 from pipeline.config import STORIES, PerplexityConfig
 from pipeline.console import progress
 from pipeline.decoder import Decoder
+from pipeline.finite import check_values
 from pipeline.integrity import file_digest
 from pipeline.packages import package_file
 from pipeline.tasks.base import PERPLEXITY
@@ -137,6 +138,7 @@ def window_losses(model: PreTrainedModel, ids: torch.Tensor, window: int, stride
         rows = torch.stack([ids[start:end] for start, end, _ in batch]).to(device)
         most = max(count for *_, count in batch)
         logits = model(rows, use_cache=False, logits_to_keep=most + 1).logits[:, :-1].float()
+        check_values(logits, "logits on perplexity.text")
         found = torch.nn.functional.cross_entropy(logits.transpose(1, 2), rows[:, -most:], reduction="none").double()
         losses += [row[most - count :].cpu() for row, (*_, count) in zip(found, batch, strict=True)]
     return losses

@@ -28,7 +28,7 @@ def test_masks_are_exact_with_ties_and_refuse_what_they_cannot_do():
     assert n_of_m(ties, 2, 4).view(-1, 4).sum(1).tolist() == [2] * 6
     with pytest.raises(ValueError, match="multiple of 3"):
         n_of_m(ties, 1, 3)
-    with pytest.raises(ValueError, match="NaN"):
+    with pytest.raises(ValueError, match="not finite.*dtype=float32"):
         lowest_per_row(torch.tensor([[float("nan"), 1.0]]), 1)
 
 
@@ -53,7 +53,7 @@ def test_a_singular_hessian_takes_more_damping_and_says_so():
     assert torch.isfinite(factor).all()
     with pytest.raises(ValueError, match="stay singular"):
         inverse_factor(torch.diag(torch.tensor([1.0, -1e9])))
-    with pytest.raises(ValueError, match="NaN"):
+    with pytest.raises(ValueError, match="not finite.*dtype=float32"):
         inverse_factor(torch.full((2, 2), float("nan")))
 
 

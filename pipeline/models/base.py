@@ -68,13 +68,16 @@ def device() -> torch.device:
 
 
 def resolve_dtype(name: str) -> torch.dtype:
-    """``auto`` is bfloat16 where the hardware multiplies it natively, else float32; other names mean themselves."""
+    """``auto`` is bfloat16 where the hardware multiplies it natively, else float32; other names mean themselves.
+
+    Never float16: what a model was trained for in bfloat16 may not fit in its range.
+    """
     if name != "auto":
         dtype = getattr(torch, name)
         assert isinstance(dtype, torch.dtype)
         return dtype
     if torch.cuda.is_available():
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     flags = torch.cpu.get_capabilities()
     native = flags.get("avx512_bf16") or flags.get("amx_bf16") or flags.get("bf16")
     return torch.bfloat16 if native else torch.float32

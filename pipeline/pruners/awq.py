@@ -10,8 +10,10 @@ import torch
 
 from pipeline.component import Bits, Positive
 from pipeline.decoder import Linear
+from pipeline.finite import check_values
 from pipeline.pruners.blockwise import BlockwisePruner, CalibratedBlock
 from pipeline.pruners.decision import Change
+from pipeline.pruners.hessian import MOMENTS
 from pipeline.pruners.quantize import round_to_nearest
 from pipeline.pruners.sparsegpt import gather, reconstruction_error
 from pipeline.sparsity import Sparsity
@@ -38,6 +40,7 @@ class ActivationAwareQuantizer(BlockwisePruner):
             for names, gathered in moments.items():
                 linears = [by_name[name] for name in names]
                 hessian = gathered.hessian(block.sequences)
+                check_values(hessian, MOMENTS)
                 scale, alpha = self._search(linears, hessian)
                 for linear in linears:
                     whole = getattr(linear.module, linear.attribute).data

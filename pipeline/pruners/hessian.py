@@ -8,6 +8,10 @@ from typing import Any
 
 import torch
 
+from pipeline.finite import check_values
+
+# What is wrong where they are not finite.
+MOMENTS = "second moments of calibration states"
 # A product of this many rows and columns keeps its operands in the processor's cache.
 _ROWS, _COLUMNS = 1024, 512
 DAMPING, _TRIES = 0.01, 6
@@ -67,8 +71,7 @@ def inverse_factor(hessian: torch.Tensor, damping: float = DAMPING) -> tuple[tor
     ``damping`` is a share of the mean diagonal. If H is not positive definite with it, ten times as much is tried, and
     so on. Raises ValueError if that does not help, or if H is not finite.
     """
-    if not torch.isfinite(hessian).all():
-        raise ValueError("the calibration activations are not finite: the model's weights hold NaN or infinity")
+    check_values(hessian, MOMENTS)
     mean = hessian.diagonal().mean()
     for _ in range(_TRIES):
         damped = hessian + torch.eye(len(hessian), device=hessian.device) * (damping * mean)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from pipeline.decoder import Linear
+from pipeline.finite import check_values
 from pipeline.sparsity import Sparsity
 
 
@@ -15,7 +16,7 @@ def lowest_per_row(metric: torch.Tensor, count: int) -> torch.Tensor:
 
     Raises ValueError if the metric is not finite.
     """
-    _check_finite(metric)
+    check_values(metric, "pruning metrics")
     if count == 0:
         return torch.zeros_like(metric, dtype=torch.bool)
     threshold = metric.kthvalue(count, dim=1, keepdim=True).values
@@ -34,16 +35,11 @@ def n_of_m(metric: torch.Tensor, n: int, m: int) -> torch.Tensor:
     rows, columns = metric.shape
     if columns % m:
         raise ValueError(f"{n}:{m} needs a multiple of {m} input columns, but a weight matrix has {columns}")
-    _check_finite(metric)
+    check_values(metric, "pruning metrics")
     groups = metric.reshape(-1, m)
     # Public code takes its N of M by topk; among exact ties (dead columns) that choice is the one to match.
     lowest = groups.topk(n, dim=1, largest=False).indices
     return torch.zeros_like(groups, dtype=torch.bool).scatter_(1, lowest, True).view(rows, columns)
-
-
-def _check_finite(metric: torch.Tensor) -> None:
-    if not torch.isfinite(metric).all():
-        raise ValueError("the pruning metric is not finite: the model's weights or activations hold NaN or infinity")
 
 
 def per_output(metric: torch.Tensor, sparsity: Sparsity) -> torch.Tensor:

@@ -12,6 +12,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.console import progress
 from pipeline.decoder import Decoder
+from pipeline.finite import check_values
+from pipeline.positions import Positions
 from pipeline.retrieval.recipe import Recipe
 
 _T = TypeVar("_T")
@@ -26,6 +28,7 @@ class Embedder:
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, recipe: Recipe, batch_size: int = 32
     ) -> None:
         self.decoder = Decoder(model)
+        self._positions = Positions.of(model)
         self.tokenizer = tokenizer
         self.recipe = recipe
         self.batch_size = batch_size
@@ -62,8 +65,8 @@ class Embedder:
         for group in _groups(enumerate(texts), self.batch_size * _SORTED_TOGETHER):
             encoded = list(zip((place for place, _ in group), self._encode([text for _, text in group]), strict=True))
             encoded.sort(key=lambda pair: -len(pair[1]))
-            for batch in _groups(encoded, self.batch_size):
-                yield [place for place, _ in batch], [ids for _, ids in batch]
+            for run in self._positions.runs([len(ids) for _, ids in encoded], self.batch_size):
+                yield [place for place, _ in encoded[run]], [ids for _, ids in encoded[run]]
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
         """Token ids with the tokenizer's special tokens, at least one a text."""
@@ -87,8 +90,7 @@ class Embedder:
         mask = torch.arange(width, device=device) < lengths[:, None]
         states = self.decoder.base(ids, attention_mask=mask.long(), use_cache=False).last_hidden_state
         pooled = pool(states.to(device), mask, self.recipe.pooling)
-        if not pooled.isfinite().all():
-            raise ValueError("the model's hidden states are not finite, so texts have no embeddings; try dtype=float32")
+        check_values(pooled, "embeddings of texts")
         return torch.nn.functional.normalize(pooled, dim=-1)
 
 
