@@ -12,6 +12,7 @@ from pipeline.console import Progress
 from pipeline.decoder import SUBLAYERS
 from pipeline.finite import check_values
 from pipeline.measures.compare import COLUMNS, as_table, compare
+from pipeline.measures.finite import check_measures
 from pipeline.measures.head import Head
 from pipeline.measures.layerwise import Stream, measure_stream
 
@@ -42,8 +43,8 @@ def measure_layers(
     values, frames = measure_stream(stream, head, temperatures, progress, norm), []
     for index, one in enumerate(values):
         place = {"protocol": LAYER, "layer": index // 2, "sublayer": SUBLAYERS[index % 2]}
-        frames.append(_locate(as_table(one, temperatures), dense.positions()).assign(**place))
-    return pd.concat(frames, ignore_index=True)[[*INDEX, *COLUMNS]]
+        frames.append(_placed(as_table(one, temperatures), dense.positions(), place))
+    return pd.concat(frames, ignore_index=True)
 
 
 def measure_teacher_forced(
@@ -84,7 +85,7 @@ def _final(
     device = head.weight.device
     frame = compare(dense.to(device), pruned.to(device), head, temperatures)
     place = {"protocol": protocol, "layer": -1, "sublayer": FINAL}
-    return _locate(frame, positions).assign(**place)[[*INDEX, *COLUMNS]]
+    return _placed(frame, positions, place)
 
 
 def side_by_side(dense: Trajectory, pruned: Trajectory) -> pd.DataFrame:
@@ -105,10 +106,14 @@ def side_by_side(dense: Trajectory, pruned: Trajectory) -> pd.DataFrame:
     return pd.DataFrame(rows)[columns]
 
 
-def _locate(frame: pd.DataFrame, positions: Sequence[tuple[str, int]]) -> pd.DataFrame:
-    """Replace the position number by prompt name and step."""
+def _placed(frame: pd.DataFrame, positions: Sequence[tuple[str, int]], place: dict[str, object]) -> pd.DataFrame:
+    """Measures with where they were taken; the position number gives way to prompt name and step.
+
+    Raises ValueError if one of them is not finite.
+    """
     prompts, steps = zip(*positions, strict=True)
     number = frame.pop("position").to_numpy(int)
-    return frame.assign(
-        prompt=pd.Series(prompts).iloc[number].to_numpy(), step=pd.Series(steps).iloc[number].to_numpy()
+    located = frame.assign(
+        prompt=pd.Series(prompts).iloc[number].to_numpy(), step=pd.Series(steps).iloc[number].to_numpy(), **place
     )
+    return check_measures(located[[*INDEX, *COLUMNS]], COLUMNS, str(place["protocol"]))

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from pipeline.capture import KEY
 from pipeline.finite import check_values
+from pipeline.measures.finite import check_measures
 from pipeline.measures.head import Head
 from pipeline.measures.subspace import rank_matched, ranks, subspace
 from pipeline.options import Question
@@ -18,6 +19,8 @@ from pipeline.options import Question
 VOCABULARY, OPTIONS, CONTROL = "vocabulary", "options", "control"
 # Random sets of tokens that each question's options are compared with, and the likeliest tokens that are listed.
 DRAWS, TOP = 16, 10
+# Those of a set; which option is right is not known of every question.
+_MEASURES = ("kl", "cos_p", "flip", "mass_dense", "mass_pruned", "margin_dense", "margin_pruned")
 
 
 @torch.inference_mode()
@@ -38,6 +41,8 @@ def measure_options(
     ``margin_*`` of the set's dense winner over its best rival in nats; ``correct_*``, whether the right option wins
     (missing for other sets and where the right one is not known). The second has a row for each option and each of
     the dense model's likeliest tokens, with log-probabilities at temperature 1 and ranks.
+
+    Raises ValueError if a measure is not finite.
     """
     for states in (dense, pruned):
         check_values(states, "states where options are chosen", KEY)
@@ -58,7 +63,10 @@ def measure_options(
                 )
             ]
         tokens += [who | row for row in _tokens(question, z, delta, tokenizer)]
-    return pd.DataFrame(sets), pd.DataFrame(tokens)
+    return (
+        check_measures(pd.DataFrame(sets), _MEASURES, "options"),
+        check_measures(pd.DataFrame(tokens), ("logp_dense", "logp_pruned"), "options"),
+    )
 
 
 def _logits(h: torch.Tensor, other: torch.Tensor, head: Head) -> tuple[torch.Tensor, torch.Tensor]:

@@ -142,8 +142,7 @@ def _geometry(x: torch.Tensor, delta: torch.Tensor, space: str) -> dict[str, tor
 
 def _uniform(delta: torch.Tensor) -> dict[str, torch.Tensor]:
     mean = delta.mean(-1, keepdim=True)
-    centred = delta - mean
-    variance = torch.linalg.vecdot(centred, centred).double() / delta.shape[-1]
+    variance = orthogonality.mean_square(delta - mean)
     return {"var_uniform": variance, "rms_dz": (variance + mean.squeeze(-1).double().square()).sqrt()}
 
 

@@ -31,5 +31,8 @@ def confidence(
     """
     mass = p.sum(-1).double()
     largest = p.gather(-1, first).squeeze(-1).double() / mass
-    depth = z.gather(-1, first).squeeze(-1).double() - torch.linalg.vecdot(p, z).double() / mass
+    expected = torch.linalg.vecdot(p, z).double()
+    if not (safe := expected.isfinite()).all():
+        expected[~safe] = torch.linalg.vecdot(p[~safe].double(), z[~safe].double())
+    depth = z.gather(-1, first).squeeze(-1).double() - expected / mass
     return largest, (depth / temperature - largest.log()).clamp(min=0)

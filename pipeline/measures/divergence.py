@@ -13,8 +13,13 @@ _SMALL, _LARGE = 0.05, 30.0
 # Probabilities are kept times this power of two, and at least exp(FLOOR) of the largest: squares of smaller ones would
 # be subnormal numbers, which processors multiply a hundred times slower. What that adds is far below rounding.
 SCALE, _FLOOR = 2.0**58, -70.0
-# Growth beyond which squares overflow. It means a divergence of more than log(33), which needs no care for digits.
-_OVERFLOW = 32.0
+# Perturbation from which what the floor adds to a variance could be seen.
+_HUGE = 1e5
+# Squared length of a row's growth, beyond which its sums may overflow. It means a divergence of more than three nats,
+# which needs no care for digits.
+_OVERFLOW = 2.0**125
+# Entries (2 MiB in float64) that go through the vocabulary together, so that they stay in a processor's cache.
+_TILE = 2**17
 
 
 def probabilities(z: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -45,40 +50,50 @@ def deviations(e: torch.Tensor, z: torch.Tensor, delta: torch.Tensor, temperatur
     mean_r = vecdot(e, ec) / square
     around = torch.addcmul(ec, mean_r.unsqueeze(-1), e, value=-1)
     var_r = (vecdot(around, around) / square).double()
-    wild = ~var_r.isfinite()
-    if wild.any():
-        var_r[wild] = _wild_variance(e[wild], c[wild])
-    growth, small = _growth(e, c, z, temperature)
-    far = growth.amax(-1) > _OVERFLOW * SCALE
+    growth, extent = _growth(e, c, z, temperature)
     residue = ec.sum(-1).double() / mass
     # log E_p[exp(c)] - E_p[c] with nothing large cancelling: the excess is the never negative E_p[exp(c) - 1 - c].
-    kl = (_excess(growth, ec, c, small).double() / mass + residue).log1p() - residue
+    kl = (_excess(growth, ec, c, extent < _SMALL).double() / mass + residue).log1p() - residue
+    kl = kl.clamp(min=0)
     # The cosine is scale-free, hence that of p with p·exp(c) = p + p·(exp(c) - 1).
     deviation = angular_deviation(*split(e, growth, square))
-    if far.any():
-        kl[far], deviation[far] = _distant(e[far], z[far], delta[far], temperature)
     scale = temperature**2
-    return {"kl": kl, "deviation_p": deviation, "var_p": var_p * scale, "var_r": var_r * scale}
+    found = {"kl": kl, "deviation_p": deviation, "var_p": var_p * scale, "var_r": var_r * scale}
+    # Squares may overflow in the sum though none does alone: the sum itself is what is asked.
+    safe = (extent < _HUGE) & (vecdot(growth, growth) < _OVERFLOW) & var_r.isfinite()
+    if not safe.all():
+        for name, value in _by_definition(z[~safe], delta[~safe], temperature).items():
+            found[name][~safe] = value
+    return found
 
 
-def _wild_variance(e: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-    """Variance of c weighted by e² where c is so large that squares of ``e·c`` overflow."""
-    r, c = e.double().square(), c.double()
+def _by_definition(z: torch.Tensor, delta: torch.Tensor, temperature: float) -> dict[str, torch.Tensor]:
+    """The same of perturbations so large that their squares overflow: in float64, which has room for them."""
+    z, delta = z.double() / temperature, delta.double() / temperature
+    log_p, log_q = torch.log_softmax(z, -1), torch.log_softmax(z + delta, -1)
+    p, q = log_p.exp(), log_q.exp()
+    r = p.square()
     r /= r.sum(-1, keepdim=True)
-    return vecdot(r, (c - vecdot(r, c).unsqueeze(-1)).square())
+    variances = (
+        vecdot(weights, (delta - vecdot(weights, delta).unsqueeze(-1)).square()) * temperature**2 for weights in (p, r)
+    )
+    return {
+        "kl": vecdot(p, log_p - log_q).clamp(min=0),
+        "deviation_p": angular_deviation(*split(p, q - p)),
+    } | dict(zip(("var_p", "var_r"), variances, strict=True))
 
 
 def _growth(e: torch.Tensor, c: torch.Tensor, z: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """``e·(exp(c) - 1)`` (N, V), and the rows (N,) in which c is small everywhere."""
+    """``e·(exp(c) - 1)`` (N, V), and the largest magnitude of c (N,)."""
     low, high = c.amin(-1), c.amax(-1)
-    small = torch.maximum(high, -low) < _SMALL
+    extent = torch.maximum(high, -low)
     if (high <= _LARGE).all():
-        return torch.expm1(c).mul_(e), small
+        return torch.expm1(c).mul_(e), extent
     near = torch.expm1(c.clamp(max=_LARGE)).mul_(e)
     # exp(log p + c), as high as it may get before it only says that the divergence is large.
     log_p = torch.add(c, z, alpha=1 / temperature).sub_(_normaliser(e, z, temperature).unsqueeze(-1))
     far = log_p.clamp_(min=_FLOOR, max=10.0).exp_().mul_(SCALE)
-    return torch.where(c > _LARGE, far, near), small
+    return torch.where(c > _LARGE, far, near), extent
 
 
 def _excess(growth: torch.Tensor, ec: torch.Tensor, c: torch.Tensor, small: torch.Tensor) -> torch.Tensor:
@@ -96,17 +111,6 @@ def _series(ec: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
     return vecdot(ec, series.mul_(c))
 
 
-def _distant(
-    e: torch.Tensor, z: torch.Tensor, delta: torch.Tensor, temperature: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """KL and angular deviation of perturbations so large that squares of their growth overflow."""
-    moved = z + delta
-    other = probabilities(moved, temperature)
-    gained = _normaliser(other, moved, temperature).double() - _normaliser(e, z, temperature).double()
-    kl = gained - vecdot(e, delta).double() / e.sum(-1).double() / temperature
-    return kl, angular_deviation(*split(e, other.sub_(e)))
-
-
 def _normaliser(e: torch.Tensor, z: torch.Tensor, temperature: float) -> torch.Tensor:
     """``log Σ exp(z/T)`` (N,) of logits (N, V) whose ``probabilities`` are known."""
     return z.amax(-1) / temperature - (e.amax(-1) / SCALE).log()
@@ -117,9 +121,34 @@ def cross_entropy(p: torch.Tensor, z: torch.Tensor, out: torch.Tensor | None = N
 
     With the dense model's own logits it is the entropy of p, and what others have beyond it is KL(p‖softmax(z)): for
     ranking, with a third of the passes over the vocabulary that ``deviations`` needs, and rounding of about 1e-6.
-    ``out`` (N, V) is overwritten.
+    p has to sum to one as ``normalised`` has it. ``out`` (N, V), or its first rows, is overwritten.
     """
-    return -vecdot(p, torch.log_softmax(z, -1, out=out)).double()
+    rows = max(1, _TILE // z.shape[-1])
+    return torch.cat(
+        [
+            _cross_entropy(*tile, None if out is None else out[:rows])
+            for tile in zip(p.split(rows), z.split(rows), strict=True)
+        ]
+    )
+
+
+def _cross_entropy(p: torch.Tensor, z: torch.Tensor, out: torch.Tensor | None) -> torch.Tensor:
+    """``log Σ exp(z - max z) - p·(z - max z)``: ``sum`` adds pairwise, whereas log_softmax loses many small terms."""
+    below = torch.sub(z, z.amax(-1, keepdim=True), out=None if out is None else out[: len(z)])
+    expected = vecdot(p, below).double()
+    return below.exp_().sum(-1).double().log() - expected
+
+
+def normalised(z: torch.Tensor) -> torch.Tensor:
+    """``softmax(z)`` of logits (N, V), in sum one to rounding, which a softmax is not when most terms are small."""
+    p = torch.softmax(z, -1)
+    return p.div_(p.sum(-1, keepdim=True))
+
+
+def log_normaliser(z: torch.Tensor) -> torch.Tensor:
+    """``log Σ exp(z)`` of logits (N, V), (N,) float64 and summed in float64, a tile at a time."""
+    rows = max(1, _TILE // z.shape[-1])
+    return torch.cat([torch.logsumexp(tile.double(), -1) for tile in z.split(rows)])
 
 
 def kl_estimate(variance: torch.Tensor, temperature: float) -> torch.Tensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 
 vecdot = torch.linalg.vecdot
+# Squared lengths that float32 sums well: far from its largest number, and from those whose squares are subnormal.
+_LARGEST, _SMALLEST = 2.0**125, 2.0**-80
 
 
 def split(x: torch.Tensor, delta: torch.Tensor, norm: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -16,7 +18,29 @@ def split(x: torch.Tensor, delta: torch.Tensor, norm: torch.Tensor | None = None
     norm = vecdot(x, x) if norm is None else norm
     along = vecdot(x, delta) / norm
     across = torch.addcmul(delta, along.unsqueeze(-1), x, value=-1)
-    return along.double(), (vecdot(across, across) / norm).double()
+    square = vecdot(across, across)
+    found = along.double(), square.double() / norm.double()
+    # In float64 the squares of float32 numbers neither overflow nor vanish.
+    safe = found[0].isfinite() & _within(norm) & _within(square)
+    if x.dtype != torch.float64 and not safe.all():
+        for value, exact in zip(found, split(x[~safe].double(), delta[~safe].double()), strict=True):
+            value[~safe] = exact
+    return found
+
+
+def mean_square(x: torch.Tensor) -> torch.Tensor:
+    """``‖x‖²/D`` of (N, D) vectors, (N,) float64, also where squares overflow or vanish in the vectors' dtype."""
+    square = vecdot(x, x).double()
+    safe = _within(square)
+    if x.dtype != torch.float64 and not safe.all():
+        exact = x[~safe].double()
+        square[~safe] = vecdot(exact, exact)
+    return square / x.shape[-1]
+
+
+def _within(square: torch.Tensor) -> torch.Tensor:
+    """Whether a squared length is neither so large nor so small that some of its terms may be lost in float32."""
+    return (square < _LARGEST) & (square > _SMALLEST)
 
 
 def angular_estimate(orthogonal: torch.Tensor) -> torch.Tensor:

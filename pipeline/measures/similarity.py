@@ -1,13 +1,8 @@
-"""Cosine similarity and angular deviation."""
+"""Angular deviation: one minus the cosine similarity."""
 
 from __future__ import annotations
 
 import torch
-
-
-def cosine(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Cosine over the last dimension, (..., D) to (...), in float32 whatever the inputs are."""
-    return torch.nn.functional.cosine_similarity(x.float(), y.float(), dim=-1)
 
 
 def angular_deviation(parallel: torch.Tensor, orthogonal: torch.Tensor) -> torch.Tensor:
