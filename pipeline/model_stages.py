@@ -46,7 +46,7 @@ LAYERS, MEASURES, OPTION_MEASURES = "layers", "measures", "option_measures"
 REQUESTS, PERPLEXITY, COMPARISON = "requests", "perplexity", "comparison"
 # Raise a number when that stage's results change, so that results of older code are not reused.
 VERSIONS = {
-    CALIBRATION: 1,
+    CALIBRATION: 2,
     CONTINUED: 3,
     IMPORTANCE: 3,
     DECISION: 4,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from pipeline.console import progress
 from pipeline.decoder import Decoder
 from pipeline.finite import check_values
 from pipeline.integrity import file_digest
+from pipeline.measures.divergence import log_normaliser
 from pipeline.packages import package_file
+from pipeline.special_tokens import end_of_text, opening
 from pipeline.tasks.base import PERPLEXITY
 from pipeline.tasks.results import SCORE_COLUMNS
 
@@ -54,14 +57,18 @@ class HeldOutText:
         return file_digest(self._path())[:16]
 
     def ids(self, tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
-        """Token ids (T,) int64 of the documents, each followed by end-of-text. Raises ValueError if too few."""
+        """Token ids (T,) int64 of the documents, without special tokens but for the one that ends each of them.
+
+        That is `pipeline.special_tokens.end_of_text`. Raises ValueError if the tokens are too few.
+        """
         ids: list[int] = []
+        end = end_of_text(tokenizer)
         for document in dict.fromkeys(read(self._path(), self._field)):
             if len(ids) >= self.tokens:
                 break
             # Not verbose: a text may be longer than the model's context, since it is cut into windows.
             ids += tokenizer(document, add_special_tokens=False, verbose=False).input_ids
-            ids += [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+            ids += [] if end is None else [end]
         if len(ids) <= self.window:
             raise ValueError(
                 f"perplexity.text={self.text} has {len(ids)} tokens, fewer than one window of {self.window}; give more "
@@ -89,6 +96,7 @@ def held_out(chosen: PerplexityConfig) -> HeldOutText | None:
 def perplexity_row(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: HeldOutText) -> pd.DataFrame:
     """The perplexity as one row of a score table; its standard error takes windows as independent.
 
+    A begin-of-text token that the tokenizer puts in front of text is in front of each window, and one of its tokens.
     Raises ValueError if a window is longer than the model's positions.
     """
     room = Decoder(model).positions
@@ -96,7 +104,7 @@ def perplexity_row(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, t
         raise ValueError(
             f"perplexity.window={text.window} is more than the model's {room} positions; give at most that"
         )
-    windows = window_losses(model, text.ids(tokenizer), text.window, text.stride)
+    windows = window_losses(model, text.ids(tokenizer), text.window, text.stride, opening(tokenizer))
     losses = torch.cat(windows)
     value = math.exp(losses.mean())
     # Delta method: neighbouring tokens go together, so that the spread is taken over windows.
@@ -121,24 +129,37 @@ def perplexity_row(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, t
 
 
 @torch.inference_mode()
-def window_losses(model: PreTrainedModel, ids: torch.Tensor, window: int, stride: int) -> list[torch.Tensor]:
-    """Negative log-likelihoods (nats, float64) of every token but the first, each counted once, window by window.
+def window_losses(
+    model: PreTrainedModel, ids: torch.Tensor, window: int, stride: int, begin: Sequence[int] = ()
+) -> list[torch.Tensor]:
+    """Negative log-likelihoods (nats, float64) of every token, each counted once, window by window.
 
-    A token is predicted from all that precedes it in the first window that reaches it: from at least
-    ``window - stride`` tokens (at least one), but in the first window. ``ids``: (T,) int64 with T > window > stride.
+    A window has ``window`` tokens, of which the first are ``begin``: context, never predicted. Without any, the first
+    token of all is not predicted either. A token is predicted from all that precedes it in the first window that
+    reaches it: from at least ``window - stride`` tokens (at least one), but in the first window. ``ids``: (T,) int64
+    with T > window > stride.
     """
-    ends = [*range(window, len(ids), stride), len(ids)]
-    starts = [max(end - window, 0) for end in ends]
-    fresh = [end - max(before, 1) for end, before in zip(ends, [0, *ends[:-1]], strict=True)]
+    room, lead = window - len(begin), torch.tensor(begin, dtype=torch.int64)
+    ends = [*range(room, len(ids), stride), len(ids)]
+    starts = [max(end - room, 0) for end in ends]
+    first = 0 if begin else 1
+    fresh = [end - max(before, first) for end, before in zip(ends, [0, *ends[:-1]], strict=True)]
     device, losses = Decoder(model).device, []
     jobs = list(zip(starts, ends, fresh, strict=True))
     # The first window predicts more of its tokens than the others and goes alone.
     batches = [jobs[:1], *(jobs[i : i + _BATCH] for i in range(1, len(jobs), _BATCH))]
     for batch in progress([batch for batch in batches if batch], "perplexity", len(batches)):
-        rows = torch.stack([ids[start:end] for start, end, _ in batch]).to(device)
+        rows = torch.stack([torch.cat([lead, ids[start:end]]) for start, end, _ in batch]).to(device)
         most = max(count for *_, count in batch)
-        logits = model(rows, use_cache=False, logits_to_keep=most + 1).logits[:, :-1].float()
+        logits = model(rows, use_cache=False, logits_to_keep=most + 1).logits[:, :-1]
         check_values(logits, "logits on perplexity.text")
-        found = torch.nn.functional.cross_entropy(logits.transpose(1, 2), rows[:, -most:], reduction="none").double()
-        losses += [row[most - count :].cpu() for row, (*_, count) in zip(found, batch, strict=True)]
+        losses += [
+            _losses(own[most - count :], row[len(row) - count :]).cpu()
+            for own, row, (*_, count) in zip(logits, rows, batch, strict=True)
+        ]
     return losses
+
+
+def _losses(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """``-log softmax(z)[token]`` of logits (N, V) and token ids (N,), (N,) float64."""
+    return log_normaliser(logits) - logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1).double()

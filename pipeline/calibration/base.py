@@ -21,6 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from pipeline.capture import Trajectory
 from pipeline.component import Component, Positive, speed_only
 from pipeline.integrity import digest
+from pipeline.special_tokens import end_of_text, opening
 
 TOKENS_FILE = "tokens.safetensors"
 # Documents for one call of the tokenizer: enough to keep it busy, few enough to stop soon after there is enough.
@@ -33,9 +34,10 @@ _SHORTEST = 2
 class CalibrationSet(Component):
     """``sequences`` token sequences from shuffled documents; equal ``seed`` gives equal sequences.
 
-    ``packing`` joins the documents by end-of-text and cuts that into sequences of exactly ``length`` tokens. Without
-    it each sequence is one document cut to ``length`` tokens, and shorter documents stay shorter. ``batch_size``
-    sequences go through the model at a time.
+    ``packing`` joins the documents by the token that ends a document and cuts that into sequences of exactly
+    ``length`` tokens. Without it each sequence is one document cut to ``length`` tokens, and shorter documents stay
+    shorter. A begin-of-text token that the tokenizer puts in front of text is the first of each sequence, and one of
+    its ``length``: see `pipeline.special_tokens`. ``batch_size`` sequences go through the model at a time.
     """
 
     sequences: Positive = 128
@@ -43,6 +45,8 @@ class CalibrationSet(Component):
     packing: bool = True
     seed: int = 0
     batch_size: Positive = speed_only(16)
+
+    version: ClassVar[int] = 2
 
     # Documents are shuffled through a buffer of that many, so that a stream is read only as far as needed. None
     # shuffles all of them.
@@ -74,11 +78,18 @@ class CalibrationSet(Component):
         Reads no more documents than needed. Raises ValueError that says how much text is missing.
         """
         texts = (text for text in _shuffled(self.documents(), self.seed, self.buffer) if text.strip())
-        tokens = _tokens(texts, tokenizer)
-        return self._packed(tokens, tokenizer.eos_token_id) if self.packing else self._unpacked(tokens)
+        tokens, begin = _tokens(texts, tokenizer), opening(tokenizer)
+        if self.length <= len(begin):
+            raise ValueError(
+                f"calibration.length={self.length} is too short for text after the begin-of-text token; give at least "
+                f"{len(begin) + 1}"
+            )
+        room = self.length - len(begin)
+        rows = self._packed(tokens, room, end_of_text(tokenizer)) if self.packing else self._unpacked(tokens, room)
+        return [torch.cat([torch.tensor(begin, dtype=torch.int64), row]) for row in rows]
 
-    def _packed(self, documents: Iterator[list[int]], separator: int | None) -> list[torch.Tensor]:
-        needed, found = self.sequences * self.length, 0
+    def _packed(self, documents: Iterator[list[int]], room: int, separator: int | None) -> list[torch.Tensor]:
+        needed, found = self.sequences * room, 0
         pieces: list[torch.Tensor] = []
         for tokens in documents:
             if separator is not None:
@@ -86,13 +97,13 @@ class CalibrationSet(Component):
             pieces.append(torch.tensor(tokens, dtype=torch.int64))
             found += len(tokens)
             if found >= needed:
-                return list(torch.cat(pieces)[:needed].view(self.sequences, self.length))
+                return list(torch.cat(pieces)[:needed].view(self.sequences, room))
         raise ValueError(
-            f"calibration {self.name} has {found} tokens, but {self.sequences} sequences of {self.length} "
+            f"calibration {self.name} has {found} tokens, but {self.sequences} sequences of {room} "
             f"need {needed}: {needed - found} are missing. Lower calibration.sequences or calibration.length"
         )
 
-    def _unpacked(self, documents: Iterator[list[int]]) -> list[torch.Tensor]:
+    def _unpacked(self, documents: Iterator[list[int]], room: int) -> list[torch.Tensor]:
         if self.length < _SHORTEST:
             raise ValueError(
                 f"calibration.length={self.length} is too short without packing: give at least {_SHORTEST}, or set "
@@ -100,7 +111,7 @@ class CalibrationSet(Component):
             )
         long_enough = (tokens for tokens in documents if len(tokens) >= _SHORTEST)
         chosen = itertools.islice(long_enough, self.sequences)
-        found = [torch.tensor(tokens[: self.length], dtype=torch.int64) for tokens in chosen]
+        found = [torch.tensor(tokens[:room], dtype=torch.int64) for tokens in chosen]
         if len(found) == self.sequences:
             return found
         raise ValueError(

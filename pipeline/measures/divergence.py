@@ -18,8 +18,8 @@ _HUGE = 1e5
 # Squared length of a row's growth, beyond which its sums may overflow. It means a divergence of more than three nats,
 # which needs no care for digits.
 _OVERFLOW = 2.0**125
-# Entries (2 MiB in float64) that go through the vocabulary together, so that they stay in a processor's cache.
-_TILE = 2**17
+# Entries that are summed together: on a processor so few that they stay in its cache, even in float64.
+_TILE, _TILE_ELSEWHERE = 2**17, 2**24
 
 
 def probabilities(z: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -116,25 +116,20 @@ def _normaliser(e: torch.Tensor, z: torch.Tensor, temperature: float) -> torch.T
     return z.amax(-1) / temperature - (e.amax(-1) / SCALE).log()
 
 
-def cross_entropy(p: torch.Tensor, z: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+def cross_entropy(p: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
     """Cross entropy of probabilities p with softmax(z), in nats, (N,) float64; both (N, V), at temperature 1.
 
     With the dense model's own logits it is the entropy of p, and what others have beyond it is KL(p‖softmax(z)): for
     ranking, with a third of the passes over the vocabulary that ``deviations`` needs, and rounding of about 1e-6.
-    p has to sum to one as ``normalised`` has it. ``out`` (N, V), or its first rows, is overwritten.
+    p has to sum to one as ``normalised`` has it.
     """
-    rows = max(1, _TILE // z.shape[-1])
-    return torch.cat(
-        [
-            _cross_entropy(*tile, None if out is None else out[:rows])
-            for tile in zip(p.split(rows), z.split(rows), strict=True)
-        ]
-    )
+    rows = _tile_rows(z)
+    return torch.cat([_cross_entropy(*tile) for tile in zip(p.split(rows), z.split(rows), strict=True)])
 
 
-def _cross_entropy(p: torch.Tensor, z: torch.Tensor, out: torch.Tensor | None) -> torch.Tensor:
+def _cross_entropy(p: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
     """``log Σ exp(z - max z) - p·(z - max z)``: ``sum`` adds pairwise, whereas log_softmax loses many small terms."""
-    below = torch.sub(z, z.amax(-1, keepdim=True), out=None if out is None else out[: len(z)])
+    below = z - z.amax(-1, keepdim=True)
     expected = vecdot(p, below).double()
     return below.exp_().sum(-1).double().log() - expected
 
@@ -147,8 +142,11 @@ def normalised(z: torch.Tensor) -> torch.Tensor:
 
 def log_normaliser(z: torch.Tensor) -> torch.Tensor:
     """``log Σ exp(z)`` of logits (N, V), (N,) float64 and summed in float64, a tile at a time."""
-    rows = max(1, _TILE // z.shape[-1])
-    return torch.cat([torch.logsumexp(tile.double(), -1) for tile in z.split(rows)])
+    return torch.cat([torch.logsumexp(tile.double(), -1) for tile in z.split(_tile_rows(z))])
+
+
+def _tile_rows(z: torch.Tensor) -> int:
+    return max(1, (_TILE if z.device.type == "cpu" else _TILE_ELSEWHERE) // z.shape[-1])
 
 
 def kl_estimate(variance: torch.Tensor, temperature: float) -> torch.Tensor:

@@ -17,7 +17,7 @@ from pipeline.activations import memory_budget
 from pipeline.capture import Trajectory, forwards
 from pipeline.component import Positive
 from pipeline.decoder import ATTENTION, BLOCK, MLP, SUBLAYERS, Decoder
-from pipeline.measures.divergence import cross_entropy
+from pipeline.measures.divergence import cross_entropy, normalised
 from pipeline.measures.head import Head
 from pipeline.output_head import head_of
 from pipeline.prefix import SharedPrefix, shared_prefix
@@ -47,6 +47,7 @@ class Divergence(UnitPruner):
     beam: Positive = 1
     confidence: float = CONFIDENCE
 
+    version: ClassVar[int] = 2
     unit: ClassVar[str] = "attention"
     compares: ClassVar[bool] = True
     kinds: ClassVar[tuple[str, ...]] = (ATTENTION,)
@@ -129,7 +130,7 @@ class DensePredictions:
         self._room = memory_budget(head.weight.device)
         # Fresh memory of this size would have to be cleared each time.
         shape = min(_ROWS, len(trajectory.final)), head.vocabulary
-        self._z, self._log_p = (torch.empty(shape, device=head.weight.device) for _ in range(2))
+        self._z = torch.empty(shape, device=head.weight.device)
 
     def divergence(self, states: Iterator[torch.Tensor]) -> float:
         """Weighted mean of KL(dense‖other) in nats a token, of another model's states at the same positions."""
@@ -137,25 +138,23 @@ class DensePredictions:
         total = weight = 0.0
         for start in range(0, len(other), _ROWS):
             dense = self._dense(start)
-            kl = self._cross_entropy(dense.p, self._logits(other, start)) - dense.entropy
+            kl = cross_entropy(dense.p, self._logits(other, start)) - dense.entropy
             total += float((dense.weights * kl).sum())
             weight += float(dense.weights.sum())
-        return total / weight
+        # Equal states may come out below zero, by rounding.
+        return max(total / weight, 0.0)
 
     def _logits(self, states: torch.Tensor, start: int) -> torch.Tensor:
         """Until they are asked for again."""
         rows = states[start : start + _ROWS].to(self._head.weight.device)
         return self._head.logits(rows, out=self._z[: len(rows)])
 
-    def _cross_entropy(self, p: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
-        return cross_entropy(p, z, out=self._log_p[: len(z)])
-
     def _dense(self, start: int) -> _Predictions:
         if start in self._kept:
             return self._kept[start]
         z = self._logits(self._final, start)
-        p = torch.softmax(z, -1)
-        found = _Predictions(p, self._cross_entropy(p, z), position_weights(p, self._confidence))
+        p = normalised(z)
+        found = _Predictions(p, cross_entropy(p, z), position_weights(p, self._confidence))
         if p.nbytes <= self._room:
             self._kept[start] = found
             self._room -= p.nbytes

@@ -26,7 +26,7 @@ from torch import nn
 from pipeline.capture import Trajectory, forwards
 from pipeline.component import Positive
 from pipeline.decoder import ATTENTION, BLOCK, MLP, SUBLAYERS, Decoder
-from pipeline.measures.divergence import kl_estimate
+from pipeline.measures.divergence import kl_estimate, normalised
 from pipeline.measures.head import Head
 from pipeline.offload import is_offloaded
 from pipeline.output_head import head_of
@@ -190,7 +190,7 @@ def _drawn(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The same of as many positions as are in memory at a time."""
     z = head.logits(states)
-    p, steepness = torch.softmax(z, -1), head.steepness(z)
+    p, steepness = normalised(z), head.steepness(z)
     weights = position_weights(p, confidence)
     tokens = torch.multinomial(p, draws, replacement=True, generator=generator)
     drawn = head.weight[tokens] * steepness.gather(1, tokens).unsqueeze(-1)
