@@ -175,8 +175,32 @@ def test_magnitudes_and_variances_in_every_layer(tmp_path: Path, name: str, quan
     _, data = shown(tables_of(tmp_path), name)
     rows = positions(("attn_drop", "4")).query("layer == 0 and step == 3")
     point = data[(data["layer"] == 0) & (data["step"] == 3) & (data["quantity"] == quantity)].iloc[0]
-    assert point["mean"] == pytest.approx(value(rows).mean())
+    # A few positions with almost no orthogonal part would make a mean of ratios.
+    line = "median" if name in ("fig20", "fig21") else "mean"
+    assert point[line] == pytest.approx(getattr(np, line)(value(rows)))
     assert point["high"] == pytest.approx(value(rows).quantile(0.75))
+
+
+@pytest.mark.parametrize("name", ["fig20", "fig21"])
+def test_one_vanishing_orthogonal_part_does_not_make_the_line_of_ratios(tmp_path: Path, name: str) -> None:
+    measures = measures_table(FEW, LAYERS, PROMPTS)
+    first = measures["prompt"] == measures["prompt"].iloc[0]
+    measures.loc[first, ["orth_h", "orth_z"]] *= 1e-6
+    tables = tables_of(tmp_path, measures=measures)
+    selection, data = shown(tables, name)
+    assert "Line: median over prompts" in caption_of(selection)
+    rows = measures[(measures["pruner"] == "attn_drop") & (measures["sublayer"] == "attention")]
+    rows = rows[(rows["temperature"] == 1.0) & (rows["protocol"] == "layer")].query("layer == 1 and step == 3")
+    for space in ("h", "z"):
+        variance = "var_uniform" if name == "fig20" else "var_r"
+        ratios = (rows[variance] / rows[f"orth_{space}"]).to_numpy()
+        point = data.query("layer == 1 and step == 3").set_index("quantity").loc[f"{variance} / orth_{space}"]
+        assert point["median"] == pytest.approx(np.quantile(ratios, 0.5))
+        assert ratios.mean() > 1000 * point["median"]
+    for layer, panel in enumerate(canvas_of(tables, name).axes):
+        for line, space in zip(panel.lines, ("h", "z"), strict=True):
+            expected = data[(data["layer"] == layer) & data["quantity"].str.endswith(f"orth_{space}")]["median"]
+            np.testing.assert_array_equal(np.asarray(line.get_ydata()), expected)
 
 
 def test_zero_denominators_are_left_out_and_counted(tmp_path: Path) -> None:
@@ -189,7 +213,7 @@ def test_zero_denominators_are_left_out_and_counted(tmp_path: Path) -> None:
     kept = positions(("attn_drop", "4")).query("layer == 1 and step == 3").iloc[1:]
     point = data.query("layer == 1 and step == 3").set_index("quantity").loc["var_uniform / orth_h"]
     assert point["n"] == PROMPTS - 1
-    assert point["mean"] == pytest.approx((kept["var_uniform"] / kept["orth_h"]).mean())
+    assert point["median"] == pytest.approx((kept["var_uniform"] / kept["orth_h"]).median())
     # The first prompt has 16 steps, all of which at least half of the prompts reach; 23 steps count in all.
     lengths = [16, 23, 23, 20]
     total = 3 * sum(lengths)

@@ -49,6 +49,7 @@ class LayerPanels:
         curves: the lines of every panel.
         note: a sentence of the caption on what is drawn.
         gap: why positions are left out, where the curves leave any out.
+        median: whether lines are medians over prompts, for values of which a few may outweigh all others, else means.
     """
 
     title: str
@@ -57,9 +58,10 @@ class LayerPanels:
     curves: Sequence[Curve]
     note: str
     gap: str = "as they are not finite"
+    median: bool = False
 
     def select(self, tables: Tables) -> Selection:
-        """Each curve per layer and step for one variant and sublayer: mean and quartiles over prompts."""
+        """Each curve per layer and step for one variant and sublayer: its line and quartiles over prompts."""
         rows, temperature = series.at_temperature(tables.protocol("layer"))
         require(rows, self.columns)
         others = variants_of(rows)
@@ -69,20 +71,26 @@ class LayerPanels:
         if all(column.isna().all() for column in values.values()):
             raise MissingData(f"no position has a value to draw, {self.gap}")
         data = series.profile(rows, [*KEYS, "step"], values, "quartiles")
+        if self.median:
+            data = _with_medians(data, rows, values)
         data = data.sort_values(["layer", "quantity", "step"], kind="stable")
         name = series.SUBLAYER_NAMES[sublayer]
         notes = (
             f"{variant.label}, the {name} of one layer at a time, on dense inputs.",
             self.note,
-            series.STEP_NOTE,
+            series.STEP_NOTE.replace("mean", self._line),
             "All panels share their axes.",
             f"Temperature {temperature:g}.",
             *not_shown_note(other for other in others if other != variant),
             *sampling_note,
             *self._gaps(rows, values),
         )
-        columns = [*KEYS, "quantity", "step", *series.STATISTICS, "n"]
+        columns = [*KEYS, "quantity", "step", self._line, "low", "high", "n"]
         return Selection(f"{self.title} ({name})", data[columns], notes)
+
+    @property
+    def _line(self) -> str:
+        return "median" if self.median else "mean"
 
     def _gaps(self, rows: pd.DataFrame, values: dict[str, pd.Series]) -> tuple[str, ...]:
         """How many positions are left out, and the layers that are left with none."""
@@ -95,6 +103,7 @@ class LayerPanels:
 
     def draw(self, data: pd.DataFrame, title: str, caption: str) -> Canvas:
         """A panel for each layer, in reading order."""
+        data = data.rename(columns={self._line: "mean"})
         layers = sorted(data["layer"].unique())
         handles = [canvas.line_handle(curve.label, curve.colour, curve.line) for curve in self.curves]
         sheet, axes, panels = small_panels.grid(len(layers), title=title, caption=caption, handles=handles)
@@ -127,7 +136,11 @@ def measured_and_estimate(title: str, theorem: Theorem) -> Figure:
 
 
 def over_orthogonal(title: str, variance: str, symbol: str, note: str) -> Figure:
-    """The figure of a variance of dz divided by the relative orthogonal magnitudes of h and of z."""
+    """The figure of a variance of dz divided by the relative orthogonal magnitudes of h and of z.
+
+    Where the orthogonal part almost vanishes the ratio is as large as one likes, so that a mean of ratios would be
+    that of a few positions: lines are medians.
+    """
 
     def curve(space: str) -> Curve:
         def ratio(rows: pd.DataFrame) -> pd.Series:
@@ -141,7 +154,17 @@ def over_orthogonal(title: str, variance: str, symbol: str, note: str) -> Figure
     ylabel = rf"{symbol} $\,/\,(\|\Delta x_\perp\|^2/\|x\|^2)$"
     gap = "as the change has no orthogonal part there"
     columns = [variance, "orth_h", "orth_z"]
-    return LayerPanels(title, ylabel, columns, curves, f"{note} {ORTHOGONAL}", gap).figure()
+    return LayerPanels(title, ylabel, columns, curves, f"{note} {ORTHOGONAL}", gap, median=True).figure()
+
+
+def _with_medians(data: pd.DataFrame, rows: pd.DataFrame, values: dict[str, pd.Series]) -> pd.DataFrame:
+    """What `series.profile` returns, with medians in the place of means."""
+    keys = [rows[name] for name in (*KEYS, "step")]
+    medians = [
+        column.groupby(keys).median().rename("median").reset_index().assign(quantity=quantity)
+        for quantity, column in values.items()
+    ]
+    return data.drop(columns="mean").merge(pd.concat(medians), on=[*KEYS, "step", "quantity"], validate="one_to_one")
 
 
 def _steps_reached(rows: pd.DataFrame) -> pd.DataFrame:
