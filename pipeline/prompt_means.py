@@ -24,7 +24,7 @@ def mean_over_prompts(frame: pd.DataFrame, columns: Sequence[str], by: Sequence[
         place = ", ".join(f"{name} {frame[name].iloc[row]}" for name in (*by, PROMPT))
         raise ValueError(
             f"{columns[column]} is {values.iat[row, column]} at {place}, so that it has no mean; measure again with "
-            "capture.dtype=float64, or leave that row out by name"
+            "capture.dtype=float64, or leave that prompt out"
         )
     keys = [frame[name] for name in (*by, PROMPT)]
     prompts = values.groupby(keys, sort=True, dropna=False).mean().reset_index()
