@@ -4,10 +4,10 @@ BIN := .venv/bin
 SWEEP ?= -m pruner=shortgpt,wanda sparsity=0.2,0.4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test browser sandbox slurm advise figures report paper faults dashboard sync bench lint
+.PHONY: help setup demo test test-all browser sandbox slurm advise figures report paper faults dashboard sync bench lint
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: .venv/.complete ## make .venv/ and install everything that is pinned
 
@@ -25,8 +25,13 @@ demo: setup ## prune, evaluate, measure and plot the embedded model: a sweep of 
 	$(BIN)/python -m pipeline.summary
 
 # Matrices are small: more threads in each of two processes would only wait for each other.
-test: setup browser sandbox slurm ## run all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test: setup browser sandbox slurm ## run the tests; of cases alike, two that the commit chooses
+	$(PYTEST)
+
+test-all: setup browser sandbox slurm ## run the tests on every pruner, model family, experiment, figure and fault
+	TEST_ALL=1 $(PYTEST)
 
 # The report is tested in a real browser where there is one, or where Debian's can be installed.
 browser:

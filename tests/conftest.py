@@ -1,4 +1,4 @@
-"""Shared fixtures: tiny seeded models of every architecture, and jobs on them."""
+"""Shared fixtures: tiny seeded models of the chosen architectures, and jobs on them."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import cases  # noqa: F401 - so that the header tells what it chooses
 import pytest
 import torch
-from helpers import context_for
+from choice import header
+from helpers import SOME_FAMILIES, context_for
 from hydra import compose, initialize_config_dir
 
 from pipeline.choices import CONF
 from pipeline.config import Settings
-from pipeline.decoder import ARCHITECTURES, Decoder
+from pipeline.decoder import Decoder
 from pipeline.main import resolve
 from pipeline.models.random import RandomModel
 from pipeline.quiet import quiet_libraries
@@ -43,7 +45,7 @@ TINY = (
 )
 
 
-@pytest.fixture(params=sorted(ARCHITECTURES))
+@pytest.fixture(params=SOME_FAMILIES)
 def architecture(request) -> str:
     return request.param
 
@@ -86,6 +88,10 @@ def decide(make_settings, make_model):
         return pruner.decide(Decoder(model), parse(sparsity), context_for(pruner, model))
 
     return run
+
+
+def pytest_report_header() -> list[str]:
+    return header()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

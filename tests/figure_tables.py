@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,21 @@ CHANCES = {"multiple_choice": 0.25}
 METRICS = {"generative": "exact_match", "multiple_choice": "acc", "retrieval": "ndcg", "perplexity": "perplexity"}
 
 
+def once(make: Callable[..., pd.DataFrame]) -> Callable[..., pd.DataFrame]:
+    """Make a table once for the same arguments and constants, since most figures take less; give a copy each time."""
+    made: dict[str, pd.DataFrame] = {}
+
+    @wraps(make)
+    def given(setups: Sequence[tuple[str, str]] = SETUPS, *others: object, **named: object) -> pd.DataFrame:
+        key = repr(([*setups], others, named, SHARES, UNITS, TASKS))
+        if key not in made:
+            made[key] = make(setups, *others, **named)
+        return made[key].copy()
+
+    return given
+
+
+@once
 def items_table(setups: Sequence[tuple[str, str]] = SETUPS) -> pd.DataFrame:
     """Items that are right where a number of their own is below the score: the same items hold up in all variants.
 
@@ -109,6 +125,7 @@ def perplexity_rows(scores: pd.DataFrame, text: str = "wiki") -> pd.DataFrame:
     return first.assign(**about, value=12.5 * 2 ** (10 * first["achieved"]), stderr=np.nan)
 
 
+@once
 def comparisons_table(setups: Sequence[tuple[str, str]] = SETUPS, settings: str = SETTINGS) -> pd.DataFrame:
     """The items of every variant against the dense model's."""
     items, scores = items_table(setups), scores_table(setups)
@@ -155,6 +172,7 @@ def _strength(pruner: str, sparsity: str) -> float:
     return 0.05 if pruner == "rtn" else SHARES[sparsity]
 
 
+@once
 def measures_table(
     setups: Sequence[tuple[str, str]] = SETUPS, layers: int = 30, count: int = 12, settings: str = SETTINGS
 ) -> pd.DataFrame:

@@ -8,18 +8,22 @@ from functools import cache
 from typing import Any
 
 import torch
+from choice import some
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.choices import CONF
 from pipeline.continuations import read
-from pipeline.decoder import Decoder
+from pipeline.decoder import ARCHITECTURES, Decoder
 from pipeline.linear_inputs import one_expert_at_a_time
 from pipeline.pruners.base import Context, Pruner
 from pipeline.pruners.decision import Change
 from pipeline.signature import signature
 from pipeline.surgery import dropped
+
+# Few tests apply to the encoder, so it comes in addition.
+SOME_FAMILIES = some("model families", sorted(ARCHITECTURES), always=["bert"])
 
 
 @cache

@@ -1,4 +1,5 @@
-"""A few of the faults of `make faults`: what is killed, damaged, shared or cut off from its disk ends up the same."""
+"""Faults of `make faults`, those that the commit chooses: what is killed, damaged, shared or cut off from its disk ends
+up the same."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cases import SOME_FAULTS
 from fault_run import Faults, Findings
 
 # Chance chooses the moments; a failure is repeated by the same number.
@@ -29,21 +31,15 @@ def check(found: Findings) -> None:
     assert found.compared > 30 * (found.fault != "full disk")
 
 
-def test_killed_sweeps_lose_nothing(faults):
-    check(faults.kills(2))
+ROUNDS = {
+    "kills": lambda faults: faults.kills(2),
+    "corruptions": lambda faults: faults.corruptions(4, at_once=4),
+    "together": lambda faults: faults.together(2),
+    "together_and_killed": lambda faults: faults.together_and_killed(2),
+    "full_disks": lambda faults: faults.full_disks(1),
+}
 
 
-def test_damaged_files_are_told_and_made_again(faults):
-    check(faults.corruptions(4, at_once=4))
-
-
-def test_sweeps_at_once_share_their_work(faults):
-    check(faults.together(2))
-
-
-def test_of_sweeps_at_once_one_may_be_killed(faults):
-    check(faults.together_and_killed(2))
-
-
-def test_on_a_full_disk_nothing_is_lost(faults):
-    check(faults.full_disks(1))
+@pytest.mark.parametrize("fault", SOME_FAULTS)
+def test_nothing_is_lost_or_wrong(faults, fault):
+    check(ROUNDS[fault](faults))

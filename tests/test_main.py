@@ -1,8 +1,9 @@
-"""The command line end to end, in real processes, on a tiny model."""
+"""The command line end to end, on a tiny model: in real processes where starting and ending is what counts."""
 
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import os
 import signal
@@ -16,9 +17,12 @@ import pytest
 from conftest import TINY
 from naive import DEVIATIONS
 
+from pipeline import summary
+from pipeline.check import problems
+from pipeline.figures.__main__ import main as figures_main
 from pipeline.job import run_job
 from pipeline.measures.compare import COLUMNS
-from pipeline.records import load_records
+from pipeline.records import OK, load_records
 from pipeline.tables import WHO
 from pipeline.tasks.results import SCORE_COLUMNS
 from pipeline.tracking import read_run
@@ -135,67 +139,58 @@ def test_samples_keep_prompt_completion_gold_and_score(sweep):
         assert all({"prompt", "completion", "gold", "score"} <= sample.keys() for sample in samples)
 
 
-def test_a_second_run_builds_nothing(sweep):
+def test_a_second_run_builds_nothing(sweep, make_settings, tmp_path, caplog):
+    """What one process has left, another finds."""
     outputs, _ = sweep
     before = {path: path.stat().st_mtime_ns for path in (outputs / "store").rglob("*") if path.is_file()}
-    again = run(outputs, *SWEEP[:-1], "wandb.mode=disabled")
-    assert again.returncode == 0, again.stderr
+    with caplog.at_level("INFO", "pipeline.job"):
+        for pruner, sparsity in itertools.product(("shortgpt", "wanda"), ("0", "0.5")):
+            words = (f"pruner={pruner}", f"sparsity={sparsity}", "stages=[prune,evaluate,capture,measure]")
+            again = run_job(make_settings(*words, outputs=outputs), "again", tmp_path)
+            assert (again.status, again.built) == (OK, [])
     assert {path: path.stat().st_mtime_ns for path in (outputs / "store").rglob("*") if path.is_file()} == before
-    assert " s  (" not in again.stderr.replace("plot", "").split("evaluate")[1].splitlines()[0]
-    newest = max((outputs / "runs").iterdir())
-    assert [record.built for record in load_records(newest, "**/outcome.json")] == [[]] * 4
+    told = [line for line in caplog.messages if "evaluate" in line]
+    assert len(told) == 4 and not any(" s  (" in line for line in told)
 
 
-def test_a_run_of_fewer_stages_loses_no_results(sweep):
+def test_a_run_of_fewer_stages_loses_no_results(sweep, make_settings, tmp_path):
     outputs, _ = sweep
     before = pd.read_parquet(outputs / "tables" / "measures.parquet")
-    assert run(outputs, "pruner=wanda", "sparsity=0.5", "stages=[prune]", "wandb.mode=disabled").returncode == 0
+    fewer = make_settings("pruner=wanda", "sparsity=0.5", "stages=[prune]", outputs=outputs)
+    assert run_job(fewer, "fewer", tmp_path).status == OK
     pd.testing.assert_frame_equal(
         pd.read_parquet(outputs / "tables" / "measures.parquet").sort_values(INDEX, ignore_index=True),
         before.sort_values(INDEX, ignore_index=True),
     )
 
 
-def test_figures_and_summary_come_from_finished_results_alone(sweep):
+def test_figures_and_summary_come_from_finished_results_alone(sweep, capsys):
     outputs, _ = sweep
     assert {path.name[:5] for path in (outputs / "figures").glob("*.png")} == {"fig01"}
     for path in (outputs / "figures").glob("*.png"):
         path.unlink()
     wanted = {"fig01", "fig04", "fig07", "fig25"}
-    done = subprocess.run(
-        [sys.executable, "-m", "pipeline.figures", *sorted(wanted), "fig09", "--outputs", str(outputs)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert {path.name[:5] for path in (outputs / "figures").glob("*.png")} == wanted, done.stdout
-    assert "fig09_sparsegpt_patterns: missing, " in done.stdout
-    assert "make them with: python -m pipeline.main -m experiment=fig09" in done.stdout
-    done = subprocess.run(
-        [sys.executable, "-m", "pipeline.summary", "--outputs", str(outputs)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "shortgpt at 0.5: generation" in done.stdout
+    assert figures_main([*sorted(wanted), "fig09", "--outputs", str(outputs)]) == 0
+    told = capsys.readouterr().out
+    assert {path.name[:5] for path in (outputs / "figures").glob("*.png")} == wanted, told
+    assert "fig09_sparsegpt_patterns: missing, " in told
+    assert "make them with: python -m pipeline.main -m experiment=fig09" in told
+    assert summary.main(["--outputs", str(outputs)]) == 0
+    assert "shortgpt at 0.5: generation" in capsys.readouterr().out
 
 
-def test_prompts_of_a_file_go_all_the_way(tmp_path):
+def test_prompts_of_a_file_go_all_the_way(make_settings, tmp_path):
     path = tmp_path / "mine.txt"
     path.write_text("Once upon a time\nThe rain in Spain\n")
-    job = ("pruner=attn_drop", "sparsity=2", f"probes={path}", "figures=[tab3]", "wandb.mode=disabled")
-    done = run(tmp_path / "outputs", *job)
-    assert done.returncode == 0, done.stderr
+    job = ("pruner=attn_drop", "sparsity=2", f"probes={path}", "figures=[tab3]")
+    assert run_job(make_settings(*job), "prompts", tmp_path).status == OK
     tables = tmp_path / "outputs" / "tables"
     assert list(pd.read_parquet(tables / "prompts.parquet").text) == ["Once upon a time", "The rain in Spain"]
     assert set(pd.read_parquet(tables / "trajectories.parquet").prompt) == {"prompt-1", "prompt-2"}
     (drawn,) = (tmp_path / "outputs" / "figures").glob("*.csv")
     assert "The rain in Spain" in drawn.read_text()
     path.write_text(" ")
-    done = run(tmp_path / "never", *job)
-    assert done.returncode == 2
-    assert f"probes={path} holds no prompt; write one a line" in done.stderr
-    assert not (tmp_path / "never").exists()
+    assert problems(job, multirun=False) == [f"probes={path} holds no prompt; write one a line"]
 
 
 def test_a_failing_job_is_recorded_and_the_others_finish(tmp_path):

@@ -1,0 +1,24 @@
+"""The cases of contract tests: every pruner, model family, experiment and figure keeps the same contract.
+
+Nothing here loads torch: figures are tested without it.
+"""
+
+from __future__ import annotations
+
+from choice import some
+
+from pipeline.choices import choices_of, figure_names
+
+EXPERIMENTS = choices_of("experiment")
+# A random model has no score above chance, of which something could be kept (fig27, fig28); fig10 is of several models.
+YIELDING = [name for name in EXPERIMENTS if name not in ("fig10", "fig27", "fig28")]
+FAULTS = ("kills", "corruptions", "together", "together_and_killed", "full_disks")
+
+SOME_PRUNERS = some("pruners", choices_of("pruner"))
+SOME_EXPERIMENTS = some("experiments", YIELDING)
+SOME_FIGURES = some("figures", figure_names())
+SOME_FAULTS = some("faults", FAULTS)
+# On the embedded model, which takes long: what is compared with lm-eval's own command, and pruners at sparsity 0.
+SOME_BENCHMARKS = some("benchmarks", ("openbookqa", "commonsense_qa", "social_iqa", "boolq", "nq_open"))
+SOME_PAIRS = some("matched tasks", ("copying", "plurals"), count=1)
+SOME_UNCHANGED = some("pruners of nothing", ("shortgpt", "wanda"), count=1)
