@@ -18,6 +18,10 @@ SOME_PRUNERS = some("pruners", choices_of("pruner"))
 SOME_EXPERIMENTS = some("experiments", YIELDING)
 SOME_FIGURES = some("figures", figure_names())
 SOME_FAULTS = some("faults", FAULTS)
+# Estimates of many draws: family, draws, confidence, and how near they are.
+SOME_ESTIMATES = some(
+    "estimates", [("llama", 1000, 0.0, 0.12), ("llama", 1000, 4.0, 0.12), ("gemma3_text", 1000, 4.0, 0.2)]
+)
 # On the embedded model, which takes long: what is compared with lm-eval's own command, and pruners at sparsity 0.
 SOME_BENCHMARKS = some("benchmarks", ("openbookqa", "commonsense_qa", "social_iqa", "boolq", "nq_open"))
 SOME_PAIRS = some("matched tasks", ("copying", "plurals"), count=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -43,6 +44,19 @@ TINY = (
     "figures=[fig01]",
     "wandb.mode=disabled",
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _long_lived() -> None:
+    """Jobs collect garbage; what is loaded is none, and looking through it takes longer than a tiny job."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture
+def no_pictures(monkeypatch) -> None:
+    """Figures are drawn and written, but not rendered: for tests of their numbers and captions."""
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda _, stream, **__: stream.write(b"not rendered"))
 
 
 @pytest.fixture(params=SOME_FAMILIES)

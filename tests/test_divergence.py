@@ -7,7 +7,7 @@ from itertools import combinations
 
 import pytest
 import torch
-from choice import some
+from cases import SOME_ESTIMATES
 from helpers import SOME_FAMILIES, context_for, pruner_of
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -188,10 +188,8 @@ def test_what_is_chosen_changes_less_than_most_other_choices(grown):
     assert sorted(all_pairs).index(pytest.approx(mine, rel=1e-6)) <= 1
 
 
-# Many draws take long.
-CLOSELY = [("llama", 1000, 0.0, 0.12), ("llama", 1000, 4.0, 0.12), ("gemma3_text", 1000, 4.0, 0.2)]
 ESTIMATED = [
-    *some("close estimates", CLOSELY),
+    *SOME_ESTIMATES,
     *((writer, 150, 0.0, 0.35) for writer in WRITERS),
 ]
 

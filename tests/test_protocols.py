@@ -151,9 +151,16 @@ def test_free_running_pairs_equal_steps_where_lengths_differ(make_model, tokeniz
     assert_nothing_deviates(table)
 
 
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory):
+    """Shared by whole jobs, which find there what they have in common."""
+    return tmp_path_factory.mktemp("protocols")
+
+
 @pytest.mark.parametrize("pruner", ["wanda", "shortgpt", "attn_drop"])
-def test_sparsity_zero_of_a_whole_job_deviates_nowhere(make_settings, pruner):
-    settings = make_settings(f"pruner={pruner}", "sparsity=0", "capture.steps=3", "measure.temperatures=[1.0,0.3]")
+def test_sparsity_zero_of_a_whole_job_deviates_nowhere(make_settings, outputs, pruner):
+    words = (f"pruner={pruner}", "sparsity=0", "capture.steps=3", "measure.temperatures=[1.0,0.3]")
+    settings = make_settings(*words, outputs=outputs)
     bench = Workbench(settings, Store(settings.outputs))
     measures = bench.measures
     table = pd.read_parquet(measures.file(tables.MEASURES))
@@ -167,9 +174,9 @@ def test_sparsity_zero_of_a_whole_job_deviates_nowhere(make_settings, pruner):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_each_protocol_alone_is_what_it_is_among_all(make_settings, protocol):
-    every = make_settings("pruner=wanda", "sparsity=0.5")
-    alone = make_settings("pruner=wanda", "sparsity=0.5", f"capture.protocols=[{protocol}]")
+def test_each_protocol_alone_is_what_it_is_among_all(make_settings, outputs, protocol):
+    every = make_settings("pruner=wanda", "sparsity=0.5", outputs=outputs)
+    alone = make_settings("pruner=wanda", "sparsity=0.5", f"capture.protocols=[{protocol}]", outputs=outputs)
     whole, part = (Workbench(one, Store(one.outputs)) for one in (every, alone))
     if protocol == "options":
         found, expected = (pd.read_parquet(bench.option_measures.file(tables.OPTIONS)) for bench in (part, whole))
@@ -181,10 +188,9 @@ def test_each_protocol_alone_is_what_it_is_among_all(make_settings, protocol):
 
 
 @pytest.mark.parametrize(("pruner", "kinds"), [("attn_drop", {"attention"}), ("mlp_drop", {"mlp"}), ("shortgpt", None)])
-def test_a_pruner_of_one_kind_of_sublayer_is_measured_there_alone(make_settings, pruner, kinds):
-    settings = make_settings(
-        f"pruner={pruner}", "sparsity=1", "capture.protocols=[layer]", "measure.readout=final_norm"
-    )
+def test_a_pruner_of_one_kind_of_sublayer_is_measured_there_alone(make_settings, outputs, pruner, kinds):
+    words = (f"pruner={pruner}", "sparsity=1", "capture.protocols=[layer]", "measure.readout=final_norm")
+    settings = make_settings(*words, outputs=outputs)
     table = pd.read_parquet(Workbench(settings, Store(settings.outputs)).measures.file(tables.MEASURES))
     assert set(table.sublayer) == (kinds or set(SUBLAYERS))
     assert table.kl.min() > 0

@@ -10,12 +10,7 @@ import pytest
 from drawn_figures import assert_apart, canvas_of, drawn, mean_of, missing, scored, texts_on
 from figure_tables import identified, jobs_of, main_scores, save, scores_table, second_model
 
-from pipeline.figures import style
-
-
-@pytest.fixture(autouse=True)
-def _coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(style, "DPI", 40)
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 # Bars (figures 3 and 9)

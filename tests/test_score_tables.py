@@ -11,12 +11,8 @@ from drawn_figures import assert_apart, canvas_of, drawn, mean_of, missing, scor
 from figure_tables import SETUPS, comparisons_table, jobs_table, main_scores, perplexity_rows, save, scores_table
 
 from pipeline.comparison import pool
-from pipeline.figures import style
 
-
-@pytest.fixture(autouse=True)
-def _coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(style, "DPI", 40)
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 # Table 1

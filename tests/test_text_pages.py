@@ -18,10 +18,7 @@ from pipeline.figures import style
 from pipeline.figures.cell_text import Piece, drawable, storable, text_width, wrap_cell
 from pipeline.figures.table_page import Block, Column, table_page
 
-
-@pytest.fixture(autouse=True)
-def _coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(style, "DPI", 40)
+pytestmark = pytest.mark.usefixtures("no_pictures")
 
 
 # Table 2
