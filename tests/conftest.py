@@ -111,16 +111,19 @@ def pytest_report_header() -> list[str]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, so that parallel workers end together; within a file the order stays."""
     longest = (
-        "test_main.py",
-        "test_real_model.py",
         "test_fault_injection.py",
-        "test_pruners.py",
+        "test_real_model.py",
+        "test_main.py",
+        "test_slurm.py",
+        "test_launchers.py",
         "test_experiments.py",
         "test_export.py",
         "test_figures.py",
-        "test_slurm.py",
-        "test_launchers.py",
         "test_evaluation_stages.py",
+        "test_dashboard.py",
+        "test_check.py",
         "test_advise.py",
+        "test_divergence.py",
+        "test_report.py",
     )
     items.sort(key=lambda item: longest.index(item.path.name) if item.path.name in longest else len(longest))

@@ -232,7 +232,7 @@ def test_killed_between_blocks_the_same_command_goes_on_with_the_finished_ones(m
     child.wait()
     kept = {path.name: path.stat().st_ino for path in unfinished.glob("*/block-*.safetensors")}
     assert 3 <= len(kept) < 24
-    assert run(outputs, *job).returncode == 0
+    assert run_job(make_settings(*job, outputs=outputs), "again", tmp_path).status == OK
     assert list(unfinished.iterdir()) == []
     decided = {path.name: path for path in (outputs / "store" / "decision").glob("*/block-*.safetensors")}
     assert len(decided) == 24
