@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ FAST = (
 FEW = {"matched": "task.families=[copying]", "offline": "task.names=[piqa,asdiv]", "retrieval": "task.documents=4"}
 
 
+@cache
 def composed(name: str) -> dict[str, Any]:
     """The experiment as it is, with interpolations written out as they stand."""
     with initialize_config_dir(str(CONF), version_base="1.3"):

@@ -173,6 +173,10 @@ def test_exact_zeros_survive_logarithmic_axes(tmp_path: Path) -> None:
     steps, values = (np.asarray(column) for column in panel.lines[0].get_data())
     assert np.isfinite(panel.transData.transform(np.column_stack([steps, values]))).all()
     assert len(values) > 10 and not values.any()
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_what_equals_the_dense_model_is_named(tmp_path: Path) -> None:
     captions = [result.caption for result in draw(fill(tmp_path, [*SETUPS, ("wanda", "0")]), ["fig06", "fig07"])]
     assert all("Equal to the dense model at every position, so not shown: wanda 0." in text for text in captions)
 
