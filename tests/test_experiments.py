@@ -149,6 +149,7 @@ def assert_drawn(outputs: Path, name: str) -> None:
     assert len(pd.read_csv(outputs / "figures" / f"{full}.csv")) > 0
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_experiments_share_what_they_have_in_common(outputs):
     """All panels of the layer protocol come from one job, and a further temperature captures nothing again."""
     (first,) = run_ends("fig14", outputs)
@@ -159,6 +160,7 @@ def test_experiments_share_what_they_have_in_common(outputs):
     assert run_job(settings_of("fig11", outputs, *warm), "warm", outputs).built == ["layers", "measures"]
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_protocols_and_temperatures_share_a_line_and_stay_side_by_side_in_the_tables(outputs):
     records = [record for name in ("fig05", "fig07", "fig11") for record in run_ends(name, outputs)]
     assert len({record.job for record in records}) == 3
@@ -174,6 +176,7 @@ def test_protocols_and_temperatures_share_a_line_and_stay_side_by_side_in_the_ta
     ]
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_figures_without_data_are_listed_with_the_experiment_that_makes_them(tmp_path, capsys):
     run_ends("fig03", tmp_path)
     capsys.readouterr()
