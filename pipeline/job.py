@@ -16,11 +16,13 @@ from pipeline.causes import plain
 from pipeline.config import Settings
 from pipeline.export import export
 from pipeline.identity import identity_of
+from pipeline.integrity import MANIFEST, read_sealed
 from pipeline.job_log import dense_scores, log_results, receipt_of
 from pipeline.labels import conditions_line
 from pipeline.measure import FREE_RUNNING, LAYER, OPTIONS, TEACHER_FORCED
 from pipeline.models.base import resolve_dtype
 from pipeline.provenance import Meter, origin
+from pipeline.provenance_of import changed_since
 from pipeline.pruners.decision import Decision
 from pipeline.records import FAILED, OK, SKIPPED, JobRecord, find_record, now
 from pipeline.redaction import redact, redacted
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from pipeline.figures.drawing import FigureResult
 
 log = logging.getLogger(__name__)
+# The artifact that a job's numbers are signed by: the first of these that it has.
+_SIGNING = ("evaluation", "measures", "decision")
 
 
 def run_job(settings: Settings, sweep: str, folder: Path) -> JobRecord:
@@ -219,10 +223,20 @@ def _finish_records(bench: Workbench, store: Store, record: JobRecord) -> None:
             decision = Decision.load(store.root / record.artifacts["decision"])
             record.achieved = decision.achieved
             record.parameters, record.dense_parameters = decision.parameters, decision.dense_parameters
+        _sign(record, store)
         replace(record, status=OK).save(store)
         if not bench.is_dense and "dense evaluation" in record.artifacts:
             _record_baseline(bench, store, record)
         tables.collect(store)
+
+
+def _sign(record: JobRecord, store: Store) -> None:
+    """Say with what a job's results were computed, which an earlier version may have done; warn if it was another."""
+    manifests = {role: read_sealed(store.root / path / MANIFEST) for role, path in record.artifacts.items()}
+    record.origins = {role: dict(manifest.get("origin") or {}) for role, manifest in manifests.items()}
+    record.origin = next((record.origins[role] for role in _SIGNING if role in record.origins), record.origin)
+    if changed := changed_since(record.origins, origin()):
+        log.warning("  %s", changed)
 
 
 def _record_baseline(bench: Workbench, store: Store, record: JobRecord) -> None:
@@ -232,7 +246,6 @@ def _record_baseline(bench: Workbench, store: Store, record: JobRecord) -> None:
         return
     baseline.status, baseline.achieved, baseline.started = OK, 0.0, record.started
     baseline.parameters = baseline.dense_parameters = record.dense_parameters
-    baseline.origin = record.origin
     shared = {key: value for key, value in baseline.config.items() if not key.startswith("pruner.")}
     baseline.config = shared | {"pruner.name": baseline.pruner, "sparsity": 0}
     baseline.artifacts = (known.artifacts if known else {}) | {
@@ -241,6 +254,7 @@ def _record_baseline(bench: Workbench, store: Store, record: JobRecord) -> None:
     }
     if "dense perplexity" in record.artifacts:
         baseline.artifacts["perplexity"] = record.artifacts["dense perplexity"]
+    _sign(baseline, store)
     baseline.save(store)
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 from pipeline import tables
 from pipeline.measure import FREE_RUNNING, LAYER, TEACHER_FORCED
 from pipeline.measures.compare import COLUMNS
+from pipeline.prompt_means import mean_over_prompts
 from pipeline.pruners.decision import Decision
 from pipeline.records import JobRecord
 from pipeline.score_rows import final_deviation, mean_scores
@@ -80,8 +81,7 @@ def _log_curves(tracker: Tracker, measures: pd.DataFrame) -> None:
     """Means over prompts per layer of each sublayer, and per step of the final state, at the first temperature."""
     measures = measures[measures.temperature == measures.temperature.iloc[0]]
     for kind, frame in measures[measures.protocol == LAYER].groupby("sublayer"):
-        means = frame.groupby(["layer", "prompt"])[COLUMNS].mean().groupby("layer").mean()
-        tracker.curve(f"layer/{kind}", means.reset_index(), "layer")
+        tracker.curve(f"layer/{kind}", mean_over_prompts(frame, COLUMNS, ["layer"]), "layer")
     for protocol in (TEACHER_FORCED, FREE_RUNNING):
         final = measures[measures.protocol == protocol]
         if len(final):

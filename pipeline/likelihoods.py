@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from pipeline.console import progress
 from pipeline.decoder import Decoder
 from pipeline.finite import check_values
+from pipeline.measures.divergence import log_normaliser
 from pipeline.positions import Positions, spoilt_by_left_padding
 
 # The log-likelihood of a continuation in nats, and whether each of its tokens is the likeliest.
@@ -37,7 +38,7 @@ def log_likelihoods(
     """What the model gives each (context, continuation) of token ids; an empty continuation is certain.
 
     Contexts have at least one token, and fit with their continuations. No forward pass has more than ``batch_size``
-    rows. Sums are over log-probabilities in float32 at least. Raises ValueError for logits that are not finite.
+    rows. Sums are in float64. Raises ValueError for logits that are not finite.
     """
     scorer = _Scorer(model, batch_size)
     answers: list[Answer] = [(0.0, True)] * len(pairs)
@@ -140,9 +141,9 @@ class _Scorer:
     def _answer(self, logits: torch.Tensor, tokens: Sequence[int]) -> Answer:
         """Of logits (T, V) that predict T tokens."""
         target = torch.tensor(tokens, device=logits.device)
-        logp = torch.log_softmax(logits, -1, dtype=torch.promote_types(logits.dtype, torch.float32))
-        total = logp.gather(1, target.unsqueeze(1)).sum(dtype=torch.float64)
-        return float(total), bool((logits.argmax(-1) == target).all())
+        # In float64: in float32 the many small terms of a large vocabulary get lost.
+        logp = logits.gather(-1, target.unsqueeze(-1)).squeeze(-1).double() - log_normaliser(logits)
+        return float(logp.sum()), bool((logits.argmax(-1) == target).all())
 
 
 def _rows_of(cache: Any, rows: torch.Tensor) -> Any:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pipeline.config import flatten
 from pipeline.identity import FULL_PRECISION, SAMPLE, identify
 from pipeline.integrity import MANIFEST, read_sealed
+from pipeline.probes import read_probes
 
 LAYOUT = 3
 # Fields that records no longer have.
@@ -69,10 +71,18 @@ def _conditions(config: Mapping[str, Any], made: Mapping[str, Mapping[str, Any]]
         "dtype": dtype,
         "batch_sizes": {} if dtype in FULL_PRECISION else sizes,
         "capture": capture,
-        "probes": trajectory.get("probes", config.get("probes")),
+        "probes": trajectory.get("probes") or _probes(config.get("probes")),
         "measure": {name: config.get(f"measure.{name}") for name in _MEASURE},
         "perplexity": made.get("perplexity", {}).get("text"),
     }
+
+
+def _probes(path: str | None) -> Any:
+    """The prompts of a job that captured none: of its file, if that is still there."""
+    try:
+        return [asdict(probe) for probe in read_probes(path)]
+    except ValueError:
+        return path
 
 
 def _inputs(artifact: Path) -> dict[str, Any]:

@@ -52,13 +52,14 @@ def question_of(
 ) -> Question | None:
     """The first step at which the answers (token ids after the context) differ; None if it does not tell all apart.
 
+    A single answer is no question.
     What all answers begin with, such as a space of its own, belongs to the context.
     """
     shared = 0
     while all(len(answer) > shared + 1 for answer in answers) and len({answer[shared] for answer in answers}) == 1:
         shared += 1
     options = [answer[shared] for answer in answers if len(answer) > shared]
-    if len(set(options)) < len(answers):
+    if len(set(options)) < max(len(answers), 2):
         return None
     return Question(name, origin, [*context, *answers[0][:shared]], options, list(texts), gold)
 

@@ -28,7 +28,8 @@ class JobRecord:
     how the job was asked and captured. ``calibrated`` says whether its pruner reads calibration text, ``unit`` what
     it takes away, ``parameters`` what it leaves of the model's. ``cost`` says what each artifact that this job itself
     has built took, by stage and key, ``spent`` the same of the whole job: ``provenance.Meter``. ``origin`` is with
-    which code, versions and machine.
+    which code, versions and machine its scores (else its measures, its decision) were computed, ``origins`` the same
+    of every artifact by its role, from their manifests.
     """
 
     job: str
@@ -57,6 +58,7 @@ class JobRecord:
     wandb: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     origin: dict[str, Any] = field(default_factory=dict)
+    origins: dict[str, dict[str, Any]] = field(default_factory=dict)
     started: str = ""
     finished: str = ""
     layout: int = LAYOUT

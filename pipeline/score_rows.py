@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from pipeline.labels import option_texts
+from pipeline.prompt_means import mean_over_prompts
 from pipeline.records import OK, JobRecord, dense_of
 from pipeline.store import Store
 from pipeline.tables import DENSE, facts_of_records, measures_of, scores_of
@@ -105,10 +106,10 @@ def _conditions(job: JobRecord) -> dict[str, str]:
 
 
 def mean_scores(scores: pd.DataFrame | None) -> dict[str, float]:
-    """Return the mean over a job's tasks of each kind, of the main metric of every task."""
+    """Return the mean over a job's tasks of each kind, of main metrics from 0 to 1 of which more is better."""
     if scores is None:
         return {}
-    main = scores[scores["main"]]
+    main = scores[scores["main"].astype(bool) & scores["averaged"].astype(bool)]
     return {str(kind): float(value) for kind, value in main.groupby("kind")["value"].mean().items()}
 
 
@@ -127,9 +128,16 @@ def final_deviation(measures: pd.DataFrame | None) -> dict[str, float]:
     final = measures[measures.protocol == "free_running"]
     if final.empty:
         return {}
-    final = final[final.temperature == final.temperature.iloc[0]]
-    means = final.groupby("prompt")[list(FINAL)].mean().mean()
-    return {name: float(value) for name, value in means.items() if not math.isnan(value)}
+    (means,) = mean_over_prompts(final[final.temperature == final.temperature.iloc[0]], FINAL).to_dict("records")
+    return {str(name): float(value) for name, value in means.items()}
+
+
+def not_averaged(scores: pd.DataFrame | None) -> list[str]:
+    """Return the tasks whose main metric is in no mean, as "wmt (bleu)"; perplexities have columns of their own."""
+    if scores is None:
+        return []
+    rows = scores[scores["main"].astype(bool) & ~scores["averaged"].astype(bool) & (scores["kind"] != PERPLEXITY)]
+    return [f"{row.task} ({row.metric})" for row in rows.itertuples()]
 
 
 class Numbers:
@@ -139,4 +147,5 @@ class Numbers:
         scores = {job.job: scores_of(job, store) for job in jobs}
         self.means: Mapping[str, dict[str, float]] = {job: mean_scores(frame) for job, frame in scores.items()}
         self.texts: Mapping[str, dict[str, float]] = {job: perplexities(frame) for job, frame in scores.items()}
+        self.left_out = sorted({task for frame in scores.values() for task in not_averaged(frame)})
         self.final = {job.job: final_deviation(measures_of(job, store)) for job in jobs}

@@ -23,6 +23,7 @@ from pipeline.figures.replicates import average_comparisons
 from pipeline.figures.table_files import DIAGNOSIS, NoTables, check_folders
 from pipeline.figures.tables import load
 from pipeline.figures.variants import VARIANT, Variant
+from pipeline.provenance_of import shown_together
 from pipeline.records import OK, JobRecord, load_records
 from pipeline.score_rows import FINAL, Numbers, Row, rows_of_jobs
 from pipeline.store import Store
@@ -63,19 +64,21 @@ def show_scores(jobs: Sequence[JobRecord], store: Store, title: str) -> None:
             number = row.repeated({job: own.get(name) for job, own in values.items()})
             cells.append(None if number is None else number.text)
         lines.append([*who, *cells, row.status])
-    show_table(title, columns, lines, _note(rows, kinds, several))
+    show_table(title, columns, lines, _note(rows, kinds, several, found.left_out))
 
 
-def _note(rows: Sequence[Row], kinds: Sequence[str], several: bool) -> str:
+def _note(rows: Sequence[Row], kinds: Sequence[str], several: bool, left_out: Sequence[str]) -> str:
     """What the numbers are, and under which conditions they were had."""
     settings = dict.fromkeys(row.first.settings for row in rows)
     lines = [*settings] if len(settings) <= SETTINGS_NAMED else [f"{len(settings)} ways of asking and capturing"]
     said = f"{', '.join(KIND_COLUMNS[kind] for kind in kinds)}: mean score over the tasks of the job. "
     said += "cos, KL: final state, each model on its own continuation, mean over prompts of means over steps."
+    said += f" Not in the means: {', '.join(left_out)}." if left_out else ""
     said += " n: seeds or draws; their mean ± standard deviation." if several else ""
     seeds = sorted({job.seed for row in rows for job in row.jobs})
     lines.append(f"seed {', '.join(map(str, seeds))}")
-    return "\n".join([*lines, said])
+    differing = shown_together(job.origin for row in rows for job in row.jobs if job.origin)
+    return "\n".join([*lines, said, *([f"{differing[0].upper()}{differing[1:]}."] if differing else [])])
 
 
 def headlines(jobs: Sequence[JobRecord], store: Store) -> list[str]:

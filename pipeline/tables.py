@@ -164,7 +164,11 @@ def scores_of(record: JobRecord, store: Store) -> pd.DataFrame | None:
     if not there:
         return None
     frame = pd.concat(there, ignore_index=True)
-    return frame.assign(achieved=record.achieved)
+    # What an earlier version has found lacks these.
+    shares = frame["higher_is_better"].astype(bool) & frame["value"].between(0, 1)
+    averaged = frame["averaged"].where(frame["averaged"].notna(), shares) if "averaged" in frame else shares
+    data = frame["data"].fillna("") if "data" in frame else ""
+    return frame.assign(averaged=averaged.astype(bool), data=data, achieved=record.achieved)
 
 
 def comparisons_of(record: JobRecord, store: Store) -> pd.DataFrame | None:

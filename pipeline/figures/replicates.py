@@ -11,7 +11,7 @@ from scipy.special import stdtrit
 
 from pipeline.comparison import verdict_of
 from pipeline.figures.variants import VARIANT, variants_of
-from pipeline.intervals import LEVEL, Interval, normal_p
+from pipeline.intervals import LEVEL, Interval, normal_p, wilson
 
 REPLICATE, COUNT = "replicate", "replicates"
 # The method of a comparison that is the mean of several.
@@ -97,7 +97,7 @@ def _averaged(own: pd.DataFrame) -> pd.DataFrame:
     kept = mean_interval(retained) if np.isfinite(retained).all() else Interval(math.nan, math.nan, math.nan)
     values |= dict(zip(("retained", "retained_low", "retained_high"), kept, strict=True))
     n, chance = int(own["n"].min()), float(own["chance"].mean())
-    verdict = verdict_of(found["difference"], found["dense"], chance, n)
+    verdict = verdict_of(found["difference"], found["dense"], chance, wilson(n, n).low)
     about = {"n": n, "chance": chance, "p": normal_p(found["difference"]), "method": METHOD, COUNT: len(own)}
     return own.head(1).assign(**values, **about, verdict=verdict)
 

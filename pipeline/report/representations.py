@@ -10,6 +10,7 @@ import pandas as pd
 from pipeline.figures import divergence, series
 from pipeline.figures.tables import Tables
 from pipeline.figures.variants import DENSE, VARIANT, rows_of, variants_of
+from pipeline.prompt_means import mean_over_prompts
 from pipeline.report.table import NONE, Cell, Column, Table, number, significant
 
 PROTOCOLS = {"teacher_forced": "both read the dense model's text", "free_running": "each reads its own text"}
@@ -27,8 +28,7 @@ def deviation_table(tables: Tables) -> Table | None:
     rows, temperature = series.at_temperature(rows)
     firsts = divergence.first_differences(tables.trajectories).set_index(VARIANT)[divergence.COLUMN]
     keys = ["protocol", *VARIANT]
-    # Every prompt counts alike, however long its text.
-    means = rows.groupby([*keys, "prompt"])[list(MEASURES)].mean().groupby(level=keys).mean()
+    means = mean_over_prompts(rows, list(MEASURES), keys).set_index(keys)
     protocols = [name for name in PROTOCOLS if (rows["protocol"] == name).any()]
     columns = [Column("variant", words=True)]
     columns += [Column(label, group=PROTOCOLS[name]) for name in protocols for label in MEASURES.values()]

@@ -30,7 +30,9 @@ def settings_of(tables: Tables) -> Settings:
 
 
 def _facts(tables: Tables) -> list[str]:
+    commits = [commit for commit in tables.jobs["commit"].unique() if commit] if not tables.jobs.empty else []
     facts = list(tables.replicate_notes())
+    facts += [f"Computed by commit {', '.join(commit[:10] for commit in sorted(commits))}."] if commits else []
     if not tables.measures.empty:
         temperatures = ", ".join(f"{value:g}" for value in sorted(tables.measures["temperature"].unique()))
         protocols = ", ".join(sorted(name.replace("_", " ") for name in tables.measures["protocol"].unique()))
@@ -51,9 +53,9 @@ def _comparisons(tables: Tables) -> list[str]:
         said += [
             "Dense and pruned models answer the same items under the same settings line. A mean is over the tasks that "
             "every variant has, each task counting alike.",
-            "Differences are of paired items. Items that are right or wrong: Tango's score interval and McNemar's "
-            "exact test; other items: a paired bootstrap; means over tasks: a stratified interval after Agresti and "
-            "Min. All intervals cover 95 %.",
+            "Differences are of paired items. Items that are right or wrong: McNemar's corrected test and the interval "
+            "of Tango that fits it; other items: Student's paired t; means over tasks: variances recovered from the "
+            "tasks' intervals. All intervals cover about 95 %, those of means over small tasks more.",
             "A score is called lowered or higher if the interval excludes zero, mostly lost if less than half of the "
             f"dense score above chance is left, no change if the interval stays within {100 * MARGIN:g} points of "
             "zero, and too few items in all other cases. No signal: the dense model is not clearly above chance. Kept "

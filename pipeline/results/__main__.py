@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.access import NoAccess
 from pipeline.quiet import quiet_libraries
 from pipeline.records import FAILED, INTERRUPTED, OK, SKIPPED
 from pipeline.results import jobs
@@ -41,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Refused as error:
         print(error, file=sys.stderr)
         return 2
+    except NoAccess as error:
+        print(error, file=sys.stderr)
+        return 1
     except BrokenPipeError:
         # `... | head` has seen enough; the flush at the end of the process must not complain again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

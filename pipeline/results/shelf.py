@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pipeline.access import NoAccess, reading
 from pipeline.integrity import MANIFEST
 from pipeline.store import Artifact, Store
 
@@ -98,9 +99,15 @@ class Shelf:
 
 
 def plain_json(path: Path) -> dict[str, Any]:
-    """A JSON object, whether sealed or not; empty if there is none or it cannot be read."""
+    """A JSON object, whether sealed or not; empty if there is none or it is damaged.
+
+    Raises NoAccess for a file that this user may not read: nobody knows what it needs.
+    """
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        with reading(path):
+            facts = json.loads(path.read_text(encoding="utf-8"))
+    except NoAccess:
+        raise
     except (OSError, ValueError, RecursionError):
         return {}
     return _mapping(facts)

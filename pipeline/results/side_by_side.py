@@ -10,6 +10,7 @@ import pandas as pd
 
 from pipeline.config import flatten
 from pipeline.console import show_table
+from pipeline.prompt_means import mean_over_prompts
 from pipeline.records import JobRecord
 from pipeline.results.listing import shortest
 from pipeline.score_rows import differing_conditions
@@ -82,8 +83,7 @@ def _measures(records: Sequence[JobRecord], store: Store, names: Sequence[str]) 
         measures = measures_of(record, store)
         if measures is not None:
             first = measures[measures["temperature"] == measures["temperature"].iloc[0]]
-            by_prompt = first.groupby(["protocol", "prompt"])[_MEASURES].mean()
-            columns[name] = by_prompt.groupby("protocol").mean().stack()
+            columns[name] = mean_over_prompts(first, _MEASURES, ["protocol"]).set_index("protocol").stack()
     _show("measures: means at the first temperature", ["protocol", "measure"], columns, names)
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import tables
+from pipeline.access import NoAccess, reading
 from pipeline.console import progress
 from pipeline.integrity import damage, record_damage
 from pipeline.records import LAYOUT, OK, JobRecord, load_records
@@ -79,7 +80,12 @@ def _records(store: Store, jobs: Sequence[JobRecord] | None) -> Iterator[Problem
     for path in progress(paths, "records", len(paths)):
         if chosen is not None and path.stem not in chosen and plain_json(path).get("job") not in chosen:
             continue
-        if (problem := record_damage(path)) is not None:
+        try:
+            problem = record_damage(path)
+        except NoAccess as error:
+            yield Problem(path, str(error))
+            continue
+        if problem is not None:
             yield Problem(path, problem, damaged=True)
         elif plain_json(path).get("layout") == LAYOUT and not load_records(path.parent, path.name):
             yield Problem(path, "it is not a record of ours", damaged=True)
@@ -97,8 +103,11 @@ def _artifacts(store: Store, jobs: Sequence[JobRecord] | None) -> Iterator[Probl
         needed = shelf.used_by([vars(job) for job in jobs])
         chosen = [artifact for artifact in chosen if artifact in needed]
     for artifact in progress(chosen, "artifacts", len(chosen)):
-        if (problem := damage(artifact.path)) is not None:
-            yield Problem(artifact.path, problem, damaged=True)
+        try:
+            if (problem := damage(artifact.path)) is not None:
+                yield Problem(artifact.path, problem, damaged=True)
+        except NoAccess as error:
+            yield Problem(artifact.path, str(error))
 
 
 # --- tables ------------------------------------------------------------------------------------------------------
@@ -116,7 +125,11 @@ def _tables(store: Store, jobs: Sequence[JobRecord] | None) -> Iterator[Problem]
                 yield Problem(path, "is missing", stale_table=True)
             continue
         try:
-            table = pq.read_table(path, page_checksum_verification=True).to_pandas()
+            with reading(path):
+                table = pq.read_table(path, page_checksum_verification=True).to_pandas()
+        except NoAccess as error:
+            yield Problem(path, str(error))
+            continue
         except (OSError, pa.ArrowException) as error:
             yield Problem(path, f"cannot be read: {' '.join(str(error).split())}", stale_table=True)
             continue
