@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -13,7 +14,7 @@ from pipeline.measures.compare import COLUMNS
 from pipeline.prompt_means import mean_over_prompts
 from pipeline.pruners.decision import Decision
 from pipeline.records import JobRecord
-from pipeline.score_rows import final_deviation, mean_scores
+from pipeline.score_rows import PERPLEXITY, final_deviation, mean_scores, perplexities
 from pipeline.store import Store
 from pipeline.sweep import log_figures
 from pipeline.tables import comparisons_of, measures_of, scores_of
@@ -74,7 +75,9 @@ def _score_summary(scores: pd.DataFrame | None, prefix: str) -> dict[str, float]
         return {}
     main = scores[scores["main"]]
     single = {f"{prefix}{row.kind}/{row.task}": float(row.value) for row in main.itertuples()}
-    return single | {f"{prefix}{kind}/mean": value for kind, value in mean_scores(scores).items()}
+    means = {f"{prefix}{kind}/mean": value for kind, value in mean_scores(scores).items()}
+    texts = perplexities(scores)
+    return single | means | ({f"{prefix}{PERPLEXITY}/mean": fmean(texts.values())} if texts else {})
 
 
 def _log_curves(tracker: Tracker, measures: pd.DataFrame) -> None:

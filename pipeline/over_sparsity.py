@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 import pandas as pd
 
 from pipeline.figures.variants import Variant
 from pipeline.records import OK, JobRecord, load_records
-from pipeline.score_rows import Numbers, Row, rows_of_jobs
+from pipeline.score_rows import PERPLEXITY, Numbers, Row, rows_of_jobs
 from pipeline.store import Store
 from pipeline.tables import DENSE
 from pipeline.tracking import Tracker
@@ -36,7 +37,7 @@ def curves(jobs: Sequence[JobRecord], store: Store) -> dict[str, pd.DataFrame]:
     points: dict[str, list[dict[str, float]]] = {}
     for row in rows:
         if row.first.pruner != DENSE:
-            own = points.setdefault(_line(row, models), [_point(dense, found) for dense in _dense(row, rows)])
+            own = points.setdefault(_line(row, rows, models), [_point(dense, found) for dense in _dense(row, rows)])
             own.append(_point(row, found))
     tables = {line: pd.DataFrame(own).groupby(REMOVED).mean().reset_index() for line, own in points.items()}
     return {line: table for line, table in tables.items() if table.shape[1] > 1}
@@ -48,13 +49,20 @@ def _dense(row: Row, rows: Sequence[Row]) -> list[Row]:
 
 
 def _point(row: Row, found: Numbers) -> dict[str, float]:
-    kinds = dict.fromkeys(kind for job in row.jobs for kind in found.means[job.job] if kind != "perplexity")
-    numbers = {kind: row.repeated({job: own.get(kind) for job, own in found.means.items()}) for kind in kinds}
+    means = {job: own | _perplexity(found.texts[job]) for job, own in found.means.items()}
+    kinds = dict.fromkeys(kind for job in row.jobs for kind in means[job.job])
+    numbers = {kind: row.repeated({job: own.get(kind) for job, own in means.items()}) for kind in kinds}
     return {REMOVED: row.first.achieved or 0.0} | {kind: number.mean for kind, number in numbers.items() if number}
 
 
-def _line(row: Row, models: bool) -> str:
-    name = Variant(row.first.pruner, row.first.sparsity, row.options).line
+def _perplexity(texts: Mapping[str, float]) -> dict[str, float]:
+    return {PERPLEXITY: fmean(texts.values())} if texts else {}
+
+
+def _line(row: Row, rows: Sequence[Row], models: bool) -> str:
+    # What all rows of a pruner share does not tell them apart.
+    several = len({one.options for one in rows if one.first.pruner == row.first.pruner}) > 1
+    name = Variant(row.first.pruner, row.first.sparsity, row.options if several else "").line
     asked = [f"{key}={value}" for key, value in row.conditions.items()]
     words = [*([f"{row.first.model} {row.first.model_id[:4]}"] if models else []), name, *asked]
     # W&B does not plot by keys with dots.

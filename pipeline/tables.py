@@ -20,7 +20,17 @@ from pipeline.store import Store
 
 log = logging.getLogger(__name__)
 # What a person may group by, in every table: who comes before the table's own columns, the rest behind.
-WHO = ["model", "model_revision", "pruner", "pruner_options", "sparsity", "sparsity_value", "unit", "seed", "draw"]
+WHO = [
+    "model",
+    "model_revision",
+    "pruner",
+    "pruner_options",
+    "sparsity",
+    "sparsity_value",
+    "unit",
+    "seed",
+    "pruner_draw",
+]
 HOW = ["calibration", "calibration_options", "sequences", "length", "dtype", "shots", "chat_template", "limit"]
 IDS = ["variant_id", "settings_id", "model_id", "job", "commit", "started", "settings"]
 # What readers need of the table of jobs; it has a column for each scalar option of a pruner beside these.
@@ -83,7 +93,7 @@ def columns_of(record: JobRecord) -> dict[str, Any]:
         "sparsity_value": parse(record.sparsity).value,
         "unit": record.unit,
         "seed": record.seed,
-        "draw": int(record.replicate.get("pruner.draw", 1)),
+        "pruner_draw": int(record.replicate.get("pruner.draw", 1)),
         "calibration": str(config.get("calibration.name", "")) if record.calibrated else "",
         "calibration_options": _json(calibration),
         "sequences": _number(calibration.get("sequences")),

@@ -290,7 +290,7 @@ def options_table(setups: Sequence[tuple[str, str]] = SETUPS, count: int = 12, d
                             "prompt": f"choice-{index}",
                             "origin": "probe" if index < 4 else "trial",
                             "set": name,
-                            "draw": draw,
+                            "pruner_draw": draw,
                             "temperature": temperature,
                             "size": 49152 if name == "vocabulary" else 4,
                             "kl": kl,
@@ -347,6 +347,11 @@ def prompts_table(count: int = 12) -> pd.DataFrame:
     return identified(frame.assign(steps=32, pruner="dense", sparsity="0"))
 
 
+def prompt_mean(rows: pd.DataFrame, column: str) -> float:
+    """The mean over prompts of the means of each."""
+    return float(rows.groupby("prompt")[column].mean().mean())
+
+
 def jobs_table(setups: Sequence[tuple[str, str]] = SETUPS, settings: str = SETTINGS) -> pd.DataFrame:
     return jobs_of(identified(pd.DataFrame([("dense", "0"), *setups], columns=["pruner", "sparsity"]), settings))
 
@@ -374,7 +379,12 @@ def identified(
     own = (
         ("" if options == "{}" else options) + (f" seed {seed}" if seed else "") + (f" draw {draw}" if draw > 1 else "")
     )
-    columns = dict.fromkeys(WHO + HOW + IDS, "") | {"seed": seed, "draw": draw, "settings": settings, "model": model}
+    columns = dict.fromkeys(WHO + HOW + IDS, "") | {
+        "seed": seed,
+        "pruner_draw": draw,
+        "settings": settings,
+        "model": model,
+    }
     columns |= {"pruner_options": options, "calibration_options": "{}", "dtype": "float32", "chat_template": False}
     columns |= {"sequences": 128.0, "length": 256.0, "shots": np.nan, "limit": 100.0}
     columns |= {"settings_id": digest(settings), "model_id": digest(model), "sparsity_value": 0.0}

@@ -108,7 +108,7 @@ def test_the_figures_show_what_was_found(tmp_path):
     fill(tmp_path, setups, layers=1)
     jobs, items = jobs_table(setups).assign(unit="attention"), told_items(setups)
     draws = [(frame[frame["pruner"] == "random_attn"], n) for frame in (items, jobs) for n in (2, 3)]
-    again = [frame.assign(draw=n, job=frame["job"] + f" draw {n}") for frame, n in draws]
+    again = [frame.assign(pruner_draw=n, job=frame["job"] + f" draw {n}") for frame, n in draws]
     save(tmp_path, jobs=pd.concat([jobs, *again[2:]]), items=pd.concat([items, *again[:2]]))
     result, data = drawn(tmp_path, "fig28_criteria")
     found = criteria(load(tmp_path, choose(tmp_path)))

@@ -118,7 +118,17 @@ def test_a_flipped_bit_inside_a_column_is_noticed(tmp_path):
     (tmp_path / "tables").mkdir()
     path = table(tmp_path, "jobs")
     frame = pd.DataFrame([dict.fromkeys(REQUIRED["jobs"], "word")] * 50)
-    frame = frame.assign(achieved=0.123456789, parameters=1, dense_parameters=1)
+    numbers = (
+        "sparsity_value",
+        "seed",
+        "pruner_draw",
+        "sequences",
+        "length",
+        "limit",
+        "parameters",
+        "dense_parameters",
+    )
+    frame = frame.assign(**dict.fromkeys(numbers, 1), chat_template=False, achieved=0.123456789)
     frame.to_parquet(path, index=False, write_page_checksum=True, compression=None, use_dictionary=False)
     content = bytearray(path.read_bytes())
     place = content.index(pd.Series([0.123456789] * 2).to_numpy().tobytes())

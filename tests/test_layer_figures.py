@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from figure_tables import jobs_table, measures_table, save
+from figure_tables import jobs_table, measures_table, prompt_mean, save
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 
@@ -81,7 +81,7 @@ def test_dropped_sublayers_and_changed_weights_have_a_figure_each(tmp_path: Path
     assert set(dropped["pruner"]) == {"shortgpt", "attn_drop"} and set(changed["pruner"]) == {"wanda", "rtn"}
     rows = positions(("wanda", "0.4")).query("layer == 2")
     point = changed.query("pruner == 'wanda' and sublayer == 'attention' and layer == 2 and space == 'z'").iloc[0]
-    assert point["mean_deviation"] == pytest.approx(1 - rows["cos_z"].mean())
+    assert point["mean_deviation"] == pytest.approx(1 - prompt_mean(rows, "cos_z"))
     assert point["low_deviation"] == pytest.approx(1 - rows["cos_z"].max())
     assert point["high_deviation"] == pytest.approx(1 - rows["cos_z"].min())
     assert len(canvas_of(tables, "fig04").axes) == 3  # shortgpt has attention and MLP, attn_drop attention alone
@@ -285,10 +285,13 @@ def test_attention_that_changes_something_comes_first(tmp_path: Path) -> None:
         _, variant, sublayer = single_variant(tables, tables.protocol("layer"))
         return variant, sublayer
 
-    assert choice(FEW) == (("attn_drop", "4"), "attention")
-    assert choice([("attn_drop", "0"), ("wanda", "0.4"), ("shortgpt", "0.2")]) == (("shortgpt", "0.2"), "attention")
-    assert choice([("mlp_drop", "4"), ("mlp_drop", "8")]) == (("mlp_drop", "4"), "mlp")
-    assert choice([("rtn", "0"), ("wanda", "0")]) == (("rtn", "0"), "attention")
+    assert choice(FEW) == (Variant("attn_drop", "4"), "attention")
+    assert choice([("attn_drop", "0"), ("wanda", "0.4"), ("shortgpt", "0.2")]) == (
+        Variant("shortgpt", "0.2"),
+        "attention",
+    )
+    assert choice([("mlp_drop", "4"), ("mlp_drop", "8")]) == (Variant("mlp_drop", "4"), "mlp")
+    assert choice([("rtn", "0"), ("wanda", "0")]) == (Variant("rtn", "0"), "attention")
 
 
 def test_tracking_over_depth_is_what_is_drawn(tmp_path: Path) -> None:

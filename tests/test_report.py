@@ -19,6 +19,7 @@ from figure_tables import (
     SETUPS,
     comparisons_table,
     fill,
+    identified,
     jobs_table,
     main_scores,
     measures_table,
@@ -174,7 +175,8 @@ def test_jobs_and_representations(document: Element) -> None:
     assert ("dense", "0") not in shown and len(shown) == len(SETUPS)
 
     measures = measures_table(layers=5, count=4).query("temperature == 1.0 and pruner == 'wanda' and sparsity == '4:8'")
-    means = measures.groupby("protocol")[["cos_h", "cos_z", "cos_p", "kl"]].mean()
+    by_prompt = measures.groupby(["protocol", "prompt"])[["cos_h", "cos_z", "cos_p", "kl"]].mean()
+    means = by_prompt.groupby("protocol").mean()
     cells = document.by_id("deviations-table").rows()["wanda 4:8"]
     expected = [*means.loc["teacher_forced"], *means.loc["free_running"], 3]  # prompts part at steps 2, 3, 4 and 5
     assert [value(cell) for cell in cells] == pytest.approx(expected, rel=1e-8)
@@ -189,7 +191,7 @@ def test_jobs_and_representations(document: Element) -> None:
 
 def test_theorems_by_layer(document: Element) -> None:
     rows = measures_table(layers=5, count=4).query("protocol == 'layer' and temperature == 1.0")
-    tracked = theorems.tracking(rows)
+    tracked = theorems.tracking(rows.assign(options=""))
     section = document.by_id("theory")
     sentences = [item.text for item in section.all("li")]
     assert sentences == theorems.breaks(tracked)
@@ -256,7 +258,7 @@ def test_texts_are_shown_literally_and_split_where_they_part(tmp_path: Path) -> 
 def test_copes_with_any_set_of_tables(tmp_path: Path, setups: list[tuple[str, str]]) -> None:
     outputs = second_model(fill(tmp_path, setups), "other-lm")
     assert "other-lm" in read(write(outputs).read_text()).by_id("settings").text
-    for name in ("jobs", "options", "prompts", "measures", "trajectories"):
+    for name in ("options", "prompts", "measures", "trajectories"):
         (outputs / "tables" / f"{name}.parquet").unlink()
         document = read(write(outputs).read_text())
         assert document.by_id("scores-table").rows()["dense"]
@@ -268,7 +270,8 @@ def test_copes_with_any_set_of_tables(tmp_path: Path, setups: list[tuple[str, st
 
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--outputs", str(tmp_path)]) == 1 and "no tables" in capsys.readouterr().err
-    save(tmp_path, scores=pd.concat([scores_table(), scores_table(settings="big-lm · seed 1").assign(model="big-lm")]))
+    big = identified(scores_table(), "other tasks", model="big-lm")
+    save(tmp_path, scores=pd.concat([scores_table(), big.assign(job=big["job"] + "-big")]))
     assert main(["--outputs", str(tmp_path), "--settings", "none such"]) == 2
     assert main(["--outputs", str(tmp_path), "--settings", "big"]) == 0
     assert capsys.readouterr().out == f"report: {tmp_path / 'report' / 'index.html'}\n"

@@ -128,10 +128,11 @@ def test_list_is_the_default_and_has_a_line_a_job(original, capsys):
     assert main(["--outputs", str(original)]) == 0
     lines = capsys.readouterr().out.splitlines()
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if line.startswith("│")]
-    assert [row[3] for row in rows] == ["dense", "wanda", "attn_drop", "rtn"]
-    (wanda,) = (row for row in rows if row[3] == "wanda")
+    labels = ["dense", "wanda 0.5, 4×32", "attn_drop 0.5, 4×32", "rtn 4×32, seed 1"]
+    assert [row[3] for row in rows] == labels
+    wanda = rows[1]
     assert jobs(original)["wanda"].job.startswith(wanda[0])
-    assert wanda[4:7] == ["0.5", "matched", "ok"]
+    assert wanda[4:6] == ["matched", "ok"]
 
 
 def test_json_and_csv_are_complete(original, ask):

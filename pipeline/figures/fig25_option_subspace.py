@@ -138,7 +138,10 @@ def _limits(ax: Axes, quantity: str, part: pd.DataFrame) -> None:
         return
     finite = np.append(values[np.isfinite(values)], UNCHANGED.get(quantity, 0.0))
     air = 0.06 * float(np.ptp(finite)) or 0.5
-    ax.set_xlim(finite.min() - air, finite.max() + air)
+    low, high = finite.min() - air, finite.max() + air
+    ax.set_xlim(low, high)
+    # A tick beyond the limits would still have a label, under that of the next panel.
+    ax.set_xticks([tick for tick in ax.get_xticks() if low <= tick <= high])
 
 
 FIGURE = Figure(select, draw)

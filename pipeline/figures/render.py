@@ -40,7 +40,9 @@ def from_csv(content: bytes) -> pd.DataFrame:
     text = {name: str for name in header if name in TEXT_COLUMNS}
     frame = pd.read_csv(io.BytesIO(content), dtype=text, keep_default_na=False, na_values=[""])
     numbers = [name for name in header if name not in text]
-    return frame.assign(**{name: pd.to_numeric(frame[name]) for name in numbers})
+    frame = frame.assign(**{name: pd.to_numeric(frame[name]) for name in numbers})
+    # A variant that nothing sets apart has no options, rather than unknown ones.
+    return frame.assign(options=frame["options"].fillna("")) if "options" in frame else frame
 
 
 def stamp_of(figure: Figure, csv: bytes, title: str, caption: str) -> str:

@@ -23,14 +23,16 @@ def name_replicates(jobs: pd.DataFrame) -> dict[str, str]:
     """Return for each job what it is called among the repetitions of its variant: "" for the only one, else its seed.
 
     Args:
-        jobs: job, variant_id, seed, draw; one row a job.
+        jobs: job, variant_id, seed, pruner_draw; one row a job.
     """
     names: dict[str, str] = {}
     for _, own in jobs.groupby("variant_id", sort=False):
-        several, draws = len(own) > 1, own["draw"].nunique() > 1
+        several, draws = len(own) > 1, own["pruner_draw"].nunique() > 1
         seeds = own["seed"].nunique() > 1
         texts = [
-            ", ".join([*([f"seed {row.seed}"] if seeds or not draws else []), *([f"draw {row.draw}"] if draws else [])])
+            ", ".join(
+                [*([f"seed {row.seed}"] if seeds or not draws else []), *([f"draw {row.pruner_draw}"] if draws else [])]
+            )
             for row in own.itertuples()
         ]
         twice = len(set(texts)) < len(texts)

@@ -7,16 +7,17 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
-import pandas as pd
 import pyarrow.parquet as pq
 
 from pipeline.console import show_table
 from pipeline.records import JobRecord
 from pipeline.results.jobs import task_of
+from pipeline.score_rows import PERPLEXITY
 from pipeline.store import Store
-from pipeline.tables import SCORES, columns_of, label_of
+from pipeline.tables import SCORES, bring_up_to_date, columns_of, label_of
 
 # Columns of the kinds of score that jobs may have, in this order.
 KINDS = {"generative": "generation", "multiple_choice": "choice", "retrieval": "retrieval", "perplexity": "ppl"}
@@ -25,7 +26,8 @@ TEXT, JSON, CSV = "text", "json", "csv"
 
 def show(records: Sequence[JobRecord], store: Store, form: str) -> None:
     """Print jobs as a table, or in full as JSON or CSV."""
-    rows = [_row(record, scores) for record, scores in zip(records, main_scores(records, store), strict=True)]
+    found = zip(records, main_scores(records, store), mean_scores(records, store), strict=True)
+    rows = [_row(*own) for own in found]
     if form == JSON:
         print(json.dumps([_without_nan(row) for row in rows], indent=1, ensure_ascii=False))
         return
@@ -40,28 +42,36 @@ def show(records: Sequence[JobRecord], store: Store, form: str) -> None:
 
 
 def main_scores(records: Sequence[JobRecord], store: Store) -> list[dict[str, float]]:
-    """The main score of every task of each job, by ``kind/task``, from the table of scores."""
+    """Return the main score of every task of each job, by ``kind/task``, from the table of scores."""
+    return [{f"{kind}/{task}": value for kind, task, value, _ in own} for own in _rows_of_scores(records, store)]
+
+
+def mean_scores(records: Sequence[JobRecord], store: Store) -> list[dict[str, float]]:
+    """Return the means of each job over its averaged tasks of each kind, and over its perplexities."""
+    found = []
+    for own in _rows_of_scores(records, store):
+        kinds: dict[str, list[float]] = {}
+        for kind, _, value, averaged in own:
+            if averaged or kind == PERPLEXITY:
+                kinds.setdefault(kind, []).append(value)
+        found.append({kind: fmean(values) for kind, values in kinds.items()})
+    return found
+
+
+def _rows_of_scores(records: Sequence[JobRecord], store: Store) -> list[list[tuple[str, str, float, bool]]]:
+    """Kind, task, value and whether it is averaged of every main score of each job."""
+    bring_up_to_date(store.root)
     path = store.tables / SCORES
     if not path.is_file():
-        return [{} for _ in records]
-    wanted = ["job", "kind", "task", "main", "value"]
-    frame = pq.read_table(path, columns=wanted).to_pandas()
-    frame = frame[frame["main"] & frame["job"].isin([record.job for record in records])]
-    by_job: dict[str, dict[str, float]] = {}
-    for job, kind, task, value in zip(*(frame[name] for name in ("job", "kind", "task", "value")), strict=True):
-        by_job.setdefault(job, {})[f"{kind}/{task}"] = float(value)
-    return [by_job.get(record.job, {}) for record in records]
+        return [[] for _ in records]
+    wanted = ["kind", "task", "value", "averaged"]
+    frame = pq.read_table(path, columns=["job", "main", *wanted]).to_pandas()
+    frame = frame[frame["main"].astype(bool)]
+    by_job = {job: list(own[wanted].itertuples(index=False, name=None)) for job, own in frame.groupby("job")}
+    return [by_job.get(record.job, []) for record in records]
 
 
-def means(scores: Mapping[str, float]) -> dict[str, float]:
-    """Means over the tasks of each kind."""
-    kinds: dict[str, list[float]] = {}
-    for name, value in scores.items():
-        kinds.setdefault(name.partition("/")[0], []).append(value)
-    return {kind: float(pd.Series(values).mean()) for kind, values in kinds.items()}
-
-
-def _row(record: JobRecord, scores: Mapping[str, float]) -> dict[str, Any]:
+def _row(record: JobRecord, scores: Mapping[str, float], means: Mapping[str, float]) -> dict[str, Any]:
     return {
         "job": record.job,
         **(columns_of(record) if record.variant_id else {}),
@@ -77,7 +87,7 @@ def _row(record: JobRecord, scores: Mapping[str, float]) -> dict[str, Any]:
         "error": record.error,
         "seconds": record.seconds,
         "peak_gib": record.spent.get("peak_gib"),
-        "means": means(scores),
+        "means": dict(means),
         "scores": dict(scores),
         "config": record.config,
     }
