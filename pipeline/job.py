@@ -219,6 +219,8 @@ def _finish_records(bench: Workbench, store: Store, record: JobRecord) -> None:
     with store.alone("records"):
         if earlier := find_record(store, record.job):
             record.artifacts = earlier.artifacts | record.artifacts
+            # When its numbers were computed, not when they were found again.
+            record.started = record.started if record.built else earlier.started
         if "decision" in record.artifacts:
             decision = Decision.load(store.root / record.artifacts["decision"])
             record.achieved = decision.achieved

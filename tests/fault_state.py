@@ -12,7 +12,7 @@ from pipeline.integrity import MANIFEST, damage, read_sealed
 from pipeline.records import load_records
 
 # What is different each time: when a job ended, where, and what it took.
-_OF_THE_RUN = ("finished", "started", "seconds", "cost", "spent", "origin", "wandb")
+_OF_THE_RUN = ("finished", "started", "seconds", "cost", "spent", "origin", "origins", "wandb")
 _PRIVATE = re.compile(r".+\.[^.]+\.\d+\.\w{6}")
 
 
@@ -27,7 +27,7 @@ def content(outputs: Path) -> dict[str, object]:
         facts["config"] = {key: value for key, value in record.config.items() if key != "outputs"}
         found[f"jobs/{record.job}"] = facts
     for path in (outputs / "tables").glob("*.parquet"):
-        table = pd.read_parquet(path).drop(columns="finished", errors="ignore")
+        table = pd.read_parquet(path).drop(columns=["finished", "started"], errors="ignore")
         # Jobs stand in the order in which they have ended.
         found[f"tables/{path.name}"] = sorted(table.to_csv(index=False, float_format="%.17g").splitlines())
     for path in (outputs / "figures").glob("[!.]*"):

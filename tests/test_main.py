@@ -23,7 +23,7 @@ from pipeline.figures.__main__ import main as figures_main
 from pipeline.job import run_job
 from pipeline.measures.compare import COLUMNS
 from pipeline.records import OK, load_records
-from pipeline.tables import WHO
+from pipeline.tables import HOW, IDS, WHO
 from pipeline.tasks.results import SCORE_COLUMNS
 from pipeline.tracking import read_run
 
@@ -68,7 +68,8 @@ def test_a_sweep_ends_well_and_says_where_everything_is(sweep):
 
 def test_scores_table(sweep):
     scores = pd.read_parquet(sweep[0] / "tables" / "scores.parquet")
-    assert list(scores.columns) == [*WHO, "achieved", *SCORE_COLUMNS, "asked", "job", "settings"]
+    how = [name for name in HOW if name != "shots"]
+    assert list(scores.columns) == [*WHO, *SCORE_COLUMNS, "achieved", *how, *IDS]
     assert set(zip(scores.pruner, scores.sparsity, strict=True)) == {
         ("dense", "0"),
         ("shortgpt", "0"),
@@ -98,9 +99,10 @@ def test_sparsity_zero_scores_as_dense_and_deviates_nowhere(sweep):
 
 def test_measures_table(sweep):
     measures = pd.read_parquet(sweep[0] / "tables" / "measures.parquet")
-    assert list(measures.columns[: len(INDEX) + len(COLUMNS)]) == [*INDEX, *COLUMNS]
+    own = [*INDEX[3:], *COLUMNS]
+    assert list(measures.columns) == [*WHO, *own, *HOW, *IDS]
     assert not measures.duplicated(INDEX).any()
-    assert measures.notna().all().all()
+    assert measures[own].notna().all(axis=None)
     pruned = measures[(measures.sparsity == "0.5") & (measures.protocol == "layer")]
     assert set(pruned.layer) == {0, 1, 2, 3}
     assert (pruned.kl > 0).mean() > 0.99
@@ -176,7 +178,7 @@ def test_figures_and_summary_come_from_finished_results_alone(sweep, capsys):
     assert "fig09_sparsegpt_patterns: missing, " in told
     assert "make them with: python -m pipeline.main -m experiment=fig09" in told
     assert summary.main(["--outputs", str(outputs)]) == 0
-    assert "shortgpt at 0.5: generation" in capsys.readouterr().out
+    assert "shortgpt 0.5, 4×32: generation" in capsys.readouterr().out
 
 
 def test_prompts_of_a_file_go_all_the_way(make_settings, tmp_path):
