@@ -6,6 +6,7 @@ Rows are joined by ids, never by these.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import PurePath
@@ -87,6 +88,13 @@ def label(pruner: str, sparsity: str, options: str, takes_sparsity: bool) -> str
     if not takes_sparsity:
         return f"{pruner} {options}" if options else pruner
     return f"{pruner} {sparsity}, {options}" if options else f"{pruner} {sparsity}"
+
+
+def model_names(models: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return a name for each model by its id, from pairs of both; where two share a name, ids tell them apart."""
+    names = dict(models)
+    shared = Counter(names.values())
+    return {own: f"{name} #{own[:4]}" if shared[name] > 1 else name for own, name in names.items()}
 
 
 def conditions_line(config: Mapping[str, Any], probes: int, dtype: str, settings_id: str) -> str:

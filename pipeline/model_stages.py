@@ -244,16 +244,20 @@ class ModelStages:
             self.release()
             model = self.settings.model.load(getattr(torch, dtype), self.store)
             check_finite(model, f"model {self.settings.model.name}")
+            self._probe(model, dtype)
             prove(model)
             model.embedding_recipe = self.settings.model.embedding or {}
             if decision is not None:
                 apply(model, decision)
                 check_finite(model, f"model {self.settings.model.name} pruned by {self.settings.pruner.name}")
-            if dtype == str(torch.float16).removeprefix("torch."):
-                # Its range is small: what overflows on any text should be known before hours of work.
-                probe_outputs(model, KEY if dtype != self.dtype else "dtype")
+                self._probe(model, dtype)
             self.held[key] = model
         return self.held[key]
+
+    def _probe(self, model: PreTrainedModel, dtype: str) -> None:
+        """Try a model in float16 on a short text: what overflows should be known before hours of work."""
+        if dtype == "float16":
+            probe_outputs(model, KEY if dtype != self.dtype else "dtype")
 
     def writer(self, dtype: str) -> PreTrainedModel:
         """The pruned model, which has to be one that writes text. Raises ValueError for an encoder."""

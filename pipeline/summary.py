@@ -23,6 +23,7 @@ from pipeline.figures.replicates import average_comparisons
 from pipeline.figures.table_files import DIAGNOSIS, NoTables, check_folders
 from pipeline.figures.tables import load
 from pipeline.figures.variants import VARIANT, Variant
+from pipeline.labels import model_names
 from pipeline.provenance_of import shown_together
 from pipeline.records import OK, JobRecord, load_records
 from pipeline.score_rows import FINAL, Numbers, Row, rows_of_jobs
@@ -54,9 +55,9 @@ def show_scores(jobs: Sequence[JobRecord], store: Store, title: str) -> None:
     options = any(row.options for row in rows)
     columns = ["model", "pruner", "sparsity", *(["options"] if options else []), *conditions]
     columns += [*(["n"] if several else []), "removed", *(name for name, _, _ in numbers), "status"]
-    lines = []
+    names, lines = model_names((row.first.model_id, row.first.model) for row in rows), []
     for row in rows:
-        who = [row.first.model, row.first.pruner, row.first.sparsity, *([row.options] if options else [])]
+        who = [names[row.first.model_id], row.first.pruner, row.first.sparsity, *([row.options] if options else [])]
         who += [*(row.conditions.get(key, "") for key in conditions), *([str(len(row.jobs))] if several else [])]
         removed = row.repeated({job.job: job.achieved for job in row.jobs})
         cells: list[Any] = [None if removed is None else f"{removed.mean:.1%}"]
@@ -106,9 +107,9 @@ def _said(mean: pd.Series) -> str:
     """What became of a mean score, in words and numbers."""
     words = {NO_CHANGE: "unchanged", TOO_FEW: "undecided", NO_SIGNAL: "undecided"}
     why = f", {mean['verdict']}" if mean["verdict"] in (TOO_FEW, NO_SIGNAL) else ""
-    limits = f"{mean['difference']:+.2f} [{mean['low']:+.2f}, {mean['high']:+.2f}]"
+    limits = f"{mean['difference']:+.3f} [{mean['low']:+.3f}, {mean['high']:+.3f}]"
     verdict = words.get(mean["verdict"], mean["verdict"])
-    return f"{verdict} ({mean['dense']:.2f} → {mean['pruned']:.2f}, {limits}{why})"
+    return f"{verdict} ({mean['dense']:.3f} → {mean['pruned']:.3f}, {limits}{why})"
 
 
 def show_theorems(store: Store) -> None:

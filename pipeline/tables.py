@@ -60,7 +60,10 @@ def collect(store: Store) -> None:
     _write([rankings_of(record, store) for record in records], store.tables / RANKINGS)
     for name, role in STATES.items():
         _write([_part(record, store, role, name) for record in records], store.tables / name)
-    _write([pd.DataFrame([_job_row(record) for record in records])], store.tables / JOBS)
+    jobs = pd.DataFrame([_job_row(record) for record in records])
+    # The order of columns does not depend on which job has ended first.
+    options = sorted(name for name in jobs if name.startswith("pruner."))
+    _write([jobs[[*(name for name in jobs if name not in options), *options]]], store.tables / JOBS)
 
 
 def _job_row(record: JobRecord) -> dict[str, Any]:

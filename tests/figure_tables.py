@@ -290,7 +290,7 @@ def options_table(setups: Sequence[tuple[str, str]] = SETUPS, count: int = 12, d
                             "prompt": f"choice-{index}",
                             "origin": "probe" if index < 4 else "trial",
                             "set": name,
-                            "pruner_draw": draw,
+                            "draw": draw,
                             "temperature": temperature,
                             "size": 49152 if name == "vocabulary" else 4,
                             "kl": kl,

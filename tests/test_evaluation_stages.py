@@ -58,7 +58,7 @@ def test_jobs_of_two_suites_are_of_one_variant_and_rows_of_their_own(job, offlin
     assert first.settings_id != second.settings_id and first.job != second.job
     scores = table("scores")
     how = [name for name in HOW if name != "shots"]
-    assert list(scores) == [*WHO, *SCORE_COLUMNS, "achieved", *how, *IDS]
+    assert list(scores) == [*WHO, *SCORE_COLUMNS, *how, *IDS, "achieved"]
     shown = load(tmp_path / "outputs", choose(tmp_path / "outputs")).scores
     assert {"piqa", "asdiv", "stories"} == set(shown[shown.pruner == "wanda"].task)
     assert set(shown.pruner) == {"dense", "wanda"}

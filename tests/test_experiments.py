@@ -161,13 +161,13 @@ def test_experiments_share_what_they_have_in_common(outputs):
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_protocols_and_temperatures_share_a_line_and_stay_side_by_side_in_the_tables(outputs):
+def test_protocols_and_temperatures_are_conditions_that_stay_side_by_side_in_the_tables(outputs):
     records = [record for name in ("fig05", "fig07", "fig11") for record in run_ends(name, outputs)]
     assert len({record.job for record in records}) == 3
-    assert len({record.states for record in records}) == 1
+    assert len({record.settings_id for record in records}) == 3
     measures = pd.read_parquet(outputs / "tables" / "measures.parquet")
     mine = measures[measures.job.isin([record.job for record in records])]
-    assert set(mine.settings) == {records[0].states}
+    assert set(mine.settings_id) == {record.settings_id for record in records}
     found = mine.groupby("job").agg({"protocol": set, "temperature": set}).itertuples(index=False)
     assert sorted((sorted(row.protocol), sorted(row.temperature)) for row in found) == [
         (["free_running"], [1.0]),

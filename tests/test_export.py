@@ -197,7 +197,7 @@ def test_an_export_is_taken_back_as_dense_and_pruned_further(sweep, make_setting
         assert record.status == OK, record.error
     scores = pd.read_parquet(outputs / "tables" / "scores.parquet")
     before = scores[(scores.model == "random-llama") & (scores.pruner == "attn_drop")]
-    after = scores[(scores.model == str(folder)) & (scores.pruner == "dense")]
+    after = scores[(scores.model == folder.name) & (scores.pruner == "dense")]
     keys = ["task", "kind"]
     pd.testing.assert_series_equal(before.set_index(keys).value.sort_index(), after.set_index(keys).value.sort_index())
 

@@ -106,7 +106,7 @@ def test_options_and_prompts_tables(job, table):
     assert [*options.columns[last:]] == END
     assert [*tokens.columns] == [*WHO, *TOKEN_COLUMNS, *END]
     assert [*prompts.columns] == [*WHO, "prompt", "format", "steps", "text", *END]
-    assert all((frame.settings == record.states).all() for frame in (options, tokens, prompts))
+    assert all((frame.settings_id == record.settings_id).all() for frame in (options, tokens, prompts))
     assert list(prompts.text) == [probe.prompt for probe in PROBES]
     # Items whose answers begin with the same byte are not decided at one step: they are left out.
     assert {"probe", "plurals"} <= set(options.origin) <= {"probe", "plurals", "copying"}

@@ -90,9 +90,9 @@ def wait_until(true: Callable[[], object]) -> None:
 
 
 def rows(out: str) -> dict[str, tuple[str, str]]:
-    """Status, and cause or what was computed, by sparsity, from the table of jobs."""
+    """Status, and cause or what was computed, by sparsity (the second word of a label), from the table of jobs."""
     cells = [[cell.strip() for cell in line.strip("│").split("│")] for line in out.splitlines() if line.startswith("│")]
-    return {row[4]: (row[1], row[7]) for row in cells if len(row) == 8}
+    return {row[3].split()[1].strip(","): (row[1], row[6]) for row in cells if len(row) == 7}
 
 
 @pytest.fixture

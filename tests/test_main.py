@@ -69,7 +69,7 @@ def test_a_sweep_ends_well_and_says_where_everything_is(sweep):
 def test_scores_table(sweep):
     scores = pd.read_parquet(sweep[0] / "tables" / "scores.parquet")
     how = [name for name in HOW if name != "shots"]
-    assert list(scores.columns) == [*WHO, *SCORE_COLUMNS, "achieved", *how, *IDS]
+    assert list(scores.columns) == [*WHO, *SCORE_COLUMNS, *how, *IDS, "achieved"]
     assert set(zip(scores.pruner, scores.sparsity, strict=True)) == {
         ("dense", "0"),
         ("shortgpt", "0"),

@@ -89,23 +89,25 @@ def trajectory(final: torch.Tensor, name: str = "a prompt") -> Trajectory:
 
 
 @pytest.mark.parametrize(
-    ("bad", "measure"), [(torch.zeros(4), "cos_h is nan"), (torch.tensor([1.0, float("nan"), 0, 0]), "cos_h is nan")]
+    ("bad", "said"),
+    [
+        (torch.zeros(4), "protocol free_running: measure cos_h is nan at prompt a prompt, step 2, .*1 of 3"),
+        (torch.tensor([1.0, float("nan"), 0, 0]), "captured states are not finite"),
+    ],
 )
-def test_a_measure_that_is_not_finite_fails_its_table(bad, measure):
+def test_a_measure_that_is_not_finite_fails_its_table(bad, said):
     final, head = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)), Head(torch.eye(4))
     spoilt = final.clone()
     spoilt[2] = bad
-    with pytest.raises(
-        ValueError, match=rf"protocol free_running: measure {measure} at prompt a prompt, step 2, .*1 of 3"
-    ):
+    with pytest.raises(ValueError, match=said):
         measure_free_running(trajectory(spoilt), trajectory(final), head, [1.0])
 
 
 def test_the_message_of_options_names_the_question(tokenizer):
-    question, states = Question("q-1", "probe", [1], [2, 3], ["a", "b"], 0), torch.randn(2, 8)
-    states[1, 0] = float("nan")
+    """A question with one option has no rival, so that its margin is infinite."""
+    question, states = Question("q-1", "probe", [1], [2], ["a"], 0), torch.randn(2, 8)
     head = Head(torch.randn(40, 8, generator=torch.Generator().manual_seed(1)))
-    with pytest.raises(ValueError, match="protocol options: measure kl is nan at prompt q-1, set vocabulary"):
+    with pytest.raises(ValueError, match="protocol options: measure margin_dense is .*inf at prompt q-1, set options"):
         measure_options([question], states[:1], states[1:], head, [1.0], tokenizer, 0)
 
 

@@ -408,11 +408,11 @@ def test_what_an_interrupted_job_has_built_is_kept_but_not_that_of_older_version
     config = jobs(outputs)["rtn"].config
     # Begun with other stages, to which the record of the same job does not go back.
     store.origin = {"config": {**config, "stages": ["prune"]}}
-    older, newer = (store.ensure("decision", {"version": version, "a": 1}, lambda folder: None) for version in (2, 3))
+    older, newer = (store.ensure("decision", {"version": version, "a": 1}, lambda folder: None) for version in (3, 4))
     of_older, of_newer = (store.ensure("child", {"decision": made.key}, lambda folder: None) for made in (older, newer))
     store.origin = {"config": {**config, "seed": 99}}
-    stranger = store.ensure("decision", {"version": 3, "a": 2}, lambda folder: None)
-    child = store.ensure("evaluation", {"version": 2, "decision": stranger.key}, lambda folder: None)
+    stranger = store.ensure("decision", {"version": 4, "a": 2}, lambda folder: None)
+    child = store.ensure("evaluation", {"version": 3, "decision": stranger.key}, lambda folder: None)
     _, out, _ = ask(outputs, "gc")
     for gone in (older, of_older, stranger, child):
         assert str(gone.path.relative_to(outputs)) in out

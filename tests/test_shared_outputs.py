@@ -198,7 +198,7 @@ def test_a_lock_of_another_user_is_waited_for_taken_over_or_told(outputs):
 def test_records_and_tables_that_are_closed_are_told(outputs):
     def job() -> object:
         store = Store(outputs)
-        JobRecord("a1", "s", "t", "m", "p", "0.5", status="ok").save(store)
+        JobRecord("a1", "s", "m", "p", "0.5", variant_id="v", status="ok").save(store)
         collect(store)
         return len(load_records(store.jobs))
 

@@ -113,7 +113,7 @@ def test_repetitions_share_a_row_with_mean_spread_and_number(run: Run, monkeypat
 def test_sentences_name_what_is_lower_unchanged_or_undecided(run: Run) -> None:
     jobs = [run.add(*setup) for setup in SETUPS]
     first, second = summary.headlines(jobs, run.store)
-    assert first.startswith("attn_drop 4: generation lower (0.47 → ") and ", choice " in first
+    assert first.startswith("attn_drop 4: generation lower (0.470 → ") and ", choice " in first
     assert second.startswith("attn_drop 8: generation lower (") and ", choice " in second
     for verdict, said in (("no change", "choice unchanged ("), ("too few items", "choice undecided (")):
         for name, table in run.compared.items():

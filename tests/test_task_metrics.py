@@ -246,7 +246,15 @@ def test_means_of_figures_leave_out_what_is_not_averaged():
 
     rows = [("asdiv", "exact_match", 0.5, True), ("nq", "exact_match", 0.3, True), ("wmt", "bleu", 23.0, False)]
     scores = pd.DataFrame(rows, columns=["task", "metric", "value", "averaged"]).assign(
-        kind="generative", model="m", pruner="dense", sparsity="0", achieved=0.0, stderr=0.1, chance=0.0
+        kind="generative",
+        model="m",
+        pruner="dense",
+        sparsity="0",
+        options="",
+        replicate="",
+        achieved=0.0,
+        stderr=0.1,
+        chance=0.0,
     )
     half = scores.assign(pruner="p", sparsity="0.5", value=0.2, averaged=True)
     tables = SimpleNamespace(scores=pd.concat([scores, half], ignore_index=True))

@@ -14,7 +14,9 @@ def hand_made(**columns: list[float]) -> pd.DataFrame:
     size = np.array([1.0, 2.0, 2.0, 4.0]) / 100
     exact = {"kl": size, "est_kl": size} | {f"{e}cos_{s}": 1 - size for e in ("", "est_") for s in "hzp"}
     rows = pd.DataFrame({**exact, **columns})
-    return rows.assign(pruner="wanda", sparsity="0.4", sublayer="mlp", layer=3, protocol="layer", temperature=1.0)
+    return rows.assign(
+        pruner="wanda", sparsity="0.4", options="", sublayer="mlp", layer=3, protocol="layer", temperature=1.0
+    )
 
 
 def test_tracking_of_few_positions_by_hand() -> None:
@@ -43,7 +45,7 @@ def test_positions_without_a_number_do_not_count() -> None:
 def test_breaks_name_the_layers_and_who_breaks_alike() -> None:
     def layers(theorem: str, sublayer: str, sparsity: str, weak: set[int], ratios: dict[int, float]) -> pd.DataFrame:
         rows = [
-            ("wanda", sparsity, sublayer, layer, theorem, 0.5 if layer in weak else 0.95, ratios.get(layer, 1.0), 9)
+            ("wanda", sparsity, "", sublayer, layer, theorem, 0.5 if layer in weak else 0.95, ratios.get(layer, 1.0), 9)
             for layer in range(6)
         ]
         return pd.DataFrame(rows, columns=TRACKING)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.figures.table_files import NoTables, check_folders, read_table
+from pipeline.labels import model_names
 from pipeline.tables import JOB_COLUMNS, bring_up_to_date
 
 # Between the parts of a settings line; the first part is the model.
@@ -59,21 +60,16 @@ def peers_of(choice: Choice, jobs: pd.DataFrame) -> list[Choice]:
 def groups(jobs: pd.DataFrame) -> list[Choice]:
     """Return every model and conditions that there are jobs of, those of the newest job last."""
     last = jobs.drop_duplicates(["model_id", "settings_id"], keep="last")
-    names = model_names(jobs)
+    names = names_of(jobs)
     return [
         Choice(row.model_id, row.settings_id, f"{names[row.model_id]}{SEPARATOR}{row.settings}")
         for row in last.itertuples()
     ]
 
 
-def model_names(jobs: pd.DataFrame) -> dict[str, str]:
-    """Return a name for each model by its id; where two have the same, the beginning of the id tells them apart."""
-    models = jobs.drop_duplicates("model_id", keep="last")
-    several = models["model"].duplicated(keep=False)
-    return {
-        str(row.model_id): f"{row.model} #{row.model_id[:4]}" if twice else str(row.model)
-        for row, twice in zip(models.itertuples(), several, strict=True)
-    }
+def names_of(jobs: pd.DataFrame) -> dict[str, str]:
+    """Return a name for each model by its id."""
+    return model_names(zip(jobs["model_id"], jobs["model"], strict=True))
 
 
 def _match(text: str, known: Sequence[Choice]) -> Choice:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from pipeline.comparison import MEAN
 from pipeline.figures.base import MissingData
-from pipeline.figures.choice import Choice, groups, model_names, peers_of, read_jobs
+from pipeline.figures.choice import Choice, groups, names_of, peers_of, read_jobs
 from pipeline.figures.replicates import average_comparisons, name_replicates, notes_of, tell_prompts_apart
 from pipeline.figures.table_files import read_table
 from pipeline.figures.variants import canonical
@@ -116,7 +116,7 @@ class Tables:
 def load(outputs: Path, choice: Choice) -> Tables:
     """Load the rows of every table that belong to `choice`; peers likewise."""
     jobs = read_jobs(outputs)
-    names = model_names(jobs)
+    names = names_of(jobs)
     peers = {names[peer.model_id]: _load(outputs, peer, jobs, names) for peer in peers_of(choice, jobs)}
     return replace(_load(outputs, choice, jobs, names), peers=peers)
 
