@@ -21,7 +21,7 @@ from pipeline.figures.render import from_csv
 from pipeline.figures.tables import load
 from pipeline.identity import identify
 from pipeline.job import describe, run_job
-from pipeline.labels import Facts, option_texts
+from pipeline.labels import Facts, model_names, option_texts
 from pipeline.over_sparsity import curves
 from pipeline.records import OK, JobRecord, load_records
 from pipeline.report import write
@@ -74,6 +74,20 @@ def test_probes_chat_template_and_files_part_jobs_too(make_settings, tmp_path):
     before = describe(make_settings(*BASE, *text))
     (tmp_path / "one.txt").write_text("Twice upon a time\n")
     assert describe(make_settings(*BASE, *text)).variant_id != before.variant_id
+
+
+def test_two_folders_of_one_name_are_two_models_with_a_short_name(make_settings, make_model, tmp_path):
+    words = []
+    for place, layers in (("first", 4), ("second", 3)):
+        folder = tmp_path / place / "pruned"
+        make_model(layers=layers).save_pretrained(folder)
+        words.append(("model=hf", f"model.path={folder}", "wandb.mode=disabled"))
+    jobs = [describe(make_settings(base=own)) for own in words]
+    assert [job.model for job in jobs] == ["pruned", "pruned"]
+    for field in ("model_id", "model_revision", "variant_id", "job"):
+        assert len({getattr(job, field) for job in jobs}) == 2
+    names = model_names((job.model_id, job.model) for job in jobs)
+    assert sorted(names.values()) == sorted(f"pruned #{job.model_id[:4]}" for job in jobs)
 
 
 def test_what_only_changes_speed_changes_no_id_in_full_precision_alone(make_settings):
