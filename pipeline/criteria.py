@@ -7,30 +7,39 @@ from __future__ import annotations
 
 import itertools
 import math
-import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t as student
 
-from pipeline.comparison import MEAN
+from pipeline.comparison import MEAN, paired
+from pipeline.figures.replicates import mean_interval
 from pipeline.figures.tables import Tables
 from pipeline.figures.variants import DENSE, VARIANT, Variant, precedence
-from pipeline.intervals import LEVEL, RESAMPLES, Z, percentiles
+from pipeline.intervals import (
+    DIFFERENCES,
+    SCORES,
+    Interval,
+    fieller,
+    half_width_of_mean,
+    mean_score,
+    stratified,
+    student,
+)
 
 REFERENCE = "divergence"
 COLUMNS = [
-    "kind", "unit", "sparsity", "criterion", "pruner", "draws", "tasks", "n", "kept", "kept_low", "kept_high",
+    "kind", "unit", "sparsity", "criterion", "pruner", "draws", "seeds", "tasks", "n", "kept", "kept_low", "kept_high",
     "against", "difference", "low", "high",
 ]  # fmt: skip
+_KEPT, _MORE = ("kept", "kept_low", "kept_high"), ("difference", "low", "high")
+# What a model may have beyond another one, less the score of a third.
+_CONTRASTS = (-2.0, 1.0)
 Scores = Mapping[str, np.ndarray]
-# Items of a task that did not occur, for a model to be right or wrong at.
-UNSEEN = 4
 
 
 def criteria(tables: Tables) -> pd.DataFrame:
-    """What every criterion keeps of the dense mean score above chance, and what those by divergence keep beyond others.
+    """Estimate what every criterion keeps of the dense mean score above chance, and divergence beyond others.
 
     Args:
         tables: ``items``, ``scores`` and ``jobs`` of one choice of settings, see `pipeline.figures.tables`.
@@ -40,29 +49,26 @@ def criteria(tables: Tables) -> pd.DataFrame:
         sparsity where there are several (``against`` is empty then), and one for each pair of a criterion by
         divergence and another one: ``difference`` is how much more of the dense score the first keeps, with its 95 %
         interval. Means are over the tasks that all of them have and that the dense model solves clearly above
-        chance. Where there are several seeds, the newest job's counts: the items of one are not those of another.
+        chance. Each seed is compared with its own dense job, since the items of one may not be those of another;
+        of several seeds that have all the criteria, the mean is given.
     """
     parts = []
-    for kind, items in of_one_seed(tables.items).groupby("kind") if not tables.items.empty else ():
+    for kind, items in tables.items.groupby("kind") if not tables.items.empty else ():
         told = items.assign(
             family=[Variant(*row).line for row in items[VARIANT].itertuples(index=False)],
             unit=items["pruner"].map({p: tables.unit(p) for p in set(items["pruner"])}),
         )
         chance = _above_chance(tables.comparisons, str(kind))
-        dense = next(iter(_vectors(told[told["pruner"] == DENSE]).values()), {})
+        dense = {seed: next(iter(_vectors(own).values())) for seed, own in _dense_by_seed(told)}
         for (unit, sparsity), own in told[told["pruner"] != DENSE].groupby(["unit", "sparsity"]):
-            draws = {family: list(_vectors(rows).values()) for family, rows in own.groupby("family") if len(rows)}
             names = dict(zip(own["family"], own["pruner"], strict=True))
-            rows = _budget(draws, dense, chance, zlib.crc32(f"{kind}/{unit}/{sparsity}".encode()))
             about = {"kind": kind, "unit": unit, "sparsity": sparsity}
-            parts += [about | {"pruner": names[str(row["criterion"])]} | row for row in rows]
+            parts += [about | {"pruner": names[str(row["criterion"])]} | row for row in _budget(own, dense, chance)]
     return pd.DataFrame(parts, columns=COLUMNS)
 
 
-def of_one_seed(items: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows under the seed of the job that was started last."""
-    newest = items.sort_values("started", kind="stable")["seed"].iloc[-1]
-    return items[items["seed"] == newest]
+def _dense_by_seed(items: pd.DataFrame) -> Iterable[tuple[int, pd.DataFrame]]:
+    return items[items["pruner"] == DENSE].groupby("seed")
 
 
 def _above_chance(comparisons: pd.DataFrame, kind: str) -> dict[str, float]:
@@ -84,84 +90,94 @@ def _vectors(items: pd.DataFrame) -> dict[str, Scores]:
     }
 
 
-def _budget(
-    draws: Mapping[str, Sequence[Scores]], dense: Scores, chance: Mapping[str, float], seed: int
-) -> list[dict[str, object]]:
-    """Rows of the criteria at one budget; none if there is only one."""
-    tasks = [
-        task
-        for task in sorted(chance)
-        if task in dense
-        and all(task in one and len(one[task]) == len(dense[task]) for each in draws.values() for one in each)
+def _budget(items: pd.DataFrame, dense: Mapping[int, Scores], chance: Mapping[str, float]) -> list[dict[str, object]]:
+    """Rows of the criteria at one budget, over the seeds that have all of them; none if there is only one."""
+    families = sorted(set(items["family"]), key=precedence)
+    by_seed = {
+        seed: {str(family): list(_vectors(rows).values()) for family, rows in own.groupby("family")}
+        for seed, own in items.groupby("seed")
+        if seed in dense
+    }
+    compared = {seed: draws for seed, draws in by_seed.items() if len(draws) == len(families)}
+    asked = [
+        {task for task in chance if _asked(task, [dense[seed], *itertools.chain(*draws.values())])}
+        for seed, draws in compared.items()
     ]
-    if len(draws) < 2 or not tasks:
+    tasks = sorted(set.intersection(*asked)) if asked else []
+    if len(families) < 2 or not tasks:
         return []
     offset = sum(chance[task] for task in tasks) / len(tasks)
-    sampled = _Resampled(dense, tasks, offset, seed)
-    kept = {family: sampled.kept(each) for family, each in draws.items()}
-    about = {"tasks": len(tasks), "n": sum(len(dense[task]) for task in tasks)}
+    seeds = [_OneSeed(dense[seed], draws, tasks, offset) for seed, draws in compared.items()]
+    about = {"seeds": len(seeds), "tasks": len(tasks), "n": sum(one.n for one in seeds)}
+    counts = {family: sum(len(draws[family]) for draws in compared.values()) for family in families}
     rows: list[dict[str, object]] = []
-    for family in sorted(draws, key=precedence):
-        interval = percentiles(*kept[family])
-        rows.append(
-            about
-            | {"criterion": family, "draws": len(draws[family]), "against": ""}
-            | dict(zip(("kept", "kept_low", "kept_high"), interval, strict=True))
-        )
-    for family, other in itertools.product(sorted(draws), sorted(draws, key=precedence)):
+    for family in families:
+        kept = dict(zip(_KEPT, _mean([one.kept(family) for one in seeds]), strict=True))
+        rows.append(about | {"criterion": family, "draws": counts[family], "against": ""} | kept)
+    for family, other in itertools.product(sorted(families), families):
         if REFERENCE in family and REFERENCE not in other:
-            (value, resampled), (less, others) = kept[family], kept[other]
-            interval = percentiles(value - less, resampled - others)
-            rows.append(
-                about
-                | {"criterion": family, "draws": len(draws[family]), "against": other}
-                | dict(zip(("difference", "low", "high"), interval, strict=True))
-            )
+            more = dict(zip(_MORE, _mean([one.more(family, other) for one in seeds]), strict=True))
+            rows.append(about | {"criterion": family, "draws": counts[family], "against": other} | more)
     return rows
 
 
-class _Resampled:
-    """What is kept, under weights of the items that are the same for all models: a Bayesian bootstrap within tasks.
+def _asked(task: str, models: Sequence[Scores]) -> bool:
+    """Whether all models were asked the same number of items of a task."""
+    return len({len(scores.get(task, ())) for scores in models}) == 1
 
-    As in `pipeline.intervals`, items that did not occur have a little weight, so that intervals do not collapse where
-    all items agree: Z² of them over all tasks, each right or wrong for each model by chance.
-    """
 
-    def __init__(self, dense: Scores, tasks: Sequence[str], chance: float, seed: int) -> None:
-        self._tasks, self._chance, self._generator = tasks, chance, np.random.default_rng(seed)
-        self._added = Z**2 / len(tasks)
-        self._weights = {task: self._shares(len(dense[task])) for task in tasks}
-        self._dense = self._above(dense)
+def _mean(intervals: Sequence[Interval]) -> Interval:
+    return intervals[0] if len(intervals) == 1 else mean_interval(np.array(intervals))
 
-    def _shares(self, n: int) -> np.ndarray:
-        """Weights (RESAMPLES, n + UNSEEN) of a task's items and of those that did not occur."""
-        mass = np.concatenate([np.ones(n), np.full(UNSEEN, self._added / UNSEEN)])
-        weights = self._generator.standard_gamma(mass, size=(RESAMPLES, n + UNSEEN))
-        return weights / weights.sum(axis=1, keepdims=True)
 
-    def _above(self, scores: Scores) -> tuple[float, np.ndarray]:
-        """Mean score over tasks less chance: of the data, and of each resample."""
-        value = float(np.mean([scores[task].mean() for task in self._tasks])) - self._chance
-        return value, np.mean([self._means(task, scores[task]) for task in self._tasks], axis=0) - self._chance
+class _OneSeed:
+    """Shares of the dense score above chance, under one seed: of items that are drawn within tasks."""
 
-    def _means(self, task: str, scores: np.ndarray) -> np.ndarray:
-        """A task's mean of each resample, moved so that they scatter about the mean of the data."""
-        n, weights = len(scores), self._weights[task]
-        unseen = self._generator.integers(2, size=(RESAMPLES, UNSEEN))
-        means = weights[:, :n] @ scores + (weights[:, n:] * unseen).sum(axis=1)
-        expected = (n * scores.mean() + self._added / 2) / (n + self._added)
-        return np.clip(means + scores.mean() - expected, 0.0, 1.0)
+    def __init__(
+        self, dense: Scores, draws: Mapping[str, Sequence[Scores]], tasks: Sequence[str], chance: float
+    ) -> None:
+        self._tasks, self._chance = tasks, chance
+        self._dense = [dense[task] for task in tasks]
+        self._counts = [len(items) for items in self._dense]
+        self._above = self._over_tasks([mean_score(items) for items in self._dense], SCORES).shifted(-chance)
+        # Item by item, the mean over the draws; and how far the mean over other draws may be from theirs.
+        self._items = {
+            family: [np.mean([one[task] for one in each], axis=0) for task in tasks] for family, each in draws.items()
+        }
+        self._drawn = {
+            family: half_width_of_mean([float(np.mean([one[task].mean() for task in tasks])) for one in each])
+            for family, each in draws.items()
+        }
 
-    def kept(self, draws: Sequence[Scores]) -> tuple[float, np.ndarray]:
-        """The share of the dense score above chance, on average over draws; of the data and of each resample."""
-        above = [self._above(scores) for scores in draws]
-        value, resampled = float(np.mean([one for one, _ in above])), np.stack([many for _, many in above])
-        count = len(draws)
-        mean = resampled.mean(axis=0)
-        if count > 1:
-            chosen = self._generator.integers(count, size=(RESAMPLES, count))
-            drawn = np.take_along_axis(resampled.T, chosen, axis=1).mean(axis=1)
-            # Few draws vary less among themselves than the draws there could be, as in Student's interval.
-            wider = math.sqrt(count / (count - 1)) * student.ppf((1 + LEVEL) / 2, count - 1) / Z
-            mean = mean + wider * (drawn - mean)
-        return value / self._dense[0], mean / self._dense[1]
+    @property
+    def n(self) -> int:
+        """How many items there are of all tasks."""
+        return sum(self._counts)
+
+    def kept(self, family: str) -> Interval:
+        """The share that a criterion keeps, on average over its draws."""
+        items, drawn = self._items[family], self._drawn[family]
+        score = self._over_tasks([mean_score(own) for own in items], SCORES).shifted(-self._chance)
+        less = [paired(d, own).difference for d, own in zip(self._dense, items, strict=True)]
+        return fieller(_wider(score, drawn), self._above, _wider(self._over_tasks(less, DIFFERENCES), drawn))
+
+    def more(self, family: str, other: str) -> Interval:
+        """How much larger the share of one criterion is than that of another one."""
+        first, second = self._items[family], self._items[other]
+        if sum(own.mean() for own in first) < sum(own.mean() for own in second):
+            less = self.more(other, family)
+            return Interval(-less.value, -less.high, -less.low)
+        drawn = math.hypot(self._drawn[family], self._drawn[other])
+        parts = list(zip(self._dense, first, second, strict=True))
+        gain = self._over_tasks([paired(y, x).difference for _, x, y in parts], DIFFERENCES)
+        short = self._over_tasks([student(x - y - d, _CONTRASTS) for d, x, y in parts], _CONTRASTS)
+        return fieller(_wider(gain, drawn), self._above, _wider(short.shifted(self._chance), drawn))
+
+    def _over_tasks(self, parts: Sequence[Interval], scale: tuple[float, float]) -> Interval:
+        return parts[0] if len(parts) == 1 else stratified(parts, self._counts, scale)
+
+
+def _wider(interval: Interval, by: float) -> Interval:
+    """An interval that allows for an independent deviation, too, of which ``by`` is the half-width."""
+    value, low, high = interval
+    return Interval(value, value - math.hypot(value - low, by), value + math.hypot(high - value, by))

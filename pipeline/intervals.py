@@ -20,7 +20,6 @@ TAIL = (1 + LEVEL) / 2
 Z = float(norm.ppf(TAIL))
 # The least and the greatest value there may be.
 SCORES, DIFFERENCES = (0.0, 1.0), (-1.0, 1.0)
-RESAMPLES = 2000
 # A single deviation seen is taken for at least this share of what deviations there can be.
 SEEN = 0.2
 _TIE = 1e-9  # scores closer than this are equal but for rounding
@@ -137,10 +136,10 @@ def _half_width(values: np.ndarray, scale: tuple[float, float]) -> float:
     return math.hypot(sampled, Z**2 / (n + Z**2) * reach * math.sqrt(tied))
 
 
-def percentiles(value: float, resampled: np.ndarray) -> Interval:
-    """A value with the middle 95 % of its resampled ones, which holds the value itself."""
-    low, high = np.quantile(resampled, [1 - TAIL, TAIL])
-    return Interval(value, min(float(low), value), max(float(high), value))
+def half_width_of_mean(values: Sequence[float]) -> float:
+    """Return half the width of Student's interval of the mean of (k,) values; 0 for one value, which has no spread."""
+    k = len(values)
+    return float(student_t.ppf(TAIL, k - 1) * np.std(values, ddof=1) / math.sqrt(k)) if k > 1 else 0.0
 
 
 def stratified(parts: Sequence[Interval], counts: ArrayLike, scale: tuple[float, float]) -> Interval:

@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from pipeline.comparison import MEAN
-from pipeline.intervals import LEVEL
+from pipeline.figures.bootstrap import expanded
 from pipeline.prediction import TooLittle, cross_validate, enough, joined
 from pipeline.prediction_data import PREDICTORS, WHO
 
@@ -73,9 +73,9 @@ def accuracy(rows: pd.DataFrame) -> pd.DataFrame:
         `ACCURACY`, one row a predictor and kind, of the means over the tasks of a kind, one value a setting; kinds of
         which no unseen pruner could be predicted are left out. ``error`` is the mean of |kept - predicted|; ``rank``
         the correlation of both, missing where either is constant; ``more`` the error less that of the first
-        predictor, above 0 where measures of representations are better. Each has a 95 % percentile bootstrap interval
-        over pruners (families), from resamples that are the same for all predictors. ``task_error`` and ``task_rank``
-        are those of single tasks.
+        predictor, above 0 where measures of representations are better. Each has a 95 % bootstrap interval over
+        pruners (families), expanded since they are few (`expanded`) and missing for a single one, from resamples that
+        are the same for all predictors. ``task_error`` and ``task_rank`` are those of single tasks.
 
     Raises:
         TooLittle: if no kind has a task that several pruners were evaluated on.
@@ -113,7 +113,9 @@ def _with_ends(kept: pd.Series, predicted: pd.DataFrame, families: np.ndarray) -
     drawn = (np.concatenate([places[family] for family in draw]) for draw in draws)
     resampled = np.stack([_statistics(y[chosen], x[chosen]) for chosen in drawn])
     # Resamples of constant shares have no correlation, and do not count.
-    values = [_statistics(y, x), *_quantiles(resampled, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))]
+    found = _statistics(y, x)
+    ends = _quantiles(resampled, expanded(len(names))) if len(names) > 1 else np.full((2, *found.shape), np.nan)
+    values = [found, *ends]
     return {
         f"{name}{end}": value[place]
         for place, name in enumerate(STATISTICS)

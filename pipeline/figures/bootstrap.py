@@ -47,6 +47,11 @@ def interval(
     share = np.full(len(names), 1 / len(names))
     draws = np.random.default_rng(seed).multinomial(len(names), share, size=resamples)
     resampled = statistic(np.asarray(values, dtype=float), draws[:, codes])
-    tail = norm.sf(math.sqrt(len(names) / (len(names) - 1)) * t.ppf((1 + level) / 2, len(names) - 1))
-    low, high = np.quantile(resampled, [tail, 1 - tail])
+    low, high = np.quantile(resampled, expanded(len(names), level))
     return float(low), float(high)
+
+
+def expanded(groups: int, level: float = 0.95) -> tuple[float, float]:
+    """Return the two quantiles of resamples of ``groups`` > 1 groups that are as far apart as Student's interval."""
+    tail = float(norm.sf(math.sqrt(groups / (groups - 1)) * t.ppf((1 + level) / 2, groups - 1)))
+    return tail, 1 - tail

@@ -59,12 +59,13 @@ def select(tables: Tables) -> Selection:
         f"Numbers in the boxes: {shown[0].label}, filled points.",
         f"Filled: {said[0].lower()}{said[1:]}",
         loop,
-        "Mean over prompts of means over steps; the cosines share one axis.",
+        "Mean over prompts of means over steps (its data have the mean over all positions, too); the cosines share"
+        " one axis.",
         "Next token: share of positions whose argmax differs.",
         *identical_note,
         *left_out_note(left_out),
     )
-    columns = [*VARIANT, "protocol", "quantity", "mean", "n"]
+    columns = [*VARIANT, "protocol", "quantity", "mean", "mean_by_position", "n"]
     return Selection("From hidden states to text: the deviation at each stage", data[columns], notes)
 
 

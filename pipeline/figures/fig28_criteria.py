@@ -20,7 +20,20 @@ ACROSS = 0.5  # of the room of a budget, that its points are spread over
 PERCENT = ["kept_percent", "kept_low_percent", "kept_high_percent"]
 MORE = ["difference_percent", "low_percent", "high_percent"]
 VALUES = dict(zip([*PERCENT, *MORE], ("kept", "kept_low", "kept_high", "difference", "low", "high"), strict=True))
-COLUMNS = ["kind", "unit", "sparsity", "criterion", "pruner", "draws", "tasks", "n", *PERCENT, "against", *MORE]
+COLUMNS = [
+    "kind",
+    "unit",
+    "sparsity",
+    "criterion",
+    "pruner",
+    "draws",
+    "seeds",
+    "tasks",
+    "n",
+    *PERCENT,
+    "against",
+    *MORE,
+]
 
 
 def select(tables: Tables) -> Selection:
@@ -40,7 +53,7 @@ def select(tables: Tables) -> Selection:
 
 
 def _notes(data: pd.DataFrame) -> tuple[str, ...]:
-    many = data[data["draws"] > 1].groupby("criterion")["draws"].max()
+    many = data[data["draws"] > data["seeds"]].groupby("criterion")["draws"].max()
     drawn = [f"{name}: mean of {count} draws, which its interval allows for." for name, count in many.items()]
     tasks = sorted(set(data["tasks"]))
     over = f"{tasks[0]} tasks" if len(tasks) == 1 else f"{tasks[0]} to {tasks[-1]} tasks"
@@ -48,8 +61,13 @@ def _notes(data: pd.DataFrame) -> tuple[str, ...]:
         f"{KINDS[data['kind'].iloc[0]]}, mean over {over}; 100% is the dense model's score above chance.",
         "Below: how much more of it a criterion by divergence (its marker) keeps than another one (its colour), paired"
         " item by item; filled where the interval excludes zero.",
-        "Bars: 95% bootstrap interval over items.",
+        "Bars: 95% interval over items.",
         *drawn,
+        *(
+            [f"Means over {max(data['seeds'])} seeds, which their intervals allow for."]
+            if max(data["seeds"]) > 1
+            else []
+        ),
     )
 
 

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
 
 from pipeline.comparison import verdict_of
 from pipeline.figures.variants import VARIANT, variants_of
-from pipeline.intervals import LEVEL, Interval, normal_p, wilson
+from pipeline.intervals import Interval, half_width_of_mean, normal_p, wilson
 
 REPLICATE, COUNT = "replicate", "replicates"
 # The method of a comparison that is the mean of several.
@@ -107,8 +106,7 @@ def _averaged(own: pd.DataFrame) -> pd.DataFrame:
 def mean_interval(intervals: np.ndarray) -> Interval:
     """Return the mean of (k, 3) values with their limits, k > 1, and its interval, see ``average_comparisons``."""
     value = float(intervals[:, 0].mean())
-    k = len(intervals)
-    spread = float(stdtrit(k - 1, (1 + LEVEL) / 2) * intervals[:, 0].std(ddof=1) / math.sqrt(k))
+    spread = half_width_of_mean(intervals[:, 0].tolist())
     below, above = (np.abs(intervals[:, place] - intervals[:, 0]).mean() for place in (1, 2))
     return Interval(value, value - math.hypot(below, spread), value + math.hypot(above, spread))
 

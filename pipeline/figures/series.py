@@ -42,7 +42,8 @@ def profile(rows: pd.DataFrame, by: Sequence[str], values: Mapping[str, pd.Serie
         band: "range" for minimum to maximum, "quartiles" for the middle half.
 
     Returns:
-        Columns: `by`, quantity, mean, low, high, n (positions), sorted by quantity (as given), then `by`.
+        Columns: `by`, quantity, mean, low, high, n (positions), mean_by_position (over all positions alike), sorted
+        by quantity (as given), then `by`.
     """
     low, high = (0.0, 1.0) if band == "range" else (0.25, 0.75)
     parts = []
@@ -50,10 +51,11 @@ def profile(rows: pd.DataFrame, by: Sequence[str], values: Mapping[str, pd.Serie
         finite = column.astype(float).replace([np.inf, -np.inf], np.nan).dropna()
         groups = finite.groupby([rows.loc[finite.index, name] for name in by])
         part = pd.DataFrame({"mean": _by_prompt(finite, rows, by), "n": groups.size()})
+        part["mean_by_position"] = groups.mean()
         part["low"] = groups.min() if band == "range" else groups.quantile(low)
         part["high"] = groups.max() if band == "range" else groups.quantile(high)
         parts.append(part.reset_index().assign(quantity=quantity))
-    return pd.concat(parts, ignore_index=True)[[*by, "quantity", *STATISTICS, "n"]]
+    return pd.concat(parts, ignore_index=True)[[*by, "quantity", *STATISTICS, "n", "mean_by_position"]]
 
 
 def _by_prompt(values: pd.Series, rows: pd.DataFrame, by: Sequence[str]) -> pd.Series:
