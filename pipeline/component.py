@@ -10,6 +10,8 @@ from typing import Any, ClassVar
 class Component:
     """Base of every model, pruner, task suite and calibration set.
 
+    Keys of stored results have the name of the class, not of its module: a class keeps its name when it moves.
+
     Fields are the whole configuration: what a YAML of the group may set. ``name`` is what tables show. Raise
     ``version`` in a subclass when its results change, so that stored results of the old code are not reused.
     """
@@ -24,7 +26,7 @@ class Component:
             for field in dataclasses.fields(self)
             if field.name != "name" and field.metadata.get("identity", True)
         }
-        return {"type": f"{type(self).__module__}.{type(self).__qualname__}", "version": self.version, **fields}
+        return {"type": type(self).__qualname__, "version": self.version, **fields}
 
     def replicate(self) -> dict[str, Any]:
         """Return the fields that number repetitions of the same thing, by name."""

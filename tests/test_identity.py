@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline import summary
+from pipeline.choices import CONF
 from pipeline.config import Settings
 from pipeline.figures.choice import choose
 from pipeline.figures.drawing import draw
@@ -104,6 +106,19 @@ def test_a_further_kind_of_fact_changes_no_id_of_jobs_without_it():
     moved = {"model": {"type": "elsewhere.RandomModel", "layers": 4}, "pruner": {"type": "b.c.Wanda"}}
     assert identify(moved, {"dtype": "float32"}, {"seed": 0}) == known
     assert identify({**facts, "repair": "healed"}, {"dtype": "float32"}, {"seed": 0}).variant_id != known.variant_id
+
+
+def test_keys_name_classes_not_the_places_where_they_stand(make_settings):
+    settings = make_settings(*BASE, "pruner=wanda_divergence", "sparsity=0.5")
+    facts = [part.identity() for part in (settings.model, settings.pruner, settings.calibration, settings.task)]
+    facts.append(settings.pruner.scoring_identity())
+    assert "pipeline." not in json.dumps(facts, default=str)
+    targets = {
+        str(yaml.safe_load(path.read_text()).get("_target_"))
+        for group in ("model", "pruner", "calibration", "task")
+        for path in CONF.glob(f"{group}/*.yaml")
+    }
+    assert len({target.rpartition(".")[2] for target in targets}) == len(targets), "two classes of one name"
 
 
 # --- labels --------------------------------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ class AllocatedPruner(Pruner):
     def scoring_identity(self) -> dict[str, Any]:
         """Methods that are tried in the same way share their curves."""
         return {
-            "type": f"{__name__}.curves",
+            "type": "AllocationCurves",
             "version": self.version,
             "tried": self.tried,
             "confidence": self.confidence,

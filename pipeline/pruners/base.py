@@ -85,7 +85,7 @@ class Pruner(Component):
         """
         definer: Any = next(cls for cls in type(self).__mro__ if "importance" in cls.__dict__)
         own = self.identity()
-        return own | {"type": f"{definer.__module__}.{definer.__qualname__}", "version": definer.version}
+        return own | {"type": definer.__qualname__, "version": definer.version}
 
     def importance(self, decoder: Decoder, context: Context) -> list[Score]:
         """Scores that serve every sparsity, as rows with ``layer``, ``sublayer`` and ``score``; the lowest go first."""

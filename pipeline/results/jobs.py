@@ -164,8 +164,11 @@ def _choice(group: str, word: str) -> Mapping[str, str] | None:
 
 def _is_choice(record: JobRecord, group: str, name: str, choice: Mapping[str, str]) -> bool:
     pattern = "".join(".+" if part.startswith("${") else re.escape(part) for part in _PART.split(choice["name"]))
-    made = record.config.get(f"{group}._target_") == choice.get("_target_")
-    return made and re.fullmatch(pattern, name) is not None
+    # By the name of the class, since older records know it by the file that it stood in then.
+    made, asked = (
+        str(target).rpartition(".")[2] for target in (record.config.get(f"{group}._target_"), choice["_target_"])
+    )
+    return made == asked and re.fullmatch(pattern, name) is not None
 
 
 # --- time --------------------------------------------------------------------------------------------------------
