@@ -22,15 +22,15 @@ setup: .venv/.complete ## make .venv/ and install everything that is pinned
 demo: setup ## prune, evaluate, measure and plot the embedded model: a sweep of four jobs
 	$(BIN)/python -m pipeline.main $(SWEEP)
 	$(BIN)/python -m pipeline.report
-	$(BIN)/python -m pipeline.summary
+	$(BIN)/python -m pipeline.run.summary
 
 # Matrices are small: more threads in each of two processes would only wait for each other.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test: setup browser sandbox slurm ## run the tests; of cases alike, two that the commit chooses
+test: lint browser sandbox slurm ## run the tests; of cases alike, two that the commit chooses
 	$(PYTEST)
 
-test-all: setup browser sandbox slurm ## run the tests on every pruner, model family, experiment, figure and fault
+test-all: lint browser sandbox slurm ## run the tests on every pruner, model family, experiment, figure and fault
 	TEST_ALL=1 $(PYTEST)
 
 # The report is tested in a real browser where there is one, or where Debian's can be installed.
@@ -56,10 +56,10 @@ slurm:
 
 # ADVICE="model=smollm2 keep=0.9 tasks=all" asks for something else.
 advise: setup ## how far each pruner can go before generation suffers: hours on two cores
-	$(BIN)/python -m pipeline.advise $(ADVICE)
+	$(BIN)/python -m pipeline.study.advise $(ADVICE)
 
 figures: setup ## redraw the figures from finished results alone
-	$(BIN)/python -m pipeline.figures
+	$(BIN)/python -m pipeline.plot
 
 report: setup ## write outputs/report/index.html, one page with everything that was found
 	$(BIN)/python -m pipeline.report
@@ -77,15 +77,16 @@ faults: setup ## kill, damage, crowd and starve sweeps, and see that nothing is 
 
 # SHOW="--sweep NAME" for another sweep than the newest.
 dashboard: setup ## a W&B workspace and report of the newest sweep; without a server, their JSON
-	$(BIN)/python -m pipeline.dashboard $(SHOW)
+	$(BIN)/python -m pipeline.track.dashboard $(SHOW)
 
 sync: setup ## send the W&B runs that are on this disk alone, each one once
-	$(BIN)/python -m pipeline.tracking.sync
+	$(BIN)/python -m pipeline.track.sync
 
 bench: setup ## measure speed as ratios, one `name value` a line
 	$(BIN)/python -m pipeline.bench
 
-lint: setup ## formatting, lint and types
+lint: setup ## formatting, lint, types, and which folder may import which
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports

@@ -21,26 +21,26 @@ from hydra import compose, initialize_config_dir
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
-from pipeline.calibration.base import batches
-from pipeline.capture import capture_trajectory
-from pipeline.choices import CONF
-from pipeline.config import Settings
-from pipeline.decoder import Decoder
-from pipeline.evaluate import encode_requests
-from pipeline.language_model import InMemoryLM
-from pipeline.main import resolve
-from pipeline.measures.compare import block_rows
-from pipeline.measures.head import Head
-from pipeline.measures.layerwise import Stream, measure_stream
-from pipeline.models.base import resolve_dtype
-from pipeline.probes import PROBES
-from pipeline.pruners.base import Context, Pruner
-from pipeline.pruners.decision import ChangeFiles, Decision
-from pipeline.quiet import quiet_libraries
-from pipeline.sparsity import parse
-from pipeline.store import Store
-from pipeline.surgery import apply
-from pipeline.tasks.harness import load_tasks
+from pipeline.common.quiet import quiet_libraries
+from pipeline.config.choices import CONF
+from pipeline.config.probes import PROBES
+from pipeline.config.schema import Settings
+from pipeline.config.sparsity import parse
+from pipeline.data.calibration.base import batches
+from pipeline.evaluate.by_harness import encode_requests
+from pipeline.evaluate.harness import load_tasks
+from pipeline.evaluate.language_model import InMemoryLM
+from pipeline.measure.compare import block_rows
+from pipeline.measure.layerwise import Stream, measure_stream
+from pipeline.model.decoder import Decoder
+from pipeline.model.head import Head
+from pipeline.model.sources.base import resolve_dtype
+from pipeline.model.trajectory import capture_trajectory
+from pipeline.prune.base import Context, Pruner
+from pipeline.prune.decision import ChangeFiles, Decision
+from pipeline.prune.surgery import apply
+from pipeline.run.compose import resolve
+from pipeline.store.artifacts import Store
 
 # Pruners whose time is told in forward passes over the calibration set, and how many passes each amounts to.
 PASSES = {"shortgpt": 1, "attn_drop": 1, "mlp_drop": 1, "wanda": 2, "sparsegpt": 2}

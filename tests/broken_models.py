@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline.models.hub import AnyHubModel
-from pipeline.models.random import RandomModel
-from pipeline.store import Store
+from pipeline.model.sources.hub import AnyHubModel
+from pipeline.model.sources.random import RandomModel
+from pipeline.store.artifacts import Store
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 

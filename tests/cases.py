@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from choice import some
 
-from pipeline.choices import choices_of, figure_names
+from pipeline.config.choices import choices_of, figure_names
 
 EXPERIMENTS = choices_of("experiment")
 # A random model has no score above chance, of which something could be kept (fig27, fig28); fig10 is of several models.

@@ -15,14 +15,14 @@ from choice import header
 from helpers import SOME_FAMILIES, context_for
 from hydra import compose, initialize_config_dir
 
-from pipeline.choices import CONF
-from pipeline.config import Settings
-from pipeline.decoder import Decoder
-from pipeline.main import resolve
-from pipeline.models.random import RandomModel
-from pipeline.quiet import quiet_libraries
-from pipeline.sparsity import parse
-from pipeline.store import Store
+from pipeline.common.quiet import quiet_libraries
+from pipeline.config.choices import CONF
+from pipeline.config.schema import Settings
+from pipeline.config.sparsity import parse
+from pipeline.model.decoder import Decoder
+from pipeline.model.sources.random import RandomModel
+from pipeline.run.compose import resolve
+from pipeline.store.artifacts import Store
 
 quiet_libraries()
 # Tiny matrices and several test processes: more threads only wait for each other, in what the tests start as well.

@@ -12,10 +12,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 from matplotlib.text import Text
 
-from pipeline.figures import style
-from pipeline.figures.drawing import FigureResult, draw
-from pipeline.figures.registry import figures
-from pipeline.figures.render import from_csv
+from pipeline.plot import style
+from pipeline.plot.drawing import FigureResult, draw
+from pipeline.plot.registry import figures
+from pipeline.plot.render import from_csv
 
 
 def drawn(outputs: Path, name: str) -> tuple[FigureResult, pd.DataFrame]:

@@ -27,7 +27,7 @@ from conftest import TINY
 from fault_kinds import artifact_of, damage_file, gone_at_once, small_disk
 from fault_state import content, differences, finished, halves, litter, work
 
-from pipeline.integrity import damage
+from pipeline.store.integrity import damage
 
 _NO_FLOCK = Path(__file__).parent / "no_flock"
 SWEEP = ("pruner=magnitude,attn_drop,sparsegpt", "sparsity=0.25,0.5")

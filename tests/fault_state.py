@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.integrity import MANIFEST, damage, read_sealed
-from pipeline.records import load_records
+from pipeline.store.integrity import MANIFEST, damage, read_sealed
+from pipeline.store.records import load_records
 
 # What is different each time: when a job ended, where, and what it took.
 _OF_THE_RUN = ("finished", "started", "seconds", "cost", "spent", "origin", "origins", "wandb")

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.comparison import compare
-from pipeline.integrity import digest
-from pipeline.tables import HOW, IDS, WHO
+from pipeline.evaluate.comparison import compare
+from pipeline.store.integrity import digest
+from pipeline.tables.collect import HOW, IDS, WHO
 
 SETTINGS = "trial tasks · 12 prompts, 32 greedy steps · float32 · #ab12"
 MODEL = "tiny-lm"

@@ -13,14 +13,14 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.choices import CONF
-from pipeline.continuations import read
-from pipeline.decoder import ARCHITECTURES, Decoder
-from pipeline.linear_inputs import one_expert_at_a_time
-from pipeline.pruners.base import Context, Pruner
-from pipeline.pruners.decision import Change
-from pipeline.signature import signature
-from pipeline.surgery import dropped
+from pipeline.config.choices import CONF
+from pipeline.config.signature import signature
+from pipeline.model.continuations import read
+from pipeline.model.decoder import ARCHITECTURES, Decoder
+from pipeline.model.linear_inputs import one_expert_at_a_time
+from pipeline.prune.base import Context, Pruner
+from pipeline.prune.decision import Change
+from pipeline.prune.surgery import dropped
 
 # Few tests apply to the encoder, so it comes in addition.
 SOME_FAMILIES = some("model families", sorted(ARCHITECTURES), always=["bert"])

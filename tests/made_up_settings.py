@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from pipeline.comparison import MEAN
+from pipeline.evaluate.comparison import MEAN
 
 COLUMNS = ("kl", "parting")
 FAMILIES = ("attn_drop", "magnitude", "mlp_drop", "shortgpt", "wanda")

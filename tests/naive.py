@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.measures.compare import COLUMNS
-from pipeline.measures.head import Head
+from pipeline.measure.compare import COLUMNS
+from pipeline.model.head import Head
 
 # What only pruning can make differ from "no deviation"; the others are the dense model's own.
 CONFIDENCE = ("top1", "entropy", "margin")

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import psutil
 import pytest
 
-from pipeline import sandbox
-from pipeline.sandbox import Limits, Outcome, run
+from pipeline.evaluate.code import sandbox
+from pipeline.evaluate.code.sandbox import Limits, Outcome, run
 
 _WHY = sandbox.unavailable()
 isolated = pytest.mark.skipif(_WHY is not None, reason=str(_WHY))

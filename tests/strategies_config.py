@@ -9,8 +9,8 @@ from hydra import compose, initialize_config_dir
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from pipeline.choices import CONF, choices_of
-from pipeline.config import EXPERIMENT, GROUPS, flatten
+from pipeline.config.choices import CONF, choices_of
+from pipeline.config.schema import EXPERIMENT, GROUPS, flatten
 
 ODD_VALUES = [
     "", "''", "null", "true", "0", "-1", "1", "2", "0.5", "1e309", "-inf", "nan", "1e-320", "9" * 30, "2of4", "2:4",

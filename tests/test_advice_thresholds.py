@@ -9,9 +9,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis_profiles import chosen
 
-from pipeline.advice.answer import worst
-from pipeline.advice.ladder import MOST_RUNGS, Rung, bracket, next_to_measure, recommend, threshold, unit_counts
-from pipeline.intervals import Interval
+from pipeline.evaluate.intervals import Interval
+from pipeline.study.advice.answer import worst
+from pipeline.study.advice.ladder import MOST_RUNGS, Rung, bracket, next_to_measure, recommend, threshold, unit_counts
 
 KEEP = 0.9
 NUMBER = st.floats(-0.5, 1.5)

@@ -25,22 +25,22 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis_profiles import chosen
 
-from pipeline import advise
-from pipeline.advice.jobs import Refused, run_jobs
-from pipeline.advice.question import EVALUATION, read_question
-from pipeline.advice.recipe import read_recipe, write_recipe
-from pipeline.check import problems
-from pipeline.choices import CONF
-from pipeline.compose import resolve
-from pipeline.config import Settings
-from pipeline.evaluate import evaluate
-from pipeline.job import run_job
-from pipeline.models.random import RandomModel
-from pipeline.records import OK
-from pipeline.sparsity import parse
-from pipeline.stopping import Stopped, stoppable
-from pipeline.store import Store
-from pipeline.tasks.lm_eval import LmEvalSuite
+from pipeline.check.command import problems
+from pipeline.common.stopping import Stopped, stoppable
+from pipeline.config.choices import CONF
+from pipeline.config.schema import Settings
+from pipeline.config.sparsity import parse
+from pipeline.evaluate.by_harness import evaluate
+from pipeline.evaluate.suites.by_name import LmEvalSuite
+from pipeline.model.sources.random import RandomModel
+from pipeline.run.compose import resolve
+from pipeline.run.job import run_job
+from pipeline.store.artifacts import Store
+from pipeline.store.records import OK
+from pipeline.study import advise
+from pipeline.study.advice.jobs import Refused, run_jobs
+from pipeline.study.advice.question import EVALUATION, read_question
+from pipeline.study.advice.recipe import read_recipe, write_recipe
 
 KEEP = 0.9
 
@@ -131,7 +131,7 @@ import sys
 from pipeline import advise
 assert advise.main(["--help"]) == 0
 assert advise.main(["keep=2"]) == 2
-from pipeline.advice import answer, figure, ladder
+from pipeline.study.advice import answer, figure, ladder
 sys.exit(any(name in sys.modules for name in ("torch", "transformers", "lm_eval")))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -315,10 +315,10 @@ def test_what_is_recommended_runs_as_it_is(advised, tmp_path, monkeypatch):
     said = yaml.safe_load(recipe.read_text())
     assert said["pruner"] in PRUNERS and said["sparsity"] in (1, 2, 3)
     assert f"Recommended: {said['pruner']} at {said['sparsity']} removes" in printed
-    assert f"python -m pipeline.advise run={recipe} export=DIR" in printed
+    assert f"python -m pipeline.study.advise run={recipe} export=DIR" in printed
     # The command line that `pipeline.main` is given.
     monkeypatch.setattr(sys, "argv", ["advise"])
-    monkeypatch.setattr("pipeline.main.main", lambda: 0)
+    monkeypatch.setattr("pipeline.run.command.main", lambda: 0)
     assert advise.main([f"run={recipe}", "seed=0"]) == 0
     words = sys.argv[1:]
     assert words[-1] == "seed=0" and problems(words, multirun=False) == []

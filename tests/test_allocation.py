@@ -10,19 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis_profiles import chosen
 
-from pipeline.capture import forwards
-from pipeline.check import problems
-from pipeline.decoder import Decoder
-from pipeline.model_stages import ModelStages
-from pipeline.pruners.accounting import account
-from pipeline.pruners.allocated import GRID
-from pipeline.pruners.allocation import allocate, convex, settle, smooth
-from pipeline.pruners.decision import Change
-from pipeline.pruners.masks import per_output
-from pipeline.pruners.wanda import column_energy, metric
-from pipeline.sparsity import parse
-from pipeline.store import Store
-from pipeline.surgery import changed_weights
+from pipeline.check.command import problems
+from pipeline.config.sparsity import parse
+from pipeline.model.decoder import Decoder
+from pipeline.model.trajectory import forwards
+from pipeline.prune.accounting import account
+from pipeline.prune.decision import Change
+from pipeline.prune.methods.allocated import GRID
+from pipeline.prune.methods.allocation import allocate, convex, settle, smooth
+from pipeline.prune.methods.masks import per_output
+from pipeline.prune.methods.wanda import column_energy, metric
+from pipeline.prune.stage import ModelStages
+from pipeline.prune.surgery import changed_weights
+from pipeline.store.artifacts import Store
 
 METHODS = {"wanda_divergence": "wanda", "sparsegpt_divergence": "sparsegpt", "magnitude_divergence": "magnitude"}
 COSTS = st.lists(st.floats(0, 3), min_size=len(GRID), max_size=len(GRID))

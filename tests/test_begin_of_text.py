@@ -11,11 +11,11 @@ import torch
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from pipeline.calibration.base import CalibrationSet
-from pipeline.continuations import continued
-from pipeline.perplexity import HeldOutText, perplexity_row
-from pipeline.probes import PROBES, encode
-from pipeline.special_tokens import end_of_text, opening
+from pipeline.config.probes import PROBES, encode
+from pipeline.data.calibration.base import CalibrationSet
+from pipeline.evaluate.perplexity import HeldOutText, perplexity_row
+from pipeline.model.continuations import continued
+from pipeline.model.special_tokens import end_of_text, opening
 
 WORDS = [f"w{number}" for number in range(40)]
 SPECIAL = ["<s>", "</s>", "<|im_end|>", "<|im_start|>"]
@@ -92,7 +92,7 @@ def test_losses_do_not_lose_small_probabilities_of_a_large_vocabulary():
             z[..., 0] = 0
             return type("Output", (), {"logits": z[:, -kwargs["logits_to_keep"] :]})
 
-    from pipeline.perplexity import window_losses
+    from pipeline.evaluate.perplexity import window_losses
 
     flat = Flat(
         LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)

@@ -6,14 +6,14 @@ import pytest
 import torch
 from helpers import calibration_batches
 
-from pipeline.activations import Activations
-from pipeline.block_calls import block_calls
-from pipeline.decoder import Decoder
-from pipeline.linear_inputs import linear_inputs, one_expert_at_a_time
-from pipeline.pruners.base import Context
-from pipeline.pruners.masks import lowest_overall, lowest_per_row, per_output
-from pipeline.pruners.wanda import column_energy, metric
-from pipeline.sparsity import parse
+from pipeline.config.sparsity import parse
+from pipeline.model.activations import Activations
+from pipeline.model.block_calls import block_calls
+from pipeline.model.decoder import Decoder
+from pipeline.model.linear_inputs import linear_inputs, one_expert_at_a_time
+from pipeline.prune.base import Context
+from pipeline.prune.methods.masks import lowest_overall, lowest_per_row, per_output
+from pipeline.prune.methods.wanda import column_energy, metric
 
 
 def test_wanda_feeds_each_block_with_its_pruned_forerunners(decide, make_model):
@@ -43,7 +43,7 @@ def test_wanda_feeds_each_block_with_its_pruned_forerunners(decide, make_model):
 
 def test_statistics_come_from_the_dense_weights_of_the_block_itself(decide, make_model, make_settings):
     """Whether matrices are treated in one pass or one by one, the result is the same."""
-    from pipeline.pruners import sparsegpt
+    from pipeline.prune.methods import sparsegpt
 
     whole = decide("sparsegpt", 0.5)
     budget, sparsegpt._BUDGET = sparsegpt._BUDGET, 1
@@ -107,7 +107,7 @@ def test_activations_beyond_the_budget_go_to_disk_and_come_back(tmp_path):
 
 
 def test_pruning_does_not_depend_on_where_activations_are(make_settings, make_model, tmp_path, monkeypatch):
-    from pipeline.pruners import blockwise
+    from pipeline.prune.methods import blockwise
 
     pruner = make_settings("pruner=wanda").pruner
     there = pruner.decide(Decoder(make_model()), parse(0.5), Context(calibration_batches(), changes={}))

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from pipeline.calibration.base import CalibrationSet, batches, load, save, tokenizer_digest
+from pipeline.data.calibration.base import CalibrationSet, batches, load, save
+from pipeline.model.tokens import tokenizer_digest
 
 TEXTS = ("one two three", "", "eins zwei drei vier", "x", "un deux", "\n \n", "uno dos tres cuatro cinco", "é")
 

@@ -15,10 +15,10 @@ from hydra.utils import instantiate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.calibration.base import CalibrationSet
-from pipeline.calibration.file import FileText
-from pipeline.calibration.packaged import PackagedText
-from pipeline.choices import CONF
+from pipeline.config.choices import CONF
+from pipeline.data.calibration.base import CalibrationSet
+from pipeline.data.calibration.file import FileText
+from pipeline.data.calibration.packaged import PackagedText
 
 
 def written(path: Path, content: bytes) -> FileText:

@@ -13,8 +13,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from helpers import json_lines, same_sequences
 
-from pipeline import hub
-from pipeline.calibration.hub import HubText
+from pipeline.data import hub
+from pipeline.data.calibration.hub import HubText
 
 OFFLINE = ("HF_DATASETS_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 WIKITEXT = HubText("wikitext2", dataset="Salesforce/wikitext", subset="wikitext-2-raw-v1", revision="abc")
@@ -140,7 +140,8 @@ def test_a_hub_that_answers_is_there_unless_it_says_otherwise(endpoint, status, 
 
 def test_hub_sources_import_no_dataset_library_and_have_an_identity_without_it():
     script = (
-        "import sys\nfrom pipeline.calibration.hub import HubText\nfrom pipeline.calibration.file import FileText\n"
+        "import sys\nfrom pipeline.data.calibration.file import FileText\n"
+        "from pipeline.data.calibration.hub import HubText\n"
         "HubText('c4', dataset='allenai/c4').identity()\nprint('datasets' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

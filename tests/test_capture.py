@@ -9,17 +9,17 @@ import pytest
 import torch
 from helpers import changes_of
 
-from pipeline import capture
-from pipeline.capture import Trajectory, capture_forced, capture_trajectory, forwards
-from pipeline.console import progress
-from pipeline.counterparts import capture_counterparts, load_counterparts, save_counterparts
-from pipeline.decoder import ARCHITECTURES, SUBLAYERS, Decoder
-from pipeline.measure import measure_free_running, measure_layers, side_by_side
-from pipeline.measures.head import Head
-from pipeline.probes import PROBES, encode
-from pipeline.pruners.decision import Change
-from pipeline.residual import layout, tap
-from pipeline.surgery import change_weights
+from pipeline.capture.counterparts import capture_counterparts, load_counterparts, save_counterparts
+from pipeline.common.terminal import progress
+from pipeline.config.probes import PROBES, encode
+from pipeline.measure.protocols import measure_free_running, measure_layers, side_by_side
+from pipeline.model import trajectory as trajectory_module
+from pipeline.model.decoder import ARCHITECTURES, SUBLAYERS, Decoder
+from pipeline.model.head import Head
+from pipeline.model.residual import layout, tap
+from pipeline.model.trajectory import Trajectory, capture_forced, capture_trajectory, forwards
+from pipeline.prune.decision import Change
+from pipeline.prune.surgery import change_weights
 
 STEPS = 6
 
@@ -73,7 +73,7 @@ def test_more_prompts_than_go_through_at_once_are_captured_alike(make_model, tok
     whole = capture_trajectory(model, tokenizer, probes, STEPS, residual=True)
     forced = capture_forced(model, whole)
     states = capture_counterparts(model, changes_of(model, 0.5), whole, progress)
-    monkeypatch.setattr(capture, "BATCH", 3)
+    monkeypatch.setattr(trajectory_module, "BATCH", 3)
     cut = capture_trajectory(model, tokenizer, probes, STEPS, residual=True)
     assert (cut.tokens, cut.texts, cut.positions()) == (whole.tokens, whole.texts, whole.positions())
     close = {"rtol": 1e-4, "atol": 1e-5}

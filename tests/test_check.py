@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from hypothesis_profiles import chosen
 from omegaconf import OmegaConf
 
-from pipeline.check import problems
-from pipeline.choices import CONF, choices_of
-from pipeline.config import GROUPS
-from pipeline.signature import signature
+from pipeline.check.command import problems
+from pipeline.config.choices import CONF, choices_of
+from pipeline.config.schema import GROUPS
+from pipeline.config.signature import signature
 
 HEAVY = ("torch", "transformers", "lm_eval", "wandb", "pandas", "matplotlib", "datasets", "pyarrow")
 

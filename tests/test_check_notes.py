@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from pipeline.check_notes import notes
+from pipeline.check.notes import notes
 
 ONE_JOB = "so the jobs that differ in it alone are one job"
 

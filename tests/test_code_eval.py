@@ -17,10 +17,15 @@ import evaluate
 import pytest
 from sandboxed import isolated
 
-from pipeline import sandbox
-from pipeline.packages import package_file
-from pipeline.tasks import code_eval
-from pipeline.tasks.code_eval import CodeEval, bypasses_sandbox, needs_code_execution, pass_at_k, sandboxed_code_eval
+from pipeline.common.packages import package_file
+from pipeline.evaluate.code import code_eval, sandbox
+from pipeline.evaluate.code.code_eval import (
+    CodeEval,
+    bypasses_sandbox,
+    needs_code_execution,
+    pass_at_k,
+    sandboxed_code_eval,
+)
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PROBLEMS = 3
@@ -133,7 +138,7 @@ import lm_eval.tasks
 from datasets import Dataset, DatasetDict
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
-from pipeline.tasks.code_eval import sandboxed_code_eval
+from pipeline.evaluate.code.code_eval import sandboxed_code_eval
 
 ROWS = {
     "humaneval": {

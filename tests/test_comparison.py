@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.comparison import COLUMNS, MARGIN, compare, pool
-from pipeline.intervals import Interval, Z, fieller, mcnemar_p, stratified, student, tango, wilson
+from pipeline.evaluate.comparison import COLUMNS, MARGIN, compare, pool
+from pipeline.evaluate.intervals import Interval, Z, fieller, mcnemar_p, stratified, student, tango, wilson
 
 
 def items(task: str, scores: object, kind: str = "generative") -> pd.DataFrame:

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.measures.compare import compare
-from pipeline.measures.confidence import top
-from pipeline.measures.head import Head
+from pipeline.measure.compare import compare
+from pipeline.measure.confidence import top
+from pipeline.model.head import Head
 
 
 def expected(z: np.ndarray, delta: np.ndarray, temperature: float) -> dict[str, np.ndarray]:

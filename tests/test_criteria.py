@@ -11,11 +11,11 @@ import pytest
 from drawn_figures import assert_apart, canvas_of, drawn, missing, texts_on
 from figure_tables import comparisons_table, fill, identified, jobs_table, save, scores_table, told_items
 
-from pipeline.criteria import criteria
-from pipeline.figures import fig29_estimate
-from pipeline.figures.choice import choose
-from pipeline.figures.tables import Tables, load
-from pipeline.intervals import wilson
+from pipeline.analysis.criteria import criteria
+from pipeline.evaluate.intervals import wilson
+from pipeline.plot.paper import fig29_estimate
+from pipeline.tables.choice import choose
+from pipeline.tables.read import Tables, load
 
 SETUPS = [("divergence", "4"), ("attn_drop", "4"), ("random_attn", "4")]
 

@@ -21,17 +21,16 @@ from conftest import TINY
 from fake_wandb import environment, forget_account, serving, use
 from hydra import compose, initialize_config_dir
 
-from pipeline import dashboard
-from pipeline.choices import CONF
-from pipeline.figures.drawing import draw
-from pipeline.job import run_job
-from pipeline.main import resolve
-from pipeline.over_sparsity import curves, log_curves
-from pipeline.records import JobRecord
-from pipeline.store import Store
-from pipeline.sweep import log_figures
-from pipeline.tracking import RunSpec, panels, read_run, track
-from pipeline.tracking.pages import Shown, report, specification, workspace
+from pipeline.config.choices import CONF
+from pipeline.plot.drawing import draw
+from pipeline.run.compose import resolve
+from pipeline.run.job import run_job
+from pipeline.store.artifacts import Store
+from pipeline.store.records import JobRecord
+from pipeline.track import RunSpec, dashboard, panels, read_run, track
+from pipeline.track.job_log import log_figures
+from pipeline.track.over_sparsity import curves, log_curves
+from pipeline.track.pages import Shown, report, specification, workspace
 
 ROOT = Path(__file__).parents[1]
 SWEEP = "20260101-120000-000000"

@@ -11,15 +11,15 @@ from cases import SOME_ESTIMATES
 from helpers import SOME_FAMILIES, context_for, pruner_of
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.capture import forwards
-from pipeline.continuations import continued, read
-from pipeline.decoder import ARCHITECTURES, ATTENTION, BLOCK, MLP, SUBLAYERS, Decoder
-from pipeline.prefix import shared_prefix
-from pipeline.pruners.base import Context
-from pipeline.pruners.divergence_estimate import slopes_of
-from pipeline.pruners.units import ALONE
-from pipeline.sparsity import parse
-from pipeline.surgery import apply, dropped
+from pipeline.config.sparsity import parse
+from pipeline.model.continuations import continued, read
+from pipeline.model.decoder import ARCHITECTURES, ATTENTION, BLOCK, MLP, SUBLAYERS, Decoder
+from pipeline.model.prefix import shared_prefix
+from pipeline.model.trajectory import forwards
+from pipeline.prune.base import Context
+from pipeline.prune.methods.divergence_estimate import slopes_of
+from pipeline.prune.methods.units import ALONE
+from pipeline.prune.surgery import apply, dropped
 
 WRITERS = [name for name in SOME_FAMILIES if not ARCHITECTURES[name].encoder]
 PROMPTS = ["Another, which is a little longer", "A short prompt"]
@@ -75,7 +75,7 @@ def test_what_does_not_fit_in_memory_is_computed_again(grown, monkeypatch):
         return pruner_of("divergence").importance(Decoder(model), context)
 
     kept = scores()
-    monkeypatch.setattr("pipeline.pruners.divergence.memory_budget", lambda device: 0)
+    monkeypatch.setattr("pipeline.prune.methods.divergence.memory_budget", lambda device: 0)
     assert scores() == kept
 
 

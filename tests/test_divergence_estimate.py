@@ -11,15 +11,15 @@ import pytest
 import torch
 from helpers import context_for, pruner_of
 
-from pipeline.continuations import continued
-from pipeline.decoder import ATTENTION, BLOCK, MLP, Decoder
-from pipeline.model_stages import IMPORTANCE, ModelStages
-from pipeline.models.random import RandomModel
-from pipeline.pruners.base import Context
-from pipeline.pruners.decision import Decision
-from pipeline.pruners.units import ALONE
-from pipeline.sparsity import parse
-from pipeline.store import Store
+from pipeline.config.sparsity import parse
+from pipeline.model.continuations import continued
+from pipeline.model.decoder import ATTENTION, BLOCK, MLP, Decoder
+from pipeline.model.sources.random import RandomModel
+from pipeline.prune.base import Context
+from pipeline.prune.decision import Decision
+from pipeline.prune.methods.units import ALONE
+from pipeline.prune.stage import IMPORTANCE, ModelStages
+from pipeline.store.artifacts import Store
 
 NAMES = ("divergence_estimate", "divergence_estimate_mlp", "divergence_estimate_blocks", "divergence_estimate_joint")
 SEEDS = 300

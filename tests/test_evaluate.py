@@ -9,13 +9,14 @@ import pytest
 import torch
 from lm_eval.models.huggingface import HFLM
 
-from pipeline.evaluate import encode_requests, evaluate
-from pipeline.tasks.base import TaskEntry
-from pipeline.tasks.harness import load_tasks, rows_of
-from pipeline.tasks.lm_eval import LmEvalSuite
-from pipeline.tasks.lm_eval_names import names, runs_code
-from pipeline.tasks.results import ITEM_COLUMNS, SCORE_COLUMNS, read_samples
-from pipeline.tokens import tokens_of
+from pipeline.evaluate.ask import prepare
+from pipeline.evaluate.by_harness import encode_requests, evaluate
+from pipeline.evaluate.harness import load_tasks, rows_of
+from pipeline.evaluate.results import ITEM_COLUMNS, SCORE_COLUMNS, read_samples
+from pipeline.evaluate.suite import TaskEntry
+from pipeline.evaluate.suites.by_name import LmEvalSuite
+from pipeline.evaluate.suites.names import names, runs_code
+from pipeline.model.tokens import tokens_of
 
 TASKS = """
 import datasets
@@ -203,7 +204,7 @@ def test_an_unreachable_hub_is_said_at_once_with_the_offline_choice(monkeypatch)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     start = time.monotonic()
     with pytest.raises(ValueError, match=r"openai/gsm8k.*127\.0\.0\.1:9 cannot be reached.*task=offline"):
-        LmEvalSuite(name="lm_eval", names=["gsm8k"]).prepare(seed=0)
+        prepare(LmEvalSuite(name="lm_eval", names=["gsm8k"]), seed=0)
     # Building lm-eval's index takes most of it; retries would take minutes.
     assert time.monotonic() - start < 60
 

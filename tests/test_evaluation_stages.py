@@ -7,15 +7,15 @@ import json
 import pandas as pd
 import pytest
 
-from pipeline.comparison import VERDICTS
-from pipeline.figures.choice import choose
-from pipeline.figures.tables import load
-from pipeline.job import run_job
-from pipeline.model_stages import DECISION, EVALUATION
-from pipeline.records import FAILED, OK, JobRecord, load_records
-from pipeline.store import Store
-from pipeline.tables import HOW, IDS, WHO
-from pipeline.tasks.results import SCORE_COLUMNS
+from pipeline.evaluate.comparison import VERDICTS
+from pipeline.evaluate.results import SCORE_COLUMNS
+from pipeline.prune.stage import DECISION, EVALUATION
+from pipeline.run.job import run_job
+from pipeline.store.artifacts import Store
+from pipeline.store.records import FAILED, OK, JobRecord, load_records
+from pipeline.tables.choice import choose
+from pipeline.tables.collect import HOW, IDS, WHO
+from pipeline.tables.read import load
 
 EVALUATE = "stages=[prune,evaluate]"
 ENCODER = ("model=random", "model.architecture=bert", "calibration.sequences=4", "calibration.length=32")
@@ -141,7 +141,7 @@ def test_language_models_are_evaluated_by_retrieval_too(job, table):
 
 
 def test_a_model_that_is_embedded_otherwise_is_evaluated_again(make_settings, tmp_path):
-    from pipeline.stages import Workbench
+    from pipeline.measure.stage import Workbench
 
     def key(*words: str) -> str:
         settings = make_settings("task=retrieval", "task.limit=2", "task.documents=4", *words, base=ENCODER)
@@ -154,7 +154,7 @@ def test_a_headless_model_has_no_perplexity(job, make_model, tmp_path):
     folder = tmp_path / "headless"
     model = make_model()
     model.base_model.save_pretrained(folder)
-    from pipeline.models.random import RandomModel
+    from pipeline.model.sources.random import RandomModel
 
     RandomModel(name="random").tokenizer(Store(tmp_path / "tokenizer")).save_pretrained(folder)
     base = ("model=hf", f"model.path={folder}", "wandb.mode=disabled")

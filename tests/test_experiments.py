@@ -17,15 +17,15 @@ from cases import EXPERIMENTS, SOME_EXPERIMENTS
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from pipeline.check import problems
-from pipeline.choices import CONF, figure_names
-from pipeline.config import STAGES
-from pipeline.experiment import expand
-from pipeline.figures.__main__ import main as figures_main
-from pipeline.figures.registry import figures
-from pipeline.job import run_job
-from pipeline.main import resolve
-from pipeline.records import OK, JobRecord, load_records
+from pipeline.check.command import problems
+from pipeline.config.choices import CONF, figure_names
+from pipeline.config.experiment import expand
+from pipeline.config.schema import STAGES
+from pipeline.plot.__main__ import main as figures_main
+from pipeline.plot.registry import figures
+from pipeline.run.compose import resolve
+from pipeline.run.job import run_job
+from pipeline.store.records import OK, JobRecord, load_records
 
 # Enough blocks for every sweep; one item, short texts, three tokens.
 FAST = (

@@ -15,17 +15,17 @@ from conftest import TINY
 from helpers import SOME_FAMILIES, outputs_of
 from safetensors.torch import load_file
 
-from pipeline.check import problems
-from pipeline.checkpoint import as_checkpoint, probe_outputs, write_checkpoint
-from pipeline.decoder import ARCHITECTURES, Decoder
-from pipeline.export import export, exported
-from pipeline.job import describe, run_job
-from pipeline.provenance import origin
-from pipeline.pruners.decision import Change, Decision
-from pipeline.records import FAILED, OK, load_records
-from pipeline.stages import Workbench
-from pipeline.store import Artifact, Store
-from pipeline.surgery import apply
+from pipeline.check.command import problems
+from pipeline.export.hf import export, exported
+from pipeline.measure.stage import Workbench
+from pipeline.model.decoder import ARCHITECTURES, Decoder
+from pipeline.prune.checkpoint import as_checkpoint, probe_outputs, write_checkpoint
+from pipeline.prune.decision import Change, Decision
+from pipeline.prune.surgery import apply
+from pipeline.run.job import describe, run_job
+from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.provenance import origin
+from pipeline.store.records import FAILED, OK, load_records
 
 # Runs without this package on its path: only torch, safetensors and transformers.
 STOCK = """

@@ -31,15 +31,15 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 
-from pipeline.figures import style
-from pipeline.figures.__main__ import main
-from pipeline.figures.base import MissingData
-from pipeline.figures.choice import UnknownSettings, choose
-from pipeline.figures.drawing import draw
-from pipeline.figures.registry import figures
-from pipeline.figures.render import from_csv, to_csv
-from pipeline.figures.tables import load
-from pipeline.tables import WHO
+from pipeline.plot import style
+from pipeline.plot.__main__ import main
+from pipeline.plot.drawing import draw
+from pipeline.plot.registry import figures
+from pipeline.plot.render import from_csv, to_csv
+from pipeline.tables.choice import UnknownSettings, choose
+from pipeline.tables.collect import WHO
+from pipeline.tables.files import MissingData
+from pipeline.tables.read import load
 
 
 @pytest.fixture(autouse=True)

@@ -26,17 +26,18 @@ from matplotlib.figure import Figure as Canvas
 from scipy.stats import norm
 from scipy.stats import t as student
 
-from pipeline.figures import scales, style
-from pipeline.figures.base import MissingData, Selection
-from pipeline.figures.bootstrap import interval
-from pipeline.figures.choice import choose
-from pipeline.figures.divergence import first_differences
-from pipeline.figures.registry import resolve
-from pipeline.figures.render import from_csv, to_csv
-from pipeline.figures.strata import split
-from pipeline.figures.tables import load
-from pipeline.figures.token_labels import visible
-from pipeline.figures.variants import Variant, preferred, select_preferred
+from pipeline.analysis.bootstrap import interval
+from pipeline.analysis.strata import split
+from pipeline.plot import scales, style
+from pipeline.plot.base import Selection
+from pipeline.plot.divergence import first_differences
+from pipeline.plot.registry import resolve
+from pipeline.plot.render import from_csv, to_csv
+from pipeline.plot.token_labels import visible
+from pipeline.tables.choice import choose
+from pipeline.tables.files import MissingData
+from pipeline.tables.read import load
+from pipeline.tables.variants import Variant, preferred, select_preferred
 
 NAMES = ("fig02", "fig08", "fig12", "fig23", "fig24", "fig25")
 FEW = (("attn_drop", "8"), ("wanda", "4:8"), ("rtn", "0"))

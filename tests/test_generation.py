@@ -9,10 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.capture import capture_trajectory
-from pipeline.decoder import ARCHITECTURES
-from pipeline.generation import GREEDY, SAMPLE, Decoding, generate, pieces
-from pipeline.probes import PROBES, encode
+from pipeline.config.probes import PROBES, encode
+from pipeline.model.decoder import ARCHITECTURES
+from pipeline.model.generation import GREEDY, SAMPLE, Decoding, generate, pieces
+from pipeline.model.trajectory import capture_trajectory
 
 STEPS = 6
 

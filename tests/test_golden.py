@@ -10,13 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipeline.measures.compare import compare
-from pipeline.measures.head import Head
-from pipeline.pruners.hessian import DAMPING, Moments
-from pipeline.pruners.masks import per_matrix, per_output
-from pipeline.pruners.sparsegpt import compensate, factorise
-from pipeline.pruners.wanda import column_energy, metric
-from pipeline.sparsity import parse
+from pipeline.config.sparsity import parse
+from pipeline.measure.compare import compare
+from pipeline.model.head import Head
+from pipeline.prune.methods.hessian import DAMPING, Moments
+from pipeline.prune.methods.masks import per_matrix, per_output
+from pipeline.prune.methods.sparsegpt import compensate, factorise
+from pipeline.prune.methods.wanda import column_energy, metric
 
 GOLDEN = Path(os.environ.get("GOLDEN", Path(__file__).parents[2] / "shared" / "golden"))
 CASES = ("square", "wide", "dead_columns")

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from pipeline.models.base import load_pretrained
+from pipeline.model.sources.base import load_pretrained
 
 
 @pytest.fixture(scope="module")

@@ -17,11 +17,11 @@ import torch
 from broken_models import INDEX, WEIGHTS, change, load, reason, save
 from safetensors.torch import load_file
 
-from pipeline.check import problems
-from pipeline.checkpoint import probe_outputs, write_checkpoint
-from pipeline.choices import CONF
-from pipeline.models.base import load_tokenizer
-from pipeline.models.hub import HubModel
+from pipeline.check.command import problems
+from pipeline.config.choices import CONF
+from pipeline.model.sources.base import load_tokenizer
+from pipeline.model.sources.hub import HubModel
+from pipeline.prune.checkpoint import probe_outputs, write_checkpoint
 
 
 class Trap:
@@ -112,7 +112,7 @@ def test_no_description_leads_to_a_pickle(model, tmp_path, way):
 # Runs in a process of its own, since the hub's library reads where its files are when it is imported.
 FROM_THE_HUB = """
 import sys, torch
-from pipeline.models.hub import HubModel
+from pipeline.model.sources.hub import HubModel
 for name in sys.argv[1:]:
     try:
         HubModel("m", path=name).load(torch.float32, None)

@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 from hypothesis_profiles import chosen
 from strategies_config import HYDRAS, ODD_VALUES, command_lines
 
-from pipeline import check
-from pipeline.check import problems
-from pipeline.check_arguments import MOST_JOBS
-from pipeline.check_hydra import flag_problems
-from pipeline.choices import choices_of
-from pipeline.config import GROUPS, flatten
-from pipeline.job import run_job
-from pipeline.launchers.check import launcher_problems
-from pipeline.main import resolve
-from pipeline.records import OK
+from pipeline.check import command as check
+from pipeline.check.command import problems
+from pipeline.check.hydra_settings import flag_problems
+from pipeline.check.launcher import launcher_problems
+from pipeline.check.words import MOST_JOBS
+from pipeline.config.choices import choices_of
+from pipeline.config.schema import GROUPS, flatten
+from pipeline.run.compose import resolve
+from pipeline.run.job import run_job
+from pipeline.store.records import OK
 
 UNCHECKED = "cannot be checked"
 

@@ -16,13 +16,13 @@ from helpers import json_lines
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import json_lines as lines_module
-from pipeline.calibration.file import FileText
-from pipeline.check import problems
-from pipeline.probes import read_probes
-from pipeline.retrieval.beir import read_beir
-from pipeline.tasks.lm_eval import LmEvalSuite
-from pipeline.tasks.retrieval import RetrievalSuite
+from pipeline.check.command import problems
+from pipeline.common import json_lines as lines_module
+from pipeline.config.probes import read_probes
+from pipeline.data.calibration.file import FileText
+from pipeline.evaluate.retrieval.beir import read_beir
+from pipeline.evaluate.suites.by_name import LmEvalSuite
+from pipeline.evaluate.suites.retrieval import RetrievalSuite
 
 NOBODY = 65534
 

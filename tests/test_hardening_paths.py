@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.check import problems
-from pipeline.choices import CONF
+from pipeline.check.command import problems
+from pipeline.config.choices import CONF
 
 
 @pytest.fixture

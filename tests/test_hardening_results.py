@@ -15,14 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis_profiles import chosen
 
-from pipeline.export import export_folder
-from pipeline.figures import style
-from pipeline.figures.__main__ import main as figures_main
-from pipeline.figures.choice import choose
-from pipeline.figures.table_files import REQUIRED, DamagedTable, read_table
-from pipeline.figures.tables import load
-from pipeline.files import private_name
+from pipeline.common.files import private_name
+from pipeline.export.hf import export_folder
+from pipeline.plot import style
+from pipeline.plot.__main__ import main as figures_main
 from pipeline.report.__main__ import main as report_main
+from pipeline.tables.choice import choose
+from pipeline.tables.files import REQUIRED, DamagedTable, read_table
+from pipeline.tables.read import load
 
 MAINS: dict[str, Callable[[list[str]], int]] = {"figures": figures_main, "report": report_main}
 

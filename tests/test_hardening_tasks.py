@@ -12,10 +12,10 @@ from helpers import json_lines
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.tasks.harness import load_tasks
-from pipeline.tasks.included import code_in
-from pipeline.tasks.lm_eval import LmEvalSuite
-from pipeline.tasks.lm_eval_names import runs_code
+from pipeline.evaluate.harness import load_tasks
+from pipeline.evaluate.suites.by_name import LmEvalSuite
+from pipeline.evaluate.suites.included import code_in
+from pipeline.evaluate.suites.names import runs_code
 
 LEAVE = "allow_code_execution=true"
 PLAIN = """

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.calibration.shots import Shots
-from pipeline.calibration.trajectories import Trajectories
-from pipeline.held_out import leaked
-from pipeline.job import run_job
-from pipeline.probes import PROBES
-from pipeline.tasks.matched.data import read_items
-from pipeline.tasks.matched.suite import FAMILIES
+from pipeline.config.probes import PROBES
+from pipeline.data.calibration.held_out import leaked
+from pipeline.data.calibration.shots import Shots
+from pipeline.data.calibration.trajectories import Trajectories
+from pipeline.data.matched.data import read_items
+from pipeline.data.matched.suite import FAMILIES
+from pipeline.run.job import run_job
 
 TESTED = [row["prompt"] for family in FAMILIES for row in read_items(family) if row["split"] == "test"]
 TRIAL = ("pruner=divergence", "sparsity=1", "calibration=trajectories", "calibration.batch_size=2")

@@ -14,23 +14,23 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline import summary
-from pipeline.choices import CONF
-from pipeline.config import Settings
-from pipeline.figures.choice import choose
-from pipeline.figures.drawing import draw
-from pipeline.figures.render import from_csv
-from pipeline.figures.tables import load
-from pipeline.identity import identify
-from pipeline.job import describe, run_job
-from pipeline.labels import Facts, model_names, option_texts
-from pipeline.over_sparsity import curves
-from pipeline.records import OK, JobRecord, load_records
+from pipeline.analysis.score_rows import final_deviation, rows_of_jobs
+from pipeline.config.choices import CONF
+from pipeline.config.schema import Settings
+from pipeline.plot.drawing import draw
+from pipeline.plot.render import from_csv
 from pipeline.report import write
 from pipeline.results.__main__ import main as results
-from pipeline.score_rows import final_deviation, rows_of_jobs
-from pipeline.store import Store
-from pipeline.tables import HOW, IDS, JOB_COLUMNS, WHO
+from pipeline.run import summary
+from pipeline.run.job import describe, run_job
+from pipeline.store.artifacts import Store
+from pipeline.store.identity import identify
+from pipeline.store.records import OK, JobRecord, load_records
+from pipeline.tables.choice import choose
+from pipeline.tables.collect import HOW, IDS, JOB_COLUMNS, WHO
+from pipeline.tables.labels import Facts, model_names, option_texts
+from pipeline.tables.read import load
+from pipeline.track.over_sparsity import curves
 
 BASE = ("pruner=wanda", "sparsity=0.5", "capture.option_items=1", "capture.steps=3", "calibration.batch_size=4")
 # Each key with two values; whether jobs that differ in it alone repeat each other, and which id tells them apart.
@@ -100,7 +100,7 @@ def test_what_only_changes_speed_changes_no_id_in_full_precision_alone(make_sett
 
 
 def test_a_further_kind_of_fact_changes_no_id_of_jobs_without_it():
-    facts = {"model": {"type": "pipeline.models.random.RandomModel", "layers": 4}, "pruner": {"type": "a.Wanda"}}
+    facts = {"model": {"type": "pipeline.model.sources.random.RandomModel", "layers": 4}, "pruner": {"type": "a.Wanda"}}
     known = identify(facts, {"dtype": "float32"}, {"seed": 0})
     assert identify({**facts, "repair": None}, {"dtype": "float32", "engine": {}}, {"seed": 0}) == known
     moved = {"model": {"type": "elsewhere.RandomModel", "layers": 4}, "pruner": {"type": "b.c.Wanda"}}
@@ -326,8 +326,8 @@ def test_records_of_the_earlier_layout_are_read_with_their_columns_filled(make_s
     store = Store(root)
     today = {job.job: job for job in load_records(store.jobs)}
     new = ("model_id", "model_revision", "variant_id", "settings_id", "base_id", "replicate", "dtype", "calibrated")
-    from pipeline.files import write_json
-    from pipeline.integrity import sealed
+    from pipeline.common.files import write_json
+    from pipeline.store.integrity import sealed
 
     for path in store.jobs.glob("*.json"):
         facts = json.loads(path.read_text())

@@ -8,12 +8,12 @@ import pytest
 import torch
 from helpers import calibration_batches
 
-from pipeline.decoder import ATTENTION, MLP, SUBLAYERS, Decoder
-from pipeline.pruners.base import Context
-from pipeline.pruners.importance import block_cosines, sublayer_cosines
-from pipeline.residual import layout, tap
-from pipeline.sparsity import parse
-from pipeline.surgery import dropped
+from pipeline.config.sparsity import parse
+from pipeline.model.decoder import ATTENTION, MLP, SUBLAYERS, Decoder
+from pipeline.model.residual import layout, tap
+from pipeline.prune.base import Context
+from pipeline.prune.methods.importance import block_cosines, sublayer_cosines
+from pipeline.prune.surgery import dropped
 
 
 def test_block_influence_follows_its_definition(make_model, architecture):

@@ -11,8 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.stats import binom, multinomial, ttest_1samp
 
-from pipeline.comparison import HIGHER, LOWER, NO_SIGNAL, Paired, paired, verdict_of
-from pipeline.intervals import (
+from pipeline.evaluate.comparison import HIGHER, LOWER, NO_SIGNAL, Paired, paired, verdict_of
+from pipeline.evaluate.intervals import (
     Interval,
     Z,
     fieller,

@@ -9,15 +9,15 @@ import torch
 from helpers import json_lines
 from naive import DEVIATIONS
 
-from pipeline.decoder import Decoder
-from pipeline.job import describe, run_job
-from pipeline.measure_options import DRAWS, TOP
-from pipeline.probes import PROBES
-from pipeline.pruners.decision import Decision
-from pipeline.records import OK, JobRecord
-from pipeline.store import Store
-from pipeline.surgery import apply
-from pipeline.tables import HOW, IDS, JOB_COLUMNS, WHO
+from pipeline.config.probes import PROBES
+from pipeline.measure.options import DRAWS, TOP
+from pipeline.model.decoder import Decoder
+from pipeline.prune.decision import Decision
+from pipeline.prune.surgery import apply
+from pipeline.run.job import describe, run_job
+from pipeline.store.artifacts import Store
+from pipeline.store.records import OK, JobRecord
+from pipeline.tables.collect import HOW, IDS, JOB_COLUMNS, WHO
 
 CAPTURE = "stages=[prune,capture,measure]"
 OPTION_COLUMNS = ["prompt", "origin", "set", "draw", "temperature", "size", "kl", "cos_p", "flip"]

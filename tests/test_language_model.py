@@ -5,10 +5,10 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from pipeline.decoder import ARCHITECTURES
-from pipeline.language_model import InMemoryLM
-from pipeline.pruners.decision import Decision
-from pipeline.surgery import apply
+from pipeline.evaluate.language_model import InMemoryLM
+from pipeline.model.decoder import ARCHITECTURES
+from pipeline.prune.decision import Decision
+from pipeline.prune.surgery import apply
 
 REQUESTS = [
     ("The capital of France is", " Paris"),

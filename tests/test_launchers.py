@@ -19,12 +19,11 @@ import pytest
 from conftest import TINY
 from fault_kinds import small_disk
 
-from pipeline.launchers.check import launcher_problems
-from pipeline.launchers.memory import Memory, memory
-from pipeline.records import JobRecord, load_records
-from pipeline.stopping import SIGNALS, Stopped, noticing, stoppable
-from pipeline.streams import Tolerant
-from pipeline.sweep import OUTCOME
+from pipeline.check.launcher import launcher_problems
+from pipeline.common.stopping import SIGNALS, Stopped, noticing, stoppable
+from pipeline.common.streams import Tolerant
+from pipeline.run.launchers.memory import Memory, memory
+from pipeline.store.records import OUTCOME, JobRecord, load_records
 
 FAULTS = Path(__file__).parent / "faults"
 SECONDS = 120
@@ -214,7 +213,7 @@ def test_a_single_job_is_stopped_cleanly(command):
 def test_a_second_signal_does_not_disturb_the_unwinding(monkeypatch):
     before = [signal.getsignal(number) for number in SIGNALS]
     unwound = False
-    monkeypatch.setattr("pipeline.stopping._heard", float("-inf"))
+    monkeypatch.setattr("pipeline.common.stopping._heard", float("-inf"))
     with pytest.raises(Stopped) as stop, stoppable():
         try:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -229,7 +228,7 @@ def test_a_second_signal_does_not_disturb_the_unwinding(monkeypatch):
 
 
 def test_a_signal_can_be_noted_only(monkeypatch):
-    monkeypatch.setattr("pipeline.stopping._heard", float("-inf"))
+    monkeypatch.setattr("pipeline.common.stopping._heard", float("-inf"))
     with stoppable(), noticing() as notice:
         assert notice.signal is None
         os.kill(os.getpid(), signal.SIGUSR1)
@@ -272,6 +271,6 @@ def test_memory_is_that_of_the_narrowest_group(tmp_path, monkeypatch):
     (group / "memory.current").write_text("1\n")
     mine = tmp_path / "mine"
     mine.write_text("0::/slice/job\n")
-    monkeypatch.setattr("pipeline.launchers.memory._CGROUPS", tmp_path / "groups")
-    monkeypatch.setattr("pipeline.launchers.memory._MINE", mine)
+    monkeypatch.setattr("pipeline.run.launchers.memory._CGROUPS", tmp_path / "groups")
+    monkeypatch.setattr("pipeline.run.launchers.memory._MINE", mine)
     assert memory() == Memory(1000, 400)

@@ -9,11 +9,11 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from pipeline.checkpoint import as_checkpoint, probe_outputs, write_checkpoint
-from pipeline.decoder import _LLAMA, ARCHITECTURES, Decoder
-from pipeline.layer_config import keep_layers
-from pipeline.pruners.decision import Decision
-from pipeline.surgery import apply
+from pipeline.model.decoder import _LLAMA, ARCHITECTURES, Decoder
+from pipeline.model.layer_config import keep_layers
+from pipeline.prune.checkpoint import as_checkpoint, probe_outputs, write_checkpoint
+from pipeline.prune.decision import Decision
+from pipeline.prune.surgery import apply
 
 SIZES = {
     "vocab_size": 300,

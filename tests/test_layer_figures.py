@@ -13,15 +13,17 @@ from figure_tables import jobs_table, measures_table, prompt_mean, save
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 
-from pipeline.figures import style, theorems
-from pipeline.figures.base import MissingData, Selection
-from pipeline.figures.choice import choose
-from pipeline.figures.registry import resolve
-from pipeline.figures.render import from_csv, to_csv
-from pipeline.figures.single_variant import single_variant
-from pipeline.figures.tables import Tables, load
-from pipeline.figures.theorems import breaks, tracking
-from pipeline.figures.variants import Variant
+from pipeline.analysis import theorems
+from pipeline.analysis.theorems import breaks, tracking
+from pipeline.plot import style
+from pipeline.plot.base import Selection
+from pipeline.plot.registry import resolve
+from pipeline.plot.render import from_csv, to_csv
+from pipeline.plot.single_variant import single_variant
+from pipeline.tables.choice import choose
+from pipeline.tables.files import MissingData
+from pipeline.tables.read import Tables, load
+from pipeline.tables.variants import Variant
 
 FEW = (("shortgpt", "0.2"), ("attn_drop", "4"), ("wanda", "0.4"), ("rtn", "0"))
 LAYERS, PROMPTS = 3, 4

@@ -8,10 +8,10 @@ import torch
 from naive import DEVIATIONS, assert_agrees, naive
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pipeline.measures import compare as module
-from pipeline.measures.compare import COLUMNS, as_table, compare
-from pipeline.measures.head import Head
-from pipeline.measures.layerwise import _AFRESH, Stream, measure_stream
+from pipeline.measure import compare as module
+from pipeline.measure.compare import COLUMNS, as_table, compare
+from pipeline.measure.layerwise import _AFRESH, Stream, measure_stream
+from pipeline.model.head import Head
 
 WIDTH, VOCABULARY = 24, 300
 TEMPERATURES = [0.3, 1.0, 1.3]

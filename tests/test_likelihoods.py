@@ -13,19 +13,19 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from pipeline.capture import capture_forced, capture_trajectory, forwards
-from pipeline.decoder import ARCHITECTURES, Decoder
-from pipeline.generation import Decoding
-from pipeline.generation import generate as continued
-from pipeline.language_model import InMemoryLM
-from pipeline.models.random import RandomModel
-from pipeline.options import Question, decision_states
-from pipeline.positions import Positions
-from pipeline.probes import Probe
-from pipeline.pruners.decision import Decision
-from pipeline.retrieval.embed import Embedder
-from pipeline.retrieval.recipe import Recipe
-from pipeline.surgery import apply
+from pipeline.capture.options import Question, decision_states
+from pipeline.config.probes import Probe
+from pipeline.evaluate.language_model import InMemoryLM
+from pipeline.evaluate.retrieval.embed import Embedder
+from pipeline.evaluate.retrieval.recipe import Recipe
+from pipeline.model.decoder import ARCHITECTURES, Decoder
+from pipeline.model.generation import Decoding
+from pipeline.model.generation import generate as continued
+from pipeline.model.positions import Positions
+from pipeline.model.sources.random import RandomModel
+from pipeline.model.trajectory import capture_forced, capture_trajectory, forwards
+from pipeline.prune.decision import Decision
+from pipeline.prune.surgery import apply
 
 WRITERS = sorted(name for name, architecture in ARCHITECTURES.items() if not architecture.encoder)
 # Rotary variants whose factors depend on how long a sequence is: those that switch at SWITCH tokens, and dynamic ones.

@@ -17,15 +17,15 @@ import pytest
 from conftest import TINY
 from naive import DEVIATIONS
 
-from pipeline import summary
-from pipeline.check import problems
-from pipeline.figures.__main__ import main as figures_main
-from pipeline.job import run_job
-from pipeline.measures.compare import COLUMNS
-from pipeline.records import OK, load_records
-from pipeline.tables import HOW, IDS, WHO
-from pipeline.tasks.results import SCORE_COLUMNS
-from pipeline.tracking import read_run
+from pipeline.check.command import problems
+from pipeline.evaluate.results import SCORE_COLUMNS
+from pipeline.measure.compare import COLUMNS
+from pipeline.plot.__main__ import main as figures_main
+from pipeline.run import summary
+from pipeline.run.job import run_job
+from pipeline.store.records import OK, load_records
+from pipeline.tables.collect import HOW, IDS, WHO
+from pipeline.track import read_run
 
 INDEX = ["model", "pruner", "sparsity", "protocol", "prompt", "step", "layer", "sublayer", "temperature"]
 SWEEP = ("-m", "pruner=shortgpt,wanda", "sparsity=0,0.5", "wandb.mode=offline")
@@ -58,7 +58,7 @@ def test_a_sweep_ends_well_and_says_where_everything_is(sweep):
         "choice",
         str(outputs / "tables"),
         str(outputs / "figures"),
-        "python -m pipeline.tracking.sync --outputs",
+        "python -m pipeline.track.sync --outputs",
     ):
         assert word in done.stdout
     assert "interrupted" not in done.stdout
@@ -145,7 +145,7 @@ def test_a_second_run_builds_nothing(sweep, make_settings, tmp_path, caplog):
     """What one process has left, another finds."""
     outputs, _ = sweep
     before = {path: path.stat().st_mtime_ns for path in (outputs / "store").rglob("*") if path.is_file()}
-    with caplog.at_level("INFO", "pipeline.job"):
+    with caplog.at_level("INFO", "pipeline.run.job"):
         for pruner, sparsity in itertools.product(("shortgpt", "wanda"), ("0", "0.5")):
             words = (f"pruner={pruner}", f"sparsity={sparsity}", "stages=[prune,evaluate,capture,measure]")
             again = run_job(make_settings(*words, outputs=outputs), "again", tmp_path)

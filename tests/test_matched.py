@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.tasks.matched.data import read_items
-from pipeline.tasks.matched.generate import BUILDERS, family_text
-from pipeline.tasks.matched.matched import MatchedSuite
-from pipeline.tasks.matched.suite import FAMILIES, INCLUDE_PATH, ITEMS_PATH, items_file, matched_tasks
+from pipeline.data.matched.data import read_items
+from pipeline.data.matched.generate import BUILDERS, family_text
+from pipeline.data.matched.suite import FAMILIES, INCLUDE_PATH, ITEMS_PATH, items_file, matched_tasks
+from pipeline.evaluate.suites.matched import MatchedSuite
 
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1"}
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -76,7 +76,7 @@ def test_an_unknown_family_is_answered_with_the_nearest_one():
 
 def test_listing_the_tasks_imports_nothing_heavy():
     program = (
-        "import sys, pipeline.tasks.matched.suite as suite; suite.matched_tasks();"
+        "import sys, pipeline.data.matched.suite as suite; suite.matched_tasks();"
         "print(sorted({'torch', 'lm_eval', 'datasets', 'transformers', 'pandas', 'numpy'} & set(sys.modules)))"
     )
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}

@@ -12,9 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from naive import DEVIATIONS, assert_agrees, largest_logit, naive
 
-from pipeline.measures import compare as module
-from pipeline.measures.compare import COLUMNS, compare
-from pipeline.measures.head import Head
+from pipeline.measure import compare as module
+from pipeline.measure.compare import COLUMNS, compare
+from pipeline.model.head import Head
 
 TEMPERATURES = [0.3, 1.0, 1.3]
 

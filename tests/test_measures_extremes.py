@@ -9,13 +9,13 @@ import pytest
 import torch
 from naive import naive
 
-from pipeline.capture import Trajectory
-from pipeline.measure import measure_free_running
-from pipeline.measure_options import measure_options
-from pipeline.measures.compare import COLUMNS, compare
-from pipeline.measures.finite import check_measures
-from pipeline.measures.head import Head
-from pipeline.options import Question
+from pipeline.capture.options import Question
+from pipeline.measure.compare import COLUMNS, compare
+from pipeline.measure.finite import check_measures
+from pipeline.measure.options import measure_options
+from pipeline.measure.protocols import measure_free_running
+from pipeline.model.head import Head
+from pipeline.model.trajectory import Trajectory
 
 TEMPERATURES = (0.3, 0.5, 0.7, 1.0, 1.3)
 

@@ -13,14 +13,14 @@ import torch
 import yaml
 from helpers import changes_of
 
-from pipeline.checkpoint import Written, as_checkpoint, probe_outputs, write_checkpoint
-from pipeline.decoder import Decoder
-from pipeline.files import write_json
-from pipeline.model_card import model_card
-from pipeline.models.hub import HubModel
-from pipeline.models.source_card import front_matter
-from pipeline.pruners.decision import Decision
-from pipeline.surgery import apply
+from pipeline.common.files import write_json
+from pipeline.export.model_card import model_card
+from pipeline.model.decoder import Decoder
+from pipeline.model.sources.hub import HubModel
+from pipeline.model.sources.source_card import front_matter
+from pipeline.prune.checkpoint import Written, as_checkpoint, probe_outputs, write_checkpoint
+from pipeline.prune.decision import Decision
+from pipeline.prune.surgery import apply
 
 CODE = re.compile(r"```python\n(.*?)```", re.DOTALL)
 

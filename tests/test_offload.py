@@ -8,19 +8,19 @@ import pytest
 import torch
 from helpers import context_for, outputs_of
 
-from pipeline.capture import capture_trajectory
-from pipeline.checkpoint import as_checkpoint
-from pipeline.console import progress
-from pipeline.counterparts import capture_counterparts
-from pipeline.decoder import Decoder
-from pipeline.models.hub import HubModel
-from pipeline.models.random import RandomModel
-from pipeline.offload import is_offloaded, resident
-from pipeline.probes import PROBES
-from pipeline.pruners.decision import Change
-from pipeline.sparsity import parse
-from pipeline.store import Store
-from pipeline.surgery import apply
+from pipeline.capture.counterparts import capture_counterparts
+from pipeline.common.terminal import progress
+from pipeline.config.probes import PROBES
+from pipeline.config.sparsity import parse
+from pipeline.model.decoder import Decoder
+from pipeline.model.offload import is_offloaded, resident
+from pipeline.model.sources.hub import HubModel
+from pipeline.model.sources.random import RandomModel
+from pipeline.model.trajectory import capture_trajectory
+from pipeline.prune.checkpoint import as_checkpoint
+from pipeline.prune.decision import Change
+from pipeline.prune.surgery import apply
+from pipeline.store.artifacts import Store
 
 
 @pytest.fixture(params=["llama", "gpt2", "mixtral"])

@@ -12,11 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import log_softmax
 
-from pipeline import options as module
-from pipeline.decoder import ARCHITECTURES, Decoder
-from pipeline.measure_options import CONTROL, DRAWS, OPTIONS, TOP, VOCABULARY, measure_options
-from pipeline.measures.head import Head
-from pipeline.options import (
+from pipeline.capture import options as module
+from pipeline.capture.options import (
     PROBE,
     Question,
     decision_states,
@@ -26,8 +23,11 @@ from pipeline.options import (
     save_options,
     task_questions,
 )
-from pipeline.probes import PROBES
-from pipeline.surgery import change_weights
+from pipeline.config.probes import PROBES
+from pipeline.measure.options import CONTROL, DRAWS, OPTIONS, TOP, VOCABULARY, measure_options
+from pipeline.model.decoder import ARCHITECTURES, Decoder
+from pipeline.model.head import Head
+from pipeline.prune.surgery import change_weights
 
 
 def ask(*answers: list[int], gold: int = 0) -> Question | None:

@@ -9,15 +9,15 @@ import torch
 from helpers import context_for, pruner_of
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from pipeline.decoder import _LLAMA, ARCHITECTURES, Architecture, Decoder, Part
-from pipeline.model_stages import ModelStages
-from pipeline.models.random import RandomModel
-from pipeline.output_head import head_of, prove
-from pipeline.pruners.decision import Decision
-from pipeline.sparsity import parse
-from pipeline.stages import Workbench
-from pipeline.store import Store
-from pipeline.surgery import apply
+from pipeline.config.sparsity import parse
+from pipeline.measure.stage import Workbench
+from pipeline.model.decoder import _LLAMA, ARCHITECTURES, Architecture, Decoder, Part
+from pipeline.model.output_head import head_of, prove
+from pipeline.model.sources.random import RandomModel
+from pipeline.prune.decision import Decision
+from pipeline.prune.stage import ModelStages
+from pipeline.prune.surgery import apply
+from pipeline.store.artifacts import Store
 
 SIZES = {
     "vocab_size": 300,

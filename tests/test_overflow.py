@@ -7,27 +7,27 @@ import torch
 from helpers import calibration_batches, context_for, pruner_of
 from lm_eval.api.instance import Instance
 
-from pipeline.capture import capture_forced, capture_trajectory
-from pipeline.console import progress
-from pipeline.continuations import continued, read
-from pipeline.counterparts import capture_counterparts
-from pipeline.decoder import Decoder
-from pipeline.finite import check_finite, check_scores, check_values, is_finite
-from pipeline.generation import Decoding, generate
-from pipeline.job import run_job
-from pipeline.language_model import InMemoryLM
-from pipeline.measure import measure_layers, measure_teacher_forced
-from pipeline.measure_options import measure_options
-from pipeline.measures.head import Head
-from pipeline.models.base import resolve_dtype
-from pipeline.models.random import RandomModel
-from pipeline.options import decision_states, probe_questions
-from pipeline.perplexity import window_losses
-from pipeline.probes import PROBES
-from pipeline.records import FAILED
-from pipeline.sparsity import parse
-from pipeline.stages import Workbench
-from pipeline.store import Store
+from pipeline.capture.counterparts import capture_counterparts
+from pipeline.capture.options import decision_states, probe_questions
+from pipeline.common.terminal import progress
+from pipeline.config.probes import PROBES
+from pipeline.config.sparsity import parse
+from pipeline.evaluate.language_model import InMemoryLM
+from pipeline.evaluate.perplexity import window_losses
+from pipeline.measure.options import measure_options
+from pipeline.measure.protocols import measure_layers, measure_teacher_forced
+from pipeline.measure.stage import Workbench
+from pipeline.model.continuations import continued, read
+from pipeline.model.decoder import Decoder
+from pipeline.model.finite import check_finite, check_scores, check_values, is_finite
+from pipeline.model.generation import Decoding, generate
+from pipeline.model.head import Head
+from pipeline.model.sources.base import resolve_dtype
+from pipeline.model.sources.random import RandomModel
+from pipeline.model.trajectory import capture_forced, capture_trajectory
+from pipeline.run.job import run_job
+from pipeline.store.artifacts import Store
+from pipeline.store.records import FAILED
 
 REFUSED = r"not finite.*\(dtype=float32\)"
 CAPTURED = r"not finite.*\(capture\.dtype=float32\)"

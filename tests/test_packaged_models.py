@@ -6,8 +6,8 @@ import hashlib
 
 import pytest
 
-from pipeline.models.packaged import PackagedModel, PackagedParts
-from pipeline.store import Store
+from pipeline.model.sources.packaged import PackagedModel, PackagedParts
+from pipeline.store.artifacts import Store
 
 PIECES = {"carrier_one": b"first half, ", "carrier_two": b"second half"}
 WHOLE = b"".join(PIECES.values())

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from pipeline.perplexity import HeldOutText, perplexity_row, window_losses
+from pipeline.evaluate.perplexity import HeldOutText, perplexity_row, window_losses
 
 
 def by_hand(model, ids, window, stride):

@@ -8,14 +8,14 @@ import pytest
 from made_up_settings import COLUMNS, FAMILIES, kept_of, means, settings
 from scipy.stats import spearmanr
 
-from pipeline.prediction import (
+from pipeline.analysis.prediction import (
     PREDICTORS,
     REPRESENTATIONS,
     TooLittle,
     cross_validate,
     fit,
 )
-from pipeline.prediction_accuracy import accuracy, compete
+from pipeline.analysis.prediction_accuracy import accuracy, compete
 
 
 def test_a_planted_relation_is_found_at_settings_that_were_not_fitted():

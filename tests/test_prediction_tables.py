@@ -24,12 +24,7 @@ from figure_tables import (
 from made_up_settings import COLUMNS, kept_of, means, settings
 from scipy.stats import spearmanr
 
-from pipeline import predict
-from pipeline.comparison import MEAN, pool
-from pipeline.figures import style
-from pipeline.figures.choice import choose
-from pipeline.figures.tables import Tables, load
-from pipeline.prediction import (
+from pipeline.analysis.prediction import (
     PREDICTORS,
     REPRESENTATIONS,
     TooLittle,
@@ -37,8 +32,13 @@ from pipeline.prediction import (
     features,
     targets,
 )
-from pipeline.prediction_accuracy import accuracy, compete
-from pipeline.prediction_data import BASELINES
+from pipeline.analysis.prediction_accuracy import accuracy, compete
+from pipeline.analysis.prediction_data import BASELINES
+from pipeline.evaluate.comparison import MEAN, pool
+from pipeline.plot import style
+from pipeline.study import predict
+from pipeline.tables.choice import choose
+from pipeline.tables.read import Tables, load
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from helpers import json_lines
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.probes import LETTERS, PROBES, Probe, encode, read_probes
+from pipeline.config.probes import LETTERS, PROBES, Probe, encode, read_probes
 
 QUESTION = {"text": "Which is red?", "name": "red", "options": ["Grass", "Blood"], "answer": "B"}
 

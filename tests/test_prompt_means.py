@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.prompt_means import mean_over_prompts
+from pipeline.analysis.prompt_means import mean_over_prompts
 
 
 def frame(seed: int = 0) -> pd.DataFrame:

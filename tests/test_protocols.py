@@ -11,13 +11,14 @@ import torch
 from helpers import changes_of
 from naive import CONFIDENCE, DEVIATIONS, assert_agrees, largest_logit, naive
 
-from pipeline import tables
-from pipeline.capture import Trajectory, capture_forced, capture_trajectory
-from pipeline.config import PROTOCOLS
-from pipeline.console import progress
-from pipeline.counterparts import capture_counterparts
-from pipeline.decoder import ARCHITECTURES, SUBLAYERS, Decoder
-from pipeline.measure import (
+from pipeline.capture.counterparts import capture_counterparts
+from pipeline.capture.options import decision_states, probe_questions
+from pipeline.common.terminal import progress
+from pipeline.config.probes import PROBES
+from pipeline.config.schema import PROTOCOLS
+from pipeline.measure.compare import COLUMNS
+from pipeline.measure.options import measure_options
+from pipeline.measure.protocols import (
     FREE_RUNNING,
     INDEX,
     LAYER,
@@ -26,14 +27,13 @@ from pipeline.measure import (
     measure_layers,
     measure_teacher_forced,
 )
-from pipeline.measure_options import measure_options
-from pipeline.measures.compare import COLUMNS
-from pipeline.measures.head import Head
-from pipeline.options import decision_states, probe_questions
-from pipeline.probes import PROBES
-from pipeline.stages import Workbench
-from pipeline.store import Store
-from pipeline.surgery import change_weights, remove_blocks
+from pipeline.measure.stage import Workbench
+from pipeline.model.decoder import ARCHITECTURES, SUBLAYERS, Decoder
+from pipeline.model.head import Head
+from pipeline.model.trajectory import Trajectory, capture_forced, capture_trajectory
+from pipeline.prune.surgery import change_weights, remove_blocks
+from pipeline.store.artifacts import Store
+from pipeline.store.table_names import MEASURES, OPTIONS, PROMPTS, TRAJECTORIES
 
 STEPS, LAYERS = 5, 4
 TEMPERATURES = [1.0, 0.5]
@@ -163,14 +163,14 @@ def test_sparsity_zero_of_a_whole_job_deviates_nowhere(make_settings, outputs, p
     settings = make_settings(*words, outputs=outputs)
     bench = Workbench(settings, Store(settings.outputs))
     measures = bench.measures
-    table = pd.read_parquet(measures.file(tables.MEASURES))
+    table = pd.read_parquet(measures.file(MEASURES))
     assert set(table.protocol) == set(PROTOCOLS) - {"options"}
     assert_nothing_deviates(table)
-    options = pd.read_parquet(bench.option_measures.file(tables.OPTIONS))
+    options = pd.read_parquet(bench.option_measures.file(OPTIONS))
     assert set(options.kl) == set(options.flip) == {0.0}
-    sides = pd.read_parquet(measures.file(tables.TRAJECTORIES))
+    sides = pd.read_parquet(measures.file(TRAJECTORIES))
     assert sides.dense_token.equals(sides.pruned_token.rename("dense_token"))
-    assert set(pd.read_parquet(measures.file(tables.PROMPTS)).prompt) == {probe.name for probe in PROBES}
+    assert set(pd.read_parquet(measures.file(PROMPTS)).prompt) == {probe.name for probe in PROBES}
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -179,10 +179,10 @@ def test_each_protocol_alone_is_what_it_is_among_all(make_settings, outputs, pro
     alone = make_settings("pruner=wanda", "sparsity=0.5", f"capture.protocols=[{protocol}]", outputs=outputs)
     whole, part = (Workbench(one, Store(one.outputs)) for one in (every, alone))
     if protocol == "options":
-        found, expected = (pd.read_parquet(bench.option_measures.file(tables.OPTIONS)) for bench in (part, whole))
-        assert not (part.measures.path / tables.MEASURES).exists()
+        found, expected = (pd.read_parquet(bench.option_measures.file(OPTIONS)) for bench in (part, whole))
+        assert not (part.measures.path / MEASURES).exists()
     else:
-        found, expected = (pd.read_parquet(bench.measures.file(tables.MEASURES)) for bench in (part, whole))
+        found, expected = (pd.read_parquet(bench.measures.file(MEASURES)) for bench in (part, whole))
         expected = expected[expected.protocol == protocol].reset_index(drop=True)
     pd.testing.assert_frame_equal(found, expected)
 
@@ -191,6 +191,6 @@ def test_each_protocol_alone_is_what_it_is_among_all(make_settings, outputs, pro
 def test_a_pruner_of_one_kind_of_sublayer_is_measured_there_alone(make_settings, outputs, pruner, kinds):
     words = (f"pruner={pruner}", "sparsity=1", "capture.protocols=[layer]", "measure.readout=final_norm")
     settings = make_settings(*words, outputs=outputs)
-    table = pd.read_parquet(Workbench(settings, Store(settings.outputs)).measures.file(tables.MEASURES))
+    table = pd.read_parquet(Workbench(settings, Store(settings.outputs)).measures.file(MEASURES))
     assert set(table.sublayer) == (kinds or set(SUBLAYERS))
     assert table.kl.min() > 0

@@ -15,8 +15,8 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from pipeline import provenance
-from pipeline.provenance import Meter, origin
+from pipeline.store import provenance
+from pipeline.store.provenance import Meter, origin
 
 MUCH = 300 << 20
 GIB = 2**30
@@ -43,7 +43,7 @@ def fill(seconds: float = 0.0) -> None:
 
 def test_origin_is_plain_and_needs_no_torch():
     script = (
-        "import json, sys; from pipeline.provenance import origin\n"
+        "import json, sys; from pipeline.store.provenance import origin\n"
         "print(json.dumps([origin(), 'torch' in sys.modules, origin() is origin()]))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

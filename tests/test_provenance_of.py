@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.provenance import origin
-from pipeline.provenance_of import PACKAGES, changed_since, differences, facts_of, provenance, shown_together
+from pipeline.store.origins import PACKAGES, changed_since, differences, facts_of, provenance, shown_together
+from pipeline.store.provenance import origin
 
 
 def made(**changes: Any) -> dict[str, Any]:

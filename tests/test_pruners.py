@@ -12,13 +12,13 @@ import torch
 from cases import SOME_PRUNERS
 from helpers import accepted, context_for, flops, generate, outputs_of, pruner_of, sparsities
 
-from pipeline.choices import CONF, choices_of
-from pipeline.decoder import ARCHITECTURES, ATTENTION, MLP, Decoder
-from pipeline.pruners.accounting import account
-from pipeline.pruners.base import Context
-from pipeline.pruners.decision import Decision
-from pipeline.sparsity import parse
-from pipeline.surgery import apply
+from pipeline.config.choices import CONF, choices_of
+from pipeline.config.sparsity import parse
+from pipeline.model.decoder import ARCHITECTURES, ATTENTION, MLP, Decoder
+from pipeline.prune.accounting import account
+from pipeline.prune.base import Context
+from pipeline.prune.decision import Decision
+from pipeline.prune.surgery import apply
 
 PRUNERS = choices_of("pruner")
 CASES = [(name, sparsity) for name in SOME_PRUNERS for sparsity in sparsities(name)]

@@ -10,8 +10,8 @@ import pytest
 import torch
 from broken_models import change, load, reason, save
 
-from pipeline.check import problems
-from pipeline.models.base import load_pretrained
+from pipeline.check.command import problems
+from pipeline.model.sources.base import load_pretrained
 
 METHODS = {
     "gptq": {"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 128}},

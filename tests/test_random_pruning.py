@@ -11,13 +11,13 @@ import pytest
 import torch
 from helpers import pruner_of
 
-from pipeline.decoder import Decoder
-from pipeline.model_stages import ModelStages
-from pipeline.pruners.base import Context
-from pipeline.pruners.decision import Decision
-from pipeline.pruners.random import RandomPruner
-from pipeline.sparsity import parse
-from pipeline.store import Store
+from pipeline.config.sparsity import parse
+from pipeline.model.decoder import Decoder
+from pipeline.prune.base import Context
+from pipeline.prune.decision import Decision
+from pipeline.prune.methods.random import RandomPruner
+from pipeline.prune.stage import ModelStages
+from pipeline.store.artifacts import Store
 
 UNITS = {"random_blocks": "blocks", "random_attn": "attention", "random_mlp": "mlp"}
 LAYERS = 8

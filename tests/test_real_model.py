@@ -18,13 +18,13 @@ from cases import SOME_BENCHMARKS, SOME_PAIRS, SOME_UNCHANGED
 from helpers import json_lines
 from naive import DEVIATIONS
 
-from pipeline.capture import capture_trajectory
-from pipeline.models.base import load_pretrained, load_tokenizer
-from pipeline.probes import PROBES
-from pipeline.stages import Workbench
-from pipeline.store import Store
-from pipeline.tasks.matched.suite import INCLUDE_PATH, METRICS
-from pipeline.tasks.offline.rows import rows
+from pipeline.config.probes import PROBES
+from pipeline.data.matched.suite import INCLUDE_PATH, METRICS
+from pipeline.evaluate.suites.offline.rows import rows
+from pipeline.measure.stage import Workbench
+from pipeline.model.sources.base import load_pretrained, load_tokenizer
+from pipeline.model.trajectory import capture_trajectory
+from pipeline.store.artifacts import Store
 
 pytestmark = pytest.mark.real_model
 

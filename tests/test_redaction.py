@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from pipeline.redaction import HIDDEN, RedactingFilter, redact, redacted, secret_in
+from pipeline.common.secrets import HIDDEN, RedactingFilter, redact, redacted, secret_in
 
 # Put together here, so that nobody takes this file for a leak.
 MIXED = "aB3dE5gH7jK9" * 3

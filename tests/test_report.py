@@ -33,8 +33,9 @@ from figure_tables import (
 )
 from html_page import ADDRESSES, Element, note, read, value
 
-from pipeline.figures import style, theorems
-from pipeline.figures.drawing import draw
+from pipeline.analysis import theorems
+from pipeline.plot import style
+from pipeline.plot.drawing import draw
 from pipeline.report import page as report
 from pipeline.report import write
 from pipeline.report.__main__ import main
@@ -63,8 +64,8 @@ def document(path: Path) -> Element:
 
 def test_same_tables_make_same_bytes_without_torch(path: Path, tmp_path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from pipeline.figures import style\n"
-        "from pipeline.figures.drawing import draw\n"
+        "import sys; from pathlib import Path; from pipeline.plot import style\n"
+        "from pipeline.plot.drawing import draw\n"
         "from pipeline.report import page\n"
         f"style.DPI = 40; page.draw = lambda outputs, figures, settings: draw(outputs, {NAMES}, settings)\n"
         "page.write(Path(sys.argv[1]))\n"

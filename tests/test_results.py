@@ -19,18 +19,18 @@ import pytest
 from conftest import TINY
 from hydra import compose, initialize_config_dir
 
-from pipeline.choices import CONF
-from pipeline.files import KEPT_SECONDS
-from pipeline.job import run_job
-from pipeline.main import resolve
-from pipeline.records import FAILED, JobRecord, load_records
+from pipeline.common.files import KEPT_SECONDS
+from pipeline.config.choices import CONF
 from pipeline.results.__main__ import main
-from pipeline.store import Artifact, Store
+from pipeline.run.compose import resolve
+from pipeline.run.job import run_job
+from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.records import FAILED, JobRecord, load_records
 
 HOLDER = """
 import sys
 from pathlib import Path
-from pipeline.store import Store
+from pipeline.store.artifacts import Store
 
 def build(folder):
     (folder / "a.txt").write_text("a")

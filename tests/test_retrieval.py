@@ -12,14 +12,15 @@ from helpers import json_lines
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from pipeline.choices import CONF
-from pipeline.decoder import Decoder
-from pipeline.retrieval.embed import Embedder
-from pipeline.retrieval.evaluate import DEPTH
-from pipeline.retrieval.recipe import Recipe, recipe_of
-from pipeline.store import Store
-from pipeline.tasks.results import ITEM_COLUMNS, SCORE_COLUMNS
-from pipeline.tasks.retrieval import RetrievalSuite
+from pipeline.config.choices import CONF
+from pipeline.evaluate.ask import evaluate, prepare
+from pipeline.evaluate.results import ITEM_COLUMNS, SCORE_COLUMNS
+from pipeline.evaluate.retrieval.embed import Embedder
+from pipeline.evaluate.retrieval.evaluate import DEPTH
+from pipeline.evaluate.retrieval.recipe import Recipe, recipe_of
+from pipeline.evaluate.suites.retrieval import RetrievalSuite
+from pipeline.model.decoder import Decoder
+from pipeline.store.artifacts import Store
 
 WORDS = ["apple", "river", "storm", "violin", "glacier", "mango", "theatre", "copper"]
 
@@ -53,7 +54,7 @@ def composed(group: str, choice: str):
 
 @pytest.mark.parametrize("architecture", ["llama", "bert"])
 def test_results_of_a_set(same_texts, make_model, tokenizer, architecture):
-    results = suite(same_texts).evaluate(make_model(architecture, 2), tokenizer, seed=0)
+    results = evaluate(make_model(architecture, 2), tokenizer, suite(same_texts), 0)
     assert list(results.scores.columns) == SCORE_COLUMNS and list(results.items.columns) == ITEM_COLUMNS
     scores = results.scores.set_index("metric")
     assert list(scores.index) == ["ndcg@10", "recall@100", "map"] and list(scores.main) == [True, False, False]
@@ -73,7 +74,7 @@ def test_rankings_are_those_of_all_products(tmp_path, make_model, tokenizer):
     documents = {f"d{n}": f"{WORDS[n % 8]} {n * n} {WORDS[n % 5]}" for n in range(150)}
     queries = {f"q{n}": f"{n} {word}" for n, word in enumerate(WORDS)}
     qrels = {query: {f"d{7 * n}": 1, f"d{9 * n + 1}": 2} for n, query in enumerate(queries)}
-    results = suite(write(tmp_path / "s", documents, queries, qrels), batch_size=4).evaluate(model, tokenizer, 0)
+    results = evaluate(model, tokenizer, suite(write(tmp_path / "s", documents, queries, qrels), batch_size=4), 0)
     embedder = Embedder(model, tokenizer, Recipe())
     products = embedder.queries(list(queries.values())) @ embedder.queries(list(documents.values())).T
     for n, query in enumerate(queries):
@@ -87,7 +88,7 @@ def test_a_query_does_not_find_itself_unless_that_is_relevant(tmp_path, make_mod
     texts = {"a": "the apple", "b": "the apple.", "c": "copper 1234"}
     queries = {"a": "the apple", "c": "copper 1234"}
     folder = write(tmp_path / "s", texts, queries, {"a": {"b": 1}, "c": {"c": 1}})
-    results = suite(folder).evaluate(make_model("llama", 2), tokenizer, seed=0)
+    results = evaluate(make_model("llama", 2), tokenizer, suite(folder), 0)
     assert list(results.items.score) == [1, 1]
     assert "a" not in [found["id"] for found in results.samples[0]["documents"]]
 
@@ -97,7 +98,7 @@ def test_rankings_have_a_depth(tmp_path, make_model, tokenizer):
     documents = {f"d{n:04}": "same" for n in range(DEPTH + 1)}
     qrels = {"q": {"d0000": 1}, "r": {f"d{DEPTH:04}": 1}}
     folder = write(tmp_path / "s", documents, {"q": "same", "r": "same"}, qrels)
-    results = suite(folder, batch_size=512).evaluate(make_model("llama", 1), tokenizer, seed=0)
+    results = evaluate(make_model("llama", 1), tokenizer, suite(folder, batch_size=512), 0)
     values = results.scores.set_index("metric").value
     # trec_eval puts the larger id of equal scores first, so that d0000 is the last of all that were found.
     assert values["map"] == pytest.approx(1 / DEPTH / 2)
@@ -106,17 +107,17 @@ def test_rankings_have_a_depth(tmp_path, make_model, tokenizer):
 def test_limits_and_the_models_own_recipe(same_texts, make_model, tokenizer):
     model = make_model("llama", 2)
     model.embedding_recipe = {"pooling": "last", "max_length": 4}
-    results = suite(same_texts, limit=2, documents=3).evaluate(model, tokenizer, seed=0)
+    results = evaluate(model, tokenizer, suite(same_texts, limit=2, documents=3), 0)
     # Cut to "the ", all texts are equal: of three documents, the relevant one comes third or second by its id.
     assert list(results.items.item) == [0, 1] and set(results.scores.n) == {2}
     assert list(results.items.score) == pytest.approx([1 / math.log2(4), 1 / math.log2(3)])
-    asked = suite(same_texts, limit=2, documents=3, max_length=64).evaluate(model, tokenizer, seed=0)
+    asked = evaluate(model, tokenizer, suite(same_texts, limit=2, documents=3, max_length=64), 0)
     assert list(asked.items.score) == [1, 1]
 
 
 def test_several_sets_one_after_the_other(same_texts, tmp_path, make_model, tokenizer):
     other = write(tmp_path / "other", {"x": "the storm", "y": "mango"}, {"q": "mango"}, {"q": {"y": 1}})
-    results = suite(same_texts, other).evaluate(make_model("llama", 1), tokenizer, seed=0)
+    results = evaluate(make_model("llama", 1), tokenizer, suite(same_texts, other), 0)
     assert list(results.scores.task) == ["same"] * 3 + ["other"] * 3
     assert math.isnan(results.scores.stderr.iloc[-1]) and results.items.item.iloc[-1] == 0
     assert [entry.task for entry in suite(same_texts, other).entries()] == ["same", "other"]
@@ -142,11 +143,11 @@ def test_what_is_wrong_is_said_at_once(same_texts, tmp_path):
 
 
 def test_preparing_reads_all_of_a_set(same_texts):
-    suite("boolq", same_texts).prepare(0)
+    prepare(suite("boolq", same_texts), 0)
     with (Path(same_texts) / "corpus.jsonl").open("a") as stream:
         stream.write("{oops\n")
     with pytest.raises(ValueError, match="line 9 is no JSON"):
-        suite(same_texts).prepare(0)
+        prepare(suite(same_texts), 0)
 
 
 def test_results_depend_on_the_files(same_texts):
@@ -183,8 +184,8 @@ def test_the_packaged_encoder_finds_the_passages_of_boolq(tmp_path):
 
     model.embedding_recipe = source.embedding
     task = suite("boolq", limit=20, documents=40, max_length=128)
-    dense = task.evaluate(model, tokenizer, seed=0).scores.set_index("metric").value
+    dense = evaluate(model, tokenizer, task, 0).scores.set_index("metric").value
     assert dense["ndcg@10"] > 0.95 and dense["recall@100"] == 1
     Decoder(model).keep_blocks([0, 1])
-    pruned = task.evaluate(model, tokenizer, seed=0).scores.set_index("metric").value
+    pruned = evaluate(model, tokenizer, task, 0).scores.set_index("metric").value
     assert pruned["ndcg@10"] < dense["ndcg@10"]

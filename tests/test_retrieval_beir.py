@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from helpers import json_lines
 
-from pipeline.retrieval.beir import find_files, read_beir
-from pipeline.retrieval.boolq import boolq_source, write_boolq
+from pipeline.evaluate.retrieval.beir import find_files, read_beir
+from pipeline.evaluate.retrieval.boolq import boolq_source, write_boolq
 
 CORPUS = [{"_id": f"d{n}", "title": f"T{n}", "text": f"text {n}"} for n in range(6)]
 QUERIES = [{"_id": f"q{n}", "text": f"question {n}"} for n in range(4)]

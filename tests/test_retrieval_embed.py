@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pipeline.decoder import MLP, Decoder
-from pipeline.retrieval.embed import Embedder, pool
-from pipeline.retrieval.recipe import POOLINGS, Recipe, recipe_of
-from pipeline.surgery import dropped
+from pipeline.evaluate.retrieval.embed import Embedder, pool
+from pipeline.evaluate.retrieval.recipe import POOLINGS, Recipe, recipe_of
+from pipeline.model.decoder import MLP, Decoder
+from pipeline.prune.surgery import dropped
 
 TEXTS = ["a", "a much longer text, which needs padding around the others", "middle sized", "", "b c"]
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.retrieval.metrics import MAP, NDCG, RECALL, per_query, summary
+from pipeline.evaluate.retrieval.metrics import MAP, NDCG, RECALL, per_query, summary
 
 # query, document, grade; and query, document, score: a fixed run with graded relevance, unjudged documents, a tie, a
 # query that finds nothing relevant and one without any hits.

@@ -14,8 +14,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.retrieval import search as module
-from pipeline.retrieval.search import Hits, Search
+from pipeline.evaluate.retrieval import search as module
+from pipeline.evaluate.retrieval.search import Hits, Search
 
 
 def found(queries: torch.Tensor, documents: torch.Tensor, k: int, groups: list[list[int]]) -> Hits:
@@ -72,7 +72,7 @@ def test_nothing_added_is_nothing_found():
 
 PROGRAM = """
 import resource, sys, torch
-from pipeline.retrieval.search import Search
+from pipeline.evaluate.retrieval.search import Search
 torch.set_num_threads(1)
 generator = torch.Generator().manual_seed(0)
 search = Search(torch.randn(8, 64, generator=generator), 10)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from sandboxed import children, isolated, run_text
 
-from pipeline import sandbox
-from pipeline.sandbox import Limits, Outcome, run, run_all
+from pipeline.evaluate.code import sandbox
+from pipeline.evaluate.code.sandbox import Limits, Outcome, run, run_all
 
 
 @pytest.fixture

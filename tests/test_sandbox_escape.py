@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from sandboxed import children, gone, isolated, run_text, wait_until
 
-from pipeline.sandbox import Limits
+from pipeline.evaluate.code.sandbox import Limits
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -219,7 +219,11 @@ class TestWhatIsOutOfReach:
         sleep = f"[sys.executable, '-c', 'import time; time.sleep(300)', {marker!r}]"
         program = f"import subprocess, sys; subprocess.run({sleep})"
         starter = subprocess.Popen(
-            [sys.executable, "-c", f"from pipeline.sandbox import Limits, run; run({program!r}, Limits(seconds=300))"],
+            [
+                sys.executable,
+                "-c",
+                f"from pipeline.evaluate.code.sandbox import Limits, run; run({program!r}, Limits(seconds=300))",
+            ],
             env={**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])},
         )
         try:

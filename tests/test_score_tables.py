@@ -10,7 +10,7 @@ import pytest
 from drawn_figures import assert_apart, canvas_of, drawn, mean_of, missing, scored, texts_on
 from figure_tables import SETUPS, comparisons_table, jobs_table, main_scores, perplexity_rows, save, scores_table
 
-from pipeline.comparison import pool
+from pipeline.evaluate.comparison import pool
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 

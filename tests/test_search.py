@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.pruners.search import beam, greedy
+from pipeline.prune.methods.search import beam, greedy
 
 UNITS = list(range(8))
 

@@ -20,16 +20,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pipeline.access import NoAccess
-from pipeline.causes import plain
-from pipeline.export import exported
-from pipeline.figures.table_files import DamagedTable, read_table
-from pipeline.files import write_json
-from pipeline.integrity import MANIFEST, damage, read_sealed
-from pipeline.pruners.decision import Change
-from pipeline.records import JobRecord, load_records
-from pipeline.store import Store
-from pipeline.tables import collect
+from pipeline.common.access import NoAccess
+from pipeline.common.errors import plain
+from pipeline.common.files import write_json
+from pipeline.export.hf import exported
+from pipeline.prune.decision import Change
+from pipeline.store.artifacts import Store
+from pipeline.store.integrity import MANIFEST, damage, read_sealed
+from pipeline.store.records import JobRecord, load_records
+from pipeline.tables.collect import collect
+from pipeline.tables.files import DamagedTable, read_table
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become other users")
 ANN, BEN, GROUP = 61001, 61002, 61010

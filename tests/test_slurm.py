@@ -19,11 +19,10 @@ from conftest import TINY
 from slurm_cluster import Cluster, NoSlurm, cluster
 from test_launchers import FAULTS, ended, rows, wait_until
 
-from pipeline.job import run_job
-from pipeline.launchers.slurm import SUBMITTED
-from pipeline.launchers.slurm_queue import GONE, State, cause_of, facts_of, seconds_of, states_of
-from pipeline.records import JobRecord, load_records
-from pipeline.sweep import OUTCOME
+from pipeline.run.job import run_job
+from pipeline.run.launchers.slurm import SUBMITTED
+from pipeline.run.launchers.slurm_queue import GONE, State, cause_of, facts_of, seconds_of, states_of
+from pipeline.store.records import OUTCOME, JobRecord, load_records
 
 DEFAULTS = (
     "hydra/launcher=slurm",

@@ -5,8 +5,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.job import describe
-from pipeline.sparsity import exactly, parse
+from pipeline.config.sparsity import exactly, parse
+from pipeline.run.job import describe
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.integrity import MANIFEST, digest
-from pipeline.locks import is_held
-from pipeline.store import Store
+from pipeline.store.artifacts import Store
+from pipeline.store.integrity import MANIFEST, digest
+from pipeline.store.locks import is_held
 
 
 def write(text: str):
@@ -72,7 +72,7 @@ def test_a_damaged_artifact_is_set_aside_and_built_again(tmp_path, damage, caplo
 
 def test_two_processes_build_an_artifact_once(tmp_path):
     script = (
-        "import sys, time; from pathlib import Path; from pipeline.store import Store\n"
+        "import sys, time; from pathlib import Path; from pipeline.store.artifacts import Store\n"
         "def build(folder):\n print('built', flush=True); time.sleep(0.5); (folder / 'x.txt').write_text('x')\n"
         f"Store(Path({str(tmp_path)!r})).ensure('stage', {{}}, build)"
     )
@@ -85,7 +85,7 @@ def test_two_processes_build_an_artifact_once(tmp_path):
 
 def test_a_killed_build_is_cleared_at_the_next_start(tmp_path):
     script = (
-        "import sys, time; from pathlib import Path; from pipeline.store import Store\n"
+        "import sys, time; from pathlib import Path; from pipeline.store.artifacts import Store\n"
         "def build(folder):\n (folder / 'half.txt').write_text('half'); print('ready', flush=True); time.sleep(60)\n"
         f"Store(Path({str(tmp_path)!r})).ensure('stage', {{}}, build)"
     )

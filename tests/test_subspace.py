@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import log_softmax
 
-from pipeline.measures.subspace import margins, rank_matched, ranks, subspace
+from pipeline.measure.subspace import margins, rank_matched, ranks, subspace
 
 
 @settings(deadline=None, max_examples=80)

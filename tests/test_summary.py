@@ -12,10 +12,11 @@ import pandas as pd
 import pytest
 from figure_tables import comparisons_table, main_scores, scores_table
 
-from pipeline import score_rows, summary
-from pipeline.integrity import digest
-from pipeline.records import OK, JobRecord
-from pipeline.store import Store
+from pipeline.analysis import score_rows
+from pipeline.run import summary
+from pipeline.store.artifacts import Store
+from pipeline.store.integrity import digest
+from pipeline.store.records import OK, JobRecord
 
 SETUPS = [("attn_drop", "4"), ("attn_drop", "8")]
 
@@ -126,6 +127,6 @@ def test_sentences_name_what_is_lower_unchanged_or_undecided(run: Run) -> None:
 
 def test_who_draws_nothing_loads_no_drawing_library() -> None:
     """They take seconds, which every job of a sweep would pay."""
-    script = "import sys, pipeline.summary, pipeline.job; print({'matplotlib', 'seaborn'} & set(sys.modules))"
+    script = "import sys, pipeline.run.summary, pipeline.run.job; print({'matplotlib', 'seaborn'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "set()", done.stderr

@@ -6,11 +6,11 @@ import pytest
 import torch
 from helpers import calibration_batches, flops, generate, outputs_of
 
-from pipeline.decoder import ARCHITECTURES, ATTENTION, MLP, Decoder
-from pipeline.pruners.accounting import account
-from pipeline.pruners.decision import Change, ChangeFiles, Decision, pack, unpack
-from pipeline.residual import layout, tap
-from pipeline.surgery import apply, changed_weights, dropped
+from pipeline.model.decoder import ARCHITECTURES, ATTENTION, MLP, Decoder
+from pipeline.model.residual import layout, tap
+from pipeline.prune.accounting import account
+from pipeline.prune.decision import Change, ChangeFiles, Decision, pack, unpack
+from pipeline.prune.surgery import apply, changed_weights, dropped
 
 DROPS = {
     "nothing": Decision(),

@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 from helpers import json_lines
 
-from pipeline.comparison import compare
-from pipeline.evaluate import evaluate
-from pipeline.perplexity import HeldOutText
-from pipeline.tasks.harness import load_tasks
-from pipeline.tasks.lm_eval import LmEvalSuite
-from pipeline.tasks.retrieval import RetrievalSuite
+from pipeline.evaluate.by_harness import evaluate
+from pipeline.evaluate.comparison import compare
+from pipeline.evaluate.harness import load_tasks
+from pipeline.evaluate.perplexity import HeldOutText
+from pipeline.evaluate.suites.by_name import LmEvalSuite
+from pipeline.evaluate.suites.retrieval import RetrievalSuite
 
 ROWS = [{"word": word, "capital": word.upper()} for word in ("ape", "bee", "cat", "dog", "eel", "fox")]
 OTHER = [*ROWS[:5], {"word": "fox", "capital": "FOG"}]
@@ -156,7 +156,7 @@ def test_a_file_that_cannot_be_read_is_named(place, monkeypatch):
     def locked(path: Path) -> str:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("pipeline.tasks.included.known_digest", locked)
+    monkeypatch.setattr("pipeline.evaluate.suites.included.known_digest", locked)
     assert any("cannot be read (Permission denied); mend it or take it out" in line for line in suite.problems())
 
 
@@ -213,7 +213,7 @@ def test_large_files_of_a_retrieval_set_count_by_content(place, monkeypatch):
     put(place / "set" / "queries.jsonl", {"_id": "q", "text": "moo"})
     (place / "set" / "qrels").mkdir()
     (place / "set" / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td\t1\n")
-    monkeypatch.setattr("pipeline.tasks.retrieval._LARGE", 1, raising=False)
+    monkeypatch.setattr("pipeline.evaluate.suites.retrieval._LARGE", 1, raising=False)
     suite, path = RetrievalSuite("beir", sets=[str(place / "set")]), place / "set" / "corpus.jsonl"
     before, status = suite.identity(), path.stat()
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 10**9))

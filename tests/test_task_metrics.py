@@ -13,12 +13,12 @@ import pandas as pd
 import pytest
 from helpers import json_lines
 
-from pipeline.evaluate import evaluate
-from pipeline.options import task_questions
-from pipeline.tasks.bootstrap import bootstrap_stderr
-from pipeline.tasks.harness import load_tasks, rows_of
-from pipeline.tasks.lm_eval import LmEvalSuite
-from pipeline.tasks.metrics import main_metric
+from pipeline.capture.options import task_questions
+from pipeline.evaluate.bootstrap import bootstrap_stderr
+from pipeline.evaluate.by_harness import evaluate
+from pipeline.evaluate.harness import load_tasks, rows_of
+from pipeline.evaluate.metrics import main_metric
+from pipeline.evaluate.suites.by_name import LmEvalSuite
 
 ROWS = [
     {"text": "The cow says", "options": ["moo", "quack", "oink", "baa"], "answer": "moo", "label": 0},
@@ -227,7 +227,7 @@ def test_the_main_metric_can_be_wanted_on_the_command_line(suite, tmp_path, word
     given = ["model=random", "task=lm_eval", "task.names=[sounds]", f"task.include={asked.include}", word]
     code = (
         "import sys, pipeline.main\nfrom hydra import compose, initialize_config_dir\n"
-        "from pipeline.check import problems\nfrom pipeline.choices import CONF\n"
+        "from pipeline.check.command import problems\nfrom pipeline.config.choices import CONF\n"
         "found = problems(sys.argv[1:], False)\nprint(*found)\n"
         "if not found:\n    with initialize_config_dir(str(CONF), version_base='1.3'):\n"
         "        print(compose('config', overrides=sys.argv[1:]).task)\n"
@@ -242,7 +242,7 @@ def test_the_main_metric_can_be_wanted_on_the_command_line(suite, tmp_path, word
 def test_means_of_figures_leave_out_what_is_not_averaged():
     from types import SimpleNamespace
 
-    from pipeline.figures.score_means import MEAN, other_scales, task_scores, with_means
+    from pipeline.analysis.score_means import MEAN, other_scales, task_scores, with_means
 
     rows = [("asdiv", "exact_match", 0.5, True), ("nq", "exact_match", 0.3, True), ("wmt", "bleu", 23.0, False)]
     scores = pd.DataFrame(rows, columns=["task", "metric", "value", "averaged"]).assign(

@@ -14,9 +14,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
-from pipeline.figures import style
-from pipeline.figures.cell_text import Piece, drawable, storable, text_width, wrap_cell
-from pipeline.figures.table_page import Block, Column, table_page
+from pipeline.plot import style
+from pipeline.plot.cell_text import Piece, drawable, storable, text_width, wrap_cell
+from pipeline.plot.table_page import Block, Column, table_page
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.figures.theorems import TRACKING, breaks, tracking
+from pipeline.analysis.theorems import TRACKING, breaks, tracking
 
 
 def hand_made(**columns: list[float]) -> pd.DataFrame:

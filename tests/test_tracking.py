@@ -18,8 +18,8 @@ import pytest
 from fake_wandb import forget_account
 from PIL import Image
 
-from pipeline.tracking import Receipt, RunRecord, RunSpec, read_run, track, tracker
-from pipeline.tracking.readback import Sent, compare
+from pipeline.track import Receipt, RunRecord, RunSpec, read_run, track, tracker
+from pipeline.track.readback import Sent, compare
 
 CONFIG = {
     "seed": 3,
@@ -185,7 +185,7 @@ def test_receipt_exists_only_after_the_run(tmp_path: Path) -> None:
 
 
 def test_import_is_light() -> None:
-    code = "import sys, pipeline.tracking; print([m for m in ('wandb', 'torch', 'pandas') if m in sys.modules])"
+    code = "import sys, pipeline.track; print([m for m in ('wandb', 'torch', 'pandas') if m in sys.modules])"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
 

@@ -13,8 +13,8 @@ from conftest import TINY
 from fake_wandb import environment, forget_account, serving, use
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from pipeline import wandb_sweep
-from pipeline.tracking import RunSpec, read_run, track
+from pipeline.run import wandb_sweep
+from pipeline.track import RunSpec, read_run, track
 
 ROOT = Path(__file__).parents[1]
 COMMAND = ["-m", *(word for word in TINY if not word.startswith("wandb")), "pruner=wanda,magnitude", "sparsity=2:4,0.5"]
@@ -22,7 +22,7 @@ COMMAND = ["-m", *(word for word in TINY if not word.startswith("wandb")), "prun
 ONE_RUN = """
 import sys
 from pathlib import Path
-from pipeline.tracking import RunSpec, track
+from pipeline.track import RunSpec, track
 config = {"model.name": "random-llama", "pruner": {"name": "wanda"}, "sparsity": 0.5}
 with track(RunSpec(Path(sys.argv[1]), "offline", "mine", "me", "wanda 0.5", "folder-name", "wanda", (), config)) as run:
     run.summary({"generative/mean": 0.5})

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from fake_wandb import FakeServer, forget_account, serving, use
 
-from pipeline.tracking import RunSpec, Tracker, read_run, track
-from pipeline.tracking.connection import api_key, base_url, resolve_mode
+from pipeline.track import RunSpec, Tracker, read_run, track
+from pipeline.track.connection import api_key, base_url, resolve_mode
 
 
 @pytest.fixture(autouse=True)

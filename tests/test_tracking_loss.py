@@ -12,7 +12,7 @@ import psutil
 import pytest
 from fake_wandb import environment, forget_account
 
-from pipeline.tracking import RunSpec, Tracker, read_run, track
+from pipeline.track import RunSpec, Tracker, read_run, track
 
 STEPS = pd.DataFrame({"step": range(5), "kl": [0.5] * 5})
 

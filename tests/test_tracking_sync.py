@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from fake_wandb import FakeServer, forget_account, serving, use
 
-from pipeline.records import JobRecord
-from pipeline.store import Store
-from pipeline.tracking import RunSpec, sync, track
+from pipeline.store.artifacts import Store
+from pipeline.store.records import JobRecord
+from pipeline.track import RunSpec, sync, track
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.tracking.values import flatten, number
+from pipeline.track.values import flatten, number
 
 
 def test_flatten_hides_keys_and_keeps_plain_values(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,17 +8,17 @@ from helpers import calibration_batches
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.activations import Activations
-from pipeline.block_calls import block_calls
-from pipeline.decoder import Decoder
-from pipeline.linear_inputs import one_expert_at_a_time
-from pipeline.pruners.base import Context
-from pipeline.pruners.hessian import Moments, inverse_factor
-from pipeline.pruners.masks import lowest_overall, lowest_per_row, n_of_m, per_output
-from pipeline.pruners.quantize import round_to_nearest
-from pipeline.pruners.sparsegpt import compensate, factorise, gather
-from pipeline.pruners.wanda import column_energy, metric
-from pipeline.sparsity import parse
+from pipeline.config.sparsity import parse
+from pipeline.model.activations import Activations
+from pipeline.model.block_calls import block_calls
+from pipeline.model.decoder import Decoder
+from pipeline.model.linear_inputs import one_expert_at_a_time
+from pipeline.prune.base import Context
+from pipeline.prune.methods.hessian import Moments, inverse_factor
+from pipeline.prune.methods.masks import lowest_overall, lowest_per_row, n_of_m, per_output
+from pipeline.prune.methods.quantize import round_to_nearest
+from pipeline.prune.methods.sparsegpt import compensate, factorise, gather
+from pipeline.prune.methods.wanda import column_energy, metric
 
 
 def test_masks_are_exact_with_ties_and_refuse_what_they_cannot_do():
@@ -134,7 +134,7 @@ def test_activation_aware_rounding_is_never_worse_than_plain(make_settings, make
 
 
 def test_moments_are_gathered_for_every_matrix_once(make_model, architecture):
-    from pipeline.pruners.blockwise import CalibratedBlock
+    from pipeline.prune.methods.blockwise import CalibratedBlock
 
     decoder, states = Decoder(make_model(architecture)), Activations(2**30, None)
     with torch.no_grad(), one_expert_at_a_time(decoder):

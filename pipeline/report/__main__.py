@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.figures.command import status_of, table_parser
+from pipeline.plot.command import status_of, table_parser
 from pipeline.report.page import write
 
 

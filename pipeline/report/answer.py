@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipeline.figures.variants import Variant, ordered
 from pipeline.report.changes import Change, kind_name
 from pipeline.report.table import Cell, Column, Table, minus, with_interval
+from pipeline.tables.variants import Variant, ordered
 
 MEASURED = "generative"
 CHOSEN = "multiple_choice"

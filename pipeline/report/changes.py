@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from pipeline.comparison import HIGHER, LOWER, NO_CHANGE
-from pipeline.figures.compared import with_pooled
-from pipeline.figures.score_means import MEAN, shared_tasks, task_scores, with_means
-from pipeline.figures.tables import Tables
-from pipeline.figures.variants import Variant
+from pipeline.analysis.compared import with_pooled
+from pipeline.analysis.score_means import MEAN, shared_tasks, task_scores, with_means
+from pipeline.evaluate.comparison import HIGHER, LOWER, NO_CHANGE
+from pipeline.tables.read import Tables
+from pipeline.tables.variants import Variant
 
 PERPLEXITY = "perplexity"  # the kind whose values are no shares
 KIND_NAMES = {"generative": "generation", "multiple_choice": "multiple choice", "retrieval": "retrieval"}
@@ -23,7 +23,7 @@ class Change:
     """A score of the dense model and of one variant, in percent, with the interval of their difference in points.
 
     ``retained`` is the share of the dense score above chance that is left (missing where there is none),
-    ``verdict`` that of `pipeline.comparison`.
+    ``verdict`` that of `pipeline.evaluate.comparison`.
     """
 
     dense: float

@@ -6,7 +6,7 @@ import math
 
 import pandas as pd
 
-from pipeline.figures import render
+from pipeline.plot import render
 from pipeline.report.changes import PERPLEXITY, kind_name
 from pipeline.report.table import NONE, Cell, Column, Table, number, with_error
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pipeline.figures.tables import Tables
-from pipeline.figures.variants import DENSE, rows_of, variants_of
 from pipeline.report.table import Cell, Column, Table, minus, number
+from pipeline.tables.read import Tables
+from pipeline.tables.variants import DENSE, rows_of, variants_of
 
 UNIT_NAMES = {
     "block": "blocks",

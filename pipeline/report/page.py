@@ -8,11 +8,9 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline.figures import theorems
-from pipeline.figures.choice import choose
-from pipeline.figures.drawing import FigureResult, command_of, draw
-from pipeline.figures.tables import Tables, load
-from pipeline.files import write_bytes
+from pipeline.analysis import theorems
+from pipeline.common.files import write_bytes
+from pipeline.plot.drawing import FigureResult, command_of, draw
 from pipeline.report.answer import answer
 from pipeline.report.changes import mean_changes
 from pipeline.report.jobs import pruned_table
@@ -22,6 +20,8 @@ from pipeline.report.scores import scores_table
 from pipeline.report.settings import settings_of
 from pipeline.report.texts import side_by_side
 from pipeline.report.theory import heat_tables, tracking
+from pipeline.tables.choice import choose
+from pipeline.tables.read import Tables, load
 
 HERE = Path(__file__).parent
 SCORES_FIGURE = "fig01"  # the experiment that makes scores

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from pipeline.figures.drawing import FigureResult
+from pipeline.plot.drawing import FigureResult
 from pipeline.report.csv_tables import csv_table
 from pipeline.report.table import Table
 

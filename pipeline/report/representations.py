@@ -7,11 +7,12 @@ import math
 import numpy as np
 import pandas as pd
 
-from pipeline.figures import divergence, series
-from pipeline.figures.tables import Tables
-from pipeline.figures.variants import DENSE, VARIANT, rows_of, variants_of
-from pipeline.prompt_means import mean_over_prompts
+from pipeline.analysis import series
+from pipeline.analysis.prompt_means import mean_over_prompts
+from pipeline.plot import divergence
 from pipeline.report.table import NONE, Cell, Column, Table, number, significant
+from pipeline.tables.read import Tables
+from pipeline.tables.variants import DENSE, VARIANT, rows_of, variants_of
 
 PROTOCOLS = {"teacher_forced": "both read the dense model's text", "free_running": "each reads its own text"}
 MEASURES = {"cos_h": "cos h", "cos_z": "cos z", "cos_p": "cos p", "kl": "KL"}

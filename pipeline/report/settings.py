@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.comparison import MARGIN
-from pipeline.figures.tables import Tables
+from pipeline.evaluate.comparison import MARGIN
 from pipeline.report.changes import kind_name, kinds_of
+from pipeline.tables.read import Tables
 
 
 @dataclass(frozen=True)

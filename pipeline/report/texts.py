@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from pipeline.figures.replicates import first_replicates
-from pipeline.figures.tables import Tables
-from pipeline.figures.variants import DENSE, rows_of, variants_of
+from pipeline.tables.read import Tables
+from pipeline.tables.replicates import first_replicates
+from pipeline.tables.variants import DENSE, rows_of, variants_of
 
 ABSENT = -1  # the token of a text that has ended
 

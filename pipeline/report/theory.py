@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from pipeline.figures import series, theorems
-from pipeline.figures.base import MissingData
-from pipeline.figures.tables import Tables
-from pipeline.figures.variants import rows_of, variants_of
+from pipeline.analysis import series, theorems
 from pipeline.report.table import NONE, Cell, Column, Table, number
+from pipeline.tables.files import MissingData
+from pipeline.tables.read import Tables
+from pipeline.tables.variants import rows_of, variants_of
 
 FULL_LOSS = 0.9  # how far below what a correlation has to reach the tint is deepest
 

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.access import NoAccess
-from pipeline.quiet import quiet_libraries
-from pipeline.records import FAILED, INTERRUPTED, OK, SKIPPED
+from pipeline.common.access import NoAccess
+from pipeline.common.quiet import quiet_libraries
 from pipeline.results import jobs
 from pipeline.results.jobs import Refused
-from pipeline.store import Store
+from pipeline.store.artifacts import Store
+from pipeline.store.records import FAILED, INTERRUPTED, OK, SKIPPED
 
 _STATES = (OK, FAILED, INTERRUPTED, SKIPPED)
 _EPILOG = """examples:

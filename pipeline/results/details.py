@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import flatten
-from pipeline.console import show_table
-from pipeline.records import OK, JobRecord, load_records
+from pipeline.common.terminal import show_table
+from pipeline.config.schema import flatten
 from pipeline.results.listing import main_scores
 from pipeline.results.shelf import Shelf, readable, size_of
-from pipeline.store import Store
-from pipeline.sweep import OUTCOME, TRACEBACK
-from pipeline.tables import label_of
+from pipeline.store.artifacts import Store
+from pipeline.store.records import OK, OUTCOME, TRACEBACK, JobRecord, load_records
+from pipeline.tables.collect import label_of
 
 
 def show(record: JobRecord, store: Store) -> None:

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pipeline.choices import CONF, choices_of, nearest
-from pipeline.config import GROUPS, flatten
-from pipeline.records import JobRecord, load_records
-from pipeline.sparsity import parse
-from pipeline.store import Store
+from pipeline.config.choices import CONF, choices_of, nearest
+from pipeline.config.schema import GROUPS, flatten
+from pipeline.config.sparsity import parse
+from pipeline.store.artifacts import Store
+from pipeline.store.records import JobRecord, load_records
 
 SPARSITY = "sparsity"
 # Fields of a record that are one plain value each; the others are reached by dotted keys.

@@ -12,12 +12,13 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from pipeline.console import show_table
-from pipeline.records import JobRecord
+from pipeline.analysis.score_rows import PERPLEXITY
+from pipeline.common.terminal import show_table
 from pipeline.results.jobs import task_of
-from pipeline.score_rows import PERPLEXITY
-from pipeline.store import Store
-from pipeline.tables import SCORES, bring_up_to_date, columns_of, label_of
+from pipeline.store.artifacts import Store
+from pipeline.store.records import JobRecord
+from pipeline.store.table_names import SCORES
+from pipeline.tables.collect import bring_up_to_date, columns_of, label_of
 
 # Columns of the kinds of score that jobs may have, in this order.
 KINDS = {"generative": "generation", "multiple_choice": "choice", "retrieval": "retrieval", "perplexity": "ppl"}

@@ -12,16 +12,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import tables
-from pipeline.console import progress
-from pipeline.files import KEPT_SECONDS, age_of
-from pipeline.integrity import record_damage
-from pipeline.locks import is_held
-from pipeline.records import OK
+from pipeline.common.files import KEPT_SECONDS, age_of
+from pipeline.common.terminal import progress
 from pipeline.results.jobs import Refused, pick
 from pipeline.results.shelf import Shelf, plain_json, readable, size_of
-from pipeline.store import Artifact, Store
-from pipeline.sweep import OUTCOME
+from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.integrity import record_damage
+from pipeline.store.locks import is_held
+from pipeline.store.records import OK, OUTCOME
+from pipeline.tables.collect import collect
 
 # Logs of a failed command are for whoever finds out why; after a day nobody does.
 _LOG_SECONDS = 86400
@@ -81,7 +80,7 @@ def remove_jobs(store: Store, words: Sequence[str], yes: bool) -> int:
     # Records first: if this is interrupted, the rest is what no job refers to.
     with store.alone("records"):
         status = _remove(items, store)
-        tables.collect(store)
+        collect(store)
     print("the tables are collected again; logs in runs/ and W&B runs stay")
     return status
 

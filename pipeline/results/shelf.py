@@ -9,9 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipeline.access import NoAccess, reading
-from pipeline.integrity import MANIFEST
-from pipeline.store import Artifact, Store
+from pipeline.common.access import NoAccess, reading
+from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.integrity import MANIFEST
 
 _INCIDENTAL = ("stages", "outputs", "export", "figures", "wandb")
 _KEY = re.compile(r"[0-9a-f]{16}")

@@ -8,14 +8,14 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.config import flatten
-from pipeline.console import show_table
-from pipeline.prompt_means import mean_over_prompts
-from pipeline.records import JobRecord
+from pipeline.analysis.prompt_means import mean_over_prompts
+from pipeline.analysis.score_rows import differing_conditions
+from pipeline.common.terminal import show_table
+from pipeline.config.schema import flatten
 from pipeline.results.listing import shortest
-from pipeline.score_rows import differing_conditions
-from pipeline.store import Store
-from pipeline.tables import labels_of, measures_of, scores_of
+from pipeline.store.artifacts import Store
+from pipeline.store.records import JobRecord
+from pipeline.tables.collect import labels_of, measures_of, scores_of
 
 _MEASURES = ["cos_h", "cos_z", "cos_p", "kl"]
 # Where a result was computed does not change what it means.

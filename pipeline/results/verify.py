@@ -10,20 +10,20 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import tables
-from pipeline.access import NoAccess, reading
-from pipeline.console import progress
-from pipeline.integrity import damage, record_damage
-from pipeline.records import LAYOUT, OK, JobRecord, load_records
+from pipeline.common.access import NoAccess, reading
+from pipeline.common.terminal import progress
 from pipeline.results.shelf import Shelf, plain_json
-from pipeline.store import Artifact, Store
-from pipeline.sweep import OUTCOME
+from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.integrity import damage, record_damage
+from pipeline.store.records import LAYOUT, OK, OUTCOME, JobRecord, load_records
+from pipeline.store.table_names import COMPARISONS, SCORES, STATES
+from pipeline.tables.collect import collect
 
 # Which artifacts of a job have which of the tables.
 _ROLES = {
-    tables.SCORES: ("evaluation", "perplexity"),
-    tables.COMPARISONS: ("comparison",),
-    **{name: (role,) for name, role in tables.STATES.items()},
+    SCORES: ("evaluation", "perplexity"),
+    COMPARISONS: ("comparison",),
+    **{name: (role,) for name, role in STATES.items()},
 }
 
 
@@ -70,7 +70,7 @@ def _repair(store: Store, found: Sequence[Problem]) -> None:
         print(f"{aside} set aside in {store.root / 'store' / '.damaged'}: the commands of their jobs make them again")
     if any(problem.stale_table or problem.damaged for problem in found):
         with store.alone("records"):
-            tables.collect(store)
+            collect(store)
         print(f"the tables in {store.tables} are collected again")
 
 

@@ -65,7 +65,7 @@ class _Breaking(MetaPathFinder):
     _looking = False
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
-        if name != "pipeline.pruners.magnitude" or self._looking:
+        if name != "pipeline.prune.methods.magnitude" or self._looking:
             return None
         self._looking = True
         spec: Any = importlib.util.find_spec(name)

@@ -1,0 +1,1 @@
+"""Numbers from tables: means, theorems, strata, criteria, prediction."""

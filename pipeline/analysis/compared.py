@@ -1,0 +1,39 @@
+"""What became of scores, as figures and the report show it: comparisons of tasks, and of means over shared tasks."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from pipeline.evaluate.comparison import HIGHER, LOWER, MEAN, NO_CHANGE, pool
+from pipeline.tables.replicates import COUNT
+from pipeline.tables.variants import VARIANT
+
+CHANGED = (LOWER, HIGHER)
+DECIDED = (*CHANGED, NO_CHANGE)
+
+
+def with_pooled(comparisons: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the comparisons table, and for each variant and kind a row of the task "mean".
+
+    A mean is over the tasks that every variant with tasks of this kind has, so that means compare; a kind without
+    such a task has none.
+
+    Args:
+        comparisons: those of `pipeline.tables.read.Tables`: without means, a row a variant and task.
+    """
+    if comparisons.empty:
+        return comparisons
+    variants = comparisons.groupby("kind")[VARIANT].apply(lambda rows: len(rows.drop_duplicates()))
+    counts = comparisons.groupby(["kind", "task"]).size()
+    shared = [key for key, count in counts.items() if count == variants[key[0]]]
+    rows = comparisons[pd.MultiIndex.from_frame(comparisons[["kind", "task"]]).isin(shared)]
+    means = [
+        pool(own).assign(**dict(zip(VARIANT, variant, strict=True)), **{COUNT: int(own[COUNT].max())})
+        for variant, own in rows.groupby(VARIANT, sort=False)
+    ]
+    return pd.concat([comparisons, *means], ignore_index=True)
+
+
+def means_of(compared: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `with_pooled` that are means."""
+    return compared[compared["task"] == MEAN] if not compared.empty else compared

@@ -1,0 +1,41 @@
+"""Final states on the dense model's own trajectory, for the figures that pool its positions."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from pipeline.analysis import series
+from pipeline.tables.files import MissingData
+from pipeline.tables.read import Tables
+from pipeline.tables.variants import VARIANT, Variant, magnitude, ordered, rows_of, variants_of
+
+
+def on_dense_trajectory(tables: Tables) -> tuple[pd.DataFrame, str, str]:
+    """Teacher-forced measures; where there are none, those of the layer protocol at the last layer.
+
+    Returns:
+        The rows at one temperature, their protocol, and the sentence of a caption that says what was compared.
+
+    Raises:
+        MissingData: if neither protocol was measured.
+    """
+    try:
+        rows, temperature = series.at_temperature(tables.protocol("teacher_forced"))
+    except MissingData:
+        rows, temperature = series.at_temperature(tables.protocol("layer"))
+        last = int(rows["layer"].max())
+        said = f"Layer protocol: only a sublayer of the last layer ({last}) is pruned, on dense inputs"
+        return rows[rows["layer"] == last], "layer", f"{said}; temperature {temperature:g}."
+    said = "Teacher-forced: the whole pruned model on the dense model's own tokens, final states"
+    return rows, "teacher_forced", f"{said}; temperature {temperature:g}."
+
+
+def leave_out_unchanged(rows: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Leave out variants of sparsity 0 whose KL is zero everywhere, unless none are left; with a note."""
+    worst = rows["kl"].abs().groupby([rows[name] for name in VARIANT]).max()
+    same = ordered(Variant(*key) for key, kl in worst.items() if magnitude(key[1]) == 0 and kl < series.ROUNDING)
+    kept = [variant for variant in variants_of(rows) if variant not in same]
+    if not same or not kept:
+        return rows, ()
+    names = ", ".join(variant.label for variant in same)
+    return rows_of(rows, kept), (f"Equal to the dense model at every position, so not shown: {names}.",)

@@ -1,0 +1,142 @@
+"""Task scores of several points (model, pruner, sparsity), and their means over the tasks that all of them have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from pipeline.tables.files import MissingData
+from pipeline.tables.read import Tables
+from pipeline.tables.replicates import REPLICATE
+from pipeline.tables.variants import VARIANT
+
+# The two ways of reading an answer, and all kinds whose scores are shares and can be averaged over tasks.
+READINGS = {"generative": "Generative tasks", "multiple_choice": "Multiple-choice tasks"}
+KINDS = {**READINGS, "retrieval": "Retrieval tasks"}
+MEAN = "mean"  # the series that is the mean over tasks; the others are called after their task
+SAME_SETTINGS = "Other models: under these settings but for the model."
+POINT = ["model", *VARIANT]
+PERCENT = ["score_percent", "stderr_percent"]
+CHANCE = "chance_percent"
+
+
+def task_scores(tables: Tables, kinds: Iterable[str]) -> pd.DataFrame:
+    """Finite scores of tasks of these kinds, one row for each point and task: that of the task's main metric.
+
+    Tasks whose main metric is no share, or was none for some point, are left out: see `other_scales`.
+
+    Raises:
+        MissingData: if there are none.
+    """
+    if tables.scores.empty:
+        raise MissingData("the scores table has no rows for these settings")
+    scores = _scores_of(tables, kinds)
+    names = " or ".join(kind.replace("_", "-") for kind in kinds)
+    if scores.empty:
+        raise MissingData(f"the scores table has no {names} scores for these settings")
+    shares = scores[_are_shares(scores)]
+    if shares.empty:
+        raise MissingData(f"no metric of the {names} tasks is from 0 to 1 with more being better")
+    return shares
+
+
+def other_scales(tables: Tables, kinds: Iterable[str]) -> list[str]:
+    """A sentence for the caption about the tasks that `task_scores` leaves out; none if there are none."""
+    if tables.scores.empty:
+        return []
+    scores = _scores_of(tables, kinds)
+    others = scores[~_are_shares(scores)].drop_duplicates(["task", "metric"]).sort_values("task")
+    named = ", ".join(f"{row.task} ({row.metric})" for row in others.itertuples())
+    return [f"Not shown, as their metrics are not from 0 to 1 with more being better: {named}."] if named else []
+
+
+def _scores_of(tables: Tables, kinds: Iterable[str]) -> pd.DataFrame:
+    return tables.scores[tables.scores["kind"].isin(list(kinds)) & np.isfinite(tables.scores["value"])]
+
+
+def _are_shares(scores: pd.DataFrame) -> pd.Series:
+    """For each row whether the main metric of its task counts in means, at every point."""
+    return scores["averaged"].eq(True).groupby([scores["kind"], scores["task"]]).transform("all").astype(bool)
+
+
+def shared_tasks(scores: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows of tasks which every point of their kind has, and the others: means over other tasks do not compare."""
+    points = scores.groupby("kind")[[*POINT, REPLICATE]].apply(lambda rows: len(rows.drop_duplicates()))
+    counts = scores.groupby(["kind", "task"]).size()
+    shared = [key for key, count in counts.items() if count == points[key[0]]]
+    keep = pd.MultiIndex.from_frame(scores[["kind", "task"]]).isin(shared)
+    return scores[keep], scores[~keep]
+
+
+def with_means(scores: pd.DataFrame) -> pd.DataFrame:
+    """Task scores and their unweighted mean per point and kind, in percent.
+
+    The standard error is that of a mean of independent scores, and missing where one of the scores lacks it. Of a
+    point that was repeated with other seeds or draws, score and mean are the means over these, and the error is the
+    standard deviation among them.
+
+    Returns:
+        Columns: kind, model, pruner, sparsity, series (the task, or "mean"), achieved, score_percent, stderr_percent,
+        chance_percent (what guessing would get).
+    """
+    groups = scores.assign(variance=scores["stderr"].astype(float) ** 2).groupby(["kind", *POINT, REPLICATE])
+    means = groups.agg(achieved=("achieved", "first"), value=("value", "mean"), chance=("chance", "mean"))
+    means["stderr"] = np.sqrt(groups["variance"].agg(lambda column: column.sum(skipna=False))) / groups.size()
+    tasks = scores.rename(columns={"task": "series"})
+    data = _over_replicates(pd.concat([tasks, means.reset_index().assign(series=MEAN)], ignore_index=True))
+    data = data.assign(score_percent=100 * data["value"], stderr_percent=100 * data["stderr"].astype(float))
+    return data.assign(chance_percent=100 * data["chance"])[["kind", *POINT, "series", "achieved", *PERCENT, CHANCE]]
+
+
+def _over_replicates(data: pd.DataFrame) -> pd.DataFrame:
+    """One row a point and series."""
+    groups = data.groupby(["kind", *POINT, "series"], sort=False)
+    found = groups.agg(
+        achieved=("achieved", "mean"), value=("value", "mean"), chance=("chance", "mean"),
+        stderr=("stderr", "first"), spread=("value", "std"), count=("value", "size"),
+    ).reset_index()  # fmt: skip
+    # One row a group has its own error, even where that is missing.
+    own = data.drop_duplicates(["kind", *POINT, "series"])["stderr"].astype(float).to_numpy()
+    return found.assign(stderr=np.where(found["count"] > 1, found["spread"], own))
+
+
+def chances(data: pd.DataFrame) -> dict[str, float]:
+    """For each kind of task the mean score of guessing, in percent, where it is above zero.
+
+    Models whose tasks differ may have different ones; the first model's is the one that is given.
+    """
+    means = data[data["series"] == MEAN].drop_duplicates("kind").set_index("kind")[CHANCE]
+    return {str(kind): float(value) for kind, value in means.items() if value > 0}
+
+
+def chance_name(found: dict[str, float]) -> str:
+    """What the legend calls the line of chance: with its percentage, if it is the same wherever there is one."""
+    values = {f"{value:.3g}" for value in found.values()}
+    return f"chance ({values.pop()}%)" if len(values) == 1 else "chance"
+
+
+def task_notes(scores: pd.DataFrame, dropped: pd.DataFrame) -> list[str]:
+    """Sentences for the caption: the tasks of each kind, and those that are not in the means."""
+    named = {kind: set(scores.loc[scores["kind"] == kind, "task"]) for kind in KINDS}
+    both = named["generative"] & named["multiple_choice"]
+    notes = [f"Tasks of both kinds: {', '.join(sorted(both))}."] if both else []
+    for kind, name in KINDS.items():
+        tasks = sorted(named[kind] - both)
+        if tasks:
+            notes.append(f"{name}: {', '.join(tasks)}.")
+        elif kind in READINGS and not named[kind] and not (dropped["kind"] == kind).any():
+            notes.append(f"{name}: not evaluated.")
+    return [*notes, *_left_out(dropped)]
+
+
+def _left_out(dropped: pd.DataFrame) -> list[str]:
+    if dropped.empty:
+        return []
+    return [f"Not in the means, as some points lack them: {', '.join(sorted(set(dropped['task'])))}."]
+
+
+def axis_top(data: pd.DataFrame) -> float:
+    """The upper limit of a score axis from zero: above all scores and error bars."""
+    return max(1.0, 1.12 * (data["score_percent"] + data["stderr_percent"].fillna(0)).max())

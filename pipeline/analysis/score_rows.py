@@ -1,0 +1,151 @@
+"""Jobs as the rows of a table for people: one a job, or one for all repetitions of it, with what sets rows apart."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean, stdev
+from typing import NamedTuple
+
+import pandas as pd
+
+from pipeline.analysis.prompt_means import mean_over_prompts
+from pipeline.store.artifacts import Store
+from pipeline.store.records import OK, JobRecord, dense_of
+from pipeline.tables.collect import DENSE, facts_of_records, measures_of, scores_of
+from pipeline.tables.labels import option_texts
+
+PERPLEXITY = "perplexity"
+FINAL = ("cos_h", "cos_z", "cos_p", "kl")
+# Groups of the configuration that say how a job was asked; where more keys than this differ, the ids stand for them.
+_ASKING = ("task", "capture", "measure", "perplexity", "probes")
+_MOST_KEYS = 3
+_UNNAMED = ("_target_", "allow_code_execution")
+
+
+class Repeated(NamedTuple):
+    """A number of one job, or the mean of several repetitions with its standard deviation (n - 1)."""
+
+    mean: float
+    spread: float
+    n: int
+
+    @property
+    def text(self) -> str:
+        return f"{self.mean:.3f}" if self.n == 1 else f"{self.mean:.3f} ± {self.spread:.3f}"
+
+
+@dataclass
+class Row:
+    """The jobs of one variant under the same conditions, which differ in their seeds or draws alone."""
+
+    jobs: list[JobRecord]
+    options: str = ""
+    conditions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def first(self) -> JobRecord:
+        return self.jobs[0]
+
+    @property
+    def status(self) -> str:
+        return next((job.status for job in self.jobs if job.status != OK), OK)
+
+    def repeated(self, numbers: Mapping[str, float | None]) -> Repeated | None:
+        """Return a number of each job, by the job, as one; None if no job of the row has it."""
+        values = [number for job in self.jobs if (number := numbers.get(job.job)) is not None]
+        if not values:
+            return None
+        return Repeated(fmean(values), stdev(values) if len(values) > 1 else math.nan, len(values))
+
+
+def rows_of_jobs(jobs: Sequence[JobRecord], baselines: Sequence[JobRecord]) -> list[Row]:
+    """Return the rows of these jobs in their order, and before them those of the dense jobs that belong to them.
+
+    Args:
+        jobs: those to show.
+        baselines: dense jobs that ended well; the one of a job's model, conditions and seed stands beside it.
+    """
+    there = {job.job for job in jobs}
+    dense = {found.job: found for job in jobs if job.pruner != DENSE and (found := dense_of(job, baselines))}
+    shown = [*(job for name, job in dense.items() if name not in there), *sorted(jobs, key=lambda j: j.pruner != DENSE)]
+    rows: dict[tuple[str, str, str], Row] = {}
+    for job in shown:
+        key = job.model_id, job.variant_id, job.settings_id
+        # An outcome of a job that never learned who it is stands for itself.
+        row = rows.setdefault(key if job.variant_id else (job.job, job.pruner, str(len(rows))), Row([]))
+        row.jobs.append(job)
+    texts = option_texts(facts_of_records(shown))
+    conditions = differing_conditions([row.first for row in rows.values()])
+    for row, own in zip(rows.values(), conditions, strict=True):
+        row.options, row.conditions = texts.get(row.first.variant_id, ""), own
+    return list(rows.values())
+
+
+def differing_conditions(jobs: Sequence[JobRecord]) -> list[dict[str, str]]:
+    """Return for each job the conditions in which these jobs differ, by key; where keys do not tell, by the id."""
+    if len({job.settings_id for job in jobs}) < 2:
+        return [{} for _ in jobs]
+    facts = [_conditions(job) for job in jobs]
+    keys = [key for key in dict.fromkeys(key for each in facts for key in each) if len({e.get(key) for e in facts}) > 1]
+    told = {tuple(each.get(key) for key in keys) for each in facts}
+    if not keys or len(keys) > _MOST_KEYS or len(told) < len({job.settings_id for job in jobs}):
+        return [{"settings": f"#{job.settings_id[:6]}"} for job in jobs]
+    return [{key: each.get(key, "") for key in keys} for each in facts]
+
+
+def _conditions(job: JobRecord) -> dict[str, str]:
+    named = {
+        key: value if isinstance(value, str) else json.dumps(value)
+        for key, value in job.config.items()
+        if key.partition(".")[0] in _ASKING and key.rpartition(".")[2] not in _UNNAMED
+    }
+    return named | {"dtype": job.dtype}
+
+
+def mean_scores(scores: pd.DataFrame | None) -> dict[str, float]:
+    """Return the mean over a job's tasks of each kind, of main metrics from 0 to 1 of which more is better."""
+    if scores is None:
+        return {}
+    main = scores[scores["main"].astype(bool) & scores["averaged"].astype(bool)]
+    return {str(kind): float(value) for kind, value in main.groupby("kind")["value"].mean().items()}
+
+
+def perplexities(scores: pd.DataFrame | None) -> dict[str, float]:
+    """Return a job's perplexity on every text."""
+    if scores is None:
+        return {}
+    rows = scores[(scores["kind"] == PERPLEXITY) & scores["main"]]
+    return dict(zip(rows["task"], rows["value"].astype(float), strict=True))
+
+
+def final_deviation(measures: pd.DataFrame | None) -> dict[str, float]:
+    """Return the mean over prompts of means over steps, of the free-running measures at the first temperature."""
+    if measures is None:
+        return {}
+    final = measures[measures.protocol == "free_running"]
+    if final.empty:
+        return {}
+    (means,) = mean_over_prompts(final[final.temperature == final.temperature.iloc[0]], FINAL).to_dict("records")
+    return {str(name): float(value) for name, value in means.items()}
+
+
+def not_averaged(scores: pd.DataFrame | None) -> list[str]:
+    """Return the tasks whose main metric is in no mean, as "wmt (bleu)"; perplexities have columns of their own."""
+    if scores is None:
+        return []
+    rows = scores[scores["main"].astype(bool) & ~scores["averaged"].astype(bool) & (scores["kind"] != PERPLEXITY)]
+    return [f"{row.task} ({row.metric})" for row in rows.itertuples()]
+
+
+class Numbers:
+    """What jobs have found, each job's own, read once."""
+
+    def __init__(self, jobs: Sequence[JobRecord], store: Store) -> None:
+        scores = {job.job: scores_of(job, store) for job in jobs}
+        self.means: Mapping[str, dict[str, float]] = {job: mean_scores(frame) for job, frame in scores.items()}
+        self.texts: Mapping[str, dict[str, float]] = {job: perplexities(frame) for job, frame in scores.items()}
+        self.left_out = sorted({task for frame in scores.values() for task in not_averaged(frame)})
+        self.final = {job.job: final_deviation(measures_of(job, store)) for job in jobs}

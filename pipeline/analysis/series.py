@@ -1,0 +1,116 @@
+"""Aggregate measures over prompts (and steps) into the mean line and the band that a figure draws."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from pipeline.tables.variants import VARIANT, Variant, magnitude, ordered, rows_of, variants_of
+
+ROUNDING = 1e-6  # of a cosine in single precision, with a margin
+Band = Literal["range", "quartiles"]
+SPACES = ("h", "z", "p")
+STATISTICS = ["mean", "low", "high"]
+SUBLAYER_NAMES = {"attention": "attention", "mlp": "MLP"}
+STEP_NOTE = "Line: mean over prompts; band: their middle half; steps that at least half of the prompts reach."
+
+
+def at_temperature(rows: pd.DataFrame) -> tuple[pd.DataFrame, float]:
+    """The rows at temperature 1.0, or at the lowest one where 1.0 was not measured; and that temperature."""
+    present = sorted(rows["temperature"].unique())
+    chosen = 1.0 if 1.0 in present else float(present[0])
+    return rows[rows["temperature"] == chosen], chosen
+
+
+def deviation(cosine: pd.Series) -> pd.Series:
+    """`1 - cos`, with the rounding noise of a cosine just above one cut to zero."""
+    return (1.0 - cosine.astype(float)).clip(lower=0.0)
+
+
+def profile(rows: pd.DataFrame, by: Sequence[str], values: Mapping[str, pd.Series], band: Band) -> pd.DataFrame:
+    """Mean and band of each quantity for each combination of `by`, over whatever else varies.
+
+    The mean is that over prompts of their own means, so that long texts do not count more; the band is of positions.
+
+    Args:
+        rows: measures, one row a position.
+        by: columns to keep apart.
+        values: quantity name -> one value for each of `rows` (same index); the rest is missing.
+        band: "range" for minimum to maximum, "quartiles" for the middle half.
+
+    Returns:
+        Columns: `by`, quantity, mean, low, high, n (positions), mean_by_position (over all positions alike), sorted
+        by quantity (as given), then `by`.
+    """
+    low, high = (0.0, 1.0) if band == "range" else (0.25, 0.75)
+    parts = []
+    for quantity, column in values.items():
+        finite = column.astype(float).replace([np.inf, -np.inf], np.nan).dropna()
+        groups = finite.groupby([rows.loc[finite.index, name] for name in by])
+        part = pd.DataFrame({"mean": _by_prompt(finite, rows, by), "n": groups.size()})
+        part["mean_by_position"] = groups.mean()
+        part["low"] = groups.min() if band == "range" else groups.quantile(low)
+        part["high"] = groups.max() if band == "range" else groups.quantile(high)
+        parts.append(part.reset_index().assign(quantity=quantity))
+    return pd.concat(parts, ignore_index=True)[[*by, "quantity", *STATISTICS, "n", "mean_by_position"]]
+
+
+def _by_prompt(values: pd.Series, rows: pd.DataFrame, by: Sequence[str]) -> pd.Series:
+    """The mean over prompts of the means of each; over all values where there are no prompts."""
+    keys = [rows.loc[values.index, name] for name in by]
+    if "prompt" not in rows or "prompt" in by:
+        return values.groupby(keys).mean()
+    return values.groupby([*keys, rows.loc[values.index, "prompt"]]).mean().groupby(level=list(by)).mean()
+
+
+def well_covered(steps: pd.DataFrame) -> pd.DataFrame:
+    """The steps that at least half of a variant's prompts reach: later means are over ever fewer prompts."""
+    most = steps.groupby([*VARIANT, "quantity"])["n"].transform("max")
+    return steps[2 * steps["n"] >= most]
+
+
+def drop_identical(steps: pd.DataFrame, dense: Mapping[str, float]) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Leave out variants of sparsity 0 that change nothing, unless none are left; with a note.
+
+    Args:
+        steps: what `profile` returns.
+        dense: the value of each quantity in the unchanged model; what is farther off than rounding is kept.
+    """
+    off = (steps[STATISTICS].sub(steps["quantity"].map(dense), axis=0)).abs().max(axis=1)
+    worst = off.groupby([steps[name] for name in VARIANT]).max()
+    same = [Variant(*key) for key, value in worst.items() if magnitude(key[1]) == 0 and value < ROUNDING]
+    kept = [variant for variant in variants_of(steps) if variant not in same]
+    if not same or not kept:
+        return steps, ()
+    names = ", ".join(variant.label for variant in ordered(same))
+    return rows_of(steps, kept), (f"Equal to the dense model at every position, so not shown: {names}.",)
+
+
+def merge_equal(steps: pd.DataFrame) -> pd.DataFrame:
+    """Join the sparsities of a pruner whose curves are the same into one, its sparsity a list ("0.2, 0.4").
+
+    Under the layer protocol a dropped sublayer measures the same at every sparsity of a layer dropper.
+    """
+    keys = ["quantity", "step"]
+    parts = []
+    for _, pruner in steps.groupby(["pruner", "options"], sort=True):
+        curves: list[tuple[list[str], pd.DataFrame]] = []
+        for sparsity, rows in pruner.groupby("sparsity", sort=False):
+            rows = rows.sort_values(keys, kind="stable")
+            twin = next((names for names, curve in curves if _same(curve, rows, keys)), None)
+            if twin is None:
+                curves.append(([str(sparsity)], rows))
+            else:
+                twin.append(str(sparsity))
+        parts += [rows.assign(sparsity=", ".join(names)) for names, rows in curves]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _same(first: pd.DataFrame, second: pd.DataFrame, keys: list[str]) -> bool:
+    if not np.array_equal(first[keys].to_numpy(), second[keys].to_numpy()):
+        return False
+    # Two jobs may differ by the rounding of their kernels, which no figure could show.
+    return np.allclose(first[STATISTICS].to_numpy(), second[STATISTICS].to_numpy(), rtol=1e-4, atol=1e-9)

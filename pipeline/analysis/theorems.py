@@ -1,0 +1,156 @@
+"""Theorems 1 to 3 of the paper: what each one estimates, and how well its estimates track what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from pipeline.analysis import series
+from pipeline.tables.variants import VARIANT, rows_of, variants_of
+
+LEAST_CORRELATION = 0.9  # what a rank correlation has to reach for an estimate to track the measured values
+RATIOS = (0.5, 2.0)  # and between which the median of estimate over measured has to lie
+SETUP = [*VARIANT, "sublayer"]
+TRACKING = [*SETUP, "layer", "theorem", "rank_correlation", "median_ratio", "n"]
+
+
+@dataclass(frozen=True)
+class Theorem:
+    """One deviation that is measured, and its estimate.
+
+    Attributes:
+        name: its number and space, to be read after the word "theorem".
+        quantity: what is estimated, as tables call it.
+        column: of the measured value in the measures; that of the estimate begins with `est_`.
+        space: "h", "z" or "p", which decides the colour.
+        symbol: the quantity as a formula for an axis.
+        estimate: the estimate in words for a caption.
+    """
+
+    name: str
+    quantity: str
+    column: str
+    space: str
+    symbol: str
+    estimate: str
+
+    @property
+    def columns(self) -> tuple[str, str]:
+        """The columns of the measures that it needs."""
+        return self.column, f"est_{self.column}"
+
+    def measured(self, rows: pd.DataFrame) -> pd.Series:
+        """The measured deviation of each row, never negative."""
+        return self._deviation(rows[self.column])
+
+    def estimated(self, rows: pd.DataFrame) -> pd.Series:
+        """Its estimate."""
+        return self._deviation(rows[f"est_{self.column}"])
+
+    def _deviation(self, values: pd.Series) -> pd.Series:
+        if self.column.startswith("cos_"):
+            return series.deviation(values)
+        return values.astype(float).clip(lower=0.0)
+
+
+IN_H = Theorem("1 (h)", "1 - cos h", "cos_h", "h", r"$1-\cos(h, h+\Delta h)$", "|orthogonal part of dh|^2 / 2|h|^2")
+IN_Z = Theorem("1 (z)", "1 - cos z", "cos_z", "z", r"$1-\cos(z, z+\Delta z)$", "|orthogonal part of dz|^2 / 2|z|^2")
+OF_P = Theorem("2 (p)", "1 - cos p", "cos_p", "p", r"$1-\cos(p, q)$", "Var_r(dz) / 2T^2 with r = p^2 / |p|^2")
+OF_KL = Theorem("3 (KL)", "KL", "kl", "p", r"$\mathrm{KL}(p\,\|\,q)$", "Var_p(dz) / 2T^2")
+THEOREMS = (IN_H, IN_Z, OF_P, OF_KL)
+
+
+def tracking(rows: pd.DataFrame) -> pd.DataFrame:
+    """How estimates track measured deviations over the positions of each layer, under the layer protocol.
+
+    Args:
+        rows: measures; those of the layer protocol count, at temperature 1 (at the lowest where 1 is absent).
+
+    Returns:
+        One row a variant, sublayer, theorem and layer: pruner, sparsity, sublayer, layer, theorem ("1 (h)"),
+        rank_correlation (Spearman's over positions, ties sharing their mean rank; NaN where either is constant),
+        median_ratio (of estimate over measured, where the measured value is above zero; NaN where it never is),
+        n (positions where both are finite).
+    """
+    rows = rows[rows["protocol"] == "layer"]
+    if rows.empty:
+        return pd.DataFrame({name: [] for name in TRACKING})
+    rows, _ = series.at_temperature(rows)
+    found = []
+    for (*setup, layer), group in rows.groupby([*SETUP, "layer"], sort=True):
+        for theorem in THEOREMS:
+            pair = pd.DataFrame({"measured": theorem.measured(group), "estimate": theorem.estimated(group)})
+            pair = pair.replace([np.inf, -np.inf], np.nan).dropna()
+            found.append((*setup, layer, theorem.name, _rank_correlation(pair), _median_ratio(pair), len(pair)))
+    table = pd.DataFrame(found, columns=TRACKING)
+    order = {theorem.name: place for place, theorem in enumerate(THEOREMS)}
+    table = table.assign(order=table["theorem"].map(order)).sort_values([*SETUP, "order", "layer"], kind="stable")
+    return table.drop(columns="order").reset_index(drop=True)
+
+
+def _rank_correlation(pair: pd.DataFrame) -> float:
+    if (pair.nunique() < 2).any():
+        return float("nan")
+    return float(pair["measured"].rank().corr(pair["estimate"].rank()))
+
+
+def _median_ratio(pair: pd.DataFrame) -> float:
+    moved = pair[pair["measured"] > 0]
+    return float((moved["estimate"] / moved["measured"]).median())
+
+
+def breaks(tracked: pd.DataFrame) -> list[str]:
+    """Sentences that name, for each theorem and sublayer, the layers where the estimate does not track.
+
+    Variants that fail in the same layers share a sentence. There is none where everything tracks, or where there is
+    nothing to tell it from (NaN).
+
+    Args:
+        tracked: what `tracking` returns.
+    """
+    sentences = []
+    for theorem in THEOREMS:
+        for sublayer, name in series.SUBLAYER_NAMES.items():
+            part = tracked[(tracked["theorem"] == theorem.name) & (tracked["sublayer"] == sublayer)]
+            alike: dict[str, list[str]] = {}
+            for variant in variants_of(part):
+                alike.setdefault(_failures(rows_of(part, [variant])), []).append(variant.label)
+            sentences += [
+                f"Theorem {theorem.name}, {name} ({', '.join(labels)}): {failures}."
+                for failures, labels in alike.items()
+                if failures
+            ]
+    return sentences
+
+
+def _failures(rows: pd.DataFrame) -> str:
+    """In which layers of one variant and sublayer the correlation or the ratio fails, in words; empty if in none."""
+    low, high = RATIOS
+    ratio = rows["median_ratio"]
+    tests = {
+        f"rank correlation below {LEAST_CORRELATION:g}": rows["rank_correlation"] < LEAST_CORRELATION,
+        f"median estimate/measured below {low:g}": ratio < low,
+        f"median estimate/measured above {high:g}": ratio > high,
+    }
+    parts = [
+        f"{what} in {_layers(rows.loc[fails, 'layer'], len(rows))}" for what, fails in tests.items() if fails.any()
+    ]
+    return "; ".join(parts)
+
+
+def _layers(layers: Iterable[int], count: int) -> str:
+    """Layer numbers in words, neighbours as a range: "layers 0-2, 29 of 30"."""
+    numbers = sorted(int(layer) for layer in layers)
+    if len(numbers) == count:
+        return "every layer"
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    words = [f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs]
+    return f"layer{'s' * (len(numbers) > 1)} {', '.join(words)} of {count}"

@@ -1,1 +1,0 @@
-"""Calibration text: what pruners look at. One file per source, one YAML each."""

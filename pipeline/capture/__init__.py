@@ -1,0 +1,1 @@
+"""Hidden states under the four protocols."""

@@ -1,0 +1,104 @@
+"""The layer protocol's other half for changed weights: what each sublayer gives in its pruned form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
+
+from pipeline.common.terminal import Progress
+from pipeline.model.decoder import SUBLAYERS, Decoder
+from pipeline.model.finite import check_values
+from pipeline.model.offload import resident
+from pipeline.model.residual import first, layout, tap
+from pipeline.model.trajectory import KEY, Forward, Trajectory, forwards
+from pipeline.prune.decision import Change
+from pipeline.prune.surgery import changed_weights
+
+_FILE = "counterparts.safetensors"
+
+
+@torch.inference_mode()
+def capture_counterparts(
+    model: PreTrainedModel, changes: Mapping[int, Change], dense: Trajectory, progress: Progress
+) -> torch.Tensor:
+    """``x + f'(x)`` of every sublayer, each on the dense inputs and the full dense context.
+
+    ``model`` is dense. It runs once over its own trajectory; after each block the block runs again on the same
+    arguments, once for each of its sublayers whose weights change, with these alone changed. Returns (2L, N, D), row
+    ``2l`` attention, ``2l + 1`` MLP. Raises ValueError if they are not finite.
+    """
+    parts = list(forwards(dense))
+    total = len(parts) * len(dense.after)
+    ticks = iter(progress(range(total), "counterparts", total))
+    states = [_counterparts_of(part, model, changes, lambda: next(ticks)) for part in parts]
+    next(ticks, None)
+    found = torch.cat(states, 1)
+    check_values(found, "counterparts of sublayers", KEY)
+    return found
+
+
+def _counterparts_of(
+    part: Forward, model: PreTrainedModel, changes: Mapping[int, Change], tick: Callable[[], object]
+) -> torch.Tensor:
+    """The counterparts (2L, n, D) at the n positions of one forward pass."""
+    decoder, plan = Decoder(model), layout(Decoder(model))
+    states: dict[int, torch.Tensor] = {}
+    updates: dict[int, torch.Tensor] = {}
+    found: dict[int, torch.Tensor] = {}
+    again: list[int] = []
+
+    def on_state(index: int, state: torch.Tensor) -> None:
+        if not again:
+            states[index] = state
+
+    def on_update(index: int) -> Callable[..., None]:
+        def hook(module: torch.nn.Module, args: object, output: Any) -> None:
+            updates[index] = first(output)
+            if again == [index]:
+                raise _Seen
+
+        return hook
+
+    def rerun(layer: int) -> Callable[..., None]:
+        def hook(block: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> None:
+            change = changes.get(layer, Change())
+            for index, kind in enumerate(SUBLAYERS, start=2 * layer):
+                names = [name for name in {**change.masks, **change.weights} if decoder.belongs(name, layer, kind)]
+                if names:
+                    again[:] = [index]
+                    with resident(block), changed_weights(model, change, names), suppress(_Seen):
+                        block.forward(*args, **kwargs)
+                    again.clear()
+                x = states[plan.before[index]]
+                found[index] = part.at_predictions(x + updates[index].view_as(x))
+                tick()
+            states.clear()
+
+        return hook
+
+    with ExitStack() as stack:
+        for index, sublayer in enumerate(decoder.sublayers()):
+            stack.callback(sublayer.exit.register_forward_hook(on_update(index)).remove)
+        for layer, block in enumerate(decoder.blocks):
+            stack.callback(block.register_forward_hook(rerun(layer), with_kwargs=True).remove)
+        stack.enter_context(tap(decoder, on_state))
+        part.run(model)
+    return torch.stack([found[index] for index in range(len(plan.before))])
+
+
+class _Seen(Exception):
+    """Ends the second pass through a block where its rest is of no interest."""
+
+
+def save_counterparts(states: torch.Tensor, folder: Path) -> None:
+    save_file({"states": states}, folder / _FILE)
+
+
+def load_counterparts(folder: Path) -> torch.Tensor:
+    return load_file(folder / _FILE)["states"]

@@ -1,0 +1,1 @@
+"""Refuses a wrong command line at once, with every problem and the way out."""

@@ -1,0 +1,177 @@
+"""What is wrong with one resolved configuration, value by value, without importing anything heavy."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.check.model import check_model, check_sparsity, suite_of
+from pipeline.config import schema
+from pipeline.config.choices import choices_of, figure_names, nearest
+from pipeline.config.probes import read_probes
+from pipeline.config.signature import misfit, signature
+from pipeline.data.calibration.prompt_files import read_prompts, too_few
+from pipeline.data.calibration.text_files import files_of, kind_of
+from pipeline.data.matched.suite import family_problem
+
+
+def check_component(group: str, node: Any, missing: Sequence[str]) -> list[str]:
+    """Does a group's node fit the constructor that its ``_target_`` names?"""
+    if not isinstance(node, dict) or "_target_" not in node:
+        return [f"{group} has to be a choice of conf/{group}: {', '.join(choices_of(group))}"]
+    try:
+        fields = signature(node["_target_"]).fields
+    except ValueError as error:
+        return [f"conf/{group}: _target_ {node['_target_']}: {error}"]
+    found = [f"conf/{group}: {key} is missing beside _target_" for key in fields if key not in node]
+    for key, value in node.items():
+        if key == "_target_" or f"{group}.{key}" in missing or (missing and key == "name"):
+            continue
+        if key not in fields:
+            found.append(f"{group}.{key} is read by nothing; {nearest(key, fields)}")
+        elif wanted := misfit(fields[key], value):
+            found.append(f"{group}.{key}={value} should be {wanted}")
+    if group == "task" and not found and not missing:
+        found += _task(node)
+    return found
+
+
+def _task(node: Mapping[str, Any]) -> list[str]:
+    """Suites are light to import and know their own values."""
+    return suite_of(node)(**{key: value for key, value in node.items() if key != "_target_"}).problems()
+
+
+def check_job(plain: Mapping[str, Any], incomplete: bool, bad_sparsity: bool) -> list[str]:
+    """What does not go together in one resolved configuration. ``incomplete`` if mandatory values are not given."""
+    found = _root(plain)
+    if not bad_sparsity:
+        found += check_sparsity(plain)
+    if not incomplete:
+        found += check_model(plain) + _calibration(plain["calibration"])
+    return found
+
+
+def _root(plain: Mapping[str, Any]) -> list[str]:
+    found = []
+    capture, measure = plain["capture"], plain["measure"]
+    for key, value, known in (
+        ("dtype", plain["dtype"], schema.DTYPES),
+        ("capture.dtype", capture["dtype"], schema.CAPTURE_DTYPES),
+        ("capture.decoding", capture["decoding"], schema.DECODINGS),
+        ("measure.readout", measure["readout"], schema.READOUTS),
+        ("wandb.mode", plain["wandb"]["mode"], schema.WANDB_MODES),
+    ):
+        if value not in known:
+            found.append(f"{key}={value} does not exist; {nearest(str(value), known)}")
+    found += _listed("stages", plain["stages"], schema.STAGES)
+    found += _listed("capture.protocols", capture["protocols"], schema.PROTOCOLS)
+    if plain["seed"] < 0:
+        found.append(f"seed={plain['seed']} should be at least 0")
+    if capture["steps"] < 1:
+        found.append(f"capture.steps={capture['steps']} should be at least 1")
+    if capture["option_items"] < 0:
+        found.append(f"capture.option_items={capture['option_items']} should be at least 0")
+    if not _positive(capture["temperature"]):
+        found.append(f"capture.temperature={capture['temperature']} should be a number above 0")
+    listed = measure["temperatures"]
+    if not listed or len(set(map(str, listed))) < len(listed) or any(not _positive(t) for t in listed):
+        found.append(f"measure.temperatures={measure['temperatures']} should be a list of different numbers above 0")
+    found += _figures(plain["figures"]) + _probes(plain["probes"]) + _perplexity(plain)
+    return found + _outputs(plain["outputs"]) + _export(plain)
+
+
+def _figures(figures: Sequence[str] | None) -> list[str]:
+    """Figures are called in full or by their number."""
+    known = figure_names()
+    spellings = [name.partition("_")[0] for name in known] + known
+    if figures is None:
+        return []
+    return _listed("figures", figures, spellings)
+
+
+def _probes(path: str | None) -> list[str]:
+    try:
+        read_probes(path)
+    except ValueError as error:
+        return [str(error)]
+    return []
+
+
+def _perplexity(plain: Mapping[str, Any]) -> list[str]:
+    """Text to be had, windows that overlap or touch, and nothing that the pruner was calibrated on."""
+    chosen = plain["perplexity"]
+    tokens, window, stride, text = (chosen[key] for key in ("tokens", "window", "stride", "text"))
+    if tokens is None:
+        return []
+    found = []
+    if not 2 <= window < tokens:
+        found.append(f"perplexity.window={window} should be at least 2 and less than perplexity.tokens={tokens}")
+    elif not 1 <= stride < window:
+        found.append(f"perplexity.stride={stride} should be at least 1 and less than perplexity.window={window}")
+    if text == schema.STORIES:
+        return found
+    path = Path(os.path.expanduser(text))
+    if not path.is_file() or kind_of(path) is None:
+        found.append(f"perplexity.text={text}: give {schema.STORIES}, or a .txt, .jsonl, .jsonl.gz or .parquet file")
+    given = plain["calibration"].get("path")
+    if isinstance(given, str) and path.absolute() == Path(os.path.expanduser(given)).absolute():
+        found.append(f"perplexity.text={text} is the calibration text, which says nothing; give another")
+    return found
+
+
+def _listed(key: str, items: Sequence[str], known: Sequence[str]) -> list[str]:
+    if not items:
+        return [f"{key} is empty; choose from {', '.join(known)}"]
+    return [f"{key}: {item} does not exist; {nearest(item, known)}" for item in items if item not in known]
+
+
+def _positive(value: object) -> bool:
+    return isinstance(value, int | float) and 0 < value < float("inf")
+
+
+def _outputs(outputs: str) -> list[str]:
+    if not outputs.strip() or outputs.startswith("~"):
+        return [f"outputs={outputs!r}: give a folder in full, without ~"]
+    return _writable("outputs", Path(outputs))
+
+
+def _writable(key: str, path: Path) -> list[str]:
+    above = next((parent for parent in [path, *path.absolute().parents] if parent.exists()), path)
+    if above.is_file():
+        return [f"{key}={path}: {above} is a file; give a folder"]
+    return [] if os.access(above, os.W_OK) else [f"{key}={path} cannot be written; give another folder"]
+
+
+def _export(plain: Mapping[str, Any]) -> list[str]:
+    """An export goes to a folder of its own, which is new, empty, or holds exports already."""
+    if plain["export"] is None:
+        return []
+    path = Path(str(plain["export"])).expanduser().absolute()
+    if not str(plain["export"]).strip():
+        return ["export is empty; give a folder"]
+    if path == Path(str(plain["model"].get("path"))).expanduser().absolute():
+        return [f"export={path} is where the model comes from; give another folder"]
+    if path.is_dir() and not (path / "pruning.json").is_file() and any(inside.is_file() for inside in path.iterdir()):
+        return [f"export={path} holds other files; give a folder of its own"]
+    return _writable("export", path)
+
+
+def _calibration(calibration: Mapping[str, Any]) -> list[str]:
+    """A path has to be there and of a kind that can be read; prompts have to be enough, and of families there are."""
+    try:
+        generated = signature(calibration["_target_"]).constants.get("generated")
+        if isinstance(calibration.get("path"), str):
+            files_of(calibration["path"])
+        if not generated:
+            return []
+        if calibration["packing"]:
+            return [f"calibration.packing=true: calibration={calibration['name']} continues each prompt by itself"]
+        if "families" in calibration:
+            problem = family_problem(calibration["families"])
+        else:
+            problem = too_few(len(read_prompts(calibration["path"])), calibration["sequences"])
+    except ValueError as error:
+        return [str(error)]
+    return [problem] if problem else []

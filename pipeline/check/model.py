@@ -1,0 +1,178 @@
+"""What is wrong with a chosen model, and whether it goes with the pruner and the tasks, without loading its weights."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.common.packages import package_file
+from pipeline.config.choices import nearest
+from pipeline.config.signature import architectures, signature
+from pipeline.config.sparsity import KINDS, parse
+from pipeline.evaluate.retrieval.recipe import recipe_of
+from pipeline.evaluate.suite import TaskSuite
+from pipeline.model.sources.folder import ADAPTER, CONFIG, LAYER_KEYS, check_folder, read_json
+
+# What an integer sparsity counts, and how many of these a block has.
+_UNITS = {
+    "block": ("block", 1),
+    "attention": ("attention sublayer", 1),
+    "mlp": ("MLP sublayer", 1),
+    "sublayer": ("sublayer", 2),
+}
+
+
+def check_model(plain: Mapping[str, Any]) -> list[str]:
+    """Problems of where the model comes from and of what it is asked to do, one sentence each."""
+    return _path(plain["model"]) + _embedding(plain["model"]) + _architecture(plain)
+
+
+def _path(model: Mapping[str, Any]) -> list[str]:
+    """A model path that looks like a directory has to be one, with a model in it."""
+    given = model.get("path")
+    if not isinstance(given, str):
+        return []
+    path = Path(os.path.expanduser(given))
+    looks_local = given.startswith(("/", ".", "~")) or given.count("/") != 1
+    try:
+        if path.is_dir():
+            return _folder(given, path, bool(model.get("trust_remote_code")))
+        if not looks_local:
+            return []
+        siblings = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
+    except OSError as error:
+        return [f"model.path={given} cannot be read ({error.strerror}); give another directory or a hub id"]
+    close = difflib.get_close_matches(path.name, siblings, n=1)
+    hint = f"did you mean {path.parent / close[0]}? " if close else ""
+    return [f"model.path={given} is no directory; {hint}give a directory or a hub id such as Qwen/Qwen3-4B"]
+
+
+def _folder(given: str, path: Path, trusted: bool) -> list[str]:
+    """A model's directory holds a model that can be loaded, as far as that can be said without its weights."""
+    if not (path / CONFIG).exists() and not (path / ADAPTER).exists():
+        return [f"model.path={given} holds no {CONFIG}, so no model"]
+    try:
+        check_folder(path, trusted)
+    except ValueError as error:
+        return [f"model.path: {error}"]
+    return []
+
+
+def _embedding(model: Mapping[str, Any]) -> list[str]:
+    """A model's own way to embed a text has to be one that there is."""
+    try:
+        recipe_of(model.get("embedding"))
+    except ValueError as error:
+        return [str(error)]
+    return []
+
+
+def _architecture(plain: Mapping[str, Any]) -> list[str]:
+    """Is the architecture supported, and can it do what the stages ask? Known for random and for local models."""
+    model, known = plain["model"], architectures()
+    kind = model.get("architecture") or _facts(model).get("model_type")
+    if kind is None:
+        return []
+    if kind not in known:
+        key = "model.architecture" if "architecture" in model else f"model.path={model['path']}: architecture"
+        return [f"{key}={kind} is not supported; {nearest(str(kind), known)}"]
+    needed = ["capture", "measure"]
+    if writes_text(plain["task"]):
+        needed.insert(0, "evaluate")
+    writing = [stage for stage in plain["stages"] if stage in needed]
+    if known[kind] and writing:
+        return [
+            f"model={model['name']} is an encoder, which writes no text: {', '.join(writing)} cannot be done; "
+            "give task=retrieval stages=[prune,evaluate,plot], or stages=[prune] with export=DIR to keep the model"
+        ]
+    if known[kind] and _constant(plain["pruner"], "compares"):
+        return [
+            f"model={model['name']} is an encoder, which predicts no tokens for pruner={plain['pruner']['name']} to "
+            "compare; give another pruner, such as shortgpt or wanda"
+        ]
+    return []
+
+
+def check_text(plain: Mapping[str, Any], chosen: bool) -> list[str]:
+    """A pruner that compares predictions gets given text, which tells it less and is long, only if that was chosen."""
+    pruner, text = plain["pruner"], plain["calibration"]
+    if chosen or not _constant(pruner, "compares") or _constant(text, "generated"):
+        return []
+    return [
+        f"pruner={pruner['name']} compares what models predict, best on what the dense model itself writes: add "
+        "calibration=trajectories, for all pruners of a sweep, so that they have the same text; or say "
+        f"calibration={text['name']} to compare on given text"
+    ]
+
+
+def _constant(component: Mapping[str, Any], name: str) -> bool:
+    """Whether a component's class says so."""
+    try:
+        return bool(signature(component["_target_"]).constants.get(name))
+    except ValueError:
+        return False
+
+
+def check_sparsity(plain: Mapping[str, Any]) -> list[str]:
+    """Does the sparsity make sense, for this pruner, on this model?"""
+    try:
+        sparsity = parse(plain["sparsity"])
+        constants = signature(plain["pruner"]["_target_"]).constants
+    except ValueError as error:
+        return [str(error)] if str(error).startswith("sparsity") else []
+    pruner, accepts = plain["pruner"]["name"], constants.get("accepts", ())
+    if sparsity.is_zero or not accepts:
+        return []
+    if sparsity.kind not in accepts:
+        wanted = " or ".join(KINDS[kind] for kind in accepts)
+        return [
+            f"sparsity={sparsity.given} is {KINDS[sparsity.kind].split(' such')[0]}, but pruner={pruner} takes {wanted}"
+        ]
+    layers = layers_of(plain["model"])
+    if layers is None or sparsity.kind == "pattern" or "units" not in accepts:
+        return []
+    word, a_block = _UNITS[constants["unit"]]
+    total = layers * a_block
+    if sparsity.units > total:
+        return [
+            f"sparsity={sparsity.given} asks pruner={pruner} for {sparsity.units} units, but "
+            f"model={plain['model']['name']} has {total} {word}s; give at most {total}"
+        ]
+    if word == "block" and sparsity.units_of(total) == total:
+        return [f"sparsity={sparsity.given} removes all {total} blocks; keep at least one"]
+    return []
+
+
+def layers_of(model: Mapping[str, Any]) -> int | None:
+    """Number of blocks, if that is known without loading the model."""
+    if isinstance(model.get("layers"), int):
+        return model["layers"]
+    facts = _facts(model)
+    return next((facts[key] for key in LAYER_KEYS if isinstance(facts.get(key), int)), None)
+
+
+def _facts(model: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration file of a local model, or of one that a package carries; empty if there is none to rely on."""
+    try:
+        if isinstance(model.get("folder"), str):
+            return read_json(package_file(str(model["package"]), f"{model['folder']}/{CONFIG}", "a check"))
+        return check_folder(Path(os.path.expanduser(str(model.get("path")))), trusted=True)
+    except ValueError:
+        return {}
+
+
+def writes_text(task: Mapping[str, Any]) -> bool:
+    """Whether a task suite needs a model that writes text; so does one that cannot be found."""
+    try:
+        return suite_of(task).writes_text
+    except (AttributeError, ImportError, KeyError):
+        return True
+
+
+def suite_of(node: Mapping[str, Any]) -> type[TaskSuite]:
+    module, _, name = node["_target_"].rpartition(".")
+    return getattr(importlib.import_module(module), name)

@@ -1,0 +1,66 @@
+"""Names that the command line gives: they stand in tables, records and file names, and say who is who."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipeline.config.choices import choices_of
+from pipeline.config.schema import GROUPS
+
+# Characters of a name in a table or in a heading.
+LONGEST = 200
+# Models are called after their paths; other names have no parts.
+_WORD = re.compile(r"\w[\w .+-]*")
+# Between the parts of a line of settings, whose first part is a model's name.
+_SEPARATOR = " · "
+# What Weights & Biases takes for a project or an entity.
+_WANDB_LONGEST, _WANDB_REFUSED = 128, "/\\#?%:"
+
+
+def name_problems(plain: Mapping[str, Any], own: Mapping[str, Sequence[object]]) -> list[str]:
+    """Names of one resolved configuration that would mislead or cannot be written.
+
+    ``own`` are the names by which each group's choice goes without being given another.
+    """
+    found = []
+    for group in GROUPS:
+        node = plain.get(group)
+        name = node.get("name") if isinstance(node, Mapping) else None
+        if not isinstance(name, str) or not name.strip():
+            continue  # which is no name for its constructor either
+        if trouble := _trouble(name):
+            found.append(f"{group}.name={name!r} {trouble}; give another {group}.name")
+        elif group != "model" and not _WORD.fullmatch(name):
+            found.append(f"{group}.name={name} should be made of letters, digits, and spaces or .+-_ between them")
+        elif name not in own.get(group, ()) and name in choices_of(group):
+            found.append(f"{group}.name={name} is another choice's name; give a name of its own")
+    return found + _wandb(plain["wandb"])
+
+
+def _trouble(name: str) -> str | None:
+    if not name.strip():
+        return "is empty"
+    if len(name) > LONGEST:
+        return f"has {len(name)} characters, more than {LONGEST}"
+    if odd := next((letter for letter in name if unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp")), None):
+        return f"holds the character {odd!r}"
+    return f"holds {_SEPARATOR!r}, which separates the parts of a settings line" if _SEPARATOR in name else None
+
+
+def _wandb(wandb: Mapping[str, Any]) -> list[str]:
+    found = []
+    for key in ("project", "entity"):
+        name = wandb[key]
+        if name is None:
+            continue
+        trouble = _trouble(name)
+        if trouble is None and len(name) > _WANDB_LONGEST:
+            trouble = f"has {len(name)} characters, more than {_WANDB_LONGEST}"
+        if trouble is None and any(letter in _WANDB_REFUSED for letter in name):
+            trouble = f"holds one of {' '.join(_WANDB_REFUSED)}"
+        if trouble:
+            found.append(f"wandb.{key}={name!r} {trouble}; give another wandb.{key}")
+    return found

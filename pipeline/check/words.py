@@ -1,0 +1,163 @@
+"""The words of a command line: which groups and keys they set, to which alternatives, and which cannot be read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+
+from pipeline.check.hydra_settings import hydra_problem, is_hydras
+from pipeline.config import schema
+from pipeline.config.choices import choices_of, nearest
+
+# More jobs than one command should have; and how long and how nested one of its words may be.
+MOST_JOBS, _LONGEST, _DEEPEST = 10_000, 10_000, 20
+_SHOWN = 100
+_ONE_EXPERIMENT = "give one experiment at a time, since each has a sweep of its own"
+# What is done once for all jobs of a sweep.
+_ONCE = {"outputs": "a sweep has one outputs folder", "figures": "a sweep draws its figures once, at its end"}
+
+
+@dataclass
+class Words:
+    """Choices of groups and values of keys, each with all their alternatives in a sweep, and what is wrong.
+
+    ``added`` are the keys that were written with a ``+``, as if they were not there yet; ``growing`` those written
+    with ``+`` or ``++``, which may be there or not.
+    """
+
+    groups: dict[str, list[Any]] = field(default_factory=dict)
+    values: dict[str, list[Any]] = field(default_factory=dict)
+    added: set[str] = field(default_factory=set)
+    growing: set[str] = field(default_factory=set)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def jobs(self) -> int:
+        return math.prod(len(options) for options in (*self.groups.values(), *self.values.values()))
+
+
+def read_words(arguments: Sequence[str], multirun: bool) -> Words:
+    """Sort the overrides of a command line. Those with a problem are left out; of equal keys the last one counts."""
+    words, parser = Words(), OverridesParser.create()
+    for argument in arguments:
+        try:
+            override = _parsed(parser, argument)
+            key = override.key_or_group
+            if is_hydras(key):
+                if problem := hydra_problem(override, shortened(argument)):
+                    words.problems.append(problem)
+                continue
+            if key == schema.EXPERIMENT and key in words.groups:
+                raise ValueError(f"{shortened(argument)}: {_ONE_EXPERIMENT}")
+            _check_form(override, argument)
+            options = _alternatives(parser, override, argument)
+            words.problems += _of_sweep(key, options, argument, multirun)
+        except ValueError as error:
+            words.problems.append(str(error))
+            continue
+        if key in (*schema.GROUPS, schema.EXPERIMENT):
+            known = choices_of(key)
+            words.problems += [
+                f"{key}={shortened(option)} does not exist; {nearest(str(option)[:_SHOWN], known)}"
+                for option in options
+                if option not in known
+            ]
+            if kept := [option for option in options if option in known]:
+                words.groups[key] = kept
+        elif key not in _ONCE or len(options) == 1:
+            words.values[key] = options
+            if override.type.name in ("ADD", "FORCE_ADD"):
+                words.growing.add(key)
+            if override.type.name == "ADD":
+                words.added.add(key)
+    if words.jobs > MOST_JOBS:
+        words.problems.append(f"the sweep has {words.jobs} jobs, more than {MOST_JOBS}; make several of it")
+    return words
+
+
+def shortened(text: object) -> str:
+    """A text that a message can quote."""
+    words = str(text)
+    return words if len(words) <= _SHOWN else f"{words[:_SHOWN]}…"
+
+
+def _parsed(parser: OverridesParser, argument: str) -> Override:
+    """Raises ValueError with a sentence for what is no ``key=value``."""
+    shown = shortened(argument)
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"cannot read {shown!r}: it is no valid UTF-8; write it in UTF-8") from None
+    if "\0" in argument:
+        raise ValueError(f"cannot read {shown!r}: it holds a NUL character; leave that out")
+    if len(argument) > _LONGEST:
+        raise ValueError(f"cannot read {shown!r}: it has {len(argument)} characters; write at most {_LONGEST}")
+    if max(argument.count(opening) for opening in "[{(") > _DEEPEST and _depth(argument) > _DEEPEST:
+        raise ValueError(f"cannot read {shown!r}: it is nested too deeply; write key=value")
+    try:
+        return parser.parse_override(argument)
+    except HydraException as error:
+        raise ValueError(f"cannot read {shown!r}: {shortened(first_line(error))}; write key=value") from None
+
+
+def _depth(text: str) -> int:
+    depth = deepest = 0
+    for letter in text:
+        depth += (letter in "[{(") - (letter in "]})")
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _check_form(override: Override, argument: str) -> None:
+    """Raises ValueError for anything but setting a key of the configuration."""
+    key, kind, shown = override.key_or_group, override.type.name, shortened(argument)
+    if override.is_delete() or override.package is not None:
+        raise ValueError(f"{shown}: write key=value; keys can be set, not deleted or moved")
+    if kind != "CHANGE" and key in (*schema.GROUPS, schema.EXPERIMENT):
+        raise ValueError(f"{shown}: write {key}=CHOICE, without +")
+    if key == "sweep" or key.startswith("sweep."):
+        raise ValueError(f"{shown}: sweep belongs to experiments; list the values of a key, separated by commas")
+    if key == "sparsity_of":
+        raise ValueError(f"{shown}: sparsity_of belongs to experiments; give sparsity=VALUE")
+
+
+def _alternatives(parser: OverridesParser, override: Override, argument: str) -> list[Any]:
+    """All values, as the jobs of a sweep read them. Raises ValueError for a sweep that does not list them."""
+    if not override.is_sweep_override():
+        return [override.value()]
+    key, way = override.key_or_group, "list the values of a sweep one by one, separated by commas"
+    try:
+        if override.is_range_sweep():
+            wanted: Any = override.value()
+            if (wanted.stop - wanted.start) / wanted.step > MOST_JOBS:
+                raise ValueError("too many")
+        texts = list(islice(override.sweep_string_iterator(), MOST_JOBS + 1))
+        options = [parser.parse_override(f"{key}={text}").value() for text in texts]
+    except (HydraException, ValueError, TypeError, OverflowError, ZeroDivisionError):
+        raise ValueError(f"{shortened(argument)}: {way}") from None
+    if not options:
+        raise ValueError(f"{shortened(argument)} lists no value; {way}")
+    return options
+
+
+def _of_sweep(key: str, options: Sequence[Any], argument: str, multirun: bool) -> list[str]:
+    if len(options) == 1:
+        return []
+    shown = shortened(argument)
+    if key in _ONCE:
+        return [f"{shown}: {_ONCE[key]}"]
+    if key == schema.EXPERIMENT:
+        raise ValueError(f"{shown}: {_ONE_EXPERIMENT}")
+    return [] if multirun else [f"{shown} lists {len(options)} values: add -m to run them as a sweep"]
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, its type where it has none."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -1,0 +1,34 @@
+"""Why something failed, in one line without secrets."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from pipeline.common.access import NoAccess, forbidden
+from pipeline.common.secrets import redact
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+# Torch's own class for too little memory of a GPU is told by its name: torch need not be imported for it.
+_MEMORY = ("MemoryError", "OutOfMemoryError")
+_OUT_OF_MEMORY = "out of memory"
+
+
+def plain(error: BaseException) -> str:
+    """Our own errors (ValueError) are sentences; others get their type, and a way out where there is a usual one."""
+    name, text = type(error).__name__, redact(" ".join(str(error).split())) or "no message"
+    # Libraries that write by themselves have errors of their own.
+    if getattr(error, "errno", None) in _FULL or os.strerror(errno.ENOSPC) in text:
+        return f"the disk is full: {text}; make room (python -m pipeline.results gc) and give the same command again"
+    if name in _MEMORY:
+        return f"{_OUT_OF_MEMORY}: {name}: {text}"
+    if isinstance(error, PermissionError) and isinstance(error.filename, str):
+        made = not os.path.lexists(error.filename)
+        return forbidden(Path(error.filename), write=made or os.access(error.filename, os.R_OK))
+    return text if isinstance(error, ValueError | NoAccess) else f"{name}: {text}"
+
+
+def lacked_memory(cause: str | None) -> bool:
+    """Whether a cause of `plain` is that there was too little memory."""
+    return cause is not None and cause.startswith((_OUT_OF_MEMORY, *_MEMORY))

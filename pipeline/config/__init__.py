@@ -1,0 +1,1 @@
+"""The configuration of a job: its schema, components, choices, sparsity, prompts and experiments."""

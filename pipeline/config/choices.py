@@ -1,0 +1,27 @@
+"""The options of the configuration groups, and the nearest one to a word that is none."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+
+
+def choices_of(group: str) -> list[str]:
+    """The options of a config group."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`` Did you mean x?`` and the list of what there is."""
+    known = sorted(known)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return (f"did you mean {close[0]}? " if close else "") + f"choose from {', '.join(known)}"
+
+
+def figure_names() -> list[str]:
+    """Every figure and table in full, without importing what draws them."""
+    folder = CONF.parent / "pipeline" / "plot" / "paper"
+    return sorted(path.stem for kind in ("fig[0-9][0-9]_*.py", "tab[0-9]_*.py") for path in folder.glob(kind))

@@ -1,0 +1,1 @@
+"""Calibration sets: given texts, and what the dense model writes itself."""

@@ -1,0 +1,37 @@
+"""Prompts that a model is to continue, from a file or the built-in ones. Light to import, for a check to ask."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.data.calibration.text_files import files_of, read
+
+BUILT_IN = Path(__file__).with_name("prompts.txt")
+FIELD = "text"
+
+
+def read_prompts(given: str | None) -> list[str]:
+    """The built-in prompts if None; of a .txt file each line, in which ``\\n`` stands for a line break; else each row.
+
+    Blank ones are left out. Raises ValueError in plain words, also for a file without any.
+    """
+    (path, *others) = [BUILT_IN] if given is None else files_of(given)
+    if others:
+        raise ValueError(f"calibration.path={given} is a directory; give one file of prompts")
+    texts = read(path, FIELD)
+    if path.suffix.lower() == ".txt":
+        texts = [line.replace("\\n", "\n") for text in texts for line in text.split("\n")]
+    prompts = [text for text in texts if text.strip()]
+    if not prompts:
+        raise ValueError(f"calibration.path={given} holds no prompt; give a file with a prompt a line")
+    return prompts
+
+
+def too_few(there: int, wanted: int) -> str | None:
+    """A sentence if there are fewer prompts than wanted."""
+    if there >= wanted:
+        return None
+    return (
+        f"calibration.sequences={wanted}, but there are {there} prompts; lower that, or give more prompts in "
+        "calibration.path"
+    )

@@ -1,0 +1,54 @@
+"""The model's own continuations of the matched tasks' training examples: prompts of the form that the tasks have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from pipeline.config.component import Positive
+from pipeline.data.calibration.trajectories import Continuations
+from pipeline.data.matched.data import read_items
+from pipeline.data.matched.suite import FAMILIES, family_problem
+
+
+@dataclass(frozen=True)
+class Shots(Continuations):
+    """Each training example of ``families`` in turn, asked after the other ones of its family; ``sequences`` at most.
+
+    Test items are never among them. Families that are left out stay held out altogether. Raises ValueError for a
+    family that does not exist, and without any.
+    """
+
+    sequences: Positive = 48
+    families: list[str] = field(default_factory=lambda: list(FAMILIES))
+
+    def documents(self) -> list[str]:
+        if problem := family_problem(self.families):
+            raise ValueError(problem)
+        by_family = [_prompts(family) for family in self.families]
+        # A few of every family, whatever the number that is asked for.
+        longest = max(map(len, by_family))
+        return [prompts[turn] for turn in range(longest) for prompts in by_family if turn < len(prompts)]
+
+    def prompts(self) -> list[str]:
+        return self.documents()[: self.sequences]
+
+    def identity(self) -> dict[str, Any]:
+        identity = super().identity()
+        del identity["families"]
+        return identity
+
+
+def _prompts(family: str) -> list[str]:
+    examples = [row for row in read_items(family) if row["split"] == "fewshot" and row["prompt"] not in _tested()]
+    return [
+        "\n\n".join([*(f"{row['prompt']} {row['answer']}" for row in examples if row is not asked), asked["prompt"]])
+        for asked in examples
+    ]
+
+
+@cache
+def _tested() -> frozenset[str]:
+    """Test prompts of all families: some families turn the same sentences into different ones."""
+    return frozenset(row["prompt"] for family in FAMILIES for row in read_items(family) if row["split"] == "test")

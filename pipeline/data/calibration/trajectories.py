@@ -1,0 +1,63 @@
+"""The model's own continuations of prompts: the text on which a model is used is the text that it writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from pipeline.data.calibration.base import CalibrationSet, Positive
+from pipeline.data.calibration.prompt_files import read_prompts, too_few
+from pipeline.model.continuations import continued
+from pipeline.model.trajectory import Trajectory
+from pipeline.store.integrity import digest
+
+
+@dataclass(frozen=True)
+class Continuations(CalibrationSet):
+    """Prompts, each continued by the dense model for at most ``length`` tokens, greedily.
+
+    ``chat_template`` puts each into the model's chat format; without it the model goes on from the bare text, as
+    few-shot tasks have it do.
+    """
+
+    length: Positive = 24
+    packing: bool = False
+    chat_template: bool = False
+
+    generated: ClassVar[bool] = True
+
+    def identity(self) -> dict[str, Any]:
+        identity = super().identity()
+        # Nothing is packed and nothing is drawn.
+        del identity["packing"], identity["seed"]
+        return identity | {"prompts": digest(self.prompts())}
+
+    def continued(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Trajectory:
+        return continued(model, tokenizer, self.prompts(), self.length, self.chat_template)
+
+
+@dataclass(frozen=True)
+class Trajectories(Continuations):
+    """``sequences`` prompts of a file at ``path``, see `read_prompts`.
+
+    If that is None, built-in ones: few-shot patterns and instructions by turns.
+    """
+
+    sequences: Positive = 56
+    path: str | None = None
+
+    def identity(self) -> dict[str, Any]:
+        identity = super().identity()
+        del identity["path"]
+        return identity
+
+    def documents(self) -> list[str]:
+        return read_prompts(self.path)
+
+    def prompts(self) -> list[str]:
+        there = self.documents()
+        if problem := too_few(len(there), self.sequences):
+            raise ValueError(problem)
+        return there[: self.sequences]

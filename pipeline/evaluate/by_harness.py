@@ -1,0 +1,182 @@
+"""Run a task suite on the in-memory model through the lm-eval harness."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import lm_eval.evaluator
+import pandas as pd
+from lm_eval.api.task import Task
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from pipeline.evaluate.bootstrap import in_this_process
+from pipeline.evaluate.harness import HarnessTasks, Row, load_tasks, options_of, rows_of
+from pipeline.evaluate.language_model import InMemoryLM
+from pipeline.evaluate.metrics import is_share, more_is_better
+from pipeline.evaluate.results import ITEM_COLUMNS, SCORE_COLUMNS, Results, rows_digest
+from pipeline.evaluate.suite import GENERATIVE, MULTIPLE_CHOICE, PERPLEXITY, TaskSuite
+
+# Metrics that are no plain means get their standard error by this many resamples.
+_BOOTSTRAP = 1000
+# Metrics that guessing among the options of an item reaches with probability one in their number.
+_GUESSED = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info")
+_Sample = Mapping[str, Any]
+
+
+def evaluate(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, suite: TaskSuite, seed: int) -> Results:
+    """Ask the model every task of the suite: lm-eval's prompts, filters and metrics, our log-likelihoods."""
+    loaded = load_tasks(suite, seed)
+    # The harness's simple_evaluate would also probe the machine and its git checkout, which takes seconds a job.
+    with in_this_process():
+        found = lm_eval.evaluator.evaluate(
+            lm=InMemoryLM(model, tokenizer, suite.batch_size),
+            task_dict=loaded.as_harness(),
+            limit=suite.limit,
+            bootstrap_iters=_BOOTSTRAP,
+            log_samples=True,
+            apply_chat_template=suite.chat_template,
+            fewshot_as_multiturn=suite.chat_template,
+            confirm_run_unsafe_code=suite.allow_code_execution,
+        )
+    metrics = {name: [key.partition(",")[0] for key in values] for name, values in found["results"].items()}
+    rows = list(rows_of(suite, loaded, metrics))
+    left_out = suite.left_out()
+    scores = [score for row in rows for score in _scores(row, found, loaded, left_out.get(row.task, 0))]
+    samples = [sample for row in rows for sample in _samples(row, found, loaded)]
+    items = [{name: sample[name] for name in ITEM_COLUMNS} for sample in samples if sample["score"] is not None]
+    return Results(pd.DataFrame(scores, columns=SCORE_COLUMNS), pd.DataFrame(items, columns=ITEM_COLUMNS), samples)
+
+
+def encode_requests(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, suite: TaskSuite, seed: int) -> None:
+    """Tokenise everything that the suite asks, to be remembered by ``pipeline.model.tokens``."""
+    harness = InMemoryLM(model, tokenizer, suite.batch_size)
+    for task in load_tasks(suite, seed).tasks.values():
+        build_requests(task, suite, suite.limit, harness)
+        for request in task.instances:
+            harness.encode(*request.args)
+
+
+def build_requests(task: Task, suite: TaskSuite, limit: int | None, harness: InMemoryLM) -> None:
+    """Let a task write its prompts for ``limit`` items, as the evaluator does."""
+    chat = {"chat_template": harness.apply_chat_template, "tokenizer_name": harness.tokenizer_name}
+    task.build_all_requests(
+        limit=limit,
+        rank=0,
+        world_size=1,
+        apply_chat_template=suite.chat_template,
+        fewshot_as_multiturn=suite.chat_template,
+        **(chat if suite.chat_template else {}),
+    )
+
+
+def _scores(row: Row, found: Any, loaded: HarnessTasks, left_out: int) -> Iterator[dict[str, Any]]:
+    """All metrics of a task or group. Raises ValueError if the main one was not reported."""
+    values: Mapping[str, Any] = found["results"][row.name]
+    main, told = _main_key(row, values), loaded.tasks[row.leaves[0]].higher_is_better()
+    data = rows_digest([_rows_asked(leaf, found, loaded) for leaf in row.leaves])
+    for key, value in values.items():
+        metric, _, reading = key.partition(",")
+        if not reading or metric.endswith("_stderr") or not isinstance(value, int | float):
+            continue
+        # A single item has none; the harness then says so in words.
+        stderr = values.get(f"{metric}_stderr,{reading}")
+        several = sum(other.startswith(f"{metric},") for other in values) > 1
+        yield {
+            "task": row.task,
+            "kind": row.kind,
+            "metric": f"{metric} ({reading})" if several and key != main else metric,
+            "main": key == main,
+            "value": float(value),
+            "stderr": float(stderr) if isinstance(stderr, int | float) else float("nan"),
+            "n": sum(int(found["n-samples"][leaf]["effective"]) for leaf in row.leaves),
+            "shots": max(int(found["n-shot"].get(leaf) or 0) for leaf in row.leaves),
+            "higher_is_better": more_is_better(metric, told.get(metric, True)),
+            "averaged": key == main
+            and row.kind != PERPLEXITY
+            and is_share(metric, told.get(metric, True), [value, *_item_scores(row, metric, found)]),
+            "chance": _chance(row, metric, found, loaded),
+            "left_out": left_out,
+            "data": data,
+        }
+
+
+def _main_key(row: Row, values: Mapping[str, Any]) -> str:
+    for key in values:
+        if key.partition(",")[0] == row.metric:
+            return key
+    reported = ", ".join(key for key in values if "," in key and "_stderr," not in key)
+    raise ValueError(f"task {row.name} reports no {row.metric}; it has {reported}")
+
+
+def _chance(row: Row, metric: str, found: Any, loaded: HarnessTasks) -> float:
+    """What guessing scores: right options in all options of an item, over the items; nothing for a written answer."""
+    if row.kind != MULTIPLE_CHOICE or metric not in _GUESSED:
+        return 0.0
+    shares = [_guess(loaded.tasks[leaf], sample) for leaf in row.leaves for sample in _read(leaf, found)]
+    return sum(shares) / len(shares)
+
+
+def _guess(task: Task, sample: _Sample) -> float:
+    """The chance of hitting an option that is right, each of different ones being as likely."""
+    options = options_of(task, sample["doc"])
+    right = sample["target"]
+    several = (
+        {options[place] for place in right if isinstance(place, int) and place < len(options)}
+        if isinstance(right, list)
+        else set()
+    )
+    return max(len(several), 1) / len(set(options))
+
+
+def _rows_asked(leaf: str, found: Any, loaded: HarnessTasks) -> list[Any]:
+    """The rows of a task that were asked, and those that its examples were drawn from if there were any."""
+    task = loaded.tasks[leaf]
+    examples = list(task.fewshot_docs() or ()) if int(found["n-shot"].get(leaf) or 0) else []
+    return [[sample["doc"] for sample in _read(leaf, found)], examples]
+
+
+def _item_scores(row: Row, metric: str, found: Any) -> list[float]:
+    scores = (sample.get(metric) for leaf in row.leaves for sample in found["samples"][leaf])
+    return [score for score in scores if isinstance(score, int | float)]
+
+
+def _read(leaf: str, found: Any) -> Iterator[_Sample]:
+    """The samples of a task under its first filter."""
+    listed: Sequence[_Sample] = found["samples"][leaf]
+    return (sample for sample in listed if sample["filter"] == listed[0]["filter"])
+
+
+def _samples(row: Row, found: Any, loaded: HarnessTasks) -> Iterator[dict[str, Any]]:
+    item = 0
+    for leaf in row.leaves:
+        reading = _main_key(row, found["results"][leaf]).partition(",")[2]
+        for sample in found["samples"][leaf]:
+            if sample["filter"] == reading:
+                yield _sample(row, item, sample, loaded.tasks[leaf])
+                item += 1
+
+
+def _sample(row: Row, item: int, sample: _Sample, task: Task) -> dict[str, Any]:
+    score = sample.get(row.metric)
+    about: dict[str, Any] = {
+        "task": row.task,
+        "kind": row.kind,
+        "item": item,
+        "prompt": sample["arguments"][0][0] if sample["arguments"] else "",
+    }
+    if row.kind == MULTIPLE_CHOICE:
+        given = options_of(task, sample["doc"])
+        # Further requests, of the options by themselves, may follow those of the options after the prompt.
+        likelihoods = [response[0] for response in sample["filtered_resps"]][: len(given)]
+        options = [arguments[1] for arguments in sample["arguments"]][: len(given)]
+        if len(set(options)) < len(set(given)):
+            options = given  # which stand in the prompts, before one continuation
+        about |= {"completion": options[likelihoods.index(max(likelihoods))], "options": options}
+        about |= {"log_likelihoods": likelihoods}
+    else:
+        about |= {"completion": sample["resps"][0][0]}
+        if row.kind == GENERATIVE and (answer := sample["filtered_resps"][0]) != about["completion"]:
+            about |= {"answer": answer}
+    # Metrics over all items at once, such as correlations, give an item no score of its own.
+    return about | {"gold": sample["target"], "score": float(score) if isinstance(score, int | float) else None}

@@ -1,0 +1,222 @@
+"""lm-eval's tasks of a suite: loaded once for all jobs of a process, with shots and seeds set, or refused at once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import lm_eval.utils
+from jinja2 import Environment, TemplateError
+from jinja2.sandbox import SandboxedEnvironment
+from lm_eval.api.group import Group
+from lm_eval.api.task import Task
+from lm_eval.tasks import TaskManager
+
+from pipeline.data.hub import from_cache_only, why_unreachable
+from pipeline.evaluate.code.code_eval import bypasses_sandbox, needs_code_execution, sandboxed_code_eval
+from pipeline.evaluate.metric_checks import check_chosen, check_known, unknown_metric
+from pipeline.evaluate.metrics import main_metric
+from pipeline.evaluate.suite import GENERATIVE, MULTIPLE_CHOICE, PERPLEXITY, TaskEntry, TaskSuite
+from pipeline.store.integrity import digest
+
+_KINDS = {
+    "multiple_choice": MULTIPLE_CHOICE,
+    "generate_until": GENERATIVE,
+    # Right where the answer is what greedy decoding would write.
+    "loglikelihood": GENERATIVE,
+    "loglikelihood_rolling": PERPLEXITY,
+}
+# Output types whose metrics are about likelihoods.
+_BY_LIKELIHOOD = ("multiple_choice", "loglikelihood")
+# Suites that a sweep alternates between stay loaded.
+_KEPT = 4
+_LOADED: dict[str, HarnessTasks] = {}
+
+
+def _sandboxed(templates: Environment) -> Environment:
+    """The same templates without a way from a value to Python's own objects: prompts are data, not programs."""
+    safe = SandboxedEnvironment(
+        loader=templates.loader,
+        undefined=templates.undefined,
+        keep_trailing_newline=templates.keep_trailing_newline,
+    )
+    safe.filters.update(templates.filters)
+    return safe
+
+
+# Task files write their prompts as templates, and lm-eval would let these do anything.
+lm_eval.utils.env = _sandboxed(lm_eval.utils.env)
+
+
+@dataclass(frozen=True)
+class HarnessTasks:
+    """``tasks`` and ``groups`` by name, as lm-eval's evaluator takes them."""
+
+    tasks: dict[str, Task]
+    groups: dict[str, Group]
+    group_map: dict[str, list[str]]
+
+    def as_harness(self) -> Any:
+        return {"tasks": self.tasks, "groups": self.groups, "group_map": self.group_map}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the score table: a task, or a group that lm-eval sums up, with the tasks whose items are its."""
+
+    name: str
+    task: str
+    kind: str
+    metric: str
+    leaves: tuple[str, ...]
+
+
+def load_tasks(suite: TaskSuite, seed: int) -> HarnessTasks:
+    """The suite's tasks. Raises ValueError in plain words for unknown names, an unreachable hub, or missing consent."""
+    key = digest({"suite": suite.identity(), "seed": seed})
+    if key not in _LOADED:
+        for oldest in list(_LOADED)[: 1 - _KEPT]:
+            del _LOADED[oldest]
+        _LOADED[key] = _load(suite)
+    loaded = _LOADED[key]
+    for task in loaded.tasks.values():
+        # The examples of an item follow from the seed alone, not from what was asked before.
+        task.set_fewshot_seed(seed=seed)
+    return loaded
+
+
+def _load(suite: TaskSuite) -> HarnessTasks:
+    include, foreign = suite.include_path(), suite.foreign_code()
+    content = digest(suite.identity().get("include"))
+    manager = _manager(str(include) if include else None, suite.needs_definitions(), content)
+    definitions = suite.definitions()
+    _refuse_unsafe(suite, [own for own in definitions if isinstance(own, str)], manager)
+    if foreign and not suite.allow_code_execution:
+        raise ValueError(f"task.include names Python code, in {'; '.join(foreign)}: give allow_code_execution=true")
+    reason = why_unreachable() if suite.needs_hub else None
+    with ExitStack() as stack:
+        stack.enter_context(sandboxed_code_eval())
+        if reason:
+            stack.enter_context(from_cache_only())
+        built = _build(manager, suite, definitions, reason)
+    tasks = built["tasks"]
+    loaded = HarnessTasks(tasks, built.get("groups", {}), built.get("group_map", {}))
+    check_known(tasks)
+    check_chosen(suite, tasks, loaded.groups)
+    for row in rows_of(suite, loaded):
+        for task in (tasks[leaf] for leaf in row.leaves):
+            own = task.get_config("num_fewshot") or 0
+            wanted = suite.shots_of(row.task)
+            task.set_config("num_fewshot", own if wanted is None else wanted)
+    return loaded
+
+
+@cache
+def _manager(include: str | None, defaults: bool, content: str) -> TaskManager:
+    """lm-eval's index of task files; that of its own takes seconds to build. ``content`` is that of the files."""
+    return TaskManager(include_path=include, include_defaults=defaults)
+
+
+def _refuse_unsafe(suite: TaskSuite, names: Sequence[str], manager: TaskManager) -> None:
+    """Raise ValueError for tasks that run generated code without leave, or outside the sandbox.
+
+    Whole configurations are the suites' own, which ask for leave themselves.
+    """
+    index = manager.task_index
+    running = [name for name in names if needs_code_execution(name, index)]
+    if running and not suite.allow_code_execution:
+        raise ValueError(
+            f"{', '.join(running)} runs generated code: give allow_code_execution=true, or leave it out of task.names"
+        )
+    if bare := [name for name in running if bypasses_sandbox(name, index)]:
+        raise ValueError(
+            f"{', '.join(bare)} runs generated code by itself, outside the sandbox, so it is not evaluated; leave it "
+            "out of task.names"
+        )
+
+
+def _build(manager: TaskManager, suite: TaskSuite, definitions: list[Any], unreachable: str | None) -> Any:
+    try:
+        return manager.load(definitions)
+    except (KeyError, ValueError) as error:
+        if metric := unknown_metric(definitions, manager.task_index):
+            raise ValueError(metric) from error
+        raise ValueError(f"task {suite.name}: {' '.join(str(error).split())}") from error
+    except TemplateError as error:
+        raise ValueError(f"task {suite.name}: a template of its prompts cannot be filled in ({error})") from error
+    except Exception as error:
+        names = ", ".join(entry.name for entry in suite.entries())
+        first = (str(error).strip().splitlines() or [""])[0]
+        why = f"{unreachable}, and this machine has no copy" if unreachable else f"{type(error).__name__}: {first}"
+        what = f" ({first})" if unreachable else ""
+        raise ValueError(
+            f"task={suite.name} needs data from the hub for {names}{what}: {why}; task=offline has real benchmarks "
+            "that need no network"
+        ) from error
+
+
+def questions(suite: TaskSuite, seed: int) -> Iterator[str]:
+    """The text of every test item of a suite's tasks, without examples."""
+    for task in load_tasks(suite, seed).tasks.values():
+        for doc in task.eval_docs:
+            if isinstance(text := task.doc_to_text(doc), str):
+                yield text
+
+
+def rows_of(
+    suite: TaskSuite, loaded: HarnessTasks, reported: Mapping[str, Collection[str]] | None = None
+) -> Iterator[Row]:
+    """The lines of the score table, in the suite's order.
+
+    ``reported`` are the metrics by task or group, once they are known: definitions list some that are never told, or
+    told under another name.
+    """
+    reported = reported or {}
+    left = dict(loaded.tasks)
+    for entry in suite.entries():
+        group = loaded.groups.get(entry.name)
+        if group is not None and group.has_aggregation:
+            leaves = [task.task_name for task in group.get_all_tasks()]
+            yield _group_row(entry, group, [loaded.tasks[leaf] for leaf in leaves], reported)
+        elif group is None and entry.name in left:
+            yield _row(entry, left[entry.name], reported)
+            leaves = [entry.name]
+        else:
+            leaves = [task.task_name for task in group.get_all_tasks()] if group else []
+            yield from (_row(TaskEntry(name, name), loaded.tasks[name], reported) for name in leaves)
+        for name in leaves:
+            left.pop(name, None)
+    # Tags are names for several tasks; lm-eval puts their members in their place.
+    yield from (_row(TaskEntry(name, name), task, reported) for name, task in left.items())
+
+
+def _row(entry: TaskEntry, task: Task, reported: Mapping[str, Collection[str]]) -> Row:
+    metric = entry.metric or _main_metric(list(task.aggregation()), task, reported.get(entry.name))
+    return Row(entry.name, entry.task, entry.kind or kind_of(task), metric, (entry.name,))
+
+
+def _group_row(entry: TaskEntry, group: Group, tasks: Sequence[Task], reported: Mapping[str, Collection[str]]) -> Row:
+    listed = [about.metric for about in group.aggregate_metric_list]
+    leaves = tuple(task.task_name for task in tasks)
+    told = [reported[name] for name in (entry.name, *leaves) if name in reported]
+    there = set(told[0]).intersection(*told[1:]) if told else None
+    metric = entry.metric or _main_metric(listed, tasks[0], there)
+    return Row(entry.name, entry.task, entry.kind or kind_of(tasks[0]), metric, leaves)
+
+
+def _main_metric(known: Sequence[str], task: Task, reported: Collection[str] | None) -> str:
+    there = [metric for metric in known if reported is None or metric in reported]
+    return main_metric(there or known, task.higher_is_better(), task.OUTPUT_TYPE in _BY_LIKELIHOOD)
+
+
+def kind_of(task: Task) -> str:
+    """How a task's answers are read."""
+    return _KINDS[str(task.OUTPUT_TYPE)]
+
+
+def options_of(task: Task, doc: Any) -> list[str]:
+    """The options of a multiple-choice item, each as its definition writes it."""
+    return [str(option) for option in task.doc_to_choice(doc)]

@@ -1,0 +1,158 @@
+"""The in-memory model as lm-eval sees it: its prompts and texts, our forward passes."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import torch
+from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import normalize_gen_kwargs
+from lm_eval.models.utils_hf import stop_sequences_criteria
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from pipeline.evaluate.likelihoods import Answer, log_likelihoods
+from pipeline.model.decoder import Decoder
+from pipeline.model.generation import continue_rows
+from pipeline.model.tokens import tokens_of
+
+# The texts of a context and its continuation (none where a whole text is read window by window), and their token ids.
+Request = tuple[tuple[str, str] | None, list[int], list[int]]
+
+
+class InMemoryLM(HFLM):
+    """HFLM on a loaded model: what is asked and cut is the harness's own, the model is run here.
+
+    The harness runs context + option anew for every option, and takes the logits of every position: see
+    ``pipeline.evaluate.likelihoods``. Texts are tokenised once for all models with the same tokenizer.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int) -> None:
+        # The harness ties weights again on a model that it is given, which would undo an edited output head.
+        model.tie_weights = lambda *args, **kwargs: None
+        try:
+            super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, backend="causal")
+        finally:
+            del model.tie_weights
+        self._device = Decoder(model).device
+        self._tokens = tokens_of(tokenizer)
+
+    def tok_encode(
+        self,
+        string: str,
+        add_special_tokens: bool | None = None,
+        left_truncate_len: int | None = None,
+        **options: Any,
+    ) -> list[int]:
+        encode = super().tok_encode
+        ids = self._tokens.of(string, add_special_tokens, lambda: encode(string, add_special_tokens, **options))
+        return ids[-left_truncate_len:] if left_truncate_len else ids
+
+    def encode(self, context: str, rest: Any = None, *_: Any) -> None:
+        """Remember the ids that a request needs: a context with a continuation (str), or one to generate from."""
+        if isinstance(rest, str):
+            self.encode_pair(context, rest)
+        else:
+            self.tok_encode(context)
+
+    def encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """Token ids of a context, at least one, and of its continuation; an empty context is the harness's prefix.
+
+        Raises ValueError for a continuation whose text has no token of its own: nothing would be left to score.
+        """
+        ids, following = self._encode_pair(context, continuation) if context else ([], [])
+        if not ids:
+            following = self.tok_encode(context + continuation, add_special_tokens=False)
+            ids = [self.prefix_token_id]
+            if following[:1] == ids:
+                following = following[1:]
+        if continuation and not following:
+            raise ValueError(
+                f"the answer {continuation!r} has no token of its own after {context[-20:]!r}, so that nothing is left "
+                "to score; let the answers of the task begin with a space (target_delimiter)"
+            )
+        return ids, following
+
+    def tok_batch_encode(
+        self,
+        strings: list[str],
+        padding_side: str = "left",
+        left_truncate_len: int | None = None,
+        truncation: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        # A row of padding alone would be no context at all.
+        rows = [
+            self.tok_encode(string, left_truncate_len=left_truncate_len) or [self.prefix_token_id] for string in strings
+        ]
+        width = max(map(len, rows))
+        padding = [[self.tokenizer.pad_token_id] * (width - len(row)) for row in rows]
+        ids = [pad + row if padding_side == "left" else row + pad for pad, row in zip(padding, rows, strict=True)]
+        mask = [[0] * len(pad) + [1] * len(row) for pad, row in zip(padding, rows, strict=True)]
+        if padding_side != "left":
+            mask = [row[::-1] for row in mask]
+        return torch.tensor(ids), torch.tensor(mask)
+
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+        for request in requests:
+            wanted = normalize_gen_kwargs(request.args[1], self.max_gen_toks)["max_gen_toks"]
+            if wanted >= self.max_length:
+                raise ValueError(
+                    f"task {request.task_name} writes up to {wanted} tokens, which leaves no room for a prompt in the "
+                    f"model's {self.max_length} positions; leave the task out, or give a model with more positions"
+                )
+        # The harness's bar would fill log files, which TQDM_DISABLE does not prevent.
+        return super().generate_until(requests, disable_tqdm=disable_tqdm or not sys.stderr.isatty())
+
+    def _model_generate(
+        self,
+        context: torch.Tensor,
+        max_length: int,
+        stop: list[str],
+        *,
+        attention_mask: torch.Tensor,
+        **settings: Any,
+    ) -> torch.Tensor:
+        """Ids (B, T + new) of contexts (B, T) that are padded on the left, and of what the model goes on with."""
+        if not settings.get("do_sample"):
+            settings.pop("temperature", None)
+        width, pad = context.shape[1], self.tokenizer.pad_token_id
+        rows = [row[read].tolist() for row, read in zip(context, attention_mask.bool(), strict=True)]
+        written = continue_rows(
+            self.model,
+            rows,
+            [max_length - width] * len(rows),
+            pad_token_id=pad,
+            stops=lambda start, count: stop_sequences_criteria(self.tokenizer, stop, start, count),
+            **settings,
+        )
+        longest = max(map(len, written))
+        new = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in written], dtype=torch.long)
+        return torch.cat([context, new.to(context.device)], 1)
+
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[Answer]:
+        return self._loglikelihood_tokens([(request.args, *self.encode_pair(*request.args)) for request in requests])
+
+    def _loglikelihood_tokens(self, requests: list[Request], *_: Any, **__: Any) -> list[Answer]:
+        pairs = [self._cut(context, continuation) for _, context, continuation in requests]
+        answers = log_likelihoods(self.model, pairs, self.batch_size)
+        for (strings, _context, _continuation), answer in zip(requests, answers, strict=True):
+            if strings is not None:
+                self.cache_hook.add_partial("loglikelihood", strings, answer)
+        return answers
+
+    def _cut(self, context: list[int], continuation: list[int]) -> tuple[list[int], list[int]]:
+        """A context without its beginning where there is no room for that, as the harness does."""
+        return context[-self.room(continuation) :], continuation
+
+    def room(self, continuation: list[int]) -> int:
+        """How many tokens of context fit before a continuation, whose last token takes no position.
+
+        Raises ValueError if not even one does.
+        """
+        room = self.max_length + 1 - len(continuation)
+        if room < 1:
+            raise ValueError(
+                f"a task has an answer of {len(continuation)} tokens, but the model has {self.max_length} positions "
+                f"({self.tok_decode(continuation[:20])!r} ...); leave the task out, or give a model with more positions"
+            )
+        return room

@@ -1,0 +1,155 @@
+"""Log-likelihoods of continuations, in batches, as the model gives them for each alone.
+
+A context runs once and its continuations share its cache. Continuations of which that would change the result run as
+whole sequences.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from pipeline.common.terminal import progress
+from pipeline.model.decoder import Decoder
+from pipeline.model.finite import check_values
+from pipeline.model.positions import Positions, spoilt_by_left_padding
+from pipeline.model.softmax import log_normaliser
+
+# The log-likelihood of a continuation in nats, and whether each of its tokens is the likeliest.
+Answer = tuple[float, bool]
+
+
+@dataclass(frozen=True)
+class _Item:
+    """Token ids that run through the model, and what is predicted with them: numbered continuations."""
+
+    tokens: Sequence[int]
+    asked: list[tuple[int, Sequence[int]]] = field(default_factory=list)
+
+
+def log_likelihoods(
+    model: PreTrainedModel, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], batch_size: int
+) -> list[Answer]:
+    """What the model gives each (context, continuation) of token ids; an empty continuation is certain.
+
+    Contexts have at least one token, and fit with their continuations. No forward pass has more than ``batch_size``
+    rows. Sums are in float64. Raises ValueError for logits that are not finite.
+    """
+    scorer = _Scorer(model, batch_size)
+    answers: list[Answer] = [(0.0, True)] * len(pairs)
+    for index, answer in scorer.answers(pairs):
+        answers[index] = answer
+    return answers
+
+
+class _Scorer:
+    def __init__(self, model: PreTrainedModel, batch_size: int) -> None:
+        self._model, self._size = model, batch_size
+        self._device, self._positions = Decoder(model).device, Positions.of(model)
+
+    @torch.inference_mode()
+    def answers(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Iterator[tuple[int, Answer]]:
+        shared: dict[tuple[int, ...], _Item] = {}
+        whole: dict[tuple[int, ...], _Item] = {}
+        for index, (context, continuation) in enumerate(pairs):
+            if continuation:
+                # The last token is predicted and never read.
+                fed = [*context, *continuation[:-1]]
+                tokens, items = (context, shared) if self._may_share(context, fed) else (fed, whole)
+                items.setdefault(tuple(tokens), _Item(tokens)).asked.append((index, continuation))
+        equal = spoilt_by_left_padding(self._model)
+        jobs = [(self._shared, batch) for batch in self._batches(shared.values(), equal)]
+        jobs += [(self._whole, batch) for batch in self._batches(whole.values())]
+        for score, batch in progress(jobs, "multiple choice", len(jobs)):
+            yield from score(batch)
+
+    def _may_share(self, context: Sequence[int], fed: Sequence[int]) -> bool:
+        """Whether a context is computed alone as it is within the whole."""
+        return bool(self._model.config.use_cache) and (
+            self._positions.reach(len(context)) == self._positions.reach(len(fed))
+        )
+
+    def _batches(self, items: Iterable[_Item], equal: bool = False) -> list[list[_Item]]:
+        """The longest first; with ``equal`` lengths only, so that there is no padding."""
+        ordered = sorted(items, key=lambda item: -len(item.tokens))
+        lengths = [len(item.tokens) for item in ordered]
+        return [ordered[run] for run in self._positions.runs(lengths, self._size, equal)]
+
+    def _whole(self, batch: list[_Item]) -> Iterator[tuple[int, Answer]]:
+        """Sequences without a cache, padded on the right, where causality hides the padding."""
+        width = max(len(item.tokens) for item in batch)
+        ids = [[*item.tokens, *[0] * (width - len(item.tokens))] for item in batch]
+        first = min(len(item.tokens) - max(len(asked) for _, asked in item.asked) for item in batch)
+        out = self._run(ids, use_cache=False, logits_to_keep=width - first)
+        for row, item in zip(out.logits, batch, strict=True):
+            end = len(item.tokens) - first
+            for index, asked in item.asked:
+                yield index, self._answer(row[end - len(asked) : end], asked)
+
+    def _shared(self, batch: list[_Item]) -> Iterator[tuple[int, Answer]]:
+        """Contexts, padded on the left so that they end together, and then their continuations from their caches."""
+        width = max(len(item.tokens) for item in batch)
+        ids = [[*[0] * (width - len(item.tokens)), *item.tokens] for item in batch]
+        read = [[0] * (width - len(item.tokens)) + [1] * len(item.tokens) for item in batch]
+        mask = torch.tensor(read, device=self._device)
+        # The longest together, so that there is little padding.
+        rows = sorted(
+            ((owner, *asked) for owner, item in enumerate(batch) for asked in item.asked), key=lambda row: -len(row[2])
+        )
+        longer = [row for row in rows if len(row[2]) > 1]
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        out = self._run(ids, attention_mask=mask, position_ids=positions, use_cache=bool(longer), logits_to_keep=1)
+        for owner, index, asked in rows[len(longer) :]:
+            yield index, self._answer(out.logits[owner], asked)
+        for start in range(0, len(longer), self._size):
+            part = longer[start : start + self._size]
+            owners = torch.tensor([owner for owner, *_ in part], device=self._device)
+            later = self._continue(out.past_key_values, mask, owners, [asked for *_, asked in part])
+            for (owner, index, asked), row in zip(part, later, strict=True):
+                yield index, self._answer(torch.cat([out.logits[owner], row[: len(asked) - 1]]), asked)
+
+    def _continue(
+        self, cache: Any, mask: torch.Tensor, owners: torch.Tensor, continuations: list[Sequence[int]]
+    ) -> torch.Tensor:
+        """Logits (R, T - 1, V) after each token but the last of R continuations of at most T tokens."""
+        fed = max(map(len, continuations)) - 1
+        ids = [([*tokens[:-1]] + [0] * fed)[:fed] for tokens in continuations]
+        own = torch.tensor([len(tokens) - 1 for tokens in continuations], device=self._device)
+        # Padding stands at the last place that is read: beyond it there may be no position, or other factors.
+        steps = torch.arange(1, fed + 1, device=self._device).minimum(own[:, None])
+        out = self._run(
+            ids,
+            attention_mask=torch.cat([mask[owners], mask.new_ones(len(owners), fed)], 1),
+            position_ids=mask.sum(1)[owners, None] - 1 + steps,
+            past_key_values=_rows_of(cache, owners),
+            use_cache=True,
+        )
+        logits: torch.Tensor = out.logits
+        return logits
+
+    def _run(self, ids: list[list[int]], **options: Any) -> Any:
+        """What a forward pass gives, its logits checked."""
+        out = self._model(torch.tensor(ids, device=self._device), **options)
+        check_values(out.logits, "log-likelihoods")
+        return out
+
+    def _answer(self, logits: torch.Tensor, tokens: Sequence[int]) -> Answer:
+        """Of logits (T, V) that predict T tokens."""
+        target = torch.tensor(tokens, device=logits.device)
+        # In float64: in float32 the many small terms of a large vocabulary get lost.
+        logp = logits.gather(-1, target.unsqueeze(-1)).squeeze(-1).double() - log_normaliser(logits)
+        return float(logp.sum()), bool((logits.argmax(-1) == target).all())
+
+
+def _rows_of(cache: Any, rows: torch.Tensor) -> Any:
+    """Some rows of a cache, each as often as it is named; the cache itself stays, to be taken rows from again."""
+    part = copy.copy(cache)
+    # Layers replace their tensors when they are selected from or extended, and never write into them.
+    part.layers = [copy.copy(layer) for layer in cache.layers]
+    part.batch_select_indices(rows)
+    return part

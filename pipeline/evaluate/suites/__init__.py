@@ -1,0 +1,1 @@
+"""The task suites: which tasks there are to ask."""

@@ -1,0 +1,109 @@
+"""The files that task files of the user's own read: what lies below their folder, and what they name elsewhere."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import yaml  # type: ignore[import-untyped]
+
+from pipeline.store.integrity import MANIFEST
+
+# Keys of a definition whose texts are files, folders or patterns, relative to the working directory.
+_DATA_KEYS = ("data_files", "data_dir", "dataset_path")
+_FUNCTION = "!function"
+# Made anew as programs run, and by tools: what is in them says nothing about a task.
+_MADE = ("__pycache__",)
+_RESULTS = ("store", "jobs", "runs", "tables")
+_LONGEST = 4096
+
+
+def files_below(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Regular files below a folder by their relative names; without hidden ones, caches, and results of this project.
+
+    A folder of tasks may be the one in which commands are given, where results grow.
+    """
+    seen = {os.path.realpath(folder)}
+    for place, inner, names in os.walk(folder, followlinks=True):
+        # Links may lead back up, which has no end; what is behind one counts once.
+        inner[:] = [name for name in sorted(inner) if _new(os.path.join(place, name), seen)]
+        for name in sorted(names):
+            path = Path(place, name)
+            if not name.startswith(".") and path.is_file():
+                yield os.path.relpath(path, folder), path
+
+
+def files_named(nodes: Iterable[yaml.Node], beside: Path) -> dict[str, Path]:
+    """Files that the nodes of a task file in the folder ``beside`` name, by their names as they are written there.
+
+    These are data as the datasets library looks for them, modules of functions with all that lies beside them, and
+    any text that is the name of a file.
+    """
+    found: dict[str, Path] = {}
+    for node in nodes:
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                if key.value in _DATA_KEYS:
+                    for text in _texts(value):
+                        found |= _data(text)
+        elif isinstance(node, yaml.ScalarNode) and node.tag == _FUNCTION:
+            module = (beside / node.value).with_suffix(".py")
+            around = sorted(module.parent.glob("*.py"))
+            found |= {f"{node.value} {path.name}": path for path in around if path.is_file()}
+        elif isinstance(node, yaml.ScalarNode):
+            found |= _file(node.value, beside)
+    return found
+
+
+def _new(path: str, seen: set[str]) -> bool:
+    name, real = os.path.basename(path), os.path.realpath(path)
+    if real in seen or name.startswith(".") or name in _MADE or _is_results(path):
+        return False
+    seen.add(real)
+    return True
+
+
+def _is_results(path: str) -> bool:
+    """Whether a folder holds results of this project, which are no task's data."""
+    parts = [part for part in _RESULTS if os.path.isdir(os.path.join(path, part))]
+    return os.path.isfile(os.path.join(path, MANIFEST)) or len(parts) > 1
+
+
+def _texts(node: yaml.Node) -> Iterator[str]:
+    """The texts of a node: itself, or those of a list or mapping, however deep."""
+    if isinstance(node, yaml.ScalarNode):
+        yield node.value
+    elif isinstance(node, yaml.SequenceNode):
+        for inner in node.value:
+            yield from _texts(inner)
+    elif isinstance(node, yaml.MappingNode):
+        for _, inner in node.value:
+            yield from _texts(inner)
+
+
+def _data(text: str) -> dict[str, Path]:
+    """The files of one text about data: a file, all below a folder, or those that fit a pattern."""
+    # Such as zip://rows.jsonl::data.zip: what is on this machine comes last.
+    place = os.path.expanduser(text.rpartition("::")[2].removeprefix("file://"))
+    if not _may_be_a_path(place) or "://" in place:
+        return {}
+    found: dict[str, Path] = {}
+    for name in [place] if os.path.exists(place) else sorted(glob.glob(place, recursive=True)):
+        if os.path.isdir(name):
+            found |= {os.path.join(name, inner): path for inner, path in files_below(Path(name))}
+        elif os.path.isfile(name):
+            found[name] = Path(name)
+    return found
+
+
+def _file(text: str, beside: Path) -> dict[str, Path]:
+    if not _may_be_a_path(text):
+        return {}
+    ways = (Path(os.path.expanduser(text)), beside / text)
+    return {f"{text} {number}": path for number, path in enumerate(ways) if path.is_file()}
+
+
+def _may_be_a_path(text: str) -> bool:
+    return bool(text.strip()) and len(text) < _LONGEST and "\0" not in text and "\n" not in text

@@ -1,0 +1,1 @@
+"""Writes a pruned model as a checkpoint for other programs, with a model card."""

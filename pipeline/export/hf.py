@@ -1,0 +1,133 @@
+"""Export: where a pruned model's checkpoint goes, and what is written beside it about the pruning."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from pipeline.common.access import NoAccess, reading
+from pipeline.common.files import write_bytes, write_json
+from pipeline.config.schema import Settings
+from pipeline.export.model_card import model_card
+from pipeline.model.sources.source_card import CARD, FACTS
+from pipeline.prune.checkpoint import Written
+from pipeline.prune.decision import Decision, facts_of
+from pipeline.store.artifacts import Store
+from pipeline.store.integrity import MANIFEST, read_sealed
+from pipeline.store.origins import provenance
+from pipeline.store.records import JobRecord
+from pipeline.store.table_names import SCORES
+
+if TYPE_CHECKING:
+    from pipeline.measure.stage import Workbench
+
+log = logging.getLogger(__name__)
+# What is known only once the file is written.
+_OF_FILE = ("encoder", "output_difference", "blocks", "zero")
+# The artifacts behind the scores of a card, by role.
+_SCORED = ("evaluation", "perplexity", "dense evaluation", "dense perplexity")
+# Characters of a folder's name before the job, so that there is room for a private name beside it.
+_LONGEST = 120
+
+
+def export_folder(settings: Settings, job: str) -> str:
+    """The name of a job's export inside the folder of a sweep."""
+    name = f"{settings.model.name}-{settings.pruner.name}-{settings.sparsity.given}"
+    words = re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII)[-_LONGEST:].strip("-.")
+    return f"{words}-{job[:6]}"
+
+
+def export(
+    bench: Workbench, target: Path, record: JobRecord, scores: pd.DataFrame | None, dense: pd.DataFrame | None
+) -> None:
+    """Write the checkpoint, with its scores beside the dense model's; if it is there already, only these.
+
+    Raises ValueError if something else is in its place.
+    """
+    start, known = time.monotonic(), exported(target)
+    facts, dense = _facts(bench, record), _with_perplexity(dense, record, bench.store)
+    if known.get("decision_key") == facts["decision_key"]:
+        _describe(target, facts | {key: known[key] for key in _OF_FILE}, scores, dense)
+        log.info("  %-9s  found", "export")
+        return
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ValueError(f"export={target} exists and is not this pruned model; give another folder or remove it")
+    encoder = bench.is_encoder
+
+    def describe(folder: Path, written: Written) -> None:
+        of_file = encoder, written.difference, written.blocks, written.zero
+        _describe(folder, facts | dict(zip(_OF_FILE, of_file, strict=True)), scores, dense)
+
+    try:
+        bench.export(target, describe)
+    finally:
+        bench.release()
+    log.info("  %-9s%6.1f s  (%s)", "export", time.monotonic() - start, target)
+
+
+def exported(folder: Path) -> dict[str, Any]:
+    """The facts of an export; empty if the folder holds none. Raises NoAccess if that cannot be read."""
+    try:
+        with reading(folder / FACTS):
+            facts = json.loads((folder / FACTS).read_text())
+    except NoAccess:
+        raise
+    except (OSError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) and {"decision_key", *_OF_FILE} <= facts.keys() else {}
+
+
+def _facts(bench: Workbench, record: JobRecord) -> dict[str, Any]:
+    settings, calibration = bench.settings, bench.settings.calibration
+    source = f"{calibration.label}, seed {calibration.seed}"
+    decision = Decision.load(bench.decision.path)
+    return {
+        "decision_key": bench.decision.key,
+        "job": record.job,
+        "model": record.model,
+        "pruner": record.pruner,
+        "sparsity": record.sparsity,
+        "accepts": list(settings.pruner.accepts),
+        "settings": record.settings,
+        "calibration": source if settings.pruner.calibrated else None,
+        "seed": settings.seed,
+        "dtype": bench.dtype,
+        "decision": decision.facts(),
+        "changed": bool(decision.changes),
+        "zeros": sum(facts_of(decision.changes, layer)[1] for layer in decision.changes),
+        "source": settings.model.card(),
+        "identity": {"model": settings.model.identity(), "pruner": settings.pruner.identity()},
+        "provenance": provenance({"decision": _origin(bench.decision.path)} | _origins(record, bench.store)),
+    }
+
+
+def _origins(record: JobRecord, store: Store) -> dict[str, Mapping[str, Any]]:
+    """With what the scores on the card were computed, which may have been earlier than now."""
+    paths = {role: store.root / record.artifacts[role] for role in _SCORED if role in record.artifacts}
+    return {role: _origin(path) for role, path in paths.items() if path.is_dir() and store.problem(path) is None}
+
+
+def _origin(artifact: Path) -> Mapping[str, Any]:
+    return read_sealed(artifact / MANIFEST).get("origin", {})
+
+
+def _with_perplexity(dense: pd.DataFrame | None, record: JobRecord, store: Store) -> pd.DataFrame | None:
+    """The dense model's scores, and its perplexity if this job knows it."""
+    path = record.artifacts.get("dense perplexity")
+    if path is None:
+        return dense
+    perplexity = pd.read_parquet(store.root / path / SCORES)
+    there = [perplexity] if dense is None else [dense, perplexity]
+    return pd.concat(there, ignore_index=True).drop_duplicates(["task", "kind", "metric"])
+
+
+def _describe(folder: Path, facts: Mapping[str, Any], scores: pd.DataFrame | None, dense: pd.DataFrame | None) -> None:
+    write_json(folder / FACTS, facts)
+    write_bytes(folder / CARD, model_card(facts, scores, dense).encode())

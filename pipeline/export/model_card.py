@@ -1,0 +1,168 @@
+"""The README of an exported checkpoint: what it is, what is in its file, how it scores, how to train it further."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+import yaml  # type: ignore[import-untyped]
+
+from pipeline.common.terminal import plain_table
+from pipeline.model.decoder import ATTENTION, MLP
+
+# What a model card states of its source, if that is known.
+_SOURCE = ("base_model", "license")
+_KEYS = ["task", "kind", "metric"]
+
+
+def model_card(facts: Mapping[str, Any], scores: pd.DataFrame | None, dense: pd.DataFrame | None) -> str:
+    """The card of a checkpoint in Markdown, with the metadata that model hubs read in front.
+
+    ``facts`` are those of ``pruning.json``, ``scores`` the job's own as ``pipeline.tables.collect.scores_of`` gives
+    them, ``dense`` the unpruned model's.
+    """
+    how = f"pruned by {facts['pruner']} at sparsity" if facts["accepts"] else f"changed by {facts['pruner']}, sparsity"
+    sections = [
+        _front_matter(facts),
+        f"# {facts['model']} {how} {facts['sparsity']}",
+        "\n".join(_summary(facts)),
+        _loading(facts),
+        _scores(facts, scores, dense),
+        _contents(facts),
+        _training(facts),
+        _provenance(facts),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _front_matter(facts: Mapping[str, Any]) -> str:
+    source = {key: facts["source"][key] for key in _SOURCE if key in facts["source"]}
+    # What accepts no sparsity removes nothing.
+    tags = [*(["pruned"] if facts["accepts"] else []), facts["pruner"]]
+    head = {**source, "library_name": "transformers", "tags": tags}
+    return f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---"
+
+
+def _summary(facts: Mapping[str, Any]) -> list[str]:
+    options = {k: v for k, v in facts["identity"]["pruner"].items() if k not in ("type", "version")}
+    achieved = facts["decision"]["achieved"]
+    lines = [f"{achieved:.1%} of the decoder blocks' parameters are removed or zero ({facts['dtype']})."]
+    if options:
+        lines.append(f"Options: {', '.join(f'{key}={value}' for key, value in options.items())}.")
+    if facts["calibration"]:
+        lines.append(f"Calibration: {facts['calibration']}.")
+    return lines
+
+
+def _loading(facts: Mapping[str, Any]) -> str:
+    loader = "AutoModel" if facts["encoder"] else "AutoModelForCausalLM"
+    return f"""```python
+from transformers import {loader}, AutoTokenizer
+
+model = {loader}.from_pretrained("DIR", dtype="auto")
+tokenizer = AutoTokenizer.from_pretrained("DIR")
+```
+
+`DIR` is this folder."""
+
+
+def _scores(facts: Mapping[str, Any], scores: pd.DataFrame | None, dense: pd.DataFrame | None) -> str:
+    if scores is None:
+        return ""
+    table = scores[[*_KEYS, "value", "stderr", "n"]].rename(columns={"value": "pruned"})
+    note = ""
+    if dense is not None:
+        table = table.merge(dense[[*_KEYS, "value"]].rename(columns={"value": "dense"}), on=_KEYS, how="left")
+        table["difference"] = table["pruned"] - table["dense"]
+        table = table[[*_KEYS, "dense", "pruned", "difference", "stderr", "n"]]
+        note = "`dense` is the model before pruning, `difference` is pruned minus dense, `stderr` that of `pruned`.\n\n"
+    return f"## Scores\n\n{plain_table(table)}\n\n{note}Settings: {facts['settings']}"
+
+
+def _contents(facts: Mapping[str, Any]) -> str:
+    decision, lines = facts["decision"], []
+    if decision["blocks"]:
+        lines.append(
+            f"- Blocks {_numbers(decision['blocks'])} of the dense model are gone from the file. Later blocks have "
+            "moved up: names in this file count the blocks that are left."
+        )
+    for kind in (ATTENTION, MLP):
+        if decision[kind]:
+            lines.append(
+                f"- Dropped {kind} sublayers: {_numbers(decision[kind])} of the dense model. They are still in the "
+                "file, with their output projections zero, so that they add nothing. Whatever loads the file computes "
+                "them for nothing: it is no smaller and no faster for them. They are left out only where the pruning "
+                "itself is carried out on the dense model."
+            )
+    if facts["zeros"]:
+        lines.append(
+            "- Weights that were pruned one by one are stored as zeros among the others, and multiplied as such: the "
+            "file is as large, and the model as slow, as the dense one."
+        )
+    elif facts["changed"]:
+        lines.append(f"- Changed weights are stored as plain {facts['dtype']}: the file is as large as the dense one.")
+    lines.append("- Generation settings and tokenizer are those of the source.")
+    lines.append(
+        "- `pruning.json` holds the whole decision, with the scores of all units. No optimizer state is saved."
+    )
+    return "## What is in this file, and what is not\n\n" + "\n".join(lines)
+
+
+def _training(facts: Mapping[str, Any]) -> str:
+    parts = []
+    if facts["zero"]:
+        names = "\n".join(f'    "{name}",' for name in facts["zero"])
+        parts.append(f"""Training brings dropped sublayers back: their output projections are zero, but they get
+gradients like all others. Freeze them before the optimizer is made:
+
+```python
+dropped = [
+{names}
+]
+for name in dropped:
+    model.get_parameter(name).requires_grad_(False)
+```
+
+An adapter on such a projection brings its sublayer back, too. With PEFT, leave them out:
+`LoraConfig(..., exclude_modules=exclude_modules)`, where
+
+```python
+exclude_modules = sorted({{name.rpartition(".")[0] for name in dropped}})
+```""")
+    if facts["zeros"]:
+        parts.append(f"""Training fills the zeros of pruned weights: the file holds no mask. Take it from the model as
+loaded, and set the weights back to zero after every step of the optimizer:
+
+```python
+import torch
+
+zeros = {{
+    name: weight == 0
+    for name, weight in model.named_parameters()
+    if name.startswith("{facts["blocks"]}.") and weight.ndim > 1
+}}
+
+
+@torch.no_grad()
+def keep_zeros(*_):
+    for name, gone in zeros.items():
+        model.get_parameter(name).masked_fill_(gone, 0)
+```
+
+`optimizer.register_step_post_hook(keep_zeros)` does it in any loop. An adapter leaves these weights alone until it is
+merged; `keep_zeros()` after merging takes away what it has put there.""")
+    return "\n\n".join(["## Training it further", *parts]) if parts else ""
+
+
+def _provenance(facts: Mapping[str, Any]) -> str:
+    """What each result was computed with; results of one provenance share a line."""
+    roles_of: dict[str, list[str]] = {}
+    for role, found in facts["provenance"].items():
+        told = ", ".join(f"{name} {value}" for name, value in found.items()) or "not recorded"
+        roles_of.setdefault(told, []).append(role)
+    return "## Provenance\n\n" + "\n".join(f"- {', '.join(roles)}: {told}" for told, roles in roles_of.items())
+
+
+def _numbers(layers: list[int]) -> str:
+    return ", ".join(map(str, layers))

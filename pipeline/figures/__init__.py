@@ -1,1 +1,0 @@
-"""Figures drawn from `outputs/tables` alone: no model, no accelerator, no torch."""

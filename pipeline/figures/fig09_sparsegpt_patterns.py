@@ -1,7 +1,0 @@
-"""Scores of the dense model and under three patterns of SparseGPT, by generation and by multiple choice (figure 9)."""
-
-from __future__ import annotations
-
-from pipeline.figures.score_bars import bars_of
-
-FIGURE = bars_of("sparsegpt")

@@ -1,8 +1,0 @@
-"""Layer protocol: measured KL against theorem 3 over steps, a panel per layer."""
-
-from __future__ import annotations
-
-from pipeline.figures.layer_panels import measured_and_estimate
-from pipeline.figures.theorems import OF_KL
-
-FIGURE = measured_and_estimate("KL and its estimate in every layer", OF_KL)

@@ -1,8 +1,0 @@
-"""Layer protocol: measured angular deviation of p against theorem 2 over steps, a panel per layer."""
-
-from __future__ import annotations
-
-from pipeline.figures.layer_panels import measured_and_estimate
-from pipeline.figures.theorems import OF_P
-
-FIGURE = measured_and_estimate("Angular deviation of p and its estimate in every layer", OF_P)

@@ -1,8 +1,0 @@
-"""Layer protocol: measured angular deviation of z against theorem 1 over steps, a panel per layer."""
-
-from __future__ import annotations
-
-from pipeline.figures.layer_panels import measured_and_estimate
-from pipeline.figures.theorems import IN_Z
-
-FIGURE = measured_and_estimate("Angular deviation of z and its estimate in every layer", IN_Z)

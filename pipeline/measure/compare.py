@@ -1,0 +1,158 @@
+"""Every measure of pairs of states, streamed so that memory never grows with positions times vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+
+from pipeline.measure import confidence, divergence, orthogonality, similarity
+from pipeline.model.head import Head
+from pipeline.model.softmax import kl_estimate
+
+COLUMNS = [
+    "cos_h",
+    "cos_z",
+    "cos_p",
+    "kl",
+    "orth_h",
+    "orth_z",
+    "par_h",
+    "par_z",
+    "var_p",
+    "var_r",
+    "var_uniform",
+    "rms_dz",
+    "est_cos_h",
+    "est_cos_z",
+    "est_cos_p",
+    "est_kl",
+    "top1",
+    "entropy",
+    "margin",
+    "flip",
+]
+# Logits are projected by blocks of this many entries (340 positions of a 49k vocabulary, 64 MiB in float32), large
+# enough for an efficient matrix product; on a processor they are measured by tiles that stay in its cache.
+_BLOCK, _TILE = 2**24, 2**19
+# The C library returns freed memory to the system beyond a threshold, so that the next temporary is paged in anew,
+# which would take most of the time. A freed block of this many bytes raises the threshold above what tiles need.
+_KEPT = 28 * 2**20
+
+
+def keep_freed_memory() -> None:
+    """Let temporaries of a tile reuse each other's memory instead of asking the system for it every time."""
+    torch.empty(_KEPT, dtype=torch.uint8)
+
+
+def block_rows(head: Head) -> int:
+    """How many positions are projected at once."""
+    return max(1, _BLOCK // head.vocabulary)
+
+
+@torch.inference_mode()
+def compare(dense: torch.Tensor, pruned: torch.Tensor, head: Head, temperatures: Sequence[float]) -> pd.DataFrame:
+    """All measures of section 2 for each position and temperature, and the dense model's confidence.
+
+    ``dense`` and ``pruned`` are (N, D) hidden states; they and the output projection are taken to
+    float32 at least (float64 stays). Returns N·len(temperatures) rows as ``as_table`` does.
+
+    The logit perturbation is projected from the hidden perturbation, ``Δz = W Δh``, never a difference of logits,
+    so equal states measure exactly zero and small perturbations keep their digits.
+    """
+    dtype = torch.promote_types(torch.promote_types(dense.dtype, pruned.dtype), torch.float32)
+    head = head.to(dtype)
+    keep_freed_memory()
+    parts = []
+    for x, y in zip(dense.split(block_rows(head)), pruned.split(block_rows(head)), strict=True):
+        h = x.to(dtype)
+        delta_h = y.to(dtype) - h
+        parts.append(measure_block(h, delta_h, head.project(h), head.change(delta_h), head, temperatures))
+    values = torch.cat(parts) if parts else torch.empty(0, len(temperatures), len(COLUMNS))
+    return as_table(values, temperatures)
+
+
+def as_table(values: torch.Tensor, temperatures: Sequence[float]) -> pd.DataFrame:
+    """Values (N, len(temperatures), len(COLUMNS)) as rows, positions outermost and temperatures in the given order.
+
+    Columns: ``position``, ``temperature`` and ``COLUMNS``. Cosines are one minus an exactly computed angular
+    deviation; ``orth_*`` and ``par_*`` are squared relative magnitudes; variances and RMS are in squared and plain
+    logits; ``top1`` is the dense model's largest probability, ``entropy`` in nats, ``margin`` the difference of its
+    two largest logits over T, ``flip`` 1 where pruning changes the argmax.
+    """
+    frame = pd.DataFrame(values.flatten(0, 1).cpu().numpy(), columns=COLUMNS)
+    frame.insert(0, "position", np.repeat(np.arange(len(values)), len(temperatures)))
+    frame.insert(1, "temperature", np.tile(np.asarray(temperatures, dtype=float), len(values)))
+    return frame
+
+
+def measure_block(
+    h: torch.Tensor,
+    delta_h: torch.Tensor,
+    z: torch.Tensor,
+    delta: torch.Tensor,
+    head: Head,
+    temperatures: Sequence[float],
+) -> torch.Tensor:
+    """All measures of n positions: (n, len(temperatures), len(COLUMNS)) float64.
+
+    ``h`` and ``delta_h`` are dense states and their change (n, D), ``z`` and ``delta`` logits and their change
+    (n, V), before any cap of the head.
+    """
+    rows = max(1, _TILE // z.shape[-1]) if z.device.type == "cpu" else len(z)
+    tiles = [
+        _logit_measures(*head.capped(x, dx), temperatures)
+        for x, dx in zip(z.split(rows), delta.split(rows), strict=True)
+    ]
+    shared = _geometry(h, delta_h, "h")
+    columns = [
+        torch.stack(
+            [shared[name] if name in shared else torch.cat([tile[at][name] for tile in tiles]) for name in COLUMNS], -1
+        )
+        for at in range(len(temperatures))
+    ]
+    return torch.stack(columns, 1)
+
+
+def _logit_measures(
+    z: torch.Tensor, delta: torch.Tensor, temperatures: Sequence[float]
+) -> list[dict[str, torch.Tensor]]:
+    """Measures in logit and probability space of a tile (n, V), one mapping a temperature."""
+    first, gap, flip = confidence.top(z, delta)
+    shared = _geometry(z, delta, "z") | _uniform(delta) | {"flip": flip}
+    measured = []
+    for temperature in temperatures:
+        p = divergence.probabilities(z, temperature)
+        top1, entropy = confidence.confidence(p, z, first, temperature)
+        sure = {"top1": top1, "entropy": entropy, "margin": gap / temperature}
+        measured.append(shared | sure | _probabilities(p, z, delta, temperature))
+    return measured
+
+
+def _geometry(x: torch.Tensor, delta: torch.Tensor, space: str) -> dict[str, torch.Tensor]:
+    parallel, orthogonal = orthogonality.split(x, delta)
+    return {
+        f"cos_{space}": 1 - similarity.angular_deviation(parallel, orthogonal),
+        f"orth_{space}": orthogonal,
+        f"par_{space}": parallel.square(),
+        f"est_cos_{space}": 1 - orthogonality.angular_estimate(orthogonal),
+    }
+
+
+def _uniform(delta: torch.Tensor) -> dict[str, torch.Tensor]:
+    mean = delta.mean(-1, keepdim=True)
+    variance = orthogonality.mean_square(delta - mean)
+    return {"var_uniform": variance, "rms_dz": (variance + mean.squeeze(-1).double().square()).sqrt()}
+
+
+def _probabilities(
+    p: torch.Tensor, z: torch.Tensor, delta: torch.Tensor, temperature: float
+) -> dict[str, torch.Tensor]:
+    measured = divergence.deviations(p, z, delta, temperature)
+    return measured | {
+        "cos_p": 1 - measured["deviation_p"],
+        "est_cos_p": 1 - divergence.angular_estimate(measured["var_r"], temperature),
+        "est_kl": kl_estimate(measured["var_p"], temperature),
+    }

@@ -1,0 +1,119 @@
+"""Similarity, orthogonality and KL of captured states, per protocol, as tidy tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pandas as pd
+import torch
+
+from pipeline.common.terminal import Progress
+from pipeline.measure.compare import COLUMNS, as_table, compare
+from pipeline.measure.finite import check_measures
+from pipeline.measure.layerwise import Stream, measure_stream
+from pipeline.model.decoder import SUBLAYERS
+from pipeline.model.finite import check_values
+from pipeline.model.head import Head
+from pipeline.model.trajectory import KEY, Trajectory
+
+INDEX = ("protocol", "prompt", "step", "layer", "sublayer", "temperature")
+LAYER, TEACHER_FORCED, FREE_RUNNING, OPTIONS = "layer", "teacher_forced", "free_running", "options"
+FINAL = "final"
+
+
+def measure_layers(
+    dense: Trajectory,
+    counterparts: torch.Tensor | None,
+    head: Head,
+    temperatures: Sequence[float],
+    progress: Progress,
+    norm: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> pd.DataFrame:
+    """Layer protocol: the residual stream after each sublayer, dense against that sublayer's pruned counterpart.
+
+    ``counterparts`` is (2L, N, D); None means that the counterpart of a sublayer is nothing, so that the stream
+    stays as it was before it. ``head`` is the output projection, applied to the raw residual stream, or through the
+    final ``norm`` where that is given.
+    """
+    assert dense.residual is not None
+    check_values(dense.residual, "captured states", KEY)
+    if counterparts is not None:
+        check_values(counterparts, "counterparts of sublayers", KEY)
+    stream = Stream(dense.residual, dense.before, dense.after, counterparts)
+    values, frames = measure_stream(stream, head, temperatures, progress, norm), []
+    for index, one in enumerate(values):
+        place = {"protocol": LAYER, "layer": index // 2, "sublayer": SUBLAYERS[index % 2]}
+        frames.append(_placed(as_table(one, temperatures), dense.positions(), place))
+    return pd.concat(frames, ignore_index=True)
+
+
+def measure_teacher_forced(
+    dense: Trajectory, forced: torch.Tensor, head: Head, temperatures: Sequence[float]
+) -> pd.DataFrame:
+    """Teacher-forced protocol: final states of both models on the dense model's trajectory; ``forced`` is (N, D).
+
+    ``layer`` is -1, ``sublayer`` is ``final``.
+    """
+    return _final(dense.final, forced, dense.positions(), TEACHER_FORCED, head, temperatures)
+
+
+def measure_free_running(
+    dense: Trajectory, pruned: Trajectory, head: Head, temperatures: Sequence[float]
+) -> pd.DataFrame:
+    """Free-running protocol: final states of both models, each on its own trajectory, at equal steps.
+
+    A prompt ends where the shorter of both continuations does. ``layer`` is -1, ``sublayer`` is ``final``.
+    """
+    positions = dense.positions()
+    there = {position: row for row, position in enumerate(pruned.positions())}
+    both = [(row, there[position]) for row, position in enumerate(positions) if position in there]
+    rows, others = (list(part) for part in zip(*both, strict=True))
+    shared = [positions[row] for row in rows]
+    return _final(dense.final[rows], pruned.final[others], shared, FREE_RUNNING, head, temperatures)
+
+
+def _final(
+    dense: torch.Tensor,
+    pruned: torch.Tensor,
+    positions: Sequence[tuple[str, int]],
+    protocol: str,
+    head: Head,
+    temperatures: Sequence[float],
+) -> pd.DataFrame:
+    for states in (dense, pruned):
+        check_values(states, "captured states", KEY)
+    device = head.weight.device
+    frame = compare(dense.to(device), pruned.to(device), head, temperatures)
+    place = {"protocol": protocol, "layer": -1, "sublayer": FINAL}
+    return _placed(frame, positions, place)
+
+
+def side_by_side(dense: Trajectory, pruned: Trajectory) -> pd.DataFrame:
+    """Generated tokens of both models: prompt, step, dense_token, pruned_token, dense_text, pruned_text.
+
+    The longer continuation goes on alone; the other's token is then -1 and its text empty.
+    """
+    rows = []
+    for i, name in enumerate(dense.names):
+        for step in range(max(len(dense.tokens[i]), len(pruned.tokens[i]))):
+            row: dict[str, object] = {"prompt": name, "step": step}
+            for who, side in (("dense", dense), ("pruned", pruned)):
+                there = step < len(side.tokens[i])
+                row[f"{who}_token"] = side.tokens[i][step] if there else -1
+                row[f"{who}_text"] = side.texts[i][step] if there else ""
+            rows.append(row)
+    columns = ["prompt", "step", "dense_token", "pruned_token", "dense_text", "pruned_text"]
+    return pd.DataFrame(rows)[columns]
+
+
+def _placed(frame: pd.DataFrame, positions: Sequence[tuple[str, int]], place: dict[str, object]) -> pd.DataFrame:
+    """Measures with where they were taken; the position number gives way to prompt name and step.
+
+    Raises ValueError if one of them is not finite.
+    """
+    prompts, steps = zip(*positions, strict=True)
+    number = frame.pop("position").to_numpy(int)
+    located = frame.assign(
+        prompt=pd.Series(prompts).iloc[number].to_numpy(), step=pd.Series(steps).iloc[number].to_numpy(), **place
+    )
+    return check_measures(located[[*INDEX, *COLUMNS]], COLUMNS, str(place["protocol"]))

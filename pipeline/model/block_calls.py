@@ -1,0 +1,44 @@
+"""What a model calls its blocks with, so that blocks can be run one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from pipeline.model.activations import Activations
+from pipeline.model.decoder import Decoder
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def block_calls(decoder: Decoder, batches: Sequence[torch.Tensor], inputs: Activations) -> list[list[Call]]:
+    """For each batch what every block is called with beside its input; the first block's go to ``inputs``.
+
+    The model runs with its blocks bypassed, so that it prepares masks and positions itself, whatever they are. Without
+    padding these depend on the shape of a batch alone, so batches of one shape share them.
+    """
+    by_shape: dict[torch.Size, list[Call]] = {}
+    calls: list[Call] = []
+    entered: list[torch.Tensor] = []
+
+    def bypass(hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        entered.append(hidden_states)
+        calls.append((args, kwargs))
+        return hidden_states
+
+    original = [block.__dict__.get("forward") for block in decoder.blocks]
+    try:
+        for block in decoder.blocks:
+            block.forward = bypass
+        for index, batch in enumerate(batches):
+            entered.clear()
+            calls.clear()
+            decoder.base(batch.to(decoder.device), use_cache=False)
+            inputs[index] = entered[0].cpu()
+            by_shape.setdefault(batch.shape, list(calls))
+    finally:
+        for block, forward in zip(decoder.blocks, original, strict=True):
+            block.__dict__.pop("forward") if forward is None else setattr(block, "forward", forward)
+    return [by_shape[batch.shape] for batch in batches]

@@ -1,0 +1,144 @@
+"""Continuations of prompts: greedy or sampled, each ended by its end-of-text token or its own length."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteriaList
+
+from pipeline.model.decoder import Decoder
+from pipeline.model.finite import checked_logits
+from pipeline.model.positions import Positions, spoilt_by_left_padding
+
+GREEDY, SAMPLE = "greedy", "sample"
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How the next token is chosen: the likeliest, or drawn from ``softmax(z / temperature)`` with a seed."""
+
+    kind: str = GREEDY
+    temperature: float = 1.0
+    seed: int = 0
+
+
+def generate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    lengths: Sequence[int],
+    decoding: Decoding,
+    key: str = "dtype",
+) -> list[list[int]]:
+    """Continuations of token ids, at most ``lengths[i]`` tokens each, cut after the end-of-text token.
+
+    Sampling draws from the whole vocabulary and starts from the seed at every call, so that equal models sample equal
+    texts. The caller's random state is left as it was. Raises ValueError if the model has too few positions, or if its
+    logits are not finite; that names the ``key`` to change.
+    """
+    decoder = Decoder(model)
+    longest = max(len(prompt) + length for prompt, length in zip(prompts, lengths, strict=True))
+    if decoder.positions is not None and longest > decoder.positions:
+        raise ValueError(
+            f"a prompt with its continuation may have {longest} tokens, but the model has {decoder.positions} "
+            "positions; give shorter prompts, or fewer tokens to write (capture.steps, calibration.length)"
+        )
+    ends = _end_tokens(model, tokenizer)
+    sampling = {"do_sample": True, "temperature": decoding.temperature, "top_k": 0, "top_p": 1.0}
+    settings = GenerationConfig(
+        repetition_penalty=1.0,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=ends,
+        **(sampling if decoding.kind == SAMPLE else {"do_sample": False}),
+    )
+    with torch.random.fork_rng(devices=[decoder.device] if decoder.device.type == "cuda" else []):
+        torch.manual_seed(decoding.seed)
+        rows = continue_rows(model, prompts, lengths, tokenizer.pad_token_id, key=key, generation_config=settings)
+    return [
+        row[: min(length, next((t + 1 for t, token in enumerate(row) if token in ends), len(row)))]
+        for row, length in zip(rows, lengths, strict=True)
+    ]
+
+
+def continue_rows(
+    model: PreTrainedModel,
+    rows: Sequence[Sequence[int]],
+    lengths: Sequence[int],
+    pad_token_id: int,
+    stops: Callable[[int, int], StoppingCriteriaList] | None = None,
+    key: str = "dtype",
+    **settings: Any,
+) -> list[list[int]]:
+    """New tokens of each row until it stops, as many as the longest of the ``lengths`` at most.
+
+    What is beyond a row's own length or end is for the caller to cut. ``settings`` are those of ``model.generate``;
+    ``stops(T, B)`` makes the stopping criteria of B rows that begin with T tokens. Rows go together where that changes
+    nothing: see ``pipeline.model.positions``. Raises ValueError that names ``key`` for logits that are not finite.
+    """
+    found: list[list[int]] = [[]] * len(rows)
+    for places, steps, cached in _together(model, rows, lengths):
+        width = max(len(rows[place]) for place in places)
+        padding = [width - len(rows[place]) for place in places]
+        ids = [[pad_token_id] * pad + list(rows[place]) for place, pad in zip(places, padding, strict=True)]
+        mask = [[0] * pad + [1] * (width - pad) for pad in padding]
+        device = Decoder(model).device
+        with checked_logits(model, key):
+            whole = model.generate(
+                torch.tensor(ids, device=device),
+                attention_mask=torch.tensor(mask, device=device),
+                max_new_tokens=steps,
+                pad_token_id=pad_token_id,
+                use_cache=cached and model.config.use_cache,
+                stopping_criteria=None if stops is None else stops(width, len(places)),
+                **settings,
+            )
+        for place, row in zip(places, whole[:, width:].tolist(), strict=True):
+            found[place] = row
+    return found
+
+
+def _together(
+    model: PreTrainedModel, rows: Sequence[Sequence[int]], lengths: Sequence[int]
+) -> Iterator[tuple[list[int], int, bool]]:
+    """Places of rows that go together, how many tokens each gets, and whether a cache holds for all of them.
+
+    A row that would be computed otherwise at the length of the others goes alone. Where it is on its own way as well,
+    a cache would hold what was computed before.
+    """
+    positions, equal = Positions.of(model), spoilt_by_left_padding(model)
+    groups: dict[tuple[float, int], list[int]] = {}
+    alone = []
+    for place, row in enumerate(rows):
+        reach = positions.reach(len(row))
+        together = positions.reach(len(row) + max(lengths) - 1) == reach
+        groups.setdefault((reach, len(row) if equal else 0), []).append(place) if together else alone.append(place)
+    for places in groups.values():
+        yield places, max(lengths), True
+    for place in alone:
+        last = len(rows[place]) + lengths[place] - 1
+        yield [place], lengths[place], positions.reach(last) == positions.reach(len(rows[place]))
+
+
+def pieces(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The text that each token adds, so that joined they are the text of all of them.
+
+    A character whose bytes are spread over several tokens comes with the last of these.
+    """
+    texts, done = [], ""
+    for end in range(1, len(tokens) + 1):
+        text = tokenizer.decode(tokens[:end])
+        if text.endswith("\ufffd") and end < len(tokens):
+            texts.append("")
+            continue
+        texts.append(text[len(done) :])
+        done = text
+    return texts
+
+
+def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    configured = model.generation_config.eos_token_id if model.generation_config is not None else None
+    ends = configured if isinstance(configured, list) else [configured]
+    return sorted({token for token in [*ends, tokenizer.eos_token_id] if token is not None})

@@ -1,0 +1,63 @@
+"""How long a sequence may be, and up to which length it is computed like a shorter one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel
+
+from pipeline.model.decoder import Decoder
+
+# Rotary factors of this kind are other ones for every token of a sequence once it is longer than a certain length.
+_SWITCHING = "longrope"
+
+
+@dataclass(frozen=True)
+class Positions:
+    """``ends`` are the lengths, ascending, after which a sequence is computed in another way or not at all.
+
+    The factors of a forward pass follow from its longest row, padding included, and a cache keeps the factors that it
+    was computed with. So sequences may go together, and share a cache, only where their ``reach`` is the same.
+    """
+
+    ends: tuple[int, ...]
+
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> Positions:
+        """Those of a model: its rotary factors' lengths of change, and its number of positions."""
+        rope = getattr(model.config, "rope_parameters", None) or {}
+        # Some families have parameters for each type of layer.
+        kinds = [rope, *(each for each in rope.values() if isinstance(each, dict))]
+        ends = {int(each["original_max_position_embeddings"]) for each in kinds if each.get("rope_type") == _SWITCHING}
+        most = Decoder(model).positions
+        return cls(tuple(sorted(ends if most is None else {end for end in ends if end < most} | {most})))
+
+    def reach(self, length: int) -> float:
+        """The longest sequence that is computed like one of ``length`` tokens; infinite beyond the last end."""
+        return next((end for end in self.ends if length <= end), math.inf)
+
+    def runs(self, lengths: Sequence[int], size: int, equal: bool = False) -> Iterator[slice]:
+        """Neighbours that may go together, at most ``size`` of them: the longest runs, in order.
+
+        With ``equal`` only those of equal length do.
+        """
+        start = 0
+        for end in range(1, len(lengths) + 1):
+            if end == len(lengths) or end - start == size or self._differ(lengths[start], lengths[end], equal):
+                yield slice(start, end)
+                start = end
+
+    def _differ(self, one: int, other: int, equal: bool) -> bool:
+        return self.reach(one) != self.reach(other) or (equal and one != other)
+
+
+def spoilt_by_left_padding(model: PreTrainedModel) -> bool:
+    """Whether padding before a sequence makes NaN of it.
+
+    Padding there sees nothing. What hides it is the least number of the model's dtype, which this implementation
+    of attention takes to float32; of float64 that leaves no finite number, and NaN spreads from there.
+    """
+    return bool(model.config._attn_implementation == "eager" and model.dtype == torch.float64)

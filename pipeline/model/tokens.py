@@ -1,0 +1,73 @@
+"""Token ids of prompts, so that dense and pruned models share the work of tokenising the same requests."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from transformers import PreTrainedTokenizerBase
+
+from pipeline.store.integrity import digest
+
+TOKENS = "tokens.parquet"
+
+
+class Tokens:
+    """Remembers the ids of every text that one tokenizer has seen."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, list[int]] = {}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def of(self, text: str, special: bool | None, encode: Callable[[], list[int]]) -> list[int]:
+        """The ids of ``text`` with special tokens added or not (None: as the tokenizer has it)."""
+        key = hashlib.blake2b(f"{special}\0{text}".encode(), digest_size=16).digest()
+        if key not in self._known:
+            self._known[key] = encode()
+        return self._known[key]
+
+    def save(self, folder: Path) -> None:
+        frame = pd.DataFrame({"text": list(self._known), "ids": list(self._known.values())})
+        frame.to_parquet(folder / TOKENS, index=False)
+
+    def read(self, folder: Path) -> None:
+        """Remember what was saved, beside what is known."""
+        frame = pd.read_parquet(folder / TOKENS)
+        for text, ids in zip(frame["text"], frame["ids"], strict=True):
+            self._known.setdefault(text, ids.tolist())
+
+
+_SHARED: dict[str, Tokens] = {}
+
+
+def tokens_of(tokenizer: PreTrainedTokenizerBase) -> Tokens:
+    """What this process remembers for tokenizers that make the same tokens; the last such kind only."""
+    key = tokenizer_digest(tokenizer)
+    if key not in _SHARED:
+        _SHARED.clear()
+        _SHARED[key] = Tokens()
+    return _SHARED[key]
+
+
+def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """16 hex digits, equal for tokenizers that make the same tokens, wherever they were loaded from.
+
+    Covers vocabulary, merges, normaliser, special tokens and all else of a fast tokenizer but its padding and
+    truncation, which callers change as they use it; of a slow one its class, vocabulary and special tokens.
+    """
+    special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
+    return digest({"rules": _rules(tokenizer), "special": special})
+
+
+def _rules(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return {"class": type(tokenizer).__name__, "vocabulary": tokenizer.get_vocab()}
+    rules: dict[str, Any] = json.loads(backend.to_str())
+    return {name: rule for name, rule in rules.items() if name not in ("padding", "truncation")}

@@ -1,0 +1,52 @@
+"""Command line: `python -m pipeline.plot [fig01 ...] [--outputs DIR] [--settings TEXT] [--force]`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from pipeline.plot.command import status_of, table_parser
+from pipeline.plot.drawing import FigureResult, draw
+from pipeline.plot.registry import figures, resolve
+from pipeline.tables.choice import Choice, choose
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Draw the figures and list what became of each; 0 if it ran, 1 without tables, 2 for a wrong name."""
+    options = _parser().parse_args(arguments)
+    return status_of(lambda: _draw(options), "not everything can be drawn")
+
+
+def _draw(options: argparse.Namespace) -> int:
+    resolve(options.names)
+    choice = choose(options.outputs, options.settings)
+    results = draw(options.outputs, options.names, options.settings, force=options.force)
+    print(_heading(choice))
+    for result in results:
+        print(_line(result))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = table_parser("pipeline.plot", "Draw figures from the tables.", "draw")
+    parser.add_argument("names", nargs="*", metavar="figure", help=f"default: all of {', '.join(figures())}")
+    parser.add_argument("--force", action="store_true", help="draw again what is up to date")
+    return parser
+
+
+def _heading(choice: Choice) -> str:
+    others = "".join(f"\n  {line}" for line in choice.others)
+    hint = f"\nnot drawn, to draw with --settings TEXT (any part of one):{others}" if others else ""
+    return f"settings: {choice.line}{hint}"
+
+
+def _line(result: FigureResult) -> str:
+    if result.missing:
+        return f"{result.name}: missing, {result.missing}"
+    state = "drawn" if result.drawn else "unchanged"
+    return f"{result.name}: {state}, {result.paths[0].with_suffix('')}.{{pdf,png,csv}}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,38 @@
+"""The contract of a figure: what it selects from the tables, and how it draws exactly that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Canvas
+
+    from pipeline.tables.read import Tables
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What one figure shows: `data` becomes its CSV, `notes` become sentences of its caption."""
+
+    title: str
+    data: pd.DataFrame
+    notes: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure. To add it, write a module `figNN_name.py` (or `tabN_name.py`) that assigns one to `FIGURE`.
+
+    Attributes:
+        select: reads the tables of one group of comparable jobs; raises `MissingData` if they do not suffice.
+        draw: turns (data read back from the CSV, title, caption) into a canvas, looking at nothing else.
+        version: raise it when `draw` changes, so that finished files are drawn again.
+    """
+
+    select: Callable[[Tables], Selection]
+    draw: Callable[[pd.DataFrame, str, str], Canvas]
+    version: int = 1

@@ -1,0 +1,59 @@
+"""The first step at which the tokens of two models differ, which several figures mark."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from pipeline.plot import canvas, style
+from pipeline.tables.variants import VARIANT, variants_of
+
+COLUMN = "first_difference"
+MARK = (0, (1, 1.4))
+
+
+def first_differences(trajectories: pd.DataFrame) -> pd.DataFrame:
+    """Per variant, the median over prompts of the first step at which the tokens differ.
+
+    Columns pruner, sparsity, options, first_difference (a generation step). Infinite where half of the prompts or more
+    never differ; variants without trajectories have no row.
+    """
+    if trajectories.empty:
+        kinds = {**dict.fromkeys(VARIANT, str), COLUMN: float}
+        return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in kinds.items()})
+    differs = trajectories["dense_token"] != trajectories["pruned_token"]
+    steps = trajectories["step"].where(differs, np.inf)
+    first = steps.groupby([trajectories[name] for name in (*VARIANT, "prompt")]).min()
+    # The lower median is an observed step, and stays finite as long as half of the prompts differ.
+    median = first.groupby(level=VARIANT).quantile(0.5, interpolation="lower")
+    return median.rename(COLUMN).reset_index()
+
+
+def mark_notes(data: pd.DataFrame) -> tuple[str, ...]:
+    """What the dotted line is, and which variants have none for which reason, as sentences of a caption."""
+    firsts = data.drop_duplicates(VARIANT)
+    notes = []
+    if np.isfinite(firsts[COLUMN]).any():
+        notes.append("Dotted: median over prompts of the first step with different tokens.")
+    for rows, reason in (
+        (firsts[np.isinf(firsts[COLUMN])], "Most texts never differ"),
+        (firsts[firsts[COLUMN].isna()], "No tokens recorded"),
+    ):
+        if not rows.empty:
+            notes.append(f"{reason}: {', '.join(variant.label for variant in variants_of(rows))}.")
+    return tuple(notes)
+
+
+def mark_handles(data: pd.DataFrame) -> list[Line2D]:
+    """The legend entry of the mark, if any variant has one."""
+    marked = np.isfinite(data[COLUMN]).any()
+    return [canvas.line_handle("first different token (median)", style.INK, MARK)] if marked else []
+
+
+def mark(ax: Axes, own: pd.DataFrame) -> None:
+    """Mark the first difference of one variant, whose rows these are, if there is one."""
+    first = own[COLUMN].iloc[0]
+    if np.isfinite(first):
+        ax.axvline(first, color=style.INK, linestyle=MARK, linewidth=1)

@@ -1,0 +1,93 @@
+"""Draw figures from the tables of an output folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.plot import render
+from pipeline.plot.base import Figure, Selection
+from pipeline.plot.registry import resolve
+from pipeline.tables.choice import choose
+from pipeline.tables.files import MissingData
+from pipeline.tables.read import Tables, load
+
+# Other settings that a caption names.
+NAMED = 3
+
+
+@dataclass(frozen=True)
+class FigureResult:
+    """What became of one figure.
+
+    Attributes:
+        name: `figNN_name`.
+        paths: its PDF, PNG and CSV; empty if its data are missing.
+        caption: the text under it; empty if its data are missing.
+        missing: why it was not drawn and how to make its data; None if its files are there.
+        drawn: whether this call drew it; False if the files were up to date.
+        title: its heading; empty if its data are missing.
+    """
+
+    name: str
+    paths: tuple[Path, ...] = ()
+    caption: str = ""
+    missing: str | None = None
+    drawn: bool = False
+    title: str = ""
+
+
+def draw(
+    outputs: Path, names: Sequence[str] | None = None, settings: str | None = None, *, force: bool = False
+) -> list[FigureResult]:
+    """Draw figures into `outputs/figures` from `outputs/tables`, leaving those that are up to date.
+
+    Args:
+        outputs: the folder that holds `tables/`.
+        names: figures by name or number ("fig01"); all of them by default.
+        settings: which group of comparable jobs, in whole or in a part that only one has; by default the
+            newest job's.
+        force: draw again even what is up to date.
+
+    Raises:
+        UnknownFigure: if a name is not a figure's.
+        NoTables: if there are no tables.
+        UnknownSettings: if no settings match, or several.
+    """
+    wanted = resolve(names)
+    tables = load(outputs, choose(outputs, settings))
+    return [_draw_one(outputs / "figures", name, figure, tables, force) for name, figure in wanted.items()]
+
+
+def _draw_one(folder: Path, name: str, figure: Figure, tables: Tables, force: bool) -> FigureResult:
+    try:
+        selection = figure.select(tables)
+    except MissingData as reason:
+        render.remove(folder, name)  # an older figure would be of other settings
+        return FigureResult(name, missing=f"{reason}; make them with: {command_of(name)}")
+    caption = _caption(figure, selection, tables)
+    csv = render.to_csv(selection.data)
+    stamp = render.stamp_of(figure, csv, selection.title, caption)
+    stale = force or not render.is_current(folder, name, stamp)
+    if stale:
+        render.write(folder, name, figure, csv, selection.title, caption, stamp)
+    paths = tuple(render.paths_of(folder, name).values())
+    return FigureResult(name, paths, caption, drawn=stale, title=selection.title)
+
+
+def command_of(name: str) -> str:
+    """The command that makes the data of a figure: there is an experiment for each, called by its number."""
+    return f"python -m pipeline.main -m experiment={name.partition('_')[0]}"
+
+
+def _caption(figure: Figure, selection: Selection, tables: Tables) -> str:
+    models = selection.data.get("model")
+    shown = (
+        {peer.choice.line for peer in tables.peers.values()} if models is not None and models.nunique() > 1 else set()
+    )
+    others = [line for line in tables.choice.others if line not in shown]
+    left = f" Not drawn, of other settings: {'; '.join(others[:NAMED])}" if others else ""
+    more = f"; and {len(others) - NAMED} more" if len(others) > NAMED else ""
+    notes = [*selection.notes, *tables.replicate_notes(), f"Settings: {tables.choice.line}."]
+    return " ".join(notes) + (f"{left}{more}." if left else "")

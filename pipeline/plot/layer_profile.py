@@ -1,0 +1,86 @@
+"""Layer protocol over the depth: cosine similarity of h, z and p after each single pruned sublayer."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.figure import Figure as Canvas
+
+from pipeline.analysis import series
+from pipeline.plot import canvas, scales, style
+from pipeline.plot.base import Selection
+from pipeline.plot.twins import draw_once
+from pipeline.tables.read import Tables, require
+from pipeline.tables.variants import VARIANT, Variant, left_out_note, lowest, rows_of, spread, variants_of
+
+VARIANTS = 4  # with a panel for attention and one for the MLP each
+COSINES = [f"cos_{space}" for space in series.SPACES]
+NAMES = {name: f"{name}_deviation" for name in series.STATISTICS}
+
+
+def select(tables: Tables, *, weights: bool, title: str, notes: tuple[str, ...]) -> Selection:
+    """Deviation `1 - cos` per variant, sublayer, layer and space: mean and range over prompts and steps.
+
+    Args:
+        weights: pruners that change weights, or those that drop whole units.
+        notes: what is done to the one sublayer.
+    """
+    rows, temperature = series.at_temperature(tables.changing(tables.protocol("layer"), weights=weights))
+    require(rows, COSINES)
+    everyone = variants_of(rows)
+    rows = rows_of(rows, lowest(everyone))
+    values = {space: series.deviation(rows[f"cos_{space}"]) for space in series.SPACES}
+    curves = series.profile(rows, [*VARIANT, "sublayer", "layer"], values, "range")
+    curves, equal_note = draw_once(curves, ["quantity", "layer"], series.STATISTICS)
+    shown, left_out = spread(variants_of(curves), VARIANTS)
+    data = rows_of(curves, shown).rename(columns={"quantity": "space", **NAMES})
+    data = data.sort_values([*VARIANT, "sublayer", "space", "layer"], kind="stable")
+    notes += (
+        "Line: mean over prompts of means over steps; band: minimum to maximum.",
+        "The cosine axis is logarithmic in its distance from 1.",
+        f"Temperature {temperature:g}.",
+        *equal_note,
+        *left_out_note([*left_out, *(variant for variant in everyone if variant not in lowest(everyone))]),
+    )
+    return Selection(title, data, notes)
+
+
+def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
+    """A panel for each variant and sublayer that was measured, two in a row."""
+    data = data.rename(columns={name: statistic for statistic, name in NAMES.items()})
+    panels = panels_of(data)
+    columns = min(2, len(panels))
+    handles = [canvas.line_handle(style.SPACE_NAMES[space], style.SPACE_COLOURS[space]) for space in series.SPACES]
+    sheet, axes = canvas.page(
+        -(-len(panels) // columns),
+        columns,
+        title=title,
+        caption=caption,
+        handles=handles,
+        gaps=(0.32, 0.2),
+        margins=(0.78, 0.12),
+        sharey="row",
+    )
+    for ax, (variant, sublayer) in zip(axes.flat, panels, strict=False):
+        own = rows_of(data, [variant])
+        own = own[own["sublayer"] == sublayer]
+        for space in series.SPACES:
+            curve = own[own["space"] == space]
+            canvas.line_and_band(ax, curve["layer"], curve, style.SPACE_COLOURS[space])
+        scales.decade_axis(ax, data[series.STATISTICS].to_numpy().ravel(), cosine=True)
+        canvas.panel_title(ax, f"{variant.label}: {series.SUBLAYER_NAMES[sublayer]}")
+        scales.whole_steps(ax)
+    spare = axes.flat[len(panels) :]
+    for ax in spare:
+        ax.set_axis_off()
+    canvas.outer_labels(axes, "layer", "cosine similarity")
+    for ax in spare:
+        ax.remove()
+    return sheet
+
+
+def panels_of(data: pd.DataFrame) -> list[tuple[Variant, str]]:
+    """Each variant with each sublayer that it has rows of, attention first."""
+    pairs = [(variant, sublayer) for variant in variants_of(data) for sublayer in series.SUBLAYER_NAMES]
+    return [
+        (variant, sublayer) for variant, sublayer in pairs if (rows_of(data, [variant])["sublayer"] == sublayer).any()
+    ]

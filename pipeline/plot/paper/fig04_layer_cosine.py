@@ -1,0 +1,16 @@
+"""Layer protocol: cosine similarity of h, z and p after each single dropped sublayer, over the depth."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from pipeline.plot import layer_profile
+from pipeline.plot.base import Figure
+
+select = partial(
+    layer_profile.select,
+    weights=False,
+    title="Similarity to the dense model after dropping a single sublayer",
+    notes=("One sublayer dropped at a time, on dense inputs, whichever the pruner would choose.",),
+)
+FIGURE = Figure(select, layer_profile.draw, version=2)

@@ -1,0 +1,48 @@
+"""Layer protocol: relative orthogonal magnitude of the change of h and z over steps at one middle layer."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.figure import Figure as Canvas
+
+from pipeline.analysis import series
+from pipeline.plot import canvas, scales, style
+from pipeline.plot.base import Figure, Selection
+from pipeline.plot.middle import middle_steps
+from pipeline.tables.read import Tables, require
+from pipeline.tables.variants import rows_of, variants_of
+
+LINES = 6
+SPACES = ("h", "z")
+
+
+def select(tables: Tables) -> Selection:
+    """`|orthogonal part of dx|^2 / |x|^2` per variant, space and step: mean and quartiles over prompts."""
+    rows, _ = series.at_temperature(tables.protocol("layer"))  # h and z are the same at every temperature
+    require(rows, [f"orth_{space}" for space in SPACES])
+    data, place, notes = middle_steps(
+        rows, lambda part: {space: part[f"orth_{space}"].clip(lower=0.0) for space in SPACES}, LINES
+    )
+    title = f"Orthogonal part of the change over steps ({place})"
+    return Selection(title, data.rename(columns={"quantity": "space"}), notes)
+
+
+def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
+    """A panel for h, one for z; a line for each variant."""
+    variants = variants_of(data)
+    colours, lines = style.pruner_colours(variant.pruner for variant in variants), style.line_styles(variants)
+    handles = [canvas.line_handle(variant.label, colours[variant.pruner], lines[variant]) for variant in variants]
+    sheet, axes = canvas.page(1, 2, title=title, caption=caption, handles=handles, gaps=(0.3, 0.2), sharey="row")
+    for ax, space in zip(axes[0], SPACES, strict=True):
+        part = data[data["space"] == space]
+        for variant in variants:
+            curve = rows_of(part, [variant])
+            canvas.line_and_band(ax, curve["step"], curve, colours[variant.pruner], lines[variant], len(variants))
+        scales.decade_axis(ax, data[series.STATISTICS].to_numpy().ravel())
+        scales.whole_steps(ax)
+        canvas.panel_title(ax, style.SPACE_NAMES[space], style.SPACE_COLOURS[space])
+    canvas.outer_labels(axes, "generation step", r"$\|\Delta x_\perp\|^2 \,/\, \|x\|^2$")
+    return sheet
+
+
+FIGURE = Figure(select, draw)

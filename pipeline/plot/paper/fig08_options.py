@@ -1,0 +1,132 @@
+"""Options protocol: the dense model's top tokens and the option tokens of one prompt, dense against pruned."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from matplotlib.patches import Patch
+
+from pipeline.plot import canvas, style
+from pipeline.plot.base import Figure, Selection
+from pipeline.plot.token_labels import visible
+from pipeline.tables.files import MissingData
+from pipeline.tables.read import WEIGHT, Tables
+from pipeline.tables.replicates import first_replicates
+from pipeline.tables.variants import VARIANT, left_out_note, rows_of, select_preferred, variants_of
+
+ROWS = 3
+TOP, OPTION = "top", "option"
+SHARES = (1.75, 1.0)  # widths of the left and the right column
+GOLD = "#f3e3a1"
+BAR = 0.38
+COLUMNS = [*VARIANT, "prompt", "role", "place", "text", "gold", "logp_dense", "logp_pruned"]
+
+
+def select(tables: Tables) -> Selection:
+    """Log-likelihoods of the top ten tokens and the options of the first probe prompt, for a few variants."""
+    rows = first_replicates(tables.option_tokens)
+    if rows.empty:
+        raise MissingData("the option_tokens table has no rows for these settings")
+    rows = rows[np.isfinite(rows[["logp_dense", "logp_pruned"]].astype(float)).all(axis=1)]
+    probes = rows[rows["origin"] == "probe"]
+    rows = probes if not probes.empty else rows
+    whole = rows.groupby("prompt", sort=False)["role"].nunique() == 2
+    if not whole.any():
+        raise MissingData("the option_tokens table has no prompt with both options and top tokens")
+    prompt = str(whole[whole].index[0])
+    rows = rows[rows["prompt"] == prompt]
+    everyone = variants_of(rows)
+    droppers = [variant for variant in everyone if tables.unit(variant.pruner) != WEIGHT]
+    others = [variant for variant in everyone if variant not in droppers]
+    shown, _ = select_preferred(droppers, ("8",), ROWS)
+    shown += select_preferred(others, ("4:8",), ROWS - len(shown))[0]
+    data = rows_of(rows, shown)[COLUMNS].assign(text=lambda part: part["text"].map(visible))
+    data = data.assign(gold=data["gold"].astype(int)).sort_values([*VARIANT, "role", "place"], kind="stable")
+    notes = (
+        f"First decision step of the multiple-choice prompt {prompt}; probabilities over the whole vocabulary at"
+        " temperature 1.",
+        "Left: the ten likeliest tokens of the dense model (\u2423 is a space); bold: option tokens.",
+        "Right: log-likelihood of the option tokens; the highest of each model is filled.",
+        *left_out_note([variant for variant in everyone if variant not in shown]),
+    )
+    return Selection("Likeliest tokens and options at the first decision step", data, notes)
+
+
+def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
+    """A row for each variant: probabilities of the top tokens on the left, the options on the right."""
+    variants = variants_of(data)
+    colours = style.pruner_colours(variant.pruner for variant in variants)
+    handles = [Patch(color=style.INK, linewidth=0, label="dense")]
+    handles += [Patch(color=colours[variant.pruner], linewidth=0, label=variant.label) for variant in variants]
+    handles += [Patch(color=GOLD, linewidth=0, label="right option")] if data["gold"].any() else []
+    sheet, axes = canvas.page(
+        len(variants),
+        2,
+        title=title,
+        caption=caption,
+        handles=handles,
+        gaps=(0.3, 0.55),
+        legend_columns=canvas.fitting_columns(handles),
+    )
+    axes[0, 0].get_gridspec().set_width_ratios(SHARES)
+    for row, variant in zip(axes, variants, strict=True):
+        own = rows_of(data, [variant])
+        for ax in row:
+            ax.set_position(ax.get_subplotspec().get_position(sheet))
+        _top_tokens(row[0], own, colours[variant.pruner])
+        _options(row[1], own[own["role"] == OPTION], colours[variant.pruner])
+        canvas.panel_title(row[0], f"{variant.label}: the dense model's top tokens")
+        canvas.panel_title(row[1], "options")
+    _limits(axes, data)
+    return sheet
+
+
+def _top_tokens(ax: Axes, own: pd.DataFrame, colour: str) -> None:
+    rows, options = own[own["role"] == TOP], set(own.loc[own["role"] == OPTION, "text"])
+    x = np.arange(len(rows))
+    ax.bar(x - BAR / 2, np.exp(rows["logp_dense"]), BAR, color=style.INK, linewidth=0)
+    ax.bar(x + BAR / 2, np.exp(rows["logp_pruned"]), BAR, color=colour, linewidth=0)
+    ax.axhline(0, color=style.GREY, linewidth=style.THIN)
+    ax.grid(False, axis="x")
+    ax.set_ylabel("probability")
+    _token_ticks(ax, rows["text"], rows["text"].isin(options))
+
+
+def _options(ax: Axes, rows: pd.DataFrame, colour: str) -> None:
+    x = np.arange(len(rows))
+    for place in x[rows["gold"].to_numpy() == 1]:
+        ax.axvspan(place - 0.42, place + 0.42, color=GOLD, linewidth=0, zorder=0)
+    ax.vlines(x, rows["logp_dense"], rows["logp_pruned"], color=style.GREY, linewidth=1, zorder=1)
+    for column, shade in (("logp_dense", style.INK), ("logp_pruned", colour)):
+        ax.plot(x, rows[column], "o", color=shade, markerfacecolor="white", markersize=5)
+        best = int(rows[column].to_numpy().argmax())
+        ax.plot(x[best], rows[column].iloc[best], "o", color=shade, markersize=5)
+    ax.grid(False, axis="x")
+    ax.set_ylabel("log-likelihood (nats)")
+    _token_ticks(ax, rows["text"], rows["gold"] == 1)
+
+
+def _token_ticks(ax: Axes, texts: pd.Series, bold: pd.Series) -> None:
+    long = texts.str.len().max() > 4 and len(texts) > 5
+    ax.set_xticks(range(len(texts)), texts, parse_math=False)
+    ax.set_xlim(-0.6, len(texts) - 0.4)
+    for tick, strong in zip(ax.xaxis.get_major_ticks(), bold, strict=True):
+        label = tick.label1
+        label.set_fontweight("bold" if strong else "normal")
+        if long:
+            label.set(rotation=30, ha="right", rotation_mode="anchor")
+
+
+def _limits(axes: np.ndarray, data: pd.DataFrame) -> None:
+    """The same limits down a column, so that rows compare."""
+    values = data.loc[data["role"] == OPTION, ["logp_dense", "logp_pruned"]].to_numpy()
+    air = max(0.12 * (values.max() - values.min()), 0.1)
+    top = np.exp(data.loc[data["role"] == TOP, ["logp_dense", "logp_pruned"]].to_numpy()).max()
+    for probabilities, likelihoods in axes:
+        probabilities.set_ylim(0, 1.06 * top)
+        likelihoods.set_ylim(values.min() - air, values.max() + air)
+
+
+FIGURE = Figure(select, draw)

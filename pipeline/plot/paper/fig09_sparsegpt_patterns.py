@@ -1,0 +1,7 @@
+"""Scores of the dense model and under three patterns of SparseGPT, by generation and by multiple choice (figure 9)."""
+
+from __future__ import annotations
+
+from pipeline.plot.score_bars import bars_of
+
+FIGURE = bars_of("sparsegpt")

@@ -1,0 +1,75 @@
+"""Layer protocol: fig06 over the temperatures, for one variant; the paper's figure 11 has 0.3, 0.5, 0.7, 1 and 1.3."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure as Canvas
+
+from pipeline.plot import canvas, small_panels, softmax_estimates
+from pipeline.plot.base import Figure, Selection
+from pipeline.plot.middle import middle_steps
+from pipeline.plot.single_variant import single_variant
+from pipeline.tables.files import MissingData
+from pipeline.tables.read import Tables, require
+from pipeline.tables.variants import VARIANT, not_shown_note, variants_of
+
+COLUMNS = 6
+
+
+def select(tables: Tables) -> Selection:
+    """Measured and estimated `1 - cos(p, q)` and KL per temperature and step: mean and quartiles over prompts."""
+    rows = tables.protocol("layer")
+    counts = rows.groupby(VARIANT)["temperature"].transform("nunique")
+    if counts.max() < 2:
+        raise MissingData("the layer protocol was measured at a single temperature for these settings")
+    others = variants_of(rows)
+    rows, variant, _ = single_variant(tables, rows[counts > 1])
+    require(rows, softmax_estimates.COLUMNS)
+    measured = np.sort(rows["temperature"].unique())
+    shown = measured[np.linspace(0, len(measured) - 1, min(COLUMNS, len(measured))).round().astype(int)]
+    parts = []
+    for temperature in shown:
+        at = rows[rows["temperature"] == temperature]
+        steps, place, notes = middle_steps(at, softmax_estimates.values_of, 1)
+        parts.append(steps.assign(temperature=temperature))
+    notes = (f"{variant.label}.", *notes, softmax_estimates.FORMULAS)
+    notes += not_shown_note(other for other in others if other != variant)
+    if len(shown) < len(measured):
+        left_out = [f"{value:g}" for value in measured if value not in shown]
+        notes += (f"Left out for space: temperatures {', '.join(left_out)}.",)
+    title = f"Measured change of p and its estimate over temperatures ({place})"
+    return Selection(title, softmax_estimates.split_sources(pd.concat(parts, ignore_index=True)), notes)
+
+
+def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
+    """A column for each temperature; the deviation of p above, KL below."""
+    temperatures, quantities = sorted(data["temperature"].unique()), softmax_estimates.QUANTITIES
+    sheet, axes = canvas.page(
+        len(quantities),
+        len(temperatures),
+        title=title,
+        caption=caption,
+        handles=softmax_estimates.handles(),
+        gaps=(0.14, 0.14),
+        sharey="row",
+        row_height=1.6,
+    )
+    for row, quantity in zip(axes, quantities, strict=True):
+        shared = data[data["quantity"] == quantity]
+        for ax, temperature in zip(row, temperatures, strict=True):
+            own = shared[shared["temperature"] == temperature]
+            if own.empty:
+                canvas.empty_panel(ax, f"no finite\n{quantity}")
+                continue
+            softmax_estimates.panel(ax, own, shared)
+    for ax, temperature in zip(axes[0], temperatures, strict=True):
+        canvas.panel_title(ax, f"T = {temperature:g}")
+    small_panels.few_steps(axes.flat)
+    small_panels.finish(sheet, axes, "generation step")
+    for row, label in zip(axes, quantities.values(), strict=True):
+        row[0].set_ylabel(label)
+    return sheet
+
+
+FIGURE = Figure(select, draw)

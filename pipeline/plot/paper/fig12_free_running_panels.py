@@ -1,0 +1,127 @@
+"""Free running: six measures over steps for attention dropping, weight pruning and weight-only quantization."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+
+from pipeline.analysis import series
+from pipeline.plot import canvas, scales, style
+from pipeline.plot.base import Figure, Selection
+from pipeline.tables.files import MissingData
+from pipeline.tables.read import WEIGHT, Tables, require
+from pipeline.tables.variants import (
+    VARIANT,
+    Variant,
+    left_out_note,
+    magnitude,
+    ordered,
+    preferred,
+    rows_of,
+    variants_of,
+)
+
+LINES = 6
+# Quantity -> (column, panel title, its value in the unchanged model), in the order of the paper's figure 12.
+PANELS = {
+    "cos h": ("cos_h", "cosine of h", 1.0),
+    "cos z": ("cos_z", "cosine of z", 1.0),
+    "cos p": ("cos_p", "cosine of p", 1.0),
+    "rms dz": ("rms_dz", r"RMS of $\Delta z$", 0.0),
+    "var dz": ("var_uniform", r"$\mathrm{Var}(\Delta z)$", 0.0),
+    "KL": ("kl", r"$\mathrm{KL}(p\,\|\,q)$ (nats)", 0.0),
+}
+CLASSES = ("an attention dropper", "a weight pruner", "weight-only quantization")
+SPARSITIES = ("8", "4:8", "2:4")  # the paper's Drop-8A and 4:8 where they were run
+
+
+def select(tables: Tables) -> Selection:
+    """The six measures per variant and step: mean and quartiles over prompts."""
+    rows, temperature = series.at_temperature(tables.protocol("free_running"))
+    require(rows, [column for column, _, _ in PANELS.values()])
+    values = {name: rows[column].astype(float) for name, (column, _, _) in PANELS.items()}
+    steps = series.well_covered(series.profile(rows, [*VARIANT, "step"], values, "quartiles"))
+    steps, identical_note = series.drop_identical(steps, {name: same for name, (_, _, same) in PANELS.items()})
+    classes = _classes(tables, steps)
+    shown, left_out = _take_turns(classes)
+    if not shown:
+        raise MissingData(f"none of {', '.join(CLASSES)} was measured running freely under these settings")
+    order = {name: place for place, name in enumerate(PANELS)}
+    data = rows_of(steps, shown).sort_values("quantity", key=lambda names: names.map(order), kind="stable")
+    data = data.sort_values(VARIANT, kind="stable")
+    absent = [name for name, members in classes.items() if not members]
+    notes = (
+        "Both models continue the same prompts; final state, compared step by step.",
+        "A line for each pruner: of attention sublayers, of weights (4:8 where it was run), or to fewer bits.",
+        series.STEP_NOTE,
+        "The variance has equal weights over the vocabulary.",
+        f"Temperature {temperature:g}.",
+        *((f"Not measured: {', '.join(absent)}.",) if absent else ()),
+        *identical_note,
+        *left_out_note(left_out),
+    )
+    columns = [*VARIANT, "quantity", "step", *series.STATISTICS, "n"]
+    return Selection("Free running: how kinds of compression deviate over steps", data[columns], notes)
+
+
+def _classes(tables: Tables, steps: pd.DataFrame) -> dict[str, list[Variant]]:
+    """One variant for each pruner of the three kinds; who zeroes no weight and yet changes some quantizes."""
+    found: dict[str, list[Variant]] = {name: [] for name in CLASSES}
+    for variant in preferred(variants_of(steps), SPARSITIES):
+        unit = tables.unit(variant.pruner)
+        changes = rows_of(steps[steps["quantity"] == "rms dz"], [variant])["mean"].max() > series.ROUNDING
+        if unit == "attention":
+            found[CLASSES[0]].append(variant)
+        elif unit == WEIGHT:
+            found[CLASSES[2 if changes and magnitude(variant.sparsity) == 0 else 1]].append(variant)
+    return found
+
+
+def _take_turns(classes: dict[str, list[Variant]]) -> tuple[list[Variant], list[Variant]]:
+    """At most `LINES` variants, one of each class before the second of any; and those left out."""
+    turns = [(place, variant) for members in classes.values() for place, variant in enumerate(members)]
+    queue = [variant for _, variant in sorted(turns, key=lambda turn: turn[0])]
+    return ordered(queue[:LINES]), ordered(queue[LINES:])
+
+
+def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
+    """Two rows of three panels; a line for each variant."""
+    variants = variants_of(data)
+    colours, lines = style.pruner_colours(variant.pruner for variant in variants), style.line_styles(variants)
+    handles = [canvas.line_handle(variant.label, colours[variant.pruner], lines[variant]) for variant in variants]
+    sheet, axes = canvas.page(
+        2,
+        3,
+        title=title,
+        caption=caption,
+        handles=handles,
+        gaps=(0.32, 0.5),
+        margins=(0.5, 0.12),
+        legend_columns=canvas.fitting_columns(handles),
+    )
+    for ax, (quantity, (_, name, same)) in zip(axes.flat, PANELS.items(), strict=True):
+        part = data[data["quantity"] == quantity]
+        canvas.panel_title(ax, name)
+        if part.empty:
+            canvas.empty_panel(ax, f"no finite {quantity}")
+            continue
+        for variant in variants:
+            curve = rows_of(part, [variant])
+            canvas.line_and_band(ax, curve["step"], curve, colours[variant.pruner], lines[variant], len(variants))
+        _limits(ax, part, cosine=same == 1.0)
+        scales.whole_steps(ax)
+    canvas.outer_labels(axes, "generation step", "")
+    return sheet
+
+
+def _limits(ax: Axes, part: pd.DataFrame, *, cosine: bool) -> None:
+    values = part[series.STATISTICS].to_numpy()
+    if not cosine:
+        scales.decade_axis(ax, values.ravel())
+        return
+    span = max(1.0 - values.min(), 0.01)
+    ax.set_ylim(1.0 - 1.08 * span, 1.0 + 0.08 * span)
+
+
+FIGURE = Figure(select, draw)

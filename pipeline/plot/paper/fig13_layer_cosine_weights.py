@@ -1,0 +1,19 @@
+"""Layer protocol: fig04 for pruners that change weights; the paper's figure 13 shows Wanda."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from pipeline.plot import layer_profile
+from pipeline.plot.base import Figure
+
+select = partial(
+    layer_profile.select,
+    weights=True,
+    title="Similarity to the dense model after changing the weights of a single sublayer",
+    notes=(
+        "The weights of one sublayer changed at a time, on dense inputs; each method at its lowest nonzero sparsity, "
+        "if it has one.",
+    ),
+)
+FIGURE = Figure(select, layer_profile.draw)

@@ -1,0 +1,17 @@
+"""Layer protocol: relative orthogonal magnitude of the change of h and z over steps, a panel per layer."""
+
+from __future__ import annotations
+
+from pipeline.plot import style
+from pipeline.plot.layer_panels import Curve, LayerPanels
+
+FIGURE = LayerPanels(
+    title="Orthogonal part of the change in every layer",
+    ylabel=r"$\|\Delta x_\perp\|^2 \,/\, \|x\|^2$",
+    columns=("orth_h", "orth_z"),
+    curves=(
+        Curve("h", style.SPACE_NAMES["h"], style.SPACE_COLOURS["h"], lambda rows: rows["orth_h"].clip(lower=0.0)),
+        Curve("z", style.SPACE_NAMES["z"], style.SPACE_COLOURS["z"], lambda rows: rows["orth_z"].clip(lower=0.0)),
+    ),
+    note="Relative magnitude of what is orthogonal to the dense state, squared.",
+).figure()

@@ -1,0 +1,21 @@
+"""Layer protocol: uniform and r-weighted variance of the change of the logits over steps, a panel per layer."""
+
+from __future__ import annotations
+
+from pipeline.plot import style
+from pipeline.plot.layer_panels import Curve, LayerPanels
+
+UNIFORM = Curve(
+    "var_uniform", "uniform", style.SPACE_COLOURS["z"], lambda rows: rows["var_uniform"].astype(float).clip(lower=0.0)
+)
+WEIGHTED = Curve(
+    "var_r", "r-weighted", style.SPACE_COLOURS["p"], lambda rows: rows["var_r"].astype(float).clip(lower=0.0)
+)
+
+FIGURE = LayerPanels(
+    title="Variance of the change of the logits in every layer",
+    ylabel=r"variance of $\Delta z$ (squared logits)",
+    columns=("var_uniform", "var_r"),
+    curves=(UNIFORM, WEIGHTED),
+    note="Variance over the vocabulary, with equal weights or with r = p^2 / |p|^2.",
+).figure()

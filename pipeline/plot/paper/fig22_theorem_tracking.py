@@ -1,0 +1,102 @@
+"""Layer protocol: do the estimates of theorems 1 to 3 track the measured deviations, over the depth?"""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+
+from pipeline.analysis import series, theorems
+from pipeline.plot import canvas, scales, style
+from pipeline.plot.base import Figure, Selection
+from pipeline.plot.layer_profile import panels_of
+from pipeline.plot.twins import draw_once
+from pipeline.tables.files import MissingData
+from pipeline.tables.read import Tables, require
+from pipeline.tables.variants import Variant, lowest, not_shown_note, rows_of, variants_of
+
+ROWS = 6
+VALUES = {"rank_correlation": "rank correlation", "median_ratio": "estimate / measured"}
+KL_COLOUR = style.INK
+COLOURS = {one.name: style.SPACE_COLOURS[one.space] for one in theorems.THEOREMS} | {theorems.OF_KL.name: KL_COLOUR}
+LINES = {one.name: line for one, line in zip(theorems.THEOREMS, style.LINE_STYLES, strict=False)}
+
+
+def select(tables: Tables) -> Selection:
+    """Rank correlation and median ratio of estimate and measured value per variant, sublayer, theorem and layer."""
+    rows, temperature = series.at_temperature(tables.protocol("layer"))
+    require(rows, [column for theorem in theorems.THEOREMS for column in theorem.columns])
+    everyone = variants_of(rows)
+    tracked = theorems.tracking(rows_of(rows, lowest(everyone)))
+    if tracked[list(VALUES)].isna().all(axis=None):
+        raise MissingData("nothing deviates under the layer protocol for these settings, so there is nothing to track")
+    tracked, equal_note = draw_once(tracked, ["theorem", "layer"], list(VALUES))
+    panels = panels_of(tracked)
+    data = pd.concat([_own(tracked, panel) for panel in panels[:ROWS]], ignore_index=True)
+    low, high = theorems.RATIOS
+    notes = (
+        "One sublayer pruned at a time, on dense inputs; each pruner at its lowest nonzero sparsity, if it has one.",
+        "Left: Spearman's correlation of measured and estimated deviation over positions (prompts and steps).",
+        "Right: median over positions of estimate / measured.",
+        f"Grey: above {theorems.LEAST_CORRELATION:g}, and between {low:g} and {high:g}, the estimate tracks.",
+        f"Temperature {temperature:g}.",
+        *equal_note,
+        *_left_out_note(panels[ROWS:]),
+        *not_shown_note(variant for variant in everyone if variant not in lowest(everyone)),
+    )
+    return Selection("Do the theorems' estimates track the measured deviations?", data, notes)
+
+
+def _left_out_note(panels: list[tuple[Variant, str]]) -> tuple[str, ...]:
+    names = [f"{variant.label} ({series.SUBLAYER_NAMES[sublayer]})" for variant, sublayer in panels]
+    return (f"Left out for space: {', '.join(names)}.",) if names else ()
+
+
+def _own(tracked: pd.DataFrame, panel: tuple[Variant, str]) -> pd.DataFrame:
+    rows = rows_of(tracked, [panel[0]])
+    return rows[rows["sublayer"] == panel[1]]
+
+
+def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
+    """A row for each variant and sublayer; the correlation on the left, the ratio on the right."""
+    panels = panels_of(data)
+    handles = [canvas.line_handle(f"theorem {name}", colour, LINES[name]) for name, colour in COLOURS.items()]
+    sheet, axes = canvas.page(
+        len(panels), 2, title=title, caption=caption, handles=handles, gaps=(0.3, 0.62), row_height=_height(len(panels))
+    )
+    for row, panel in zip(axes, panels, strict=True):
+        own = _own(data, panel)
+        for ax, value in zip(row, VALUES, strict=True):
+            canvas.panel_title(ax, f"{panel[0].label}: {series.SUBLAYER_NAMES[panel[1]]}")
+            if own[value].isna().all():
+                canvas.empty_panel(ax, f"{panel[0].label}: nothing deviates")
+                continue
+            for theorem, colour in COLOURS.items():
+                curve = own[own["theorem"] == theorem]
+                marker = "o" if len(curve) == 1 else ""
+                ax.plot(curve["layer"], curve[value], color=colour, linestyle=LINES[theorem], marker=marker)
+            scales.whole_steps(ax)
+            _value_axis(ax, value, data[value])
+    canvas.outer_labels(axes, "layer", list(VALUES.values()))
+    return sheet
+
+
+def _height(rows: int) -> float | None:
+    return 1.05 if rows > 3 else None
+
+
+def _value_axis(ax: Axes, value: str, values: pd.Series) -> None:
+    """The axis of one quantity, the same in all rows, with the stretch where the estimate tracks in grey."""
+    if value == "rank_correlation":
+        low, high = theorems.LEAST_CORRELATION, 1.0
+        lowest_value = min(0.75, float(values.min()))
+        room = 0.06 * (1.0 - lowest_value)
+        ax.set_ylim(lowest_value - room, 1.0 + room)
+    else:
+        low, high = theorems.RATIOS
+        scales.decade_axis(ax, [*values.dropna(), 0.8 * low, 1.25 * high])
+    ax.axhspan(low, high, color=style.GREY, alpha=0.12, linewidth=0, zorder=0)
+    ax.grid(axis="x", visible=False)
+
+
+FIGURE = Figure(select, draw)

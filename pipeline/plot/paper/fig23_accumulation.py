@@ -1,0 +1,121 @@
+"""Error accumulated over depth (teacher-forced) against feedback through the model's own tokens (free running)."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from matplotlib.patches import Patch
+from matplotlib.typing import LineStyleType
+
+from pipeline.analysis import series
+from pipeline.plot import canvas, divergence, scales, style
+from pipeline.plot.base import Figure, Selection
+from pipeline.tables.files import MissingData
+from pipeline.tables.read import Tables, require
+from pipeline.tables.variants import VARIANT, left_out_note, rows_of, select_preferred, variants_of
+
+ROWS = 5
+PROTOCOLS: dict[str, LineStyleType] = {"teacher_forced": "-", "free_running": (0, (3, 1.5))}
+# Quantity -> (column, label of the y axis, colour).
+PANELS = {
+    **{f"cos {space}": (f"cos_{space}", f"cosine of {space}", style.SPACE_COLOURS[space]) for space in series.SPACES},
+    "KL": ("kl", r"$\mathrm{KL}(p\,\|\,q)$ (nats)", style.SPACE_COLOURS["p"]),
+}
+POSITION = [*VARIANT, "prompt", "step"]
+STATISTICS = ["mean", "n"]
+
+
+def select(tables: Tables) -> Selection:
+    """Mean cosines and KL of the final state per variant, step and protocol, over the same prompts in both."""
+    rows, temperature = _both(tables)
+    require(rows, [column for column, _, _ in PANELS.values()])
+    values = {name: rows[column].astype(float) for name, (column, _, _) in PANELS.items()}
+    steps = series.profile(rows, [*VARIANT, "protocol", "step"], values, "quartiles")
+    steps = series.well_covered(steps)
+    same = {name: 0.0 if name == "KL" else 1.0 for name in PANELS}
+    steps, identical_note = series.drop_identical(steps, same)
+    shown, left_out = select_preferred(variants_of(steps), ("8", "4:8"), ROWS)
+    firsts = divergence.first_differences(tables.trajectories)
+    data = rows_of(steps, shown).merge(firsts, on=VARIANT, how="left")
+    columns = [*VARIANT, "quantity", "protocol", "step", *STATISTICS, divergence.COLUMN]
+    data = data.sort_values(columns[:5], kind="stable")
+    notes = (
+        "Teacher-forced: the pruned model reads the dense model's tokens, so its error only accumulates over depth.",
+        "Free running: it reads its own, so the gap between the lines is feedback through different tokens;"
+        " until they differ, both protocols compare the same states.",
+        "Final state; mean over the prompts measured under both; steps that at least half of them reach.",
+        f"Temperature {temperature:g}.",
+        *divergence.mark_notes(data),
+        *identical_note,
+        *left_out_note(left_out),
+    )
+    return Selection("Accumulated error and feedback over steps", data[columns], notes)
+
+
+def _both(tables: Tables) -> tuple[pd.DataFrame, float]:
+    """Rows of both protocols at one temperature, at the positions that both have.
+
+    Raises:
+        MissingData: if there are none.
+    """
+    frames = [tables.protocol(name) for name in PROTOCOLS]
+    rows = pd.concat(frames, ignore_index=True)
+    rows = rows.drop_duplicates([*POSITION, "protocol", "temperature"])
+    twice = rows.groupby([*POSITION, "temperature"])["protocol"].transform("size") == len(PROTOCOLS)
+    if not twice.any():
+        raise MissingData("no position was measured both teacher-forced and free running under these settings")
+    return series.at_temperature(rows[twice])
+
+
+def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
+    """A row for each variant, a column for each measure."""
+    variants = variants_of(data)
+    handles = [
+        canvas.line_handle("teacher-forced", style.INK, PROTOCOLS["teacher_forced"]),
+        canvas.line_handle("free running", style.INK, PROTOCOLS["free_running"]),
+        Patch(color=style.INK, alpha=style.BAND_ALPHA, linewidth=0, label="feedback"),
+        *divergence.mark_handles(data),
+    ]
+    sheet, axes = canvas.page(
+        len(variants), 4, title=title, caption=caption, handles=handles, gaps=(0.2, 0.4), margins=(0.62, 0.1)
+    )
+    for row, variant in zip(axes, variants, strict=True):
+        own = rows_of(data, [variant])
+        for ax, (quantity, (_, _, colour)) in zip(row, PANELS.items(), strict=True):
+            part = own[own["quantity"] == quantity]
+            if part.empty:
+                canvas.empty_panel(ax, f"{variant.label}: no finite {quantity}")
+                continue
+            _panel(ax, part, colour)
+            _limits(ax, data[data["quantity"] == quantity], quantity)
+        row[0].set_ylabel(variant.label)
+    for ax, (_, name, colour) in zip(axes[0], PANELS.values(), strict=True):
+        canvas.panel_title(ax, name, colour)
+    sheet.align_ylabels(axes[:, 0])
+    for ax in axes[-1]:
+        ax.set_xlabel("generation step")
+    return sheet
+
+
+def _panel(ax: Axes, part: pd.DataFrame, colour: str) -> None:
+    curves = {name: part[part["protocol"] == name].set_index("step")["mean"] for name in PROTOCOLS}
+    for name, line in PROTOCOLS.items():
+        marker = "o" if len(curves[name]) == 1 else ""
+        ax.plot(curves[name].index, curves[name], color=colour, linestyle=line, marker=marker, markersize=3)
+    forced, free = curves["teacher_forced"].align(curves["free_running"], join="inner")
+    ax.fill_between(forced.index, forced, free, color=colour, alpha=style.BAND_ALPHA, linewidth=0)
+    divergence.mark(ax, part)
+    scales.whole_steps(ax)
+
+
+def _limits(ax: Axes, rows: pd.DataFrame, quantity: str) -> None:
+    """The same limits down a column, so that rows compare."""
+    if quantity == "KL":
+        scales.decade_axis(ax, rows["mean"])
+    else:
+        span = max(1.0 - rows["mean"].min(), 0.01)
+        ax.set_ylim(1.0 - 1.08 * span, 1.0 + 0.08 * span)
+
+
+FIGURE = Figure(select, draw)

@@ -1,0 +1,168 @@
+"""The share of the dense score above chance that is retained, with intervals from paired items, for every variant."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from pipeline.analysis.compared import CHANGED, with_pooled
+from pipeline.analysis.score_means import KINDS
+from pipeline.evaluate.comparison import HIGHER, LOWER, MARGIN, MEAN, NO_CHANGE, TOO_FEW
+from pipeline.plot import canvas, style
+from pipeline.plot.base import Figure, Selection
+from pipeline.tables.files import MissingData
+from pipeline.tables.read import Tables
+from pipeline.tables.variants import VARIANT, Variant, left_out_note, precedence, rows_of, spread, variants_of
+
+ROWS = 24
+ROW_HEIGHT = 0.165  # inches
+BELOW = 0.28  # rows from a mean to its single tasks
+FURTHEST = (-50.0, 200.0)  # percent: intervals are cut off beyond
+UNCERTAIN = (0, (2, 1.5))
+LIMITS = ["retained_percent", "low_percent", "high_percent"]
+VERDICT = "label"  # the column of the CSV that says what became of a score
+COLUMNS = ["kind", *VARIANT, "series", "n", "chance", "dense", "pruned", "difference", "low", "high", "p"]
+
+
+def select(tables: Tables) -> Selection:
+    """Dense and pruned scores, their difference and what is retained of each task and mean, each with its interval."""
+    compared = with_pooled(tables.comparisons)
+    if compared.empty or not compared["kind"].isin(KINDS).any():
+        raise MissingData("no pruned model's items were compared with the dense model's under these settings")
+    compared = compared[compared["kind"].isin(KINDS)]
+    shown, left_out = spread(variants_of(compared), ROWS)
+    data = _sorted(rows_of(compared, shown))
+    data = data.assign(
+        **{name: 100 * data[of] for name, of in zip(LIMITS, ("retained", "retained_low", "retained_high"), strict=True)}
+    )
+    notes = (
+        "Retained: (pruned − chance) / (dense − chance), 100% is the dense model, 0% is guessing; bars: 95% interval"
+        " from the same items asked of both models (Fieller); small dots: single tasks.",
+        f"Filled: the difference excludes zero; hollow: no change, it is at most {100 * MARGIN:g} points either way;"
+        " grey and dashed: too few items to tell.",
+        "No signal: the dense model is not clearly above chance.",
+        *_mean_notes(data),
+        *left_out_note(left_out),
+    )
+    return Selection("What is retained of the score above chance", data[[*COLUMNS, *LIMITS, VERDICT]], notes)
+
+
+def _sorted(rows: pd.DataFrame) -> pd.DataFrame:
+    """By kind and variant, the mean before its tasks."""
+    order = {variant: place for place, variant in enumerate(variants_of(rows))}
+    keys = rows.assign(
+        block=rows["kind"].map(list(KINDS).index),
+        row=[order[Variant(*pair)] for pair in rows[VARIANT].itertuples(index=False)],
+        is_task=rows["task"] != MEAN,
+    )
+    ranked = keys.sort_values(["block", "row", "is_task", "task"], kind="stable")
+    return ranked.rename(columns={"task": "series", "verdict": VERDICT}).reset_index(drop=True)
+
+
+def _mean_notes(data: pd.DataFrame) -> list[str]:
+    """How many tasks the means are over, and which kinds have none that all variants were asked."""
+    first = data.drop_duplicates("kind").set_index("kind")
+    notes = []
+    for kind in first.index:
+        own = data[data["kind"] == kind]
+        variants = len(variants_of(own))
+        counts = own[own["series"] != MEAN].groupby("series").size()
+        shared = int((counts == variants).sum())
+        tasks = "one task" if shared == 1 else f"{shared} tasks"
+        notes.append(f"{KINDS[kind]}: " + (f"mean over {tasks}." if shared else "no task that all variants have."))
+    return notes
+
+
+def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
+    """A panel for each kind of task, a row for each variant."""
+    variants, kinds = variants_of(data), [kind for kind in KINDS if (data["kind"] == kind).any()]
+    colours = style.pruner_colours(variant.pruner for variant in variants)
+    handles = _handles(colours, set(data[VERDICT]))
+    sheet, axes = canvas.page(
+        1,
+        len(kinds),
+        title=title,
+        caption=caption,
+        handles=handles,
+        legend_columns=canvas.fitting_columns(handles),
+        gaps=(0.3, 0.2),
+        margins=(canvas.label_room(variant.label for variant in variants), 0.12),
+        row_height=max(1.2, ROW_HEIGHT * len(variants)),
+        sharey="row",
+    )
+    for kind, ax in zip(kinds, axes[0], strict=True):
+        own = data[data["kind"] == kind]
+        for place, variant in enumerate(variants):
+            _row(ax, rows_of(own, [variant]), place, colours[variant.pruner])
+        ax.axvline(100.0, color=style.INK, linewidth=style.THIN, zorder=1)
+        ax.axvline(0.0, color=style.GREY, linewidth=style.THIN, linestyle=UNCERTAIN, zorder=1)
+        low, high = _limits(own)
+        ax.set_xlim(low, high)
+        ax.set_xticks([tick for tick in ax.get_xticks() if low <= tick <= high])
+        ax.set_xlabel("retained above chance (%)")
+        canvas.panel_title(ax, KINDS[kind])
+    axes[0, 0].set_yticks(range(len(variants)), [variant.label for variant in variants])
+    axes[0, 0].set_ylim(len(variants) - 0.4, -0.6)
+    return sheet
+
+
+def _handles(colours: dict[str, str], verdicts: set[str]) -> list[Patch | Line2D]:
+    """Pruners by colour, and the verdicts that occur by marker."""
+    handles: list[Patch | Line2D] = [Patch(color=colours[name], label=name) for name in sorted(colours, key=precedence)]
+    for names, label in (((LOWER, HIGHER), "changed"), ((NO_CHANGE,), NO_CHANGE), ((TOO_FEW,), TOO_FEW)):
+        if verdicts & set(names):
+            colour = style.GREY if names == (TOO_FEW,) else style.INK
+            handle = canvas.line_handle(label, colour, UNCERTAIN if names == (TOO_FEW,) else "-", "o")
+            handle.set_markerfacecolor(colour if names == (LOWER, HIGHER) else "white")
+            handles.append(handle)
+    return handles
+
+
+def _row(ax: Axes, own: pd.DataFrame, place: int, colour: str) -> None:
+    """The mean of one variant with its interval, over its single tasks."""
+    tasks = own.loc[own["series"] != MEAN, "retained_percent"].dropna()
+    if len(tasks) > 1:
+        ax.plot(
+            tasks, [place + BELOW] * len(tasks), ".", color=colour, alpha=style.FAINT_ALPHA, markersize=3.5, zorder=2
+        )
+    mean = own[own["series"] == MEAN]
+    if mean.empty:
+        return
+    value, low, high = (float(mean[name].iloc[0]) for name in LIMITS)
+    verdict = str(mean[VERDICT].iloc[0])
+    if not np.isfinite(value):
+        _say(ax, place, verdict)
+        return
+    edge = style.GREY if verdict == TOO_FEW else colour
+    ax.plot(
+        np.clip([low, high], -1e6, 1e6), [place, place],
+        color=edge, linewidth=1.1, linestyle=UNCERTAIN if verdict == TOO_FEW else "-", zorder=3,
+    )  # fmt: skip
+    ax.plot(
+        [value], [place], "o",
+        markersize=4.5, markeredgecolor=edge, markerfacecolor=edge if verdict in CHANGED else "white", zorder=4,
+    )  # fmt: skip
+
+
+def _say(ax: Axes, place: int, verdict: str) -> None:
+    """In the middle of the row, whatever the panel's limits will be."""
+    ax.text(
+        0.5, place, verdict, transform=ax.get_yaxis_transform(),
+        size=style.SMALL_SIZE, color=style.GREY, ha="center", va="center",
+    )  # fmt: skip
+
+
+def _limits(own: pd.DataFrame) -> tuple[float, float]:
+    """From guessing or below to the dense model or above, with room for the markers."""
+    means = own.loc[own["series"] == MEAN, LIMITS].to_numpy(dtype=float).ravel()
+    values = np.concatenate([means, own["retained_percent"].to_numpy(dtype=float)])
+    finite = np.clip(np.append(values[np.isfinite(values)], [0.0, 100.0]), *FURTHEST)
+    air = 0.05 * float(np.ptp(finite))
+    return float(finite.min()) - air, float(finite.max()) + air
+
+
+FIGURE = Figure(select, draw)

@@ -1,0 +1,119 @@
+"""What units cost alone: the cheap estimate of divergence against its measurement."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from scipy.stats import spearmanr
+
+from pipeline.plot import canvas, scales, style
+from pipeline.plot.base import Figure, Selection
+from pipeline.tables.files import MissingData
+from pipeline.tables.read import Tables
+from pipeline.tables.variants import magnitude
+
+ALONE = -1
+EXACT, ESTIMATE = "divergence", "divergence_estimate"
+MARKS = {"attention": ("o", "attention sublayer"), "mlp": ("s", "MLP sublayer"), "block": ("^", "block")}
+SUBLAYERS = ("attention", "mlp")
+KEYS = ["sublayer", "layer"]
+SIDE = 2.4  # inches: the height of the panels
+NAMED = 3  # of the units that are furthest from the line, per panel
+COLUMNS = ["pruner", *KEYS, "measured", "estimated", "rank", "shared", "count"]
+
+
+def select(tables: Tables) -> Selection:
+    """Both values of every unit, for each kind of units that was ranked both ways, with the agreement of ranks."""
+    rankings = tables.rankings
+    pruners = set() if rankings.empty else set(rankings["pruner"])
+    parts = [
+        _both(rankings, name, name.replace(EXACT, ESTIMATE))
+        for name in sorted(pruners)
+        if name.startswith(EXACT) and not name.startswith(ESTIMATE) and name.replace(EXACT, ESTIMATE) in pruners
+    ]
+    if not parts:
+        raise MissingData("no units were ranked both by divergence and by its estimate under these settings")
+    data = pd.concat(parts, ignore_index=True)
+    notes = (
+        "Each point is one unit that goes alone; KL on the calibration text, of which trajectories and shots are what"
+        " the dense model itself writes.",
+        "Estimated: theorem 3 to first order, through everything that follows, from one pass forward and a few back.",
+        "ρ: Spearman's rank correlation. In the corner: how many of the chosen units are the same both ways.",
+    )
+    return Selection("The estimate of divergence against its measurement", data[COLUMNS], notes)
+
+
+def _both(rankings: pd.DataFrame, exact: str, estimate: str) -> pd.DataFrame:
+    one, other = (_largest(rankings[rankings["pruner"] == name]) for name in (exact, estimate))
+    alone = [rows[rows["step"] == ALONE].set_index(KEYS)["score"] for rows in (one, other)]
+    both = pd.concat(alone, axis=1, keys=["measured", "estimated"], join="inner").reset_index()
+    paths = [_taken(rows) for rows in (one, other)]
+    count = min(map(len, paths))
+    first, second = (set(path[:count]) for path in paths)
+    rank = float(spearmanr(both["measured"], both["estimated"]).statistic)
+    return both.assign(pruner=exact, rank=rank, shared=len(first & second), count=count)
+
+
+def _taken(rows: pd.DataFrame) -> list[tuple[str, int]]:
+    """The units of a path in order; where sublayers are ranked too, a block counts as its two."""
+    path = rows[rows["step"] != ALONE].sort_values("step")
+    units = [(str(kind), int(layer)) for kind, layer in path[KEYS].itertuples(index=False)]
+    if set(rows["sublayer"]) == {"block"}:
+        return units
+    return [(part, layer) for kind, layer in units for part in (SUBLAYERS if kind == "block" else (kind,))]
+
+
+def _largest(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of the longest path, which holds the shorter ones."""
+    words = rows["sparsity"].unique()
+    return rows[rows["sparsity"] == max(words, key=magnitude)]
+
+
+def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
+    """A panel for each kind of ranking, both axes logarithmic."""
+    pruners = list(dict.fromkeys(data["pruner"]))
+    kinds = [kind for kind in MARKS if (data["sublayer"] == kind).any()]
+    colours = dict(zip(MARKS, style.SPACE_COLOURS.values(), strict=True))
+    handles = [canvas.line_handle(MARKS[kind][1], colours[kind], "", MARKS[kind][0]) for kind in kinds]
+    sheet, axes = canvas.page(
+        1,
+        len(pruners),
+        title=title,
+        caption=caption,
+        handles=handles,
+        gaps=(0.3, 0.5),
+        sharex="none",
+        row_height=SIDE,
+    )
+    for ax, pruner in zip(axes[0], pruners, strict=True):
+        _panel(ax, data[data["pruner"] == pruner], colours)
+        ax.set_xlabel("KL measured (nats a token)")
+    axes[0, 0].set_ylabel("KL estimated (nats a token)")
+    return sheet
+
+
+def _panel(ax: Axes, own: pd.DataFrame, colours: dict[str, str]) -> None:
+    values = own[["measured", "estimated"]].to_numpy(dtype=float).ravel()
+    for which in ("x", "y"):
+        scales.signed_axis(ax, which, values)
+    limits = ax.get_xlim()
+    ax.plot(limits, limits, color=style.GREY, linewidth=style.THIN, zorder=1)
+    for kind, rows in own.groupby("sublayer"):
+        ax.plot(rows["measured"], rows["estimated"], MARKS[kind][0], color=colours[kind], markersize=4, zorder=2)
+    off = np.abs(np.log(own["estimated"] / own["measured"]))
+    for _, row in own.loc[off.nlargest(NAMED).index].iterrows():
+        ax.annotate(
+            f"{row['layer']}", (row["measured"], row["estimated"]), xytext=(0, -3), textcoords="offset points",
+            size=style.SMALL_SIZE, color=style.GREY, ha="center", va="top",
+        )  # fmt: skip
+    first = own.iloc[0]
+    canvas.panel_title(ax, f"{first['pruner']}: ρ = {first['rank']:.2f}".replace("-", "\u2212"))
+    ax.text(
+        0.03, 0.97, f"{first['shared']} of {first['count']} chosen alike", transform=ax.transAxes,
+        size=style.SMALL_SIZE, color=style.GREY, ha="left", va="top",
+    )  # fmt: skip
+
+
+FIGURE = Figure(select, draw, version=2)

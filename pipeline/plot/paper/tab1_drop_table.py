@@ -1,0 +1,218 @@
+"""Scores task by task, of retrieval, multiple choice and generation, and perplexity: dense and dropped (table 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure as Canvas
+
+from pipeline.analysis.score_means import KINDS, MEAN, PERCENT, other_scales, shared_tasks, task_scores, with_means
+from pipeline.plot.base import Figure, Selection
+from pipeline.plot.cell_text import plain, text_width
+from pipeline.plot.table_page import GAP, ROOM, Block, Column, table_page
+from pipeline.tables.files import MissingData
+from pipeline.tables.read import Tables
+from pipeline.tables.replicates import over_replicates
+from pipeline.tables.variants import (
+    DENSE,
+    VARIANT,
+    Variant,
+    drop_name,
+    drop_notes,
+    left_out_note,
+    ordered,
+    rows_of,
+    spread,
+    variants_of,
+)
+
+HEADINGS = {
+    "retrieval": KINDS["retrieval"],
+    "multiple_choice": KINDS["multiple_choice"],
+    "generative": KINDS["generative"],
+}
+PERPLEXITY = "perplexity"  # a kind without percentages: its series are texts
+SHORT = {"retrieval": "retrieval", "multiple_choice": "multiple choice", "generative": "generation"}
+PRUNERS = ("shortgpt", "attn_drop", "mlp_drop")
+FIRST = (Variant("attn_drop", "8"), Variant("mlp_drop", "8"))
+ROWS = 12
+ABSENT = "–"
+PAD, SPREAD = 0.02, 0.9  # inches: above and below a row; the most that a column is widened to
+NUMBER, LONGEST = text_width("100.0", bold=True), 1.2  # inches: the least and the most that a column needs
+
+
+def select(tables: Tables) -> Selection:
+    """Parameters, task scores and their mean for each kind of task and variant, in percent; rows as they are shown."""
+    tables = _with_other_suites(tables)
+    scores = task_scores(tables, HEADINGS)
+    dropping = [variant for variant in variants_of(scores) if variant.pruner in PRUNERS]
+    if not dropping:
+        raise MissingData(f"none of {', '.join(PRUNERS)} was evaluated under these settings")
+    rows, left_out = _rows([variant for variant in variants_of(scores) if variant.pruner == DENSE], dropping)
+    shared, dropped = shared_tasks(rows_of(scores, rows))
+    parts = [with_means(shared)] if not shared.empty else []
+    if not dropped.empty:
+        alone = with_means(dropped)
+        parts.append(alone[alone["series"] != MEAN])
+    data = pd.concat([*parts, _perplexities(tables, rows)], ignore_index=True)
+    own = [Variant(*pair) for pair in data[VARIANT].itertuples(index=False)]
+    data = data.assign(
+        label=[drop_name(variant) for variant in own],
+        parameters=[_parameters(tables, variant) for variant in own],
+        row=[rows.index(variant) for variant in own],
+        block=data["kind"].map([*HEADINGS, PERPLEXITY].index),
+        last=data["series"] == MEAN,
+    ).sort_values(["block", "row", "last", "series"], kind="stable")
+    columns = ["label", *VARIANT, "parameters", "kind", "series", *PERCENT, PERPLEXITY]
+    title = f"Scores of {tables.model()}, dense and after dropping sublayers or blocks"
+    return Selection(title, data[columns], (*_notes(data, dropped, left_out), *other_scales(tables, HEADINGS)))
+
+
+def _with_other_suites(tables: Tables) -> Tables:
+    """The tables with the scores of kinds of task that another suite asked the same variants."""
+    others = tables.other_suites
+    if others.empty or tables.scores.empty:
+        return tables
+    return replace(tables, scores=pd.concat([tables.scores, others], ignore_index=True))
+
+
+def _perplexities(tables: Tables, rows: Sequence[Variant]) -> pd.DataFrame:
+    """Finite perplexities of these variants, one row a text; no rows, but the columns, where there are none."""
+    scores = tables.scores[(tables.scores["kind"] == PERPLEXITY) & np.isfinite(tables.scores["value"])]
+    found = over_replicates(rows_of(scores, rows), ["task"], "value")[["kind", *VARIANT, "task", "value"]]
+    return found.rename(columns={"task": "series", "value": PERPLEXITY})
+
+
+def _rows(dense: list[Variant], dropping: list[Variant]) -> tuple[list[Variant], list[Variant]]:
+    """The variants that there is room for, from top to bottom, and those left out."""
+    first = [*dense, *(variant for variant in FIRST if variant in dropping)]
+    others, left_out = spread([variant for variant in dropping if variant not in first], ROWS - len(first))
+    return _downwards([*first, *others]), left_out
+
+
+def _downwards(variants: Iterable[Variant]) -> list[Variant]:
+    """Dense, Drop-8A, Drop-8M, then the others."""
+    return sorted(ordered(variants), key=lambda variant: (variant.pruner != DENSE, variant not in FIRST))
+
+
+def _parameters(tables: Tables, variant: Variant) -> float:
+    """Parameters of the newest job of a variant; missing if no job tells."""
+    jobs = tables.jobs
+    known = rows_of(jobs, [variant])["parameters"].dropna() if not jobs.empty else pd.Series(dtype=float)
+    return float(known.iloc[-1]) if len(known) else np.nan
+
+
+def _notes(data: pd.DataFrame, dropped: pd.DataFrame, left_out: list[Variant]) -> tuple[str, ...]:
+    notes = ["Scores in percent; mean: over the tasks of a kind, ± its standard error."]
+    notes += drop_notes(data)
+    absent = [name for kind, name in HEADINGS.items() if not (data["kind"] == kind).any()]
+    notes += [f"Not evaluated: {', '.join(absent).lower()}."] if absent else []
+    texts = sorted(set(data.loc[data["kind"] == PERPLEXITY, "series"]))
+    notes += [f"Perplexity on {', '.join(texts)}: the lower the better."] if texts else []
+    if not dropped.empty:
+        notes.append(f"Not in the means, as some rows lack them: {', '.join(sorted(set(dropped['task'])))}.")
+    return (*notes, *left_out_note(left_out))
+
+
+def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
+    """A block with parameters and means, then the tasks of each kind."""
+    kinds = [kind for kind in HEADINGS if (data["kind"] == kind).any()]
+    rows = _downwards(variants_of(data))
+    blocks = [_summary(data, kinds, rows)]
+    for kind in kinds:
+        blocks += _kind_blocks(data[data["kind"] == kind], HEADINGS[kind], rows)
+    return table_page(_widened(blocks), title=title, caption=caption)
+
+
+def _widened(blocks: Sequence[Block]) -> list[Block]:
+    """Blocks of the same width: the numbers' columns spread evenly, but not without limit."""
+    wishes = [sum(GAP + max(column.width, SPREAD) for column in block.columns[1:]) for block in blocks]
+    room = min(ROOM - blocks[0].columns[0].width, max(wishes))
+    even = []
+    for block in blocks:
+        label, *numbers = block.columns
+        spare = (room - sum(GAP + column.width for column in numbers)) / len(numbers)
+        wider = [replace(column, width=column.width + max(0.0, spare)) for column in numbers]
+        even.append(replace(block, columns=[label, *wider]))
+    return even
+
+
+def _summary(data: pd.DataFrame, kinds: Sequence[str], rows: Sequence[Variant]) -> Block:
+    """Parameters, the mean of each kind of task with its standard error, and perplexities."""
+    means = data[data["series"] == MEAN].set_index([*VARIANT, "kind"])
+    parameters = data.drop_duplicates(VARIANT).set_index(VARIANT)["parameters"]
+    perplexities = data[data["kind"] == PERPLEXITY].set_index([*VARIANT, "series"])[PERPLEXITY]
+    texts = sorted(set(data.loc[data["kind"] == PERPLEXITY, "series"]))
+    cells = []
+    for row in rows:
+        scores = [means.loc[(*row, kind)] if (*row, kind) in means.index else None for kind in kinds]
+        lost = [perplexities.get((*row, text), np.nan) for text in texts]
+        numbers = [ABSENT if np.isnan(value) else f"{value:#.3g}".rstrip(".") for value in lost]
+        cells.append([drop_name(row), _millions(parameters[tuple(row)]), *map(_with_error, scores), *numbers])
+    headers = ["parameters", *(SHORT[kind] for kind in kinds)]
+    headers += [PERPLEXITY] if len(texts) == 1 else [f"{PERPLEXITY} {_spaced(text)}" for text in texts]
+    columns = _columns(rows, headers, [text_width("multiple choice", bold=True)] * len(headers))
+    return Block(columns, [[plain(text) for text in line] for line in cells], "Mean score", 2, PAD)
+
+
+def _kind_blocks(data: pd.DataFrame, heading: str, rows: Sequence[Variant]) -> list[Block]:
+    """The tasks of one kind, on as many blocks as their names need."""
+    scores = data.set_index([*VARIANT, "series"])["score_percent"]
+    blocks: list[Block] = []
+    for part in _lines(sorted(set(data["series"]) - {MEAN}), ROOM - _label_width(rows)):
+        cells = []
+        for row in rows:
+            values = [scores.get((*row, name), np.nan) for name in part]
+            texts = [ABSENT if np.isnan(value) else f"{value:.1f}" for value in values]
+            cells.append([plain(text) for text in (drop_name(row), *texts)])
+        columns = _columns(rows, [_spaced(name) for name in part], [_needs(name) for name in part])
+        blocks.append(Block(columns, cells, f"{heading} (continued)" if blocks else heading, 1, PAD))
+    return blocks
+
+
+def _lines(names: Sequence[str], room: float) -> list[list[str]]:
+    """The columns of each block: on as few blocks as `room` inches allow, each with about as many."""
+    for count in range(1, len(names) + 1):
+        lines = [list(line) for line in np.array_split(np.array(names), count)]
+        if all(sum(GAP + _needs(name) for name in line) <= room for line in lines):
+            break
+    return lines
+
+
+def _columns(rows: Sequence[Variant], headers: Sequence[str], needs: Sequence[float]) -> list[Column]:
+    """The row labels and columns of numbers, as narrow as they can be."""
+    numbers = [Column(header, need, right=True) for header, need in zip(headers, needs, strict=True)]
+    return [Column("", _label_width(rows)), *numbers]
+
+
+def _label_width(rows: Sequence[Variant]) -> float:
+    return max(text_width(drop_name(row)) for row in rows) + 0.01
+
+
+def _needs(name: str) -> float:
+    """The least width of a task's column: its longest word, or a number; names longer than the page are broken."""
+    return min(max(NUMBER, *(text_width(word, bold=True) for word in _spaced(name).split())) + 0.01, LONGEST)
+
+
+def _spaced(name: str) -> str:
+    """A task's name, which may be broken where it has underscores."""
+    return name.replace("_", " ")
+
+
+def _millions(parameters: float) -> str:
+    if np.isnan(parameters):
+        return ABSENT
+    return f"{parameters / 1e9:.1f}B" if parameters >= 1e9 else f"{parameters / 1e6:.1f}M"
+
+
+def _with_error(mean: pd.Series | None) -> str:
+    if mean is None:
+        return ABSENT
+    error = mean["stderr_percent"]
+    return f"{mean['score_percent']:.1f}" + ("" if np.isnan(error) else f" ± {error:.1f}")
+
+
+FIGURE = Figure(select, draw)

@@ -1,0 +1,44 @@
+"""Which figures there are: every module of `pipeline.plot.paper` called `figNN_name` or `tabN_name`."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+import re
+from collections.abc import Sequence
+from functools import cache
+
+from pipeline.plot import paper
+from pipeline.plot.base import Figure
+
+
+class UnknownFigure(ValueError):
+    """A figure was asked for that does not exist; the message lists those that do."""
+
+
+@cache
+def figures() -> dict[str, Figure]:
+    """All figures by name, in order of their names (which are their modules' names)."""
+    modules = sorted(module.name for module in pkgutil.iter_modules(paper.__path__))
+    names = [name for name in modules if re.fullmatch(r"(fig\d\d|tab\d)_\w+", name)]
+    return {name: importlib.import_module(f"{paper.__name__}.{name}").FIGURE for name in names}
+
+
+def resolve(names: Sequence[str] | None) -> dict[str, Figure]:
+    """The figures called `names`, each in full or by its number (`fig01`); all of them if there are no names.
+
+    Raises:
+        UnknownFigure: with the nearest name and the whole list.
+    """
+    known = figures()
+    if not names:
+        return dict(known)
+    spellings = {alias: name for name in known for alias in (name, name.split("_")[0])}
+    for name in names:
+        if name not in spellings:
+            near = difflib.get_close_matches(name, spellings, n=1, cutoff=0.4)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise UnknownFigure(f"no figure is called {name!r}.{hint} There are: {', '.join(known)}.")
+    wanted = {spellings[name] for name in names}
+    return {name: figure for name, figure in known.items() if name in wanted}

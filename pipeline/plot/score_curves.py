@@ -1,0 +1,146 @@
+"""Curves of scores against achieved sparsity: a panel for each kind of task, a column for each model."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+
+from pipeline.analysis.score_means import (
+    CHANCE,
+    KINDS,
+    MEAN,
+    PERCENT,
+    POINT,
+    axis_top,
+    chance_name,
+    chances,
+    other_scales,
+    shared_tasks,
+    task_notes,
+    task_scores,
+    with_means,
+)
+from pipeline.plot import canvas, style
+from pipeline.plot.point_labels import PointLabel, place_labels
+from pipeline.tables.files import MissingData
+from pipeline.tables.read import Tables
+from pipeline.tables.variants import DENSE, VARIANT, Variant, is_count, is_pattern, magnitude, precedence
+
+CHANCE_LINE = (0, (4, 2))
+
+
+def curves(tables: Tables) -> tuple[pd.DataFrame, list[str]]:
+    """Task scores and their mean for each kind of task, pruner and sparsity of one model; and which tasks they are.
+
+    Raises:
+        MissingData: if there is nothing to compare.
+    """
+    scores = task_scores(tables, KINDS)
+    if (scores["pruner"] == DENSE).all():
+        raise MissingData("only the dense model has scores for these settings")
+    shared, dropped = shared_tasks(scores)
+    if shared.empty:
+        raise MissingData("no task has a score at every sparsity, so there is no mean to compare")
+    data = with_means(shared)
+    data = data.assign(achieved_percent=100 * data["achieved"], is_task=data["series"] != MEAN)
+    data = data.assign(size=data["sparsity"].map(magnitude))
+    data = data.sort_values(["kind", "is_task", "series", "pruner", "options", "achieved_percent", "size", "sparsity"])
+    return data[["kind", *POINT, "series", "achieved_percent", *PERCENT, CHANCE]], [
+        *task_notes(shared, dropped),
+        *other_scales(tables, KINDS),
+    ]
+
+
+def line_notes(data: pd.DataFrame) -> list[str]:
+    """What the lines and numbers of the curves are, as sentences for the caption."""
+    notes = ["Thick: mean over tasks, bars: its standard error; faint: single tasks."]
+    if data["sparsity"].map(is_pattern).any():
+        notes.append("Dotted: from dense to an N:M pattern.")
+    if data["sparsity"].map(is_count).any():
+        notes.append("Whole numbers: blocks or sublayers dropped.")
+    return notes
+
+
+def draw_curves(data: pd.DataFrame, title: str, caption: str) -> Canvas:
+    """A row for each kind of task, a column for each model."""
+    data = data.assign(line=[Variant(*row).line for row in data[VARIANT].itertuples(index=False)])
+    pruners = dict(zip(data["line"], data["pruner"], strict=True))
+    lines = sorted(set(pruners) - {DENSE}, key=lambda name: (precedence(pruners[name]), name))
+    colours, markers = style.line_looks({name: pruners[name] for name in lines})
+    handles = [canvas.line_handle(name, colours[name], marker=markers[name]) for name in lines]
+    if (data["pruner"] == DENSE).any():
+        handles.append(canvas.line_handle(DENSE, style.INK, "", "*"))
+    kinds = [kind for kind in KINDS if (data["kind"] == kind).any()]
+    if guessed := chances(data):
+        handles.append(canvas.line_handle(chance_name(guessed), style.GREY, CHANCE_LINE))
+    models = list(dict.fromkeys(data["model"]))
+    sheet, axes = canvas.page(
+        len(kinds), len(models), title=title, caption=caption, handles=handles, legend_columns=6, gaps=(0.3, 0.32)
+    )
+    for model, column in zip(models, axes.T, strict=True):
+        own = data[data["model"] == model]
+        for kind, ax in zip(kinds, column, strict=True):
+            rows = own[own["kind"] == kind]
+            if rows.empty:
+                canvas.empty_panel(ax, f"{model}: no {KINDS[kind].lower()}")
+                continue
+            for name in lines:
+                _line(ax, rows, name, colours[name], markers[name])
+            _dense(ax, rows)
+            if chance := chances(rows).get(kind):
+                ax.axhline(chance, color=style.GREY, linestyle=CHANCE_LINE, linewidth=1, zorder=1)
+            canvas.panel_title(ax, f"{model}: {KINDS[kind].lower()}")
+            ax.set_ylim(0, axis_top(rows))
+        most = max(1.0, own["achieved_percent"].max())
+        column[-1].set_xlim(-0.02 * most, 1.1 * most)
+        for kind, ax in zip(kinds, column, strict=True):
+            _label(ax, own[(own["kind"] == kind) & (own["series"] == MEAN)], colours)
+    wide = "share of decoder-block parameters removed or zeroed (%)"
+    canvas.outer_labels(axes, wide if len(models) == 1 else "parameters removed or zeroed (%)", "score (%)")
+    return sheet
+
+
+def _dense(ax: Axes, rows: pd.DataFrame) -> None:
+    dense = rows[(rows["pruner"] == DENSE) & (rows["series"] == MEAN)]
+    ax.errorbar(
+        dense["achieved_percent"], dense["score_percent"], yerr=dense["stderr_percent"], fmt="*",
+        color=style.INK, markersize=8, elinewidth=1, capsize=2, zorder=5,
+    )  # fmt: skip
+
+
+def _label(ax: Axes, means: pd.DataFrame, colours: dict[str, str]) -> None:
+    """Write N:M patterns and numbers of units beside their points; fractions are on the axis."""
+    named = means["sparsity"].map(lambda word: is_pattern(word) or is_count(word)).astype(bool)
+    labels = [
+        PointLabel(point.achieved_percent, point.score_percent, point.sparsity, colours[point.line])
+        for point in means[named].itertuples()
+    ]
+    others = means.loc[~named, ["achieved_percent", "score_percent"]]
+    place_labels(ax, labels, list(others.itertuples(index=False, name=None)))
+
+
+def _line(ax: Axes, rows: pd.DataFrame, name: str, colour: str, marker: str) -> None:
+    """The tasks and mean of one pruner with its options.
+
+    N:M patterns are points of their own, tied to dense by a dotted line.
+    """
+    for series, line in rows[rows["line"].isin([name, DENSE])].groupby("series", sort=False):
+        own = line[line["line"] == name]
+        patterns = own["sparsity"].map(is_pattern).astype(bool)
+        dense = line[line["pruner"] == DENSE]
+        mean = series == MEAN
+        width, alpha = (style.LINE, 1.0) if mean else (style.THIN, style.FAINT_ALPHA)
+        strands = [(pd.concat([dense, own[~patterns]]), "-")]
+        strands += [(pd.concat([dense, own.loc[[index]]]), ":") for index in own.index[patterns]]
+        for strand, dash in strands:
+            x, y = strand["achieved_percent"], strand["score_percent"]
+            thickness = width if dash == "-" else 0.6 * width
+            ax.plot(x, y, color=colour, alpha=alpha, linewidth=thickness, linestyle=dash)
+        if not mean:
+            ax.plot(own["achieved_percent"], own["score_percent"], ".", color=colour, alpha=alpha, markersize=3)
+            continue
+        ax.errorbar(
+            own["achieved_percent"], own["score_percent"], yerr=own["stderr_percent"], fmt=marker,
+            color=colour, markersize=4.5, elinewidth=1, capsize=2, zorder=4,
+        )  # fmt: skip

@@ -1,0 +1,30 @@
+"""The one variant and sublayer of figures that have room for no more."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from pipeline.analysis import series
+from pipeline.tables.files import MissingData
+from pipeline.tables.read import Tables
+from pipeline.tables.variants import Variant, lowest, precedence, rows_of, variants_of
+
+
+def single_variant(tables: Tables, rows: pd.DataFrame) -> tuple[pd.DataFrame, Variant, str]:
+    """Rows of one variant in one sublayer: dropped attention if it was measured, as in the paper's figures.
+
+    Of the variants that change anything (of all, if none does), a pruner that drops attention alone comes first, then
+    the usual order; each at its lowest nonzero sparsity. The sublayer is attention where it was measured, else MLP.
+
+    Raises:
+        MissingData: if there is neither attention nor MLP among `rows`.
+    """
+    rows = rows[rows["sublayer"].isin(series.SUBLAYER_NAMES)]
+    if rows.empty:
+        raise MissingData("the layer protocol has no attention or MLP rows for these settings")
+    moved = rows[rows["orth_h"] > 0]
+    candidates = lowest(variants_of(rows if moved.empty else moved))
+    variant = min(candidates, key=lambda one: (tables.unit(one.pruner) != "attention", precedence(one.pruner)))
+    own = rows_of(rows, [variant])
+    sublayer = next(name for name in series.SUBLAYER_NAMES if (own["sublayer"] == name).any())
+    return own[own["sublayer"] == sublayer], variant, sublayer

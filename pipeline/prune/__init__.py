@@ -1,0 +1,1 @@
+"""Chooses what to take out of a model, and takes it out."""

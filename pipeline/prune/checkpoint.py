@@ -1,0 +1,140 @@
+"""A pruned model in the form of an ordinary checkpoint, which loads without this package."""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from pipeline.common.files import open_as_new, private_name, remove_orphans
+from pipeline.model.decoder import ATTENTION, MLP, SUBLAYERS, Decoder
+from pipeline.model.finite import check_values
+from pipeline.model.offload import resident
+from pipeline.model.sources.base import load_pretrained
+from pipeline.prune.decision import Decision
+from pipeline.prune.surgery import change_blocks, remove_blocks
+
+# Tokens of the check that the checkpoint computes what the pruned model computes.
+_PROBE = 32
+# Differences, as a share of the largest output, that come from another order of summation.
+_ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 5e-3, torch.float64: 1e-9}
+_GENERATION = "generation_config.json"
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a checkpoint turned out to be when it was loaded again.
+
+    ``difference`` of its outputs from those of the pruned model, as a share of the largest. ``blocks`` is the name of
+    its block list, ``zero`` the parameters of output projections that are zero, so that their sublayer adds nothing.
+    """
+
+    difference: float
+    blocks: str
+    zero: tuple[str, ...]
+
+
+def as_checkpoint(model: PreTrainedModel, decision: Decision) -> None:
+    """Bring a dense model into the pruned form that a stock checkpoint can say, in place.
+
+    Removed blocks make the configuration smaller. A dropped sublayer stays, with its output projection (and its
+    bias) zero, so that it adds nothing. Changed weights are as they are.
+    """
+    decoder = Decoder(model)
+    change_blocks(decoder, decision)
+    for kind, layers in ((ATTENTION, decision.attention), (MLP, decision.mlp)):
+        for layer in layers:
+            with resident(decoder.blocks[layer], write=True):
+                for linear in decoder.outputs(layer, kind):
+                    linear.weight.zero_()
+                    bias = getattr(linear.module, "bias", None)
+                    if isinstance(bias, torch.Tensor):
+                        bias.data.zero_()
+    if decision.blocks:
+        remove_blocks(decoder, decision.blocks)
+
+
+def zero_outputs(decoder: Decoder) -> tuple[str, ...]:
+    """Names of the weights and biases of output projections whose sublayer adds nothing, since all of them are zero."""
+    found: list[str] = []
+    for layer, block in enumerate(decoder.blocks):
+        with resident(block):
+            for kind in SUBLAYERS:
+                outputs = decoder.outputs(layer, kind)
+                tensors = {linear.parameter: getattr(linear.module, linear.attribute) for linear in outputs}
+                for linear in outputs:
+                    if isinstance(bias := getattr(linear.module, "bias", None), torch.Tensor):
+                        tensors[f"{linear.parameter.rpartition('.')[0]}.bias"] = bias
+                if tensors and not any(tensor.any() for tensor in tensors.values()):
+                    found += tensors
+    return tuple(found)
+
+
+@torch.inference_mode()
+def probe_outputs(model: PreTrainedModel, key: str = "dtype") -> torch.Tensor:
+    """What a model computes for a fixed row of tokens: logits, or final states of an encoder, (tokens, ·) float32.
+
+    Raises ValueError if that is not finite, which names the ``key`` of the dtype.
+    """
+    decoder = Decoder(model)
+    ids = torch.arange(1, 1 + _PROBE).remainder(model.config.vocab_size)[None].to(decoder.device)
+    output = model(ids)
+    result = output.last_hidden_state if decoder.architecture.encoder else output.logits
+    check_values(result, f"outputs in {str(model.dtype).removeprefix('torch.')}", key)
+    return result[0].float().cpu()
+
+
+def write_checkpoint(
+    prune: Callable[[], PreTrainedModel],
+    tokenizer: PreTrainedTokenizerBase,
+    target: Path,
+    expected: torch.Tensor,
+    describe: Callable[[Path, Written], None],
+    **placement: Any,
+) -> None:
+    """Save the model that ``prune`` gives, and its tokenizer, under ``target``.
+
+    The folder appears only when complete and checked: the checkpoint is loaded again (with ``placement``) and has to
+    give the ``expected`` probe outputs. ``describe`` adds its files, given the folder and what was found in it. How the
+    source generates (sampling, lengths, special tokens) is kept as it came. Raises ValueError if outputs differ by
+    more than rounding does.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    remove_orphans(target.parent, f".{target.name}.*")
+    scratch = target.with_name(private_name(f".{target.name}"))
+    try:
+        model = prune()
+        model.save_pretrained(scratch)
+        if (shipped := getattr(model, "shipped_generation", None)) is not None:
+            # Not its own way of saving, which refuses settings that many a published model has.
+            shipped.to_json_file(scratch / _GENERATION, use_diff=True)
+        if getattr(tokenizer, "lacks_padding", False):
+            tokenizer.pad_token = None
+        tokenizer.save_pretrained(scratch)
+        kind, dtype = model.config.model_type, model.dtype
+        # Code that the model brought along has had leave to run, and is part of its checkpoint.
+        trusted = bool(getattr(model.config, "auto_map", None))
+        del model
+        gc.collect()
+        again = load_pretrained(str(scratch), dtype, trusted, **placement)
+        found, decoder = probe_outputs(again), Decoder(again)
+        difference = float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-30))
+        if not difference <= _ROUNDING.get(dtype, 0.0):
+            raise ValueError(
+                f"the exported checkpoint does not compute what the pruned model computes (outputs differ by "
+                f"{difference:.1%}); this form of pruning cannot be exported for a {kind} model"
+            )
+        describe(scratch, Written(difference, decoder.blocks_name, zero_outputs(decoder)))
+        open_as_new(scratch)
+        if target.is_dir():
+            target.rmdir()
+        os.rename(scratch, target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

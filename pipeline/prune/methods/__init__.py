@@ -1,0 +1,1 @@
+"""The pruners, one concept a file."""

@@ -1,0 +1,183 @@
+"""Weight pruners that take more from blocks whose weights matter less to what the model writes.
+
+Each block alone is pruned at a few sparsities, and KL(dense‖that model) is measured where it predicts the dense
+model's own continuations. These curves then say how much each block gives, at the same number of zeroed weights as
+everywhere the same sparsity, and the method prunes with them as it always does.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+
+from pipeline.config.sparsity import Sparsity, exactly
+from pipeline.model.decoder import BLOCK, Decoder, Linear
+from pipeline.model.offload import resident
+from pipeline.model.output_head import head_of
+from pipeline.model.prefix import shared_prefix
+from pipeline.model.trajectory import forwards
+from pipeline.prune.base import Context, Pruner, Score
+from pipeline.prune.decision import Change, Decision
+from pipeline.prune.methods.allocation import Curve, allocate, settle, smooth
+from pipeline.prune.methods.blockwise import BlockwisePruner, walk
+from pipeline.prune.methods.divergence import CONFIDENCE, DensePredictions
+from pipeline.prune.methods.magnitude import Magnitude, WeightwisePruner
+from pipeline.prune.methods.sparsegpt import SparseGPT
+from pipeline.prune.methods.wanda import Wanda, energies, lowest_metric
+from pipeline.prune.surgery import changed_weights
+
+# Sparsities that each block is tried at.
+GRID = (0.2, 0.4, 0.6, 0.8)
+Trial = Callable[[Sequence[Linear], Sparsity], Change]
+
+
+@dataclass(frozen=True)
+class AllocatedPruner(Pruner):
+    """A pruner of weights with a sparsity for each block, from curves that are measured once for every sparsity.
+
+    ``scores`` are these curves, each row with the ``sparsity`` tried and the one ``chosen``, before what the method
+    itself has to say. Implement ``method`` and ``trial``; ``tried`` names the latter. A position counts by the dense
+    model's largest probability to the power of ``confidence``.
+    """
+
+    confidence: float = CONFIDENCE
+
+    accepts: ClassVar[tuple[str, ...]] = ("fraction",)
+    unit: ClassVar[str] = "weight"
+    compares: ClassVar[bool] = True
+    tried: ClassVar[str] = ""
+
+    def method(self) -> BlockwisePruner | WeightwisePruner:
+        """What prunes in the end."""
+        raise TypeError(f"pruner {type(self).__name__} does not define method()")
+
+    def trial(self, decoder: Decoder, context: Context) -> Trial:
+        """What is tried on the matrices of one block of the dense model."""
+        raise TypeError(f"pruner {type(self).__name__} does not define trial()")
+
+    def zeros(self, rows: int, columns: int, share: float) -> int:
+        """How many weights of a matrix the method zeroes."""
+        return int(rows * columns * share)
+
+    def identity(self) -> dict[str, Any]:
+        return super().identity() | {"method": self.method().identity()}
+
+    def scoring_identity(self) -> dict[str, Any]:
+        """Methods that are tried in the same way share their curves."""
+        return {
+            "type": "AllocationCurves",
+            "version": self.version,
+            "tried": self.tried,
+            "confidence": self.confidence,
+        }
+
+    @torch.inference_mode()
+    def importance(self, decoder: Decoder, context: Context) -> list[Score]:
+        """Divergence with one block pruned alone, for each block and each sparsity of ``GRID``."""
+        trajectory = context.trajectory
+        assert trajectory is not None
+        trial, rows = self.trial(decoder, context), list[Score]()
+        layers = range(len(decoder.blocks))
+        with shared_prefix(decoder, list(forwards(trajectory, tight=True))) as prefix:
+            dense = DensePredictions(head_of(decoder, torch.float32), trajectory, self.confidence)
+            for layer in context.progress(layers, "divergence of each block alone", len(layers)):
+                with resident(decoder.blocks[layer]):
+                    for share in GRID:
+                        change = trial(decoder.linears(layer), exactly(share))
+                        with changed_weights(decoder.model, change, change.masks):
+                            value = dense.divergence(prefix.final(layer))
+                        rows.append({"layer": layer, "sublayer": BLOCK, "score": value, "sparsity": share})
+        return rows
+
+    def decide(self, decoder: Decoder, sparsity: Sparsity, context: Context) -> Decision:
+        if sparsity.is_zero:
+            return Decision()
+        if sparsity.fraction > GRID[-1]:
+            raise ValueError(
+                f"sparsity={sparsity.given} is more than {GRID[-1]}, up to which pruner={self.name} tries every block; "
+                f"give at most {GRID[-1]}, or a pruner that takes the same from every block"
+            )
+        rows = context.scores({})
+        chosen = self.shares(decoder, sparsity.fraction, rows)
+        decision = self.method().decide_each(decoder, [exactly(share) for share in chosen], context)
+        curves = [row | {"chosen": chosen[int(row["layer"])]} for row in rows]
+        return replace(decision, scores=[*curves, *decision.scores])
+
+    def shares(self, decoder: Decoder, share: float, rows: Sequence[Score]) -> list[float]:
+        """The sparsity of each block, by the measured curves."""
+        shapes = [[tuple(linear.weight.shape) for linear in decoder.linears(at)] for at in range(len(decoder.blocks))]
+
+        def zeros(layer: int, share: float) -> int:
+            return sum(self.zeros(rows, columns, share) for rows, columns in shapes[layer])
+
+        sizes = [sum(rows * columns for rows, columns in each) for each in shapes]
+        target = sum(zeros(layer, share) for layer in range(len(shapes)))
+        return settle(allocate(_curves(rows), sizes, share), zeros, target)
+
+
+@dataclass(frozen=True)
+class WandaDivergence(AllocatedPruner):
+    """Wanda, tried with the norms of the dense activations."""
+
+    tried: ClassVar[str] = "wanda"
+
+    def method(self) -> BlockwisePruner | WeightwisePruner:
+        return Wanda(self.name)
+
+    def trial(self, decoder: Decoder, context: Context) -> Trial:
+        return wanda_trial(decoder, context)
+
+    def zeros(self, rows: int, columns: int, share: float) -> int:
+        return rows * int(columns * share)
+
+
+@dataclass(frozen=True)
+class SparseGPTDivergence(AllocatedPruner):
+    """SparseGPT, tried as Wanda: a solved block for every sparsity of the grid would take many times as long."""
+
+    inclusive: bool = False
+
+    tried: ClassVar[str] = "wanda"
+
+    def method(self) -> BlockwisePruner | WeightwisePruner:
+        return SparseGPT(self.name, self.inclusive)
+
+    def trial(self, decoder: Decoder, context: Context) -> Trial:
+        return wanda_trial(decoder, context)
+
+
+@dataclass(frozen=True)
+class MagnitudeDivergence(AllocatedPruner):
+    """Magnitude pruning: calibrated by its curves alone."""
+
+    inclusive: bool = False
+
+    tried: ClassVar[str] = "magnitude"
+
+    def method(self) -> BlockwisePruner | WeightwisePruner:
+        return Magnitude(self.name, self.inclusive)
+
+    def trial(self, decoder: Decoder, context: Context) -> Trial:
+        return Magnitude(self.name).change
+
+
+def wanda_trial(decoder: Decoder, context: Context) -> Trial:
+    """Wanda's masks, with statistics of the dense model."""
+    energy: dict[str, torch.Tensor] = {}
+    with closing(walk(decoder, context, "activation norms")) as blocks:
+        for block in blocks:
+            energy |= energies(block)
+    return lambda linears, sparsity: Change(masks=lowest_metric(linears, energy, sparsity))
+
+
+def _curves(rows: Sequence[Score]) -> list[Curve]:
+    """The measured curve of each block."""
+    points: dict[int, list[tuple[float, float]]] = defaultdict(list)
+    for row in rows:
+        points[int(row["layer"])].append((float(row["sparsity"]), float(row["score"])))
+    return [smooth(points[layer]) for layer in sorted(points)]

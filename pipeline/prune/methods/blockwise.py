@@ -1,0 +1,114 @@
+"""Change weights one block at a time, each block fed with the calibration set as the changed blocks before it pass it.
+
+Only one block, its statistics and the states between two blocks are worked on at a time, so that a model larger than
+memory can be pruned; finished blocks are kept, so that an interrupted run goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from pipeline.config.sparsity import Sparsity
+from pipeline.model.activations import Activations, memory_budget
+from pipeline.model.block_calls import Call, block_calls
+from pipeline.model.decoder import MLP, Decoder, Linear
+from pipeline.model.linear_inputs import OnInput, linear_inputs, one_expert_at_a_time
+from pipeline.model.offload import resident
+from pipeline.model.residual import first
+from pipeline.prune.base import Context, Pruner
+from pipeline.prune.decision import Change, Decision, facts_of
+from pipeline.prune.surgery import change_weights
+
+
+@dataclass(frozen=True)
+class CalibratedBlock:
+    """One block with its weights as they were, and the inputs that the calibration set gives it."""
+
+    decoder: Decoder
+    layer: int
+    linears: list[Linear]
+    inputs: Activations
+    calls: list[Call]
+    sequences: int
+
+    def watch(self, on_input: OnInput, only: Collection[str] | None = None) -> None:
+        """Pass the calibration set through the block; ``on_input(names, x)`` gets the inputs (tokens, in) of matrices.
+
+        ``only`` restricts this to some of them. The last product of the block is left out: nothing reads it.
+        """
+        watched = [w for w in self.linears if only is None or w.name in only]
+        ends = {w.name for w in self.decoder.outputs(self.layer, MLP)}
+        known = [*watched, *(w for w in self.linears if w.name in ends and w not in watched)]
+        wanted = {w.name for w in watched}
+
+        def listen(names: tuple[str, ...], x: torch.Tensor) -> None:
+            if names := tuple(name for name in names if name in wanted):
+                on_input(names, x)
+
+        block = self.decoder.blocks[self.layer]
+        for x, (args, kwargs) in zip(self.inputs, self.calls, strict=True):
+            with linear_inputs(known, listen, skip=ends):
+                block(_moved(x, self.linears), *args, **kwargs)
+
+
+@dataclass(frozen=True)
+class BlockwisePruner(Pruner):
+    """A pruner that changes the weights of one block after the other. Implement ``change``."""
+
+    accepts: ClassVar[tuple[str, ...]] = ("fraction", "pattern")
+    unit: ClassVar[str] = "weight"
+
+    def change(self, block: CalibratedBlock, sparsity: Sparsity) -> Change:
+        """What to change in a block; the block itself stays as it is."""
+        raise TypeError(f"pruner {type(self).__name__} does not define change()")
+
+    def decide(self, decoder: Decoder, sparsity: Sparsity, context: Context) -> Decision:
+        if self.accepts and sparsity.is_zero:
+            return Decision()
+        return self.decide_each(decoder, [sparsity] * len(decoder.blocks), context)
+
+    @torch.no_grad()
+    def decide_each(self, decoder: Decoder, sparsities: Sequence[Sparsity], context: Context) -> Decision:
+        """The same with a sparsity for each block."""
+        run(self, decoder, sparsities, context)
+        notes = [note for layer in context.changes for note in facts_of(context.changes, layer)[0]]
+        return Decision(changes=context.changes, scores=notes)
+
+
+def run(pruner: BlockwisePruner, decoder: Decoder, sparsities: Sequence[Sparsity], context: Context) -> None:
+    """Fill ``context.changes`` block by block. Blocks that are in there already are only passed through."""
+    with closing(walk(decoder, context, f"{pruner.name}, block by block")) as blocks:
+        for block in blocks:
+            if block.layer not in context.changes:
+                context.changes[block.layer] = pruner.change(block, sparsities[block.layer])
+            change_weights(decoder.model, context.changes[block.layer])
+
+
+def walk(decoder: Decoder, context: Context, what: str) -> Generator[CalibratedBlock, None, None]:
+    """Each block in turn, in memory, behind a progress bar named ``what``.
+
+    The next block is fed with what this one gives with the weights that it has when the next one is asked for.
+    """
+    layers = range(len(decoder.blocks))
+    with (
+        one_expert_at_a_time(decoder),
+        closing(Activations(memory_budget(), context.scratch)) as states,
+    ):
+        calls = block_calls(decoder, context.batches, states)
+        for layer in context.progress(layers, what, len(layers)):
+            with resident(decoder.blocks[layer]):
+                mine = [each[layer] for each in calls]
+                yield CalibratedBlock(decoder, layer, decoder.linears(layer), states, mine, context.sequences)
+                if layer + 1 < len(layers):
+                    for index, (args, kwargs) in enumerate(mine):
+                        x = _moved(states[index], decoder.linears(layer))
+                        states[index] = first(decoder.blocks[layer](x, *args, **kwargs)).cpu()
+
+
+def _moved(x: torch.Tensor, linears: Sequence[Linear]) -> torch.Tensor:
+    return x.to(linears[0].weight.device) if linears else x

@@ -1,0 +1,85 @@
+"""The second moments of a layer's inputs, and their inverse factor: pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from pipeline.model.finite import check_values
+
+# What is wrong where they are not finite.
+MOMENTS = "second moments of calibration states"
+# A product of this many rows and columns keeps its operands in the processor's cache.
+_ROWS, _COLUMNS = 1024, 512
+DAMPING, _TRIES = 0.01, 6
+
+
+class Moments:
+    """``H = (2/n) Σ x xᵀ`` over the tokens of n sequences, for inputs of width (in,): an (in, in) float32 matrix.
+
+    Only the upper triangle of column strips is multiplied; the rest follows by symmetry.
+    """
+
+    def __init__(self, width: int, device: torch.device) -> None:
+        self._sum = torch.zeros(width, width, device=device)
+
+    def add(self, x: torch.Tensor) -> None:
+        """Take (tokens, in) inputs in."""
+        width = len(self._sum)
+        with _exact_products(x.dtype):
+            for rows in x.split(_ROWS):
+                rows = rows.float()
+                for start in range(0, width, _COLUMNS):
+                    strip = slice(start, min(start + _COLUMNS, width))
+                    self._sum[strip, start:].addmm_(rows[:, strip].T, rows[:, start:])
+
+    @classmethod
+    def identity(cls, width: int, device: torch.device) -> Moments:
+        """Moments of inputs of which nothing is known."""
+        moments = cls(width, device)
+        moments._sum.fill_diagonal_(1)
+        return moments
+
+    def hessian(self, sequences: int) -> torch.Tensor:
+        upper = self._sum.triu()
+        return (upper + upper.triu(1).T) * (2 / sequences)
+
+
+@contextmanager
+def _exact_products(dtype: torch.dtype) -> Iterator[None]:
+    """Let float32 products of numbers that are bfloat16 anyway run on bfloat16 units, which lose nothing of them.
+
+    Products are exact and sums are in float32 either way; it is only faster.
+    """
+    backends: list[Any] = [torch.backends.mkldnn.matmul, torch.backends.cuda.matmul]  # type: ignore[attr-defined]
+    before = [backend.fp32_precision for backend in backends]
+    if dtype == torch.bfloat16:
+        backends[0].fp32_precision, backends[1].fp32_precision = "bf16", "tf32"
+    try:
+        yield
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
+
+
+def inverse_factor(hessian: torch.Tensor, damping: float = DAMPING) -> tuple[torch.Tensor, float]:
+    """Upper Cholesky factor U of the damped inverse, ``H⁻¹ = Uᵀ U``, and the damping that it took.
+
+    ``damping`` is a share of the mean diagonal. If H is not positive definite with it, ten times as much is tried, and
+    so on. Raises ValueError if that does not help, or if H is not finite.
+    """
+    check_values(hessian, MOMENTS)
+    mean = hessian.diagonal().mean()
+    for _ in range(_TRIES):
+        damped = hessian + torch.eye(len(hessian), device=hessian.device) * (damping * mean)
+        factor, failed = torch.linalg.cholesky_ex(damped)
+        if not failed:
+            inverse = torch.cholesky_inverse(factor)
+            upper, failed = torch.linalg.cholesky_ex(inverse, upper=True)
+            if not failed:
+                return upper, damping
+        damping *= 10
+    raise ValueError(f"the input moments of a layer stay singular even with damping {damping / 10:g}")

@@ -1,0 +1,59 @@
+"""Magnitude pruning: the smallest weights of each linear layer go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from pipeline.config.sparsity import Sparsity
+from pipeline.model.decoder import Decoder, Linear
+from pipeline.model.offload import resident
+from pipeline.prune.base import Context, Pruner
+from pipeline.prune.decision import Change, Decision
+from pipeline.prune.methods.masks import per_matrix, weight_masks
+
+
+@dataclass(frozen=True)
+class WeightwisePruner(Pruner):
+    """A pruner that looks at each weight matrix alone, without calibration. Implement ``mask``."""
+
+    accepts: ClassVar[tuple[str, ...]] = ("fraction", "pattern")
+    unit: ClassVar[str] = "weight"
+    calibrated: ClassVar[bool] = False
+
+    def mask(self, weight: torch.Tensor, sparsity: Sparsity) -> torch.Tensor:
+        """Which of the (out, in) weights of a matrix to prune: a boolean tensor of their shape."""
+        raise TypeError(f"pruner {type(self).__name__} does not define mask()")
+
+    def change(self, linears: Sequence[Linear], sparsity: Sparsity) -> Change:
+        """What to change in a block with these matrices."""
+        return Change(masks=weight_masks(linears, lambda _, weight: self.mask(weight, sparsity)))
+
+    def decide(self, decoder: Decoder, sparsity: Sparsity, context: Context) -> Decision:
+        if sparsity.is_zero:
+            return Decision()
+        return self.decide_each(decoder, [sparsity] * len(decoder.blocks), context)
+
+    @torch.no_grad()
+    def decide_each(self, decoder: Decoder, sparsities: Sequence[Sparsity], context: Context) -> Decision:
+        """The same with a sparsity for each block."""
+        for layer in context.progress(range(len(sparsities)), self.name, len(sparsities)):
+            with resident(decoder.blocks[layer]):
+                context.changes[layer] = self.change(decoder.linears(layer), sparsities[layer])
+        return Decision(changes=context.changes)
+
+
+@dataclass(frozen=True)
+class Magnitude(WeightwisePruner):
+    """Threshold on |W| over each linear layer inside the decoder blocks.
+
+    ``inclusive`` also prunes the entry at the threshold, one more than asked for, as public reference code does.
+    """
+
+    inclusive: bool = False
+
+    def mask(self, weight: torch.Tensor, sparsity: Sparsity) -> torch.Tensor:
+        return per_matrix(weight.abs().float(), sparsity, self.inclusive)

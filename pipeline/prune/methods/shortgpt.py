@@ -1,0 +1,38 @@
+"""ShortGPT: remove the blocks with the lowest block influence (Men et al., arXiv 2403.03853)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pipeline.config.sparsity import Sparsity
+from pipeline.model.decoder import Decoder
+from pipeline.prune.base import Context, Pruner, Score
+from pipeline.prune.decision import Decision
+from pipeline.prune.methods.importance import block_cosines
+
+
+@dataclass(frozen=True)
+class ShortGPT(Pruner):
+    """Block influence ``BI_i = 1 - mean cos(block input, block output)`` over calibration tokens, scored once."""
+
+    accepts: ClassVar[tuple[str, ...]] = ("fraction", "units")
+    unit: ClassVar[str] = "block"
+
+    def importance(self, decoder: Decoder, context: Context) -> list[Score]:
+        cosines = block_cosines(decoder, context)
+        return [{"layer": layer, "sublayer": "block", "score": 1.0 - value} for layer, value in enumerate(cosines)]
+
+    def decide(self, decoder: Decoder, sparsity: Sparsity, context: Context) -> Decision:
+        scores, count = context.scores({}), blocks_to_remove(decoder, sparsity)
+        ranked = sorted(scores, key=lambda row: row["score"])
+        return Decision(blocks=tuple(sorted(row["layer"] for row in ranked[:count])), scores=scores)
+
+
+def blocks_to_remove(decoder: Decoder, sparsity: Sparsity) -> int:
+    """How many blocks a sparsity asks for. Raises ValueError if that is all of them."""
+    total = len(decoder.blocks)
+    count = sparsity.units_of(total)
+    if count == total:
+        raise ValueError(f"sparsity={sparsity.given} removes all {count} blocks; keep at least one")
+    return count

@@ -1,0 +1,82 @@
+"""Pruners that take whole units away one after the other, so that a cost of all that is gone stays low."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pipeline.config.sparsity import Sparsity
+from pipeline.model.decoder import ATTENTION, BLOCK, MLP, SUBLAYERS, Decoder
+from pipeline.prune.base import Pruner, Score
+from pipeline.prune.decision import Decision
+from pipeline.prune.methods.search import Step
+from pipeline.prune.methods.shortgpt import blocks_to_remove
+
+# In the place of a step's number, of a unit that goes alone.
+ALONE = -1
+# Kind and layer number.
+Unit = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class UnitPruner(Pruner):
+    """``kinds`` of units may go: attention sublayers, MLP sublayers, blocks, or all of them in one ranking.
+
+    A block counts as its two sublayers where these may go by themselves, too.
+    """
+
+    accepts: ClassVar[tuple[str, ...]] = ("fraction", "units")
+    kinds: ClassVar[tuple[str, ...]] = ()
+
+    def count(self, decoder: Decoder, sparsity: Sparsity) -> int:
+        """How many units a sparsity asks for."""
+        if self.kinds == (BLOCK,):
+            return blocks_to_remove(decoder, sparsity)
+        return sparsity.units_of(len(decoder.blocks) * len(set(self.kinds) - {BLOCK}))
+
+    def units(self, decoder: Decoder) -> list[Unit]:
+        return [(kind, layer) for layer in range(len(decoder.blocks)) for kind in self.kinds]
+
+    def parts(self, unit: Unit) -> frozenset[Hashable]:
+        kind, layer = unit
+        both = kind == BLOCK and len(self.kinds) > 1
+        return frozenset((kind, layer) for kind in SUBLAYERS) if both else frozenset([unit])
+
+    def decision(
+        self,
+        decoder: Decoder,
+        path: Sequence[Step[Unit]],
+        alone: Mapping[Unit, float],
+        spread: Callable[[Sequence[Unit]], float] | None = None,
+    ) -> Decision:
+        """What a path takes away. Its scores are the cost of every unit ``alone``, then the steps of the path.
+
+        ``spread`` gives the standard error of the cost of a set, where costs are estimates.
+        """
+        gone = [step.unit for step in path]
+        blocks = {layer for kind, layer in gone if kind == BLOCK}
+        if len(blocks) == len(decoder.blocks):
+            # A model keeps its last block, even if nothing is left in it.
+            gone += [(kind, layer) for kind in SUBLAYERS for layer in blocks]
+            blocks = set()
+        attention, mlp = (tuple(sorted(layer for other, layer in gone if other == kind)) for kind in (ATTENTION, MLP))
+        scores = list(_rows(path, alone))
+        if spread:
+            sets = [[unit] for unit in alone] + [[step.unit for step in path[: at + 1]] for at in range(len(path))]
+            scores = [row | {"spread": spread(units)} for row, units in zip(scores, sets, strict=True)]
+        return Decision(blocks=tuple(sorted(blocks)), attention=attention, mlp=mlp, scores=scores)
+
+
+def by_kind(units: Sequence[Unit]) -> dict[str, list[int]]:
+    """Layer numbers by kind."""
+    kinds = sorted({kind for kind, _ in units})
+    return {kind: sorted(layer for other, layer in units if other == kind) for kind in kinds}
+
+
+def _rows(path: Sequence[Step[Unit]], alone: Mapping[Unit, float]) -> Iterator[Score]:
+    for (kind, layer), cost in alone.items():
+        yield {"layer": layer, "sublayer": kind, "score": cost, "step": ALONE, "questions": 0}
+    for number, step in enumerate(path):
+        kind, layer = step.unit
+        yield {"layer": layer, "sublayer": kind, "score": step.cost, "step": number, "questions": step.questions}

@@ -1,0 +1,166 @@
+"""Carry out a decision on a model: drop blocks and sublayers for real, change weights, keep the KV cache right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import DynamicCache, PreTrainedModel
+
+from pipeline.model.decoder import ATTENTION, BLOCK, MLP, SUBLAYERS, Decoder
+from pipeline.model.offload import resident
+from pipeline.prune.decision import Change, Decision
+
+
+class DroppedSublayer(nn.Module):
+    """Stands where a sublayer's module was: no parameters, no compute, a zero that the residual stream adds."""
+
+    def __init__(self, several: bool) -> None:
+        super().__init__()
+        self.several = several
+
+    def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        zero = hidden_states.new_zeros(1)
+        return (zero, None) if self.several else zero
+
+
+class PassedBlock(nn.Module):
+    """Stands where a block was while numbers and masks of the others have to stay: the stream passes as it is."""
+
+    def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        return hidden_states
+
+
+def apply(model: PreTrainedModel, decision: Decision) -> None:
+    """Prune ``model`` in place as decided. Weights come first, since their names count the dense blocks.
+
+    The achieved sparsity is a property of the decision and the dense model: see ``pipeline.prune.accounting``.
+    """
+    decoder = Decoder(model)
+    change_blocks(decoder, decision)
+    for kind, layers in ((ATTENTION, decision.attention), (MLP, decision.mlp)):
+        for layer in layers:
+            _drop(decoder, layer, kind)
+    if decision.blocks:
+        remove_blocks(decoder, decision.blocks)
+    if decision.attention:
+        slots = range(len(decoder.blocks))
+        _renumber_cache(decoder, [at for at in slots if not _is_dropped(decoder, at, ATTENTION)])
+
+
+def change_blocks(decoder: Decoder, decision: Decision) -> None:
+    """Carry out a decision's changes of weights, block by block, wherever the weights are."""
+    for layer, change in decision.changes.items():
+        with resident(decoder.blocks[layer], write=True):
+            change_weights(decoder.model, change)
+
+
+def change_weights(model: nn.Module, change: Change) -> None:
+    """Put new weights in place and set masked ones to zero, in the model's dtype and on its device."""
+    for name, value in change.weights.items():
+        parameter = model.get_parameter(name)
+        parameter.data.copy_(value)
+    for name, mask in change.masks.items():
+        parameter = model.get_parameter(name)
+        parameter.data.masked_fill_(mask.to(parameter.device), 0)
+
+
+@contextmanager
+def changed_weights(model: nn.Module, change: Change, names: Iterable[str]) -> Iterator[None]:
+    """Carry a change out for a while, on the named parameters only."""
+    parameters = {name: model.get_parameter(name) for name in names}
+    assert not any(parameter.is_meta for parameter in parameters.values()), "weights are away: make the block resident"
+    backup = {name: parameter.data for name, parameter in parameters.items()}
+    part = Change(
+        {name: mask for name, mask in change.masks.items() if name in parameters},
+        {name: value for name, value in change.weights.items() if name in parameters},
+    )
+    try:
+        for parameter in parameters.values():
+            parameter.data = parameter.data.clone()
+        change_weights(model, part)
+        yield
+    finally:
+        for name, parameter in parameters.items():
+            parameter.data = backup[name]
+
+
+@contextmanager
+def dropped(decoder: Decoder, sublayers: Mapping[str, Iterable[int]]) -> Iterator[None]:
+    """Drop sublayers or blocks (layer numbers by kind) for a while. For passes without a KV cache."""
+    with ExitStack() as stack:
+        for kind, layers in sublayers.items():
+            for layer in layers:
+                if kind == BLOCK:
+                    stack.callback(decoder.blocks.__setitem__, layer, decoder.blocks[layer])
+                    decoder.blocks[layer] = PassedBlock()
+                    continue
+                for parent, name, module in _drop(decoder, layer, kind):
+                    stack.callback(setattr, parent, name, module)
+        yield
+
+
+def _drop(decoder: Decoder, layer: int, kind: str) -> list[tuple[nn.Module, str, nn.Module]]:
+    """Replace the modules of a sublayer; returns what was where, so that it can be put back."""
+    block, part = decoder.blocks[layer], decoder.part(kind)
+    norms = {decoder.part(other).norm for other in SUBLAYERS if other != kind}
+    # A norm that the other sublayer reads too (Phi) stays.
+    own_norms = [norm for norm in (part.norm, part.post_norm) if norm and norm not in norms]
+    new = {name: DroppedSublayer(several=kind == ATTENTION and name == part.modules[0]) for name in part.modules}
+    replaced = []
+    for path, module in (new | {name: nn.Identity() for name in own_norms}).items():
+        parent, _, name = path.rpartition(".")
+        holder = block.get_submodule(parent)
+        replaced.append((holder, name, holder.get_submodule(name)))
+        setattr(holder, name, module)
+    return replaced
+
+
+def _is_dropped(decoder: Decoder, layer: int, kind: str) -> bool:
+    return isinstance(decoder.blocks[layer].get_submodule(decoder.part(kind).modules[0]), DroppedSublayer)
+
+
+def remove_blocks(decoder: Decoder, layers: Iterable[int]) -> None:
+    """Remove whole blocks, from the model and from its configuration."""
+    gone = set(layers)
+    decoder.keep_blocks([layer for layer in range(len(decoder.blocks)) if layer not in gone])
+    for slot in range(len(decoder.blocks)):
+        _set_cache_slot(decoder, slot, slot)
+
+
+def _set_cache_slot(decoder: Decoder, layer: int, slot: int) -> None:
+    for module in decoder.blocks[layer].modules():
+        if hasattr(module, "layer_idx"):
+            module.__dict__["layer_idx"] = slot
+
+
+def _renumber_cache(decoder: Decoder, kept: list[int]) -> None:
+    """Give the remaining attention sublayers consecutive cache slots, and make every cache that short.
+
+    The length of a cache is read from its slot 0, so a hole there would give wrong positions. The library sizes
+    caches by the number of blocks, hence the hook. With no attention left there is nothing to cache.
+    """
+    if decoder.architecture.encoder:
+        return
+    for slot, layer in enumerate(kept):
+        _set_cache_slot(decoder, layer, slot)
+    config, blocks = decoder.model.config, len(decoder.blocks)
+    if not kept:
+        config.use_cache = False
+        if decoder.model.generation_config is not None:
+            decoder.model.generation_config.use_cache = False
+        return
+
+    def shorten(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        cache = kwargs.get("past_key_values")
+        use_cache = kwargs.get("use_cache")
+        if cache is None and (config.use_cache if use_cache is None else use_cache):
+            cache = kwargs["past_key_values"] = DynamicCache(config=config)
+        if cache is not None and len(cache.layers) == blocks:
+            cache.layers = [cache.layers[layer] for layer in kept]
+        return args, kwargs
+
+    decoder.base.register_forward_pre_hook(shorten, with_kwargs=True)

@@ -1,1 +1,0 @@
-"""Pruners: one file and one YAML each."""

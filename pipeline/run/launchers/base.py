@@ -1,0 +1,106 @@
+"""What all launchers share: the jobs of a sweep, and an outcome for each of them, whatever becomes of it."""
+
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict
+
+from pipeline.run.compose import unstarted
+from pipeline.run.sweep import Outcome, SweepSummary
+from pipeline.store.records import OK, SKIPPED, JobRecord
+
+log = logging.getLogger(__name__)
+
+
+class CannotRun(Exception):
+    """None of the jobs can be run as asked. A sentence that names the way out."""
+
+
+@dataclass(frozen=True)
+class SweepJob:
+    """A job by its number in the sweep, and what it changes."""
+
+    number: int
+    overrides: tuple[str, ...]
+
+
+class SweepLauncher(Launcher):
+    """Subclasses implement `run_jobs` and call `ended` once a job.
+
+    Whatever they raise, jobs of which nothing was heard count as skipped, and the sweep closes with all outcomes.
+    """
+
+    hydra_context: HydraContext
+    task_function: TaskFunction
+    config: DictConfig
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+        self._outcomes: dict[int, Outcome] = {}
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run all jobs. Raises `Stopped` if the sweep was asked to stop, after the outcomes were collected."""
+        setup_globals()
+        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        self.folder = Path(str(self.config.hydra.sweep.dir)).absolute()
+        jobs = [SweepJob(number, tuple(overrides)) for number, overrides in enumerate(job_overrides, initial_job_idx)]
+        self._count = len(jobs)
+        try:
+            self.run_jobs(jobs)
+        finally:
+            for job in jobs:
+                if job.number not in self._outcomes:
+                    never = replace(self._named(job), status=SKIPPED, error="the sweep was stopped before it began")
+                    self.ended(job, never)
+            SweepSummary.outcomes += [self._outcomes[job.number] for job in jobs]
+        return [_returned(self._outcomes[job.number], job) for job in jobs]
+
+    @abstractmethod
+    def run_jobs(self, jobs: Sequence[SweepJob]) -> None:
+        """Run the jobs, each in a process of its own. May raise `Stopped`, or `CannotRun` before any has begun."""
+
+    # --- for subclasses ----------------------------------------------------------------------------------------
+
+    def compose(self, job: SweepJob) -> DictConfig:
+        """The configuration of one job, as its process takes it."""
+        config = self.hydra_context.config_loader.load_sweep_config(self.config, list(job.overrides))
+        with open_dict(config):
+            config.hydra.job.id = config.hydra.job.num = job.number
+            # The time in it is that of the sweep, not that of whoever reads it next.
+            config.hydra.sweep.dir = str(self.folder)
+        return config
+
+    def ended(self, job: SweepJob, record: JobRecord, note: str = "") -> None:
+        """Take the outcome of a job. ``note`` is what a launcher has to add to it, such as a second try."""
+        self._outcomes[job.number] = Outcome(job.number, record, note)
+        if record.status == SKIPPED and not record.started:
+            return
+        what = f" after {record.seconds:.0f} s" + (f": {record.error}" if record.error else "")
+        place = f"job {job.number} ({len(self._outcomes)} of {self._count})"
+        log.log(logging.INFO if record.status == OK else logging.WARNING, "%s: %s%s", place, record.status, what)
+
+    def _named(self, job: SweepJob) -> JobRecord:
+        """A record of a job from its overrides alone: there may be hundreds, and composing takes its time."""
+        record = unstarted(self.config)
+        given = dict(override.lstrip("+").split("=", 1) for override in job.overrides)
+        record.model = given.get("model", record.model)
+        record.pruner = given.get("pruner", record.pruner)
+        record.sparsity = given.get("sparsity", record.sparsity)
+        if "task" in given:
+            record.config["task.name"] = given["task"]
+        return record
+
+
+def _returned(outcome: Outcome, job: SweepJob) -> JobReturn:
+    """For Hydra, every job has come to an end: failures are told by the record."""
+    done = JobReturn(overrides=list(job.overrides), status=JobStatus.COMPLETED)
+    done.return_value = outcome.record
+    return done

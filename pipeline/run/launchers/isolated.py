@@ -1,0 +1,174 @@
+"""One job of a sweep in a process of its own, which is forked from a server with everything heavy imported.
+
+The process gives its record back through a pipe, so that an outcome is known even where nothing can be written. It
+ends with the sweep's process: once that is gone, it stops itself, and is killed if it does not.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from multiprocessing import connection, forkserver
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+
+import psutil
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from pipeline.common.stopping import SIGNALS
+from pipeline.common.streams import tolerate_lost_output
+from pipeline.run.launchers.base import SweepJob
+from pipeline.run.launchers.memory import held_by
+from pipeline.run.launchers.work import carry_out
+from pipeline.store.records import JobRecord
+
+_FORKS = multiprocessing.get_context("forkserver")
+
+
+def start_server(environment: Mapping[str, str]) -> None:
+    """Begin with the imports, in the background. The server ends after this process and its jobs."""
+    _FORKS.set_forkserver_preload(["pipeline.run.launchers.preload"])
+    # Linear algebra and Arrow start threads when they are imported, if not told otherwise.
+    calm = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+    with _variables({**calm, **environment}):
+        forkserver.ensure_running()
+
+
+@contextmanager
+def _variables(values: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+class JobProcess:
+    """A job that runs. Raises OSError or EOFError if no process can be had.
+
+    ``held`` is the memory that it was last seen to hold, in bytes, ``peak`` the most. ``record`` is what it has said
+    at its end, ``exit_code`` is negative for a signal and None while it runs.
+    """
+
+    def __init__(
+        self,
+        job: SweepJob,
+        config: DictConfig,
+        context: HydraContext,
+        task: TaskFunction,
+        environment: Mapping[str, str],
+        grace_seconds: float,
+    ) -> None:
+        self.job, self.config = job, config
+        self.held = self.peak = 0
+        self.record: JobRecord | None = None
+        self.exit_code: int | None = None
+        self._grace = grace_seconds
+        self._began, self._spoke = time.monotonic(), float("inf")
+        self._pipe, sender = _FORKS.Pipe(duplex=False)
+        arguments = (sender, config, context, task, dict(environment), grace_seconds)
+        self._process = _FORKS.Process(target=_work, args=arguments, name=f"job {job.number}")
+        self._process.start()
+        sender.close()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    def look(self) -> bool:
+        """See what has become of the process. Returns whether it has ended, with all that it had started."""
+        with suppress(psutil.NoSuchProcess):
+            self.held = held_by(psutil.Process(self._process.pid))
+            self.peak = max(self.peak, self.held)
+        # Asked before the pipe is read: what was said before the end is not missed.
+        self.exit_code = self._process.exitcode
+        self._listen()
+        if self.exit_code is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid or 0, signal.SIGKILL)
+            self._pipe.close()
+            self._process.close()
+            return True
+        if time.monotonic() - self._spoke > self._grace:
+            # It has given its record, and a thread of it never ends: the others need not wait for that.
+            self._process.kill()
+        return False
+
+    def _listen(self) -> None:
+        if self._spoke == float("inf") and self._pipe.poll():
+            self._spoke = time.monotonic()
+            with suppress(EOFError, OSError):
+                self.record = JobRecord(**json.loads(self._pipe.recv_bytes()))
+
+    def stop(self) -> None:
+        """Ask it to end cleanly."""
+        self._process.terminate()
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def ends(self) -> Iterator[Connection | int]:
+        """What becomes readable when there is something to see."""
+        yield self._process.sentinel
+        if self._spoke == float("inf"):
+            yield self._pipe
+
+
+def wait_for(processes: Sequence[JobProcess], seconds: float) -> None:
+    """Until one of them speaks or ends, at most so long."""
+    connection.wait([end for process in processes for end in process.ends()], seconds)
+
+
+# --- in the job's own process ----------------------------------------------------------------------------------
+
+
+def _work(
+    sender: Connection,
+    config: DictConfig,
+    context: HydraContext,
+    task: TaskFunction,
+    environment: Mapping[str, str],
+    grace_seconds: float,
+) -> None:
+    # A group of its own: what the job starts can be ended with it, and Ctrl-C comes through the sweep alone.
+    os.setpgid(0, 0)
+    for number in SIGNALS:
+        # Before and after the job, they change nothing.
+        signal.signal(number, lambda *_: None)
+    threading.Thread(target=_end_with_the_sweep, args=(grace_seconds,), name="watch", daemon=True).start()
+    # On a full disk, a handler would print a traceback for every line; the record says it once.
+    logging.raiseExceptions = False
+    tolerate_lost_output()
+    os.environ.update(environment)
+    record = carry_out(config, context, task)
+    with suppress(OSError), sender:
+        sender.send_bytes(json.dumps(asdict(record), default=list).encode())
+    if not _sweep().is_alive():
+        os.killpg(0, signal.SIGKILL)
+
+
+def _end_with_the_sweep(grace_seconds: float) -> None:
+    connection.wait([_sweep().sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(grace_seconds)
+    os.killpg(0, signal.SIGKILL)
+
+
+def _sweep() -> BaseProcess:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    return parent

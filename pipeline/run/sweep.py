@@ -1,0 +1,187 @@
+"""What a command is to its jobs and its user: where outcomes are left, and what is shown at its end."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.common.errors import plain
+from pipeline.store.artifacts import Store
+from pipeline.store.records import FAILED, INTERRUPTED, OK, SKIPPED, TRACEBACK, JobRecord
+
+if TYPE_CHECKING:
+    from hydra.core.utils import JobReturn
+
+
+PLOT = "plot"
+# Characters in a line where the output is no terminal, and of a cause in it at least.
+_WIDTH, _LEAST = 160, 20
+_COLUMNS = ("job", "status", "model", "variant", "task", "seconds", "computed, or why not")
+_ORDER = (OK, FAILED, INTERRUPTED, SKIPPED)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job of this command ended: its number, its record, and what its launcher has to add."""
+
+    number: int
+    record: JobRecord
+    note: str = ""
+
+
+class SweepSummary(Callback):
+    """This command: where its jobs leave their files, and how they ended."""
+
+    folder: ClassVar[Path | None] = None
+    outputs: ClassVar[Path] = Path("outputs")
+    figures: ClassVar[tuple[str, ...] | None] = None
+    several: ClassVar[bool] = False
+    outcomes: ClassVar[list[Outcome]] = []
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        self._remember(config, config.hydra.run.dir, several=False)
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        self._remember(config, config.hydra.sweep.dir, several=True)
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """A single job; those of a sweep end elsewhere, and their launcher tells of them."""
+        if not SweepSummary.several:
+            SweepSummary.outcomes = [Outcome(0, job_return.return_value)]
+
+    @staticmethod
+    def _remember(config: DictConfig, folder: str, several: bool) -> None:
+        SweepSummary.folder, SweepSummary.outputs, SweepSummary.several = Path(folder), Path(config.outputs), several
+        SweepSummary.figures = None if config.figures is None else tuple(config.figures)
+
+
+def close(outcomes: Sequence[Outcome], folder: Path, outputs: Path, stopped: bool = False) -> int:
+    """Print how every job ended, the scores, the failures and where everything is. Returns the exit status.
+
+    A command that was ``stopped`` draws nothing. What cannot be written is said; nothing is raised for it.
+    """
+    # Deferred: this module is imported for every command line, also for one that only gets a refusal.
+    from pipeline.run.summary import show_places, show_scores
+
+    if not outcomes:
+        print("no job left an outcome; see the messages above")
+        return 1
+    jobs = [outcome.record for outcome in outcomes]
+    finished = [job for job in jobs if job.status == OK]
+    status = 1 if len(finished) < len(jobs) else 0
+    if SweepSummary.several:
+        show_jobs(outcomes)
+    try:
+        store = Store(outputs)
+        if len(jobs) > 1 and finished:
+            show_scores(finished, store, title="Sweep")
+        plotting = [job for job in finished if PLOT in job.config.get("stages", ())]
+        if plotting and not stopped:
+            _plot(plotting, folder, store)
+        show_places(jobs, store)
+    except Exception as error:
+        print(f"not everything could be shown or drawn: {plain(error)}")
+        status = 1
+    _show_failures(outcomes, folder)
+    return status
+
+
+def show_jobs(outcomes: Sequence[Outcome]) -> None:
+    """A line a job: how it ended, who it is, how long it took, and why it failed or what it computed."""
+    # Deferred: this module is imported for every command line.
+    from pipeline.tables.collect import label_of
+
+    rows = []
+    for outcome in outcomes:
+        job = outcome.record
+        what = _computed(job) if job.status == OK else job.error or "see its log"
+        task = str(job.config.get("task.name", ""))
+        name = label_of(job) if job.variant_id else f"{job.pruner} {job.sparsity}"
+        who = [str(outcome.number), job.status, job.model, name, task, f"{job.seconds:.1f}"]
+        rows.append([*who, f"({outcome.note}) {what}" if outcome.note else what])
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH, markup=False, highlight=False)
+    # What is long is cut, so that a job stays one line.
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, _COLUMNS, strict=True)][:-1]
+    room = max(console.width - sum(widths) - 3 * len(_COLUMNS) - 1, _LEAST)
+    table = Table(title="Jobs", title_justify="left", title_style="bold")
+    for name in _COLUMNS:
+        table.add_column(name, justify="right" if name in ("job", "seconds") else "left", no_wrap=True)
+    for *who, what in rows:
+        table.add_row(*who, what if len(what) <= room else f"{what[: room - 1]}…")
+    console.print(table)
+    counts = Counter(outcome.record.status for outcome in outcomes)
+    print(f"{len(outcomes)} jobs: {', '.join(f'{counts[status]} {status}' for status in _ORDER if counts[status])}")
+
+
+def _computed(job: JobRecord) -> str:
+    """The stages that it has computed itself, in words."""
+    counts = Counter(job.built)
+    named = [f"{stage} ×{count}" if count > 1 else stage for stage, count in counts.items()]
+    return ", ".join(named) or "nothing: everything was found"
+
+
+def _show_failures(outcomes: Sequence[Outcome], folder: Path) -> None:
+    """Causes in full, those that several jobs share once, and what to do next."""
+    from pipeline.run.summary import shown
+
+    bad = [outcome.record for outcome in outcomes if outcome.record.status != OK]
+    shared = Counter((job.status, job.error) for job in bad)
+    for (status, error), count in shared.items():
+        job = next(job for job in bad if (job.status, job.error) == (status, error))
+        who = f"pruner={job.pruner} sparsity={job.sparsity}" if count == 1 else f"{count} jobs"
+        print(f"{status}: {who}: {error}")
+    if not bad:
+        return
+    traces = " ".join(sorted(shown(path.absolute()) for path in folder.rglob(TRACEBACK)))
+    print(f"full errors: {traces}" if traces else f"logs: {shown(folder.absolute())}")
+    print("The same command repeats only what is missing.")
+
+
+def _plot(jobs: Sequence[JobRecord], folder: Path, store: Store) -> None:
+    """Figures of all jobs and the page that shows everything; for a sweep, logged as a run of its own.
+
+    That run has the sweep's curves over sparsity, too. Without scores and measures yet there is nothing to draw.
+    """
+    from pipeline import report
+    from pipeline.plot.drawing import draw
+    from pipeline.tables.files import DamagedTable, NoTables
+    from pipeline.track import RunSpec, track
+    from pipeline.track.job_log import log_figures
+    from pipeline.track.over_sparsity import log_curves
+
+    job = jobs[-1]
+    try:
+        # Another sweep on the same folder may be closing too.
+        with store.alone("figures"):
+            drawn = draw(store.root, SweepSummary.figures)
+            page = report.write(store.root, drawn=drawn)
+    except DamagedTable:
+        raise
+    except NoTables:
+        return
+    if not SweepSummary.several:
+        return
+    spec = RunSpec(
+        outputs=store.root,
+        mode=job.config["wandb.mode"],
+        project=job.config["wandb.project"],
+        entity=job.config["wandb.entity"],
+        name=f"figures of {folder.name}",
+        group=folder.name,
+        job_type="figures",
+        tags=(job.model, "figures"),
+        config={"settings": job.settings, "settings_id": job.settings_id},
+    )
+    with track(spec) as tracker:
+        log_figures(tracker, drawn)
+        log_curves(tracker, jobs, store)
+        tracker.artifact(f"report-{folder.name}", "report", [page], {"settings": job.settings})

@@ -1,0 +1,299 @@
+"""Content-addressed results: keys, atomic writes, the manifest, and every path under the outputs folder.
+
+An artifact is a folder ``store/<stage>/<key>``. Its key hashes the inputs that its stage declares, so a changed
+setting makes a new artifact and an unchanged one is found again. It is built in a scratch folder and renamed into
+place with its sealed manifest already inside: a folder that is there is complete, and an interrupted build leaves
+nothing. Processes that share an outputs folder wait for each other's builds instead of repeating them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pipeline.common.access import is_folder, reading, writing
+from pipeline.common.files import KEPT_SECONDS, age_of, entries, open_as_new, private_name, remove_orphans, write_json
+from pipeline.store.integrity import MANIFEST, damage, digest, facts_of_files, read_sealed, sealed
+from pipeline.store.locks import Busy, holding, is_held
+from pipeline.store.provenance import Meter
+
+log = logging.getLogger(__name__)
+# Failures that another try may not meet again: a full disk, too little memory.
+_PASSING = (OSError, MemoryError)
+
+
+Made = TypeVar("Made")
+
+
+class SharedFailure(Exception):
+    """What this job needs could not be made by another job of the same sweep, and is not tried again."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished result: its folder, its key, and what this process spent on building it, or None if it was found.
+
+    ``cost`` is that of ``pipeline.store.provenance.Meter``.
+    """
+
+    path: Path
+    stage: str
+    key: str
+    cost: Mapping[str, Any] | None = None
+
+    @property
+    def built(self) -> bool:
+        return self.cost is not None
+
+    def file(self, name: str) -> Path:
+        return self.path / name
+
+    def manifest(self) -> dict[str, Any]:
+        return read_sealed(self.file(MANIFEST))
+
+
+@dataclass
+class Store:
+    """The outputs folder.
+
+    ``on_built`` hears of every artifact that is really computed. ``origin`` goes into every manifest: with which
+    configuration, code, versions and machine it was made. ``failures`` is a folder where the jobs of a sweep tell
+    each other what could not be made.
+    """
+
+    root: Path
+    on_built: Callable[[Artifact], None] = field(default=lambda artifact: None)
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    failures: Path | None = None
+
+    def __post_init__(self) -> None:
+        self.root = Path(self.root).absolute()
+        self._waits = True
+        # What was read whole and found intact, by the state of its files: nothing is hashed twice by one process.
+        self._intact: dict[Path, tuple[Any, ...]] = {}
+        self.sweep_scratch()
+
+    @property
+    def tables(self) -> Path:
+        return self.root / "tables"
+
+    @property
+    def figures(self) -> Path:
+        return self.root / "figures"
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report" / "index.html"
+
+    @property
+    def jobs(self) -> Path:
+        return self.root / "jobs"
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    @property
+    def scratch(self) -> Path:
+        return self.root / "store" / ".scratch"
+
+    @property
+    def locks(self) -> Path:
+        return self.root / "store" / ".locks"
+
+    def path(self, stage: str, key: str) -> Path:
+        return self.root / "store" / stage / key
+
+    def artifacts(self) -> Iterator[Artifact]:
+        """Every artifact that is there, intact or not."""
+        for path in sorted((self.root / "store").glob("[!.]*/*")):
+            if path.is_dir():
+                yield Artifact(path, path.parent.name, path.name)
+
+    def unfinished(self, stage: str, inputs: Mapping[str, object]) -> Path:
+        """Where the finished parts of an artifact outlive an interrupted build. Removed once it is complete."""
+        folder = self.root / "store" / ".unfinished" / f"{stage}-{digest({'stage': stage, **inputs})}"
+        with writing(folder.parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    # --- finding and building ----------------------------------------------------------------------------------
+
+    def find(self, stage: str, inputs: Mapping[str, object]) -> Artifact | None:
+        """The finished and intact artifact of these inputs, or None. Raises NoAccess if that is not to be known."""
+        key = digest({"stage": stage, **inputs})
+        path = self.path(stage, key)
+        return Artifact(path, stage, key) if is_folder(path) and self.problem(path) is None else None
+
+    def ensure(self, stage: str, inputs: Mapping[str, object], build: Callable[[Path], None]) -> Artifact:
+        """Find the artifact of these inputs, or let ``build`` write its files into a folder and keep that.
+
+        While another process builds it, waits for that, or raises Busy within ``not_waiting``. A damaged artifact is
+        set aside with a warning; one that this user may not read is not damaged, and raises NoAccess, as does a store
+        that this user may not write to. Raises SharedFailure if another job of this sweep has failed to build it.
+        """
+        if found := self.find(stage, inputs):
+            return found
+        key = digest({"stage": stage, **inputs})
+        path = self.path(stage, key)
+        with self._lock(stage, key):
+            if found := self.find(stage, inputs):
+                return found
+            if is_folder(path):
+                self.set_aside(path, self.problem(path) or "incomplete")
+            with self._telling_failure(stage, key), self.waiting(True):
+                artifact = self._build(path, inputs, build)
+        self.on_built(artifact)
+        return artifact
+
+    def _build(self, target: Path, inputs: Mapping[str, object], build: Callable[[Path], None]) -> Artifact:
+        stage, key = target.parent.name, target.name
+        with self._scratch_folder(f"{stage}-{key}") as folder:
+            with Meter() as meter:
+                build(folder)
+            open_as_new(folder)
+            manifest = {"stage": stage, "inputs": dict(inputs), "files": facts_of_files(folder)}
+            manifest |= {"finished": datetime.now(UTC).isoformat(timespec="seconds")}
+            manifest |= {"cost": meter.cost, **self.origin}
+            write_json(folder / MANIFEST, sealed(manifest))
+            with writing(target.parent):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    os.rename(folder, target)
+                except OSError:
+                    # A process that was taken for dead has finished it first; equal keys mean equal content.
+                    if not (target / MANIFEST).is_file():
+                        raise
+        shutil.rmtree(self.root / "store" / ".unfinished" / f"{stage}-{key}", ignore_errors=True)
+        self._intact[target] = _state(target)
+        return Artifact(target, stage, key, meter.cost)
+
+    def set_aside(self, path: Path, why: str) -> Path:
+        """Move a damaged artifact or record out of the way, with a warning. Returns where it is now."""
+        aside = self.root / "store" / ".damaged" / f"{path.parent.name}-{path.name}-{uuid.uuid4().hex[:6]}"
+        with writing(path):
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, aside)
+        log.warning("%s/%s is damaged (%s): set aside as %s, to be made again", path.parent.name, path.name, why, aside)
+        return aside
+
+    def problem(self, path: Path) -> str | None:
+        """What is wrong with an artifact; files that have not changed since are not read again.
+
+        Raises NoAccess as `pipeline.store.integrity.damage` does.
+        """
+        with reading(path):
+            state = _state(path)
+        if self._intact.get(path) == state:
+            return None
+        if (problem := damage(path)) is None:
+            self._intact[path] = state
+        return problem
+
+    @contextmanager
+    def _telling_failure(self, stage: str, key: str) -> Iterator[None]:
+        """Tell the other jobs of this sweep what could not be made, so that they need not fail at it one by one."""
+        note = None if self.failures is None else self.failures / f"{stage}-{key}.json"
+        if note is not None and note.is_file():
+            with suppress(OSError, ValueError):
+                raise SharedFailure(f"{stage} has failed in another job of this sweep: {read_sealed(note)['error']}")
+        try:
+            yield
+        except _PASSING:
+            raise
+        except Exception as error:
+            # Torch's own class for too little memory is an ordinary RuntimeError.
+            if note is not None and type(error).__name__ != "OutOfMemoryError":
+                with suppress(OSError):
+                    write_json(note, sealed({"error": " ".join(str(error).split())}))
+            raise
+
+    # --- taking turns ------------------------------------------------------------------------------------------
+
+    def _lock(self, stage: str, key: str) -> AbstractContextManager[None]:
+        def waits() -> None:
+            log.info("  waiting for %s %s, which another process computes", stage, key)
+
+        return holding(self.locks / f"{stage}-{key}.lock", waits if self._waits else None)
+
+    def locked(self, stage: str, key: str) -> bool:
+        """Whether a living process builds this artifact."""
+        return is_held(self.locks / f"{stage}-{key}.lock")
+
+    def alone(self, what: str) -> AbstractContextManager[None]:
+        """Hold a lock of that name among all processes that share this outputs folder."""
+        return holding(self.locks / f"{what}.lock", lambda: None)
+
+    def at_work(self) -> AbstractContextManager[None]:
+        """Tell other processes that this one uses results here: nothing may be removed meanwhile."""
+        return holding(self.locks / f"{private_name('job')}.lock", lambda: None)
+
+    @contextmanager
+    def waiting(self, waits: bool) -> Iterator[None]:
+        """Whether to wait for what other processes build; if not, ``ensure`` raises Busy."""
+        before, self._waits = self._waits, waits
+        try:
+            yield
+        finally:
+            self._waits = before
+
+    def in_turn(self, steps: Mapping[str, Callable[[], Made]]) -> dict[str, Made]:
+        """Make several artifacts, first those that no other process is at, then the others."""
+        made: dict[str, Made] = {}
+        later = []
+        for name, make in steps.items():
+            try:
+                with self.waiting(False):
+                    made[name] = make()
+            except Busy:
+                later.append(name)
+        for name in later:
+            made[name] = steps[name]()
+        return {name: made[name] for name in steps}
+
+    # --- private files -----------------------------------------------------------------------------------------
+
+    def private(self, name: str) -> Path:
+        """A path for files that this process alone needs; what it leaves there goes once it has ended."""
+        return self.scratch / private_name(name)
+
+    @contextmanager
+    def _scratch_folder(self, name: str) -> Iterator[Path]:
+        folder = self.private(name)
+        with writing(folder.parent):
+            folder.mkdir(parents=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def sweep_scratch(self) -> None:
+        """Remove what killed processes of this machine left half-written, and parts that nobody has gone on with."""
+        remove_orphans(self.scratch)
+        for folder in (self.jobs, self.tables, self.figures, self.report.parent, self.runs):
+            for pattern in (".*", "*/.*", "*/*/.*") if folder == self.runs else (".*",):
+                remove_orphans(folder, pattern)
+        for path in entries(self.locks, "*.lock"):
+            with suppress(OSError):
+                is_held(path)
+        unfinished = self.root / "store" / ".unfinished"
+        remove_orphans(unfinished, "*/.*")
+        for folder in entries(unfinished):
+            if age_of(folder) > KEPT_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _state(path: Path) -> tuple[Any, ...]:
+    """What changes when an artifact's files do, short of a fault of the disk."""
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return tuple(
+        (str(file), s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for file in files for s in [file.stat()]
+    )

@@ -1,0 +1,17 @@
+"""The tables: their file names, in artifacts and in ``outputs/tables``, and whose artifacts hold which."""
+
+from __future__ import annotations
+
+# What a decision has found out about units, as JSON.
+DECISION = "decision.json"
+SCORES, MEASURES, TRAJECTORIES, JOBS = "scores.parquet", "measures.parquet", "trajectories.parquet", "jobs.parquet"
+OPTIONS, OPTION_TOKENS, PROMPTS = "options.parquet", "option_tokens.parquet", "prompts.parquet"
+COMPARISONS, ITEMS, RANKINGS = "comparisons.parquet", "items.parquet", "rankings.parquet"
+# The tables of captured states, and the role of the artifact that holds each.
+STATES = {
+    MEASURES: "measures",
+    TRAJECTORIES: "measures",
+    PROMPTS: "measures",
+    OPTIONS: "option measures",
+    OPTION_TOKENS: "option measures",
+}

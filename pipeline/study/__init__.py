@@ -1,0 +1,1 @@
+"""Which setting to use: prediction and advice."""

@@ -1,0 +1,174 @@
+"""From what was measured and predicted to advice: thresholds, a recommendation, and the data of table and figure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from pipeline.evaluate.intervals import Interval
+from pipeline.plot.base import Selection
+from pipeline.study.advice.figure import COLUMNS, MEASURED, PREDICTED, UNITS
+from pipeline.study.advice.ladder import Kept, Recommended, Rung, Threshold, recommend, threshold
+
+# What is kept or lost, in words.
+NAMES = {"generative": "generation", "multiple_choice": "multiple choice", "retrieval": "retrieval"}
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Everything that the advice rests on.
+
+    ``rungs`` are each pruner's sparsities without scores, ``units`` what each takes away, ``parameters`` those of the
+    dense model, ``settings`` the line under which all jobs can be compared, ``basis`` what predictions rest on.
+    """
+
+    model: str
+    keep: float
+    kinds: tuple[str, ...]
+    rungs: Mapping[str, Sequence[Rung]]
+    units: Mapping[str, str]
+    measured: Kept
+    predicted: Kept
+    parameters: int = 0
+    settings: str = ""
+    basis: str = ""
+
+    def ladder(self, pruner: str, kinds: Sequence[str]) -> list[Rung]:
+        """A pruner's rungs with the worst of what is kept in several kinds of task."""
+        return [
+            rung._replace(
+                measured=worst([self.measured.get((pruner, rung.sparsity), {}).get(kind) for kind in kinds]),
+                predicted=worst([self.predicted.get((pruner, rung.sparsity), {}).get(kind) for kind in kinds]),
+            )
+            for rung in self.rungs[pruner]
+        ]
+
+    def ladders(self) -> dict[str, list[Rung]]:
+        """All pruners, by the worst of all kinds of task."""
+        return {pruner: self.ladder(pruner, self.kinds) for pruner in self.rungs}
+
+    def thresholds(self) -> Iterator[tuple[str, str, Threshold]]:
+        """Kind of task, pruner, and how far it can go."""
+        for kind in self.kinds:
+            for pruner in self.rungs:
+                yield kind, pruner, threshold(self.ladder(pruner, [kind]), self.keep)
+
+    def recommended(self) -> list[Recommended]:
+        """The best of all, and, if that only zeroes weights, the best of those that take out whole units."""
+        ladders = self.ladders()
+        first = recommend(ladders, self.keep)
+        if first is None:
+            return []
+        smaller = {pruner: rungs for pruner, rungs in ladders.items() if self.units[pruner] != "weight"}
+        second = recommend(smaller, self.keep) if first.pruner not in smaller else None
+        return [first, *([second] if second else [])]
+
+
+def worst(kept: Sequence[Interval | None]) -> Interval | None:
+    """The least of several kinds, in value and limits; None if one of them is not known."""
+    there = [interval for interval in kept if interval is not None]
+    if not there or len(there) < len(kept):
+        return None
+    return Interval(*(min(numbers) for numbers in zip(*there, strict=True)))
+
+
+# --- in words ----------------------------------------------------------------------------------------------------
+
+
+def heading(findings: Findings) -> str:
+    size = f" ({_count(findings.parameters)} parameters)" if findings.parameters else ""
+    return f"How far {findings.model}{size} can be pruned and keep {findings.keep:g} of {tasks_of(findings)}"
+
+
+def tasks_of(findings: Findings) -> str:
+    *names, last = (NAMES[kind] for kind in findings.kinds)
+    return f"{', '.join(names)} and {last}" if names else last
+
+
+def table_rows(findings: Findings) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of the table: how far each pruner can go, and where it no longer can."""
+    several = len(findings.kinds) > 1
+    columns = ["pruner", "takes away", *(["of"] if several else []), "enough up to", "removes", "keeps"]
+    columns += ["too much from", "keeps there"]
+    rows = []
+    for kind, pruner, found in findings.thresholds():
+        own = [pruner, UNITS[findings.units[pruner]], *([NAMES[kind]] if several else [])]
+        known = any(rung.kept is not None for rung in findings.ladder(pruner, [kind]))
+        last, below = ("not even the smallest", "none tried") if known else ("not known", "not known")
+        own += [found.last.sparsity, _size(found.last, findings), _kept(found.last)] if found.last else [last, "", ""]
+        own += [found.below.sparsity, _kept(found.below)] if found.below else [below, ""]
+        rows.append(own)
+    return columns, rows
+
+
+def sentences(findings: Findings) -> list[str]:
+    """What is recommended and why, or that nothing can be."""
+    found = findings.recommended()
+    if not found:
+        return [
+            f"Nothing is recommended: no setting is known to keep {findings.keep:g} of {tasks_of(findings)}; give a "
+            "smaller keep=..., or other pruners=[...]"
+        ]
+    said = [f"Recommended: {_said(found[0], findings)}"]
+    if len(found) > 1:
+        said.append(
+            "Zeroed weights alone make a model neither smaller nor faster. Of what takes out whole units: "
+            f"{_said(found[1], findings)}"
+        )
+    return said
+
+
+def _said(one: Recommended, findings: Findings) -> str:
+    sure = "the whole interval is" if one.sure else "the value, but not the whole interval, is"
+    return (
+        f"{one.pruner} at {one.rung.sparsity} removes {_size(one.rung, findings)} of the parameters and keeps "
+        f"{_kept(one.rung)} of {tasks_of(findings)}: {sure} at least {findings.keep:g}."
+    )
+
+
+def _size(rung: Rung, findings: Findings) -> str:
+    if rung.removed is None or not findings.parameters:
+        return "not known"
+    return f"{_count(rung.removed)} ({rung.removed / findings.parameters:.1%})"
+
+
+def _count(number: int) -> str:
+    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.1f} {unit}"
+    return str(number)
+
+
+def _kept(rung: Rung) -> str:
+    """What is kept, its interval, and whether that was measured."""
+    if rung.kept is None:
+        return "not known"
+    source = MEASURED if rung.measured is not None else PREDICTED
+    return f"{source} {rung.kept.value:.2f} [{rung.kept.low:.2f}, {rung.kept.high:.2f}]"
+
+
+# --- as data -----------------------------------------------------------------------------------------------------
+
+
+def selection(findings: Findings) -> Selection:
+    """A row a setting, kind of task and source, as the figure shows it."""
+    rows = [
+        [
+            kind, pruner, rung.sparsity, UNITS[findings.units[pruner]], source, rung.removed,
+            100 * rung.removed / findings.parameters, *(100 * number for number in kept), 100 * findings.keep,
+        ]
+        for kind in findings.kinds
+        for pruner in findings.rungs
+        for rung in findings.ladder(pruner, [kind])
+        for source, kept in ((MEASURED, rung.measured), (PREDICTED, rung.predicted))
+        if kept is not None and rung.removed is not None and findings.parameters
+    ]  # fmt: skip
+    notes = [
+        "Kept: (pruned − chance) / (dense − chance). Points: evaluated, with 95% intervals from the same items asked of"
+        " both models (Fieller).",
+        *([findings.basis] if findings.basis else []),
+        f"Settings: {findings.settings}.",
+    ]
+    return Selection(heading(findings), pd.DataFrame(rows, columns=COLUMNS), tuple(notes))

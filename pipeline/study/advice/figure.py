@@ -1,0 +1,117 @@
+"""What is kept of the dense score over the share of parameters removed: measured points, predicted lines, the limit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from matplotlib.lines import Line2D
+
+from pipeline.analysis.score_means import KINDS
+from pipeline.plot import canvas, render, style
+from pipeline.plot.base import Figure, Selection
+from pipeline.tables.variants import precedence
+
+MEASURED, PREDICTED = "measured", "predicted"
+# One row a setting, kind of task and source; limits are those of its interval.
+COLUMNS = [
+    "kind", "pruner", "sparsity", "label", "source", "removed", "removed_percent",
+    "kept_percent", "low_percent", "high_percent", "keep_percent",
+]  # fmt: skip
+UNITS = {
+    "attention": "attention sublayers",
+    "mlp": "MLP sublayers",
+    "sublayer": "sublayers",
+    "block": "blocks",
+    "weight": "weights (zeroed)",
+}
+_LIMIT_LINE = (0, (4, 2))
+# Percent: intervals are cut off beyond.
+_LOWEST, _HIGHEST = -20.0, 130.0
+_AIR = 4.0
+
+
+def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
+    """A row for each kind of task, a column for each kind of unit, and in it a line for each pruner."""
+    kinds = [kind for kind in KINDS if (data["kind"] == kind).any()]
+    units = [unit for unit in UNITS.values() if (data["label"] == unit).any()]
+    pruners = sorted(set(data["pruner"]), key=precedence)
+    colours, markers = style.pruner_colours(pruners), style.pruner_markers(pruners)
+    handles = _handles(data, colours, markers)
+    sheet, axes = canvas.page(
+        len(kinds),
+        len(units),
+        title=title,
+        caption=caption,
+        handles=handles,
+        legend_columns=canvas.fitting_columns(handles),
+        gaps=(0.42, 0.2),
+        margins=(0.5, 0.12),
+        sharey="row",
+    )
+    for kind, row in zip(kinds, axes, strict=True):
+        for unit, ax in zip(units, row, strict=True):
+            own = data[(data["kind"] == kind) & (data["label"] == unit)]
+            for pruner in pruners:
+                _curve(ax, own[own["pruner"] == pruner], colours[pruner], markers[pruner])
+            ax.axhline(
+                float(data["keep_percent"].iloc[0]), color=style.INK, linewidth=style.THIN, linestyle=_LIMIT_LINE
+            )
+            ax.set_xlim(left=0.0)
+            canvas.panel_title(ax, unit if len(kinds) == 1 else f"{KINDS[kind]}: {unit}")
+        row[0].set_ylim(*_limits(data[data["kind"] == kind]))
+    canvas.outer_labels(axes, "parameters removed (%)", "kept above chance (%)")
+    return sheet
+
+
+def _handles(data: pd.DataFrame, colours: dict[str, str], markers: dict[str, str]) -> list[Line2D]:
+    """Pruners, and the limit."""
+    handles = [canvas.line_handle(name, colours[name], marker=markers[name]) for name in colours]
+    handles.sort(key=lambda handle: precedence(str(handle.get_label())))
+    limit = f"{float(data['keep_percent'].iloc[0]):g}% kept"
+    return [*handles, canvas.line_handle(limit, style.INK, _LIMIT_LINE)]
+
+
+def _curve(ax: Axes, rows: pd.DataFrame, colour: str, marker: str) -> None:
+    """One pruner: the prediction with its band from the dense model on, and what was measured with its intervals."""
+    predicted = rows[rows["source"] == PREDICTED].sort_values("removed_percent")
+    if len(predicted):
+        x = np.append(0.0, predicted["removed_percent"])
+        value, low, high = (
+            np.append(100.0, np.clip(predicted[name], _LOWEST, _HIGHEST))
+            for name in ("kept_percent", "low_percent", "high_percent")
+        )
+        ax.fill_between(x, low, high, color=colour, alpha=style.BAND_ALPHA / 1.5, linewidth=0)
+        ax.plot(x, value, color=colour, linewidth=1.1)
+    measured = rows[rows["source"] == MEASURED]
+    if len(measured):
+        ax.vlines(
+            measured["removed_percent"],
+            np.clip(measured["low_percent"], _LOWEST - _AIR, None),
+            np.clip(measured["high_percent"], None, _HIGHEST + _AIR),
+            color=colour, linewidth=1.1, zorder=3,
+        )  # fmt: skip
+        ax.plot(measured["removed_percent"], measured["kept_percent"], marker, color=colour, markersize=4.5, zorder=4)
+
+
+def _limits(rows: pd.DataFrame) -> tuple[float, float]:
+    """From guessing or below to the dense model or above."""
+    values = rows[["kept_percent", "low_percent", "high_percent"]].to_numpy(dtype=float)
+    finite = np.clip(np.append(values[np.isfinite(values)], [0.0, 100.0]), _LOWEST, _HIGHEST)
+    return float(finite.min()) - _AIR, float(finite.max()) + _AIR
+
+
+def write(folder: Path, name: str, selection: Selection) -> Path:
+    """Leave PDF, PNG and CSV of what is advised in a folder, if they are not there already. Returns the PNG's path."""
+    figure, csv, caption = (
+        Figure(lambda tables: selection, draw),
+        render.to_csv(selection.data),
+        " ".join(selection.notes),
+    )
+    stamp = render.stamp_of(figure, csv, selection.title, caption)
+    if not render.is_current(folder, name, stamp):
+        render.write(folder, name, figure, csv, selection.title, caption, stamp)
+    return render.paths_of(folder, name)["png"]

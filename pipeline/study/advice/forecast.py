@@ -1,0 +1,62 @@
+"""What settings that were not evaluated are predicted to keep, from those of the same model that were."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.analysis.prediction import PREDICTORS, REPRESENTATIONS, TooLittle, features, fit, targets
+from pipeline.evaluate.comparison import MEAN
+from pipeline.evaluate.intervals import Interval
+from pipeline.study.advice.ladder import Kept, Setting
+from pipeline.tables.choice import Choice
+from pipeline.tables.read import load
+from pipeline.tables.variants import VARIANT
+
+_COLUMNS = PREDICTORS[REPRESENTATIONS]
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """By setting: the teacher-forced KL, in nats a token, and what is predicted to be kept of each kind of task.
+
+    ``basis`` says in a sentence what predictions rest on, or why there are none.
+    """
+
+    divergence: dict[Setting, float] = field(default_factory=dict)
+    kept: Kept = field(default_factory=dict)
+    basis: str = ""
+
+
+def forecast(outputs: Path, choices: Sequence[Choice]) -> Forecast:
+    """Predict every setting that was measured, from all that were evaluated on one of the suites.
+
+    Args:
+        outputs: the folder that holds `tables/`.
+        choices: the model and conditions of the jobs of each suite; those of the first were measured, too.
+    """
+    tables, *others = (load(outputs, choice) for choice in choices)
+    compared = [part for part in (tables.comparisons, *(other.comparisons for other in others)) if not part.empty]
+    tables = replace(tables, comparisons=pd.concat(compared, ignore_index=True) if compared else pd.DataFrame())
+    found, goals = features(tables), targets(tables)
+    known = {(row.pruner, row.sparsity): float(row.kl) for row in found.itertuples() if math.isfinite(row.kl)}
+    try:
+        predictor = fit(found, goals, _COLUMNS)
+    except TooLittle as reason:
+        return Forecast(known, basis=f"Nothing is predicted: {reason}.")
+    kept: dict[Setting, dict[str, Interval]] = {}
+    rows = predictor.predict(found)
+    for row in rows[(rows["task"] == MEAN) & rows["predicted"].notna()].itertuples():
+        interval = Interval(float(row.predicted), float(row.low), float(row.high))
+        kept.setdefault((row.pruner, row.sparsity), {})[str(row.kind)] = interval
+    settings = goals.drop_duplicates(VARIANT)
+    basis = (
+        "Lines: predicted from KL, of all tokens and of those the dense model is surest of, fitted to "
+        f"{len(settings)} evaluated settings of {settings['family'].nunique()} pruners; bands: 95% intervals by the "
+        "errors on pruners that a fit left out."
+    )
+    return Forecast(known, kept, basis)

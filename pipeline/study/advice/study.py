@@ -1,0 +1,199 @@
+"""The jobs behind one piece of advice: which there are, which are missing, and what they have found."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.config.sparsity import parse
+from pipeline.evaluate.comparison import MEAN
+from pipeline.evaluate.intervals import SCORES, Interval, mean_score, stratified
+from pipeline.store.artifacts import Store
+from pipeline.store.records import OK, JobRecord, find_record
+from pipeline.store.table_names import ITEMS
+from pipeline.study.advice.jobs import Execute
+from pipeline.study.advice.ladder import Kept, Rung, Setting
+from pipeline.study.advice.question import EVALUATION, MEASURES, Question, by_sparsities
+from pipeline.tables.choice import Choice
+from pipeline.tables.collect import comparisons_of, scores_of
+
+DENSE = "dense"
+NO_RESULT = "its job left no result; see the log"
+
+
+@dataclass(frozen=True)
+class Dense:
+    """The dense model's mean score in a kind of task, its lower limit, and the score of guessing."""
+
+    value: float
+    low: float
+    chance: float
+
+    @property
+    def has_signal(self) -> bool:
+        return self.low > self.chance
+
+
+class Study:
+    """The settings of a question and their jobs in the outputs folder.
+
+    Attributes:
+        model: the name of the model.
+        store: the outputs folder.
+        choices: the model and conditions of the jobs of each suite; the first suite's jobs take the cheap measures.
+        settings: the lines of these for people.
+    """
+
+    def __init__(self, question: Question, execute: Execute) -> None:
+        self.question, self._execute = question, execute
+        self._jobs: dict[tuple[str, str, str], str] = {}
+        self._tried: set[Setting] = set()
+        self.choices: list[Choice] = []
+        for suite in question.suites:
+            for pruner, sparsities in {DENSE: ("0",), **question.ladders}.items():
+                self._describe(suite, pruner, sparsities)
+
+    def _describe(self, suite: str, pruner: str, sparsities: Sequence[str]) -> None:
+        """Find out what jobs will be called, without running them."""
+        # Deferred: it takes seconds, and mistakes are told before.
+        from pipeline.run.job import describe
+
+        settings = self.question.job(suite, pruner, sparsities[0])
+        for sparsity in sparsities:
+            job = describe(replace(settings, sparsity=parse(sparsity)))
+            self._jobs[suite, pruner, sparsity] = job.job
+        self.model = job.model
+        if (choice := Choice(job.model_id, job.settings_id, job.settings)) not in self.choices:
+            self.choices.append(choice)
+        self.store = Store(Path(settings.outputs))
+
+    @property
+    def settings(self) -> str:
+        return "; ".join(choice.line for choice in self.choices)
+
+    # --- running -----------------------------------------------------------------------------------------------
+
+    def evaluate(self, chosen: Iterable[Setting]) -> None:
+        """Evaluate settings on all suites. Jobs that fail are left behind."""
+        chosen = list(chosen)
+        self._tried |= set(chosen)
+        for suite in self.question.suites:
+            role = "comparison" if any(pruner != DENSE for pruner, _ in chosen) else "evaluation"
+            self._run(suite, [setting for setting in chosen if not self._has(suite, setting, role)], EVALUATION)
+
+    def measure(self) -> None:
+        """Take the cheap measures of every setting."""
+        suite = self.question.suites[0]
+        missing = [setting for setting in self._settings() if not self._has(suite, setting, "measures")]
+        self._run(suite, missing, MEASURES)
+
+    def _run(self, suite: str, settings: Sequence[Setting], stages: str) -> None:
+        ladders: dict[str, tuple[str, ...]] = {}
+        for pruner, sparsity in settings:
+            ladders[pruner] = (*ladders.get(pruner, ()), sparsity)
+        for sparsities, pruners in by_sparsities(ladders):
+            self._execute(self.question.words(suite, pruners, sparsities, stages))
+
+    # --- what is there -----------------------------------------------------------------------------------------
+
+    def record(self, suite: str, setting: Setting) -> JobRecord | None:
+        return find_record(self.store, self._jobs[suite, *setting])
+
+    def _has(self, suite: str, setting: Setting, role: str) -> bool:
+        """Whether a job has ended well with an intact artifact of this role."""
+        record = self.record(suite, setting)
+        if record is None or record.status != OK or role not in record.artifacts:
+            return False
+        path = self.store.root / record.artifacts[role]
+        return path.is_dir() and self.store.problem(path) is None
+
+    def dense(self) -> dict[str, Dense]:
+        """The dense model's mean scores by kind of task."""
+        parts: dict[str, list[tuple[Interval, int, float]]] = {}
+        for suite in self.question.suites:
+            record = self.record(suite, (DENSE, "0"))
+            scores = None if record is None else scores_of(record, self.store)
+            if record is None or scores is None:
+                continue
+            main = scores[scores["main"].astype(bool) & scores["kind"].isin(self.question.kinds)]
+            items = pd.read_parquet(self.store.root / record.artifacts["evaluation"] / ITEMS) if len(main) else main
+            for row in main.itertuples():
+                own = items.loc[(items["kind"] == row.kind) & (items["task"] == row.task), "score"].to_numpy(
+                    dtype=float
+                )
+                chance = 0.0 if pd.isna(row.chance) else float(row.chance)
+                parts.setdefault(str(row.kind), []).append((mean_score(own), len(own), chance))
+        found = {}
+        for kind, tasks in parts.items():
+            intervals, counts, chances = zip(*tasks, strict=True)
+            score = stratified(intervals, counts, SCORES)
+            found[kind] = Dense(score.value, score.low, sum(chances) / len(chances))
+        return found
+
+    def why_not_dense(self) -> str:
+        """Why the dense model has no scores of some kind."""
+        for suite in self.question.suites:
+            record = self.record(suite, (DENSE, "0"))
+            if record is None or record.status != OK:
+                return (record.error if record else None) or NO_RESULT
+        return "none of these tasks is of that kind; give another task=... or other tasks=..."
+
+    def measured(self) -> Kept:
+        """What evaluated settings keep of the dense score above chance, by kind of task."""
+        found: dict[Setting, dict[str, Interval]] = {}
+        for (suite, pruner, sparsity), _ in self._jobs.items():
+            record = self.record(suite, (pruner, sparsity))
+            compared = None if record is None else comparisons_of(record, self.store)
+            if pruner == DENSE or compared is None:
+                continue
+            means = compared[(compared["task"] == MEAN) & compared["kind"].isin(self.question.kinds)]
+            for row in means.itertuples():
+                if math.isfinite(row.retained):
+                    kept = Interval(float(row.retained), float(row.retained_low), float(row.retained_high))
+                    found.setdefault((pruner, sparsity), {})[str(row.kind)] = kept
+        return found
+
+    def failures(self) -> dict[Setting, str]:
+        """Why settings that were asked for have no cheap measures or no scores."""
+        found = {}
+        for setting in self._settings():
+            wanted = [(self.question.suites[0], "measures")]
+            wanted += [(suite, "comparison") for suite in self.question.suites if setting in self._tried]
+            for suite, role in wanted:
+                if not self._has(suite, setting, role):
+                    record = self.record(suite, setting)
+                    found[setting] = (record.error if record else None) or NO_RESULT
+        return found
+
+    def rungs(self, pruner: str) -> list[Rung]:
+        """A pruner's sparsities, what they remove, and whether they were evaluated."""
+        suites = self.question.suites
+        rungs = []
+        for sparsity in self.question.ladders[pruner]:
+            setting = pruner, sparsity
+            rungs.append(
+                Rung(
+                    sparsity,
+                    removed=_removed(self.record(suites[0], setting)),
+                    tried=setting in self._tried or all(self._has(suite, setting, "comparison") for suite in suites),
+                )
+            )
+        return rungs
+
+    def parameters(self) -> int:
+        """Of the dense model; 0 if no job has ended well."""
+        records = [self.record(self.question.suites[0], setting) for setting in self._settings()]
+        return max((record.dense_parameters or 0 for record in records if record is not None), default=0)
+
+    def _settings(self) -> list[Setting]:
+        return [(pruner, sparsity) for pruner, ladder in self.question.ladders.items() for sparsity in ladder]
+
+
+def _removed(record: JobRecord | None) -> int | None:
+    if record is None or record.parameters is None or record.dense_parameters is None:
+        return None
+    return record.dense_parameters - record.parameters

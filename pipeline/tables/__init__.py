@@ -1,0 +1,1 @@
+"""The tidy tables: collected from jobs, read by figures, with labels for people."""

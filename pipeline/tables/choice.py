@@ -1,0 +1,94 @@
+"""Which of the jobs in the tables are drawn: one model under one set of conditions."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.tables.collect import JOB_COLUMNS, bring_up_to_date
+from pipeline.tables.files import NoTables, check_folders, read_table
+from pipeline.tables.labels import model_names
+
+# Between the parts of a settings line; the first part is the model.
+SEPARATOR = " · "
+
+
+class UnknownSettings(ValueError):
+    """No group of jobs, or more than one, matches the settings asked for."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The model and the conditions that are drawn, their line for people, and the lines of the others there are."""
+
+    model_id: str
+    settings_id: str
+    line: str = ""
+    others: tuple[str, ...] = ()
+
+
+def choose(outputs: Path, text: str | None = None) -> Choice:
+    """Choose what to draw: the settings that `text` names in whole or in part, else the newest finished job's.
+
+    Raises:
+        NoTables: if `outputs/tables` has no table of jobs with rows.
+        UnknownSettings: if `text` matches none of the settings, or several.
+        DamagedTable: if a table cannot be relied on.
+    """
+    check_folders(outputs)
+    bring_up_to_date(outputs)
+    found = groups(read_jobs(outputs))
+    if not found:
+        raise NoTables(
+            f"no tables to draw from in {outputs / 'tables'}; run the pipeline first, "
+            "e.g. python -m pipeline.main pruner=shortgpt sparsity=0.2"
+        )
+    chosen = _match(text, found) if text else found[-1]
+    return Choice(chosen.model_id, chosen.settings_id, chosen.line, tuple(g.line for g in found if g is not chosen))
+
+
+def peers_of(choice: Choice, jobs: pd.DataFrame) -> list[Choice]:
+    """Return the choices of other models under the same conditions."""
+    same = [group for group in groups(jobs) if group.settings_id == choice.settings_id]
+    return [group for group in same if group.model_id != choice.model_id]
+
+
+def groups(jobs: pd.DataFrame) -> list[Choice]:
+    """Return every model and conditions that there are jobs of, those of the newest job last."""
+    last = jobs.drop_duplicates(["model_id", "settings_id"], keep="last")
+    names = names_of(jobs)
+    return [
+        Choice(row.model_id, row.settings_id, f"{names[row.model_id]}{SEPARATOR}{row.settings}")
+        for row in last.itertuples()
+    ]
+
+
+def names_of(jobs: pd.DataFrame) -> dict[str, str]:
+    """Return a name for each model by its id."""
+    return model_names(zip(jobs["model_id"], jobs["model"], strict=True))
+
+
+def _match(text: str, known: Sequence[Choice]) -> Choice:
+    matches = [group for group in known if group.line == text]
+    matches = matches or [group for group in known if text.lower() in group.line.lower()]
+    if len(matches) == 1:
+        return matches[0]
+    listing = "".join(f"\n  {group.line}" for group in matches or known)
+    if matches:
+        raise UnknownSettings(f"{len(matches)} settings contain {text!r}; give more of one of them:{listing}")
+    near = difflib.get_close_matches(text, [group.line for group in known], n=1, cutoff=0.3)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise UnknownSettings(f"no settings contain {text!r}.{hint} The tables hold:{listing}")
+
+
+def read_jobs(outputs: Path) -> pd.DataFrame:
+    """Return the finished jobs, oldest first; empty where no table of jobs exists."""
+    table = read_table(outputs, "jobs", columns=JOB_COLUMNS)
+    if table is None:
+        return pd.DataFrame({name: [] for name in JOB_COLUMNS}, dtype=str)
+    jobs = table.dropna(subset=["finished"])
+    return jobs.assign(finished=jobs["finished"].astype(str)).sort_values("finished", kind="stable")

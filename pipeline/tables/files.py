@@ -1,0 +1,129 @@
+"""The files under `outputs/tables`: what is in them is checked before anything relies on it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline.common.access import NoAccess, reading
+from pipeline.config.sparsity import parse
+from pipeline.tables.collect import HOW, IDS, JOB_COLUMNS, WHO
+
+SUFFIX = ".parquet"
+# What a reader is told to do about a file that is no table of ours.
+DIAGNOSIS = "python -m pipeline.results verify says what is damaged"
+REMEDY = "python -m pipeline.results verify --repair makes the tables again"
+_WHO = (*WHO, *HOW, *IDS)
+# What every table has to have.
+REQUIRED = {
+    "scores": (*_WHO, "kind", "task", "metric", "main", "value", "stderr", "n", "averaged", "chance"),
+    "comparisons": (*_WHO, "kind", "task", "n", "dense", "pruned", "difference", "low", "high", "retained", "verdict"),
+    "items": (*_WHO, "kind", "task", "item", "score"),
+    "rankings": (*_WHO, "layer", "sublayer", "score", "step"),
+    "measures": (*_WHO, "protocol", "prompt", "step", "layer", "sublayer", "temperature"),
+    "trajectories": (*_WHO, "prompt", "step", "dense_token", "pruned_token", "dense_text", "pruned_text"),
+    "options": (*_WHO, "prompt", "origin", "set", "temperature"),
+    "option_tokens": (*_WHO, "prompt", "origin", "role", "place", "token", "text"),
+    "prompts": (*_WHO, "prompt", "format", "text"),
+    "jobs": tuple(JOB_COLUMNS),
+}
+# Columns of words; all others hold numbers, or true and false.
+_WORDS = {
+    "model", "model_revision", "pruner", "pruner_options", "sparsity", "unit", "calibration", "calibration_options",
+    "dtype", *IDS, "base_id", "changed", "finished", "status", "kind", "task", "metric", "method", "verdict",
+    "protocol", "prompt", "sublayer", "origin", "set", "role", "text", "dense_text", "pruned_text", "format",
+    "data",
+}  # fmt: skip
+_MIXED = ("shots", "steps", "item")  # numbers that may be missing, or told in words
+
+
+class MissingData(Exception):
+    """The tables lack what a figure needs; the message says what, without its remedy."""
+
+
+class NoTables(FileNotFoundError):
+    """There is no table to draw from yet."""
+
+
+class DamagedTable(NoTables):
+    """A file in the place of a table that is none or cannot be read, or a folder that leads out of outputs."""
+
+
+def check_folders(outputs: Path) -> None:
+    """Raises DamagedTable if a folder that is read or written here is a link to somewhere else."""
+    root = os.path.realpath(outputs)
+    for name in ("tables", "figures", "report"):
+        real = os.path.realpath(outputs / name)
+        if os.path.commonpath([root, real]) != root:
+            raise DamagedTable(f"{outputs / name} leads out of {outputs}, to {real}; put a folder in its place")
+
+
+def read_table(
+    outputs: Path, name: str, columns: Sequence[str] | None = None, filters: list[Any] | None = None
+) -> pd.DataFrame | None:
+    """A table, or some of its columns or rows; None if there is no such file.
+
+    Raises:
+        DamagedTable: if it cannot be read, lacks a column, has words in the place of numbers, or a sparsity that is
+            none; for a file that this user may not read, with that as its text.
+    """
+    path = outputs / "tables" / f"{name}{SUFFIX}"
+    try:
+        with reading(path):
+            path.lstat()
+            if not path.is_file():
+                raise DamagedTable(f"{path} is no file; remove it, then {REMEDY}")
+            path.open("rb").close()
+    except DamagedTable:
+        raise
+    except FileNotFoundError:
+        return None
+    except NoAccess as error:
+        raise DamagedTable(str(error)) from error
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        _check_schema(pyarrow.parquet.read_schema(path), name)
+        # Pages carry checksums: a flipped bit is no number.
+        frame = pd.read_parquet(
+            path, columns=None if columns is None else list(columns), filters=filters, page_checksum_verification=True
+        )
+        # The names of a frame are told a second time, in metadata of their own.
+        _check_names(REQUIRED[name] if columns is None else columns, list(frame.columns))
+        for word in frame["sparsity"].astype(str).unique() if "sparsity" in frame else ():
+            parse(word)
+        return frame
+    except DamagedTable as error:
+        raise DamagedTable(f"{path} is no table of {name}: {error}; {REMEDY}") from error
+    except (OSError, MemoryError, ValueError, TypeError, KeyError, OverflowError, pyarrow.ArrowException) as error:
+        why = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DamagedTable(f"{path} cannot be read: {why}; {REMEDY}") from error
+
+
+def _check_schema(schema: Any, name: str) -> None:
+    """Raises DamagedTable, in words, for a table that is not as `pipeline.tables.collect` writes it."""
+    from pyarrow import types
+
+    _check_names(REQUIRED[name], schema.names)
+    if len(set(schema.names)) < len(schema.names):
+        raise DamagedTable("it has columns of equal names")
+    for field in schema:
+        kind = field.type.value_type if types.is_dictionary(field.type) else field.type
+        words = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+        number = types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
+        fits = types.is_null(kind) or (words if field.name in _WORDS else number)
+        if field.name in _MIXED:
+            fits = fits or words or number
+        if not fits:
+            raise DamagedTable(f"{field.name} holds {field.type}")
+
+
+def _check_names(wanted: Sequence[str], there: Sequence[str]) -> None:
+    """Raises DamagedTable that names the columns that are not there."""
+    if lacking := [column for column in wanted if column not in there]:
+        raise DamagedTable(f"it has no {', '.join(lacking)}")

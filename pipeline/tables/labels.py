@@ -1,0 +1,172 @@
+"""What people call a job: the options that set it apart, and how it was asked.
+
+Rows are joined by ids, never by these.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import PurePath
+from typing import Any, NamedTuple
+
+import yaml  # type: ignore[import-untyped]
+
+from pipeline.config.choices import CONF
+
+CALIBRATION = "calibration"
+# Facts of a component that are no options of what it does.
+_NO_OPTIONS = ("_target_", "name", "batch_size", "seed", "draw")
+# Options whose number comes before their name.
+_COUNTED = ("bits", "draws")
+
+
+class Facts(NamedTuple):
+    """What sets a variant apart from others of its pruner.
+
+    ``options`` are its options by name, those of the calibration as ``calibration.name`` and so on; ``changed`` names
+    those that differ from the defaults.
+    """
+
+    variant_id: str
+    pruner: str
+    sparsity: str
+    options: Mapping[str, Any]
+    changed: Sequence[str]
+
+
+def options_of(config: Mapping[str, Any], group: str) -> dict[str, Any]:
+    """Return the options of a component from a flat configuration, by name."""
+    prefix = f"{group}."
+    there = {key.removeprefix(prefix): value for key, value in config.items() if key.startswith(prefix)}
+    return {name: value for name, value in there.items() if name.partition(".")[0] not in _NO_OPTIONS}
+
+
+def changed_options(config: Mapping[str, Any]) -> list[str]:
+    """Name the options of pruner and calibration, as ``Facts`` do, that are not as their files have them.
+
+    Another calibration than the default one is a change of ``calibration.name``.
+    """
+    found = []
+    for group in ("pruner", CALIBRATION):
+        name = str(config.get(f"{group}.name", ""))
+        defaults = _defaults(group, name)
+        if group == CALIBRATION and name and name != _default_calibration():
+            found.append(f"{CALIBRATION}.name")
+        prefix = "" if group == "pruner" else f"{group}."
+        for option, value in options_of(config, group).items():
+            if defaults is None or (option in defaults and defaults[option] != value):
+                found.append(f"{prefix}{option}")
+    return found
+
+
+def option_texts(variants: Iterable[Facts]) -> dict[str, str]:
+    """Return for each variant's id what sets it apart, such as "3 bits" or "wiki 32×256"; often nothing.
+
+    Named are options that were changed, and those in which variants of one pruner differ. Variants of one pruner and
+    sparsity never have the same text: where options do not tell them apart, the beginning of the id does.
+    """
+    everyone = list({facts.variant_id: facts for facts in variants}.values())
+    texts: dict[str, str] = {}
+    for pruner in dict.fromkeys(facts.pruner for facts in everyone):
+        own = [facts for facts in everyone if facts.pruner == pruner]
+        differing = _differing(own)
+        for facts in own:
+            named = [option for option in facts.options if option in differing or option in facts.changed]
+            texts[facts.variant_id] = _text(facts.options, named)
+    for facts in everyone:
+        same = [o for o in everyone if (o.pruner, o.sparsity) == (facts.pruner, facts.sparsity)]
+        if sum(texts[other.variant_id] == texts[facts.variant_id] for other in same) > 1:
+            texts[facts.variant_id] += f"{' ' if texts[facts.variant_id] else ''}#{facts.variant_id[:6]}"
+    return texts
+
+
+def label(pruner: str, sparsity: str, options: str, takes_sparsity: bool) -> str:
+    """Return the name of a variant: ``rtn 3 bits``, ``wanda 0.5``, ``shortgpt 4, wiki``."""
+    if not takes_sparsity:
+        return f"{pruner} {options}" if options else pruner
+    return f"{pruner} {sparsity}, {options}" if options else f"{pruner} {sparsity}"
+
+
+def model_names(models: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return a name for each model by its id, from pairs of both; where two share a name, ids tell them apart."""
+    names = dict(models)
+    shared = Counter(names.values())
+    return {own: f"{name} #{own[:4]}" if shared[name] > 1 else name for own, name in names.items()}
+
+
+def conditions_line(config: Mapping[str, Any], probes: int, dtype: str, settings_id: str) -> str:
+    """Return how a job was asked and captured, in a line for people; the id tells equal lines apart."""
+    limit, shots, names = (config.get(f"task.{key}") for key in ("limit", "shots", "names"))
+    task = [f"{config.get('task.name', '?')}{_listed(names)}", "all items" if limit is None else f"{limit} items"]
+    task += [f"{shots} shots"] if isinstance(shots, int) else []
+    task += ["chat template"] if config.get("task.chat_template") else []
+    decoding = str(config.get("capture.decoding"))
+    if decoding == "sample":
+        decoding = f"drawn at {config.get('capture.temperature')}"
+    states = [f"{probes} prompts", f"{config.get('capture.steps')} steps", decoding]
+    temperatures = config.get("measure.temperatures") or [1.0]
+    states += [] if list(temperatures) == [1.0] else [f"T {', '.join(f'{value:g}' for value in temperatures)}"]
+    return " · ".join([", ".join(task), ", ".join(states), dtype, f"#{settings_id[:4]}"])
+
+
+def _differing(variants: Sequence[Facts]) -> set[str]:
+    """The options in which these variants differ, or that only some of them have."""
+    names = dict.fromkeys(name for facts in variants for name in facts.options)
+    values = {
+        name: {json.dumps(facts.options.get(name), sort_keys=True, default=str) for facts in variants} for name in names
+    }
+    return {name for name, different in values.items() if len(different) > 1}
+
+
+def _text(options: Mapping[str, Any], named: Sequence[str]) -> str:
+    """The options in words; the size of the calibration set as sequences × length."""
+    parts = []
+    size = [f"{CALIBRATION}.{name}" for name in ("sequences", "length")]
+    for name in named:
+        value = options[name]
+        if name == f"{CALIBRATION}.name":
+            parts.append(str(value))
+        elif name == f"{CALIBRATION}.path":
+            parts += [] if value is None else [PurePath(str(value)).name]
+        elif name in size:
+            text = "×".join(str(options.get(each)) for each in size)
+            parts += [] if text in parts else [text]
+        else:
+            parts.append(_phrase(name.removeprefix(f"{CALIBRATION}."), value))
+    return " ".join(parts) if all(name.startswith(CALIBRATION) for name in named) else ", ".join(parts)
+
+
+def _phrase(name: str, value: Any) -> str:
+    words = name.replace("_", " ")
+    if isinstance(value, bool):
+        return words if value else f"no {words}"
+    return f"{value} {words}" if name in _COUNTED else f"{words} {value}"
+
+
+def _listed(names: Any) -> str:
+    if not isinstance(names, list) or not names:
+        return ""
+    return f" {', '.join(map(str, names[:3]))}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
+
+
+@cache
+def _defaults(group: str, name: str) -> Mapping[str, Any] | None:
+    """The values in the file of a choice, without those that refer to others; None if there is no such file."""
+    path = CONF / group / f"{PurePath(name).name}.yaml"
+    if not path.is_file():
+        return None
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return {
+        key: value
+        for key, value in values.items()
+        if not ((isinstance(value, str) and "${" in value) or value == "???")
+    }
+
+
+@cache
+def _default_calibration() -> str:
+    chosen = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))["defaults"]
+    return next(str(part[CALIBRATION]) for part in chosen if isinstance(part, Mapping) and CALIBRATION in part)

@@ -1,0 +1,171 @@
+"""A variant is one pruner at one sparsity with its options: its label, its order, and which ones fit into a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import pandas as pd
+
+from pipeline.config.sparsity import Sparsity, parse, takes_sparsity
+from pipeline.tables.labels import label
+
+DENSE = "dense"
+# The columns that tell the variants of a figure apart.
+VARIANT = ["pruner", "sparsity", "options"]
+# The order of legends and rows, and who comes first where there is no room for all; others by name.
+PRECEDENCE = (
+    "shortgpt",
+    "attn_drop",
+    "mlp_drop",
+    "wanda",
+    "sparsegpt",
+    "magnitude",
+    "joint_drop",
+    "contiguous",
+)
+
+
+class Variant(NamedTuple):
+    """One pruner at one sparsity; the sparsity is the word of the command line ("0.2", "2:4", "6").
+
+    ``options`` is what sets it apart from other variants shown (`pipeline.tables.labels.option_texts`), often nothing.
+    """
+
+    pruner: str
+    sparsity: str
+    options: str = ""
+
+    @property
+    def label(self) -> str:
+        """What legends and panel titles call it."""
+        return label(self.pruner, self.sparsity, self.options, takes_sparsity(self.pruner))
+
+    @property
+    def short(self) -> str:
+        """What it is called where the pruner is known."""
+        return f"{self.sparsity}, {self.options}" if self.options else self.sparsity
+
+    @property
+    def line(self) -> str:
+        """What a line over the sparsities of this pruner with these options is called."""
+        return f"{self.pruner}, {self.options}" if self.options else self.pruner
+
+
+def drop_name(variant: Variant) -> str:
+    """What the paper calls it: Drop-8A for eight attention sublayers, Drop-8M for eight MLPs; else its label."""
+    letter = {"attn_drop": "A", "mlp_drop": "M"}.get(variant.pruner)
+    if variant.pruner == DENSE:
+        return DENSE
+    if letter is None or not is_count(variant.sparsity):
+        return variant.label
+    return label(f"Drop-{variant.sparsity}{letter}", "", variant.options, False)
+
+
+def drop_notes(frame: pd.DataFrame) -> tuple[str, ...]:
+    """What the names of the paper in a table mean, for its caption."""
+    names = {drop_name(variant._replace(options="")) for variant in variants_of(frame)}
+    meanings = {"A": "Drop-nA: n attention sublayers dropped.", "M": "Drop-nM: n MLP sublayers dropped."}
+    found = {name[-1] for name in names if name.startswith("Drop-")}
+    return tuple(text for letter, text in meanings.items() if letter in found)
+
+
+def canonical(sparsity: str) -> str:
+    """One spelling for each sparsity: `2of4` is `2:4`."""
+    return parse(sparsity).given
+
+
+def is_pattern(sparsity: str) -> bool:
+    """Whether it is an N:M pattern."""
+    return _first(sparsity).kind == "pattern"
+
+
+def is_count(sparsity: str) -> bool:
+    """Whether it is a number of blocks or sublayers (zero is none)."""
+    return _first(sparsity).kind == "units"
+
+
+def magnitude(sparsity: str) -> float:
+    """A number to order the sparsities of one pruner by."""
+    first = _first(sparsity)
+    return {"pattern": first.n / max(first.m, 1), "units": first.units, "fraction": first.fraction}[first.kind]
+
+
+def _first(sparsity: str) -> Sparsity:
+    """The sparsity, or the first of a list of equals ("0.2, 0.4")."""
+    return parse(sparsity.split(",", maxsplit=1)[0])
+
+
+def precedence(pruner: str) -> tuple[int, str]:
+    """What to sort pruners by."""
+    return (PRECEDENCE.index(pruner) if pruner in PRECEDENCE else len(PRECEDENCE)), pruner
+
+
+def ordered(variants: Iterable[Variant]) -> list[Variant]:
+    """By pruner, then rising sparsity, fractions before patterns of the same share."""
+
+    def key(variant: Variant) -> tuple:
+        sparsity = variant.sparsity
+        return precedence(variant.pruner), magnitude(sparsity), is_pattern(sparsity), sparsity, variant.options
+
+    return sorted(set(variants), key=key)
+
+
+def variants_of(frame: pd.DataFrame) -> list[Variant]:
+    """The variants in a table, ordered."""
+    return ordered(Variant(*row) for row in frame[VARIANT].drop_duplicates().itertuples(index=False))
+
+
+def rows_of(frame: pd.DataFrame, variants: Iterable[Variant]) -> pd.DataFrame:
+    """The rows of a table that belong to one of the variants."""
+    keep = pd.MultiIndex.from_frame(frame[VARIANT]).isin([tuple(variant) for variant in variants])
+    return frame[keep]
+
+
+def lowest(variants: Iterable[Variant]) -> list[Variant]:
+    """Each pruner, with each of its options, at its lowest nonzero sparsity (at zero if that is all it has)."""
+    first: dict[str, Variant] = {}
+    for variant in sorted(ordered(variants), key=lambda v: magnitude(v.sparsity) == 0):
+        first.setdefault(variant.line, variant)
+    return ordered(first.values())
+
+
+def preferred(variants: Iterable[Variant], words: Sequence[str]) -> list[Variant]:
+    """Each pruner once: at the first of these sparsities that it has, else at its lowest nonzero one."""
+    everyone = ordered(variants)
+    chosen = {variant.line: variant for variant in lowest(everyone)}
+    for word in reversed(words):
+        chosen |= {variant.line: variant for variant in everyone if variant.sparsity == word}
+    return ordered(chosen.values())
+
+
+def select_preferred(
+    variants: Iterable[Variant], words: Sequence[str], limit: int
+) -> tuple[list[Variant], list[Variant]]:
+    """At most `limit` variants, every pruner's `preferred` one before all others; and those left out."""
+    everyone = ordered(variants)
+    first = preferred(everyone, words)
+    queue = first + [variant for variant in everyone if variant not in first]
+    return ordered(queue[:limit]), ordered(queue[limit:])
+
+
+def spread(variants: Iterable[Variant], limit: int) -> tuple[list[Variant], list[Variant]]:
+    """At most `limit` variants, each pruner's lowest nonzero sparsity before its next; and those left out."""
+    groups: dict[str, list[Variant]] = {}
+    for variant in sorted(ordered(variants), key=lambda v: magnitude(v.sparsity) == 0):
+        groups.setdefault(variant.line, []).append(variant)
+    turns = [(place, variant) for group in groups.values() for place, variant in enumerate(group)]
+    by_turn = [variant for _, variant in sorted(turns, key=lambda turn: turn[0])]
+    return ordered(by_turn[:limit]), ordered(by_turn[limit:])
+
+
+def not_shown_note(variants: Iterable[Variant]) -> tuple[str, ...]:
+    """The sentence of a caption that names the variants a figure does not show by its nature; empty without any."""
+    names = ", ".join(variant.label for variant in variants)
+    return (f"Not shown: {names}.",) if names else ()
+
+
+def left_out_note(left_out: list[Variant]) -> tuple[str, ...]:
+    """The sentence of a caption that names the variants a figure had no room for; empty if there are none."""
+    names = ", ".join(variant.label for variant in left_out)
+    return (f"Left out for space: {names}.",) if left_out else ()

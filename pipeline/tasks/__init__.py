@@ -1,1 +1,0 @@
-"""Evaluation tasks and their local data."""

@@ -1,0 +1,10 @@
+"""Every job as its own finished W&B run. Nothing outside this package knows wandb."""
+
+from __future__ import annotations
+
+from pipeline.track.connection import MODES
+from pipeline.track.readback import RunRecord, read_run
+from pipeline.track.run import RunSpec, track
+from pipeline.track.tracker import Receipt, Tracker
+
+__all__ = ["MODES", "Receipt", "RunRecord", "RunSpec", "Tracker", "read_run", "track"]

@@ -1,0 +1,160 @@
+"""``python -m pipeline.track.dashboard``: a W&B workspace and report of a sweep, or their JSON without a server."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.common.errors import plain
+from pipeline.common.files import write_bytes
+from pipeline.config.choices import nearest
+from pipeline.store.records import OK, OUTCOME, JobRecord, load_records
+from pipeline.track.connection import prepare_import, resolve_mode
+from pipeline.track.readback import RunRecord, read_run
+
+if TYPE_CHECKING:
+    from pipeline.track.pages import Shown
+
+FOLDER, FIGURES, MEMORY = "dashboard", "figures", "published.json"
+_CURVES = "history:over_sparsity/"
+# Closing runs are looked for among this many of the newest runs that are no job's.
+_LOOKED_AT = 20
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The jobs of one command, or of one sweep of W&B's agents, that have a run each. ``name`` is their W&B group."""
+
+    name: str
+    jobs: list[JobRecord]
+
+    @property
+    def unsent(self) -> int:
+        """How many of its runs are on this disk alone."""
+        folders = [Path(job.wandb["directory"]) for job in self.jobs if job.wandb.get("sync")]
+        return sum(not any(folder.glob("*.synced")) for folder in folders)
+
+
+def sweeps(outputs: Path) -> list[Sweep]:
+    """All sweeps whose jobs have runs, the newest last."""
+    groups: dict[str, list[JobRecord]] = {}
+    for folder in (outputs / "runs").glob("*"):
+        for job in load_records(folder, f"**/{OUTCOME}"):
+            if job.wandb.get("id"):
+                groups.setdefault(job.wandb.get("group") or folder.name, []).append(job)
+    found = [Sweep(name, sorted(jobs, key=lambda job: job.finished)) for name, jobs in groups.items()]
+    return sorted(found, key=lambda sweep: sweep.jobs[-1].finished)
+
+
+def shown(sweep: Sweep, outputs: Path) -> tuple[Shown, str]:
+    """What to show of a sweep, by what its runs have logged; and the entity that they belong to, if they name one."""
+    from pipeline.plot.style import pruner_colours
+    from pipeline.track.pages import Shown
+    from pipeline.track.panels import keys_of_run
+
+    runs = list(_samples(sweep))
+    closing = _closing_run(sweep, outputs)
+    keys = set().union(*map(keys_of_run, [*runs, *([closing] if closing else [])]))
+    newest = sweep.jobs[-1]
+    about = runs[-1].run if runs else {}
+    pruners = {job.pruner for job in sweep.jobs}
+    return Shown(
+        sweep=sweep.name,
+        project=about.get("project") or newest.config["wandb.project"],
+        runs={job.wandb["id"]: job.pruner for job in sweep.jobs},
+        colours=pruner_colours(pruners),
+        logged=keys or None,
+        curves=sorted({key.removeprefix(_CURVES).rpartition("/")[0] for key in keys if key.startswith(_CURVES)}),
+        figures=sorted(key.removeprefix("media:") for key in keys if key.startswith("media:figures/")),
+        closed=closing is not None,
+        about=newest.settings,
+    ), about.get("entity") or newest.config.get("wandb.entity") or ""
+
+
+def _samples(sweep: Sweep) -> Iterator[RunRecord]:
+    """A run of each pruner and suite, as its log tells it, if the log is still there: the newest that ended well."""
+    kinds = {}
+    for job in sorted(sweep.jobs, key=lambda job: job.status == OK):
+        kinds[job.pruner, job.config.get("task.name")] = job
+    for job in kinds.values():
+        with suppress(RuntimeError, OSError):
+            yield read_run(Path(job.wandb["directory"]))
+
+
+def _closing_run(sweep: Sweep, outputs: Path) -> RunRecord | None:
+    """The run with the figures that a sweep logs at its end; it belongs to no job."""
+    known = {Path(job.wandb["directory"]).name for job in sweep.jobs}
+    folders = [path for path in (outputs / "wandb").glob("*run-*") if path.name not in known and path.is_dir()]
+    newest = sorted(folders, key=lambda path: re.sub(r"^(offline-)?run-", "", path.name), reverse=True)
+    for folder in newest[:_LOOKED_AT]:
+        with suppress(RuntimeError, OSError):
+            run = read_run(folder)
+            if (run.run.get("run_group"), run.run.get("job_type")) == (sweep.name, FIGURES):
+                return run
+    return None
+
+
+def build(sweep: Sweep, outputs: Path, offline: bool) -> int:
+    """Write the JSON of both pages; publish them if a server can be reached, and print where they are."""
+    prepare_import()
+    from pipeline.track import pages
+
+    facts, entity = shown(sweep, outputs)
+    folder = outputs / FOLDER
+    for name, page in (("workspace", pages.workspace(facts)), ("report", pages.report(facts))):
+        path = folder / f"{sweep.name}-{name}.json"
+        write_bytes(path, pages.specification(page).encode())
+        print(f"{name:11s}{path}")
+    if sweep.unsent:
+        print(f"{sweep.unsent} of {len(sweep.jobs)} runs are on this disk alone: `make sync` sends them")
+    connection = resolve_mode("offline" if offline else "auto")
+    if connection.mode != "online":
+        reason = f" ({connection.reason})" if connection.reason else ""
+        again = f"python -m pipeline.track.dashboard --outputs {outputs} --sweep {sweep.name}"
+        print(f"not published{reason}; with a key and a network, this publishes them: {again}")
+        return 0
+    from pipeline.track.publish import publish
+
+    try:
+        addresses = publish(facts, entity, folder / MEMORY)
+    except Exception as error:
+        print(
+            f"not published: {plain(error)}; the project has to be there (`make sync` makes it) and the key to be "
+            f"valid (`wandb login`); if the pages were deleted there, remove {folder / MEMORY}",
+            file=sys.stderr,
+        )
+        return 1
+    for name, address in addresses.items():
+        print(f"{name:11s}{address}")
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status 2 if there is no such sweep, 1 if a server does not take the pages, else 0."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.track.dashboard",
+        description="Build a workspace and a report in W&B that show a sweep. Without a server: their JSON alone.",
+    )
+    parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="folder of results (default: outputs)")
+    parser.add_argument("--sweep", help="name of the sweep, a folder of outputs/runs (default: the newest)")
+    parser.add_argument("--offline", action="store_true", help="write the JSON and send nothing")
+    chosen: Any = parser.parse_args(arguments)
+    found = sweeps(chosen.outputs)
+    if not found:
+        print(f"no job in {chosen.outputs} has a W&B run; run one with wandb.mode=auto or offline", file=sys.stderr)
+        return 2
+    names = {sweep.name: sweep for sweep in found}
+    if chosen.sweep and chosen.sweep not in names:
+        print(f"no sweep is called {chosen.sweep}; {nearest(chosen.sweep, names)}", file=sys.stderr)
+        return 2
+    return build(names[chosen.sweep] if chosen.sweep else found[-1], chosen.outputs, chosen.offline)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

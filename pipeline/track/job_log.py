@@ -1,0 +1,118 @@
+"""What a job tells its tracked run: scores, generated texts, curves, figures and artifacts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from pipeline.analysis.prompt_means import mean_over_prompts
+from pipeline.analysis.score_rows import PERPLEXITY, final_deviation, mean_scores, perplexities
+from pipeline.evaluate.results import read_samples
+from pipeline.evaluate.suite import GENERATIVE
+from pipeline.measure.compare import COLUMNS
+from pipeline.measure.protocols import FREE_RUNNING, LAYER, TEACHER_FORCED
+from pipeline.prune.decision import Decision
+from pipeline.store.artifacts import Store
+from pipeline.store.records import JobRecord
+from pipeline.store.table_names import SCORES
+from pipeline.tables.collect import comparisons_of, measures_of, scores_of
+from pipeline.track import Tracker
+
+if TYPE_CHECKING:
+    from pipeline.plot.drawing import FigureResult
+
+# The columns of the table of generated texts.
+_SAMPLE = ["task", "item", "prompt", "completion", "answer", "gold", "score"]
+
+
+def log_results(store: Store, record: JobRecord, tracker: Tracker, drawn: Sequence[FigureResult]) -> None:
+    scores, measures = scores_of(record, store), measures_of(record, store)
+    dense = dense_scores(record, store)
+    tracker.summary({"achieved": record.achieved, **_score_summary(scores, ""), **_score_summary(dense, "dense/")})
+    if "decision" in record.artifacts:
+        layers = Decision.load(store.root / record.artifacts["decision"]).achieved_by_layer
+        tracker.curve("layer", pd.DataFrame({"layer": range(len(layers)), "achieved": layers}), "layer")
+    if scores is not None:
+        tracker.table("scores", scores)
+        tracker.table("generations", _generations(record, store))
+    if (compared := comparisons_of(record, store)) is not None:
+        tracker.table("comparison with dense", compared)
+    if measures is not None:
+        tracker.summary({f"final/{name}": value for name, value in final_deviation(measures).items()})
+        _log_curves(tracker, measures)
+    log_figures(tracker, drawn)
+    for role, name in (("decision", "decision"), ("evaluation", "scores"), ("measures", "measures")):
+        if role in record.artifacts:
+            folder = store.root / record.artifacts[role]
+            tracker.artifact(
+                f"{name}-{record.job}",
+                name,
+                sorted(folder.iterdir()),
+                {"settings": record.settings, "variant_id": record.variant_id, "settings_id": record.settings_id},
+            )
+
+
+def _generations(record: JobRecord, store: Store) -> pd.DataFrame:
+    """Prompt, text, gold and score of every generative item."""
+    samples = read_samples(store.root / record.artifacts["evaluation"]) if "evaluation" in record.artifacts else ()
+    rows = [sample for sample in samples if sample["kind"] == GENERATIVE]
+    frame = pd.DataFrame(rows, columns=_SAMPLE)
+    # A table column has one type; gold answers may be one text or several.
+    return frame.assign(gold=frame["gold"].map(str), answer=frame["answer"].map(str))
+
+
+def dense_scores(record: JobRecord, store: Store) -> pd.DataFrame | None:
+    path = record.artifacts.get("dense evaluation")
+    return None if path is None else pd.read_parquet(store.root / path / SCORES)
+
+
+def _score_summary(scores: pd.DataFrame | None, prefix: str) -> dict[str, float]:
+    if scores is None:
+        return {}
+    main = scores[scores["main"]]
+    single = {f"{prefix}{row.kind}/{row.task}": float(row.value) for row in main.itertuples()}
+    means = {f"{prefix}{kind}/mean": value for kind, value in mean_scores(scores).items()}
+    texts = perplexities(scores)
+    return single | means | ({f"{prefix}{PERPLEXITY}/mean": fmean(texts.values())} if texts else {})
+
+
+def _log_curves(tracker: Tracker, measures: pd.DataFrame) -> None:
+    """Means over prompts per layer of each sublayer, and per step of the final state, at the first temperature."""
+    measures = measures[measures.temperature == measures.temperature.iloc[0]]
+    for kind, frame in measures[measures.protocol == LAYER].groupby("sublayer"):
+        tracker.curve(f"layer/{kind}", mean_over_prompts(frame, COLUMNS, ["layer"]), "layer")
+    for protocol in (TEACHER_FORCED, FREE_RUNNING):
+        final = measures[measures.protocol == protocol]
+        if len(final):
+            tracker.curve(f"step/{protocol}", final.groupby("step")[COLUMNS].mean().reset_index(), "step")
+
+
+def receipt_of(tracker: Tracker | None) -> dict[str, Any]:
+    if tracker is None:
+        return {}
+    try:
+        receipt = tracker.receipt
+    except RuntimeError as error:  # interrupted while the run was being closed
+        return {"problem": str(error)}
+    return {
+        "id": receipt.run_id,
+        "group": receipt.group,
+        "mode": receipt.mode,
+        "url": receipt.url,
+        "directory": str(receipt.directory) if receipt.directory else None,
+        "sync": receipt.sync_command,
+        "exit_code": receipt.exit_code,
+        "verified": receipt.verified,
+        "problem": receipt.problem,
+    }
+
+
+def log_figures(tracker: Tracker, drawn: Sequence[FigureResult]) -> None:
+    """The pictures of figures, with their captions."""
+    for figure in drawn:
+        for path in figure.paths:
+            if path.suffix == ".png":
+                tracker.image(f"figures/{figure.name}", path, figure.caption)

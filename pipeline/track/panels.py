@@ -1,0 +1,226 @@
+"""The panels that show a sweep in W&B, by section: each names the keys that it draws, as runs log them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import wandb_workspaces.reports.v2 as wr
+
+from pipeline.track.readback import RunRecord
+
+# The axis of the shares of parameters that were removed: where every pruner's sparsities can be set side by side,
+# be they fractions, patterns or numbers of units.
+REMOVED = "achieved"
+# Mean scores by kind of task, with what they are called.
+KINDS = {
+    "generative": "generation",
+    "multiple_choice": "multiple choice",
+    "retrieval": "retrieval",
+    "perplexity": "perplexity",
+}
+SPACES = {"cos_h": "cosine in h", "cos_z": "cosine in z", "cos_p": "cosine in p", "kl": "KL"}
+SUBLAYERS = ("attention", "mlp")
+PROTOCOLS = {"teacher_forced": "teacher-forced", "free_running": "free running"}
+TABLES = {
+    "generations": "generated texts",
+    "scores": "scores of every task",
+    "comparison with dense": "every task beside dense",
+}
+# Runs that one panel shows at most; W&B's own number is 10.
+MOST_RUNS = 200
+_KL = "kl"
+# Of a report's grid, and the heights of panels by their number in a row.
+_WIDTH = 24
+_HEIGHTS = {1: 10, 2: 12, 3: 7, 4: 6}
+
+Panel = wr.ScatterPlot | wr.LinePlot | wr.ParallelCoordinatesPlot | wr.MediaBrowser | wr.WeavePanelSummaryTable
+
+
+@dataclass(frozen=True)
+class Section:
+    """Panels that belong together, in ``columns``; ``figures`` says that they are pictures."""
+
+    title: str
+    text: str
+    panels: list[Panel]
+    columns: int = 3
+    figures: bool = False
+
+    def __post_init__(self) -> None:
+        for panel in self.panels:
+            panel.layout = wr.Layout(w=_WIDTH // self.columns, h=_HEIGHTS[self.columns])
+
+
+def sections(logged: Collection[str] | None, pruners: Iterable[str], figures: Sequence[str]) -> list[Section]:
+    """All sections, without panels of which a key is not ``logged`` (see `keys_of_run`), and without empty ones.
+
+    None stands for everything. ``pruners`` are those whose curves over sparsity were logged at the sweep's end,
+    ``figures`` the names of the pictures.
+    """
+    made = [
+        Section(
+            "Scores over sparsity",
+            "Mean scores over all tasks of a kind, against the share of the decoder blocks' parameters that is "
+            "removed. One point is one job, in the colour of its pruner; lines are means over the jobs of a pruner.",
+            [*_points(REMOVED, "share removed"), *_lines(list(pruners))],
+        ),
+        Section(
+            "What the deviation does to scores",
+            "KL of the pruned from the dense model at the final state, each on its own continuation, against scores; "
+            "and both ways of asking against each other.",
+            [*_points("final/kl", "KL", kinds=("generative", "multiple_choice", "retrieval")), _both_ways()],
+        ),
+        Section("Everything at once", "One line is one job.", [_parallel(logged)], columns=1),
+        Section(
+            "Layer by layer",
+            "One sublayer at a time is replaced by its pruned form on the dense model's own inputs; the residual "
+            "stream after it is compared in h, z and p.",
+            [*_over_layers(), _line("share removed by layer", "layer", ["layer/achieved"])],
+            columns=4,
+        ),
+        Section(
+            "Step by step",
+            "Final states while a prompt is continued: the pruned model reads the dense model's tokens "
+            "(teacher-forced), or its own (free running).",
+            _over_steps(),
+            columns=4,
+        ),
+        Section("Texts and tables", "", [wr.WeavePanelSummaryTable(table_name=name) for name in TABLES], columns=1),
+        Section("Figures", "", [_picture(name) for name in figures], columns=2, figures=True),
+    ]
+    kept = [
+        replace(
+            section,
+            panels=[panel for panel in section.panels if logged is None or keys_of_panel(panel) <= set(logged)],
+        )
+        for section in made
+    ]
+    return [section for section in kept if section.panels]
+
+
+def _line(title: str, x: str, y: Sequence[str], log: bool = False, title_x: str | None = None) -> Panel:
+    return wr.LinePlot(
+        title=title,
+        x=x,
+        y=list(y),
+        log_y=log or None,
+        title_x=title_x,
+        max_runs_to_show=MOST_RUNS,
+        smoothing_type="none",
+    )
+
+
+def _points(x: str, name: str, kinds: Iterable[str] = KINDS) -> list[Panel]:
+    return [
+        wr.ScatterPlot(
+            title=f"{KINDS[kind]} against {name}",
+            x=wr.SummaryMetric(x),
+            y=wr.SummaryMetric(f"{kind}/mean"),
+            log_y=True if kind == "perplexity" else None,
+            legend_template="${run:displayName}",
+        )
+        for kind in kinds
+    ]
+
+
+def _lines(pruners: Sequence[str]) -> list[Panel]:
+    return [
+        _line(
+            f"{name} over sparsity, a line a pruner",
+            "removed",
+            [curve_key(pruner, kind) for pruner in pruners],
+            log=kind == "perplexity",
+            title_x="share removed",
+        )
+        for kind, name in KINDS.items()
+        if pruners
+    ]
+
+
+def curve_key(pruner: str, kind: str) -> str:
+    """The series of a pruner's mean scores over the share removed."""
+    return f"over_sparsity/{pruner}/{kind}"
+
+
+def _both_ways() -> Panel:
+    return wr.ScatterPlot(
+        title="generation against multiple choice",
+        x=wr.SummaryMetric("multiple_choice/mean"),
+        y=wr.SummaryMetric("generative/mean"),
+        legend_template="${run:displayName}",
+    )
+
+
+def _parallel(logged: Collection[str] | None) -> Panel:
+    columns: dict[str, wr.Config | wr.SummaryMetric] = {
+        "pruner": wr.Config("pruner"),
+        "share removed": wr.SummaryMetric(REMOVED),
+        "calibration": wr.Config("calibration"),
+        "seed": wr.Config("seed"),
+        "generation": wr.SummaryMetric("generative/mean"),
+        "multiple choice": wr.SummaryMetric("multiple_choice/mean"),
+        "retrieval": wr.SummaryMetric("retrieval/mean"),
+        "KL": wr.SummaryMetric("final/kl"),
+    }
+    return wr.ParallelCoordinatesPlot(
+        title="from pruner to score",
+        columns=[
+            wr.ParallelCoordinatesPlotColumn(metric=metric, display_name=name)
+            for name, metric in columns.items()
+            if logged is None or _key(metric) in logged
+        ],
+    )
+
+
+def _over_layers() -> list[Panel]:
+    return [
+        _line(f"{name} by layer, {sublayer}", "layer", [f"layer/{sublayer}/{column}"], log=column == _KL)
+        for sublayer in SUBLAYERS
+        for column, name in SPACES.items()
+    ]
+
+
+def _over_steps() -> list[Panel]:
+    return [
+        _line(f"{name} by step, {words}", "step", [f"step/{protocol}/{column}"], log=column == _KL)
+        for protocol, words in PROTOCOLS.items()
+        for column, name in SPACES.items()
+    ]
+
+
+def _picture(name: str) -> Panel:
+    return wr.MediaBrowser(title=name.rpartition("/")[2], media_keys=[name], num_columns=1)
+
+
+def keys_of_panel(panel: Panel) -> set[str]:
+    """What a panel draws: keys as in `keys_of_run`."""
+    if isinstance(panel, wr.LinePlot):
+        return {f"history:{_name(metric)}" for metric in [panel.x, *panel.y]}
+    if isinstance(panel, wr.ScatterPlot):
+        return {_key(panel.x), _key(panel.y)}
+    if isinstance(panel, wr.ParallelCoordinatesPlot):
+        return {_key(column.metric) for column in panel.columns}
+    if isinstance(panel, wr.MediaBrowser):
+        return {f"media:{key}" for key in panel.media_keys}
+    return {f"media:{panel.table_name}"}
+
+
+def _key(metric: object) -> str:
+    return f"{'config' if isinstance(metric, wr.Config) else 'summary'}:{_name(metric)}"
+
+
+def _name(metric: object) -> str:
+    return str(getattr(metric, "name", metric))
+
+
+def keys_of_run(run: RunRecord) -> set[str]:
+    """What a run has logged, each key after ``config:``, ``summary:``, ``history:`` or, for pictures and tables,
+    ``media:``."""
+    media = {key.removesuffix("._type") for row in run.history for key in row if key.endswith("._type")}
+    return (
+        {f"config:{key}" for key in run.config}
+        | {f"summary:{key}" for key in run.summary}
+        | {f"history:{key}" for row in run.history for key in row}
+        | {f"media:{key}" for key in media}
+    )

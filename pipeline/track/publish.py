@@ -1,0 +1,41 @@
+"""Send a sweep's workspace and report to the W&B server. A second time, the same pages are changed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pipeline.common.files import write_json
+from pipeline.track.connection import base_url
+from pipeline.track.pages import Shown, report, workspace
+
+
+def publish(shown: Shown, entity: str, memory: Path) -> dict[str, str]:
+    """The addresses of the pages. ``memory`` is a file that tells which pages there are already, by server and sweep.
+
+    Without an ``entity`` it is the key's own. Raises what wandb raises if the server does not take a page.
+    """
+    import wandb
+
+    entity = entity or str(wandb.Api().default_entity)
+    known = _read(memory)
+    mine = known.setdefault(f"{base_url()}/{entity}/{shown.project}/{shown.sweep}", {})
+    text, view = report(shown, entity), workspace(shown, entity)
+    text.id = mine.get("report", "")
+    view._internal_name, view._internal_id = mine.get("workspace", ["", ""])
+    text.save()
+    mine["report"] = text.id
+    write_json(memory, known)
+    view.save()
+    mine["workspace"] = [view._internal_name, view._internal_id]
+    write_json(memory, known)
+    return {"workspace": str(view.url), "report": str(text.url)}
+
+
+def _read(memory: Path) -> dict[str, Any]:
+    try:
+        known: dict[str, Any] = json.loads(memory.read_text())
+    except (OSError, ValueError):
+        return {}
+    return known

@@ -1,0 +1,154 @@
+"""``python -m pipeline.track.sync``: send the runs that are on this disk alone to the W&B server, each one once.
+
+wandb itself leaves a file ``run-….wandb.synced`` beside the log of a run that the server has taken; such a run is not
+sent again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.common.secrets import redact
+from pipeline.store.artifacts import Store
+from pipeline.store.records import load_records
+from pipeline.track.connection import base_url, resolve_mode
+from pipeline.track.readback import read_run
+
+_MARK = "*.wandb.synced"
+_LONGEST = 500
+SENT, FAILED, LEFT = "sent", "failed", "left"
+# For one run with all its files.
+SECONDS = 3600
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What became of a run: sent, failed or left, and why."""
+
+    status: str
+    why: str = ""
+
+
+def unsent(store: Store) -> list[Path]:
+    """The folders of runs that the server does not have whole, oldest first: offline ones, and cut online ones."""
+    jobs = load_records(store.jobs)
+    cut = {Path(job.wandb["directory"]).name for job in jobs if job.wandb.get("sync") and job.wandb.get("directory")}
+    folders = [path for path in (store.root / "wandb").glob("*run-*") if _is_offline(path) or path.name in cut]
+    waiting = [path for path in folders if any(path.glob("*.wandb")) and not _is_sent(path)]
+    return sorted(waiting, key=lambda path: path.name.removeprefix("offline-"))
+
+
+def _is_offline(path: Path) -> bool:
+    return path.name.startswith("offline-run-")
+
+
+def _is_sent(path: Path) -> bool:
+    return any(path.glob(_MARK))
+
+
+def send_all(store: Store) -> Iterator[tuple[Path, Sent]]:
+    """Send what waits, one run after another. Nobody else sends from this folder meanwhile."""
+    with store.alone("sync"):
+        for folder in unsent(store):
+            yield folder, _send(folder)
+
+
+def _send(folder: Path) -> Sent:
+    try:
+        if read_run(folder).exit_code is None:
+            return Sent(
+                LEFT, f"its log has no end: its job is at work, or was killed (wandb sync {folder} sends it so)"
+            )
+    except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+        return Sent(FAILED, redact(str(error)))
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            output = _wandb_sync(folder, Path(scratch))
+            lost = _lost(Path(scratch))
+    except (OSError, subprocess.SubprocessError) as error:
+        return Sent(FAILED, redact(str(error)))
+    # Its exit status is 0 for most failures: the mark is what counts.
+    if not _is_sent(folder):
+        return Sent(FAILED, _cause(output))
+    if lost:
+        # The mark stands for a run without its files: the next try is to send them.
+        for mark in folder.glob(_MARK):
+            mark.unlink()
+        return Sent(FAILED, f"not all of its files were taken: {redact(lost)}")
+    return Sent(SENT)
+
+
+def _wandb_sync(folder: Path, scratch: Path) -> str:
+    """Send one run; what wandb prints. Its own logs go to ``scratch``."""
+    command = [sys.executable, "-m", "wandb", "sync", "--include-online", str(folder)]
+    environment = {key: value for key, value in os.environ.items() if key not in ("WANDB_MODE", "WANDB_SERVICE")}
+    environment |= {"WANDB_BASE_URL": base_url(), "WANDB_ERROR_REPORTING": "false", "WANDB_DIR": str(scratch)}
+    done = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=SECONDS,
+        env=environment,
+        check=False,
+    )
+    return done.stdout
+
+
+def _cause(output: str) -> str:
+    """The lines of wandb's output that tell of an error, else the last ones, as one line without secrets."""
+    lines = [line.removeprefix("wandb:").strip() for line in output.splitlines() if line.strip()]
+    errors = [line for line in lines if "error" in line.lower()] or lines[-2:] or ["wandb sync says nothing"]
+    return redact(" ".join(errors))[:_LONGEST]
+
+
+def _lost(scratch: Path) -> str:
+    """Artifacts and files that the server did not take, of which wandb tells in its log alone."""
+    lines = [line for path in scratch.rglob("debug-sync*.log") for line in path.read_text().splitlines()]
+    entries = [json.loads(line) for line in lines if line.startswith("{")]
+    said = [str(entry.get("msg", "")) for entry in entries if entry.get("level") == "ERROR"]
+    return " ".join(dict.fromkeys(text.strip() for text in said if "artifact" in text or "upload" in text))[:_LONGEST]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit status 1 if a run could not be sent, 2 if there is no key or no server, else 0."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.track.sync", description="Send offline runs to the W&B server, each one once."
+    )
+    parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="folder of results (default: outputs)")
+    chosen: Any = parser.parse_args(arguments)
+    if not (chosen.outputs / "wandb").is_dir():
+        print(f"no run in {chosen.outputs}")
+        return 0
+    store = Store(chosen.outputs)
+    waiting = len(unsent(store))
+    if not waiting:
+        print(f"every run in {chosen.outputs} has been sent")
+        return 0
+    connection = resolve_mode("online")
+    if connection.mode != "online":
+        print(f"runs to send: {waiting}; none was sent: {connection.reason}", file=sys.stderr)
+        return 2
+    print(f"runs to send: {waiting}; they go to {base_url()}")
+    failed = 0
+    for place, (folder, sent) in enumerate(send_all(store), start=1):
+        why = f": {sent.why}" if sent.why else ""
+        print(f"  {place}/{waiting} {sent.status:6s} {folder.name}{why}", flush=True)
+        failed += sent.status == FAILED
+    if failed:
+        print(f"{failed} of {waiting} runs could not be sent; the same command tries them again", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
