@@ -20,8 +20,9 @@ from pipeline.prune.methods.allocated import GRID
 from pipeline.prune.methods.allocation import allocate, convex, settle, smooth
 from pipeline.prune.methods.masks import per_output
 from pipeline.prune.methods.wanda import column_energy, metric
-from pipeline.prune.stage import ModelStages
+from pipeline.prune.stage import PruningDecision
 from pipeline.prune.surgery import changed_weights
+from pipeline.prune.workbench import Workbench
 from pipeline.store.artifacts import Store
 
 METHODS = {"wanda_divergence": "wanda", "sparsegpt_divergence": "sparsegpt", "magnitude_divergence": "magnitude"}
@@ -245,8 +246,8 @@ def test_curves_are_measured_once_for_every_sparsity_and_shared(make_settings, t
     store = Store(tmp_path / "outputs")
 
     def kept(*overrides: str) -> int:
-        stages = ModelStages(make_settings("dtype=float32", *overrides), store)
-        assert stages.decision.path.is_dir()
+        stages = Workbench(make_settings("dtype=float32", *overrides), store)
+        assert stages.make(PruningDecision).path.is_dir()
         return len(list((tmp_path / "outputs" / "store" / "importance").iterdir()))
 
     assert kept("pruner=wanda_divergence", "sparsity=0.3") == 1

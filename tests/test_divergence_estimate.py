@@ -16,9 +16,9 @@ from pipeline.model.continuations import continued
 from pipeline.model.decoder import ATTENTION, BLOCK, MLP, Decoder
 from pipeline.model.sources.random import RandomModel
 from pipeline.prune.base import Context
-from pipeline.prune.decision import Decision
 from pipeline.prune.methods.units import ALONE
-from pipeline.prune.stage import IMPORTANCE, ModelStages
+from pipeline.prune.stage import Importance
+from pipeline.prune.workbench import Workbench
 from pipeline.store.artifacts import Store
 
 NAMES = ("divergence_estimate", "divergence_estimate_mlp", "divergence_estimate_blocks", "divergence_estimate_joint")
@@ -107,19 +107,19 @@ def test_scores_are_kept_by_seed_where_they_are_drawn(make_settings, tmp_path):
         for seed, sparsity in ((0, 1), (1, 1), (0, 2)):
             same = ("model.seed=0", "model.layers=3", "calibration.seed=0")
             words = (f"pruner={name}", f"seed={seed}", f"sparsity={sparsity}", *same)
-            stages = ModelStages(make_settings(*words), store)
-            rows = Decision.load(stages.decision.path).scores
+            stages = Workbench(make_settings(*words), store)
+            rows = stages.decision.scores
             found[seed, sparsity] = {
                 (row["sublayer"], row["layer"]): row["score"] for row in rows if row.get("step", ALONE) == ALONE
             }
-        assert len(list(store.root.glob(f"**/{IMPORTANCE}/*/scores.parquet"))) == artifacts
+        assert len(list(store.root.glob(f"**/{Importance.name}/*/scores.parquet"))) == artifacts
         assert found[0, 1] == found[0, 2]
         assert (found[0, 1] == found[1, 1]) == (name == "shortgpt")
 
 
 def test_the_spread_comes_as_far_as_the_tables(make_settings, tmp_path):
-    stages = ModelStages(make_settings("pruner=divergence_estimate", "sparsity=2", "model.layers=3"), Store(tmp_path))
-    frame = pd.DataFrame(Decision.load(stages.decision.path).scores)
+    stages = Workbench(make_settings("pruner=divergence_estimate", "sparsity=2", "model.layers=3"), Store(tmp_path))
+    frame = pd.DataFrame(stages.decision.scores)
     assert {"layer", "sublayer", "score", "step", "questions", "spread"} == set(frame.columns)
     assert frame["spread"].notna().all()
     assert list(frame.loc[frame["step"] != ALONE, "questions"]) == [3, 2]

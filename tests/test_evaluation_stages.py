@@ -9,7 +9,9 @@ import pytest
 
 from pipeline.evaluate.comparison import VERDICTS
 from pipeline.evaluate.results import SCORE_COLUMNS
-from pipeline.prune.stage import DECISION, EVALUATION
+from pipeline.evaluate.stage import Evaluation
+from pipeline.prune.stage import PruningDecision
+from pipeline.prune.workbench import Workbench
 from pipeline.run.job import run_job
 from pipeline.store.artifacts import Store
 from pipeline.store.records import FAILED, OK, JobRecord, load_records
@@ -81,7 +83,7 @@ def test_comparisons_pair_every_task_with_dense(job, table):
 
 def test_a_model_with_nothing_removed_is_not_asked_again(job, table, tmp_path):
     job("pruner=wanda", "sparsity=0", EVALUATE)
-    assert built(tmp_path, EVALUATION) == 1 and built(tmp_path, "perplexity") == 1
+    assert built(tmp_path, Evaluation.name) == 1 and built(tmp_path, "perplexity") == 1
     scores = table("scores").set_index(["pruner", "kind", "task"]).value
     assert scores["dense"].to_dict() == scores["wanda"].to_dict()
     assert set(table("comparisons").difference) == {0.0}
@@ -100,7 +102,7 @@ def test_perplexity_is_one_row_of_every_job_and_shared_by_suites(job, offline, t
 def test_dense_and_pruned_share_tokenised_requests(job, tmp_path):
     job("pruner=wanda", "sparsity=0.5", EVALUATE)
     job("pruner=wanda", "sparsity=0.25", EVALUATE)
-    assert built(tmp_path, EVALUATION) == 3 and built(tmp_path, "requests") == 1
+    assert built(tmp_path, Evaluation.name) == 3 and built(tmp_path, "requests") == 1
 
 
 def test_measures_of_states_serve_every_suite(job, offline, table, tmp_path):
@@ -121,7 +123,7 @@ def test_an_unreachable_hub_ends_a_job_before_it_prunes(job, tmp_path, monkeypat
         "task=lm_eval", "task.names=[gsm8k]", "pruner=wanda", "sparsity=0.5", EVALUATE, status=FAILED, base=base
     )
     assert "openai/gsm8k" in record.error and "task=offline has real benchmarks" in record.error
-    assert not (tmp_path / "outputs" / "store" / DECISION).exists()
+    assert not (tmp_path / "outputs" / "store" / PruningDecision.name).exists()
 
 
 def test_encoders_are_pruned_and_evaluated_by_retrieval(job, table):
@@ -141,11 +143,10 @@ def test_language_models_are_evaluated_by_retrieval_too(job, table):
 
 
 def test_a_model_that_is_embedded_otherwise_is_evaluated_again(make_settings, tmp_path):
-    from pipeline.measure.stage import Workbench
 
     def key(*words: str) -> str:
         settings = make_settings("task=retrieval", "task.limit=2", "task.documents=4", *words, base=ENCODER)
-        return Workbench(settings, Store(tmp_path / "outputs")).evaluation.key
+        return Workbench(settings, Store(tmp_path / "outputs")).make(Evaluation).key
 
     assert key() != key("+model.embedding.pooling=cls")
 

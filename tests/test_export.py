@@ -17,11 +17,12 @@ from safetensors.torch import load_file
 
 from pipeline.check.command import problems
 from pipeline.export.hf import export, exported
-from pipeline.measure.stage import Workbench
 from pipeline.model.decoder import ARCHITECTURES, Decoder
 from pipeline.prune.checkpoint import as_checkpoint, probe_outputs, write_checkpoint
 from pipeline.prune.decision import Change, Decision
+from pipeline.prune.stage import PruningDecision
 from pipeline.prune.surgery import apply
+from pipeline.prune.workbench import Workbench
 from pipeline.run.job import describe, run_job
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.provenance import origin
@@ -176,7 +177,7 @@ def test_an_export_tells_what_its_decision_was_made_with(make_settings, tmp_path
     settings = make_settings("pruner=attn_drop", "sparsity=2")
     store = Store(settings.outputs)
     store.origin = {"origin": {"commit": "0123456789", "python": "3.10.1", "packages": {"torch": "1.13"}}}
-    Workbench(settings, store).decision.manifest()
+    Workbench(settings, store).make(PruningDecision).manifest()
     store.origin = {"origin": origin()}
     export(Workbench(settings, store), tmp_path / "export", describe(settings), None, None)
     facts = json.loads((tmp_path / "export" / "pruning.json").read_text())

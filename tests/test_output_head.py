@@ -10,13 +10,13 @@ from helpers import context_for, pruner_of
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from pipeline.config.sparsity import parse
-from pipeline.measure.stage import Workbench
+from pipeline.measure.stage import head_and_norm
 from pipeline.model.decoder import _LLAMA, ARCHITECTURES, Architecture, Decoder, Part
 from pipeline.model.output_head import head_of, prove
 from pipeline.model.sources.random import RandomModel
 from pipeline.prune.decision import Decision
-from pipeline.prune.stage import ModelStages
 from pipeline.prune.surgery import apply
+from pipeline.prune.workbench import Workbench
 from pipeline.store.artifacts import Store
 
 SIZES = {
@@ -148,6 +148,6 @@ def test_a_job_refuses_it_when_the_model_is_loaded(tiny, make_settings, tmp_path
     settings = make_settings("pruner=shortgpt", "sparsity=1")
     monkeypatch.setattr(RandomModel, "load", lambda self, dtype, store: tiny("granite", dtype, logits_scaling=8.0))
     with pytest.raises(ValueError, match="logits_scaling=8.0"):
-        _ = ModelStages(settings, Store(tmp_path)).decision
+        _ = Workbench(settings, Store(tmp_path)).decision
     with pytest.raises(ValueError, match="logits_scaling=8.0"):
-        Workbench(settings, Store(tmp_path))._head()
+        head_and_norm(Workbench(settings, Store(tmp_path)))

@@ -16,7 +16,6 @@ from pipeline.evaluate.language_model import InMemoryLM
 from pipeline.evaluate.perplexity import window_losses
 from pipeline.measure.options import measure_options
 from pipeline.measure.protocols import measure_layers, measure_teacher_forced
-from pipeline.measure.stage import Workbench
 from pipeline.model.continuations import continued, read
 from pipeline.model.decoder import Decoder
 from pipeline.model.finite import check_finite, check_scores, check_values, is_finite
@@ -25,6 +24,7 @@ from pipeline.model.head import Head
 from pipeline.model.sources.base import resolve_dtype
 from pipeline.model.sources.random import RandomModel
 from pipeline.model.trajectory import capture_forced, capture_trajectory
+from pipeline.prune.workbench import Workbench
 from pipeline.run.job import run_job
 from pipeline.store.artifacts import Store
 from pipeline.store.records import FAILED

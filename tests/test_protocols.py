@@ -27,11 +27,12 @@ from pipeline.measure.protocols import (
     measure_layers,
     measure_teacher_forced,
 )
-from pipeline.measure.stage import Workbench
+from pipeline.measure.stage import Measures, OptionMeasures
 from pipeline.model.decoder import ARCHITECTURES, SUBLAYERS, Decoder
 from pipeline.model.head import Head
 from pipeline.model.trajectory import Trajectory, capture_forced, capture_trajectory
 from pipeline.prune.surgery import change_weights, remove_blocks
+from pipeline.prune.workbench import Workbench
 from pipeline.store.artifacts import Store
 from pipeline.store.table_names import MEASURES, OPTIONS, PROMPTS, TRAJECTORIES
 
@@ -162,11 +163,11 @@ def test_sparsity_zero_of_a_whole_job_deviates_nowhere(make_settings, outputs, p
     words = (f"pruner={pruner}", "sparsity=0", "capture.steps=3", "measure.temperatures=[1.0,0.3]")
     settings = make_settings(*words, outputs=outputs)
     bench = Workbench(settings, Store(settings.outputs))
-    measures = bench.measures
+    measures = bench.make(Measures)
     table = pd.read_parquet(measures.file(MEASURES))
     assert set(table.protocol) == set(PROTOCOLS) - {"options"}
     assert_nothing_deviates(table)
-    options = pd.read_parquet(bench.option_measures.file(OPTIONS))
+    options = pd.read_parquet(bench.make(OptionMeasures).file(OPTIONS))
     assert set(options.kl) == set(options.flip) == {0.0}
     sides = pd.read_parquet(measures.file(TRAJECTORIES))
     assert sides.dense_token.equals(sides.pruned_token.rename("dense_token"))
@@ -179,10 +180,10 @@ def test_each_protocol_alone_is_what_it_is_among_all(make_settings, outputs, pro
     alone = make_settings("pruner=wanda", "sparsity=0.5", f"capture.protocols=[{protocol}]", outputs=outputs)
     whole, part = (Workbench(one, Store(one.outputs)) for one in (every, alone))
     if protocol == "options":
-        found, expected = (pd.read_parquet(bench.option_measures.file(OPTIONS)) for bench in (part, whole))
-        assert not (part.measures.path / MEASURES).exists()
+        found, expected = (pd.read_parquet(bench.make(OptionMeasures).file(OPTIONS)) for bench in (part, whole))
+        assert not (part.make(Measures).path / MEASURES).exists()
     else:
-        found, expected = (pd.read_parquet(bench.measures.file(MEASURES)) for bench in (part, whole))
+        found, expected = (pd.read_parquet(bench.make(Measures).file(MEASURES)) for bench in (part, whole))
         expected = expected[expected.protocol == protocol].reset_index(drop=True)
     pd.testing.assert_frame_equal(found, expected)
 
@@ -191,6 +192,6 @@ def test_each_protocol_alone_is_what_it_is_among_all(make_settings, outputs, pro
 def test_a_pruner_of_one_kind_of_sublayer_is_measured_there_alone(make_settings, outputs, pruner, kinds):
     words = (f"pruner={pruner}", "sparsity=1", "capture.protocols=[layer]", "measure.readout=final_norm")
     settings = make_settings(*words, outputs=outputs)
-    table = pd.read_parquet(Workbench(settings, Store(settings.outputs)).measures.file(MEASURES))
+    table = pd.read_parquet(Workbench(settings, Store(settings.outputs)).make(Measures).file(MEASURES))
     assert set(table.sublayer) == (kinds or set(SUBLAYERS))
     assert table.kl.min() > 0

@@ -14,9 +14,8 @@ from helpers import pruner_of
 from pipeline.config.sparsity import parse
 from pipeline.model.decoder import Decoder
 from pipeline.prune.base import Context
-from pipeline.prune.decision import Decision
 from pipeline.prune.methods.random import RandomPruner
-from pipeline.prune.stage import ModelStages
+from pipeline.prune.workbench import Workbench
 from pipeline.store.artifacts import Store
 
 UNITS = {"random_blocks": "blocks", "random_attn": "attention", "random_mlp": "mlp"}
@@ -103,9 +102,9 @@ def test_the_experiments_seed_reaches_the_pruner(make_settings, tmp_path):
     words = ("pruner=random_attn", "model.layers=8", "sparsity=4")
     found = []
     for seed in range(4):
-        stages = ModelStages(make_settings(*words, f"seed={seed}"), Store(tmp_path / "store"))
+        stages = Workbench(make_settings(*words, f"seed={seed}"), Store(tmp_path / "store"))
         pruner, decoder = stages.settings.pruner, Decoder(stages.model("float32", pruned=False))
         expected = pruner.decide(decoder, parse(4), Context(seed=seed)).attention
-        found.append(Decision.load(stages.decision.path).attention)
+        found.append(stages.decision.attention)
         assert found[-1] == expected
     assert len(set(found)) > 1

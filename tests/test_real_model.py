@@ -20,10 +20,11 @@ from naive import DEVIATIONS
 
 from pipeline.config.probes import PROBES
 from pipeline.data.matched.suite import INCLUDE_PATH, METRICS
+from pipeline.evaluate.stage import Evaluation
 from pipeline.evaluate.suites.offline.rows import rows
-from pipeline.measure.stage import Workbench
 from pipeline.model.sources.base import load_pretrained, load_tokenizer
 from pipeline.model.trajectory import capture_trajectory
+from pipeline.prune.workbench import Workbench
 from pipeline.store.artifacts import Store
 
 pytestmark = pytest.mark.real_model
@@ -53,7 +54,7 @@ def bench(make_settings, root):
 
 
 def scores(bench: Workbench) -> pd.Series:
-    return pd.read_parquet(bench.evaluation.file("scores.parquet")).groupby("kind")["value"].mean()
+    return pd.read_parquet(bench.make(Evaluation).file("scores.parquet")).groupby("kind")["value"].mean()
 
 
 def test_the_converted_checkpoint_is_a_stock_one_and_converted_once(bench):
@@ -156,7 +157,7 @@ def test_dense_scores_are_those_of_lm_evals_own_command(bench, tmp_path):
     theirs = command_line(
         checkpoint, offline.dtype, tmp_path, [*(f"cli_{name}" for name in SOME_BENCHMARKS), *families]
     )
-    mine = pd.concat([pd.read_parquet(bench.evaluation.file("scores.parquet")) for bench in (offline, matched)])
+    mine = pd.concat([pd.read_parquet(bench.make(Evaluation).file("scores.parquet")) for bench in (offline, matched)])
     compared = 0
     for row in mine.itertuples():
         name = f"cli_{row.task}" if row.task in OWN else f"matched_{row.task}_{row.kind}"

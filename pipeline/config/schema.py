@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 GROUPS = ("model", "pruner", "task", "calibration")
 EXPERIMENT = "experiment"
 STAGES = ("prune", "evaluate", "capture", "measure", "plot")
-PROTOCOLS = ("layer", "teacher_forced", "free_running", "options")
+PROTOCOLS = LAYER, TEACHER_FORCED, FREE_RUNNING, OPTIONS = ("layer", "teacher_forced", "free_running", "options")
 DECODINGS = ("greedy", "sample")
 READOUTS = ("raw", "final_norm")
 DTYPES = ("auto", "float32", "bfloat16", "float16")

@@ -1,10 +1,9 @@
-"""What evaluation makes of a model, as artifacts: scores of tasks, perplexity, and both beside the dense ones."""
+"""The stages of evaluation: token ids of what is asked, scores, perplexity, and both beside the dense model's."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,111 +13,149 @@ from pipeline.data.calibration.held_out import check_held_out
 from pipeline.evaluate import ask
 from pipeline.evaluate.by_harness import encode_requests
 from pipeline.evaluate.comparison import compare
-from pipeline.evaluate.perplexity import held_out, perplexity_row
+from pipeline.evaluate.perplexity import HeldOutText, held_out, perplexity_row
 from pipeline.model.sources.base import writes_text
 from pipeline.model.tokens import tokenizer_digest, tokens_of
-from pipeline.prune.stage import COMPARISON, EVALUATION, PERPLEXITY, REQUESTS, ModelStages
+from pipeline.prune.stage import PruningDecision
+from pipeline.prune.workbench import Workbench
 from pipeline.store.artifacts import Artifact
 from pipeline.store.identity import batch_sizes
+from pipeline.store.stage import Stage
 from pipeline.store.table_names import COMPARISONS, ITEMS, SCORES
 
 
+def prepare(bench: Workbench) -> None:
+    """Find out before any work what would end or spoil the job later. Raises ValueError.
+
+    Tasks that are not evaluated yet have to be had, and prompts of the calibration are neither probes nor items.
+    """
+    settings = bench.settings
+    if {"capture", "measure"} & set(settings.stages):
+        _check_held_out(bench, [probe.text for probe in settings.probes], "a probe prompt")
+    if "evaluate" not in settings.stages:
+        return
+    if not (bench.find(PruningDecision) and bench.find(Evaluation)):
+        ask.prepare(settings.task, settings.seed)
+        _check_held_out(bench, ask.questions(settings.task, settings.seed), "an item of the tasks")
+
+
+def _check_held_out(bench: Workbench, asked: Iterable[str], what: str) -> None:
+    source = bench.settings.calibration
+    if source.generated and bench.settings.pruner.calibrated:
+        check_held_out(source.name, source.prompts(), asked, what)
+
+
+def evaluated(bench: Workbench) -> dict[str, Artifact]:
+    """Make scores and perplexity, those of the dense model, and the two side by side; by role."""
+    steps = {"dense evaluation": lambda: bench.dense.make(Evaluation), "evaluation": lambda: bench.make(Evaluation)}
+    artifacts = bench.store.in_turn(steps)
+    texts = {"dense perplexity": lambda: _perplexity(bench.dense), "perplexity": lambda: _perplexity(bench)}
+    if len(there := {role: text for role, text in bench.store.in_turn(texts).items() if text}) == len(texts):
+        artifacts |= there
+    return artifacts if bench.is_dense else artifacts | {"comparison": bench.make(Comparison)}
+
+
+def _perplexity(bench: Workbench) -> Artifact | None:
+    """The perplexity; None if none is wanted, or the model writes no text."""
+    if held_out(bench.settings.perplexity) is None:
+        return None
+    if bench.is_unchanged:
+        return _perplexity(bench.dense)
+    if found := bench.find(Perplexity):
+        return found
+    return bench.make(Perplexity) if writes_text(bench.model(bench.dtype, pruned=True)) else None
+
+
 @dataclass
-class EvaluationStages(ModelStages):
-    """What one job finds out by asking its model."""
+class Requests(Stage):
+    """The token ids of everything that the tasks ask, which models with the same tokenizer share."""
 
-    def prepare(self) -> None:
-        """Find out before any work what would end or spoil the job later. Raises ValueError.
+    bench: Workbench
+    name = "requests"
+    version = 1
 
-        Tasks that are not evaluated yet have to be had, and prompts of the calibration are neither probes nor items.
-        """
-        settings = self.settings
-        if {"capture", "measure"} & set(settings.stages):
-            self._check_held_out([probe.text for probe in settings.probes], "a probe prompt")
-        if "evaluate" not in settings.stages:
-            return
-        there = self.is_decided() and self.store.find(EVALUATION, self._inputs(EVALUATION, self._evaluation_inputs()))
-        if not there:
-            ask.prepare(settings.task, settings.seed)
-            self._check_held_out(ask.questions(settings.task, settings.seed), "an item of the tasks")
+    def inputs(self) -> dict[str, Any]:
+        settings = self.bench.settings
+        tokenizer = tokenizer_digest(self.bench.tokenizer)
+        return {"task": settings.task.identity(), "tokenizer": tokenizer, "seed": settings.seed}
 
-    def _check_held_out(self, asked: Iterable[str], what: str) -> None:
-        source = self.settings.calibration
-        if source.generated and self.settings.pruner.calibrated:
-            check_held_out(source.name, source.prompts(), asked, what)
+    def build(self, folder: Path) -> None:
+        bench, settings = self.bench, self.bench.settings
+        encode_requests(bench.writer(bench.dtype), bench.tokenizer, settings.task, settings.seed)
+        tokens_of(bench.tokenizer).save(folder)
 
-    @cached_property
-    def evaluation(self) -> Artifact:
-        """Scores, items and samples of the task suite: ``pipeline.evaluate.results``."""
-        if self._unchanged:
-            return self.dense.evaluation
-        task, seed = self.settings.task, self.settings.seed
 
-        def build(folder: Path) -> None:
-            if task.writes_text:
-                tokens_of(self._tokenizer).read(self.requests.path)
-            model = self.writer(self.dtype) if task.writes_text else self.model(self.dtype, pruned=True)
-            ask.evaluate(model, self._tokenizer, task, seed).save(folder)
+@dataclass
+class Evaluation(Stage):
+    """Scores, items and samples of the task suite: ``pipeline.evaluate.results``."""
 
-        return self.ensure(EVALUATION, self._evaluation_inputs(), build)
+    bench: Workbench
+    name = "evaluation"
+    version = 3
 
-    def _evaluation_inputs(self) -> dict[str, Any]:
-        settings = self.settings
+    def inputs(self) -> dict[str, Any]:
+        bench, settings = self.bench, self.bench.settings
         inputs: dict[str, Any] = {
-            "decision": self.decision.key,
+            "decision": bench.make(PruningDecision).key,
             "task": settings.task.identity(),
-            "dtype": self.dtype,
+            "dtype": bench.dtype,
             "seed": settings.seed,
         }
-        if sizes := batch_sizes(settings, self.dtype):
+        if sizes := batch_sizes(settings, bench.dtype):
             inputs["batch_size"] = sizes["task"]
         return inputs if settings.task.writes_text else inputs | {"embedding": settings.model.embedding}
 
-    @cached_property
-    def requests(self) -> Artifact:
-        """The token ids of everything that the tasks ask, which models with the same tokenizer share."""
-        task, seed, tokenizer = self.settings.task, self.settings.seed, self._tokenizer
+    def instead(self) -> Artifact | None:
+        return self.bench.dense.make(Evaluation) if self.bench.is_unchanged else None
 
-        def build(folder: Path) -> None:
-            encode_requests(self.writer(self.dtype), tokenizer, task, seed)
-            tokens_of(tokenizer).save(folder)
+    def build(self, folder: Path) -> None:
+        bench, task = self.bench, self.bench.settings.task
+        if task.writes_text:
+            tokens_of(bench.tokenizer).read(bench.make(Requests).path)
+        model = bench.writer(bench.dtype) if task.writes_text else bench.model(bench.dtype, pruned=True)
+        ask.evaluate(model, bench.tokenizer, task, bench.settings.seed).save(folder)
 
-        inputs = {"task": task.identity(), "tokenizer": tokenizer_digest(tokenizer), "seed": seed}
-        return self.ensure(REQUESTS, inputs, build)
 
-    @cached_property
-    def perplexity(self) -> Artifact | None:
-        """Perplexity on held-out text as a score table; None if none is wanted, or the model writes no text."""
-        text = held_out(self.settings.perplexity)
-        if text is None:
-            return None
-        if self._unchanged:
-            return self.dense.perplexity
-        inputs = {"decision": self.decision.key, "text": text.identity(), "dtype": self.dtype}
-        if found := self.store.find(PERPLEXITY, self._inputs(PERPLEXITY, inputs)):
-            return found
-        model = self.model(self.dtype, pruned=True)
-        if not writes_text(model):
-            return None
+@dataclass
+class Perplexity(Stage):
+    """Perplexity on held-out text as a score table."""
 
-        def build(folder: Path) -> None:
-            perplexity_row(model, self._tokenizer, text).to_parquet(folder / SCORES, index=False)
-
-        return self.ensure(PERPLEXITY, inputs, build)
-
-    @cached_property
-    def comparison(self) -> Artifact:
-        """Every task's score beside the dense model's on the same items: ``pipeline.evaluate.comparison``."""
-        dense, mine = self.dense.evaluation, self.evaluation
-
-        def build(folder: Path) -> None:
-            items, own_items = (pd.read_parquet(of.file(ITEMS)) for of in (dense, mine))
-            scores, own_scores = (pd.read_parquet(of.file(SCORES)) for of in (dense, mine))
-            compare(items, own_items, scores, own_scores).to_parquet(folder / COMPARISONS, index=False)
-
-        return self.ensure(COMPARISON, {"dense": dense.key, "pruned": mine.key}, build)
+    bench: Workbench
+    name = "perplexity"
+    version = 2
 
     @property
-    def _unchanged(self) -> bool:
-        """Whether the pruned model is the dense one."""
-        return not self.is_dense and self.settings.sparsity.is_zero and bool(self.settings.pruner.accepts)
+    def _text(self) -> HeldOutText:
+        text = held_out(self.bench.settings.perplexity)
+        assert text is not None
+        return text
+
+    def inputs(self) -> dict[str, Any]:
+        bench = self.bench
+        return {"decision": bench.make(PruningDecision).key, "text": self._text.identity(), "dtype": bench.dtype}
+
+    def build(self, folder: Path) -> None:
+        bench = self.bench
+        model = bench.model(bench.dtype, pruned=True)
+        perplexity_row(model, bench.tokenizer, self._text).to_parquet(folder / SCORES, index=False)
+
+
+@dataclass
+class Comparison(Stage):
+    """Every task's score beside the dense model's on the same items: ``pipeline.evaluate.comparison``."""
+
+    bench: Workbench
+    name = "comparison"
+    version = 2
+
+    def _sides(self) -> tuple[Artifact, Artifact]:
+        return self.bench.dense.make(Evaluation), self.bench.make(Evaluation)
+
+    def inputs(self) -> dict[str, Any]:
+        dense, own = self._sides()
+        return {"dense": dense.key, "pruned": own.key}
+
+    def build(self, folder: Path) -> None:
+        items, own_items = (pd.read_parquet(side.file(ITEMS)) for side in self._sides())
+        scores, own_scores = (pd.read_parquet(side.file(SCORES)) for side in self._sides())
+        compare(items, own_items, scores, own_scores).to_parquet(folder / COMPARISONS, index=False)

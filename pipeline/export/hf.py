@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -18,15 +18,14 @@ from pipeline.config.schema import Settings
 from pipeline.export.model_card import model_card
 from pipeline.model.sources.source_card import CARD, FACTS
 from pipeline.prune.checkpoint import Written
-from pipeline.prune.decision import Decision, facts_of
+from pipeline.prune.decision import facts_of
+from pipeline.prune.stage import PruningDecision
+from pipeline.prune.workbench import Workbench
 from pipeline.store.artifacts import Store
 from pipeline.store.integrity import MANIFEST, read_sealed
 from pipeline.store.origins import provenance
 from pipeline.store.records import JobRecord
 from pipeline.store.table_names import SCORES
-
-if TYPE_CHECKING:
-    from pipeline.measure.stage import Workbench
 
 log = logging.getLogger(__name__)
 # What is known only once the file is written.
@@ -66,7 +65,7 @@ def export(
         _describe(folder, facts | dict(zip(_OF_FILE, of_file, strict=True)), scores, dense)
 
     try:
-        bench.export(target, describe)
+        bench.write_checkpoint(target, describe)
     finally:
         bench.release()
     log.info("  %-9s%6.1f s  (%s)", "export", time.monotonic() - start, target)
@@ -87,9 +86,9 @@ def exported(folder: Path) -> dict[str, Any]:
 def _facts(bench: Workbench, record: JobRecord) -> dict[str, Any]:
     settings, calibration = bench.settings, bench.settings.calibration
     source = f"{calibration.label}, seed {calibration.seed}"
-    decision = Decision.load(bench.decision.path)
+    made, decision = bench.make(PruningDecision), bench.decision
     return {
-        "decision_key": bench.decision.key,
+        "decision_key": made.key,
         "job": record.job,
         "model": record.model,
         "pruner": record.pruner,
@@ -104,7 +103,7 @@ def _facts(bench: Workbench, record: JobRecord) -> dict[str, Any]:
         "zeros": sum(facts_of(decision.changes, layer)[1] for layer in decision.changes),
         "source": settings.model.card(),
         "identity": {"model": settings.model.identity(), "pruner": settings.pruner.identity()},
-        "provenance": provenance({"decision": _origin(bench.decision.path)} | _origins(record, bench.store)),
+        "provenance": provenance({"decision": _origin(made.path)} | _origins(record, bench.store)),
     }
 
 

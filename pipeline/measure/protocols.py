@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 
 from pipeline.common.terminal import Progress
+from pipeline.config.schema import FREE_RUNNING, LAYER, TEACHER_FORCED
 from pipeline.measure.compare import COLUMNS, as_table, compare
 from pipeline.measure.finite import check_measures
 from pipeline.measure.layerwise import Stream, measure_stream
@@ -17,7 +18,6 @@ from pipeline.model.head import Head
 from pipeline.model.trajectory import KEY, Trajectory
 
 INDEX = ("protocol", "prompt", "step", "layer", "sublayer", "temperature")
-LAYER, TEACHER_FORCED, FREE_RUNNING, OPTIONS = "layer", "teacher_forced", "free_running", "options"
 FINAL = "final"
 
 

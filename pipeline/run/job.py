@@ -8,18 +8,22 @@ import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.capture.stage import captured
 from pipeline.common.errors import plain
 from pipeline.common.secrets import redact, redacted
 from pipeline.config.schema import Settings
 from pipeline.evaluate.perplexity import held_out
+from pipeline.evaluate.stage import evaluated, prepare
 from pipeline.export.hf import export
-from pipeline.measure.protocols import FREE_RUNNING, LAYER, OPTIONS, TEACHER_FORCED
-from pipeline.measure.stage import Workbench
+from pipeline.measure.stage import measured
 from pipeline.model.sources.base import resolve_dtype
 from pipeline.prune.decision import Decision
+from pipeline.prune.stage import PruningDecision, pruned
+from pipeline.prune.workbench import Workbench
 from pipeline.run.summary import show_scores
 from pipeline.store.artifacts import Artifact, SharedFailure, Store
 from pipeline.store.identity import identity_of
@@ -36,6 +40,13 @@ if TYPE_CHECKING:
     from pipeline.plot.drawing import FigureResult
 
 log = logging.getLogger(__name__)
+# What a job makes, in order; each gives its artifacts by role. Telling and drawing come after.
+STAGES: Mapping[str, Callable[[Workbench], Mapping[str, Artifact]]] = {
+    "prune": pruned,
+    "evaluate": evaluated,
+    "capture": captured,
+    "measure": measured,
+}
 # The artifact that a job's numbers are signed by: the first of these that it has.
 _SIGNING = ("evaluation", "measures", "decision")
 
@@ -145,17 +156,11 @@ def _short(name: str) -> str:
 
 def _run_stages(settings: Settings, store: Store, record: JobRecord, tracker: Tracker) -> None:
     bench = Workbench(settings, store)
-    steps: dict[str, Callable[[], Mapping[str, Artifact]]] = {
-        "prune": lambda: {"decision": bench.decision},
-        "evaluate": lambda: _evaluated(bench),
-        "capture": lambda: _captured(bench),
-        "measure": lambda: _measured(bench),
-    }
     try:
-        bench.prepare()
-        for stage, make in steps.items():
+        prepare(bench)
+        for stage, make in STAGES.items():
             if stage in settings.stages:
-                _run_stage(stage, make, store, record)
+                _run_stage(stage, partial(make, bench), store, record)
     finally:
         bench.release()
     _finish_records(bench, store, record)
@@ -163,43 +168,6 @@ def _run_stages(settings: Settings, store: Store, record: JobRecord, tracker: Tr
     log_results(store, record, tracker, drawn)
     if settings.export is not None:
         export(bench, settings.export, record, scores_of(record, store), dense_scores(record, store))
-
-
-def _evaluated(bench: Workbench) -> dict[str, Artifact]:
-    """Scores and perplexity, those of the dense model, and the two side by side."""
-    steps = {"dense evaluation": lambda: bench.dense.evaluation, "evaluation": lambda: bench.evaluation}
-    artifacts = bench.store.in_turn(steps)
-    texts = {"dense perplexity": lambda: bench.dense.perplexity, "perplexity": lambda: bench.perplexity}
-    if len(there := {role: text for role, text in bench.store.in_turn(texts).items() if text}) == len(texts):
-        artifacts |= there
-    return artifacts if bench.is_dense else artifacts | {"comparison": bench.comparison}
-
-
-def _measured(bench: Workbench) -> dict[str, Artifact]:
-    """Measures under the protocols; the dense model has none."""
-    if bench.is_dense:
-        return {}
-    options = OPTIONS in bench.settings.capture.protocols
-    return {"measures": bench.measures} | ({"option measures": bench.option_measures} if options else {})
-
-
-def _captured(bench: Workbench) -> dict[str, Artifact]:
-    """What the protocols need: the dense trajectory, and the pruned model's part in each of them."""
-    protocols = bench.settings.capture.protocols
-    steps: dict[str, Callable[[], Artifact | None]] = {"dense trajectory": lambda: bench.dense.trajectory}
-    if OPTIONS in protocols:
-        steps["dense options"] = lambda: bench.dense.options
-    if not bench.is_dense:
-        if FREE_RUNNING in protocols:
-            steps["trajectory"] = lambda: bench.trajectory
-        if TEACHER_FORCED in protocols:
-            steps["teacher forced"] = lambda: bench.forced
-        if OPTIONS in protocols:
-            steps["options"] = lambda: bench.options
-        # Last, since it needs the dense model in the place of the pruned one.
-        if LAYER in protocols:
-            steps["counterparts"] = lambda: bench.counterparts
-    return {role: artifact for role, artifact in bench.store.in_turn(steps).items() if artifact}
 
 
 def _run_stage(stage: str, make: Callable[[], Mapping[str, Artifact]], store: Store, record: JobRecord) -> None:
@@ -214,7 +182,7 @@ def _run_stage(stage: str, make: Callable[[], Mapping[str, Artifact]], store: St
 def _finish_records(bench: Workbench, store: Store, record: JobRecord) -> None:
     """Make the job and its baseline visible to tables and figures, with what earlier runs of them have found."""
     if record.artifacts:
-        record.artifacts["decision"] = str(bench.decision.path.relative_to(store.root))
+        record.artifacts["decision"] = str(bench.make(PruningDecision).path.relative_to(store.root))
     # Other jobs that end now change the same baseline and the same tables.
     with store.alone("records"):
         if earlier := find_record(store, record.job):
@@ -251,7 +219,7 @@ def _record_baseline(bench: Workbench, store: Store, record: JobRecord) -> None:
     shared = {key: value for key, value in baseline.config.items() if not key.startswith("pruner.")}
     baseline.config = shared | {"pruner.name": baseline.pruner, "sparsity": 0}
     baseline.artifacts = (known.artifacts if known else {}) | {
-        "decision": str(bench.dense.decision.path.relative_to(store.root)),
+        "decision": str(bench.dense.make(PruningDecision).path.relative_to(store.root)),
         "evaluation": record.artifacts["dense evaluation"],
     }
     if "dense perplexity" in record.artifacts:

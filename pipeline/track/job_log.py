@@ -10,10 +10,10 @@ import pandas as pd
 
 from pipeline.analysis.prompt_means import mean_over_prompts
 from pipeline.analysis.score_rows import PERPLEXITY, final_deviation, mean_scores, perplexities
+from pipeline.config.schema import FREE_RUNNING, LAYER, TEACHER_FORCED
 from pipeline.evaluate.results import read_samples
 from pipeline.evaluate.suite import GENERATIVE
 from pipeline.measure.compare import COLUMNS
-from pipeline.measure.protocols import FREE_RUNNING, LAYER, TEACHER_FORCED
 from pipeline.prune.decision import Decision
 from pipeline.store.artifacts import Store
 from pipeline.store.records import JobRecord

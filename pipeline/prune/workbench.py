@@ -1,0 +1,169 @@
+"""What the stages of one job share: its settings, the store, the one model in memory, and the dense baseline.
+
+A model is in memory only while something is really built; it is rebuilt as ``apply(load(model), decision)``.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from pipeline.config.schema import Settings
+from pipeline.config.sparsity import parse
+from pipeline.model.decoder import Decoder
+from pipeline.model.finite import check_finite
+from pipeline.model.output_head import prove
+from pipeline.model.sources.base import resolve_dtype, writes_text
+from pipeline.model.trajectory import KEY, Trajectory
+from pipeline.prune.checkpoint import Written, as_checkpoint, probe_outputs, write_checkpoint
+from pipeline.prune.decision import Decision
+from pipeline.prune.methods.dense import Dense
+from pipeline.prune.stage import Continued, PruningDecision, calibration_of
+from pipeline.prune.surgery import apply
+from pipeline.store.artifacts import Artifact, Store
+from pipeline.store.stage import Stage
+
+
+class OfJob(Protocol):
+    """A stage that a job has once, and which needs nothing but the job's workbench."""
+
+    def __call__(self, bench: Any) -> Stage: ...
+
+
+@dataclass
+class Workbench:
+    """One job at work: the artifacts of its stages, each made once, and its model, dense or pruned."""
+
+    settings: Settings
+    store: Store
+    # The one model in memory, by dtype and whether it is pruned; shared with the baseline's workbench.
+    held: dict[tuple[str, bool], PreTrainedModel] = field(default_factory=dict)
+    _made: dict[OfJob, Artifact] = field(default_factory=dict)
+
+    # --- artifacts ---------------------------------------------------------------------------------------------
+
+    def make(self, stage: OfJob) -> Artifact:
+        """Return the artifact of a stage of this job: the one in the store, or built now."""
+        if stage not in self._made:
+            self._made[stage] = stage(self).make(self.store)
+        return self._made[stage]
+
+    def find(self, stage: OfJob) -> Artifact | None:
+        """Return the artifact of a stage of this job if it is there already."""
+        return self._made.get(stage) or stage(self).find(self.store)
+
+    @property
+    def decision(self) -> Decision:
+        """What the pruner decides."""
+        return Decision.load(self.make(PruningDecision).path)
+
+    @cached_property
+    def calibration(self) -> list[torch.Tensor]:
+        """The calibration batches, which a search reads again and again."""
+        return calibration_of(self)
+
+    @cached_property
+    def continued(self) -> Trajectory:
+        """The dense model's states on the calibration text."""
+        return Trajectory.load(self.make(Continued).path)
+
+    @cached_property
+    def dense(self) -> Self:
+        """The workbench of the unpruned baseline under the same settings."""
+        if self.is_dense:
+            return self
+        return type(self)(replace(self.settings, pruner=Dense(name="dense"), sparsity=parse(0)), self.store, self.held)
+
+    @property
+    def is_dense(self) -> bool:
+        return isinstance(self.settings.pruner, Dense)
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether the pruned model is the dense one, as at sparsity 0."""
+        return not self.is_dense and self.settings.sparsity.is_zero and bool(self.settings.pruner.accepts)
+
+    # --- the model ---------------------------------------------------------------------------------------------
+
+    @cached_property
+    def dtype(self) -> str:
+        """The dtype that the model is pruned and evaluated in."""
+        return str(resolve_dtype(self.settings.dtype)).removeprefix("torch.")
+
+    @cached_property
+    def model_identity(self) -> dict[str, Any]:
+        return self.settings.model.identity()
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return self.settings.model.tokenizer(self.store)
+
+    @property
+    def is_encoder(self) -> bool:
+        return Decoder(self.model(self.dtype, pruned=True)).architecture.encoder
+
+    def model(self, dtype: str, pruned: bool) -> PreTrainedModel:
+        """Return the model in a dtype, dense or pruned as decided. One at a time is in memory."""
+        key = dtype, pruned and not self.is_dense
+        if key not in self.held:
+            decision = self.decision if key[1] else None
+            self.release()
+            model = self.settings.model.load(getattr(torch, dtype), self.store)
+            check_finite(model, f"model {self.settings.model.name}")
+            self._probe(model, dtype)
+            prove(model)
+            model.embedding_recipe = self.settings.model.embedding or {}
+            if decision is not None:
+                apply(model, decision)
+                check_finite(model, f"model {self.settings.model.name} pruned by {self.settings.pruner.name}")
+                self._probe(model, dtype)
+            self.held[key] = model
+        return self.held[key]
+
+    def _probe(self, model: PreTrainedModel, dtype: str) -> None:
+        """Try a model in float16 on a short text: what overflows should be known before hours of work."""
+        if dtype == "float16":
+            probe_outputs(model, KEY if dtype != self.dtype else "dtype")
+
+    def writer(self, dtype: str) -> PreTrainedModel:
+        """Return the pruned model, which has to be one that writes text. Raises ValueError for an encoder."""
+        model = self.model(dtype, pruned=True)
+        if not writes_text(model):
+            raise ValueError(
+                f"model {self.settings.model.name} has no output head: it can neither continue a text nor weigh "
+                "answers; evaluate it with task=retrieval, or prune and export it with stages=[prune] export=DIR"
+            )
+        return model
+
+    def keep(self, model: PreTrainedModel, pruned: bool) -> None:
+        """Let a model of this job that was loaded, and perhaps pruned, be the one in memory."""
+        self.held.clear()
+        self.held[self.dtype, pruned] = model
+
+    def release(self) -> None:
+        """Let go of the model in memory."""
+        self.held.clear()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def write_checkpoint(self, target: Path, describe: Callable[[Path, Written], None]) -> None:
+        """Write the pruned model as an ordinary checkpoint: ``pipeline.prune.checkpoint``."""
+        expected = probe_outputs(self.model(self.dtype, pruned=True))
+        decision = self.decision
+        self.release()
+
+        def prune() -> PreTrainedModel:
+            model = self.settings.model.load(getattr(torch, self.dtype), self.store)
+            as_checkpoint(model, decision)
+            return model
+
+        placement = self.settings.model.placement(self.store)
+        write_checkpoint(prune, self.tokenizer, target, expected, describe, **placement)
