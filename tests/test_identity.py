@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pipeline.analysis.score_rows import final_deviation, rows_of_jobs
 from pipeline.config.choices import CONF
 from pipeline.config.schema import Settings
+from pipeline.evaluate.task_data import shipped_digest
 from pipeline.plot.drawing import draw
 from pipeline.plot.render import from_csv
 from pipeline.report import write
@@ -106,6 +107,14 @@ def test_a_further_kind_of_fact_changes_no_id_of_jobs_without_it():
     moved = {"model": {"type": "elsewhere.RandomModel", "layers": 4}, "pruner": {"type": "b.c.Wanda"}}
     assert identify(moved, {"dtype": "float32"}, {"seed": 0}) == known
     assert identify({**facts, "repair": "healed"}, {"dtype": "float32"}, {"seed": 0}).variant_id != known.variant_id
+
+
+def test_a_function_of_ours_counts_by_its_name_in_task_files(tmp_path):
+    paths = [tmp_path / f"{name}.yaml" for name in "abc"]
+    for path, target in zip(paths, ("pipeline.a.load", "pipeline.b.c.load", "pipeline.a.other"), strict=True):
+        path.write_text(f"task: x\ncustom_dataset: !function {target}\ntest_split: test\n")
+    here, moved, other = map(shipped_digest, paths)
+    assert here == moved != other
 
 
 def test_keys_name_classes_not_the_places_where_they_stand(make_settings):

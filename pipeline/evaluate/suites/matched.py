@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from pipeline.data.matched.suite import FAMILIES, INCLUDE_PATH, METRICS, items_file, matched_tasks
 from pipeline.evaluate.suite import TaskEntry, TaskSuite
-from pipeline.store.integrity import file_digest
+from pipeline.evaluate.task_data import shipped_digest
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class MatchedSuite(TaskSuite):
     def identity(self) -> dict[str, Any]:
         # What is asked and how: the items, and the task files with their prompts, shots and limits.
         files = [items_file(family) for family in FAMILIES] + sorted(INCLUDE_PATH.glob("*.yaml"))
-        return super().identity() | {"files": {path.name: file_digest(path)[:16] for path in files}}
+        return super().identity() | {"files": {path.name: shipped_digest(path) for path in files}}
 
     def problems(self) -> list[str]:
         found = super().problems()

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from pipeline.evaluate.suite import TaskEntry, TaskSuite
 from pipeline.evaluate.suites.offline.sources import RUNS_CODE, SOURCES
-from pipeline.store.integrity import file_digest
+from pipeline.evaluate.task_data import shipped_digest
 
 log = logging.getLogger(__name__)
 
@@ -98,4 +98,4 @@ def _digests(names: Iterable[str]) -> dict[str, str]:
 
 @cache
 def _digest(path: Path) -> str:
-    return file_digest(path)[:16]
+    return shipped_digest(path)
