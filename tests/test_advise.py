@@ -128,7 +128,7 @@ def test_a_bad_command_line_is_refused_before_anything_is_run(tmp_path, capsys, 
 def test_help_and_refusals_come_before_anything_heavy_and_drawing_never_needs_it():
     code = """
 import sys
-from pipeline import advise
+from pipeline.study import advise
 assert advise.main(["--help"]) == 0
 assert advise.main(["keep=2"]) == 2
 from pipeline.study.advice import answer, figure, ladder

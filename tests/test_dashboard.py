@@ -202,7 +202,7 @@ def test_curves_over_sparsity_begin_with_dense(outputs: Path) -> None:
 TWICE_AND_DENIED = """
 import sys
 from pathlib import Path
-from pipeline import dashboard
+from pipeline.track import dashboard
 words, denied = ["--outputs", sys.argv[1]], Path(sys.argv[2])
 # Reading runs takes long, and is the same each time.
 (sweep,) = dashboard.sweeps(Path(sys.argv[1]))
