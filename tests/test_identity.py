@@ -138,6 +138,8 @@ def test_keys_name_classes_not_the_places_where_they_stand(make_settings):
     [
         ([({"bits": 3}, ["bits"]), ({"bits": 4}, [])], ["3 bits", "4 bits"]),
         ([({"bits": 4}, [])], [""]),
+        ([({"calibration.families": ["a", "b", "c"]}, ["calibration.families"])], ["3 families"]),
+        ([({"calibration.families": ["a", "b"]}, ["calibration.families"])], ["families a, b"]),
         ([({"calibration.name": "wiki", "calibration.sequences": 4}, ["calibration.name"])], ["wiki"]),
         (
             [({"calibration.name": "news", "calibration.sequences": n, "calibration.length": 32}, []) for n in (8, 16)],

@@ -21,6 +21,8 @@ CALIBRATION = "calibration"
 _NO_OPTIONS = ("_target_", "name", "batch_size", "seed", "draw")
 # Options whose number comes before their name.
 _COUNTED = ("bits", "draws")
+# A longer list is told by its length.
+_MOST_NAMED = 2
 
 
 class Facts(NamedTuple):
@@ -143,6 +145,8 @@ def _phrase(name: str, value: Any) -> str:
     words = name.replace("_", " ")
     if isinstance(value, bool):
         return words if value else f"no {words}"
+    if isinstance(value, list):
+        return f"{len(value)} {words}" if len(value) > _MOST_NAMED else f"{words} {', '.join(map(str, value))}"
     return f"{value} {words}" if name in _COUNTED else f"{words} {value}"
 
 
