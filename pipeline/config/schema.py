@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.config.probes import Probe
 from pipeline.config.sparsity import Sparsity
 
 if TYPE_CHECKING:
-    from pipeline.config.probes import Probe
     from pipeline.data.calibration.base import CalibrationSet
     from pipeline.evaluate.suite import TaskSuite
     from pipeline.model.sources.base import Model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -71,29 +71,27 @@ def page(
     )
     left = EDGE / style.WIDTH
     canvas.text(left, 1 - 0.07 / height, title, size=style.TITLE_SIZE, weight="bold", va="top")
-    canvas.text(
-        left,
-        0.06 / height,
-        "\n".join(lines),
-        size=style.SMALL_SIZE,
-        color=style.GREY,
-        va="bottom",
-        parse_math=False,
-    )
+    small: dict[str, Any] = {"size": style.SMALL_SIZE, "color": style.GREY, "va": "bottom"}
+    canvas.text(left, 0.06 / height, "\n".join(lines), parse_math=False, **small)
     if handles:
-        canvas.legend(
-            handles=handles,
-            loc="upper left",
-            bbox_to_anchor=(0.0, 1 - TITLE_HEIGHT / height),
-            ncols=math.ceil(len(handles) / legend_rows),
-            frameon=False,
-            borderpad=0.2,
-            handlelength=2.4,
-            columnspacing=1.6,
-            labelspacing=0.3,
-        )
+        _legend(canvas, handles, legend_rows, 1 - TITLE_HEIGHT / height)
     sns.despine(fig=canvas)
     return canvas, axes
+
+
+def _legend(canvas: Canvas, handles: Sequence[Artist], rows: int, top: float) -> None:
+    """The one legend of a page in so many rows, below a height that is a share of the page's."""
+    canvas.legend(
+        handles=handles,
+        loc="upper left",
+        bbox_to_anchor=(0.0, top),
+        ncols=math.ceil(len(handles) / rows),
+        frameon=False,
+        borderpad=0.2,
+        handlelength=2.4,
+        columnspacing=1.6,
+        labelspacing=0.3,
+    )
 
 
 def wrap(caption: str) -> list[str]:

@@ -18,6 +18,7 @@ import psutil
 import pytest
 from conftest import TINY
 from fault_kinds import small_disk
+from places import TESTS
 
 from pipeline.check.launcher import launcher_problems
 from pipeline.common.stopping import SIGNALS, Stopped, noticing, stoppable
@@ -25,7 +26,7 @@ from pipeline.common.streams import Tolerant
 from pipeline.run.launchers.memory import Memory, memory
 from pipeline.store.records import OUTCOME, JobRecord, load_records
 
-FAULTS = Path(__file__).parent / "faults"
+FAULTS = TESTS / "faults"
 SECONDS = 120
 SIDE_BY_SIDE = ("hydra/launcher=local", "hydra.launcher.jobs=2")
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import evaluate
 import pytest
+from places import ROOT
 from sandboxed import isolated
 
 from pipeline.common.packages import package_file
@@ -27,7 +28,6 @@ from pipeline.evaluate.code.code_eval import (
     sandboxed_code_eval,
 )
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 PROBLEMS = 3
 
 
@@ -111,7 +111,7 @@ def test_definitions_of_lm_eval_score_generations_without_a_network(tmp_path: Pa
     """In a process of its own, where no module of lm-eval's was imported before; scored after the context's end."""
     script = tmp_path / "script.py"
     script.write_text(_SCRIPT)
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "HF_HUB_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1"}
     ran = subprocess.run(
         [sys.executable, script],
         env=environment,

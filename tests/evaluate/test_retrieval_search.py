@@ -6,13 +6,13 @@ import os
 import subprocess
 import sys
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from places import ROOT
 
 from pipeline.evaluate.retrieval import search as module
 from pipeline.evaluate.retrieval.search import Hits, Search
@@ -89,8 +89,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used)
 
 
 def test_memory_does_not_grow_with_a_million_documents():
-    root = Path(module.__file__).parents[2]
-    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     result = subprocess.run(
         [sys.executable, "-c", PROGRAM, "1000000"], env=environment, capture_output=True, text=True, check=True
     )

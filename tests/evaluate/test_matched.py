@@ -7,9 +7,9 @@ import socket
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
+from places import ROOT
 
 from pipeline.data.matched.data import read_items
 from pipeline.data.matched.generate import BUILDERS, family_text
@@ -17,7 +17,6 @@ from pipeline.data.matched.suite import FAMILIES, INCLUDE_PATH, ITEMS_PATH, item
 from pipeline.evaluate.suites.matched import MatchedSuite
 
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1"}
-REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def _split(family: str, split: str) -> list[dict]:
@@ -79,7 +78,7 @@ def test_listing_the_tasks_imports_nothing_heavy():
         "import sys, pipeline.data.matched.suite as suite; suite.matched_tasks();"
         "print(sorted({'torch', 'lm_eval', 'datasets', 'transformers', 'pandas', 'numpy'} & set(sys.modules)))"
     )
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     ran = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "[]"
 

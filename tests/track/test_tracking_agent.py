@@ -12,11 +12,11 @@ import yaml
 from conftest import TINY
 from fake_wandb import environment, forget_account, serving, use
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from places import ROOT
 
 from pipeline.run import wandb_sweep
 from pipeline.track import RunSpec, read_run, track
 
-ROOT = Path(__file__).parents[1]
 COMMAND = ["-m", *(word for word in TINY if not word.startswith("wandb")), "pruner=wanda,magnitude", "sparsity=2:4,0.5"]
 # A job as far as its tracking is concerned.
 ONE_RUN = """

@@ -20,6 +20,7 @@ import wandb_workspaces.workspaces.internal as workspace_schema
 from conftest import TINY
 from fake_wandb import environment, forget_account, serving, use
 from hydra import compose, initialize_config_dir
+from places import ROOT
 
 from pipeline.config.choices import CONF
 from pipeline.plot.drawing import draw
@@ -32,7 +33,6 @@ from pipeline.track.job_log import log_figures
 from pipeline.track.over_sparsity import curves, log_curves
 from pipeline.track.pages import Shown, report, specification, workspace
 
-ROOT = Path(__file__).parents[1]
 SWEEP = "20260101-120000-000000"
 JOBS = ("pruner=shortgpt sparsity=0.5", "pruner=wanda sparsity=2:4")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from places import ROOT
 from safetensors.torch import load_file
 
 from pipeline.config.sparsity import parse
@@ -18,7 +19,7 @@ from pipeline.prune.methods.masks import per_matrix, per_output
 from pipeline.prune.methods.sparsegpt import compensate, factorise
 from pipeline.prune.methods.wanda import column_energy, metric
 
-GOLDEN = Path(os.environ.get("GOLDEN", Path(__file__).parents[2] / "shared" / "golden"))
+GOLDEN = Path(os.environ.get("GOLDEN", ROOT.parent / "shared" / "golden"))
 CASES = ("square", "wide", "dead_columns")
 PATTERNS = ("0.5", "0.29", "2:4", "4:8")
 

@@ -30,6 +30,7 @@ from figure_tables import (
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
+from places import PYTHONPATH
 
 from pipeline.plot import style
 from pipeline.plot.__main__ import main
@@ -79,7 +80,7 @@ def test_same_tables_make_same_bytes_without_torch(tmp_path: Path) -> None:
     # Sets of words have another order there.
     seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
     environment = {**os.environ, "PYTHONHASHSEED": seed, "SOURCE_DATE_EPOCH": "2000000000"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), PYTHONPATH])
     subprocess.run([sys.executable, "-c", script, str(there)], check=True, env=environment)
     draw_some_and_select_all(here)
     assert len(contents(here)) == 3 * len(SOME_FIGURES) + len(figures())

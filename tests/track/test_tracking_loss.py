@@ -11,6 +11,7 @@ import pandas as pd
 import psutil
 import pytest
 from fake_wandb import environment, forget_account
+from places import PYTHONPATH
 
 from pipeline.track import RunSpec, Tracker, read_run, track
 
@@ -115,7 +116,7 @@ def test_a_killed_writer_costs_its_run_and_nothing_else(tmp_path: Path) -> None:
         text=True,
         timeout=240,
         check=False,
-        env=environment(PYTHONPATH=str(Path(__file__).parents[1])),
+        env=environment(PYTHONPATH=PYTHONPATH),
     )
     assert done.returncode == 0, done.stderr
     during, after, again, last = done.stdout.splitlines()

@@ -10,11 +10,10 @@ import uuid
 from pathlib import Path
 
 import pytest
+from places import ROOT
 from sandboxed import children, gone, isolated, run_text, wait_until
 
 from pipeline.evaluate.code.sandbox import Limits
-
-REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 @isolated
@@ -25,9 +24,9 @@ class TestWhatIsOutOfReach:
         outcome = run_text(
             f"""
             import os, shutil
-            assert not os.path.exists({str(canary)!r}) and not os.path.exists({str(REPOSITORY / "README.md")!r})
+            assert not os.path.exists({str(canary)!r}) and not os.path.exists({str(ROOT / "README.md")!r})
             library = os.path.dirname(os.__file__)
-            for folder in ({str(tmp_path)!r}, {str(REPOSITORY)!r}, library + "/json", "/usr/share/doc", "/tmp", "/dev"):
+            for folder in ({str(tmp_path)!r}, {str(ROOT)!r}, library + "/json", "/usr/share/doc", "/tmp", "/dev"):
                 shutil.rmtree(folder, ignore_errors=True)
             for folder in ("/usr", "/lib", "/dev", "/proc", "/", library, {sys.base_prefix!r}):
                 try:
@@ -39,7 +38,7 @@ class TestWhatIsOutOfReach:
             Limits(seconds=30),
         )
         assert outcome.reason == "passed"
-        assert canary.read_text() == "alive" and Path(os.__file__).is_file() and (REPOSITORY / "README.md").is_file()
+        assert canary.read_text() == "alive" and Path(os.__file__).is_file() and (ROOT / "README.md").is_file()
 
     def test_only_the_system_and_the_interpreter_are_visible(self):
         outcome = run_text("""
@@ -224,7 +223,7 @@ class TestWhatIsOutOfReach:
                 "-c",
                 f"from pipeline.evaluate.code.sandbox import Limits, run; run({program!r}, Limits(seconds=300))",
             ],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
         )
         try:
             wait_until(lambda: not gone(marker))

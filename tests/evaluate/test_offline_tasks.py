@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from places import ROOT
 
 from pipeline.common.packages import package_file
 from pipeline.evaluate.suites.offline import definitions, suite
@@ -21,7 +22,6 @@ from pipeline.evaluate.suites.offline.rows import examples, lines_of, rows
 from pipeline.evaluate.suites.offline.sources import SOURCES
 from pipeline.evaluate.suites.offline.suite import OfflineSuite
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 CHOICE = ["openbookqa", "commonsense_qa", "piqa", "social_iqa", "mmlu", "boolq"]
 WRITTEN = ["nq_open", "narrativeqa", "asdiv"]
 OWN = {"narrativeqa", "asdiv"}
@@ -197,7 +197,7 @@ def test_reading_rows_and_checking_names_imports_nothing_heavy():
 
 
 def _run(program: str) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", program]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()
 
