@@ -28,7 +28,9 @@ from pipeline.config.choices import CONF, nearest
 from pipeline.config.schema import flatten
 from pipeline.config.signature import signature
 
-_NODES = ("capture", "measure", "perplexity", "wandb")
+_NODES = ("export", "capture", "measure", "perplexity", "wandb")
+# Which of a node's keys is meant by a value for the node.
+_FIRST = {"export": "path", "capture": "steps", "wandb": "mode", "perplexity": "tokens"}
 # A permission is given in so many words: other values are not taken for a yes.
 _PERMISSIONS = ("allow_code_execution",)
 
@@ -73,6 +75,10 @@ def _known(words: Words, cfg: DictConfig, found: list[str]) -> dict[str, list[An
                 found.append(f"{shortened(key)} is not there yet; write +{shortened(key)}=VALUE to add it")
         elif key not in keys:
             found.append(f"{shortened(key)} is no key{_owner(key, cfg)}; {nearest(key, _siblings(key, keys))}")
+        elif key in _NODES and any(not isinstance(one, Mapping) for one in options):
+            own = sorted(known.removeprefix(f"{key}.") for known in keys if known.startswith(f"{key}."))
+            first = _FIRST.get(key, own[0])
+            found.append(f"{key} has keys of its own, {', '.join(own)}: write {key}.{first}={shortened(options[0])}")
         elif key in words.added and not (_is_open(key, cfg) and all(isinstance(one, Mapping) for one in options)):
             found.append(f"+{key}: {key} is there already; write it without +")
         else:

@@ -61,6 +61,7 @@ def _root(plain: Mapping[str, Any]) -> list[str]:
         ("capture.dtype", capture["dtype"], schema.CAPTURE_DTYPES),
         ("capture.decoding", capture["decoding"], schema.DECODINGS),
         ("measure.readout", measure["readout"], schema.READOUTS),
+        ("export.format", plain["export"]["format"], schema.EXPORT_FORMATS),
         ("wandb.mode", plain["wandb"]["mode"], schema.WANDB_MODES),
     ):
         if value not in known:
@@ -146,16 +147,17 @@ def _writable(key: str, path: Path) -> list[str]:
 
 def _export(plain: Mapping[str, Any]) -> list[str]:
     """An export goes to a folder of its own, which is new, empty, or holds exports already."""
-    if plain["export"] is None:
+    given = plain["export"]["path"]
+    if given is None:
         return []
-    path = Path(str(plain["export"])).expanduser().absolute()
-    if not str(plain["export"]).strip():
-        return ["export is empty; give a folder"]
+    path = Path(given).expanduser().absolute()
+    if not given.strip():
+        return ["export.path is empty; give a folder"]
     if path == Path(str(plain["model"].get("path"))).expanduser().absolute():
-        return [f"export={path} is where the model comes from; give another folder"]
+        return [f"export.path={path} is where the model comes from; give another folder"]
     if path.is_dir() and not (path / "pruning.json").is_file() and any(inside.is_file() for inside in path.iterdir()):
-        return [f"export={path} holds other files; give a folder of its own"]
-    return _writable("export", path)
+        return [f"export.path={path} holds other files; give a folder of its own"]
+    return _writable("export.path", path)
 
 
 def _calibration(calibration: Mapping[str, Any]) -> list[str]:

@@ -87,7 +87,7 @@ def _architecture(plain: Mapping[str, Any]) -> list[str]:
     if known[kind] and writing:
         return [
             f"model={model['name']} is an encoder, which writes no text: {', '.join(writing)} cannot be done; "
-            "give task=retrieval stages=[prune,evaluate,plot], or stages=[prune] with export=DIR to keep the model"
+            "give task=retrieval stages=[prune,evaluate,plot], or stages=[prune] with export.path=DIR to keep the model"
         ]
     if known[kind] and _constant(plain["pruner"], "compares"):
         return [

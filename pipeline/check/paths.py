@@ -24,7 +24,7 @@ _SOURCES = ("conf", "pipeline", ".git")
 # What is made, replaced and removed below outputs.
 _MADE = ("store", "jobs", "runs", "tables", "figures", "report", "wandb")
 # What is written.
-_WRITTEN = ("outputs", "export")
+_WRITTEN = ("outputs", "export.path")
 # This file says that a folder is an export of ours, which stays as it is.
 FACTS = "pruning.json"
 # Bytes of a name and of a path that common file systems take. A folder's private copy has a longer name.
@@ -107,8 +107,7 @@ def _of(plain: Mapping[str, Any], group: str, key: str) -> object:
 
 
 def _written(plain: Mapping[str, Any]) -> Iterator[Given]:
-    for key in _WRITTEN:
-        value = plain[key]
+    for key, value in zip(_WRITTEN, (plain["outputs"], plain["export"]["path"]), strict=True):
         if isinstance(value, str) and value.strip():
             yield Given(key, value)
 
@@ -180,7 +179,7 @@ def _export(export: Given, inputs: list[Given], outputs: Given | None) -> str | 
     for given in inputs:
         if given.real == real:
             what = "the model comes from" if given.key == "model.path" else f"{given.key} is"
-            return f"export={export.path} is where {what}; give another folder"
+            return f"{export.key}={export.path} is where {what}; give another folder"
         if _within(given.real, real):
             return f"{export} holds {given}, which is read; {way}"
         if _within(real, given.real):

@@ -26,6 +26,8 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 CAPTURE_DTYPES = ("float32", "float64", "bfloat16")
 # The built-in text for perplexity.
 STORIES = "stories"
+# How a pruned model can be exported: hf is what transformers loads.
+EXPORT_FORMATS = (HF,) = ("hf",)
 WANDB_MODES = ("auto", "online", "offline", "disabled")
 
 
@@ -72,6 +74,14 @@ class PerplexityConfig:
 
 
 @dataclass
+class ExportConfig:
+    """Where the pruned model goes as a checkpoint, if anywhere, and in which of `EXPORT_FORMATS`."""
+
+    path: str | None = None
+    format: str = HF
+
+
+@dataclass
 class WandbConfig:
     """Where runs are logged. ``auto`` is online with a key and a network, else offline."""
 
@@ -97,15 +107,23 @@ class Config:
     dtype: str = "auto"
     allow_code_execution: bool = False
     outputs: str = "outputs"
-    export: str | None = None
     probes: str | None = None
     figures: list[str] | None = None
     sweep: dict[str, Any] = field(default_factory=dict)
     sparsity_of: dict[str, Any] = field(default_factory=dict)
+    export: ExportConfig = field(default_factory=ExportConfig)
     capture: CaptureConfig = field(default_factory=CaptureConfig)
     measure: MeasureConfig = field(default_factory=MeasureConfig)
     perplexity: PerplexityConfig = field(default_factory=PerplexityConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
+
+
+@dataclass(frozen=True)
+class Export:
+    """Where and how a job's pruned model is exported."""
+
+    path: Path
+    format: str
 
 
 @dataclass(frozen=True)
@@ -121,7 +139,7 @@ class Settings:
     seed: int
     dtype: str
     outputs: Path
-    export: Path | None
+    export: Export | None
     probes: tuple[Probe, ...]
     figures: tuple[str, ...] | None
     capture: CaptureConfig

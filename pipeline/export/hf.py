@@ -57,7 +57,7 @@ def export(
         log.info("  %-9s  found", "export")
         return
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(f"export={target} exists and is not this pruned model; give another folder or remove it")
+        raise ValueError(f"export.path={target} exists and is not this pruned model; give another folder or remove it")
     encoder = bench.is_encoder
 
     def describe(folder: Path, written: Written) -> None:

@@ -138,7 +138,7 @@ class Workbench:
         if not writes_text(model):
             raise ValueError(
                 f"model {self.settings.model.name} has no output head: it can neither continue a text nor weigh "
-                "answers; evaluate it with task=retrieval, or prune and export it with stages=[prune] export=DIR"
+                "answers; evaluate it with task=retrieval, or prune and export it with stages=[prune] export.path=DIR"
             )
         return model
 

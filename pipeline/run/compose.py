@@ -22,7 +22,7 @@ from pipeline.common.quiet import quiet_libraries
 from pipeline.common.secrets import redact, redacted
 from pipeline.config.experiment import GRIDS
 from pipeline.config.probes import read_probes
-from pipeline.config.schema import Config, Settings, flatten
+from pipeline.config.schema import Config, Export, ExportConfig, Settings, flatten
 from pipeline.config.sparsity import parse, rounded
 from pipeline.run.sweep import PLOT
 from pipeline.store.records import FAILED, OUTCOME, TRACEBACK, JobRecord, now
@@ -73,7 +73,8 @@ def _prepared(cfg: DictConfig, multirun: bool) -> Settings:
         # Figures show all jobs of a sweep: they are drawn once, at its end.
         settings = replace(settings, stages=tuple(stage for stage in settings.stages if stage != PLOT))
     if settings.export is not None and multirun:
-        settings = replace(settings, export=settings.export / export_folder(settings, describe(settings).job))
+        own = settings.export.path / export_folder(settings, describe(settings).job)
+        settings = replace(settings, export=replace(settings.export, path=own))
     return settings
 
 
@@ -90,7 +91,7 @@ def resolve(cfg: DictConfig) -> Settings:
         seed=cfg.seed,
         dtype=cfg.dtype,
         outputs=Path(cfg.outputs),
-        export=Path(cfg.export).expanduser().absolute() if cfg.export else None,
+        export=_export(typed.export),
         probes=read_probes(cfg.probes),
         figures=None if cfg.figures is None else tuple(cfg.figures),
         capture=typed.capture,
@@ -99,6 +100,10 @@ def resolve(cfg: DictConfig) -> Settings:
         wandb=typed.wandb,
         flat=_flat(cfg),
     )
+
+
+def _export(chosen: ExportConfig) -> Export | None:
+    return Export(Path(chosen.path).expanduser().absolute(), chosen.format) if chosen.path else None
 
 
 def unstarted(cfg: DictConfig) -> JobRecord:

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 from pipeline.capture.stage import captured
 from pipeline.common.errors import plain
 from pipeline.common.secrets import redact, redacted
-from pipeline.config.schema import Settings
+from pipeline.config.schema import HF, Settings
 from pipeline.evaluate.perplexity import held_out
 from pipeline.evaluate.stage import evaluated, prepare
-from pipeline.export.hf import export
+from pipeline.export import hf
 from pipeline.measure.stage import measured
 from pipeline.model.sources.base import resolve_dtype
 from pipeline.prune.decision import Decision
@@ -47,6 +47,7 @@ STAGES: Mapping[str, Callable[[Workbench], Mapping[str, Artifact]]] = {
     "capture": captured,
     "measure": measured,
 }
+EXPORTS = {HF: hf.export}
 # The artifact that a job's numbers are signed by: the first of these that it has.
 _SIGNING = ("evaluation", "measures", "decision")
 
@@ -167,7 +168,8 @@ def _run_stages(settings: Settings, store: Store, record: JobRecord, tracker: Tr
     drawn = _run_plot(settings, store) if "plot" in settings.stages else []
     log_results(store, record, tracker, drawn)
     if settings.export is not None:
-        export(bench, settings.export, record, scores_of(record, store), dense_scores(record, store))
+        write = EXPORTS[settings.export.format]
+        write(bench, settings.export.path, record, scores_of(record, store), dense_scores(record, store))
 
 
 def _run_stage(stage: str, make: Callable[[], Mapping[str, Artifact]], store: Store, record: JobRecord) -> None:

@@ -34,7 +34,7 @@ HELP = f"""How far can each pruner go before generation, multiple choice or retr
 
   python -m pipeline.study.advise model=smollm2 keep=0.9 tasks=generative
   python -m pipeline.study.advise model=hf model.path=DIR tasks=choice pruners=[wanda,shortgpt] task.limit=16
-  python -m pipeline.study.advise {RUN}=outputs/{FOLDER}/smollm2/{NAME} export=DIR
+  python -m pipeline.study.advise {RUN}=outputs/{FOLDER}/smollm2/{NAME} export.path=DIR
 
 Every pruner is tried at up to {MOST_RUNGS} sparsities. How far the pruned model's predictions are from the dense
 model's is measured at all of them, which is cheap; scores are had for a few, chosen where they tell most, and predicted
@@ -141,7 +141,7 @@ def _show(question: Question, findings: Findings, folder: Path) -> None:
         pruning = [f"pruner={best.pruner}", f"sparsity={best.rung.sparsity}"]
         job = [*own_words(question.given), *question.suite_words(question.suites[0]), *pruning, PROTOCOLS, EVALUATION]
         write_recipe(recipe, job, "\n".join(said))
-        print(f"run it   python -m pipeline.study.advise {RUN}={shown(recipe)} export=DIR")
+        print(f"run it   python -m pipeline.study.advise {RUN}={shown(recipe)} export.path=DIR")
     if len(data.data):
         picture = figure.write(folder, FOLDER, data)
         print(f"figure   {shown(picture)}\ntable    {shown(picture.with_suffix('.csv'))}")

@@ -131,9 +131,12 @@ def test_all_problems_at_once_with_the_nearest_choice():
         (["perplexity.window=1"], "perplexity.window=1 should be at least 2 and less than"),
         (["perplexity.stride=512"], "perplexity.stride=512 should be at least 1 and less than"),
         (["perplexity.text=nowhere.txt"], "perplexity.text=nowhere.txt: give stories, or a .txt"),
-        (["export=tests"], "holds other files"),
-        (["export=README.md/x"], "is a file; give a folder"),
-        (["export=''"], "export is empty"),
+        (["export.path=tests"], "holds other files"),
+        (["export.path=README.md/x"], "is a file; give a folder"),
+        (["export.path=''"], "export.path is empty"),
+        (["export=pruned"], "write export.path=pruned"),
+        (["export.format=gguff"], "export.format=gguff does not exist"),
+        (["capture=3"], "capture has keys of its own"),
     ],
 )
 def test_bad_input_says_what_to_do(overrides, expected):
@@ -158,8 +161,8 @@ def test_the_architecture_of_a_local_model_is_known_without_loading_it(tmp_path)
 
 def test_an_export_never_goes_where_the_model_is(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    found = problems(["model=hf", f"model.path={tmp_path}", f"export={tmp_path}"], multirun=False)
-    assert found == [f"export={tmp_path} is where the model comes from; give another folder"]
+    found = problems(["model=hf", f"model.path={tmp_path}", f"export.path={tmp_path}"], multirun=False)
+    assert found == [f"export.path={tmp_path} is where the model comes from; give another folder"]
 
 
 def test_every_job_of_a_sweep_is_checked():

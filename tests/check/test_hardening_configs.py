@@ -209,7 +209,7 @@ def test_the_command_itself_refuses_in_sentences(tmp_path):
             "pipeline.main",
             "model=random",
             f"hydra.run.dir={tmp_path}/x",
-            f"export={tmp_path}/\udc80",
+            f"export.path={tmp_path}/\udc80",
         ],
         capture_output=True,
         text=True,

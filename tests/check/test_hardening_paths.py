@@ -30,16 +30,16 @@ def place(tmp_path) -> Path:
     [
         (["calibration=file", "calibration.path={texts}", "outputs={texts}/results"], "is inside calibration.path="),
         (["calibration=file", "calibration.path={texts}", "outputs={texts}"], "which is read"),
-        (["perplexity.text={texts}/a.txt", "export={texts}"], "holds perplexity.text="),
-        (["calibration=file", "calibration.path={texts}", "export={texts}"], "is where calibration.path is"),
+        (["perplexity.text={texts}/a.txt", "export.path={texts}"], "holds perplexity.text="),
+        (["calibration=file", "calibration.path={texts}", "export.path={texts}"], "is where calibration.path is"),
         (
-            ["task=lm_eval", "task.names=[mine]", "task.include={texts}", "export={texts}/new"],
+            ["task=lm_eval", "task.names=[mine]", "task.include={texts}", "export.path={texts}/new"],
             "is inside task.include=",
         ),
-        (["model=hf", "model.path={model}", "export={model}"], "is where the model comes from"),
+        (["model=hf", "model.path={model}", "export.path={model}"], "is where the model comes from"),
         (["model=hf", "model.path={model}", "outputs={model}/results"], "is inside model.path="),
-        (["outputs={texts}/o", "export={texts}/o"], "is or holds outputs="),
-        (["outputs={texts}/o", "export={texts}/o/store/x"], "is among the results"),
+        (["outputs={texts}/o", "export.path={texts}/o"], "is or holds outputs="),
+        (["outputs={texts}/o", "export.path={texts}/o/store/x"], "is among the results"),
         (["outputs={texts}/o", "probes={texts}/o/jobs/x.txt"], "where results come and go"),
     ],
 )
@@ -64,9 +64,9 @@ def test_exports_keep_away_from_what_is_no_model(tmp_path, monkeypatch):
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
     for folder in ("/", str(CONF.parent), str(home), str(tmp_path), "~"):
-        assert any("holds more than" in problem for problem in problems([f"export='{folder}'"], False)), folder
-    assert any("source tree" in problem for problem in problems([f"export={CONF}/x"], False))
-    assert problems([f"export={home}/models/one"], False) == []
+        assert any("holds more than" in problem for problem in problems([f"export.path='{folder}'"], False)), folder
+    assert any("source tree" in problem for problem in problems([f"export.path={CONF}/x"], False))
+    assert problems([f"export.path={home}/models/one"], False) == []
 
 
 def test_an_export_below_outputs_is_read_again(tmp_path):

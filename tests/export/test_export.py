@@ -129,7 +129,7 @@ def one(models: Path, pruner: str) -> Path:
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory) -> tuple[Path, Path, subprocess.CompletedProcess[str]]:
     root = tmp_path_factory.mktemp("export")
-    done = run(root / "outputs", "-m", "pruner=attn_drop,shortgpt", "sparsity=2", f"export={root / 'models'}")
+    done = run(root / "outputs", "-m", "pruner=attn_drop,shortgpt", "sparsity=2", f"export.path={root / 'models'}")
     return root / "outputs", root / "models", done
 
 
@@ -208,7 +208,7 @@ def test_an_export_is_made_once_and_never_replaces_something_else(sweep, make_se
     folder = one(models, "attn_drop")
 
     def job(target: Path) -> tuple[str, str | None]:
-        words = ("capture.protocols=[free_running]", "pruner=attn_drop", "sparsity=2", f"export={target}")
+        words = ("capture.protocols=[free_running]", "pruner=attn_drop", "sparsity=2", f"export.path={target}")
         assert problems(words, multirun=False) == []
         record = run_job(make_settings(*words, outputs=outputs), "export", tmp_path)
         return record.status, record.error
@@ -218,7 +218,7 @@ def test_an_export_is_made_once_and_never_replaces_something_else(sweep, make_se
     assert (folder / "model.safetensors").stat().st_mtime_ns == stamp
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    (problem,) = problems([f"export={tmp_path / 'mine'}"], multirun=False)
+    (problem,) = problems([f"export.path={tmp_path / 'mine'}"], multirun=False)
     assert "holds other files; give a folder of its own" in problem
     (tmp_path / "nested" / "thesis").mkdir(parents=True)
     status, error = job(tmp_path / "nested")
@@ -229,7 +229,7 @@ def test_an_export_is_made_once_and_never_replaces_something_else(sweep, make_se
 
 def test_an_encoder_is_pruned_and_exported(make_settings, tmp_path):
     target = tmp_path / "encoder"
-    job = ("model.architecture=bert", "pruner=wanda", "sparsity=0.5", "stages=[prune]", f"export={target}")
+    job = ("model.architecture=bert", "pruner=wanda", "sparsity=0.5", "stages=[prune]", f"export.path={target}")
     record = run_job(make_settings(*job), "encoder", tmp_path)
     assert record.status == OK, record.error
     assert (target / "model.safetensors").is_file()

@@ -315,7 +315,7 @@ def test_what_is_recommended_runs_as_it_is(advised, tmp_path, monkeypatch):
     said = yaml.safe_load(recipe.read_text())
     assert said["pruner"] in PRUNERS and said["sparsity"] in (1, 2, 3)
     assert f"Recommended: {said['pruner']} at {said['sparsity']} removes" in printed
-    assert f"python -m pipeline.study.advise run={recipe} export=DIR" in printed
+    assert f"python -m pipeline.study.advise run={recipe} export.path=DIR" in printed
     # The command line that `pipeline.main` is given.
     monkeypatch.setattr(sys, "argv", ["advise"])
     monkeypatch.setattr("pipeline.run.command.main", lambda: 0)

@@ -42,7 +42,7 @@ _DECIDED = {
     "stages": "what is needed is run",
     "capture.protocols": "what is needed is captured",
     "experiment": "an experiment has pruners and sparsities of its own; run it with pipeline.main",
-    "export": "run what is recommended with export=DIR",
+    "export.path": "run what is recommended with export.path=DIR",
     "figures": "draw them with python -m pipeline.plot",
 }
 # Pruners of one criterion are calibrated on one text, so that they compare; some need what the model itself writes.
