@@ -38,7 +38,7 @@ def load(folder: Path, **options: bool) -> torch.nn.Module:
 
 
 def change(path: Path, **values: object) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | values), encoding="utf-8")
 
 
 def change_tensors(folder: Path, edit: Callable[[dict[str, torch.Tensor]], object]) -> None:

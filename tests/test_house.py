@@ -36,3 +36,16 @@ def test_tests_lie_in_folders_named_after_those_of_the_program():
 def test_every_folder_of_the_program_says_what_it_is():
     packages = [path for path in PROGRAM.rglob("__init__.py") if path.parent != PROGRAM]
     assert [str(path) for path in packages if not ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))] == []
+
+
+def test_text_is_read_and_written_in_utf_8_whatever_the_locale():
+    unsaid = [
+        f"{path.name}:{node.lineno}"
+        for path in PROGRAM.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in ("read_text", "write_text")
+        and "encoding" not in {keyword.arg for keyword in node.keywords}
+    ]
+    assert unsaid == []

@@ -169,10 +169,12 @@ def _batches(questions: Sequence[Question], positions: Positions) -> Iterator[li
 
 
 def save_options(questions: Sequence[Question], states: torch.Tensor, folder: Path) -> None:
-    (folder / _FACTS).write_text(json.dumps([asdict(question) for question in questions], ensure_ascii=False) + "\n")
+    (folder / _FACTS).write_text(
+        json.dumps([asdict(question) for question in questions], ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     save_file({"states": states}, folder / _TENSORS)
 
 
 def load_options(folder: Path) -> tuple[list[Question], torch.Tensor]:
-    questions = [Question(**row) for row in json.loads((folder / _FACTS).read_text())]
+    questions = [Question(**row) for row in json.loads((folder / _FACTS).read_text(encoding="utf-8"))]
     return questions, load_file(folder / _TENSORS)["states"]

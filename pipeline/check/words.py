@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -19,6 +20,8 @@ from pipeline.config.choices import choices_of, nearest
 # More jobs than one command should have; and how long and how nested one of its words may be.
 MOST_JOBS, _LONGEST, _DEEPEST = 10_000, 10_000, 20
 _SHOWN = 100
+# What a shell reads between double quotes.
+_SHELL = set('"$`\\!')
 _ONE_EXPERIMENT = "give one experiment at a time, since each has a sweep of its own"
 # What is done once for all jobs of a sweep.
 _ONCE = {"outputs": "a sweep has one outputs folder", "figures": "a sweep draws its figures once, at its end"}
@@ -104,7 +107,24 @@ def _parsed(parser: OverridesParser, argument: str) -> Override:
     try:
         return parser.parse_override(argument)
     except HydraException as error:
-        raise ValueError(f"cannot read {shown!r}: {shortened(first_line(error))}; write key=value") from None
+        raise ValueError(f"cannot read {shown!r}: {_way_to_write(parser, argument, error)}") from None
+
+
+def _in(word: str) -> str:
+    return f'"{word}"'
+
+
+def _way_to_write(parser: OverridesParser, argument: str, error: HydraException) -> str:
+    """How a value is quoted, where that alone is missing; else what the parser says."""
+    key, equals, value = argument.partition("=")
+    literal = value.replace("\\", "\\\\").replace("'", "\\'")
+    quoted = f"{key}='{literal}'"
+    try:
+        if equals and parser.parse_override(quoted).value() == value:
+            return f"quote the value, as in {shortened(shlex.quote(quoted) if _SHELL & set(quoted) else _in(quoted))}"
+    except HydraException:
+        pass
+    return f"{shortened(first_line(error))}; write key=value"
 
 
 def _depth(text: str) -> int:

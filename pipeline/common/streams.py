@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any, TextIO
 
@@ -36,7 +37,10 @@ class Tolerant:
 
 
 def tolerate_lost_output() -> None:
-    """From here on, standard output of this process is `Tolerant`."""
+    """From here on, standard output of this process is `Tolerant`; one that was closed before it began is nowhere."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - as long as the process
     if not isinstance(sys.stdout, Tolerant):
         stream: Any = Tolerant(sys.stdout)
         sys.stdout = stream

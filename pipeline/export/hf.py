@@ -75,7 +75,7 @@ def exported(folder: Path) -> dict[str, Any]:
     """The facts of an export; empty if the folder holds none. Raises NoAccess if that cannot be read."""
     try:
         with reading(folder / FACTS):
-            facts = json.loads((folder / FACTS).read_text())
+            facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
     except NoAccess:
         raise
     except (OSError, ValueError):

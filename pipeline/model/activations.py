@@ -74,6 +74,6 @@ def memory_budget(device: torch.device | None = None) -> int:
     free = psutil.virtual_memory().available
     # In a container with a limit the machine's memory is not ours; without one there is no number to read.
     with suppress(OSError, ValueError):
-        limit, used = (int((_CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+        limit, used = (int((_CGROUP / name).read_text(encoding="utf-8")) for name in ("memory.max", "memory.current"))
         free = min(free, max(0, limit - used))
     return free // 4

@@ -69,7 +69,7 @@ class Trajectory:
             "tokens": self.tokens,
         }
         facts |= {"texts": self.texts, "before": self.before, "after": self.after, "ends": self.ends}
-        (folder / _FACTS).write_text(json.dumps(facts, ensure_ascii=False) + "\n")
+        (folder / _FACTS).write_text(json.dumps(facts, ensure_ascii=False) + "\n", encoding="utf-8")
         tensors = {"final": self.final}
         if self.residual is not None:
             tensors["residual"] = self.residual
@@ -78,7 +78,7 @@ class Trajectory:
     @classmethod
     def load(cls, folder: Path) -> Trajectory:
         tensors = load_file(folder / _TENSORS)
-        facts = json.loads((folder / _FACTS).read_text())
+        facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
         return cls(**facts, final=tensors["final"], residual=tensors.get("residual"))
 
 

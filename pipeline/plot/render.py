@@ -56,7 +56,9 @@ def is_current(folder: Path, name: str, stamp: str) -> bool:
     marker, paths = _marker(folder, name), paths_of(folder, name)
     if not all(path.exists() for path in (marker, *paths.values())):
         return False
-    return marker.read_text() == _seal(stamp, {suffix: path.read_bytes() for suffix, path in paths.items()})
+    return marker.read_text(encoding="utf-8") == _seal(
+        stamp, {suffix: path.read_bytes() for suffix, path in paths.items()}
+    )
 
 
 def write(folder: Path, name: str, figure: Figure, csv: bytes, title: str, caption: str, stamp: str) -> None:

@@ -176,7 +176,7 @@ class Decision:
         }
 
     def save(self, folder: Path) -> None:
-        (folder / DECISION).write_text(json.dumps(self.facts(), indent=1) + "\n")
+        (folder / DECISION).write_text(json.dumps(self.facts(), indent=1) + "\n", encoding="utf-8")
         files = ChangeFiles(folder)
         there = set(files)
         for layer in self.changes:
@@ -185,7 +185,7 @@ class Decision:
 
     @classmethod
     def load(cls, folder: Path) -> Decision:
-        facts = json.loads((folder / DECISION).read_text())
+        facts = json.loads((folder / DECISION).read_text(encoding="utf-8"))
         return cls(
             blocks=tuple(facts["blocks"]),
             attention=tuple(facts["attention"]),

@@ -158,7 +158,7 @@ def _choice(group: str, word: str) -> Mapping[str, str] | None:
     """The YAML of a choice, if its jobs go by a name of their own (``model=hf`` is called after its path)."""
     if word not in choices_of(group):
         return None
-    node = dict(_LINE.findall((CONF / group / f"{word}.yaml").read_text()))
+    node = dict(_LINE.findall((CONF / group / f"{word}.yaml").read_text(encoding="utf-8")))
     return node if "${" in node.get("name", "") else None
 
 

@@ -51,7 +51,7 @@ def job(cfg: DictConfig) -> JobRecord:
         record = replace(unstarted(cfg), started=started, finished=now(), status=FAILED, error=plain(error))
         log.error("failed: %s", record.error)
         with suppress(OSError):
-            (folder / TRACEBACK).write_text(redact(traceback.format_exc()))
+            (folder / TRACEBACK).write_text(redact(traceback.format_exc()), encoding="utf-8")
             record.write(folder / OUTCOME)
         return record
 

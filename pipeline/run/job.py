@@ -79,7 +79,7 @@ def run_job(settings: Settings, sweep: str, folder: Path) -> JobRecord:
         record.status, record.error = FAILED, plain(error)
         log.error("failed: %s", record.error)
         with suppress(OSError):
-            (folder / TRACEBACK).write_text(redact(traceback.format_exc()))
+            (folder / TRACEBACK).write_text(redact(traceback.format_exc()), encoding="utf-8")
     finally:
         record.seconds, record.spent = round(time.monotonic() - start, 2), meter.cost
         record.wandb = receipt_of(tracker)

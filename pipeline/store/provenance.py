@@ -149,7 +149,7 @@ class _Watch:
     def mark(self) -> None:
         """Forget earlier peaks, and look on from here."""
         try:
-            (_PROC / "clear_refs").write_text("5")
+            (_PROC / "clear_refs").write_text("5", encoding="utf-8")
             self._resettable = True
         except OSError:
             self._resettable = False
@@ -173,7 +173,7 @@ class _Watch:
         """The most memory that the process held since the mark."""
         if self._resettable:
             with suppress(OSError, StopIteration):
-                lines = (_PROC / "status").read_text().splitlines()
+                lines = (_PROC / "status").read_text(encoding="utf-8").splitlines()
                 return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
         self._sampled = max(self._sampled, psutil.Process().memory_info().rss)
         return self._sampled
@@ -184,8 +184,8 @@ class _Watch:
             counters = [path for path in _POWERCAP.glob("intel-rapl:*") if path.name.count(":") == 1]
             try:
                 for path in counters:
-                    now = int((path / "energy_uj").read_text())
-                    around = int((path / "max_energy_range_uj").read_text()) + 1
+                    now = int((path / "energy_uj").read_text(encoding="utf-8"))
+                    around = int((path / "max_energy_range_uj").read_text(encoding="utf-8")) + 1
                     self._microjoules += (now - self._last.get(path, now)) % around
                     self._last[path] = now
             except (OSError, ValueError):
@@ -263,7 +263,7 @@ def _version(package: str) -> str | None:
 
 def _processor() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor()

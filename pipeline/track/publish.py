@@ -35,7 +35,7 @@ def publish(shown: Shown, entity: str, memory: Path) -> dict[str, str]:
 
 def _read(memory: Path) -> dict[str, Any]:
     try:
-        known: dict[str, Any] = json.loads(memory.read_text())
+        known: dict[str, Any] = json.loads(memory.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return known

@@ -114,7 +114,9 @@ def _cause(output: str) -> str:
 
 def _lost(scratch: Path) -> str:
     """Artifacts and files that the server did not take, of which wandb tells in its log alone."""
-    lines = [line for path in scratch.rglob("debug-sync*.log") for line in path.read_text().splitlines()]
+    lines = [
+        line for path in scratch.rglob("debug-sync*.log") for line in path.read_text(encoding="utf-8").splitlines()
+    ]
     entries = [json.loads(line) for line in lines if line.startswith("{")]
     said = [str(entry.get("msg", "")) for entry in entries if entry.get("level") == "ERROR"]
     return " ".join(dict.fromkeys(text.strip() for text in said if "artifact" in text or "upload" in text))[:_LONGEST]

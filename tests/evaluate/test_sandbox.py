@@ -23,7 +23,7 @@ def broken_tool(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Non
 
         def put(message: str) -> None:
             tool = Path(folder, "bwrap")
-            tool.write_text(f"#!/bin/sh\necho 'bwrap: {message}' >&2\nexit 1\n")
+            tool.write_text(f"#!/bin/sh\necho 'bwrap: {message}' >&2\nexit 1\n", encoding="utf-8")
             tool.chmod(0o755)
             Path(folder).chmod(0o755)
             monkeypatch.setenv("PATH", folder, prepend=os.pathsep)

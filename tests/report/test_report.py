@@ -59,7 +59,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def document(path: Path) -> Element:
-    return read(path.read_text())
+    return read(path.read_text(encoding="utf-8"))
 
 
 def test_same_tables_make_same_bytes_without_torch(path: Path, tmp_path: Path) -> None:

@@ -238,7 +238,7 @@ def test_a_signal_can_be_noted_only(monkeypatch):
 
 
 def test_output_that_cannot_be_written_stops_nothing(capsys):
-    with Path("/dev/full").open("w", buffering=1) as full:
+    with Path("/dev/full").open("w", encoding="utf-8", buffering=1) as full:
         stream = Tolerant(full)
         for _ in range(3):
             print("a line", file=stream, flush=True)

@@ -218,6 +218,17 @@ def test_a_failing_job_is_recorded_and_the_others_finish(tmp_path):
     assert runs["magnitude"].exit_code == 0
 
 
+def test_neither_a_closed_output_nor_a_missing_home_fails_a_job(tmp_path):
+    job = ("pruner=dense", "stages=[prune]", "wandb.mode=disabled")
+    environment = {name: value for name, value in os.environ.items() if name != "HOME"} | {"OMP_NUM_THREADS": "1"}
+    words = ["sh", "-c", 'exec "$@" >&-', "sh", *command(tmp_path / "ö [x] = y", *job)]
+    words = [word.replace("outputs=", "outputs='") + "'" * word.startswith("outputs=") for word in words]
+    done = subprocess.run(words, stderr=subprocess.PIPE, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert [record.status for record in load_records(tmp_path / "ö [x] = y" / "jobs")] == [OK]
+
+
 def test_killed_between_blocks_the_same_command_goes_on_with_the_finished_ones(make_settings, tmp_path):
     """What the killed run left is the very file that ends up in the decision, and the decision is as if undisturbed."""
     job = ("pruner=sparsegpt", "sparsity=0.5", "stages=[prune]", "wandb.mode=disabled", "calibration.sequences=64")

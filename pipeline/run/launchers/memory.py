@@ -34,7 +34,11 @@ def memory() -> Memory:
 def kills() -> int | None:
     """How many processes the kernel has killed for lack of memory since the start; None if it does not tell."""
     try:
-        return next(int(line.split()[1]) for line in _KILLS.read_text().splitlines() if line.startswith("oom_kill "))
+        return next(
+            int(line.split()[1])
+            for line in _KILLS.read_text(encoding="utf-8").splitlines()
+            if line.startswith("oom_kill ")
+        )
     except (OSError, StopIteration):
         return None
 
@@ -57,7 +61,7 @@ def held_by(process: psutil.Process) -> int:
 def _limits() -> Iterator[tuple[int, int]]:
     """Limit and use of the groups of this process and those above them. Cached files count as free."""
     try:
-        lines = _MINE.read_text().splitlines()
+        lines = _MINE.read_text(encoding="utf-8").splitlines()
     except OSError:
         return
     for line in lines:
@@ -78,9 +82,11 @@ def _limits() -> Iterator[tuple[int, int]]:
 
 def _read(folder: Path, limit: str, used: str, cached: str) -> tuple[int, int] | None:
     try:
-        lines = (folder / "memory.stat").read_text().splitlines()
+        lines = (folder / "memory.stat").read_text(encoding="utf-8").splitlines()
         files = next((int(line.split()[1]) for line in lines if line.split()[0] == cached), 0)
-        return int((folder / limit).read_text()), int((folder / used).read_text()) - files
+        return int((folder / limit).read_text(encoding="utf-8")), int(
+            (folder / used).read_text(encoding="utf-8")
+        ) - files
     except (OSError, ValueError, IndexError):
         # No such group here, or no limit: the word "max".
         return None
