@@ -29,6 +29,14 @@ def plain(error: BaseException) -> str:
     return text if isinstance(error, ValueError | NoAccess) else f"{name}: {text}"
 
 
+def deepest(error: BaseException) -> str:
+    """The first cause of an error, which libraries that load data wrap again and again, in one line."""
+    seen = [error]
+    while (cause := seen[-1].__cause__ or seen[-1].__context__) is not None and cause not in seen:
+        seen.append(cause)
+    return plain(seen[-1])
+
+
 def lacked_memory(cause: str | None) -> bool:
     """Whether a cause of `plain` is that there was too little memory."""
     return cause is not None and cause.startswith((_OUT_OF_MEMORY, *_MEMORY))

@@ -15,11 +15,13 @@ from lm_eval.api.group import Group
 from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
 
+from pipeline.common.errors import deepest
 from pipeline.data.hub import from_cache_only, why_unreachable
 from pipeline.evaluate.code.code_eval import bypasses_sandbox, needs_code_execution, sandboxed_code_eval
 from pipeline.evaluate.metric_checks import check_chosen, check_known, unknown_metric
 from pipeline.evaluate.metrics import main_metric
 from pipeline.evaluate.suite import GENERATIVE, MULTIPLE_CHOICE, PERPLEXITY, TaskEntry, TaskSuite
+from pipeline.evaluate.task_data import check_examples, reads_local_data
 from pipeline.store.integrity import digest
 
 _KINDS = {
@@ -111,6 +113,7 @@ def _load(suite: TaskSuite) -> HarnessTasks:
             own = task.get_config("num_fewshot") or 0
             wanted = suite.shots_of(row.task)
             task.set_config("num_fewshot", own if wanted is None else wanted)
+            check_examples(task, row.task)
     return loaded
 
 
@@ -149,6 +152,8 @@ def _build(manager: TaskManager, suite: TaskSuite, definitions: list[Any], unrea
         raise ValueError(f"task {suite.name}: a template of its prompts cannot be filled in ({error})") from error
     except Exception as error:
         names = ", ".join(entry.name for entry in suite.entries())
+        if reads_local_data(definitions, manager.task_index):
+            raise ValueError(f"task {names}: its data cannot be read: {deepest(error)}") from error
         first = (str(error).strip().splitlines() or [""])[0]
         why = f"{unreachable}, and this machine has no copy" if unreachable else f"{type(error).__name__}: {first}"
         what = f" ({first})" if unreachable else ""

@@ -6,8 +6,9 @@ import glob
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
@@ -15,6 +16,8 @@ from pipeline.store.integrity import MANIFEST, file_digest
 
 # Keys of a definition whose texts are files, folders or patterns, relative to the working directory.
 _DATA_KEYS = ("data_files", "data_dir", "dataset_path")
+# Ways of the datasets library to read files; other names are those of data on the hub.
+_LOADERS = ("json", "csv", "parquet", "arrow", "text", "xml", "pandas", "webdataset", "generator")
 _FUNCTION = "!function"
 _OWN_FUNCTION = re.compile(rf"{_FUNCTION} pipeline\.[\w.]*?(\w+)$", re.MULTILINE)
 # Made anew as programs run, and by tools: what is in them says nothing about a task.
@@ -32,6 +35,31 @@ def shipped_digest(path: Path) -> str:
         return file_digest(path)[:16]
     text = _OWN_FUNCTION.sub(rf"{_FUNCTION} \1", path.read_text(encoding="utf-8"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def reads_local_data(definitions: Iterable[Any], index: Mapping[str, Any]) -> bool:
+    """Tell whether the data of every one of these definitions, names of ``index`` or mappings, is on this machine."""
+    paths = [
+        (own if isinstance(own, Mapping) else (getattr(index.get(own), "cfg", None) or {})).get("dataset_path")
+        for own in definitions
+    ]
+    return bool(paths) and all(isinstance(path, str) and (path in _LOADERS or os.path.exists(path)) for path in paths)
+
+
+def check_examples(task: Any, name: str) -> None:
+    """Raise ValueError if a task of lm-eval is to put more examples before an item than it has."""
+    wanted = task.get_config("num_fewshot") or 0
+    if not wanted:
+        return
+    there, split = len(list(task.fewshot_docs() or ())), task.fewshot_cfg.split
+    # The item itself is none of its own examples.
+    own = split is not None and split == task.get_config("test_split")
+    if wanted > there - own:
+        besides = " beside the item itself" if own else ""
+        raise ValueError(
+            f"task {name}: task.shots={wanted} asks for more examples than the {max(there - own, 0)} that it "
+            f"has{besides}; give fewer"
+        )
 
 
 def files_below(folder: Path) -> Iterator[tuple[str, Path]]:

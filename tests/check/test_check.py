@@ -106,7 +106,7 @@ def test_all_problems_at_once_with_the_nearest_choice():
         (["pruner=shortgpt,wanda"], "add -m"),
         (["~seed"], "write key=value"),
         (["sparsity"], "cannot read"),
-        (["model=hf", "model.path=runs/epoch=1"], "quote the value, as in \"model.path='runs/epoch=1'\""),
+        (["probes=runs/epoch=1"], "quote the value, as in \"probes='runs/epoch=1'\""),
         (["outputs=/x/ö [a] b"], "quote the value, as in \"outputs='/x/ö [a] b'\""),
         (["probes=it's"], "quote the value, as in 'probes="),
         (["pruner=rtn", "pruner.bits=16"], "should be a whole number from 2 to 8"),

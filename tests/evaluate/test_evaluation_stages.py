@@ -126,6 +126,12 @@ def test_an_unreachable_hub_ends_a_job_before_it_prunes(job, tmp_path, monkeypat
     assert not (tmp_path / "outputs" / "store" / PruningDecision.name).exists()
 
 
+def test_a_missing_chat_template_ends_a_job_before_it_prunes(job, tmp_path):
+    record = job("pruner=wanda", "sparsity=0.5", "task.chat_template=true", status=FAILED)
+    assert "has no chat template; leave it at false" in record.error
+    assert not (tmp_path / "outputs" / "store" / PruningDecision.name).exists()
+
+
 def test_encoders_are_pruned_and_evaluated_by_retrieval(job, table):
     words = ("task=retrieval", "task.limit=4", "task.documents=8", "pruner=wanda", "sparsity=0.5")
     record = job(*words, EVALUATE, base=ENCODER)

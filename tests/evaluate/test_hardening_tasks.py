@@ -210,3 +210,23 @@ def test_any_bytes_are_looked_through_or_refused(tmp_path_factory, content):
         assert all("any.yaml" in place for place in code_in(folder))
     except ValueError as error:
         assert str(error).startswith("task.include: ") and "\n" not in str(error)
+
+
+def test_data_of_ones_own_that_cannot_be_read_is_not_blamed_on_the_hub(folder):
+    write(folder)
+    (folder.parent / "rows.jsonl").unlink()
+    with pytest.raises(ValueError, match="task sounds: its data cannot be read: .*rows.jsonl") as caught:
+        load_tasks(suite(folder), 0)
+    assert "hub" not in str(caught.value)
+
+
+def test_more_examples_than_there_are_are_refused_with_both_numbers(folder):
+    rows = [{"question": f"A cow says {n}", "answer": "moo"} for n in range(5)]
+    (folder.parent / "rows.jsonl").write_bytes(json_lines(*rows))
+    write(folder)
+    assert load_tasks(suite(folder, shots=4), 0)
+    with pytest.raises(ValueError, match=r"task sounds: task.shots=9 asks for more examples than the 5 that it has"):
+        load_tasks(suite(folder, shots=9), 0)
+    write(folder, "fewshot_split: test\n")
+    with pytest.raises(ValueError, match="the 4 that it has beside the item itself"):
+        load_tasks(suite(folder, shots=5), 0)
