@@ -78,8 +78,12 @@ def _architecture(plain: Mapping[str, Any]) -> list[str]:
     if kind is None:
         return []
     if kind not in known:
-        key = "model.architecture" if "architecture" in model else f"model.path={model['path']}: architecture"
-        return [f"{key}={kind} is not supported; {nearest(str(kind), known)}"]
+        if "architecture" in model:
+            return [f"model.architecture={kind} is not supported; {nearest(str(kind), known)}"]
+        return [
+            f"model.path={model['path']}: model type {kind} is not supported, only {', '.join(sorted(known))}; another "
+            "one needs an entry in ARCHITECTURES of pipeline/model/decoder.py"
+        ]
     needed = ["capture", "measure"]
     if writes_text(plain["task"]):
         needed.insert(0, "evaluate")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,10 +17,17 @@ from hydra.errors import HydraException
 from pipeline.check.hydra_settings import hydra_problem, is_hydras
 from pipeline.config import schema
 from pipeline.config.choices import choices_of, nearest
+from pipeline.evaluate.suites.names import names
 
 # More jobs than one command should have; and how long and how nested one of its words may be.
 MOST_JOBS, _LONGEST, _DEEPEST = 10_000, 10_000, 20
 _SHOWN = 100
+# How a path is given to a group.
+_BY_PATH = {
+    "model": "model=hf model.path={}",
+    "calibration": "calibration=file calibration.path={}",
+    "task": "task=lm_eval task.include={} task.names=[NAME]",
+}
 # What a shell reads between double quotes.
 _SHELL = set('"$`\\!')
 _ONE_EXPERIMENT = "give one experiment at a time, since each has a sweep of its own"
@@ -68,7 +76,7 @@ def read_words(arguments: Sequence[str], multirun: bool) -> Words:
         if key in (*schema.GROUPS, schema.EXPERIMENT):
             known = choices_of(key)
             words.problems += [
-                f"{key}={shortened(option)} does not exist; {nearest(str(option)[:_SHOWN], known)}"
+                f"{key}={shortened(option)} does not exist; {_meant(key, str(option), known)}"
                 for option in options
                 if option not in known
             ]
@@ -83,6 +91,16 @@ def read_words(arguments: Sequence[str], multirun: bool) -> Words:
     if words.jobs > MOST_JOBS:
         words.problems.append(f"the sweep has {words.jobs} jobs, more than {MOST_JOBS}; make several of it")
     return words
+
+
+def _meant(group: str, option: str, known: Sequence[str]) -> str:
+    """What somebody wanted who gave this as a choice: a path or a name has a key of its own."""
+    is_path = "/" in option or os.path.exists(option)
+    if is_path and group in _BY_PATH:
+        return f"write {_BY_PATH[group].format(shlex.quote(shortened(option)))}"
+    if group == "task" and option in names():
+        return f"write task=lm_eval task.names=[{option}]"
+    return nearest(option[:_SHOWN], known)
 
 
 def shortened(text: object) -> str:
