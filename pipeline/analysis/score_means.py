@@ -25,7 +25,7 @@ CHANCE = "chance_percent"
 def task_scores(tables: Tables, kinds: Iterable[str]) -> pd.DataFrame:
     """Finite scores of tasks of these kinds, one row for each point and task: that of the task's main metric.
 
-    Tasks whose main metric is no share, or was none for some point, are left out: see `other_scales`.
+    Tasks whose main metric is not a share, or was none for some point, are left out: see `other_scales`.
 
     Raises:
         MissingData: if there are none.

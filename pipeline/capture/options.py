@@ -52,7 +52,7 @@ def question_of(
 ) -> Question | None:
     """The first step at which the answers (token ids after the context) differ; None if it does not tell all apart.
 
-    A single answer is no question.
+    A single answer is not a question.
     What all answers begin with, such as a space of its own, belongs to the context.
     """
     shared = 0

@@ -47,7 +47,7 @@ def problems(arguments: Sequence[str], multirun: bool) -> list[str]:
                 found.append(f"the configuration cannot be composed: {first_line(error)}; mend the YAML file in conf/")
                 continue
             except yaml.YAMLError as error:
-                found.append(f"a file in conf/ is no YAML: {' '.join(str(error).split())}; mend it")
+                found.append(f"a file in conf/ is not YAML: {' '.join(str(error).split())}; mend it")
                 continue
             raw: Any = OmegaConf.to_container(cfg, resolve=False)
             names = {group: (raw[group].get("name"), choices.get(group)) for group in schema.GROUPS}
@@ -74,7 +74,7 @@ def _known(words: Words, cfg: DictConfig, found: list[str]) -> dict[str, list[An
             else:
                 found.append(f"{shortened(key)} is not there yet; write +{shortened(key)}=VALUE to add it")
         elif key not in keys:
-            found.append(f"{shortened(key)} is no key{_owner(key, cfg)}; {nearest(key, _siblings(key, keys))}")
+            found.append(f"{shortened(key)} is not a key{_owner(key, cfg)}; {nearest(key, _siblings(key, keys))}")
         elif key in _NODES and any(not isinstance(one, Mapping) for one in options):
             own = sorted(known.removeprefix(f"{key}.") for known in keys if known.startswith(f"{key}."))
             first = _FIRST.get(key, own[0])

@@ -57,5 +57,5 @@ def flag_problems(arguments: Sequence[str]) -> list[str]:
     for argument in arguments:
         flag = argument.partition("=")[0]
         if argument.startswith("-") and flag not in known:
-            found.append(f"{flag} is no flag here; give -m for a sweep, --help for what there is, and key=value")
+            found.append(f"{flag} is not a flag; give -m for a sweep, --help for what there is, and key=value")
     return found

@@ -63,7 +63,7 @@ def launcher_problems(overrides: Sequence[str]) -> list[str]:
         if not key.startswith(NODE):
             continue
         if name not in defaults or (inside and not isinstance(defaults[name], Mapping)):
-            found.append(f"{key} is no key of {GROUP}={launcher}; {nearest(key.removeprefix(NODE), defaults)}")
+            found.append(f"{key} is not a key of {GROUP}={launcher}; {nearest(key.removeprefix(NODE), defaults)}")
             continue
         fits, wanted = _like(None) if inside else _WANTED.get(name) or _like(defaults[name])
         if not fits(_value(key, text)):

@@ -48,7 +48,7 @@ def _path(model: Mapping[str, Any]) -> list[str]:
         return [f"model.path={given} cannot be read ({error.strerror}); give another directory or a hub id"]
     close = difflib.get_close_matches(path.name, siblings, n=1)
     hint = f"did you mean {path.parent / close[0]}? " if close else ""
-    return [f"model.path={given} is no directory; {hint}give a directory or a hub id such as Qwen/Qwen3-4B"]
+    return [f"model.path={given} is not a directory; {hint}give a directory or a hub id such as Qwen/Qwen3-4B"]
 
 
 def _folder(given: str, path: Path, trusted: bool) -> list[str]:

@@ -30,7 +30,7 @@ def name_problems(plain: Mapping[str, Any], own: Mapping[str, Sequence[object]])
         node = plain.get(group)
         name = node.get("name") if isinstance(node, Mapping) else None
         if not isinstance(name, str) or not name.strip():
-            continue  # which is no name for its constructor either
+            continue  # which is not a name for its constructor either
         if trouble := _trouble(name):
             found.append(f"{group}.name={name!r} {trouble}; give another {group}.name")
         elif group != "model" and not _WORD.fullmatch(name):

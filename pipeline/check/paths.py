@@ -94,7 +94,7 @@ def _packaged(plain: Mapping[str, Any]) -> Iterator[str]:
         if not isinstance(package, str) or not package.strip():
             continue
         if not all(part.isidentifier() for part in package.split(".")):
-            yield f"{group}.package={package} is no name of a Python package; give one"
+            yield f"{group}.package={package} is not the name of a Python package; give one"
         for key in ("file", "folder"):
             inside = _of(plain, group, key)
             if isinstance(inside, str) and (inside.startswith("/") or ".." in inside.split("/") or "\0" in inside):
@@ -118,7 +118,7 @@ def _malformed(given: Given, room: int) -> str | None:
     try:
         encoded = text.encode()
     except UnicodeEncodeError:
-        return f"{given.key}={text!r} is no valid text; give a path in UTF-8"
+        return f"{given.key}={text!r} is not valid text; give a path in UTF-8"
     if "\0" in text or (room and any(unicodedata.category(letter) == "Cc" for letter in text)):
         return f"{given.key}={text!r} holds a character that no path should have; give another path"
     if text.startswith("~") and os.path.expanduser(text) == text:
@@ -143,7 +143,7 @@ def _no_place(given: Given) -> str | None:
             # A file in its place is told of elsewhere.
             if place.is_dir() or place.is_file():
                 break
-            return f"{given}: {place} is no folder; give another"
+            return f"{given}: {place} is not a folder; give another"
     if given.real == Path("/") or given.real in _homes(given.real):
         return f"{given} holds more than results; give a folder of its own"
     if any(_within(given.real, REPOSITORY / name) for name in _SOURCES):

@@ -92,14 +92,14 @@ def _troubles(value: object, finite: bool) -> Iterator[str]:
         for item in value:
             yield from _troubles(item, finite)
     elif isinstance(value, float) and finite and not math.isfinite(value):
-        yield "is no finite number; give one"
+        yield "must be a finite number"
     elif isinstance(value, int) and abs(value) >= _LARGEST:
         yield "is too large a number; give a smaller one"
     elif isinstance(value, str):
         if "\0" in value:
             yield "holds a NUL character; leave that out"
         elif not _writable(value):
-            yield "is no valid text; write it in UTF-8"
+            yield "is not valid text; write it in UTF-8"
 
 
 def _writable(text: str) -> bool:

@@ -115,7 +115,7 @@ def _parsed(parser: OverridesParser, argument: str) -> Override:
     try:
         argument.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"cannot read {shown!r}: it is no valid UTF-8; write it in UTF-8") from None
+        raise ValueError(f"cannot read {shown!r}: it is not valid UTF-8; write it in UTF-8") from None
     if "\0" in argument:
         raise ValueError(f"cannot read {shown!r}: it holds a NUL character; leave that out")
     if len(argument) > _LONGEST:

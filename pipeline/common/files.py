@@ -16,7 +16,7 @@ from pathlib import Path
 
 # Parts of an interrupted build, and private files of other machines, are kept for so long after their last change.
 KEPT_SECONDS = 14 * 86400
-# The rights of everybody but the owner, and those of a file that is no program.
+# The rights of everybody but the owner, and those of a file that is not a program.
 _OTHERS, _NOT_RUN = 0o077, 0o666
 # What a private file or folder is called: what it is, on which machine, by which process, and a unique word.
 _OWNER = re.compile(r".+\.(?P<host>[^.]+)\.(?P<pid>\d+)\.\w{6}")

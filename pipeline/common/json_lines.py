@@ -15,7 +15,7 @@ LONGEST = 2**26
 def rows_of_lines(lines: IO[AnyStr], path: Path, example: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Where it stands and what it says, for each line of the open file ``lines`` that is not blank.
 
-    Raises ValueError for a line that is no JSON object, and for one of more than ``LONGEST`` characters; ``example``
+    Raises ValueError for a line that is not a JSON object, and for one of more than ``LONGEST`` characters; ``example``
     shows what one looks like.
     """
     for number in itertools.count(1):
@@ -32,7 +32,7 @@ def rows_of_lines(lines: IO[AnyStr], path: Path, example: str) -> Iterator[tuple
         except (ValueError, RecursionError) as error:
             # The decoder's own sentence would count lines again.
             reason = getattr(error, "msg", None) or getattr(error, "reason", str(error))
-            raise ValueError(f"{where} is no JSON ({reason}); every line has to be one JSON object") from error
+            raise ValueError(f"{where} is not JSON ({reason}); every line has to be one JSON object") from error
         if not isinstance(row, dict):
-            raise ValueError(f"{where} is no JSON object; write lines such as {example}")
+            raise ValueError(f"{where} is not a JSON object; write lines such as {example}")
         yield where, row

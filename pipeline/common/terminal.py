@@ -52,6 +52,6 @@ class BarSafeHandler(logging.Handler):
     """Writes log lines to standard error without tearing progress bars apart."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        # A terminal that has gone away is no failure of the job.
+        # A terminal that has gone away is not a failure of the job.
         with suppress(BrokenPipeError):
             tqdm.write(self.format(record), file=sys.stderr)

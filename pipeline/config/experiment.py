@@ -17,7 +17,7 @@ GRIDS = ("sweep", "sparsity_of")
 def expand(arguments: Sequence[str]) -> list[str]:
     """The command line with the sweep of its experiment written out, except for what it sets itself.
 
-    A name that is no experiment adds nothing: it is refused with all other problems.
+    A name that is not an experiment adds nothing: it is refused with all other problems.
     """
     pairs = [argument.lstrip("+").partition("=") for argument in arguments]
     keys = {key for key, _, _ in pairs}

@@ -135,7 +135,7 @@ def _of_json(line: str, number: int, where: str) -> Probe:
         row = json.loads(line)
         json.dumps(row, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise ValueError(f'{where}: no JSON ({error}); write an object such as {{"text": "a prompt"}}') from error
+        raise ValueError(f'{where}: not JSON ({error}); write an object such as {{"text": "a prompt"}}') from error
     if not isinstance(row, dict) or not isinstance(row.get("text"), str) or not row["text"].strip():
         raise ValueError(f'{where}: give an object with a "text" that is a prompt')
     if unknown := sorted(row.keys() - _KEYS):

@@ -64,7 +64,7 @@ def parse(value: object) -> Sparsity:
     Fractions are rounded to 12 significant digits, so that ``0.30000000000000004``, as sums and ranges give it, is 0.3.
     """
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError(f"sparsity={value!r} is no sparsity; give {', '.join(KINDS.values())}")
+        raise ValueError(f"sparsity={value!r} is not a sparsity; give {', '.join(KINDS.values())}")
     text = str(value).strip()
     if match := _PATTERN.fullmatch(text):
         n, m = int(match[1]), int(match[2])
@@ -77,7 +77,7 @@ def parse(value: object) -> Sparsity:
     try:
         fraction = rounded(float(text))
     except ValueError:
-        raise ValueError(f"sparsity={text} is no sparsity; give {', '.join(KINDS.values())}") from None
+        raise ValueError(f"sparsity={text} is not a sparsity; give {', '.join(KINDS.values())}") from None
     if not 0.0 <= fraction <= 1.0:
         hint = f"; for {text} percent write {fraction / 100:g}" if 2 < fraction <= 100 else ""
         raise ValueError(f"sparsity={text} is outside 0..1{hint}")

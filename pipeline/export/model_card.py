@@ -92,7 +92,7 @@ def _contents(facts: Mapping[str, Any]) -> str:
             lines.append(
                 f"- Dropped {kind} sublayers: {_numbers(decision[kind])} of the dense model. They are still in the "
                 "file, with their output projections zero, so that they add nothing. Whatever loads the file computes "
-                "them for nothing: it is no smaller and no faster for them. They are left out only where the pruning "
+                "them for nothing: it is neither smaller nor faster for them. They are left out only where the pruning "
                 "itself is carried out on the dense model."
             )
     if facts["zeros"]:

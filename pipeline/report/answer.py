@@ -82,7 +82,7 @@ def _sentences(found: Changes) -> tuple[str, ...]:
         named.setdefault((pair[0].kept, pair[1].kept) if decided else None, []).append(variant.label)
     sentences = [f"{words}: {', '.join(named[case])}." for case, words in cases.items() if case in named]
     if None in named:
-        sentences.append(f"Not to be told from these items, for one or both: {', '.join(named[None])}.")
+        sentences.append(f"Inconclusive on these items, for one or both: {', '.join(named[None])}.")
     return tuple(sentences)
 
 

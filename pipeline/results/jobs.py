@@ -97,7 +97,7 @@ def filtered(records: Sequence[JobRecord], filters: Sequence[str]) -> list[JobRe
     for text in filters:
         key, equals, values = text.partition("=")
         if not equals:
-            raise Refused(f"{text!r} is no filter; write key=value, such as pruner=wanda")
+            raise Refused(f"{text!r} is not a filter; write key=value, such as pruner=wanda")
         if key not in known:
             raise Refused(f"no job has a key {key}; {_near(key, known)}")
         fits = _any_of(key, _split(values))

@@ -136,7 +136,7 @@ def _tables(store: Store, jobs: Sequence[JobRecord] | None) -> Iterator[Problem]
         of = dict(list(table.groupby("job", sort=False)))
         for job in of if jobs is None else ():
             if job not in known:
-                yield Problem(path, f"has rows of {job}, which is no finished job", stale_table=True)
+                yield Problem(path, f"has rows of {job}, which is not a finished job", stale_table=True)
         for job, rows in sources.items():
             if job not in of or not _same(rows, of[job]):
                 yield Problem(path, f"differs from the results of job {job}", stale_table=True)

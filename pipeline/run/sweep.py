@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 PLOT = "plot"
-# Characters in a line where the output is no terminal, and of a cause in it at least.
+# Characters in a line where the output is not a terminal, and of a cause in it at least.
 _WIDTH, _LEAST = 160, 20
 _COLUMNS = ("job", "status", "model", "variant", "task", "seconds", "computed, or why not")
 _ORDER = (OK, FAILED, INTERRUPTED, SKIPPED)

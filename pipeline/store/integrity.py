@@ -109,7 +109,7 @@ def _changed_file(artifact: Path, files: Mapping[str, Mapping[str, Any]]) -> str
         except (FileNotFoundError, NotADirectoryError):
             return f"{name} is missing"
         if not stat.S_ISREG(found.st_mode):
-            return f"{name} is no file"
+            return f"{name} is not a file"
         if found.st_size != facts["bytes"]:
             return f"{name} has {found.st_size} bytes instead of {facts['bytes']}"
     with ThreadPoolExecutor(_THREADS) as pool:

@@ -14,7 +14,7 @@ from pipeline.config.sparsity import parse
 from pipeline.tables.collect import HOW, IDS, JOB_COLUMNS, WHO
 
 SUFFIX = ".parquet"
-# What a reader is told to do about a file that is no table of ours.
+# What a reader is told to do about a file that is not a table of ours.
 DIAGNOSIS = "python -m pipeline.results verify says what is damaged"
 REMEDY = "python -m pipeline.results verify --repair makes the tables again"
 _WHO = (*WHO, *HOW, *IDS)
@@ -76,7 +76,7 @@ def read_table(
         with reading(path):
             path.lstat()
             if not path.is_file():
-                raise DamagedTable(f"{path} is no file; remove it, then {REMEDY}")
+                raise DamagedTable(f"{path} is not a file; remove it, then {REMEDY}")
             path.open("rb").close()
     except DamagedTable:
         raise
@@ -89,7 +89,7 @@ def read_table(
 
     try:
         _check_schema(pyarrow.parquet.read_schema(path), name)
-        # Pages carry checksums: a flipped bit is no number.
+        # Pages carry checksums: a flipped bit is not a number.
         frame = pd.read_parquet(
             path, columns=None if columns is None else list(columns), filters=filters, page_checksum_verification=True
         )
@@ -99,7 +99,7 @@ def read_table(
             parse(word)
         return frame
     except DamagedTable as error:
-        raise DamagedTable(f"{path} is no table of {name}: {error}; {REMEDY}") from error
+        raise DamagedTable(f"{path} is not a table of {name}: {error}; {REMEDY}") from error
     except (OSError, MemoryError, ValueError, TypeError, KeyError, OverflowError, pyarrow.ArrowException) as error:
         why = " ".join(str(error).split())[:200] or type(error).__name__
         raise DamagedTable(f"{path} cannot be read: {why}; {REMEDY}") from error

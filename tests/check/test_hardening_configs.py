@@ -113,7 +113,7 @@ def test_the_harmless_ones_can_be_set():
 @pytest.mark.parametrize("flag", ["--config-dir=/tmp", "-cd", "--config-path=x", "--config-name=x", "-cn", "--multi"])
 def test_flags_that_read_a_configuration_from_elsewhere_are_refused(flag):
     (problem,) = flag_problems(["-m", flag, "seed=1"])
-    assert problem.startswith(f"{flag.partition('=')[0]} is no flag here")
+    assert problem.startswith(f"{flag.partition('=')[0]} is not a flag")
     assert flag_problems(["-m", "--cfg", "job", "--resolve", "seed=-1"]) == []
     assert flag_problems(["--experimental-rerun=config.pickle"]) != []
 
@@ -134,7 +134,7 @@ def test_flags_that_read_a_configuration_from_elsewhere_are_refused(flag):
         (["capture.steps=1000000000"], "at most 10000"),
         (["model=random", "model.hidden=63"], "a multiple of twice model.heads=4"),
         (["model=random", "model.layers=100000"], "at most 1000"),
-        (["model.package=..", "model.file=x"], "is no name of a Python package"),
+        (["model.package=..", "model.file=x"], "is not the name of a Python package"),
         (["model.file=../x"], "is not inside the package"),
         (["task.families=[{_target_: os.getcwd}]"], "holds the key _target_"),
         (["model=random", "model.embedding={query_prefix: {_target_: os.getcwd}}"], "holds the key _target_"),

@@ -56,9 +56,9 @@ def test_options_are_listed_by_letter(tmp_path, tokenizer):
 
 
 WRONG_LINES = {
-    "not json": ("{", "no JSON", '{"text": "a prompt"}'),
-    "too deep": ("[" * 100_000, "no JSON", '{"text": "a prompt"}'),
-    "half a character": (r'{"text": "\ud800"}', "no JSON", '{"text": "a prompt"}'),
+    "not json": ("{", "not JSON", '{"text": "a prompt"}'),
+    "too deep": ("[" * 100_000, "not JSON", '{"text": "a prompt"}'),
+    "half a character": (r'{"text": "\ud800"}', "not JSON", '{"text": "a prompt"}'),
     "a list": ('["text"]', 'give an object with a "text"', ""),
     "no text": ('{"prompt": "x"}', 'give an object with a "text"', ""),
     "empty text": ('{"text": " "}', 'give an object with a "text"', ""),

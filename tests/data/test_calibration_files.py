@@ -60,17 +60,17 @@ def test_another_field_can_hold_the_text(tmp_path):
         ("a.csv", b"text", "suffix that is not supported; give a .txt, .jsonl, .jsonl.gz or .parquet file"),
         ("a.txt", b"\xff\xfe\x00", "is not UTF-8 text .*save it as UTF-8"),
         ("a.jsonl", b'{"text": "\xff"}', "is not UTF-8 text"),
-        ("a.jsonl", b'{"text": "x"}\n\n{"text": ', "a.jsonl line 3 is no JSON"),
-        ("a.jsonl", b"[" * 100_000, "line 1 is no JSON"),
-        ("a.jsonl", b'["text"]', "line 1 is no JSON object"),
+        ("a.jsonl", b'{"text": "x"}\n\n{"text": ', "a.jsonl line 3 is not JSON"),
+        ("a.jsonl", b"[" * 100_000, "line 1 is not JSON"),
+        ("a.jsonl", b'["text"]', "line 1 is not a JSON object"),
         ("a.jsonl", json_lines({"text": "x"}, {"texts": "y", "id": 1}), "line 2 has no field text; did you mean texts"),
         ("a.jsonl", json_lines({"id": 1, "url": "y"}), "has no field text; there are id, url: set calibration.field"),
         ("a.jsonl", b"{}", "no fields at all"),
         ("a.jsonl", json_lines({"text": 5}), "field text is int, not text"),
-        ("a.jsonl", b'{"text": "\\ud800"}', "line 1: field text is no valid Unicode"),
-        ("a.jsonl.gz", b"no gzip", "no complete gzip file"),
-        ("a.jsonl.gz", gzip.compress(json_lines({"text": "x" * 99}), mtime=0)[:-9], "no complete gzip file"),
-        ("a.parquet", b"no parquet", "no readable parquet file"),
+        ("a.jsonl", b'{"text": "\\ud800"}', "line 1: field text is not valid Unicode"),
+        ("a.jsonl.gz", b"no gzip", "not a complete gzip file"),
+        ("a.jsonl.gz", gzip.compress(json_lines({"text": "x" * 99}), mtime=0)[:-9], "not a complete gzip file"),
+        ("a.parquet", b"no parquet", "not a readable parquet file"),
     ],
 )
 def test_a_bad_file_is_refused_in_plain_words(tmp_path, name, content, expected):
@@ -92,11 +92,11 @@ def test_a_bad_parquet_column_is_refused_in_plain_words(tmp_path):
 def test_a_path_without_text_is_refused_in_plain_words(tmp_path):
     (tmp_path / "sample.jsonl").write_text("")
     for path, expected in (
-        (tmp_path / "smaple.jsonl", "is no file and no directory; did you mean .*sample.jsonl"),
+        (tmp_path / "smaple.jsonl", "is neither a file nor a directory; did you mean .*sample.jsonl"),
         (tmp_path, "directory without .txt files"),
         (tmp_path / ("x" * 5000), "cannot be read"),
         ("", "is empty"),
-        ("~nobody-of-that-name/x.txt", "is no file"),
+        ("~nobody-of-that-name/x.txt", "is neither a file nor"),
     ):
         with pytest.raises(ValueError, match=expected):
             FileText("file", path=str(path)).identity()

@@ -52,7 +52,7 @@ def refusal(read: Callable[[Path], object], path: Path) -> str:
     return message
 
 
-# --- what is no file ---------------------------------------------------------------------------------------------
+# --- what is not a file ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", READERS)
@@ -207,7 +207,7 @@ def test_judgements_in_another_encoding_are_named(beir):
 def test_a_set_behind_links_that_lead_nowhere_is_refused(tmp_path):
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     (problem,) = RetrievalSuite("beir", sets=[str(tmp_path / "loop")]).problems()
-    assert "is no directory" in problem
+    assert "is not a directory" in problem
 
 
 @settings(max_examples=examples(60), deadline=None)

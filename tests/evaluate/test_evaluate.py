@@ -214,7 +214,7 @@ def test_an_unreachable_hub_is_said_at_once_with_the_offline_choice(monkeypatch)
     [
         ({"names": []}, "task.names is empty"),
         ({"names": ["gsm8"]}, "lm-eval has no gsm8; did you mean gsm8k"),
-        ({"names": ["hellaswag"], "include": "/nowhere"}, "task.include=/nowhere is no folder"),
+        ({"names": ["hellaswag"], "include": "/nowhere"}, "task.include=/nowhere is not a folder"),
         ({"names": ["hellaswag"], "metrics": {"piqa": "acc"}}, "task.metrics: piqa is not among task.names"),
         ({"names": ["humaneval", "mbpp"]}, "humaneval and mbpp run generated code: give allow_code_execution=true"),
         ({"names": ["mbpp_instruct"]}, "mbpp_instruct runs generated code"),

@@ -204,5 +204,5 @@ def test_code_of_a_tokenizer_runs_only_with_leave(model):
 
 def test_named_models_have_no_such_leave():
     (found,) = problems(["model=qwen3_4b", "model.trust_remote_code=true"], multirun=False)
-    assert "model.trust_remote_code is no key" in found
+    assert "model.trust_remote_code is not a key" in found
     assert not HubModel("m", path="x").trusted

@@ -163,12 +163,12 @@ def test_a_template_is_no_program(folder, template):
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"\xff\xfe\x00", "is no YAML"),
-        (b"[" * 9999, "is no YAML"),
-        (b"task: [", "is no YAML"),
+        (b"\xff\xfe\x00", "is not YAML"),
+        (b"[" * 9999, "is not YAML"),
+        (b"task: [", "is not YAML"),
         (b"", "describes no task"),
         (b"- task", "describes no task"),
-        (b"task: sounds\n---\ntask: other\n", "is no YAML"),
+        (b"task: sounds\n---\ntask: other\n", "is not YAML"),
         (b"include: nowhere.yaml\n", "nowhere.yaml cannot be read"),
         (b"include: .\n", "it is a directory"),
     ],

@@ -128,7 +128,7 @@ def test_what_is_wrong_is_said_at_once(same_texts, tmp_path):
     copy = write(tmp_path / "copy" / "same", {"a": "x"}, {"q": "x"}, {"q": {"a": 1}})
     for wrong, message in (
         (suite(), "task.sets is empty"),
-        (suite(3), "3 is no name and no directory"),
+        (suite(3), "3 is neither a name nor a directory"),
         (suite("bolq"), "did you mean boolq"),
         (suite(str(tmp_path / "smae")), "did you mean"),
         (suite(same_texts, copy), "2 sets called same"),
@@ -146,7 +146,7 @@ def test_preparing_reads_all_of_a_set(same_texts):
     prepare(suite("boolq", same_texts), 0)
     with (Path(same_texts) / "corpus.jsonl").open("a") as stream:
         stream.write("{oops\n")
-    with pytest.raises(ValueError, match="line 9 is no JSON"):
+    with pytest.raises(ValueError, match="line 9 is not JSON"):
         prepare(suite(same_texts), 0)
 
 

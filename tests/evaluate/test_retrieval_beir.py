@@ -71,17 +71,17 @@ def test_missing_files_are_named(tmp_path, missing):
 
 def test_missing_folder_names_a_near_one(tmp_path):
     write(tmp_path / "scifact")
-    with pytest.raises(ValueError, match=r"no directory; did you mean .*scifact\?"):
+    with pytest.raises(ValueError, match=r"not a directory; did you mean .*scifact\?"):
         find_files(tmp_path / "scifcat")
 
 
 @pytest.mark.parametrize(
     ("part", "value", "message"),
     [
-        ("corpus", json_lines(CORPUS[0]) + b"{oops\n", "corpus.jsonl line 2 is no JSON"),
-        ("corpus", b'"text"\n', "line 1 is no JSON object"),
-        ("corpus", b"\xff\xfe{}\n", "line 1 is no JSON"),
-        ("corpus", b'{"_id": "\\ud800", "text": ""}\n', "no valid Unicode"),
+        ("corpus", json_lines(CORPUS[0]) + b"{oops\n", "corpus.jsonl line 2 is not JSON"),
+        ("corpus", b'"text"\n', "line 1 is not a JSON object"),
+        ("corpus", b"\xff\xfe{}\n", "line 1 is not JSON"),
+        ("corpus", b'{"_id": "\\ud800", "text": ""}\n', "not valid Unicode"),
         ("corpus", b"", "holds no documents"),
         ("corpus", [*CORPUS, {"_id": "d7"}], 'line 7 has no "text"'),
         ("corpus", [*CORPUS, {"text": "x"}], 'line 7 has no "_id"'),
@@ -94,7 +94,7 @@ def test_missing_folder_names_a_near_one(tmp_path):
         ("test", "query-id\tcorpus-id\tscore\n", "holds no judgements"),
         ("test", "q0\td0\n", "line 1 has 2 columns"),
         ("test", "q0\t0\td0\t1\n", "line 1 has 4 columns"),
-        ("test", "q0\td0\t1\nq0\td1\thigh\n", "line 2: the score high is no whole number"),
+        ("test", "q0\td0\t1\nq0\td1\thigh\n", "line 2: the score high is not a whole number"),
         ("test", "q0\td0\t1\nq0\td0\t2\n", "line 2 judges document d0 for query q0 again"),
     ],
 )

@@ -219,7 +219,7 @@ def test_a_wanted_metric_is_the_main_one(suite, make_model, tokenizer):
         ("+task.shots.sounds=1", None),
         ("task.metrics.sounds=bleu", "write +task.metrics.sounds=VALUE"),
         ("+task.metrics.others=bleu", "others is not among task.names"),
-        ("+task.limits.sounds=1", "task.limits.sounds is no key"),
+        ("+task.limits.sounds=1", "task.limits.sounds is not a key"),
     ],
 )
 def test_the_main_metric_can_be_wanted_on_the_command_line(suite, tmp_path, word, said):

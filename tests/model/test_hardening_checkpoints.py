@@ -90,8 +90,8 @@ def write_shards(model: Path, named: dict[str, str]) -> None:
     [
         ("b.safetensors", None),
         ("c.safetensors", "c.safetensors is missing, but model.safetensors.index.json names it"),
-        ("../b.safetensors", "which is no .safetensors file beside it"),
-        ("/etc/passwd", "which is no .safetensors file beside it"),
+        ("../b.safetensors", "which is not a .safetensors file beside it"),
+        ("/etc/passwd", "which is not a .safetensors file beside it"),
         ("a.safetensors", "lacks weights"),
     ],
 )

@@ -152,7 +152,7 @@ def test_too_few_items_are_not_called_kept(tmp_path: Path) -> None:
     )
     page = read(write(save(tmp_path, scores=scores_table(SETUPS[:2]), comparisons=few)).read_text())
     assert "Generation is undecided (2 of 2); multiple choice is undecided (2 of 2)." in page.by_id("answer").text
-    assert "Not to be told from these items, for one or both: shortgpt 0.2, shortgpt 0.4." in page.by_id("answer").text
+    assert "Inconclusive on these items, for one or both: shortgpt 0.2, shortgpt 0.4." in page.by_id("answer").text
     assert note(page.by_id("scores-table").rows()["shortgpt 0.2"][1]) == "−5.0 [−40.0, +30.0], too few items"
 
 

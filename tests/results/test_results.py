@@ -156,7 +156,7 @@ def test_a_score_that_is_no_number_is_null(outputs, ask):
     table.to_parquet(path)
 
     def refuse(word: str) -> None:
-        raise AssertionError(f"{word} is no JSON")
+        raise AssertionError(f"{word} is not JSON")
 
     rows = json.loads(ask(outputs, "list", "--json", "pruner=wanda")[1], parse_constant=refuse)
     assert rows[0]["scores"]["perplexity/stories"] is None
@@ -199,7 +199,7 @@ def test_both_spellings_of_a_pattern(outputs, ask):
     [
         (["list", "prunner=wanda"], ["no job has a key prunner", "did you mean pruner?"]),
         (["list", "task.limits=2"], ["did you mean task.limit?", "task.shots"]),
-        (["list", "wanda"], ["'wanda' is no filter", "key=value"]),
+        (["list", "wanda"], ["'wanda' is not a filter", "key=value"]),
         (["list", "--status", "fine"], ["--status fine", "ok, failed"]),
         (["list", "--since", "yesterday"], ["--since yesterday", "3d"]),
         (["show", "zz"], ["no job's id begins with 'zz'", "list"]),
@@ -339,7 +339,7 @@ def test_rows_of_a_job_that_is_gone_are_found(outputs, ask):
     gone = jobs(outputs)["wanda"].job
     (outputs / "jobs" / f"{gone}.json").unlink()
     _, out, _ = ask(outputs, "verify")
-    assert f"tables/scores.parquet: has rows of {gone}, which is no finished job" in out
+    assert f"tables/scores.parquet: has rows of {gone}, which is not a finished job" in out
 
 
 def test_verify_of_one_job_reads_what_that_job_needs(outputs, ask):

@@ -253,7 +253,7 @@ def test_launchers_on_the_command_line():
     assert "did you mean sequential?" in launcher_problems(["hydra/launcher=sequentail"])[0]
     assert "choose from" in launcher_problems(["hydra/launcher=basic"])[0]
     assert "did you mean memory?" in launcher_problems(["hydra/launcher=local", "hydra.launcher.memroy=1"])[0]
-    assert "no key of hydra/launcher=sequential" in launcher_problems(["hydra.launcher.jobs=2"])[0]
+    assert "not a key of hydra/launcher=sequential" in launcher_problems(["hydra.launcher.jobs=2"])[0]
     for bad in ("jobs=0", "jobs=two", "jobs=true", "memory=0", "memory=90", "memory=[1", "grace_seconds=-1"):
         (problem,) = launcher_problems(["hydra/launcher=local", f"hydra.launcher.{bad}"])
         assert "should be" in problem

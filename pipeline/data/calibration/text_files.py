@@ -35,7 +35,7 @@ def _files(given: str, path: Path) -> list[Path]:
             check_regular(file)
         return found
     if not path.is_file():
-        raise ValueError(f"calibration.path={given} is no file and no directory; {_hint(path)}{WAYS}")
+        raise ValueError(f"calibration.path={given} is neither a file nor a directory; {_hint(path)}{WAYS}")
     if kind_of(path) is None:
         raise ValueError(f"calibration.path={given} has a suffix that is not supported; {WAYS}")
     check_regular(path)
@@ -61,7 +61,7 @@ def read(path: Path, field: str) -> list[str]:
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path} is no complete gzip file ({error}); compress it again") from error
+        raise ValueError(f"{path} is not a complete gzip file ({error}); compress it again") from error
     except OSError as error:
         raise ValueError(
             f"{path} cannot be read ({error.strerror or _first_line(error)}); give another file"
@@ -81,7 +81,7 @@ def text_of(row: Mapping[str, Any], field: str, where: str) -> str:
         text.encode()
     except UnicodeEncodeError as error:
         # JSON can spell half a character, which no tokenizer takes.
-        raise ValueError(f"{where}: field {field} is no valid Unicode ({error.reason}); mend that row") from error
+        raise ValueError(f"{where}: field {field} is not valid Unicode ({error.reason}); mend that row") from error
     return text
 
 
@@ -120,7 +120,7 @@ def _parquet(path: Path, field: str) -> list[str]:
             raise ValueError(_not_text(field, str(column.type), str(path)))
         return [text or "" for text in column.to_pylist()]
     except pyarrow.ArrowException as error:
-        raise ValueError(f"{path} is no readable parquet file ({_first_line(error)}); write it again") from error
+        raise ValueError(f"{path} is not a readable parquet file ({_first_line(error)}); write it again") from error
 
 
 def _text_types(types: Any) -> list[Callable[[Any], bool]]:

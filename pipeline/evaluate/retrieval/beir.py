@@ -103,7 +103,7 @@ def find_files(folder: Path, split: str | None = None) -> Files:
     """
     with _naming(folder):
         if not folder.is_dir():
-            raise ValueError(f"{folder} is no directory; {_near(folder)}{LAYOUT}")
+            raise ValueError(f"{folder} is not a directory; {_near(folder)}{LAYOUT}")
         for path in (folder / CORPUS, folder / QUERIES):
             if not path.exists():
                 raise ValueError(f"{path} is missing; {_near(path)}{LAYOUT}")
@@ -218,7 +218,7 @@ def _qrels(path: Path) -> dict[str, dict[str, int]]:
             except ValueError as error:
                 if number == 1:  # the header
                     continue
-                raise ValueError(f"{where}: the score {score} is no whole number") from error
+                raise ValueError(f"{where}: the score {score} is not a whole number") from error
             if qrels.setdefault(query, {}).setdefault(document, grade) != grade:
                 raise ValueError(f"{where} judges document {document} for query {query} again, differently; keep one")
     if not qrels:
@@ -249,7 +249,7 @@ def _id(row: dict[str, Any], where: str) -> str:
     try:
         str(found).encode()
     except UnicodeEncodeError as error:
-        raise ValueError(f'{where}: "_id" is no valid Unicode ({error.reason}); mend that line') from error
+        raise ValueError(f'{where}: "_id" is not valid Unicode ({error.reason}); mend that line') from error
     return str(found)
 
 

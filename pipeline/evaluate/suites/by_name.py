@@ -56,7 +56,7 @@ class LmEvalSuite(TaskSuite):
             found.append("task.names is empty; give names of lm-eval, such as task.names=[hellaswag,gsm8k]")
         folder = self.include_path()
         if folder is not None and not os.path.isdir(folder):
-            return [*found, f"task.include={self.include} is no folder; give one with lm-eval task YAMLs"]
+            return [*found, f"task.include={self.include} is not a folder; give one with lm-eval task YAMLs"]
         try:
             foreign = self.foreign_code()
             self.identity()

@@ -28,7 +28,7 @@ _ENDINGS = ("*.yaml", "*.yml")
 def task_files(folder: Path) -> dict[Path, yaml.Node]:
     """The parsed YAML files below a folder, and those that they include, wherever these are.
 
-    Raises ValueError that names the file for one that cannot be read, is no YAML, or includes a file that is missing.
+    Raises ValueError that names the file for one that cannot be read, is not YAML, or includes a file that is missing.
     """
     found: dict[Path, yaml.Node] = {}
     ahead = sorted(path for ending in _ENDINGS for path in folder.rglob(ending) if not path.is_dir())
@@ -86,7 +86,7 @@ def _parsed(path: Path) -> yaml.Node:
         raise ValueError(f"task.include: {path} cannot be read ({reason}); mend it or take it out") from error
     except (yaml.YAMLError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"task.include: {path} is no YAML ({reason}); mend it or take it out") from error
+        raise ValueError(f"task.include: {path} is not YAML ({reason}); mend it or take it out") from error
     if not isinstance(node, yaml.MappingNode):
         raise ValueError(f"task.include: {path} describes no task, which is a mapping; mend it or take it out")
     return node

@@ -75,7 +75,7 @@ class RetrievalSuite(TaskSuite):
         if not self.sets:
             return [f"task.sets is empty; give BEIR directories, or choose from {', '.join(BUILT_IN)}"]
         if odd := [given for given in self.sets if not isinstance(given, str) or not given.strip() or "\0" in given]:
-            return [f"task.sets: {odd[0]!r} is no name and no directory; choose from {', '.join(BUILT_IN)}"]
+            return [f"task.sets: {odd[0]!r} is neither a name nor a directory; choose from {', '.join(BUILT_IN)}"]
         found = [problem for given in self.sets if (problem := self._set_problem(given))]
         for name, times in Counter(map(_name, self.sets)).items():
             if times > 1:

@@ -35,7 +35,7 @@ class Model(Component):
 
     ``layers`` is the number of decoder blocks if it is known beforehand, which lets a wrong sparsity be refused
     before anything is loaded; it is compared with the loaded model. ``embedding`` says how the model makes one vector
-    of a text, for retrieval: see ``pipeline.evaluate.retrieval.embed``. It is no part of the weights' identity.
+    of a text, for retrieval: see ``pipeline.evaluate.retrieval.embed``. It is not part of the weights' identity.
     """
 
     layers: Positive | None = None

@@ -57,7 +57,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object. Raises ValueError that names the file."""
     try:
         if not path.is_file():
-            raise ValueError(f"{path} is no file; a model directory needs one")
+            raise ValueError(f"{path} is not a file; a model directory needs one")
         if (size := path.stat().st_size) > _MOST_BYTES:
             raise ValueError(f"{path} has {size} bytes, too many for a description of a model; get it again")
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -66,9 +66,9 @@ def read_json(path: Path) -> dict[str, Any]:
     except RecursionError as error:
         raise ValueError(f"{path} is nested too deeply to be read; get it again") from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no UTF-8 text ({error.reason}); get it again") from error
+        raise ValueError(f"{path} is not UTF-8 text ({error.reason}); get it again") from error
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is no JSON ({error}); get it again") from error
+        raise ValueError(f"{path} is not JSON ({error}); get it again") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path} holds no JSON object; get it again")
     return found
@@ -164,7 +164,7 @@ def _files(folder: Path) -> list[Path]:
     files = []
     for name in dict.fromkeys(map(str, named.values())):
         if Path(name).name != name or not name.endswith(_SUFFIX) or "\0" in name:
-            raise ValueError(f"{folder / _INDEX} names {name!r}, which is no {_SUFFIX} file beside it: {_CONVERT}")
+            raise ValueError(f"{folder / _INDEX} names {name!r}, which is not a {_SUFFIX} file beside it: {_CONVERT}")
         if not (folder / name).is_file():
             raise ValueError(f"{folder / name} is missing, but {_INDEX} names it; get the checkpoint again")
         files.append(folder / name)
@@ -177,12 +177,12 @@ def _header(path: Path) -> Iterator[tuple[str, tuple[int, ...], str]]:
 
     try:
         with safe_open(path, framework="np") as tensors:
-            for name in tensors.keys():  # noqa: SIM118 - this is no mapping
+            for name in tensors.keys():  # noqa: SIM118 - this is not a mapping
                 part = tensors.get_slice(name)
                 yield name, tuple(part.get_shape()), part.get_dtype()
     except (SafetensorError, OSError, UnicodeError, OverflowError) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"{path} is no whole safetensors file ({reason}); get the checkpoint again") from error
+        raise ValueError(f"{path} is not a complete safetensors file ({reason}); get the checkpoint again") from error
 
 
 def _method(quantization: object) -> str:

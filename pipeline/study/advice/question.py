@@ -137,7 +137,7 @@ def _sorted(arguments: Sequence[str]) -> tuple[dict[str, str], list[str], list[s
         key, equals, value = argument.partition("=")
         shown = shortened(argument)
         if argument.startswith("-"):
-            found.append(f"{shown} is no flag here; give --help for what there is, and key=value")
+            found.append(f"{shown} is not a flag; give --help for what there is, and key=value")
         elif key in OWN and equals:
             own[key] = value
         elif key.lstrip("+~") in _DECIDED:

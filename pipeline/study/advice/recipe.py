@@ -30,7 +30,7 @@ def read_recipe(path: Path) -> list[str]:
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}); give the path of a {NAME}") from None
     except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())[:200]}; mend it") from None
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())[:200]}; mend it") from None
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ValueError(f"{path} should hold a key: value a line, as on the command line of pipeline.main")
     return [f"{key}={_text(value, f'{path}: {key}')}" for key, value in values.items()]
