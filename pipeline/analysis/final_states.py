@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from pipeline.analysis import series
-from pipeline.tables.files import MissingData
 from pipeline.tables.read import Tables
+from pipeline.tables.stored import MissingData
 from pipeline.tables.variants import VARIANT, Variant, magnitude, ordered, rows_of, variants_of
 
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from pipeline.tables.files import MissingData
 from pipeline.tables.read import Tables
 from pipeline.tables.replicates import REPLICATE
+from pipeline.tables.stored import MissingData
 from pipeline.tables.variants import VARIANT
 
 # The two ways of reading an answer, and all kinds whose scores are shares and can be averaged over tasks.

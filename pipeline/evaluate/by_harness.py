@@ -10,9 +10,9 @@ import pandas as pd
 from lm_eval.api.task import Task
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from pipeline.evaluate.bootstrap import in_this_process
 from pipeline.evaluate.harness import HarnessTasks, Row, load_tasks, options_of, rows_of
 from pipeline.evaluate.language_model import InMemoryLM
+from pipeline.evaluate.metric_errors import in_this_process
 from pipeline.evaluate.metrics import is_share, more_is_better
 from pipeline.evaluate.results import ITEM_COLUMNS, SCORE_COLUMNS, Results, rows_digest
 from pipeline.evaluate.suite import GENERATIVE, MULTIPLE_CHOICE, PERPLEXITY, TaskSuite

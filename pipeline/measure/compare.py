@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pipeline.measure import confidence, divergence, orthogonality, similarity
+from pipeline.measure import certainty, divergence, orthogonality, similarity
 from pipeline.model.head import Head
 from pipeline.model.softmax import kl_estimate
 
@@ -120,12 +120,12 @@ def _logit_measures(
     z: torch.Tensor, delta: torch.Tensor, temperatures: Sequence[float]
 ) -> list[dict[str, torch.Tensor]]:
     """Measures in logit and probability space of a tile (n, V), one mapping a temperature."""
-    first, gap, flip = confidence.top(z, delta)
+    first, gap, flip = certainty.top(z, delta)
     shared = _geometry(z, delta, "z") | _uniform(delta) | {"flip": flip}
     measured = []
     for temperature in temperatures:
         p = divergence.probabilities(z, temperature)
-        top1, entropy = confidence.confidence(p, z, first, temperature)
+        top1, entropy = certainty.confidence(p, z, first, temperature)
         sure = {"top1": top1, "entropy": entropy, "margin": gap / temperature}
         measured.append(shared | sure | _probabilities(p, z, delta, temperature))
     return measured

@@ -18,7 +18,7 @@ from pipeline.measure.options import measure_options
 from pipeline.measure.protocols import measure_free_running, measure_layers, measure_teacher_forced, side_by_side
 from pipeline.model.decoder import ATTENTION, MLP, SUBLAYERS, Decoder
 from pipeline.model.head import Head
-from pipeline.model.output_head import head_of
+from pipeline.model.head_proof import head_of
 from pipeline.model.trajectory import Trajectory
 from pipeline.prune.workbench import Workbench
 from pipeline.store import table_names

@@ -10,7 +10,7 @@ from pathlib import Path
 from pipeline.common.errors import plain
 from pipeline.plot.registry import UnknownFigure
 from pipeline.tables.choice import UnknownSettings
-from pipeline.tables.files import DIAGNOSIS, NoTables
+from pipeline.tables.stored import DIAGNOSIS, NoTables
 
 
 def table_parser(prog: str, description: str, verb: str) -> argparse.ArgumentParser:

@@ -10,8 +10,8 @@ from pipeline.plot import render
 from pipeline.plot.base import Figure, Selection
 from pipeline.plot.registry import resolve
 from pipeline.tables.choice import choose
-from pipeline.tables.files import MissingData
 from pipeline.tables.read import Tables, load
+from pipeline.tables.stored import MissingData
 
 # Other settings that a caption names.
 NAMED = 3

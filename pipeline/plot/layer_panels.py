@@ -15,8 +15,8 @@ from pipeline.analysis.theorems import OF_KL, Theorem
 from pipeline.plot import canvas, scales, small_panels, style
 from pipeline.plot.base import Figure, Selection
 from pipeline.plot.single_variant import single_variant
-from pipeline.tables.files import MissingData
 from pipeline.tables.read import Tables, require
+from pipeline.tables.stored import MissingData
 from pipeline.tables.variants import VARIANT, not_shown_note, variants_of
 
 MOST = 36  # panels on a page

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure as Canvas
 from pipeline.analysis import series
 from pipeline.plot import canvas, scales, style
 from pipeline.plot.base import Selection
-from pipeline.plot.twins import draw_once
+from pipeline.plot.equal_curves import draw_once
 from pipeline.tables.read import Tables, require
 from pipeline.tables.variants import VARIANT, Variant, left_out_note, lowest, rows_of, spread, variants_of
 

@@ -31,8 +31,8 @@ from pipeline.analysis.score_means import (
 )
 from pipeline.plot import canvas, style
 from pipeline.plot.base import Figure, Selection
-from pipeline.tables.files import MissingData
 from pipeline.tables.read import Tables
+from pipeline.tables.stored import MissingData
 from pipeline.tables.variants import (
     DENSE,
     VARIANT,

@@ -23,8 +23,8 @@ from pipeline.analysis.score_means import (
 )
 from pipeline.plot import canvas, style
 from pipeline.plot.point_labels import PointLabel, place_labels
-from pipeline.tables.files import MissingData
 from pipeline.tables.read import Tables
+from pipeline.tables.stored import MissingData
 from pipeline.tables.variants import DENSE, VARIANT, Variant, is_count, is_pattern, magnitude, precedence
 
 CHANCE_LINE = (0, (4, 2))

@@ -19,7 +19,7 @@ from pipeline.config.schema import Settings
 from pipeline.config.sparsity import parse
 from pipeline.model.decoder import Decoder
 from pipeline.model.finite import check_finite
-from pipeline.model.output_head import prove
+from pipeline.model.head_proof import prove
 from pipeline.model.sources.base import resolve_dtype, writes_text
 from pipeline.model.trajectory import KEY, Trajectory
 from pipeline.prune.checkpoint import Written, as_checkpoint, probe_outputs, write_checkpoint

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from pipeline.analysis.compared import with_pooled
+from pipeline.analysis.score_changes import with_pooled
 from pipeline.analysis.score_means import MEAN, shared_tasks, task_scores, with_means
 from pipeline.evaluate.comparison import HIGHER, LOWER, NO_CHANGE
 from pipeline.tables.read import Tables

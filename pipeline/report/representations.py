@@ -9,7 +9,7 @@ import pandas as pd
 
 from pipeline.analysis import series
 from pipeline.analysis.prompt_means import mean_over_prompts
-from pipeline.plot import divergence
+from pipeline.plot import first_difference
 from pipeline.report.table import NONE, Cell, Column, Table, number, significant
 from pipeline.tables.read import Tables
 from pipeline.tables.variants import DENSE, VARIANT, rows_of, variants_of
@@ -27,7 +27,7 @@ def deviation_table(tables: Tables) -> Table | None:
     if rows.empty:
         return None
     rows, temperature = series.at_temperature(rows)
-    firsts = divergence.first_differences(tables.trajectories).set_index(VARIANT)[divergence.COLUMN]
+    firsts = first_difference.first_differences(tables.trajectories).set_index(VARIANT)[first_difference.COLUMN]
     keys = ["protocol", *VARIANT]
     means = mean_over_prompts(rows, list(MEASURES), keys).set_index(keys)
     protocols = [name for name in PROTOCOLS if (rows["protocol"] == name).any()]

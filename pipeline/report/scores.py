@@ -11,9 +11,9 @@ from pipeline.evaluate.comparison import NO_SIGNAL, TOO_FEW
 from pipeline.report.answer import tone_of
 from pipeline.report.changes import PERPLEXITY, Change, changes, kind_name, kinds_of, percent_scores
 from pipeline.report.table import NONE, Cell, Column, Table, minus, number, with_interval
-from pipeline.tables.files import MissingData
 from pipeline.tables.read import Tables
 from pipeline.tables.replicates import over_replicates
+from pipeline.tables.stored import MissingData
 from pipeline.tables.variants import DENSE, Variant, variants_of
 
 Cells = dict[tuple[str, str, Variant], Cell]

@@ -8,8 +8,8 @@ import pandas as pd
 
 from pipeline.analysis import series, theorems
 from pipeline.report.table import NONE, Cell, Column, Table, number
-from pipeline.tables.files import MissingData
 from pipeline.tables.read import Tables
+from pipeline.tables.stored import MissingData
 from pipeline.tables.variants import rows_of, variants_of
 
 FULL_LOSS = 0.9  # how far below what a correlation has to reach the tint is deepest

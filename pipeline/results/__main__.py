@@ -102,13 +102,13 @@ def _verify(chosen: Any) -> int:
 
 
 def _gc(chosen: Any) -> int:
-    from pipeline.results.room import collect_garbage
+    from pipeline.results.cleanup import collect_garbage
 
     return collect_garbage(_there(chosen.outputs), chosen.yes)
 
 
 def _remove(chosen: Any) -> int:
-    from pipeline.results.room import remove_jobs
+    from pipeline.results.cleanup import remove_jobs
 
     return remove_jobs(_there(chosen.outputs), chosen.jobs, chosen.yes)
 

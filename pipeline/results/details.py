@@ -9,8 +9,8 @@ from typing import Any
 
 from pipeline.common.terminal import show_table
 from pipeline.config.schema import flatten
+from pipeline.results.inventory import Shelf, readable, size_of
 from pipeline.results.listing import main_scores
-from pipeline.results.shelf import Shelf, readable, size_of
 from pipeline.store.artifacts import Store
 from pipeline.store.records import OK, OUTCOME, TRACEBACK, JobRecord, load_records
 from pipeline.tables.collect import label_of

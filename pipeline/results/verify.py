@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from pipeline.common.access import NoAccess, reading
 from pipeline.common.terminal import progress
-from pipeline.results.shelf import Shelf, plain_json
+from pipeline.results.inventory import Shelf, plain_json
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.integrity import damage, record_damage
 from pipeline.store.records import LAYOUT, OK, OUTCOME, JobRecord, load_records

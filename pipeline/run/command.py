@@ -8,7 +8,7 @@ import sys
 
 import hydra
 
-from pipeline.check.command import problems
+from pipeline.check.command_line import problems
 from pipeline.check.hydra_settings import flag_problems
 from pipeline.check.launcher import launcher_problems
 from pipeline.check.notes import notes

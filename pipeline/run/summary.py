@@ -24,10 +24,10 @@ from pipeline.store.origins import shown_together
 from pipeline.store.records import OK, JobRecord, load_records
 from pipeline.tables.choice import choose
 from pipeline.tables.collect import DENSE, comparisons_of
-from pipeline.tables.files import DIAGNOSIS, NoTables, check_folders
 from pipeline.tables.labels import model_names
 from pipeline.tables.read import load
 from pipeline.tables.replicates import average_comparisons
+from pipeline.tables.stored import DIAGNOSIS, NoTables, check_folders
 from pipeline.tables.variants import VARIANT, Variant
 
 # What the columns of the kinds of task are called; those of ALWAYS are there even where nothing was evaluated.

@@ -153,7 +153,7 @@ def _plot(jobs: Sequence[JobRecord], folder: Path, store: Store) -> None:
     """
     from pipeline import report
     from pipeline.plot.drawing import draw
-    from pipeline.tables.files import DamagedTable, NoTables
+    from pipeline.tables.stored import DamagedTable, NoTables
     from pipeline.track import RunSpec, track
     from pipeline.track.job_log import log_figures
     from pipeline.track.over_sparsity import log_curves

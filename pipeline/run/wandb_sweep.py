@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from pipeline.check.command import problems
+from pipeline.check.command_line import problems
 from pipeline.check.notes import notes
 from pipeline.common.errors import plain
 from pipeline.config.choices import CONF

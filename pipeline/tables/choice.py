@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.tables.collect import JOB_COLUMNS, bring_up_to_date
-from pipeline.tables.files import NoTables, check_folders, read_table
 from pipeline.tables.labels import model_names
+from pipeline.tables.stored import NoTables, check_folders, read_table
 
 # Between the parts of a settings line; the first part is the model.
 SEPARATOR = " · "

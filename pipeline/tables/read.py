@@ -13,9 +13,9 @@ import pandas as pd
 from pipeline.evaluate.comparison import MEAN
 from pipeline.tables.choice import Choice, groups, names_of, peers_of, read_jobs
 from pipeline.tables.collect import facts_of
-from pipeline.tables.files import MissingData, read_table
 from pipeline.tables.labels import option_texts
 from pipeline.tables.replicates import average_comparisons, name_replicates, notes_of, tell_prompts_apart
+from pipeline.tables.stored import MissingData, read_table
 from pipeline.tables.variants import canonical
 
 # All tables but that of jobs.

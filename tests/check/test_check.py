@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis_profiles import chosen
 from omegaconf import OmegaConf
 
-from pipeline.check.command import problems
+from pipeline.check.command_line import problems
 from pipeline.config.choices import CONF, choices_of
 from pipeline.config.schema import GROUPS
 from pipeline.config.signature import signature

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from hypothesis_profiles import chosen
 from strategies_config import HYDRAS, ODD_VALUES, command_lines
 
-from pipeline.check import command as check
-from pipeline.check.command import problems
+from pipeline.check import command_line as check
+from pipeline.check.command_line import problems
 from pipeline.check.hydra_settings import flag_problems
 from pipeline.check.launcher import launcher_problems
 from pipeline.check.words import MOST_JOBS

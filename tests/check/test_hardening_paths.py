@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.check.command import problems
+from pipeline.check.command_line import problems
 from pipeline.config.choices import CONF
 
 

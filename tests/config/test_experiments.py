@@ -17,7 +17,7 @@ from cases import EXPERIMENTS, SOME_EXPERIMENTS
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from pipeline.check.command import problems
+from pipeline.check.command_line import problems
 from pipeline.config.choices import CONF, figure_names
 from pipeline.config.experiment import expand
 from pipeline.config.schema import STAGES

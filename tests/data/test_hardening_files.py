@@ -16,7 +16,7 @@ from helpers import json_lines
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.check.command import problems
+from pipeline.check.command_line import problems
 from pipeline.common import json_lines as lines_module
 from pipeline.config.probes import read_probes
 from pipeline.data.calibration.file import FileText

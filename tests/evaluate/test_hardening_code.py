@@ -17,7 +17,7 @@ import torch
 from broken_models import INDEX, WEIGHTS, change, load, reason, save
 from safetensors.torch import load_file
 
-from pipeline.check.command import problems
+from pipeline.check.command_line import problems
 from pipeline.config.choices import CONF
 from pipeline.model.sources.base import load_tokenizer
 from pipeline.model.sources.hub import HubModel

@@ -14,9 +14,9 @@ import pytest
 from helpers import json_lines
 
 from pipeline.capture.options import task_questions
-from pipeline.evaluate.bootstrap import bootstrap_stderr
 from pipeline.evaluate.by_harness import evaluate
 from pipeline.evaluate.harness import load_tasks, rows_of
+from pipeline.evaluate.metric_errors import bootstrap_stderr
 from pipeline.evaluate.metrics import main_metric
 from pipeline.evaluate.suites.by_name import LmEvalSuite
 
@@ -227,7 +227,7 @@ def test_the_main_metric_can_be_wanted_on_the_command_line(suite, tmp_path, word
     given = ["model=random", "task=lm_eval", "task.names=[sounds]", f"task.include={asked.include}", word]
     code = (
         "import sys, pipeline.main\nfrom hydra import compose, initialize_config_dir\n"
-        "from pipeline.check.command import problems\nfrom pipeline.config.choices import CONF\n"
+        "from pipeline.check.command_line import problems\nfrom pipeline.config.choices import CONF\n"
         "found = problems(sys.argv[1:], False)\nprint(*found)\n"
         "if not found:\n    with initialize_config_dir(str(CONF), version_base='1.3'):\n"
         "        print(compose('config', overrides=sys.argv[1:]).task)\n"

@@ -15,7 +15,7 @@ from conftest import TINY
 from helpers import SOME_FAMILIES, outputs_of
 from safetensors.torch import load_file
 
-from pipeline.check.command import problems
+from pipeline.check.command_line import problems
 from pipeline.export.hf import export, exported
 from pipeline.model.decoder import ARCHITECTURES, Decoder
 from pipeline.prune.checkpoint import as_checkpoint, probe_outputs, write_checkpoint

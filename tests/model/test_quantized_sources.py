@@ -10,7 +10,7 @@ import pytest
 import torch
 from broken_models import change, load, reason, save
 
-from pipeline.check.command import problems
+from pipeline.check.command_line import problems
 from pipeline.model.sources.base import load_pretrained
 
 METHODS = {

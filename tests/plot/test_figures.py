@@ -39,8 +39,8 @@ from pipeline.plot.registry import figures
 from pipeline.plot.render import from_csv, to_csv
 from pipeline.tables.choice import UnknownSettings, choose
 from pipeline.tables.collect import WHO
-from pipeline.tables.files import MissingData
 from pipeline.tables.read import load
+from pipeline.tables.stored import MissingData
 
 
 @pytest.fixture(autouse=True)

@@ -30,13 +30,13 @@ from pipeline.analysis.bootstrap import interval
 from pipeline.analysis.strata import split
 from pipeline.plot import scales, style
 from pipeline.plot.base import Selection
-from pipeline.plot.divergence import first_differences
+from pipeline.plot.first_difference import first_differences
 from pipeline.plot.registry import resolve
 from pipeline.plot.render import from_csv, to_csv
 from pipeline.plot.token_labels import visible
 from pipeline.tables.choice import choose
-from pipeline.tables.files import MissingData
 from pipeline.tables.read import load
+from pipeline.tables.stored import MissingData
 from pipeline.tables.variants import Variant, preferred, select_preferred
 
 NAMES = ("fig02", "fig08", "fig12", "fig23", "fig24", "fig25")

@@ -21,8 +21,8 @@ from pipeline.plot.registry import resolve
 from pipeline.plot.render import from_csv, to_csv
 from pipeline.plot.single_variant import single_variant
 from pipeline.tables.choice import choose
-from pipeline.tables.files import MissingData
 from pipeline.tables.read import Tables, load
+from pipeline.tables.stored import MissingData
 from pipeline.tables.variants import Variant
 
 FEW = (("shortgpt", "0.2"), ("attn_drop", "4"), ("wanda", "0.4"), ("rtn", "0"))

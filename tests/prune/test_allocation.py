@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis_profiles import chosen
 
-from pipeline.check.command import problems
+from pipeline.check.command_line import problems
 from pipeline.config.sparsity import parse
 from pipeline.model.decoder import Decoder
 from pipeline.model.trajectory import forwards

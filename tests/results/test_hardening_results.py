@@ -21,8 +21,8 @@ from pipeline.plot import style
 from pipeline.plot.__main__ import main as figures_main
 from pipeline.report.__main__ import main as report_main
 from pipeline.tables.choice import choose
-from pipeline.tables.files import REQUIRED, DamagedTable, read_table
 from pipeline.tables.read import load
+from pipeline.tables.stored import REQUIRED, DamagedTable, read_table
 
 MAINS: dict[str, Callable[[list[str]], int]] = {"figures": figures_main, "report": report_main}
 

@@ -17,7 +17,7 @@ import pytest
 from conftest import TINY
 from naive import DEVIATIONS
 
-from pipeline.check.command import problems
+from pipeline.check.command_line import problems
 from pipeline.evaluate.results import SCORE_COLUMNS
 from pipeline.measure.compare import COLUMNS
 from pipeline.plot.__main__ import main as figures_main

@@ -25,7 +25,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis_profiles import chosen
 
-from pipeline.check.command import problems
+from pipeline.check.command_line import problems
 from pipeline.common.stopping import Stopped, stoppable
 from pipeline.config.choices import CONF
 from pipeline.config.schema import Settings

@@ -13,8 +13,8 @@ from pipeline.analysis import series
 from pipeline.analysis.final_states import leave_out_unchanged, on_dense_trajectory
 from pipeline.plot import canvas, scales, style
 from pipeline.plot.base import Figure, Selection
-from pipeline.tables.files import MissingData
 from pipeline.tables.read import Tables, require
+from pipeline.tables.stored import MissingData
 from pipeline.tables.variants import VARIANT, left_out_note, rows_of, select_preferred, variants_of
 
 LINES = 6

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure as Canvas
 from pipeline.analysis import series
 from pipeline.plot import canvas, scales, style
 from pipeline.plot.base import Figure, Selection
-from pipeline.plot.middle import middle_steps
+from pipeline.plot.middle_layer import middle_steps
 from pipeline.tables.read import Tables, require
 from pipeline.tables.variants import rows_of, variants_of
 

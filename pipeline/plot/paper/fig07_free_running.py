@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from pipeline.analysis import series
-from pipeline.plot import canvas, divergence, scales, style
+from pipeline.plot import canvas, first_difference, scales, style
 from pipeline.plot.base import Figure, Selection
 from pipeline.tables.read import Tables, require
 from pipeline.tables.variants import VARIANT, left_out_note, rows_of, spread, variants_of
@@ -26,14 +26,14 @@ def select(tables: Tables) -> Selection:
     steps = series.well_covered(series.profile(rows, [*VARIANT, "step"], values, "quartiles"))
     steps, identical_note = series.drop_identical(steps, {"h": 1.0, "z": 1.0, "p": 1.0, "KL": 0.0})
     shown, left_out = spread(variants_of(steps), ROWS)
-    data = rows_of(steps, shown).merge(divergence.first_differences(tables.trajectories), on=VARIANT, how="left")
-    columns = [*VARIANT, "quantity", "step", *series.STATISTICS, "n", divergence.COLUMN]
+    data = rows_of(steps, shown).merge(first_difference.first_differences(tables.trajectories), on=VARIANT, how="left")
+    columns = [*VARIANT, "quantity", "step", *series.STATISTICS, "n", first_difference.COLUMN]
     data = data.sort_values([*VARIANT, "quantity", "step"], kind="stable")
     notes = (
         "Both models continue the same prompts; final state, compared step by step.",
         series.STEP_NOTE,
         f"Temperature {temperature:g}.",
-        *divergence.mark_notes(data),
+        *first_difference.mark_notes(data),
         *identical_note,
         *left_out_note(left_out),
     )
@@ -44,7 +44,7 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     """A row for each variant; cosine of h and z, cosine of p, and KL from left to right."""
     variants = variants_of(data)
     handles = [canvas.line_handle(style.SPACE_NAMES[space], style.SPACE_COLOURS[space]) for space in series.SPACES]
-    handles += divergence.mark_handles(data)
+    handles += first_difference.mark_handles(data)
     sheet, axes = canvas.page(len(variants), 3, title=title, caption=caption, handles=handles, gaps=(0.3, 0.5))
     for row, variant in zip(axes, variants, strict=True):
         own = rows_of(data, [variant])
@@ -63,7 +63,7 @@ def _panel(ax: Axes, own: pd.DataFrame, quantities: tuple[str, ...]) -> None:
     for quantity in quantities:
         curve = own[own["quantity"] == quantity]
         canvas.line_and_band(ax, curve["step"], curve, COLOURS[quantity])
-    divergence.mark(ax, own)
+    first_difference.mark(ax, own)
     scales.whole_steps(ax)
 
 

@@ -11,9 +11,9 @@ from matplotlib.patches import Patch
 from pipeline.plot import canvas, style
 from pipeline.plot.base import Figure, Selection
 from pipeline.plot.token_labels import visible
-from pipeline.tables.files import MissingData
 from pipeline.tables.read import WEIGHT, Tables
 from pipeline.tables.replicates import first_replicates
+from pipeline.tables.stored import MissingData
 from pipeline.tables.variants import VARIANT, left_out_note, rows_of, select_preferred, variants_of
 
 ROWS = 3

@@ -7,8 +7,8 @@ import pandas as pd
 from pipeline.analysis.score_means import SAME_SETTINGS
 from pipeline.plot.base import Figure, Selection
 from pipeline.plot.score_curves import curves, draw_curves, line_notes
-from pipeline.tables.files import MissingData
 from pipeline.tables.read import Tables
+from pipeline.tables.stored import MissingData
 
 MODELS = 2
 

@@ -8,10 +8,10 @@ from matplotlib.figure import Figure as Canvas
 
 from pipeline.plot import canvas, small_panels, softmax_estimates
 from pipeline.plot.base import Figure, Selection
-from pipeline.plot.middle import middle_steps
+from pipeline.plot.middle_layer import middle_steps
 from pipeline.plot.single_variant import single_variant
-from pipeline.tables.files import MissingData
 from pipeline.tables.read import Tables, require
+from pipeline.tables.stored import MissingData
 from pipeline.tables.variants import VARIANT, not_shown_note, variants_of
 
 COLUMNS = 6

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure as Canvas
 from pipeline.analysis import series
 from pipeline.plot import canvas, scales, style
 from pipeline.plot.base import Figure, Selection
-from pipeline.tables.files import MissingData
 from pipeline.tables.read import WEIGHT, Tables, require
+from pipeline.tables.stored import MissingData
 from pipeline.tables.variants import (
     VARIANT,
     Variant,

@@ -9,10 +9,10 @@ from matplotlib.figure import Figure as Canvas
 from pipeline.analysis import series, theorems
 from pipeline.plot import canvas, scales, style
 from pipeline.plot.base import Figure, Selection
+from pipeline.plot.equal_curves import draw_once
 from pipeline.plot.layer_profile import panels_of
-from pipeline.plot.twins import draw_once
-from pipeline.tables.files import MissingData
 from pipeline.tables.read import Tables, require
+from pipeline.tables.stored import MissingData
 from pipeline.tables.variants import Variant, lowest, not_shown_note, rows_of, variants_of
 
 ROWS = 6

@@ -9,10 +9,10 @@ from matplotlib.patches import Patch
 from matplotlib.typing import LineStyleType
 
 from pipeline.analysis import series
-from pipeline.plot import canvas, divergence, scales, style
+from pipeline.plot import canvas, first_difference, scales, style
 from pipeline.plot.base import Figure, Selection
-from pipeline.tables.files import MissingData
 from pipeline.tables.read import Tables, require
+from pipeline.tables.stored import MissingData
 from pipeline.tables.variants import VARIANT, left_out_note, rows_of, select_preferred, variants_of
 
 ROWS = 5
@@ -36,9 +36,9 @@ def select(tables: Tables) -> Selection:
     same = {name: 0.0 if name == "KL" else 1.0 for name in PANELS}
     steps, identical_note = series.drop_identical(steps, same)
     shown, left_out = select_preferred(variants_of(steps), ("8", "4:8"), ROWS)
-    firsts = divergence.first_differences(tables.trajectories)
+    firsts = first_difference.first_differences(tables.trajectories)
     data = rows_of(steps, shown).merge(firsts, on=VARIANT, how="left")
-    columns = [*VARIANT, "quantity", "protocol", "step", *STATISTICS, divergence.COLUMN]
+    columns = [*VARIANT, "quantity", "protocol", "step", *STATISTICS, first_difference.COLUMN]
     data = data.sort_values(columns[:5], kind="stable")
     notes = (
         "Teacher-forced: the pruned model reads the dense model's tokens, so its error only accumulates over depth.",
@@ -46,7 +46,7 @@ def select(tables: Tables) -> Selection:
         " until they differ, both protocols compare the same states.",
         "Final state; mean over the prompts measured under both; steps that at least half of them reach.",
         f"Temperature {temperature:g}.",
-        *divergence.mark_notes(data),
+        *first_difference.mark_notes(data),
         *identical_note,
         *left_out_note(left_out),
     )
@@ -75,7 +75,7 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
         canvas.line_handle("teacher-forced", style.INK, PROTOCOLS["teacher_forced"]),
         canvas.line_handle("free running", style.INK, PROTOCOLS["free_running"]),
         Patch(color=style.INK, alpha=style.BAND_ALPHA, linewidth=0, label="feedback"),
-        *divergence.mark_handles(data),
+        *first_difference.mark_handles(data),
     ]
     sheet, axes = canvas.page(
         len(variants), 4, title=title, caption=caption, handles=handles, gaps=(0.2, 0.4), margins=(0.62, 0.1)
@@ -105,7 +105,7 @@ def _panel(ax: Axes, part: pd.DataFrame, colour: str) -> None:
         ax.plot(curves[name].index, curves[name], color=colour, linestyle=line, marker=marker, markersize=3)
     forced, free = curves["teacher_forced"].align(curves["free_running"], join="inner")
     ax.fill_between(forced.index, forced, free, color=colour, alpha=style.BAND_ALPHA, linewidth=0)
-    divergence.mark(ax, part)
+    first_difference.mark(ax, part)
     scales.whole_steps(ax)
 
 

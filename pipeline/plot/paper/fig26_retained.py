@@ -9,13 +9,13 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from pipeline.analysis.compared import CHANGED, with_pooled
+from pipeline.analysis.score_changes import CHANGED, with_pooled
 from pipeline.analysis.score_means import KINDS
 from pipeline.evaluate.comparison import HIGHER, LOWER, MARGIN, MEAN, NO_CHANGE, TOO_FEW
 from pipeline.plot import canvas, style
 from pipeline.plot.base import Figure, Selection
-from pipeline.tables.files import MissingData
 from pipeline.tables.read import Tables
+from pipeline.tables.stored import MissingData
 from pipeline.tables.variants import VARIANT, Variant, left_out_note, precedence, rows_of, spread, variants_of
 
 ROWS = 24

@@ -14,8 +14,8 @@ from pipeline.analysis.score_means import KINDS
 from pipeline.evaluate.comparison import MEAN
 from pipeline.plot import canvas, style
 from pipeline.plot.base import Figure, Selection
-from pipeline.tables.files import MissingData
 from pipeline.tables.read import Tables
+from pipeline.tables.stored import MissingData
 from pipeline.tables.variants import VARIANT, precedence
 
 SHOWN = {name: PREDICTORS[name] for name in (REPRESENTATIONS, *BASELINES)}

@@ -11,8 +11,8 @@ from pipeline.analysis.criteria import criteria
 from pipeline.analysis.score_means import KINDS
 from pipeline.plot import canvas, style
 from pipeline.plot.base import Figure, Selection
-from pipeline.tables.files import MissingData
 from pipeline.tables.read import Tables
+from pipeline.tables.stored import MissingData
 from pipeline.tables.variants import magnitude, precedence
 
 UNITS = {"attention": "attention sublayers", "mlp": "MLP sublayers", "sublayer": "sublayers", "block": "blocks"}

@@ -10,8 +10,8 @@ from scipy.stats import spearmanr
 
 from pipeline.plot import canvas, scales, style
 from pipeline.plot.base import Figure, Selection
-from pipeline.tables.files import MissingData
 from pipeline.tables.read import Tables
+from pipeline.tables.stored import MissingData
 from pipeline.tables.variants import magnitude
 
 ALONE = -1

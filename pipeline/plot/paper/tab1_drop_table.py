@@ -13,9 +13,9 @@ from pipeline.analysis.score_means import KINDS, MEAN, PERCENT, other_scales, sh
 from pipeline.plot.base import Figure, Selection
 from pipeline.plot.cell_text import plain, text_width
 from pipeline.plot.table_page import GAP, ROOM, Block, Column, table_page
-from pipeline.tables.files import MissingData
 from pipeline.tables.read import Tables
 from pipeline.tables.replicates import over_replicates
+from pipeline.tables.stored import MissingData
 from pipeline.tables.variants import (
     DENSE,
     VARIANT,

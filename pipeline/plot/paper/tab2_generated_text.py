@@ -13,9 +13,9 @@ from pipeline.plot import style
 from pipeline.plot.base import Figure, Selection
 from pipeline.plot.cell_text import GLYPHS_NOTE, Cell, Piece, drawable, plain, storable, text_width
 from pipeline.plot.table_page import GAP, ROOM, Block, Column, table_page
-from pipeline.tables.files import MissingData
 from pipeline.tables.read import Tables
 from pipeline.tables.replicates import first_replicates
+from pipeline.tables.stored import MissingData
 from pipeline.tables.variants import (
     DENSE,
     VARIANT,

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure as Canvas
 from pipeline.plot.base import Figure, Selection
 from pipeline.plot.cell_text import GLYPHS_NOTE, drawable, plain, storable, text_width
 from pipeline.plot.table_page import GAP, ROOM, Block, Column, table_page
-from pipeline.tables.files import MissingData
 from pipeline.tables.read import Tables
+from pipeline.tables.stored import MissingData
 
 
 def select(tables: Tables) -> Selection:

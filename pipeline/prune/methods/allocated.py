@@ -17,8 +17,8 @@ import torch
 
 from pipeline.config.sparsity import Sparsity, exactly
 from pipeline.model.decoder import BLOCK, Decoder, Linear
+from pipeline.model.head_proof import head_of
 from pipeline.model.offload import resident
-from pipeline.model.output_head import head_of
 from pipeline.model.prefix import shared_prefix
 from pipeline.model.trajectory import forwards
 from pipeline.prune.base import Context, Pruner, Score

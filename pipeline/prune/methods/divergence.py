@@ -18,7 +18,7 @@ from pipeline.config.sparsity import Sparsity
 from pipeline.model.activations import memory_budget
 from pipeline.model.decoder import ATTENTION, BLOCK, MLP, SUBLAYERS, Decoder
 from pipeline.model.head import Head
-from pipeline.model.output_head import head_of
+from pipeline.model.head_proof import head_of
 from pipeline.model.prefix import SharedPrefix, shared_prefix
 from pipeline.model.softmax import cross_entropy, normalised
 from pipeline.model.trajectory import Trajectory, forwards

@@ -27,8 +27,8 @@ from pipeline.config.component import Positive
 from pipeline.config.sparsity import Sparsity
 from pipeline.model.decoder import ATTENTION, BLOCK, MLP, SUBLAYERS, Decoder
 from pipeline.model.head import Head
+from pipeline.model.head_proof import head_of
 from pipeline.model.offload import is_offloaded
-from pipeline.model.output_head import head_of
 from pipeline.model.residual import first
 from pipeline.model.softmax import kl_estimate, normalised
 from pipeline.model.trajectory import Trajectory, forwards

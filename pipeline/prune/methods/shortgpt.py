@@ -9,7 +9,7 @@ from pipeline.config.sparsity import Sparsity
 from pipeline.model.decoder import Decoder
 from pipeline.prune.base import Context, Pruner, Score
 from pipeline.prune.decision import Decision
-from pipeline.prune.methods.importance import block_cosines
+from pipeline.prune.methods.cosine import block_cosines
 
 
 @dataclass(frozen=True)

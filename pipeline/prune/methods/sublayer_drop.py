@@ -10,7 +10,7 @@ from pipeline.config.sparsity import Sparsity
 from pipeline.model.decoder import ATTENTION, MLP, SUBLAYERS, Decoder
 from pipeline.prune.base import Context, Pruner, Score
 from pipeline.prune.decision import Decision
-from pipeline.prune.methods.importance import sublayer_cosines
+from pipeline.prune.methods.cosine import sublayer_cosines
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from pipeline.check.command import problems
+from pipeline.check.command_line import problems
 from pipeline.check.hydra_settings import is_hydras
 from pipeline.check.launcher import launcher_problems
 from pipeline.check.model import layers_of, writes_text

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from pipeline.config.sparsity import parse
 from pipeline.measure.stage import head_and_norm
 from pipeline.model.decoder import _LLAMA, ARCHITECTURES, Architecture, Decoder, Part
-from pipeline.model.output_head import head_of, prove
+from pipeline.model.head_proof import head_of, prove
 from pipeline.model.sources.random import RandomModel
 from pipeline.prune.decision import Decision
 from pipeline.prune.surgery import apply

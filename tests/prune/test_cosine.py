@@ -12,7 +12,7 @@ from pipeline.config.sparsity import parse
 from pipeline.model.decoder import ATTENTION, MLP, SUBLAYERS, Decoder
 from pipeline.model.residual import layout, tap
 from pipeline.prune.base import Context
-from pipeline.prune.methods.importance import block_cosines, sublayer_cosines
+from pipeline.prune.methods.cosine import block_cosines, sublayer_cosines
 from pipeline.prune.surgery import dropped
 
 

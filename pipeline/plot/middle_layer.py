@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 import pandas as pd
 
 from pipeline.analysis import series
-from pipeline.plot.twins import draw_once
-from pipeline.tables.files import MissingData
+from pipeline.plot.equal_curves import draw_once
+from pipeline.tables.stored import MissingData
 from pipeline.tables.variants import VARIANT, left_out_note, rows_of, spread, variants_of
 
 

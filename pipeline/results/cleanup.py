@@ -14,8 +14,8 @@ from pathlib import Path
 
 from pipeline.common.files import KEPT_SECONDS, age_of
 from pipeline.common.terminal import progress
+from pipeline.results.inventory import Shelf, plain_json, readable, size_of
 from pipeline.results.jobs import Refused, pick
-from pipeline.results.shelf import Shelf, plain_json, readable, size_of
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.integrity import record_damage
 from pipeline.store.locks import is_held

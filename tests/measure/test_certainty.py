@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.measure.certainty import top
 from pipeline.measure.compare import compare
-from pipeline.measure.confidence import top
 from pipeline.model.head import Head
 
 
