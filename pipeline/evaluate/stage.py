@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from pipeline.evaluate.by_harness import encode_requests
 from pipeline.evaluate.comparison import compare
 from pipeline.evaluate.perplexity import HeldOutText, held_out, perplexity_row
 from pipeline.model.sources.base import writes_text
+from pipeline.model.special_tokens import in_words
 from pipeline.model.tokens import tokenizer_digest, tokens_of
 from pipeline.prune.stage import PruningDecision
 from pipeline.prune.workbench import Workbench
@@ -22,6 +24,8 @@ from pipeline.store.artifacts import Artifact
 from pipeline.store.identity import batch_sizes
 from pipeline.store.stage import Stage
 from pipeline.store.table_names import COMPARISONS, ITEMS, SCORES
+
+log = logging.getLogger(__name__)
 
 
 def prepare(bench: Workbench) -> None:
@@ -142,6 +146,7 @@ class Perplexity(Stage):
     def build(self, folder: Path) -> None:
         bench = self.bench
         model = bench.model(bench.dtype, pruned=True)
+        log.info("  perplexity: each window %s", in_words(bench.tokenizer))
         perplexity_row(model, bench.tokenizer, self._text).to_parquet(folder / SCORES, index=False)
 
 

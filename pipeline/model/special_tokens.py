@@ -35,3 +35,11 @@ def end_of_text(tokenizer: PreTrainedTokenizerBase) -> int | None:
         return tokenizer.eos_token_id
     special = {str(token): number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
     return next((special[name] for name in _ENDS if name in special), tokenizer.eos_token_id)
+
+
+def in_words(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return a phrase that says which special tokens stand in text: ``begins with <bos>, documents end with <eos>``."""
+    end = end_of_text(tokenizer)
+    begins = f"begins with {tokenizer.bos_token}" if opening(tokenizer) else "begins with no special token"
+    ends = "nothing" if end is None else tokenizer.convert_ids_to_tokens(end)
+    return f"{begins}, documents end with {ends}"

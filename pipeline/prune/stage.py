@@ -15,6 +15,7 @@ from pipeline.model.continuations import read
 from pipeline.model.decoder import Decoder
 from pipeline.model.finite import check_finite, check_scores
 from pipeline.model.offload import is_offloaded
+from pipeline.model.special_tokens import in_words
 from pipeline.model.tokens import tokenizer_digest
 from pipeline.prune.accounting import account
 from pipeline.prune.base import Candidates, Context, Dropped, Score
@@ -50,6 +51,7 @@ class CalibrationTokens(Stage):
         return {"calibration": source.identity(), "tokenizer": tokenizer_digest(self.bench.tokenizer)}
 
     def build(self, folder: Path) -> None:
+        log.info("  calibration: each sequence %s", in_words(self.bench.tokenizer))
         save(self.bench.settings.calibration.tokenize(self.bench.tokenizer), folder)
 
 

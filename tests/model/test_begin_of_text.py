@@ -15,7 +15,7 @@ from pipeline.config.probes import PROBES, encode
 from pipeline.data.calibration.base import CalibrationSet
 from pipeline.evaluate.perplexity import HeldOutText, perplexity_row
 from pipeline.model.continuations import continued
-from pipeline.model.special_tokens import end_of_text, opening
+from pipeline.model.special_tokens import end_of_text, in_words, opening
 
 WORDS = [f"w{number}" for number in range(40)]
 SPECIAL = ["<s>", "</s>", "<|im_end|>", "<|im_start|>"]
@@ -173,6 +173,11 @@ TEMPLATE = "{% for turn in messages %}%s<|im_start|> {{ turn['content'] }} <|im_
 
 
 @pytest.mark.parametrize("written", [True, False])
+def test_the_log_says_which_special_tokens_stand_in_text():
+    assert in_words(make_tokenizer(True)) == "begins with <s>, documents end with </s>"
+    assert in_words(make_tokenizer(False)) == "begins with no special token, documents end with </s>"
+
+
 def test_a_chat_template_decides_alone_what_begins_a_prompt(model, written):
     tokenizer = make_tokenizer(True, template=TEMPLATE.replace("%s", "<s> " if written else ""))
     ids = encode(PROBES[-1], tokenizer)
