@@ -173,11 +173,6 @@ TEMPLATE = "{% for turn in messages %}%s<|im_start|> {{ turn['content'] }} <|im_
 
 
 @pytest.mark.parametrize("written", [True, False])
-def test_the_log_says_which_special_tokens_stand_in_text():
-    assert in_words(make_tokenizer(True)) == "begins with <s>, documents end with </s>"
-    assert in_words(make_tokenizer(False)) == "begins with no special token, documents end with </s>"
-
-
 def test_a_chat_template_decides_alone_what_begins_a_prompt(model, written):
     tokenizer = make_tokenizer(True, template=TEMPLATE.replace("%s", "<s> " if written else ""))
     ids = encode(PROBES[-1], tokenizer)
@@ -187,3 +182,8 @@ def test_a_chat_template_decides_alone_what_begins_a_prompt(model, written):
     assert continued(model, tokenizer, ["w1 w2"], 3).prompts[0] == [BOS, 1, 2]
     bare = make_tokenizer(True)
     assert encode(PROBES[-1], bare) == bare(PROBES[-1].prompt).input_ids and encode(PROBES[-1], bare)[0] == BOS
+
+
+def test_the_log_says_which_special_tokens_stand_in_text():
+    assert in_words(make_tokenizer(True)) == "begins with <s>, documents end with </s>"
+    assert in_words(make_tokenizer(False)) == "begins with no special token, documents end with </s>"
