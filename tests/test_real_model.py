@@ -22,6 +22,7 @@ from pipeline.config.probes import PROBES
 from pipeline.data.matched.suite import INCLUDE_PATH, METRICS
 from pipeline.evaluate.stage import Evaluation
 from pipeline.evaluate.suites.offline.rows import rows
+from pipeline.measure.stage import Measures, OptionMeasures
 from pipeline.model.sources.base import load_pretrained, load_tokenizer
 from pipeline.model.trajectory import capture_trajectory
 from pipeline.prune.workbench import Workbench
@@ -87,12 +88,12 @@ def test_sparsity_zero_deviates_nowhere_in_any_layer(bench, tmp_path, pruner):
     choice = {"text": "Which of these is a mammal?", "options": ["Salmon", "Dolphin"]}
     probes.write_bytes(json_lines(choice, {"text": "Explain to a child why the sky looks blue."}))
     zero = bench(f"pruner={pruner}", "sparsity=0", "capture.steps=3", f"probes={probes}", "capture.option_items=0")
-    measures = pd.read_parquet(zero.measures.file("measures.parquet"))
+    measures = pd.read_parquet(zero.make(Measures).file("measures.parquet"))
     assert set(measures.protocol) == {"layer", "teacher_forced", "free_running"}
     assert measures[measures.protocol == "layer"].groupby(["layer", "sublayer"]).ngroups == 60
     for name in DEVIATIONS:
         assert (measures[name] == (1.0 if "cos" in name else 0.0)).all(), name
-    options = pd.read_parquet(zero.option_measures.file("options.parquet"))
+    options = pd.read_parquet(zero.make(OptionMeasures).file("options.parquet"))
     assert set(options.kl) == set(options.flip) == {0.0}
 
 
