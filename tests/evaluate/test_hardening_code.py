@@ -88,7 +88,7 @@ def test_weights_that_are_only_pickled_are_refused_with_the_way_out(model, tmp_p
 
 
 WAYS = {
-    "index": "names 'adapter_model.bin', which is no .safetensors file beside it",
+    "index": "names 'adapter_model.bin', which is not a .safetensors file beside it",
     "transformers_weights": "names weights of its own",
     "adapter": "holds a PEFT adapter",
 }
