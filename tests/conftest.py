@@ -112,6 +112,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, so that parallel workers end together; within a file the order stays."""
     longest = (
         "test_fault_injection.py",
+        "test_identity.py",
         "test_real_model.py",
         "test_main.py",
         "test_slurm.py",
