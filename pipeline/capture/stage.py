@@ -79,6 +79,16 @@ class Continuations(Stage):
         found.save(folder)
 
 
+def dense_trajectory(bench: Workbench) -> Trajectory:
+    """Make and read the dense model's continuations with their states."""
+    return Trajectory.load(bench.dense.make(Continuations).path)
+
+
+def _beside_dense(bench: Workbench) -> dict[str, Any]:
+    """The inputs of what this job's model makes of the dense model's continuations."""
+    return {"decision": bench.make(PruningDecision).key, "dense": bench.dense.make(Continuations).key}
+
+
 @dataclass
 class TeacherForced(Stage):
     """Teacher-forced protocol: final states of this model on the dense model's trajectory."""
@@ -88,12 +98,11 @@ class TeacherForced(Stage):
     version = 2
 
     def inputs(self) -> dict[str, Any]:
-        bench = self.bench
-        return {"decision": bench.make(PruningDecision).key, "dense": bench.dense.make(Continuations).key}
+        return _beside_dense(self.bench)
 
     def build(self, folder: Path) -> None:
         bench = self.bench
-        dense = Trajectory.load(bench.dense.make(Continuations).path)
+        dense = dense_trajectory(bench)
         save_file({"final": capture_forced(bench.writer(bench.settings.capture.dtype), dense)}, folder / _FORCED)
 
 
@@ -111,12 +120,11 @@ class Counterparts(Stage):
     version = 4
 
     def inputs(self) -> dict[str, Any]:
-        bench = self.bench
-        return {"decision": bench.make(PruningDecision).key, "dense": bench.dense.make(Continuations).key}
+        return _beside_dense(self.bench)
 
     def build(self, folder: Path) -> None:
         bench = self.bench
-        dense = Trajectory.load(bench.dense.make(Continuations).path)
+        dense = dense_trajectory(bench)
         model = bench.model(bench.settings.capture.dtype, pruned=False)
         save_counterparts(capture_counterparts(model, bench.decision.changes, dense, progress), folder)
 

@@ -6,6 +6,7 @@ import math
 import os
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -137,11 +138,9 @@ def _way_to_write(parser: OverridesParser, argument: str, error: HydraException)
     key, equals, value = argument.partition("=")
     literal = value.replace("\\", "\\\\").replace("'", "\\'")
     quoted = f"{key}='{literal}'"
-    try:
+    with suppress(HydraException):
         if equals and parser.parse_override(quoted).value() == value:
             return f"quote the value, as in {shortened(shlex.quote(quoted) if _SHELL & set(quoted) else _in(quoted))}"
-    except HydraException:
-        pass
     return f"{shortened(first_line(error))}; write key=value"
 
 

@@ -11,7 +11,14 @@ import torch
 
 from pipeline.capture.counterparts import load_counterparts
 from pipeline.capture.options import load_options
-from pipeline.capture.stage import Continuations, OptionStates, TeacherForced, counterparts_of, load_forced
+from pipeline.capture.stage import (
+    Continuations,
+    OptionStates,
+    TeacherForced,
+    counterparts_of,
+    dense_trajectory,
+    load_forced,
+)
 from pipeline.common.terminal import progress
 from pipeline.config.schema import FREE_RUNNING, LAYER, OPTIONS, TEACHER_FORCED
 from pipeline.measure.options import measure_options
@@ -67,7 +74,7 @@ class LayerMeasures(Stage):
         counterparts = counterparts_of(bench)
         states = load_counterparts(counterparts.path) if counterparts else None
         head, norm = head_and_norm(bench)
-        dense = Trajectory.load(bench.dense.make(Continuations).path)
+        dense = dense_trajectory(bench)
         readout = norm if measure.readout == FINAL_NORM else None
         table = measure_layers(dense, states, head, list(measure.temperatures), progress, readout)
         table.to_parquet(folder / table_names.MEASURES, index=False)
@@ -95,7 +102,7 @@ class Measures(Stage):
     def build(self, folder: Path) -> None:
         bench, protocols = self.bench, self.bench.settings.capture.protocols
         temperatures, unit = list(bench.settings.measure.temperatures), bench.settings.pruner.unit
-        dense, frames = Trajectory.load(bench.dense.make(Continuations).path), []
+        dense, frames = dense_trajectory(bench), []
         if LAYER in protocols:
             layers = pd.read_parquet(bench.make(LayerMeasures).file(table_names.MEASURES))
             # A pruner that only drops attention says nothing about a dropped MLP.
