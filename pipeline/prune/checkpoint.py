@@ -17,7 +17,7 @@ from pipeline.common.files import open_as_new, private_name, remove_orphans
 from pipeline.model.decoder import ATTENTION, MLP, SUBLAYERS, Decoder
 from pipeline.model.finite import check_values
 from pipeline.model.offload import resident
-from pipeline.model.sources.base import load_pretrained
+from pipeline.model.sources.base import load_pretrained, restore_shipped
 from pipeline.prune.decision import Decision
 from pipeline.prune.surgery import change_blocks, remove_blocks
 
@@ -103,7 +103,7 @@ def write_checkpoint(
 
     The folder appears only when complete and checked: the checkpoint is loaded again (with ``placement``) and has to
     give the ``expected`` probe outputs. ``describe`` adds its files, given the folder and what was found in it. How the
-    source generates (sampling, lengths, special tokens) is kept as it came. Raises ValueError if outputs differ by
+    source tokenizes and generates (sampling, lengths, special tokens) is kept as it came. Raises ValueError if outputs differ by
     more than rounding does.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -115,8 +115,7 @@ def write_checkpoint(
         if (shipped := getattr(model, "shipped_generation", None)) is not None:
             # Not its own way of saving, which refuses settings that many a published model has.
             shipped.to_json_file(scratch / _GENERATION, use_diff=True)
-        if getattr(tokenizer, "lacks_padding", False):
-            tokenizer.pad_token = None
+        restore_shipped(tokenizer)
         tokenizer.save_pretrained(scratch)
         kind, dtype = model.config.model_type, model.dtype
         # Code that the model brought along has had leave to run, and is part of its checkpoint.

@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 from helpers import changes_of
+from tokenizers import Tokenizer
 
 from pipeline.common.files import write_json
 from pipeline.export.model_card import model_card
@@ -268,7 +269,12 @@ def test_generation_settings_and_padding_are_those_of_the_source(tmp_path, make_
     model.config.pad_token_id = None
     model.generation_config.pad_token_id = None
     model.save_pretrained(source)
-    padless = type(tokenizer)(tokenizer_object=tokenizer.backend_tokenizer, eos_token=tokenizer.eos_token)
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.no_padding()
+    backend.no_truncation()
+    if settings is SETTINGS:
+        backend.enable_truncation(max_length=512)
+    padless = type(tokenizer)(tokenizer_object=backend, eos_token=tokenizer.eos_token)
     padless.save_pretrained(source)
     (source / "generation_config.json").unlink()
     if settings is not None:

@@ -154,9 +154,9 @@ def load_tokenizer(path: str, trusted: bool = False, **options: Any) -> PreTrain
     facts = check_folder(Path(path), trusted) if Path(path).is_dir() else {}
     with _in_plain_words(path, "the tokenizer of "):
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trusted, **options)
+        tokenizer.shipped = _changed_by_use(tokenizer)
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
-            tokenizer.lacks_padding = True
         # Whatever is wrong with the files shows here, not in the middle of a job.
         ids = tokenizer("A word.", add_special_tokens=False).input_ids
         vocabulary, added = tokenizer.get_vocab(), tokenizer.get_added_vocab()
@@ -169,6 +169,21 @@ def load_tokenizer(path: str, trusted: bool = False, **options: Any) -> PreTrain
             "another model: get the checkpoint again"
         )
     return tokenizer
+
+
+def restore_shipped(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Give a tokenizer of ``load_tokenizer`` the padding token, padding and truncation that its files came with."""
+    pad_token, padding, truncation = getattr(tokenizer, "shipped", _changed_by_use(tokenizer))
+    tokenizer.pad_token = pad_token
+    if (backend := getattr(tokenizer, "backend_tokenizer", None)) is not None:
+        backend.enable_padding(**padding) if padding else backend.no_padding()
+        backend.enable_truncation(**truncation) if truncation else backend.no_truncation()
+
+
+def _changed_by_use(tokenizer: PreTrainedTokenizerBase) -> tuple[Any, ...]:
+    """The padding token, padding and truncation: every call of a tokenizer may set the last two."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return tokenizer.pad_token, getattr(backend, "padding", None), getattr(backend, "truncation", None)
 
 
 @contextmanager
