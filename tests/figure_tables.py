@@ -11,7 +11,7 @@ import pandas as pd
 
 from pipeline.evaluate.comparison import compare
 from pipeline.store.integrity import digest
-from pipeline.tables.collect import HOW, IDS, WHO
+from pipeline.tables.job_columns import HOW, IDS, WHO
 
 SETTINGS = "trial tasks · 12 prompts, 32 greedy steps · float32 · #ab12"
 MODEL = "tiny-lm"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import NamedTuple
@@ -12,9 +12,9 @@ from typing import NamedTuple
 import pandas as pd
 
 from pipeline.analysis.prompt_means import mean_over_prompts
-from pipeline.store.artifacts import Store
 from pipeline.store.records import OK, JobRecord, dense_of
-from pipeline.tables.collect import DENSE, facts_of_records, measures_of, scores_of
+from pipeline.tables.job_columns import DENSE, facts_of_records
+from pipeline.tables.job_tables import JobTables
 from pipeline.tables.labels import option_texts
 
 PERPLEXITY = "perplexity"
@@ -141,11 +141,12 @@ def not_averaged(scores: pd.DataFrame | None) -> list[str]:
 
 
 class Numbers:
-    """What jobs have found, each job's own, read once."""
+    """What jobs have found, each job's own."""
 
-    def __init__(self, jobs: Sequence[JobRecord], store: Store) -> None:
-        scores = {job.job: scores_of(job, store) for job in jobs}
+    def __init__(self, jobs: Iterable[JobTables]) -> None:
+        found = {own.record.job: own for own in jobs}
+        scores = {job: own.scores for job, own in found.items()}
         self.means: Mapping[str, dict[str, float]] = {job: mean_scores(frame) for job, frame in scores.items()}
         self.texts: Mapping[str, dict[str, float]] = {job: perplexities(frame) for job, frame in scores.items()}
         self.left_out = sorted({task for frame in scores.values() for task in not_averaged(frame)})
-        self.final = {job.job: final_deviation(measures_of(job, store)) for job in jobs}
+        self.final = {job: final_deviation(own.measures) for job, own in found.items()}

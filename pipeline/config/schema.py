@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 GROUPS = ("model", "pruner", "task", "calibration")
 EXPERIMENT = "experiment"
-STAGES = ("prune", "evaluate", "capture", "measure", "plot")
+PLOT = "plot"
+STAGES = ("prune", "evaluate", "capture", "measure", PLOT)
 PROTOCOLS = LAYER, TEACHER_FORCED, FREE_RUNNING, OPTIONS = ("layer", "teacher_forced", "free_running", "options")
 DECODINGS = ("greedy", "sample")
 READOUTS = ("raw", "final_norm")

@@ -146,7 +146,7 @@ class Perplexity(Stage):
     def build(self, folder: Path) -> None:
         bench = self.bench
         model = bench.model(bench.dtype, pruned=True)
-        log.info("  perplexity: each window %s", in_words(bench.tokenizer))
+        log.info("  text for perplexity: %s", in_words(bench.tokenizer))
         perplexity_row(model, bench.tokenizer, self._text).to_parquet(folder / SCORES, index=False)
 
 

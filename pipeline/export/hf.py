@@ -25,7 +25,6 @@ from pipeline.store.artifacts import Store
 from pipeline.store.integrity import MANIFEST, read_sealed
 from pipeline.store.origins import provenance
 from pipeline.store.records import JobRecord
-from pipeline.store.table_names import SCORES
 
 log = logging.getLogger(__name__)
 # What is known only once the file is written.
@@ -50,8 +49,7 @@ def export(
 
     Raises ValueError if something else is in its place.
     """
-    start, known = time.monotonic(), exported(target)
-    facts, dense = _facts(bench, record), _with_perplexity(dense, record, bench.store)
+    start, known, facts = time.monotonic(), exported(target), _facts(bench, record)
     if known.get("decision_key") == facts["decision_key"]:
         _describe(target, facts | {key: known[key] for key in _OF_FILE}, scores, dense)
         log.info("  %-9s  found", "export")
@@ -115,16 +113,6 @@ def _origins(record: JobRecord, store: Store) -> dict[str, Mapping[str, Any]]:
 
 def _origin(artifact: Path) -> Mapping[str, Any]:
     return read_sealed(artifact / MANIFEST).get("origin", {})
-
-
-def _with_perplexity(dense: pd.DataFrame | None, record: JobRecord, store: Store) -> pd.DataFrame | None:
-    """The dense model's scores, and its perplexity if this job knows it."""
-    path = record.artifacts.get("dense perplexity")
-    if path is None:
-        return dense
-    perplexity = pd.read_parquet(store.root / path / SCORES)
-    there = [perplexity] if dense is None else [dense, perplexity]
-    return pd.concat(there, ignore_index=True).drop_duplicates(["task", "kind", "metric"])
 
 
 def _describe(folder: Path, facts: Mapping[str, Any], scores: pd.DataFrame | None, dense: pd.DataFrame | None) -> None:

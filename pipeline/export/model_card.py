@@ -19,7 +19,7 @@ _KEYS = ["task", "kind", "metric"]
 def model_card(facts: Mapping[str, Any], scores: pd.DataFrame | None, dense: pd.DataFrame | None) -> str:
     """The card of a checkpoint in Markdown, with the metadata that model hubs read in front.
 
-    ``facts`` are those of ``pruning.json``, ``scores`` the job's own as ``pipeline.tables.collect.scores_of`` gives
+    ``facts`` are those of ``pruning.json``, ``scores`` the job's own as ``pipeline.tables.job_tables.JobTables`` gives
     them, ``dense`` the unpruned model's.
     """
     how = f"pruned by {facts['pruner']} at sparsity" if facts["accepts"] else f"changed by {facts['pruner']}, sparsity"

@@ -38,8 +38,7 @@ def end_of_text(tokenizer: PreTrainedTokenizerBase) -> int | None:
 
 
 def in_words(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return a phrase that says which special tokens stand in text: ``begins with <bos>, documents end with <eos>``."""
+    """Return which special tokens stand in calibration and perplexity text: ``BOS <bos>, documents end with <eos>``."""
     end = end_of_text(tokenizer)
-    begins = f"begins with {tokenizer.bos_token}" if opening(tokenizer) else "begins with no special token"
-    ends = "nothing" if end is None else tokenizer.convert_ids_to_tokens(end)
-    return f"{begins}, documents end with {ends}"
+    begins = f"BOS {tokenizer.bos_token}" if opening(tokenizer) else "no BOS"
+    return f"{begins}, documents end with {'nothing' if end is None else tokenizer.convert_ids_to_tokens(end)}"

@@ -103,8 +103,8 @@ def write_checkpoint(
 
     The folder appears only when complete and checked: the checkpoint is loaded again (with ``placement``) and has to
     give the ``expected`` probe outputs. ``describe`` adds its files, given the folder and what was found in it. How the
-    source tokenizes and generates (sampling, lengths, special tokens) is kept as it came. Raises ValueError if outputs differ by
-    more than rounding does.
+    source tokenizes and generates (sampling, lengths, special tokens) is kept as it came. Raises ValueError if outputs
+    differ by more than rounding does.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     remove_orphans(target.parent, f".{target.name}.*")

@@ -51,7 +51,7 @@ class CalibrationTokens(Stage):
         return {"calibration": source.identity(), "tokenizer": tokenizer_digest(self.bench.tokenizer)}
 
     def build(self, folder: Path) -> None:
-        log.info("  calibration: each sequence %s", in_words(self.bench.tokenizer))
+        log.info("  calibration text: %s", in_words(self.bench.tokenizer))
         save(self.bench.settings.calibration.tokenize(self.bench.tokenizer), folder)
 
 

@@ -13,7 +13,7 @@ from pipeline.results.inventory import Shelf, readable, size_of
 from pipeline.results.listing import main_scores
 from pipeline.store.artifacts import Store
 from pipeline.store.records import OK, OUTCOME, TRACEBACK, JobRecord, load_records
-from pipeline.tables.collect import label_of
+from pipeline.tables.job_columns import label_of
 
 
 def show(record: JobRecord, store: Store) -> None:

@@ -15,7 +15,8 @@ from pipeline.config.schema import flatten
 from pipeline.results.listing import shortest
 from pipeline.store.artifacts import Store
 from pipeline.store.records import JobRecord
-from pipeline.tables.collect import labels_of, measures_of, scores_of
+from pipeline.tables.job_columns import labels_of
+from pipeline.tables.job_tables import JobTables
 
 _MEASURES = ["cos_h", "cos_z", "cos_p", "kl"]
 # Where a result was computed does not change what it means.
@@ -30,8 +31,9 @@ def compare(records: Sequence[JobRecord], store: Store) -> None:
     names = [f"{record.job[:length]}\n{labels.get(record.variant_id, record.pruner)}" for record in records]
     _differences("configuration", [record.config for record in records], names)
     _differences("code, versions and machine", [flatten(record.origin) for record in records], names)
-    _scores(records, store, names)
-    _measures(records, store, names)
+    tables = [JobTables(record, store) for record in records]
+    _scores(tables, names)
+    _measures(tables, names)
     for sentence in warnings(records):
         print(f"! {sentence}")
 
@@ -66,22 +68,20 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _scores(records: Sequence[JobRecord], store: Store, names: Sequence[str]) -> None:
+def _scores(tables: Sequence[JobTables], names: Sequence[str]) -> None:
     columns = {}
-    for name, record in zip(names, records, strict=True):
-        scores = scores_of(record, store)
-        if scores is not None:
+    for name, own in zip(names, tables, strict=True):
+        if (scores := own.scores) is not None:
             main = scores[scores["main"]]
             columns[name] = main.set_index(["kind", "task", "metric"])["value"]
     _show("main scores", ["kind", "task", "metric"], columns, names)
 
 
-def _measures(records: Sequence[JobRecord], store: Store, names: Sequence[str]) -> None:
+def _measures(tables: Sequence[JobTables], names: Sequence[str]) -> None:
     """Means over prompts of their means at the first temperature: of every layer, or of the final states."""
     columns = {}
-    for name, record in zip(names, records, strict=True):
-        measures = measures_of(record, store)
-        if measures is not None:
+    for name, own in zip(names, tables, strict=True):
+        if (measures := own.measures) is not None:
             first = measures[measures["temperature"] == measures["temperature"].iloc[0]]
             columns[name] = mean_over_prompts(first, _MEASURES, ["protocol"]).set_index("protocol").stack()
     _show("measures: means at the first temperature", ["protocol", "measure"], columns, names)

@@ -22,9 +22,8 @@ from pipeline.common.quiet import quiet_libraries
 from pipeline.common.secrets import redact, redacted
 from pipeline.config.experiment import GRIDS
 from pipeline.config.probes import read_probes
-from pipeline.config.schema import Config, Export, ExportConfig, Settings, flatten
+from pipeline.config.schema import PLOT, Config, Export, ExportConfig, Settings, flatten
 from pipeline.config.sparsity import parse, rounded
-from pipeline.run.sweep import PLOT
 from pipeline.store.records import FAILED, OUTCOME, TRACEBACK, JobRecord, now
 
 ConfigStore.instance().store(name="schema", node=Config)
@@ -62,7 +61,7 @@ def _prepared(cfg: DictConfig, multirun: bool) -> Settings:
     import torch
 
     from pipeline.export.hf import export_folder
-    from pipeline.run.job import describe
+    from pipeline.run.job_record import describe
 
     quiet_libraries()
     settings = resolve(cfg)

@@ -14,27 +14,22 @@ from typing import TYPE_CHECKING
 
 from pipeline.capture.stage import captured
 from pipeline.common.errors import plain
-from pipeline.common.secrets import redact, redacted
-from pipeline.config.schema import HF, Settings
-from pipeline.evaluate.perplexity import held_out
+from pipeline.common.secrets import redact
+from pipeline.config.schema import HF, PLOT, Settings
 from pipeline.evaluate.stage import evaluated, prepare
 from pipeline.export import hf
 from pipeline.measure.stage import measured
-from pipeline.model.sources.base import resolve_dtype
-from pipeline.prune.decision import Decision
-from pipeline.prune.stage import PruningDecision, pruned
+from pipeline.prune.stage import pruned
 from pipeline.prune.workbench import Workbench
+from pipeline.run.job_record import describe, publish
 from pipeline.run.summary import show_scores
 from pipeline.store.artifacts import Artifact, SharedFailure, Store
-from pipeline.store.identity import identity_of
-from pipeline.store.integrity import MANIFEST, read_sealed
-from pipeline.store.origins import changed_since
 from pipeline.store.provenance import Meter, origin
-from pipeline.store.records import FAILED, OK, OUTCOME, SKIPPED, TRACEBACK, JobRecord, find_record, now
-from pipeline.tables.collect import collect, label_of, scores_of
-from pipeline.tables.labels import conditions_line
+from pipeline.store.records import FAILED, OK, OUTCOME, SKIPPED, TRACEBACK, JobRecord, now
+from pipeline.tables.job_columns import label_of
+from pipeline.tables.job_tables import JobTables
 from pipeline.track import RunSpec, Tracker, track
-from pipeline.track.job_log import dense_scores, log_results, receipt_of
+from pipeline.track.job_log import log_results, receipt_of
 
 if TYPE_CHECKING:
     from pipeline.plot.drawing import FigureResult
@@ -69,9 +64,15 @@ def run_job(settings: Settings, sweep: str, folder: Path) -> JobRecord:
         store = _store_of(settings, record, folder.parent / "failures" if folder.parent.name == sweep else None)
         _keep(record, store, folder)
         with store.at_work(), meter, track(_run_spec(settings, store, record, sweep)) as tracker:
-            _run_stages(settings, store, record, tracker)
+            bench = Workbench(settings, store)
+            try:
+                _make(bench, record)
+            finally:
+                bench.release()
+            tables = publish(bench, record)
+            _tell(bench, tables, tracker)
         record.status = OK
-        show_scores([record], store, title=label_of(record))
+        show_scores([tables], store, title=label_of(record))
     except SharedFailure as error:
         record.status, record.error = SKIPPED, redact(str(error))
         log.error("skipped: %s", record.error)
@@ -85,6 +86,45 @@ def run_job(settings: Settings, sweep: str, folder: Path) -> JobRecord:
         record.wandb = receipt_of(tracker)
         _keep(record, store, folder)
     return record
+
+
+def _make(bench: Workbench, record: JobRecord) -> None:
+    """Make or find what the chosen stages are asked for."""
+    prepare(bench)
+    for stage, make in STAGES.items():
+        if stage in bench.settings.stages:
+            _run_stage(stage, partial(make, bench), bench.store, record)
+
+
+def _tell(bench: Workbench, tables: JobTables, tracker: Tracker) -> None:
+    """Draw, log and export what was found."""
+    settings = bench.settings
+    drawn = _draw(settings, bench.store) if PLOT in settings.stages else []
+    log_results(tables, tracker, drawn)
+    if settings.export is not None:
+        write = EXPORTS[settings.export.format]
+        write(bench, settings.export.path, tables.record, tables.scores, tables.dense_scores)
+
+
+def _run_stage(stage: str, make: Callable[[], Mapping[str, Artifact]], store: Store, record: JobRecord) -> None:
+    start, before = time.monotonic(), len(record.cost)
+    artifacts = make()
+    fresh = dict.fromkeys(record.built[before:])
+    record.artifacts |= {role: str(artifact.path.relative_to(store.root)) for role, artifact in artifacts.items()}
+    what = f"{time.monotonic() - start:6.1f} s  ({', '.join(fresh)})" if fresh else "  found"
+    log.info("  %-9s%s", stage, what)
+
+
+def _draw(settings: Settings, store: Store) -> list[FigureResult]:
+    """Draw what the tables have data for; this job is the newest, so that its settings are drawn."""
+    # Drawing libraries take seconds to load, and most jobs of a sweep draw nothing.
+    from pipeline.plot.drawing import draw
+
+    start = time.monotonic()
+    with store.alone("figures"):
+        drawn = draw(store.root, settings.figures)
+    log.info("  %-9s%6.1f s  (%d figures)", "plot", time.monotonic() - start, sum(not f.missing for f in drawn))
+    return drawn
 
 
 def _store_of(settings: Settings, record: JobRecord, failures: Path | None) -> Store:
@@ -121,122 +161,3 @@ def _run_spec(settings: Settings, store: Store, record: JobRecord, sweep: str) -
         tags=(record.model, record.pruner, f"sparsity {record.sparsity}", settings.task.name),
         config=record.config | {name: getattr(record, name) for name in ("variant_id", "settings_id", "job")},
     )
-
-
-def describe(settings: Settings) -> JobRecord:
-    """The record of a job that has not begun: who it is, and with which jobs it can be compared."""
-    dtype = str(resolve_dtype(settings.dtype)).removeprefix("torch.")
-    text = held_out(settings.perplexity)
-    identity = identity_of(settings, dtype, None if text is None else text.identity())
-    config = redacted(dict(settings.flat))
-    model = settings.model.identity()
-    return JobRecord(
-        job=identity.job,
-        settings=conditions_line(config, len(settings.probes), dtype, identity.settings_id),
-        model=_short(settings.model.name),
-        pruner=settings.pruner.name,
-        sparsity=settings.sparsity.given,
-        model_id=identity.model_id,
-        model_revision=str(model.get("content") or model.get("revision") or "")[:12],
-        variant_id=identity.variant_id,
-        settings_id=identity.settings_id,
-        base_id=identity.base_id,
-        replicate=dict(identity.replicate),
-        dtype=dtype,
-        calibrated=settings.pruner.calibrated,
-        unit=settings.pruner.unit,
-        config=config,
-    )
-
-
-def _short(name: str) -> str:
-    """The name of a model; of a directory its last part, since ids tell directories apart."""
-    folder = Path(name).expanduser()
-    return folder.resolve().name if folder.is_dir() else name
-
-
-def _run_stages(settings: Settings, store: Store, record: JobRecord, tracker: Tracker) -> None:
-    bench = Workbench(settings, store)
-    try:
-        prepare(bench)
-        for stage, make in STAGES.items():
-            if stage in settings.stages:
-                _run_stage(stage, partial(make, bench), store, record)
-    finally:
-        bench.release()
-    _finish_records(bench, store, record)
-    drawn = _run_plot(settings, store) if "plot" in settings.stages else []
-    log_results(store, record, tracker, drawn)
-    if settings.export is not None:
-        write = EXPORTS[settings.export.format]
-        write(bench, settings.export.path, record, scores_of(record, store), dense_scores(record, store))
-
-
-def _run_stage(stage: str, make: Callable[[], Mapping[str, Artifact]], store: Store, record: JobRecord) -> None:
-    start, before = time.monotonic(), len(record.cost)
-    artifacts = make()
-    fresh = dict.fromkeys(record.built[before:])
-    record.artifacts |= {role: str(artifact.path.relative_to(store.root)) for role, artifact in artifacts.items()}
-    what = f"{time.monotonic() - start:6.1f} s  ({', '.join(fresh)})" if fresh else "  found"
-    log.info("  %-9s%s", stage, what)
-
-
-def _finish_records(bench: Workbench, store: Store, record: JobRecord) -> None:
-    """Make the job and its baseline visible to tables and figures, with what earlier runs of them have found."""
-    if record.artifacts:
-        record.artifacts["decision"] = str(bench.make(PruningDecision).path.relative_to(store.root))
-    # Other jobs that end now change the same baseline and the same tables.
-    with store.alone("records"):
-        if earlier := find_record(store, record.job):
-            record.artifacts = earlier.artifacts | record.artifacts
-            # When its numbers were computed, not when they were found again.
-            record.started = record.started if record.built else earlier.started
-        if "decision" in record.artifacts:
-            decision = Decision.load(store.root / record.artifacts["decision"])
-            record.achieved = decision.achieved
-            record.parameters, record.dense_parameters = decision.parameters, decision.dense_parameters
-        _sign(record, store)
-        replace(record, status=OK).save(store)
-        if not bench.is_dense and "dense evaluation" in record.artifacts:
-            _record_baseline(bench, store, record)
-        collect(store)
-
-
-def _sign(record: JobRecord, store: Store) -> None:
-    """Say with what a job's results were computed, which an earlier version may have done; warn if it was another."""
-    manifests = {role: read_sealed(store.root / path / MANIFEST) for role, path in record.artifacts.items()}
-    record.origins = {role: dict(manifest.get("origin") or {}) for role, manifest in manifests.items()}
-    record.origin = next((record.origins[role] for role in _SIGNING if role in record.origins), record.origin)
-    if changed := changed_since(record.origins, origin()):
-        log.warning("  %s", changed)
-
-
-def _record_baseline(bench: Workbench, store: Store, record: JobRecord) -> None:
-    baseline = describe(bench.dense.settings)
-    known = find_record(store, baseline.job)
-    if known is not None and known.status == OK and "evaluation" in known.artifacts:
-        return
-    baseline.status, baseline.achieved, baseline.started = OK, 0.0, record.started
-    baseline.parameters = baseline.dense_parameters = record.dense_parameters
-    shared = {key: value for key, value in baseline.config.items() if not key.startswith("pruner.")}
-    baseline.config = shared | {"pruner.name": baseline.pruner, "sparsity": 0}
-    baseline.artifacts = (known.artifacts if known else {}) | {
-        "decision": str(bench.dense.make(PruningDecision).path.relative_to(store.root)),
-        "evaluation": record.artifacts["dense evaluation"],
-    }
-    if "dense perplexity" in record.artifacts:
-        baseline.artifacts["perplexity"] = record.artifacts["dense perplexity"]
-    _sign(baseline, store)
-    baseline.save(store)
-
-
-def _run_plot(settings: Settings, store: Store) -> list[FigureResult]:
-    """Draw what the tables have data for; this job is the newest, so that its settings are drawn."""
-    # Drawing libraries take seconds to load, and most jobs of a sweep draw nothing.
-    from pipeline.plot.drawing import draw
-
-    start = time.monotonic()
-    with store.alone("figures"):
-        drawn = draw(store.root, settings.figures)
-    log.info("  %-9s%6.1f s  (%d figures)", "plot", time.monotonic() - start, sum(not f.missing for f in drawn))
-    return drawn

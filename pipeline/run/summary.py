@@ -23,7 +23,8 @@ from pipeline.store.artifacts import Store
 from pipeline.store.origins import shown_together
 from pipeline.store.records import OK, JobRecord, load_records
 from pipeline.tables.choice import choose
-from pipeline.tables.collect import DENSE, comparisons_of
+from pipeline.tables.job_columns import DENSE
+from pipeline.tables.job_tables import JobTables
 from pipeline.tables.labels import model_names
 from pipeline.tables.read import load
 from pipeline.tables.replicates import average_comparisons
@@ -38,13 +39,15 @@ SETTINGS_NAMED = 3
 _SYNC = "python -m pipeline.track.sync --outputs"
 
 
-def show_scores(jobs: Sequence[JobRecord], store: Store, title: str) -> None:
-    """A row a job, dense first: means of each kind of task, perplexity, and the deviation of the final states.
+def show_scores(jobs: Sequence[JobTables], store: Store, title: str) -> None:
+    """Print a row a job, dense first: means of each kind of task, perplexity, and the deviation of the final states.
 
     Jobs that differ in their seed or draw alone share a row, whose numbers are then mean ± standard deviation.
     """
-    rows = rows_of_jobs(jobs, [job for job in load_records(store.jobs) if job.pruner == DENSE and job.status == OK])
-    found = Numbers([job for row in rows for job in row.jobs], store)
+    read = {job.record.job: job for job in jobs}
+    dense = [job for job in load_records(store.jobs) if job.pruner == DENSE and job.status == OK]
+    rows = rows_of_jobs([job.record for job in jobs], dense)
+    found = Numbers(read.get(job.job) or JobTables(job, store) for row in rows for job in row.jobs)
     texts = sorted({text for own in found.texts.values() for text in own})
     kinds = [kind for kind in KIND_COLUMNS if kind in ALWAYS or any(kind in own for own in found.means.values())]
     numbers = [(KIND_COLUMNS[kind], found.means, kind) for kind in kinds]
@@ -82,14 +85,14 @@ def _note(rows: Sequence[Row], kinds: Sequence[str], several: bool, left_out: Se
     return "\n".join([*lines, said, *([f"{differing[0].upper()}{differing[1:]}."] if differing else [])])
 
 
-def headlines(jobs: Sequence[JobRecord], store: Store) -> list[str]:
+def headlines(jobs: Sequence[JobTables]) -> list[str]:
     """One sentence a pruned setting: which kinds of task are lower, higher, unchanged or undecided.
 
     From each job's own comparison with the dense model on the same items; a mean is over that job's tasks.
     """
-    sentences = []
-    for row in rows_of_jobs([job for job in jobs if job.pruner != DENSE], []):
-        parts = [part for job in row.jobs if (part := comparisons_of(job, store)) is not None]
+    sentences, read = [], {job.record.job: job for job in jobs}
+    for row in rows_of_jobs([job.record for job in jobs if job.record.pruner != DENSE], []):
+        parts = [part for job in row.jobs if (part := read[job.job].comparisons) is not None]
         if not parts:
             continue
         frame = pd.concat(parts, ignore_index=True).assign(options=row.options)
@@ -178,8 +181,9 @@ def _print_newest(store: Store) -> int:
         print(f"no finished job in {shown(store.root)}; `make demo` makes some", file=sys.stderr)
         return 1
     jobs = _newest(store)
-    show_scores(jobs, store, title="Newest results")
-    for sentence in headlines(jobs, store):
+    tables = [JobTables(job, store) for job in jobs]
+    show_scores(tables, store, title="Newest results")
+    for sentence in headlines(tables):
         print(f"  {sentence}")
     show_theorems(store)
     print()

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.common.errors import plain
+from pipeline.config.schema import PLOT
 from pipeline.store.artifacts import Store
 from pipeline.store.records import FAILED, INTERRUPTED, OK, SKIPPED, TRACEBACK, JobRecord
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from hydra.core.utils import JobReturn
 
 
-PLOT = "plot"
 # Characters in a line where the output is not a terminal, and of a cause in it at least.
 _WIDTH, _LEAST = 160, 20
 _COLUMNS = ("job", "status", "model", "variant", "task", "seconds", "computed, or why not")
@@ -71,6 +71,7 @@ def close(outcomes: Sequence[Outcome], folder: Path, outputs: Path, stopped: boo
     """
     # Deferred: this module is imported for every command line, also for one that only gets a refusal.
     from pipeline.run.summary import show_places, show_scores
+    from pipeline.tables.job_tables import JobTables
 
     if not outcomes:
         print("no job left an outcome; see the messages above")
@@ -83,7 +84,7 @@ def close(outcomes: Sequence[Outcome], folder: Path, outputs: Path, stopped: boo
     try:
         store = Store(outputs)
         if len(jobs) > 1 and finished:
-            show_scores(finished, store, title="Sweep")
+            show_scores([JobTables(job, store) for job in finished], store, title="Sweep")
         plotting = [job for job in finished if PLOT in job.config.get("stages", ())]
         if plotting and not stopped:
             _plot(plotting, folder, store)
@@ -98,7 +99,7 @@ def close(outcomes: Sequence[Outcome], folder: Path, outputs: Path, stopped: boo
 def show_jobs(outcomes: Sequence[Outcome]) -> None:
     """A line a job: how it ended, who it is, how long it took, and why it failed or what it computed."""
     # Deferred: this module is imported for every command line.
-    from pipeline.tables.collect import label_of
+    from pipeline.tables.job_columns import label_of
 
     rows = []
     for outcome in outcomes:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.tables.collect import JOB_COLUMNS, bring_up_to_date
+from pipeline.tables.collect import bring_up_to_date
+from pipeline.tables.job_columns import JOB_COLUMNS
 from pipeline.tables.labels import model_names
 from pipeline.tables.stored import NoTables, check_folders, read_table
 

@@ -99,7 +99,9 @@ def model_names(models: Iterable[tuple[str, str]]) -> dict[str, str]:
     return {own: f"{name} #{own[:4]}" if shared[name] > 1 else name for own, name in names.items()}
 
 
-def conditions_line(config: Mapping[str, Any], probes: int, dtype: str, settings_id: str) -> str:
+def conditions_line(
+    config: Mapping[str, Any], probes: int, dtype: str, settings_id: str, special_tokens: str = ""
+) -> str:
     """Return how a job was asked and captured, in a line for people; the id tells equal lines apart."""
     limit, shots, names = (config.get(f"task.{key}") for key in ("limit", "shots", "names"))
     task = [f"{config.get('task.name', '?')}{_listed(names)}", "all items" if limit is None else f"{limit} items"]
@@ -111,7 +113,8 @@ def conditions_line(config: Mapping[str, Any], probes: int, dtype: str, settings
     states = [f"{probes} prompts", f"{config.get('capture.steps')} steps", decoding]
     temperatures = config.get("measure.temperatures") or [1.0]
     states += [] if list(temperatures) == [1.0] else [f"T {', '.join(f'{value:g}' for value in temperatures)}"]
-    return " · ".join([", ".join(task), ", ".join(states), dtype, f"#{settings_id[:4]}"])
+    text = [special_tokens] if special_tokens else []
+    return " · ".join([", ".join(task), ", ".join(states), *text, dtype, f"#{settings_id[:4]}"])
 
 
 def _differing(variants: Sequence[Facts]) -> set[str]:

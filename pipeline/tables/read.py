@@ -12,7 +12,7 @@ import pandas as pd
 
 from pipeline.evaluate.comparison import MEAN
 from pipeline.tables.choice import Choice, groups, names_of, peers_of, read_jobs
-from pipeline.tables.collect import facts_of
+from pipeline.tables.job_columns import facts_of
 from pipeline.tables.labels import option_texts
 from pipeline.tables.replicates import average_comparisons, name_replicates, notes_of, tell_prompts_apart
 from pipeline.tables.stored import MissingData, read_table
@@ -37,7 +37,7 @@ WEIGHT = "weight"
 class Tables:
     """The rows of one choice of settings; a table that does not exist is an empty frame.
 
-    Every frame has the columns of `pipeline.tables.collect.WHO` and so on, and `options`, what sets a variant apart
+    Every frame has the columns of `pipeline.tables.job_columns.WHO` and so on, and `options`, what sets a variant apart
     from others here. Jobs that differ in their seed or draw alone are repetitions of one variant, told apart by
     `replicate` ("" where there is one); where there are several, prompts are called after both.
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from pipeline.common.access import NoAccess, reading
 from pipeline.config.sparsity import parse
-from pipeline.tables.collect import HOW, IDS, JOB_COLUMNS, WHO
+from pipeline.tables.job_columns import HOW, IDS, JOB_COLUMNS, WHO
 
 SUFFIX = ".parquet"
 # What a reader is told to do about a file that is not a table of ours.

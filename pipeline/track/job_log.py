@@ -11,14 +11,9 @@ import pandas as pd
 from pipeline.analysis.prompt_means import mean_over_prompts
 from pipeline.analysis.score_rows import PERPLEXITY, final_deviation, mean_scores, perplexities
 from pipeline.config.schema import FREE_RUNNING, LAYER, TEACHER_FORCED
-from pipeline.evaluate.results import read_samples
 from pipeline.evaluate.suite import GENERATIVE
 from pipeline.measure.compare import COLUMNS
-from pipeline.prune.decision import Decision
-from pipeline.store.artifacts import Store
-from pipeline.store.records import JobRecord
-from pipeline.store.table_names import SCORES
-from pipeline.tables.collect import comparisons_of, measures_of, scores_of
+from pipeline.tables.job_tables import JobTables
 from pipeline.track import Tracker
 
 if TYPE_CHECKING:
@@ -28,45 +23,35 @@ if TYPE_CHECKING:
 _SAMPLE = ["task", "item", "prompt", "completion", "answer", "gold", "score"]
 
 
-def log_results(store: Store, record: JobRecord, tracker: Tracker, drawn: Sequence[FigureResult]) -> None:
-    scores, measures = scores_of(record, store), measures_of(record, store)
-    dense = dense_scores(record, store)
-    tracker.summary({"achieved": record.achieved, **_score_summary(scores, ""), **_score_summary(dense, "dense/")})
-    if "decision" in record.artifacts:
-        layers = Decision.load(store.root / record.artifacts["decision"]).achieved_by_layer
+def log_results(tables: JobTables, tracker: Tracker, drawn: Sequence[FigureResult]) -> None:
+    """Tell a job's run what the job has found."""
+    record = tables.record
+    scores, dense = _score_summary(tables.scores, ""), _score_summary(tables.dense_scores, "dense/")
+    tracker.summary({"achieved": record.achieved, **scores, **dense})
+    if layers := tables.decision.get("achieved_by_layer"):
         tracker.curve("layer", pd.DataFrame({"layer": range(len(layers)), "achieved": layers}), "layer")
-    if scores is not None:
-        tracker.table("scores", scores)
-        tracker.table("generations", _generations(record, store))
-    if (compared := comparisons_of(record, store)) is not None:
-        tracker.table("comparison with dense", compared)
-    if measures is not None:
-        tracker.summary({f"final/{name}": value for name, value in final_deviation(measures).items()})
-        _log_curves(tracker, measures)
+    if tables.scores is not None:
+        tracker.table("scores", tables.scores)
+        tracker.table("generations", _generations(tables))
+    if tables.comparisons is not None:
+        tracker.table("comparison with dense", tables.comparisons)
+    if tables.measures is not None:
+        tracker.summary({f"final/{name}": value for name, value in final_deviation(tables.measures).items()})
+        _log_curves(tracker, tables.measures)
     log_figures(tracker, drawn)
     for role, name in (("decision", "decision"), ("evaluation", "scores"), ("measures", "measures")):
         if role in record.artifacts:
-            folder = store.root / record.artifacts[role]
-            tracker.artifact(
-                f"{name}-{record.job}",
-                name,
-                sorted(folder.iterdir()),
-                {"settings": record.settings, "variant_id": record.variant_id, "settings_id": record.settings_id},
-            )
+            files = sorted((tables.store.root / record.artifacts[role]).iterdir())
+            ids = {"settings": record.settings, "variant_id": record.variant_id, "settings_id": record.settings_id}
+            tracker.artifact(f"{name}-{record.job}", name, files, ids)
 
 
-def _generations(record: JobRecord, store: Store) -> pd.DataFrame:
+def _generations(tables: JobTables) -> pd.DataFrame:
     """Prompt, text, gold and score of every generative item."""
-    samples = read_samples(store.root / record.artifacts["evaluation"]) if "evaluation" in record.artifacts else ()
-    rows = [sample for sample in samples if sample["kind"] == GENERATIVE]
+    rows = [sample for sample in tables.samples() if sample["kind"] == GENERATIVE]
     frame = pd.DataFrame(rows, columns=_SAMPLE)
     # A table column has one type; gold answers may be one text or several.
     return frame.assign(gold=frame["gold"].map(str), answer=frame["answer"].map(str))
-
-
-def dense_scores(record: JobRecord, store: Store) -> pd.DataFrame | None:
-    path = record.artifacts.get("dense evaluation")
-    return None if path is None else pd.read_parquet(store.root / path / SCORES)
 
 
 def _score_summary(scores: pd.DataFrame | None, prefix: str) -> dict[str, float]:

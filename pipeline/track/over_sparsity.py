@@ -10,7 +10,8 @@ import pandas as pd
 from pipeline.analysis.score_rows import PERPLEXITY, Numbers, Row, rows_of_jobs
 from pipeline.store.artifacts import Store
 from pipeline.store.records import OK, JobRecord, load_records
-from pipeline.tables.collect import DENSE
+from pipeline.tables.job_columns import DENSE
+from pipeline.tables.job_tables import JobTables
 from pipeline.tables.variants import Variant
 from pipeline.track import Tracker
 
@@ -32,7 +33,7 @@ def curves(jobs: Sequence[JobRecord], store: Store) -> dict[str, pd.DataFrame]:
     """
     baselines = [job for job in load_records(store.jobs) if job.pruner == DENSE and job.status == OK]
     rows = [row for row in rows_of_jobs(jobs, baselines) if row.first.achieved is not None]
-    found = Numbers([job for row in rows for job in row.jobs], store)
+    found = Numbers(JobTables(job, store) for row in rows for job in row.jobs)
     models = len({row.first.model_id for row in rows}) > 1
     points: dict[str, list[dict[str, float]]] = {}
     for row in rows:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config.sparsity import exactly, parse
-from pipeline.run.job import describe
+from pipeline.run.job_record import describe
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from pipeline.run.job import run_job
 from pipeline.store.artifacts import Store
 from pipeline.store.records import FAILED, OK, JobRecord, load_records
 from pipeline.tables.choice import choose
-from pipeline.tables.collect import HOW, IDS, WHO
+from pipeline.tables.job_columns import HOW, IDS, WHO
 from pipeline.tables.read import load
 
 EVALUATE = "stages=[prune,evaluate]"

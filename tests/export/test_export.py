@@ -23,7 +23,8 @@ from pipeline.prune.decision import Change, Decision
 from pipeline.prune.stage import PruningDecision
 from pipeline.prune.surgery import apply
 from pipeline.prune.workbench import Workbench
-from pipeline.run.job import describe, run_job
+from pipeline.run.job import run_job
+from pipeline.run.job_record import describe
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.provenance import origin
 from pipeline.store.records import FAILED, OK, load_records

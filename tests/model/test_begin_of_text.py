@@ -185,5 +185,5 @@ def test_a_chat_template_decides_alone_what_begins_a_prompt(model, written):
 
 
 def test_the_log_says_which_special_tokens_stand_in_text():
-    assert in_words(make_tokenizer(True)) == "begins with <s>, documents end with </s>"
-    assert in_words(make_tokenizer(False)) == "begins with no special token, documents end with </s>"
+    assert in_words(make_tokenizer(True)) == "BOS <s>, documents end with </s>"
+    assert in_words(make_tokenizer(False)) == "no BOS, documents end with </s>"

@@ -38,7 +38,7 @@ from pipeline.plot.drawing import draw
 from pipeline.plot.registry import figures
 from pipeline.plot.render import from_csv, to_csv
 from pipeline.tables.choice import UnknownSettings, choose
-from pipeline.tables.collect import WHO
+from pipeline.tables.job_columns import WHO
 from pipeline.tables.read import load
 from pipeline.tables.stored import MissingData
 

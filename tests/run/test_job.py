@@ -14,10 +14,11 @@ from pipeline.measure.options import DRAWS, TOP
 from pipeline.model.decoder import Decoder
 from pipeline.prune.decision import Decision
 from pipeline.prune.surgery import apply
-from pipeline.run.job import describe, run_job
+from pipeline.run.job import run_job
+from pipeline.run.job_record import describe
 from pipeline.store.artifacts import Store
 from pipeline.store.records import OK, JobRecord
-from pipeline.tables.collect import HOW, IDS, JOB_COLUMNS, WHO
+from pipeline.tables.job_columns import HOW, IDS, JOB_COLUMNS, WHO
 
 CAPTURE = "stages=[prune,capture,measure]"
 OPTION_COLUMNS = ["prompt", "origin", "set", "draw", "temperature", "size", "kl", "cos_p", "flip"]
@@ -170,6 +171,12 @@ def test_probes_of_a_file_are_what_is_captured(job, table, tmp_path):
     assert "2 prompts" in record.settings
     other = job("pruner=attn_drop", "sparsity=2", CAPTURE)
     assert other.settings_id != record.settings_id and other.variant_id == record.variant_id
+
+
+def test_settings_say_which_special_tokens_stand_in_the_text(job, table):
+    record = job("pruner=wanda", "sparsity=0.5", "stages=[prune]")
+    assert "no BOS, documents end with <|end|>" in record.settings
+    assert list(table("jobs").settings) == [record.settings]
 
 
 def test_one_item_a_task_has_a_score_and_no_standard_error(job, table):

@@ -24,7 +24,7 @@ from pipeline.plot.__main__ import main as figures_main
 from pipeline.run import summary
 from pipeline.run.job import run_job
 from pipeline.store.records import OK, load_records
-from pipeline.tables.collect import HOW, IDS, WHO
+from pipeline.tables.job_columns import HOW, IDS, WHO
 from pipeline.track import read_run
 
 INDEX = ["model", "pruner", "sparsity", "protocol", "prompt", "step", "layer", "sublayer", "temperature"]

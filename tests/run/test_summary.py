@@ -12,11 +12,11 @@ import pandas as pd
 import pytest
 from figure_tables import comparisons_table, main_scores, scores_table
 
-from pipeline.analysis import score_rows
 from pipeline.run import summary
 from pipeline.store.artifacts import Store
 from pipeline.store.integrity import digest
 from pipeline.store.records import OK, JobRecord
+from pipeline.tables.job_tables import JobTables
 
 SETUPS = [("attn_drop", "4"), ("attn_drop", "8")]
 
@@ -54,18 +54,21 @@ class Run:
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     found = Run(Store(tmp_path))
-    monkeypatch.setattr(score_rows, "scores_of", lambda job, _: found.scores.get(job.job))
-    monkeypatch.setattr(score_rows, "measures_of", lambda job, _: None)
-    monkeypatch.setattr(summary, "comparisons_of", lambda job, _: found.compared.get(job.job))
+    monkeypatch.setattr(JobTables, "scores", property(lambda own: found.scores.get(own.record.job)))
+    monkeypatch.setattr(JobTables, "comparisons", property(lambda own: found.compared.get(own.record.job)))
     return found
 
 
 def shown(run: Run, jobs: list[JobRecord], monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
     tables = []
     monkeypatch.setattr(summary, "show_table", lambda title, columns, rows, note: tables.append((columns, list(rows))))
-    summary.show_scores(jobs, run.store, "Sweep")
+    summary.show_scores([JobTables(job, run.store) for job in jobs], run.store, "Sweep")
     ((columns, rows),) = tables
     return pd.DataFrame(rows, columns=columns)
+
+
+def headlines_of(run: Run, jobs: list[JobRecord]) -> list[str]:
+    return summary.headlines([JobTables(job, run.store) for job in jobs])
 
 
 def mean(pruner: str, sparsity: str, kind: str = "generative") -> float:
@@ -97,7 +100,7 @@ def test_options_set_jobs_of_one_pruner_apart(run: Run, monkeypatch: pytest.Monk
     jobs = [run.add("attn_drop", "4", share, **{"pruner.power": power}) for share, power in ((1.0, 1), (0.5, 2))]
     table = shown(run, jobs, monkeypatch)
     assert list(table["options"]) == ["power 1", "power 2"]
-    sentences = summary.headlines(jobs, run.store)
+    sentences = headlines_of(run, jobs)
     assert [sentence.partition(":")[0] for sentence in sentences] == ["attn_drop 4, power 1", "attn_drop 4, power 2"]
 
 
@@ -113,16 +116,16 @@ def test_repetitions_share_a_row_with_mean_spread_and_number(run: Run, monkeypat
 
 def test_sentences_name_what_is_lower_unchanged_or_undecided(run: Run) -> None:
     jobs = [run.add(*setup) for setup in SETUPS]
-    first, second = summary.headlines(jobs, run.store)
+    first, second = headlines_of(run, jobs)
     assert first.startswith("attn_drop 4: generation lower (0.470 → ") and ", choice " in first
     assert second.startswith("attn_drop 8: generation lower (") and ", choice " in second
     for verdict, said in (("no change", "choice unchanged ("), ("too few items", "choice undecided (")):
         for name, table in run.compared.items():
             choice = table["kind"] == "multiple_choice"
             run.compared[name] = table.assign(verdict=table["verdict"].where(~choice, verdict))
-        assert all(said in sentence for sentence in summary.headlines(jobs, run.store))
+        assert all(said in sentence for sentence in headlines_of(run, jobs))
     run.compared.clear()
-    assert summary.headlines(jobs, run.store) == []
+    assert headlines_of(run, jobs) == []
 
 
 def test_who_draws_nothing_loads_no_drawing_library() -> None:

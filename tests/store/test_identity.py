@@ -23,12 +23,14 @@ from pipeline.plot.render import from_csv
 from pipeline.report import write
 from pipeline.results.__main__ import main as results
 from pipeline.run import summary
-from pipeline.run.job import describe, run_job
+from pipeline.run.job import run_job
+from pipeline.run.job_record import describe
 from pipeline.store.artifacts import Store
 from pipeline.store.identity import identify
 from pipeline.store.records import OK, JobRecord, load_records
 from pipeline.tables.choice import choose
-from pipeline.tables.collect import HOW, IDS, JOB_COLUMNS, WHO
+from pipeline.tables.job_columns import HOW, IDS, JOB_COLUMNS, WHO
+from pipeline.tables.job_tables import JobTables
 from pipeline.tables.labels import Facts, model_names, option_texts
 from pipeline.tables.read import load
 from pipeline.track.over_sparsity import curves
@@ -201,7 +203,7 @@ def shown_on_screen(jobs: list[JobRecord], store: Store, monkeypatch: pytest.Mon
     monkeypatch.setattr(
         summary, "show_table", lambda title, columns, rows, note: tables.append(pd.DataFrame(rows, columns=columns))
     )
-    summary.show_scores(jobs, store, "Sweep")
+    summary.show_scores([JobTables(job, store) for job in jobs], store, "Sweep")
     return tables[0]
 
 

@@ -14,12 +14,11 @@ from pipeline.evaluate.comparison import MEAN
 from pipeline.evaluate.intervals import SCORES, Interval, mean_score, stratified
 from pipeline.store.artifacts import Store
 from pipeline.store.records import OK, JobRecord, find_record
-from pipeline.store.table_names import ITEMS
 from pipeline.study.advice.jobs import Execute
 from pipeline.study.advice.ladder import Kept, Rung, Setting
 from pipeline.study.advice.question import EVALUATION, MEASURES, Question, by_sparsities
 from pipeline.tables.choice import Choice
-from pipeline.tables.collect import comparisons_of, scores_of
+from pipeline.tables.job_tables import JobTables
 
 DENSE = "dense"
 NO_RESULT = "its job left no result; see the log"
@@ -60,7 +59,7 @@ class Study:
     def _describe(self, suite: str, pruner: str, sparsities: Sequence[str]) -> None:
         """Find out what jobs will be called, without running them."""
         # Deferred: it takes seconds, and mistakes are told before.
-        from pipeline.run.job import describe
+        from pipeline.run.job_record import describe
 
         settings = self.question.job(suite, pruner, sparsities[0])
         for sparsity in sparsities:
@@ -116,11 +115,10 @@ class Study:
         parts: dict[str, list[tuple[Interval, int, float]]] = {}
         for suite in self.question.suites:
             record = self.record(suite, (DENSE, "0"))
-            scores = None if record is None else scores_of(record, self.store)
-            if record is None or scores is None:
+            tables = None if record is None else JobTables(record, self.store)
+            if tables is None or (scores := tables.scores) is None or (items := tables.items) is None:
                 continue
             main = scores[scores["main"].astype(bool) & scores["kind"].isin(self.question.kinds)]
-            items = pd.read_parquet(self.store.root / record.artifacts["evaluation"] / ITEMS) if len(main) else main
             for row in main.itertuples():
                 own = items.loc[(items["kind"] == row.kind) & (items["task"] == row.task), "score"].to_numpy(
                     dtype=float
@@ -147,7 +145,7 @@ class Study:
         found: dict[Setting, dict[str, Interval]] = {}
         for (suite, pruner, sparsity), _ in self._jobs.items():
             record = self.record(suite, (pruner, sparsity))
-            compared = None if record is None else comparisons_of(record, self.store)
+            compared = None if record is None else JobTables(record, self.store).comparisons
             if pruner == DENSE or compared is None:
                 continue
             means = compared[(compared["task"] == MEAN) & compared["kind"].isin(self.question.kinds)]

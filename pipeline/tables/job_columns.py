@@ -1,0 +1,128 @@
+"""Who a job is, in columns that every table has: what a person may group by, and the ids that rows are joined by."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from pipeline.config.sparsity import parse, takes_sparsity
+from pipeline.store.records import JobRecord
+from pipeline.tables.labels import CALIBRATION, Facts, changed_options, label, option_texts, options_of
+
+# What a person may group by, in every table: who comes before the table's own columns, the rest behind.
+WHO = [
+    "model",
+    "model_revision",
+    "pruner",
+    "pruner_options",
+    "sparsity",
+    "sparsity_value",
+    "unit",
+    "seed",
+    "pruner_draw",
+]
+HOW = ["calibration", "calibration_options", "sequences", "length", "dtype", "shots", "chat_template", "limit"]
+IDS = ["variant_id", "settings_id", "model_id", "job", "commit", "started", "settings"]
+# What readers need of the table of jobs; it has a column for each scalar option of a pruner beside these.
+JOB_COLUMNS = [*WHO, *HOW, *IDS, "base_id", "changed", "achieved", "parameters", "dense_parameters", "finished"]
+_OWN = ("shots",)
+DENSE = "dense"
+
+
+def job_row(record: JobRecord) -> dict[str, Any]:
+    """Return a job's row of the table of jobs: who it is, every option that is one plain value, and what it removes."""
+    columns = columns_of(record)
+    options = options_of(record.config, "pruner")
+    scalar = {f"pruner.{name}": _number(value) for name, value in options.items() if isinstance(value, int | float)}
+    names = ("base_id", "achieved", "parameters", "dense_parameters", "status", "finished")
+    own = {name: getattr(record, name) for name in names}
+    changed = {"changed": _json([] if record.pruner == DENSE else changed_options(record.config))}
+    return columns | scalar | changed | {"calibrated": record.calibrated} | own
+
+
+def columns_of(record: JobRecord) -> dict[str, Any]:
+    """Return the columns that say whose rows are whose: ``WHO``, ``HOW`` and ``IDS``.
+
+    Options are JSON texts. ``sparsity_value`` is a fraction, the fraction of an N:M pattern, or a number of units.
+    A pruner that reads no text has no calibration. ``limit`` and ``shots`` are missing where they are the tasks' own.
+    """
+    config = record.config
+    options = {} if record.pruner == DENSE else options_of(config, "pruner")
+    calibration = options_of(config, CALIBRATION) if record.calibrated else {}
+    shots = config.get("task.shots")
+    return {
+        "model": record.model,
+        "model_revision": record.model_revision,
+        "pruner": record.pruner,
+        "pruner_options": _json(options),
+        "sparsity": record.sparsity,
+        "sparsity_value": parse(record.sparsity).value,
+        "unit": record.unit,
+        "seed": record.seed,
+        "pruner_draw": int(record.replicate.get("pruner.draw", 1)),
+        "calibration": str(config.get("calibration.name", "")) if record.calibrated else "",
+        "calibration_options": _json(calibration),
+        "sequences": _number(calibration.get("sequences")),
+        "length": _number(calibration.get("length")),
+        "dtype": record.dtype,
+        "shots": _number(shots if isinstance(shots, int) else None),
+        "chat_template": bool(config.get("task.chat_template", False)),
+        "limit": _number(config.get("task.limit")),
+        "variant_id": record.variant_id,
+        "settings_id": record.settings_id,
+        "model_id": record.model_id,
+        "job": record.job,
+        "commit": str(record.origin.get("commit") or ""),
+        "started": record.started,
+        "settings": record.settings,
+    }
+
+
+def facts_of(columns: Mapping[str, Any]) -> Facts:
+    """Return what sets a job's variant apart, from its row of the table of jobs."""
+    options = json.loads(columns["pruner_options"])
+    options |= {f"{CALIBRATION}.name": columns["calibration"]} if columns["calibration"] else {}
+    options |= {f"{CALIBRATION}.{name}": value for name, value in json.loads(columns["calibration_options"]).items()}
+    changed = [name for name in json.loads(columns["changed"]) if name in options]
+    return Facts(columns["variant_id"], columns["pruner"], columns["sparsity"], options, changed)
+
+
+def facts_of_records(records: Sequence[JobRecord]) -> list[Facts]:
+    """Return what sets the variants of these jobs apart."""
+    return [facts_of(job_row(record)) for record in records if record.variant_id]
+
+
+def labels_of(records: Sequence[JobRecord]) -> dict[str, str]:
+    """Return a label for each variant among these jobs, by its id."""
+    texts = option_texts(facts_of_records(records))
+    return {
+        record.variant_id: label(
+            record.pruner, record.sparsity, texts[record.variant_id], takes_sparsity(record.pruner)
+        )
+        for record in records
+    }
+
+
+def label_of(record: JobRecord) -> str:
+    """Return the label of one job by itself, with its seed and draw where they are not the first."""
+    more = [f"seed {record.seed}"] if record.seed else []
+    more += [f"draw {draw}"] if (draw := record.replicate.get("pruner.draw", 1)) != 1 else []
+    return ", ".join([labels_of([record])[record.variant_id], *more])
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+
+
+def _number(value: Any) -> float:
+    return float("nan") if value is None else float(value)
+
+
+def with_columns(frame: pd.DataFrame, record: JobRecord) -> pd.DataFrame:
+    """Return the frame with the columns that say whose rows these are; tasks have shots of their own."""
+    columns = {name: value for name, value in columns_of(record).items() if name not in _OWN or name not in frame}
+    before, after = ([name for name in names if name in columns] for names in (WHO, (*HOW, *IDS)))
+    return frame.assign(**columns)[[*before, *(name for name in frame if name not in columns), *after]]
