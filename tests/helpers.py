@@ -35,9 +35,10 @@ def pruner_of(name: str) -> Pruner:
 
 @cache
 def accepted(name: str) -> dict[str, Any]:
-    """The class constants of a pruner: accepts, unit, calibrated."""
+    """What a pruner says of itself: accepts, unit, calibrated."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return signature(compose("config", overrides=[f"pruner={name}"]).pruner._target_).constants
+        node = compose("config", overrides=[f"pruner={name}"]).pruner
+    return signature(node._target_).constants | dict(node)
 
 
 def sparsities(name: str) -> list[object]:

@@ -11,14 +11,21 @@ from pipeline.check.model import check_model, check_sparsity, suite_of
 from pipeline.config import schema
 from pipeline.config.choices import choices_of, figure_names, nearest
 from pipeline.config.probes import read_probes
-from pipeline.config.signature import misfit, signature
+from pipeline.config.signature import declared, signature
+from pipeline.config.types import misfits
 from pipeline.data.calibration.prompt_files import read_prompts, too_few
 from pipeline.data.calibration.text_files import files_of, kind_of
 from pipeline.data.matched.suite import family_problem
 
 
-def check_component(group: str, node: Any, missing: Sequence[str]) -> list[str]:
-    """Does a group's node fit the constructor that its ``_target_`` names?"""
+def check_components(plain: Mapping[str, Any], missing: Sequence[str]) -> list[str]:
+    """Does each group's node fit the constructor that its ``_target_`` names?"""
+    found = [problem for group in schema.GROUPS for problem in _component(group, plain.get(group), missing)]
+    # A seed that refers to the root's is told of there.
+    return [problem for problem in found if f".seed={plain['seed']} " not in problem]
+
+
+def _component(group: str, node: Any, missing: Sequence[str]) -> list[str]:
     if not isinstance(node, dict) or "_target_" not in node:
         return [f"{group} has to be a choice of conf/{group}: {', '.join(choices_of(group))}"]
     try:
@@ -31,8 +38,8 @@ def check_component(group: str, node: Any, missing: Sequence[str]) -> list[str]:
             continue
         if key not in fields:
             found.append(f"{group}.{key} is read by nothing; {nearest(key, fields)}")
-        elif wanted := misfit(fields[key], value):
-            found.append(f"{group}.{key}={value} should be {wanted}")
+        else:
+            found += misfits(f"{group}.{key}", fields[key], value)
     if group == "task" and not found and not missing:
         found += _task(node)
     return found
@@ -55,30 +62,9 @@ def check_job(plain: Mapping[str, Any], incomplete: bool, bad_sparsity: bool) ->
 
 def _root(plain: Mapping[str, Any]) -> list[str]:
     found = []
-    capture, measure = plain["capture"], plain["measure"]
-    for key, value, known in (
-        ("dtype", plain["dtype"], schema.DTYPES),
-        ("capture.dtype", capture["dtype"], schema.CAPTURE_DTYPES),
-        ("capture.decoding", capture["decoding"], schema.DECODINGS),
-        ("measure.readout", measure["readout"], schema.READOUTS),
-        ("export.format", plain["export"]["format"], schema.EXPORT_FORMATS),
-        ("wandb.mode", plain["wandb"]["mode"], schema.WANDB_MODES),
-    ):
-        if value not in known:
-            found.append(f"{key}={value} does not exist; {nearest(str(value), known)}")
-    found += _listed("stages", plain["stages"], schema.STAGES)
-    found += _listed("capture.protocols", capture["protocols"], schema.PROTOCOLS)
-    if plain["seed"] < 0:
-        found.append(f"seed={plain['seed']} should be at least 0")
-    if capture["steps"] < 1:
-        found.append(f"capture.steps={capture['steps']} should be at least 1")
-    if capture["option_items"] < 0:
-        found.append(f"capture.option_items={capture['option_items']} should be at least 0")
-    if not _positive(capture["temperature"]):
-        found.append(f"capture.temperature={capture['temperature']} should be a number above 0")
-    listed = measure["temperatures"]
-    if not listed or len(set(map(str, listed))) < len(listed) or any(not _positive(t) for t in listed):
-        found.append(f"measure.temperatures={measure['temperatures']} should be a list of different numbers above 0")
+    listed = plain["measure"]["temperatures"]
+    if not listed or len(set(listed)) < len(listed):
+        found.append(f"measure.temperatures={listed} should be a list of different numbers, at least one")
     found += _figures(plain["figures"]) + _probes(plain["probes"]) + _perplexity(plain)
     return found + _outputs(plain["outputs"]) + _export(plain)
 
@@ -87,9 +73,10 @@ def _figures(figures: Sequence[str] | None) -> list[str]:
     """Figures are called in full or by their number."""
     known = figure_names()
     spellings = [name.partition("_")[0] for name in known] + known
-    if figures is None:
-        return []
-    return _listed("figures", figures, spellings)
+    if figures == []:
+        return [f"figures is empty; choose from {', '.join(spellings)}"]
+    absent = [item for item in figures or () if item not in spellings]
+    return [f"figures: {item} does not exist; {nearest(item, spellings)}" for item in absent]
 
 
 def _probes(path: str | None) -> list[str]:
@@ -120,16 +107,6 @@ def _perplexity(plain: Mapping[str, Any]) -> list[str]:
     if isinstance(given, str) and path.absolute() == Path(os.path.expanduser(given)).absolute():
         found.append(f"perplexity.text={text} is the calibration text, which says nothing; give another")
     return found
-
-
-def _listed(key: str, items: Sequence[str], known: Sequence[str]) -> list[str]:
-    if not items:
-        return [f"{key} is empty; choose from {', '.join(known)}"]
-    return [f"{key}: {item} does not exist; {nearest(item, known)}" for item in items if item not in known]
-
-
-def _positive(value: object) -> bool:
-    return isinstance(value, int | float) and 0 < value < float("inf")
 
 
 def _outputs(outputs: str) -> list[str]:
@@ -163,7 +140,7 @@ def _export(plain: Mapping[str, Any]) -> list[str]:
 def _calibration(calibration: Mapping[str, Any]) -> list[str]:
     """A path has to be there and of a kind that can be read; prompts have to be enough, and of families there are."""
     try:
-        generated = signature(calibration["_target_"]).constants.get("generated")
+        generated = declared(calibration, "generated")
         if isinstance(calibration.get("path"), str):
             files_of(calibration["path"])
         if not generated:

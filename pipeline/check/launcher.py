@@ -2,51 +2,33 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
 
-from pipeline.config.choices import CONF, choices_of, nearest
+from pipeline.config.choices import choices_of, nearest, read_choice
+from pipeline.config.types import Count, Positive, Share, Within, misfits
 
 GROUP, NODE = "hydra/launcher", "hydra.launcher."
 _DEFAULT = "sequential"
 # Of a launcher's YAML: what it is made of.
 _FIXED = ("_target_",)
-_LARGEST = 2**31
 
 
-def _whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value < _LARGEST
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip()) and value.isprintable()
-
-
-_Wanted = tuple[Callable[[Any], bool], str]
-_WANTED: dict[str, _Wanted] = {
-    "jobs": (lambda value: value is None or _whole(value, 1), "a whole number of at least 1, or null"),
-    "memory": (lambda value: _number(value) and 0 < value <= 1, "a share above 0 and at most 1, such as 0.9"),
-    "grace_seconds": (lambda value: _number(value) and 0 <= value < 86400, "a number of seconds, such as 30"),
-    "mem_gb": (lambda value: value is None or (_number(value) and value > 0), "a number of GiB, such as 16, or null"),
-    "max_num_timeout": (lambda value: _whole(value, 0), "a whole number of at least 0"),
-    "additional_parameters": (
-        lambda value: value is None or isinstance(value, Mapping),
-        "pairs such as {nodelist: node07}, or null",
-    ),
-    "setup": (
-        lambda value: value is None or (isinstance(value, list) and all(map(_text, value))),
-        "a list of shell commands, or null",
-    ),
+# The types of values whose default does not say it all.
+_TYPES: dict[str, Any] = {
+    "jobs": Positive | None,
+    "memory": Share,
+    "grace_seconds": Annotated[float, Within(0, 86400, "a number of seconds, such as 30")],
+    "mem_gb": Annotated[float, Within(1e-3, 1e6, "a number of GiB, such as 16")] | None,
+    "max_num_timeout": Count,
+    "additional_parameters": dict[str, Any] | None,
+    "setup": list[str] | None,
 }
+# Whatever sbatch takes for an option of its own.
+_WORD = str | Count | Literal[True] | None
 
 
 def launcher_problems(overrides: Sequence[str]) -> list[str]:
@@ -55,8 +37,7 @@ def launcher_problems(overrides: Sequence[str]) -> list[str]:
     launcher, known = given.get(GROUP, _DEFAULT), choices_of(GROUP)
     if launcher not in known:
         return [f"{GROUP}={launcher} does not exist; {nearest(launcher, known)}"]
-    file: Any = OmegaConf.to_container(OmegaConf.load(CONF / GROUP / f"{launcher}.yaml"), resolve=False)
-    defaults = {str(key): value for key, value in file.items() if key not in _FIXED}
+    defaults = {key: value for key, value in read_choice(GROUP, launcher).items() if key not in _FIXED}
     found = []
     for key, text in given.items():
         name, _, inside = key.removeprefix(NODE).partition(".")
@@ -65,25 +46,19 @@ def launcher_problems(overrides: Sequence[str]) -> list[str]:
         if name not in defaults or (inside and not isinstance(defaults[name], Mapping)):
             found.append(f"{key} is not a key of {GROUP}={launcher}; {nearest(key.removeprefix(NODE), defaults)}")
             continue
-        fits, wanted = _like(None) if inside else _WANTED.get(name) or _like(defaults[name])
-        if not fits(_value(key, text)):
-            found.append(f"{key}={text} should be {wanted}")
+        kind = _WORD if inside else _TYPES.get(name, _like(defaults[name]))
+        value = _value(key, text)
+        found += [f"{key}={text} holds a line break; leave it out"] if _is_broken(value) else misfits(key, kind, value)
     return found
 
 
-def _like(default: Any) -> _Wanted:
-    """What a value has to be whose key has such a value in the YAML."""
-    if isinstance(default, bool):
-        return lambda value: isinstance(value, bool), "true or false"
-    if isinstance(default, int):
-        return lambda value: _whole(value, 1), "a whole number of at least 1"
-    if isinstance(default, float):
-        return _number, "a number"
-    if isinstance(default, Mapping):
-        return lambda value: isinstance(value, Mapping), "pairs {key: value}"
-    if isinstance(default, str):
-        return _text, "a text"
-    return lambda value: value is None or _text(value) or _whole(value, 0) or value is True, "a word, a number or null"
+def _like(default: Any) -> Any:
+    """The type of a key that has such a value in the YAML."""
+    return {bool: bool, int: Positive, str: str}.get(type(default), _WORD)
+
+
+def _is_broken(value: Any) -> bool:
+    return not all(str(text).isprintable() for text in (value if isinstance(value, list) else [value]))
 
 
 def _value(key: str, text: str) -> Any:

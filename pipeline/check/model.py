@@ -11,7 +11,7 @@ from typing import Any
 
 from pipeline.common.packages import package_file
 from pipeline.config.choices import nearest
-from pipeline.config.signature import architectures, signature
+from pipeline.config.signature import architectures, declared
 from pipeline.config.sparsity import KINDS, parse
 from pipeline.evaluate.retrieval.recipe import recipe_of
 from pipeline.evaluate.suite import TaskSuite
@@ -93,7 +93,7 @@ def _architecture(plain: Mapping[str, Any]) -> list[str]:
             f"model={model['name']} is an encoder, which writes no text: {', '.join(writing)} cannot be done; "
             "give task=retrieval stages=[prune,evaluate,plot], or stages=[prune] with export.path=DIR to keep the model"
         ]
-    if known[kind] and _constant(plain["pruner"], "compares"):
+    if known[kind] and declared(plain["pruner"], "compares"):
         return [
             f"model={model['name']} is an encoder, which predicts no tokens for pruner={plain['pruner']['name']} to "
             "compare; give another pruner, such as shortgpt or wanda"
@@ -104,7 +104,7 @@ def _architecture(plain: Mapping[str, Any]) -> list[str]:
 def check_text(plain: Mapping[str, Any], chosen: bool) -> list[str]:
     """A pruner that compares predictions gets given text, which tells it less and is long, only if that was chosen."""
     pruner, text = plain["pruner"], plain["calibration"]
-    if chosen or not _constant(pruner, "compares") or _constant(text, "generated"):
+    if chosen or not declared(pruner, "compares") or declared(text, "generated"):
         return []
     return [
         f"pruner={pruner['name']} compares what models predict, best on what the dense model itself writes: add "
@@ -113,22 +113,13 @@ def check_text(plain: Mapping[str, Any], chosen: bool) -> list[str]:
     ]
 
 
-def _constant(component: Mapping[str, Any], name: str) -> bool:
-    """Whether a component's class says so."""
-    try:
-        return bool(signature(component["_target_"]).constants.get(name))
-    except ValueError:
-        return False
-
-
 def check_sparsity(plain: Mapping[str, Any]) -> list[str]:
     """Does the sparsity make sense, for this pruner, on this model?"""
     try:
         sparsity = parse(plain["sparsity"])
-        constants = signature(plain["pruner"]["_target_"]).constants
     except ValueError as error:
         return [str(error)] if str(error).startswith("sparsity") else []
-    pruner, accepts = plain["pruner"]["name"], constants.get("accepts", ())
+    pruner, accepts = plain["pruner"]["name"], declared(plain["pruner"], "accepts") or ()
     if sparsity.is_zero or not accepts:
         return []
     if sparsity.kind not in accepts:
@@ -139,7 +130,7 @@ def check_sparsity(plain: Mapping[str, Any]) -> list[str]:
     layers = layers_of(plain["model"])
     if layers is None or sparsity.kind == "pattern" or "units" not in accepts:
         return []
-    word, a_block = _UNITS[constants["unit"]]
+    word, a_block = _UNITS[declared(plain["pruner"], "unit")]
     total = layers * a_block
     if sparsity.units > total:
         return [

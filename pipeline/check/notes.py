@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from pipeline.check.words import Words, read_words, shortened
-from pipeline.config.choices import CONF
-from pipeline.config.signature import signature
+from pipeline.config.choices import read_choice
+from pipeline.config.signature import declared
 from pipeline.config.sparsity import parse
 
 _ONE_JOB = "so the jobs that differ in it alone are one job"
@@ -55,8 +53,7 @@ def _spelling(option: Any) -> str:
 
 
 def _takes_sparsity(pruner: str) -> bool:
-    node: Any = OmegaConf.load(CONF / "pruner" / f"{pruner}.yaml")
-    return bool(signature(node["_target_"]).constants.get("accepts", ()))
+    return bool(declared(read_choice("pruner", pruner), "accepts"))
 
 
 def _listed(options: Any) -> str:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
@@ -12,6 +16,18 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 def choices_of(group: str) -> list[str]:
     """The options of a config group."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+@cache
+def read_choice(group: str, name: str) -> Mapping[str, Any]:
+    """Return the values in a choice's YAML file, and in those that it inherits from. Raises OSError, yaml.YAMLError."""
+    own = yaml.safe_load((CONF / group / f"{name}.yaml").read_text(encoding="utf-8"))
+    values: dict[str, Any] = {}
+    for parent in own.pop("defaults", ()):
+        # What is not a name chooses in another group.
+        if isinstance(parent, str) and parent != "_self_":
+            values |= read_choice(group, parent)
+    return values | own
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

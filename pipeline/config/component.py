@@ -42,9 +42,3 @@ def speed_only(default: Any) -> Any:
 def replicate(default: Any) -> Any:
     """A dataclass field that numbers repetitions of the same thing: rows that differ in it alone are replicates."""
     return dataclasses.field(default=default, metadata={"replicate": True})
-
-
-# As a field's annotation, says to the configuration check that the whole number has to be at least one.
-Positive = int
-# The same for a number of bits, from 2 to 8.
-Bits = int

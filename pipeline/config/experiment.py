@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from omegaconf import OmegaConf
-
-from pipeline.config.choices import CONF, choices_of
+from pipeline.config.choices import choices_of, read_choice
 from pipeline.config.schema import EXPERIMENT
 
 # The keys that make a sweep of an experiment; they are read here and while the configuration is composed.
@@ -26,6 +23,6 @@ def expand(arguments: Sequence[str]) -> list[str]:
     for name in chosen:
         if name not in choices_of(EXPERIMENT):
             continue
-        grid: Any = OmegaConf.select(OmegaConf.load(CONF / EXPERIMENT / f"{name}.yaml"), "sweep", default={})
+        grid = read_choice(EXPERIMENT, name).get("sweep", {})
         added |= {str(key): ",".join(map(str, values)) for key, values in grid.items() if key not in keys}
     return [*arguments, *(f"{key}={values}" for key, values in added.items())]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
 
 from pipeline.config.probes import Probe
 from pipeline.config.sparsity import Sparsity
+from pipeline.config.types import Count, Positive, Seed, Temperature, Within, as_text, misfits
 
 if TYPE_CHECKING:
     from pipeline.data.calibration.base import CalibrationSet
@@ -19,20 +20,16 @@ if TYPE_CHECKING:
 GROUPS = ("model", "pruner", "task", "calibration")
 EXPERIMENT = "experiment"
 PLOT = "plot"
-STAGES = ("prune", "evaluate", "capture", "measure", PLOT)
-PROTOCOLS = LAYER, TEACHER_FORCED, FREE_RUNNING, OPTIONS = ("layer", "teacher_forced", "free_running", "options")
-DECODINGS = ("greedy", "sample")
-READOUTS = ("raw", "final_norm")
-DTYPES = ("auto", "float32", "bfloat16", "float16")
-CAPTURE_DTYPES = ("float32", "float64", "bfloat16")
+StageName = Literal["prune", "evaluate", "capture", "measure", "plot"]
+STAGES = get_args(StageName)
+Protocol = Literal["layer", "teacher_forced", "free_running", "options"]
+PROTOCOLS = LAYER, TEACHER_FORCED, FREE_RUNNING, OPTIONS = get_args(Protocol)
 # The built-in text for perplexity.
 STORIES = "stories"
-# How a pruned model can be exported: hf is what transformers loads.
-EXPORT_FORMATS = (HF,) = ("hf",)
-WANDB_MODES = ("auto", "online", "offline", "disabled")
+HF = "hf"
 
 
-@dataclass
+@dataclass(frozen=True)
 class CaptureConfig:
     """``steps`` generated tokens per probe prompt at most; ``dtype`` of the model while it is captured.
 
@@ -40,26 +37,26 @@ class CaptureConfig:
     the questions of each multiple-choice task whose first decision is captured beside that of the probes.
     """
 
-    steps: int = 24
-    protocols: list[str] = field(default_factory=lambda: list(PROTOCOLS))
-    decoding: str = "greedy"
-    temperature: float = 1.0
-    option_items: int = 4
-    dtype: str = "float32"
+    steps: Annotated[int, Within(1, 10_000, "a whole number from 1 to 10000")]
+    protocols: list[Protocol]
+    decoding: Literal["greedy", "sample"]
+    temperature: Temperature
+    option_items: Count
+    dtype: Literal["float32", "float64", "bfloat16"]
 
 
-@dataclass
+@dataclass(frozen=True)
 class MeasureConfig:
     """Softmax temperatures of the probability-space measures, and how logits are read between the blocks.
 
     ``readout`` is ``raw`` (``W h``) or ``final_norm`` (``W norm(h)``).
     """
 
-    temperatures: list[float] = field(default_factory=lambda: [1.0])
-    readout: str = "raw"
+    temperatures: list[Temperature]
+    readout: Literal["raw", "final_norm"]
 
 
-@dataclass
+@dataclass(frozen=True)
 class PerplexityConfig:
     """Perplexity of every job on the first ``tokens`` tokens of held-out ``text``; none if ``tokens`` is None.
 
@@ -67,64 +64,86 @@ class PerplexityConfig:
     start ``stride`` apart, and each token counts once.
     """
 
-    text: str = STORIES
-    field: str = "text"
-    tokens: int | None = 4096
-    window: int = 512
-    stride: int = 256
-
-
-@dataclass
-class ExportConfig:
-    """Where the pruned model goes as a checkpoint, if anywhere, and in which of `EXPORT_FORMATS`."""
-
-    path: str | None = None
-    format: str = HF
-
-
-@dataclass
-class WandbConfig:
-    """Where runs are logged. ``auto`` is online with a key and a network, else offline."""
-
-    mode: str = "auto"
-    project: str = "pruning-representations"
-    entity: str | None = None
-
-
-@dataclass
-class Config:
-    """Root schema. The groups' schemas are the constructors that their ``_target_`` names.
-
-    ``sweep`` and ``sparsity_of`` belong to experiments: the values of a sweep by key, and sparsities by pruner.
-    """
-
-    model: Any = None
-    pruner: Any = None
-    task: Any = None
-    calibration: Any = None
-    sparsity: Any = 0.2
-    stages: list[str] = field(default_factory=lambda: list(STAGES))
-    seed: int = 0
-    dtype: str = "auto"
-    allow_code_execution: bool = False
-    outputs: str = "outputs"
-    probes: str | None = None
-    figures: list[str] | None = None
-    sweep: dict[str, Any] = field(default_factory=dict)
-    sparsity_of: dict[str, Any] = field(default_factory=dict)
-    export: ExportConfig = field(default_factory=ExportConfig)
-    capture: CaptureConfig = field(default_factory=CaptureConfig)
-    measure: MeasureConfig = field(default_factory=MeasureConfig)
-    perplexity: PerplexityConfig = field(default_factory=PerplexityConfig)
-    wandb: WandbConfig = field(default_factory=WandbConfig)
+    text: str
+    field: str
+    tokens: Positive | None
+    window: Positive
+    stride: Positive
 
 
 @dataclass(frozen=True)
-class Export:
-    """Where and how a job's pruned model is exported."""
+class ExportConfig:
+    """Where the pruned model goes as a checkpoint, if anywhere, and its form: ``hf`` is what transformers loads."""
 
-    path: Path
-    format: str
+    path: str | None
+    format: Literal["hf"]
+
+
+@dataclass(frozen=True)
+class WandbConfig:
+    """Where runs are logged. ``auto`` is online with a key and a network, else offline."""
+
+    mode: Literal["auto", "online", "offline", "disabled"]
+    project: str
+    entity: str | None
+
+
+@dataclass(frozen=True)
+class Config:
+    """The root of the configuration: the type of every key. Defaults stand in ``conf/config.yaml``.
+
+    The groups' types are the constructors that their ``_target_`` names. ``sweep`` and ``sparsity_of`` belong to
+    experiments: the values of a sweep by key, and sparsities by pruner.
+    """
+
+    model: Any
+    pruner: Any
+    task: Any
+    calibration: Any
+    sparsity: Any
+    stages: list[StageName]
+    seed: Seed
+    dtype: Literal["auto", "float32", "bfloat16", "float16"]
+    allow_code_execution: bool
+    outputs: str
+    probes: str | None
+    figures: list[str] | None
+    sweep: dict[str, Any]
+    sparsity_of: dict[str, Any]
+    export: ExportConfig
+    capture: CaptureConfig
+    measure: MeasureConfig
+    perplexity: PerplexityConfig
+    wandb: WandbConfig
+
+
+# Keys of the root that have keys of their own, with their types.
+NODES = {
+    "export": ExportConfig,
+    "capture": CaptureConfig,
+    "measure": MeasureConfig,
+    "perplexity": PerplexityConfig,
+    "wandb": WandbConfig,
+}
+
+
+def typed(plain: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return the values of a resolved configuration, components as they are, and sentences about those of a wrong type.
+
+    A whole number stands for its text where only a text is taken: ``outputs=2026`` is a folder.
+    """
+    values: dict[str, Any] = {}
+    found: list[str] = []
+    for key, kind in get_type_hints(Config, include_extras=True).items():
+        parts = get_type_hints(NODES[key], include_extras=True) if key in NODES else {}
+        for name, own in parts.items():
+            given = as_text(own, plain[key][name])
+            values.setdefault(key, {})[name] = given
+            found += misfits(f"{key}.{name}", own, given)
+        if not parts:
+            values[key] = as_text(kind, plain[key])
+            found += misfits(key, kind, values[key])
+    return values, found
 
 
 @dataclass(frozen=True)
@@ -140,7 +159,7 @@ class Settings:
     seed: int
     dtype: str
     outputs: Path
-    export: Export | None
+    export: ExportConfig
     probes: tuple[Probe, ...]
     figures: tuple[str, ...] | None
     capture: CaptureConfig

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pipeline.config.component import Component, Positive, speed_only
+from pipeline.config.component import Component, speed_only
+from pipeline.config.types import Positive
 
 GENERATIVE, MULTIPLE_CHOICE, RETRIEVAL, PERPLEXITY = "generative", "multiple_choice", "retrieval", "perplexity"
 

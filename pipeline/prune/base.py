@@ -38,7 +38,7 @@ class Context:
     number), if not for everything. ``changes`` is where changed weights go, block by block: what is
     in there already was decided by a run that was interrupted. ``scratch`` is a folder for what memory cannot hold,
     ``workspace`` is for what ``importance`` needs at every call, and the same all through a decision. ``seed`` is the
-    experiment's, from which every random choice follows: see ``pipeline.prune.methods.draws``.
+    experiment's, from which every random choice follows: see ``pipeline.prune.methods.random``.
     """
 
     batches: list[torch.Tensor] = field(default_factory=list)

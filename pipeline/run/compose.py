@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -22,11 +21,9 @@ from pipeline.common.quiet import quiet_libraries
 from pipeline.common.secrets import redact, redacted
 from pipeline.config.experiment import GRIDS
 from pipeline.config.probes import read_probes
-from pipeline.config.schema import PLOT, Config, Export, ExportConfig, Settings, flatten
+from pipeline.config.schema import GROUPS, NODES, PLOT, Settings, flatten, typed
 from pipeline.config.sparsity import parse, rounded
 from pipeline.store.records import FAILED, OUTCOME, TRACEBACK, JobRecord, now
-
-ConfigStore.instance().store(name="schema", node=Config)
 
 log = logging.getLogger(__name__)
 # Of Hydra's behaviour.
@@ -71,38 +68,32 @@ def _prepared(cfg: DictConfig, multirun: bool) -> Settings:
     if multirun:
         # Figures show all jobs of a sweep: they are drawn once, at its end.
         settings = replace(settings, stages=tuple(stage for stage in settings.stages if stage != PLOT))
-    if settings.export is not None and multirun:
-        own = settings.export.path / export_folder(settings, describe(settings).job)
-        settings = replace(settings, export=replace(settings.export, path=own))
+    if settings.export.path is not None and multirun:
+        own = Path(settings.export.path) / export_folder(settings, describe(settings).job)
+        settings = replace(settings, export=replace(settings.export, path=str(own)))
     return settings
 
 
 def resolve(cfg: DictConfig) -> Settings:
-    """The composed configuration as plain objects."""
-    parts = {group: hydra.utils.instantiate(cfg[group], _convert_="all") for group in ("model", "pruner", "task")}
-    typed: Any = OmegaConf.to_object(cfg)
+    """Return the composed configuration as plain objects. Raises ValueError with a sentence for each wrong value."""
+    values, found = typed(_plain(cfg))
+    if found:
+        raise ValueError("; ".join(found))
+    parts = {group: hydra.utils.instantiate(cfg[group], _convert_="all") for group in GROUPS}
+    nodes: dict[str, Any] = {key: kind(**values[key]) for key, kind in NODES.items()}
     return Settings(
         **parts,
-        calibration=hydra.utils.instantiate(cfg.calibration, _convert_="all"),
+        **nodes,
         # Dense has no sparsity, whatever the rest of the sweep has.
-        sparsity=parse(cfg.sparsity if parts["pruner"].accepts else 0),
-        stages=tuple(cfg.stages),
-        seed=cfg.seed,
-        dtype=cfg.dtype,
-        outputs=Path(cfg.outputs),
-        export=_export(typed.export),
-        probes=read_probes(cfg.probes),
-        figures=None if cfg.figures is None else tuple(cfg.figures),
-        capture=typed.capture,
-        measure=typed.measure,
-        perplexity=typed.perplexity,
-        wandb=typed.wandb,
+        sparsity=parse(values["sparsity"] if parts["pruner"].accepts else 0),
+        stages=tuple(values["stages"]),
+        seed=values["seed"],
+        dtype=values["dtype"],
+        outputs=Path(values["outputs"]),
+        probes=read_probes(values["probes"]),
+        figures=None if values["figures"] is None else tuple(values["figures"]),
         flat=_flat(cfg),
     )
-
-
-def _export(chosen: ExportConfig) -> Export | None:
-    return Export(Path(chosen.path).expanduser().absolute(), chosen.format) if chosen.path else None
 
 
 def unstarted(cfg: DictConfig) -> JobRecord:
@@ -115,13 +106,20 @@ def unstarted(cfg: DictConfig) -> JobRecord:
     return JobRecord("", "", model, pruner, sparsity, config=redacted(flat))
 
 
+def _plain(cfg: DictConfig, resolve: bool = True) -> dict[str, Any]:
+    """Plain values without Hydra's own."""
+    values: Any = OmegaConf.to_container(
+        OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]), resolve=resolve
+    )
+    return values
+
+
 def _flat(cfg: DictConfig) -> dict[str, Any]:
-    """Plain values with dotted keys, without Hydra's own."""
-    mine = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    """The same with dotted keys."""
     try:
-        values: Any = OmegaConf.to_container(mine, resolve=True)
+        values = _plain(cfg)
     except OmegaConfBaseException:  # one that refers to what another job of the sweep does not have
-        values = OmegaConf.to_container(mine, resolve=False)
+        values = _plain(cfg, resolve=False)
     flat = {key: value for key, value in flatten(values).items() if key.partition(".")[0] not in GRIDS}
     if isinstance(sparsity := flat.get("sparsity"), float):
         flat["sparsity"] = rounded(sparsity)

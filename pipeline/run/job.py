@@ -101,9 +101,9 @@ def _tell(bench: Workbench, tables: JobTables, tracker: Tracker) -> None:
     settings = bench.settings
     drawn = _draw(settings, bench.store) if PLOT in settings.stages else []
     log_results(tables, tracker, drawn)
-    if settings.export is not None:
-        write = EXPORTS[settings.export.format]
-        write(bench, settings.export.path, tables.record, tables.scores, tables.dense_scores)
+    if settings.export.path is not None:
+        write, target = EXPORTS[settings.export.format], Path(settings.export.path).expanduser().absolute()
+        write(bench, target, tables.record, tables.scores, tables.dense_scores)
 
 
 def _run_stage(stage: str, make: Callable[[], Mapping[str, Artifact]], store: Store, record: JobRecord) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -20,12 +19,10 @@ from pipeline.check.notes import notes
 from pipeline.common.errors import plain
 from pipeline.config.choices import CONF
 from pipeline.config.experiment import expand
-from pipeline.config.schema import Config
 from pipeline.track.connection import prepare_import, resolve_mode
 from pipeline.track.dashboard import FOLDER
 from pipeline.track.sweeps import METHODS, METRICS, create, sweep_config, write
 
-ConfigStore.instance().store(name="schema", node=Config)
 _MULTIRUN = ("-m", "--multirun")
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import yaml  # type: ignore[import-untyped]
 
-from pipeline.config.choices import CONF
+from pipeline.config.choices import CONF, choices_of, read_choice
 
 CALIBRATION = "calibration"
 # Facts of a component that are no options of what it does.
@@ -162,13 +162,12 @@ def _listed(names: Any) -> str:
 @cache
 def _defaults(group: str, name: str) -> Mapping[str, Any] | None:
     """The values in the file of a choice, without those that refer to others; None if there is no such file."""
-    path = CONF / group / f"{PurePath(name).name}.yaml"
-    if not path.is_file():
+    name = PurePath(name).name
+    if name not in choices_of(group):
         return None
-    values = yaml.safe_load(path.read_text(encoding="utf-8"))
     return {
         key: value
-        for key, value in values.items()
+        for key, value in read_choice(group, name).items()
         if not ((isinstance(value, str) and "${" in value) or value == "???")
     }
 

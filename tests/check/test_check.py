@@ -87,11 +87,19 @@ def test_all_problems_at_once_with_the_nearest_choice():
         (["task.kinds=[generation]"], "did you mean generative?"),
         (["task.kinds=[]"], "task.kinds is empty; choose from generative, multiple_choice"),
         (["task.limit=many"], "task.limit=many should be a whole number"),
-        (["measure.temperatures=[0]"], "different numbers above 0"),
+        (["measure.temperatures=[0]"], "each item a number from 0.001 to 1000"),
         (["capture.steps=x"], "capture.steps=x"),
-        (["capture.steps=0"], "capture.steps=0 should be at least 1"),
-        (["capture.option_items=-1"], "capture.option_items=-1 should be at least 0"),
-        (["capture.temperature=nan"], "should be a number above 0"),
+        (["capture.steps=0"], "capture.steps=0 should be a whole number from 1 to 10000"),
+        (["capture.option_items=-1"], "capture.option_items=-1 should be a whole number of at least 0"),
+        (["capture.temperature=nan"], "must be a finite number"),
+        (["measure.temperatures=[1,1]"], "should be a list of different numbers"),
+        (["seed=1.5"], "seed=1.5 should be a whole number from 0"),
+        (["capture.steps=true"], "should be a whole number"),
+        (
+            ["pruner=divergence", "calibration=news", "pruner.unit=layer"],
+            "choose from attention, block, mlp, sublayer",
+        ),
+        (["pruner=attn_drop", "pruner.unit=block"], "does not exist; choose from attention, mlp, sublayer"),
         (["capture.decoding=beam"], "capture.decoding=beam does not exist; choose from greedy, sample"),
         (["capture.protocols=[free]"], "capture.protocols: free does not exist; did you mean free_running?"),
         (["capture.protocols=[]"], "capture.protocols is empty; choose from layer"),
@@ -275,4 +283,9 @@ def test_secrets_are_refused_and_not_shown(monkeypatch):
 
 def test_a_reference_to_a_value_of_another_type_is_refused():
     (problem,) = problems(["measure.temperatures=${seed}"], multirun=False)
-    assert problem.startswith("measure.temperatures=${seed} gives a value of another type")
+    assert problem == "measure.temperatures=0 should be a list, each item a number from 0.001 to 1000"
+
+
+def test_a_number_stands_for_its_text_where_a_text_is_taken():
+    assert problems(["outputs=2026", "wandb.project=7"], multirun=False) == []
+    assert "should be a text" in problems(["outputs=true"], multirun=False)[0]

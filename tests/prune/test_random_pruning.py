@@ -14,7 +14,6 @@ from helpers import pruner_of
 from pipeline.config.sparsity import parse
 from pipeline.model.decoder import Decoder
 from pipeline.prune.base import Context
-from pipeline.prune.methods.random import RandomPruner
 from pipeline.prune.workbench import Workbench
 from pipeline.store.artifacts import Store
 
@@ -95,7 +94,6 @@ def test_draws_keep_the_name_and_are_replicates():
         assert one.identity() != other.identity()
         (draw,) = [field for field in dataclasses.fields(one) if field.name == "draw"]
         assert draw.metadata["replicate"]
-        assert isinstance(one, RandomPruner)
 
 
 def test_the_experiments_seed_reaches_the_pruner(make_settings, tmp_path):

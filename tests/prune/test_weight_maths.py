@@ -16,7 +16,7 @@ from pipeline.model.linear_inputs import one_expert_at_a_time
 from pipeline.prune.base import Context
 from pipeline.prune.methods.hessian import Moments, inverse_factor
 from pipeline.prune.methods.masks import lowest_overall, lowest_per_row, n_of_m, per_output
-from pipeline.prune.methods.quantize import round_to_nearest
+from pipeline.prune.methods.rtn import round_to_nearest
 from pipeline.prune.methods.sparsegpt import compensate, factorise, gather
 from pipeline.prune.methods.wanda import column_energy, metric
 

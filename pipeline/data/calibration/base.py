@@ -17,7 +17,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from pipeline.config.component import Component, Positive, speed_only
+from pipeline.config.component import Component, speed_only
+from pipeline.config.types import Positive, Seed
 from pipeline.model.special_tokens import end_of_text, opening
 from pipeline.model.trajectory import Trajectory
 
@@ -41,7 +42,7 @@ class CalibrationSet(Component):
     sequences: Positive = 128
     length: Positive = 256
     packing: bool = True
-    seed: int = 0
+    seed: Seed = 0
     batch_size: Positive = speed_only(16)
 
     version: ClassVar[int] = 2

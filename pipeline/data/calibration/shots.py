@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from pipeline.config.component import Positive
+from pipeline.config.types import Positive
 from pipeline.data.calibration.trajectories import Continuations
 from pipeline.data.matched.data import read_items
 from pipeline.data.matched.suite import FAMILIES, family_problem

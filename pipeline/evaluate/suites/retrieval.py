@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pipeline.config.component import Positive
+from pipeline.config.types import Positive
 from pipeline.evaluate.retrieval.beir import Dataset, find_files, read_beir
 from pipeline.evaluate.retrieval.boolq import boolq_source, write_boolq
 from pipeline.evaluate.retrieval.recipe import SHORTEST, pooling_problem

@@ -16,7 +16,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from pipeline.config.component import Positive
+from pipeline.config.types import Depth, Positive, Seed, Width
 from pipeline.model.decoder import ARCHITECTURES
 from pipeline.model.sources.base import Model, device
 from pipeline.store.artifacts import Store
@@ -29,10 +29,11 @@ PAD, END = "<|pad|>", "<|end|>"
 class RandomModel(Model):
     """A decoder of ``architecture`` with ``layers`` blocks of width ``hidden``; equal seeds give equal weights."""
 
+    layers: Depth | None = None
     architecture: str = "llama"
-    hidden: Positive = 64
+    hidden: Width = 64
     heads: Positive = 4
-    seed: int = 0
+    seed: Seed = 0
 
     def load(self, dtype: torch.dtype, store: Store) -> PreTrainedModel:
         if self.architecture not in ARCHITECTURES:

@@ -8,14 +8,14 @@ from typing import ClassVar
 
 import torch
 
-from pipeline.config.component import Bits, Positive
 from pipeline.config.sparsity import Sparsity
+from pipeline.config.types import Bits, Positive
 from pipeline.model.decoder import Linear
 from pipeline.model.finite import check_values
 from pipeline.prune.decision import Change
 from pipeline.prune.methods.blockwise import BlockwisePruner, CalibratedBlock
 from pipeline.prune.methods.hessian import MOMENTS
-from pipeline.prune.methods.quantize import round_to_nearest
+from pipeline.prune.methods.rtn import round_to_nearest
 from pipeline.prune.methods.sparsegpt import gather, reconstruction_error
 
 

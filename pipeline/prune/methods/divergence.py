@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 
 import torch
 
-from pipeline.config.component import Positive
 from pipeline.config.sparsity import Sparsity
+from pipeline.config.types import Positive
 from pipeline.model.activations import memory_budget
-from pipeline.model.decoder import ATTENTION, BLOCK, MLP, SUBLAYERS, Decoder
+from pipeline.model.decoder import BLOCK, SUBLAYERS, Decoder
 from pipeline.model.head import Head
 from pipeline.model.head_proof import head_of
 from pipeline.model.prefix import SharedPrefix, shared_prefix
@@ -48,9 +48,12 @@ class Divergence(UnitPruner):
     confidence: float = CONFIDENCE
 
     version: ClassVar[int] = 2
-    unit: ClassVar[str] = "attention"
     compares: ClassVar[bool] = True
-    kinds: ClassVar[tuple[str, ...]] = (ATTENTION,)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """A joint ranking has blocks, too, by what they add a sublayer."""
+        return (*SUBLAYERS, BLOCK) if self.unit == "sublayer" else super().kinds
 
     def scoring_identity(self) -> dict[str, Any]:
         """How candidates are searched changes which are asked for, not what they cost."""
@@ -91,30 +94,6 @@ class Divergence(UnitPruner):
         else:
             path = greedy(units, count, costs, self.lazy, self.parts)
         return self.decision(decoder, path, alone)
-
-
-@dataclass(frozen=True)
-class DivergenceMLP(Divergence):
-    """The same with MLP sublayers."""
-
-    unit: ClassVar[str] = "mlp"
-    kinds: ClassVar[tuple[str, ...]] = (MLP,)
-
-
-@dataclass(frozen=True)
-class DivergenceBlocks(Divergence):
-    """The same with whole blocks."""
-
-    unit: ClassVar[str] = "block"
-    kinds: ClassVar[tuple[str, ...]] = (BLOCK,)
-
-
-@dataclass(frozen=True)
-class DivergenceJoint(Divergence):
-    """The same with attention sublayers, MLP sublayers and blocks, in one ranking by what they add a sublayer."""
-
-    unit: ClassVar[str] = "sublayer"
-    kinds: ClassVar[tuple[str, ...]] = (*SUBLAYERS, BLOCK)
 
 
 class DensePredictions:

@@ -23,9 +23,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pipeline.config.component import Positive
 from pipeline.config.sparsity import Sparsity
-from pipeline.model.decoder import ATTENTION, BLOCK, MLP, SUBLAYERS, Decoder
+from pipeline.config.types import Positive
+from pipeline.model.decoder import BLOCK, SUBLAYERS, Decoder
 from pipeline.model.head import Head
 from pipeline.model.head_proof import head_of
 from pipeline.model.offload import is_offloaded
@@ -35,7 +35,7 @@ from pipeline.model.trajectory import Trajectory, forwards
 from pipeline.prune.base import Context, Score
 from pipeline.prune.decision import Decision
 from pipeline.prune.methods.divergence import CONFIDENCE, position_weights
-from pipeline.prune.methods.draws import generator
+from pipeline.prune.methods.random import generator
 from pipeline.prune.methods.search import greedy
 from pipeline.prune.methods.units import Unit, UnitPruner
 
@@ -46,7 +46,7 @@ _ROWS = 128
 
 @dataclass(frozen=True)
 class DivergenceEstimate(UnitPruner):
-    """Drops attention sublayers one after the other, each time the one that adds least to the estimate.
+    """Removes units one after the other, each time the one that adds least to the estimate.
 
     ``draws`` tokens are drawn at every position, each for one pass backward. A position counts by the dense model's
     largest probability to the power of ``confidence``. Scored once a seed, for every sparsity.
@@ -56,10 +56,8 @@ class DivergenceEstimate(UnitPruner):
     confidence: float = CONFIDENCE
 
     version: ClassVar[int] = 2
-    unit: ClassVar[str] = "attention"
     compares: ClassVar[bool] = True
     seeded: ClassVar[bool] = True
-    kinds: ClassVar[tuple[str, ...]] = (ATTENTION,)
 
     def importance(self, decoder: Decoder, context: Context) -> list[Score]:
         """Of every sublayer: its estimate alone, and its ``slopes`` (sequences · draws), see `slopes_of`."""
@@ -93,30 +91,6 @@ class DivergenceEstimate(UnitPruner):
         units, count = self.units(decoder), self.count(decoder, sparsity)
         path = greedy(units, count, costs, lazy=False, parts=self.parts)
         return self.decision(decoder, path, costs([], units), error if self.draws > 1 else None)
-
-
-@dataclass(frozen=True)
-class DivergenceEstimateMLP(DivergenceEstimate):
-    """The same with MLP sublayers."""
-
-    unit: ClassVar[str] = "mlp"
-    kinds: ClassVar[tuple[str, ...]] = (MLP,)
-
-
-@dataclass(frozen=True)
-class DivergenceEstimateBlocks(DivergenceEstimate):
-    """The same with whole blocks."""
-
-    unit: ClassVar[str] = "block"
-    kinds: ClassVar[tuple[str, ...]] = (BLOCK,)
-
-
-@dataclass(frozen=True)
-class DivergenceEstimateJoint(DivergenceEstimate):
-    """The same with attention and MLP sublayers, in one ranking."""
-
-    unit: ClassVar[str] = "sublayer"
-    kinds: ClassVar[tuple[str, ...]] = SUBLAYERS
 
 
 def estimate(slopes: Array) -> float:

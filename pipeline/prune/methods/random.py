@@ -7,83 +7,56 @@ independent. In particular, what a larger sparsity removes does not contain what
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from typing import ClassVar
+from hashlib import blake2b
+from typing import ClassVar, Literal
 
 import torch
 
-from pipeline.config.component import Positive, replicate
+from pipeline.config.component import replicate
 from pipeline.config.sparsity import Sparsity
+from pipeline.config.types import Positive
 from pipeline.model.decoder import Decoder
 from pipeline.prune.base import Context, Pruner
 from pipeline.prune.decision import Change, Decision
-from pipeline.prune.methods.draws import generator
 from pipeline.prune.methods.masks import per_matrix, weight_masks
-from pipeline.prune.methods.shortgpt import blocks_to_remove
-from pipeline.prune.methods.sublayer_drop import drop_sublayers
+from pipeline.prune.methods.units import UnitPruner, decision_of
+
+
+def generator(*purpose: str | int, device: torch.device | str = "cpu") -> torch.Generator:
+    """Make a generator whose numbers are the same for the same purpose, and independent of those for any other.
+
+    Seeds that lie next to each other give unrelated numbers, and so do the words of one purpose in another order.
+    """
+    digest = blake2b(json.dumps(purpose).encode(), digest_size=8).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest, "big"))
 
 
 @dataclass(frozen=True)
-class RandomPruner(Pruner):
-    """``draw`` numbers the random choices under one seed of the experiment."""
+class RandomUnits(UnitPruner):
+    """Removes random units of one kind. ``draw`` numbers the random choices under one seed of the experiment."""
 
+    unit: Literal["attention", "mlp", "block"] = "attention"  # type: ignore[misc]
     draw: Positive = replicate(1)
 
     version: ClassVar[int] = 2
     calibrated: ClassVar[bool] = False
 
-    def generator(self, sparsity: Sparsity, context: Context) -> torch.Generator:
-        """The random numbers of this draw at this sparsity."""
-        return generator("random pruning", self.unit, sparsity.given, context.seed, self.draw)
-
-    def choose(self, count: int, layers: int, sparsity: Sparsity, context: Context) -> list[int]:
-        """``count`` different layer numbers below ``layers``, in order."""
-        order = torch.randperm(layers, generator=self.generator(sparsity, context)).tolist()
-        return sorted(order[:count])
-
-
-@dataclass(frozen=True)
-class RandomBlocks(RandomPruner):
-    """Removes random blocks."""
-
-    accepts: ClassVar[tuple[str, ...]] = ("fraction", "units")
-    unit: ClassVar[str] = "block"
-
     def decide(self, decoder: Decoder, sparsity: Sparsity, context: Context) -> Decision:
-        count = blocks_to_remove(decoder, sparsity)
-        return Decision(blocks=tuple(self.choose(count, len(decoder.blocks), sparsity, context)))
+        numbers = generator("random pruning", self.unit, sparsity.given, context.seed, self.draw)
+        order = torch.randperm(len(decoder.blocks), generator=numbers).tolist()
+        return decision_of([(self.unit, layer) for layer in order[: self.count(decoder, sparsity)]], [])
 
 
 @dataclass(frozen=True)
-class RandomSublayers(RandomPruner):
-    """Drops random sublayers of one kind."""
+class RandomWeights(Pruner):
+    """Zeroes random weights of each linear layer inside the decoder blocks; ``draw`` as in `RandomUnits`."""
 
-    accepts: ClassVar[tuple[str, ...]] = ("fraction", "units")
+    draw: Positive = replicate(1)
 
-    def decide(self, decoder: Decoder, sparsity: Sparsity, context: Context) -> Decision:
-        layers = len(decoder.blocks)
-        chosen = self.choose(sparsity.units_of(layers), layers, sparsity, context)
-        return drop_sublayers([(self.unit, layer) for layer in chosen], [])
-
-
-@dataclass(frozen=True)
-class RandomAttention(RandomSublayers):
-    """Drops random attention sublayers."""
-
-    unit: ClassVar[str] = "attention"
-
-
-@dataclass(frozen=True)
-class RandomMLP(RandomSublayers):
-    """Drops random MLP sublayers."""
-
-    unit: ClassVar[str] = "mlp"
-
-
-@dataclass(frozen=True)
-class RandomWeights(RandomPruner):
-    """Zeroes random weights of each linear layer inside the decoder blocks."""
-
+    version: ClassVar[int] = 2
+    calibrated: ClassVar[bool] = False
     accepts: ClassVar[tuple[str, ...]] = ("fraction", "pattern")
     unit: ClassVar[str] = "weight"
 
@@ -91,7 +64,7 @@ class RandomWeights(RandomPruner):
     def decide(self, decoder: Decoder, sparsity: Sparsity, context: Context) -> Decision:
         if sparsity.is_zero:
             return Decision()
-        numbers = self.generator(sparsity, context)
+        numbers = generator("random pruning", self.unit, sparsity.given, context.seed, self.draw)
 
         def mask(name: str, weight: torch.Tensor) -> torch.Tensor:
             return per_matrix(torch.rand(weight.shape, generator=numbers), sparsity)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pipeline.config.sparsity import Sparsity
-from pipeline.model.decoder import Decoder
+from pipeline.model.decoder import BLOCK, Decoder
 from pipeline.prune.base import Context, Pruner, Score
 from pipeline.prune.decision import Decision
 from pipeline.prune.methods.cosine import block_cosines
@@ -27,6 +27,21 @@ class ShortGPT(Pruner):
         scores, count = context.scores({}), blocks_to_remove(decoder, sparsity)
         ranked = sorted(scores, key=lambda row: row["score"])
         return Decision(blocks=tuple(sorted(row["layer"] for row in ranked[:count])), scores=scores)
+
+
+@dataclass(frozen=True)
+class IterativeShortGPT(ShortGPT):
+    """Removes blocks one at a time by block influence on the model without the earlier ones."""
+
+    def decide(self, decoder: Decoder, sparsity: Sparsity, context: Context) -> Decision:
+        gone: list[int] = []
+        path: list[Score] = []
+        for step in range(blocks_to_remove(decoder, sparsity)):
+            rows = context.scores({BLOCK: sorted(gone)})
+            best = min((row for row in rows if row["layer"] not in gone), key=lambda row: row["score"])
+            gone.append(best["layer"])
+            path.append({**best, "step": step})
+        return Decision(blocks=tuple(sorted(gone)), scores=path)
 
 
 def blocks_to_remove(decoder: Decoder, sparsity: Sparsity) -> int:

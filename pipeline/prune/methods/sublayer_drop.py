@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Literal
 
 from pipeline.config.sparsity import Sparsity
-from pipeline.model.decoder import ATTENTION, MLP, SUBLAYERS, Decoder
-from pipeline.prune.base import Context, Pruner, Score
+from pipeline.model.decoder import SUBLAYERS, Decoder
+from pipeline.prune.base import Context, Score
 from pipeline.prune.decision import Decision
 from pipeline.prune.methods.cosine import sublayer_cosines
+from pipeline.prune.methods.units import Unit, UnitPruner, by_kind, decision_of
 
 
 @dataclass(frozen=True)
-class SublayerPruner(Pruner):
-    """Scores ``1 - mean cos(x, x + f(norm(x)))`` per sublayer; ``kinds`` are those that may go."""
+class SublayerDrop(UnitPruner):
+    """Drops the sublayers of lowest ``1 - mean cos(x, x + f(norm(x)))``, scored once."""
 
-    accepts: ClassVar[tuple[str, ...]] = ("fraction", "units")
-    kinds: ClassVar[tuple[str, ...]] = SUBLAYERS
+    unit: Literal["attention", "mlp", "sublayer"] = "attention"  # type: ignore[misc]
 
     def importance(self, decoder: Decoder, context: Context) -> list[Score]:
         cosines = sublayer_cosines(decoder, context)
@@ -27,46 +26,30 @@ class SublayerPruner(Pruner):
             for index, value in enumerate(cosines)
         ]
 
-    def units(self, decoder: Decoder, sparsity: Sparsity) -> int:
-        """How many sublayers a sparsity asks for, of those that may go."""
-        return sparsity.units_of(len(decoder.blocks) * len(self.kinds))
-
     def decide(self, decoder: Decoder, sparsity: Sparsity, context: Context) -> Decision:
         scores = context.scores({})
         mine = sorted((row for row in scores if row["sublayer"] in self.kinds), key=lambda row: row["score"])
-        return drop_sublayers(
-            [(row["sublayer"], row["layer"]) for row in mine[: self.units(decoder, sparsity)]], scores
-        )
-
-
-def drop_sublayers(sublayers: Iterable[tuple[str, int]], scores: list[Score]) -> Decision:
-    """The decision that drops sublayers given by kind and layer number."""
-    chosen = sorted(sublayers)
-    return Decision(
-        attention=tuple(layer for kind, layer in chosen if kind == ATTENTION),
-        mlp=tuple(layer for kind, layer in chosen if kind == MLP),
-        scores=scores,
-    )
+        return decision_of(map(_unit, mine[: self.count(decoder, sparsity)]), scores)
 
 
 @dataclass(frozen=True)
-class AttentionDrop(SublayerPruner):
-    """Drops whole attention sublayers."""
+class IterativeSublayerDrop(SublayerDrop):
+    """Drops one sublayer at a time, chosen on the model without the earlier ones. ``scores`` is the path taken.
 
-    unit: ClassVar[str] = "attention"
-    kinds: ClassVar[tuple[str, ...]] = (ATTENTION,)
+    A dropped sublayer no longer turns the stream at all, so it is left out of the ranking, not ranked first.
+    """
+
+    def decide(self, decoder: Decoder, sparsity: Sparsity, context: Context) -> Decision:
+        gone: list[Unit] = []
+        path: list[Score] = []
+        for step in range(self.count(decoder, sparsity)):
+            rows = context.scores(by_kind(gone))
+            left = [row for row in rows if row["sublayer"] in self.kinds and _unit(row) not in gone]
+            best = min(left, key=lambda row: row["score"])
+            gone.append(_unit(best))
+            path.append({**best, "step": step})
+        return decision_of(gone, path)
 
 
-@dataclass(frozen=True)
-class MLPDrop(SublayerPruner):
-    """Drops whole MLP sublayers."""
-
-    unit: ClassVar[str] = "mlp"
-    kinds: ClassVar[tuple[str, ...]] = (MLP,)
-
-
-@dataclass(frozen=True)
-class JointDrop(SublayerPruner):
-    """Drops attention and MLP sublayers, whichever are lowest in one ranking of all 2L."""
-
-    unit: ClassVar[str] = "sublayer"
+def _unit(row: Score) -> Unit:
+    return row["sublayer"], row["layer"]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pipeline.config.sparsity import Sparsity
+from pipeline.config.types import UnitKind
 from pipeline.model.decoder import ATTENTION, BLOCK, MLP, SUBLAYERS, Decoder
 from pipeline.prune.base import Pruner, Score
 from pipeline.prune.decision import Decision
@@ -21,13 +22,25 @@ Unit = tuple[str, int]
 
 @dataclass(frozen=True)
 class UnitPruner(Pruner):
-    """``kinds`` of units may go: attention sublayers, MLP sublayers, blocks, or all of them in one ranking.
+    """Removes units of one kind, which ``unit`` names: attention sublayers, MLP sublayers, blocks, or a joint ranking.
 
     A block counts as its two sublayers where these may go by themselves, too.
     """
 
+    unit: UnitKind = "attention"  # type: ignore[misc]
+
     accepts: ClassVar[tuple[str, ...]] = ("fraction", "units")
-    kinds: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of units that may go."""
+        return SUBLAYERS if self.unit == "sublayer" else (self.unit,)
+
+    def scoring_identity(self) -> dict[str, Any]:
+        """What integers count changes which units may go, not what they score."""
+        identity = super().scoring_identity()
+        del identity["unit"]
+        return identity
 
     def count(self, decoder: Decoder, sparsity: Sparsity) -> int:
         """How many units a sparsity asks for."""
@@ -58,14 +71,19 @@ class UnitPruner(Pruner):
         blocks = {layer for kind, layer in gone if kind == BLOCK}
         if len(blocks) == len(decoder.blocks):
             # A model keeps its last block, even if nothing is left in it.
-            gone += [(kind, layer) for kind in SUBLAYERS for layer in blocks]
-            blocks = set()
-        attention, mlp = (tuple(sorted(layer for other, layer in gone if other == kind)) for kind in (ATTENTION, MLP))
+            gone = [unit for unit in gone if unit[0] != BLOCK] + [(kind, at) for kind in SUBLAYERS for at in blocks]
         scores = list(_rows(path, alone))
         if spread:
             sets = [[unit] for unit in alone] + [[step.unit for step in path[: at + 1]] for at in range(len(path))]
             scores = [row | {"spread": spread(units)} for row, units in zip(scores, sets, strict=True)]
-        return Decision(blocks=tuple(sorted(blocks)), attention=attention, mlp=mlp, scores=scores)
+        return decision_of(gone, scores)
+
+
+def decision_of(gone: Iterable[Unit], scores: list[Score]) -> Decision:
+    """Return the decision that removes these units."""
+    layers = by_kind(list(gone))
+    blocks, attention, mlp = (tuple(layers.get(kind, ())) for kind in (BLOCK, ATTENTION, MLP))
+    return Decision(blocks=blocks, attention=attention, mlp=mlp, scores=scores)
 
 
 def by_kind(units: Sequence[Unit]) -> dict[str, list[int]]:

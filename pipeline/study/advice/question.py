@@ -9,7 +9,6 @@ from itertools import groupby
 from typing import Any
 
 from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from pipeline.check.command_line import problems
@@ -17,14 +16,12 @@ from pipeline.check.hydra_settings import is_hydras
 from pipeline.check.launcher import launcher_problems
 from pipeline.check.model import layers_of, writes_text
 from pipeline.check.words import read_words, shortened
-from pipeline.config.choices import CONF, choices_of, nearest
-from pipeline.config.schema import Config, Settings
-from pipeline.config.signature import signature
+from pipeline.config.choices import CONF, choices_of, nearest, read_choice
+from pipeline.config.schema import Settings
+from pipeline.config.signature import declared
 from pipeline.evaluate.suite import GENERATIVE, MULTIPLE_CHOICE, RETRIEVAL
 from pipeline.run.compose import resolve
 from pipeline.study.advice.ladder import SHARES, WEIGHTS, unit_counts
-
-ConfigStore.instance().store(name="schema", node=Config)
 
 OWN = ("keep", "tasks", "pruners", "evaluations")
 # The kinds of task that each word asks for.
@@ -76,7 +73,7 @@ class Question:
 
     def suite_words(self, suite: str) -> list[str]:
         """The words that choose a suite, and of its kinds of task those that are asked for, where it can leave some."""
-        there = _yaml("task", suite).get("kinds")
+        there = read_choice("task", suite).get("kinds")
         if there is None or any(word.startswith("task.kinds=") for word in self.given):
             return [f"task={suite}"]
         return [f"task={suite}", f"task.kinds=[{','.join(kind for kind in there if kind in self.kinds)}]"]
@@ -178,17 +175,7 @@ def _pruner_problems(pruners: Sequence[str]) -> list[str]:
 
 
 def _accepts(name: str) -> tuple[str, ...]:
-    constants = _constants(name)
-    return tuple(kind for kind in constants.get("accepts", ()) if kind != "pattern")
-
-
-def _constants(name: str) -> dict[str, Any]:
-    return signature(str(_yaml("pruner", name)["_target_"])).constants
-
-
-def _yaml(group: str, name: str) -> Mapping[str, Any]:
-    node: Any = OmegaConf.load(CONF / group / f"{name}.yaml")
-    return node
+    return tuple(kind for kind in declared(read_choice("pruner", name), "accepts") or () if kind != "pattern")
 
 
 def _suites(tasks: str, chosen: Sequence[str], found: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -204,7 +191,7 @@ def _suites(tasks: str, chosen: Sequence[str], found: list[str]) -> tuple[tuple[
         if suite not in choices_of("task"):
             found.append(f"{shortened(word)} does not exist; {nearest(suite[:100], choices_of('task'))}")
             return kinds, ()
-        writes = writes_text(_yaml("task", suite))
+        writes = writes_text(read_choice("task", suite))
         if not asked[writes]:
             found.append(f"{word} has no {' or '.join(kinds)} tasks; leave it out, or ask for other tasks")
         suites[writes] = suite
@@ -219,7 +206,7 @@ def _ladders(pruners: Sequence[str], words: Sequence[str]) -> tuple[dict[str, tu
     ladders: dict[str, tuple[str, ...]] = {}
     units: dict[str, str] = {}
     for name in pruners:
-        units[name] = unit = str(_constants(name)["unit"])
+        units[name] = unit = str(declared(read_choice("pruner", name), "unit"))
         if unit not in _UNITS:
             ladders[name] = WEIGHTS
         elif blocks is None:

@@ -1,0 +1,103 @@
+"""Types of configuration values beyond Python's own, and what is wrong with a value, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+
+from pipeline.config.choices import nearest
+
+
+class Within(NamedTuple):
+    """Limits of a number, both included, and the words for what lies between them."""
+
+    low: float
+    high: float
+    words: str
+
+
+Positive = Annotated[int, Within(1, 2**31 - 1, "a whole number of at least 1")]
+Count = Annotated[int, Within(0, 2**31 - 1, "a whole number of at least 0")]
+Bits = Annotated[int, Within(2, 8, "a whole number from 2 to 8")]
+# Random numbers cannot be seeded beyond.
+Seed = Annotated[int, Within(0, 2**32 - 1, f"a whole number from 0 to {2**32 - 1}")]
+# Outside of these, exponentials of logits are no numbers.
+# A random model is for trials.
+Depth = Annotated[int, Within(1, 1000, "a whole number from 1 to 1000")]
+Width = Annotated[int, Within(1, 8192, "a whole number from 1 to 8192")]
+Temperature = Annotated[float, Within(1e-3, 1e3, "a number from 0.001 to 1000")]
+Share = Annotated[float, Within(1e-6, 1, "a share above 0 and at most 1, such as 0.9")]
+# What a pruner of units takes away, and an integer sparsity counts; sublayer is either kind, in one ranking.
+UnitKind = Literal["attention", "mlp", "sublayer", "block"]
+_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    bool: "true or false",
+    NoneType: "null",
+}
+
+
+def misfits(key: str, kind: Any, value: object) -> list[str]:
+    """Return sentences about a value that is not of its type; empty if it is.
+
+    A text that has to be there is not blank. Of choices, the nearest one is named.
+    """
+    items = get_args(kind)[0] if get_origin(kind) is list else None
+    if fits(kind, value) and not (kind is str and not str(value).strip()) and not (_choices(items) and not value):
+        return []
+    if (known := _choices(kind)) and not isinstance(value, list | Mapping):
+        return [f"{key}={value} does not exist; {nearest(str(value), known)}"]
+    if (known := _choices(items)) and value == []:
+        return [f"{key} is empty; choose from {', '.join(known)}"]
+    if known and isinstance(value, list):
+        absent = [item for item in value if item not in known]
+        return [f"{key}: {item} does not exist; {nearest(str(item), known)}" for item in absent]
+    return [f"{key}={value} should be {_in_words(kind)}"]
+
+
+def fits(kind: Any, value: object) -> bool:
+    """Whether a value, as YAML gives it, is of a type: a number, text, choice, or a list or pairs of these."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return fits(inner[0], value) and all(limit.low <= value <= limit.high for limit in inner[1:])
+    if origin in (Union, UnionType):
+        return any(fits(one, value) for one in inner)
+    if origin is Literal:
+        return value in inner
+    if origin in (list, tuple):
+        return isinstance(value, list | tuple) and all(fits(inner[0], item) for item in value)
+    if origin is dict:
+        # YAML reads keys such as 0 as numbers, which stand for their text.
+        return isinstance(value, Mapping) and all(
+            isinstance(key, str | int) and fits(inner[1], item) for key, item in value.items()
+        )
+    if kind in (int, float):
+        return isinstance(value, int | kind) and not isinstance(value, bool)
+    return kind is Any or isinstance(value, kind)
+
+
+def as_text(kind: Any, value: object) -> object:
+    """Return the text of a whole number where a text is taken and a number is not; other values as they are."""
+    takes_text = kind is str or (get_origin(kind) in (Union, UnionType) and str in get_args(kind))
+    return str(value) if takes_text and type(value) is int and not fits(kind, value) else value
+
+
+def _choices(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) is Literal else ()
+
+
+def _in_words(kind: Any) -> str:
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return inner[1].words
+    if origin in (Union, UnionType):
+        return " or ".join(map(_in_words, inner))
+    if origin is Literal:
+        return f"one of {', '.join(map(str, inner))}"
+    if origin in (list, tuple):
+        return f"a list, each item {_in_words(inner[0])}"
+    if origin is dict:
+        return f"pairs {{key: {_in_words(inner[1])}}}"
+    return _WORDS.get(kind, "a value")
