@@ -17,6 +17,7 @@ from lm_eval.tasks import TaskManager
 
 from pipeline.common.errors import deepest
 from pipeline.data.hub import from_cache_only, why_unreachable
+from pipeline.evaluate.beside_definition import data_beside_definitions
 from pipeline.evaluate.code.code_eval import bypasses_sandbox, needs_code_execution, sandboxed_code_eval
 from pipeline.evaluate.metric_checks import check_chosen, check_known, unknown_metric
 from pipeline.evaluate.metrics import main_metric
@@ -101,6 +102,7 @@ def _load(suite: TaskSuite) -> HarnessTasks:
     reason = why_unreachable() if suite.needs_hub else None
     with ExitStack() as stack:
         stack.enter_context(sandboxed_code_eval())
+        stack.enter_context(data_beside_definitions())
         if reason:
             stack.enter_context(from_cache_only())
         built = _build(manager, suite, definitions, reason)

@@ -14,10 +14,10 @@ import yaml  # type: ignore[import-untyped]
 
 from pipeline.store.integrity import MANIFEST, file_digest
 
-# Keys of a definition whose texts are files, folders or patterns, relative to the working directory.
+# Keys of a definition whose texts are files, folders or patterns.
 _DATA_KEYS = ("data_files", "data_dir", "dataset_path")
 # Ways of the datasets library to read files; other names are those of data on the hub.
-_LOADERS = ("json", "csv", "parquet", "arrow", "text", "xml", "pandas", "webdataset", "generator")
+LOADERS = ("json", "csv", "parquet", "arrow", "text", "xml", "pandas", "webdataset", "generator")
 _FUNCTION = "!function"
 _OWN_FUNCTION = re.compile(rf"{_FUNCTION} pipeline\.[\w.]*?(\w+)$", re.MULTILINE)
 # Made anew as programs run, and by tools: what is in them says nothing about a task.
@@ -39,11 +39,13 @@ def shipped_digest(path: Path) -> str:
 
 def reads_local_data(definitions: Iterable[Any], index: Mapping[str, Any]) -> bool:
     """Tell whether the data of every one of these definitions, names of ``index`` or mappings, is on this machine."""
-    paths = [
-        (own if isinstance(own, Mapping) else (getattr(index.get(own), "cfg", None) or {})).get("dataset_path")
-        for own in definitions
-    ]
-    return bool(paths) and all(isinstance(path, str) and (path in _LOADERS or os.path.exists(path)) for path in paths)
+    places = []
+    for own in definitions:
+        entry = index.get(own) if isinstance(own, str) else None
+        path = (own if isinstance(own, Mapping) else (getattr(entry, "cfg", None) or {})).get("dataset_path")
+        source = getattr(entry, "yaml_path", None)
+        places.append(located(path, Path(source).parent) if source and isinstance(path, str) else path)
+    return bool(places) and all(isinstance(at, str) and (at in LOADERS or os.path.exists(at)) for at in places)
 
 
 def check_examples(task: Any, name: str) -> None:
@@ -89,7 +91,7 @@ def files_named(nodes: Iterable[yaml.Node], beside: Path) -> dict[str, Path]:
             for key, value in node.value:
                 if key.value in _DATA_KEYS:
                     for text in _texts(value):
-                        found |= _data(text)
+                        found |= _data(text, beside)
         elif isinstance(node, yaml.ScalarNode) and node.tag == _FUNCTION:
             module = (beside / node.value).with_suffix(".py")
             around = sorted(module.parent.glob("*.py"))
@@ -125,18 +127,31 @@ def _texts(node: yaml.Node) -> Iterator[str]:
             yield from _texts(inner)
 
 
-def _data(text: str) -> dict[str, Path]:
+def located(text: str, beside: Path) -> str:
+    """Return a text about data with a relative path made absolute, if something is there beside the definition."""
+    before, mark, last = text.rpartition("::")
+    scheme = "file://" if last.startswith("file://") else ""
+    place = os.path.expanduser(last.removeprefix(scheme))
+    if not _may_be_a_path(place) or "://" in place or os.path.isabs(place):
+        return text
+    there = os.path.join(beside, place)
+    return f"{before}{mark}{scheme}{there}" if os.path.exists(there) or glob.glob(there, recursive=True) else text
+
+
+def _data(text: str, beside: Path) -> dict[str, Path]:
     """The files of one text about data: a file, all below a folder, or those that fit a pattern."""
     # Such as zip://rows.jsonl::data.zip: what is on this machine comes last.
-    place = os.path.expanduser(text.rpartition("::")[2].removeprefix("file://"))
+    place = os.path.expanduser(located(text, beside).rpartition("::")[2].removeprefix("file://"))
     if not _may_be_a_path(place) or "://" in place:
         return {}
     found: dict[str, Path] = {}
     for name in [place] if os.path.exists(place) else sorted(glob.glob(place, recursive=True)):
+        # A key says how the data is called, wherever its folder stands.
+        known = os.path.relpath(name, beside) if place.startswith(f"{beside}{os.sep}") else name
         if os.path.isdir(name):
-            found |= {os.path.join(name, inner): path for inner, path in files_below(Path(name))}
+            found |= {os.path.join(known, inner): path for inner, path in files_below(Path(name))}
         elif os.path.isfile(name):
-            found[name] = Path(name)
+            found[known] = Path(name)
     return found
 
 

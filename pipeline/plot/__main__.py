@@ -1,4 +1,4 @@
-"""Command line: `python -m pipeline.plot [fig01 ...] [--outputs DIR] [--settings TEXT] [--force]`."""
+"""Command line: `python -m pipeline.plot [fig01 ...] [outputs=DIR] [--settings TEXT] [--force]`."""
 
 from __future__ import annotations
 

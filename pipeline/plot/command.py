@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
+from pipeline.common.arguments import Arguments
 from pipeline.common.errors import plain
 from pipeline.plot.registry import UnknownFigure
 from pipeline.tables.choice import UnknownSettings
 from pipeline.tables.stored import DIAGNOSIS, NoTables
 
 
-def table_parser(prog: str, description: str, verb: str) -> argparse.ArgumentParser:
-    """A parser of ``--outputs`` and ``--settings``; ``verb`` is what is done with the jobs of those settings."""
-    parser = argparse.ArgumentParser(prog=f"python -m {prog}", description=description)
-    parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="the folder that holds tables/")
+def table_parser(prog: str, description: str, verb: str) -> Arguments:
+    """A parser of ``outputs`` and ``--settings``; ``verb`` is what is done with the jobs of those settings."""
+    parser = Arguments(prog=f"python -m {prog}", description=description)
     parser.add_argument("--settings", metavar="TEXT", help=f"{verb} the jobs with these settings, not the newest job's")
     return parser
 

@@ -1,4 +1,4 @@
-"""Command line: `python -m pipeline.report [--outputs DIR] [--settings TEXT]`."""
+"""Command line: `python -m pipeline.report [outputs=DIR] [--settings TEXT]`."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.common.access import NoAccess
+from pipeline.common.arguments import Arguments
 from pipeline.common.quiet import quiet_libraries
 from pipeline.results import jobs
 from pipeline.results.jobs import Refused
@@ -116,7 +117,7 @@ def _remove(chosen: Any) -> int:
 def _there(outputs: Path) -> Store:
     store = Store(outputs)
     if not (store.root / "store").is_dir():
-        raise Refused(f"{store.root} holds no results; say where they are with --outputs DIR")
+        raise Refused(f"{store.root} holds no results; say where they are with outputs=DIR")
     return store
 
 
@@ -130,12 +131,10 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Arguments)
 
     def command(name: str, text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        sub.add_argument("--outputs", type=Path, default=Path("outputs"), help="folder of results (default: outputs)")
-        return sub
+        return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
 
     listed = command("list", "one line a job (the default command)")
     listed.add_argument("filters", nargs="*", metavar="KEY=VALUE", help="as on the command line; a comma means or")

@@ -46,9 +46,9 @@ class Refused(Exception):
 def jobs_of(store: Store) -> list[JobRecord]:
     """All jobs on record, oldest first. Raises Refused if there are none."""
     if not store.root.is_dir():
-        raise Refused(f"there is no folder {store.root}; say where results are with --outputs DIR")
+        raise Refused(f"there is no folder {store.root}; say where results are with outputs=DIR")
     if not (records := load_records(store.jobs)):
-        raise Refused(f"no job is on record in {store.root}; `make demo` makes some, --outputs DIR looks elsewhere")
+        raise Refused(f"no job is on record in {store.root}; `make demo` makes some, outputs=DIR looks elsewhere")
     return records
 
 

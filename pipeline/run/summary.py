@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ import pandas as pd
 
 from pipeline.analysis import theorems
 from pipeline.analysis.score_rows import FINAL, Numbers, Row, rows_of_jobs
+from pipeline.common.arguments import Arguments
 from pipeline.common.errors import plain
 from pipeline.common.terminal import show_table
 from pipeline.evaluate.comparison import MEAN, NO_CHANGE, NO_SIGNAL, TOO_FEW
@@ -36,7 +36,7 @@ KIND_COLUMNS = {"generative": "generation", "multiple_choice": "choice", "retrie
 ALWAYS = ("generative", "multiple_choice")
 SETTINGS_NAMED = 3
 # For results elsewhere than in `outputs`.
-_SYNC = "python -m pipeline.track.sync --outputs"
+_SYNC = "python -m pipeline.track.sync outputs="
 
 
 def show_scores(jobs: Sequence[JobTables], store: Store, title: str) -> None:
@@ -140,7 +140,7 @@ def show_places(jobs: Sequence[JobRecord], store: Store) -> None:
     runs = [job.wandb for job in jobs if job.wandb.get("mode") not in (None, "disabled")]
     offline = [Path(run["directory"]) for run in runs if run.get("sync")]
     if offline:
-        send = "make sync" if shown(store.root) == "outputs" else f"{_SYNC} {shown(store.root)}"
+        send = "make sync" if shown(store.root) == "outputs" else f"{_SYNC}{shown(store.root)}"
         print(f"W&B      {shown(offline[0].parent)} ({len(offline)} offline; to send them: {send})")
     for url in sorted({run["url"] for run in runs if run.get("url")}):
         print(f"W&B      {url}")
@@ -163,8 +163,7 @@ def _newest(store: Store) -> list[JobRecord]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the newest results. Exit status 1 if there are none, or they are damaged."""
-    parser = argparse.ArgumentParser(prog="python -m pipeline.run.summary", description="Print the newest results.")
-    parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="folder of results (default: outputs)")
+    parser = Arguments(prog="python -m pipeline.run.summary", description="Print the newest results.")
     chosen: Any = parser.parse_args(arguments)
     try:
         check_folders(chosen.outputs)

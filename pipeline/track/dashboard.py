@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.common.arguments import Arguments
 from pipeline.common.errors import plain
 from pipeline.common.files import write_bytes
 from pipeline.config.choices import nearest
@@ -116,7 +116,7 @@ def build(sweep: Sweep, outputs: Path, offline: bool) -> int:
     connection = resolve_mode("offline" if offline else "auto")
     if connection.mode != "online":
         reason = f" ({connection.reason})" if connection.reason else ""
-        again = f"python -m pipeline.track.dashboard --outputs {outputs} --sweep {sweep.name}"
+        again = f"python -m pipeline.track.dashboard outputs={outputs} --sweep {sweep.name}"
         print(f"not published{reason}; with a key and a network, this publishes them: {again}")
         return 0
     from pipeline.track.publish import publish
@@ -137,11 +137,10 @@ def build(sweep: Sweep, outputs: Path, offline: bool) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status 2 if there is no such sweep, 1 if a server does not take the pages, else 0."""
-    parser = argparse.ArgumentParser(
+    parser = Arguments(
         prog="python -m pipeline.track.dashboard",
         description="Build a workspace and a report in W&B that show a sweep. Without a server: their JSON alone.",
     )
-    parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="folder of results (default: outputs)")
     parser.add_argument("--sweep", help="name of the sweep, a folder of outputs/runs (default: the newest)")
     parser.add_argument("--offline", action="store_true", help="write the JSON and send nothing")
     chosen: Any = parser.parse_args(arguments)

@@ -6,7 +6,6 @@ sent again.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.common.arguments import Arguments
 from pipeline.common.secrets import redact
 from pipeline.store.artifacts import Store
 from pipeline.store.records import load_records
@@ -124,10 +124,9 @@ def _lost(scratch: Path) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status 1 if a run could not be sent, 2 if there is no key or no server, else 0."""
-    parser = argparse.ArgumentParser(
+    parser = Arguments(
         prog="python -m pipeline.track.sync", description="Send offline runs to the W&B server, each one once."
     )
-    parser.add_argument("--outputs", type=Path, default=Path("outputs"), help="folder of results (default: outputs)")
     chosen: Any = parser.parse_args(arguments)
     if not (chosen.outputs / "wandb").is_dir():
         print(f"no run in {chosen.outputs}")

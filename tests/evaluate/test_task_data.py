@@ -90,6 +90,27 @@ def test_files_of_data_are_part_of_the_identity(place, spelling):
     assert suite.identity() == before, "the same rows are the same data, whenever they were written"
 
 
+def words_of(suite: LmEvalSuite) -> list[str]:
+    return [row["capital"] for row in load_tasks(suite, 0).tasks["caps"].test_docs()]
+
+
+@pytest.mark.parametrize(
+    "files",
+    ["{data_files: {test: rows/test.jsonl}}", "{data_files: {test: ['rows/*.jsonl']}}", "{data_dir: rows}"],
+    ids=["a file", "a pattern", "a folder"],
+)
+def test_relative_data_start_from_the_task_file_then_from_the_working_directory(place, files):
+    put(place / "tasks" / "rows" / "test.jsonl", *ROWS)
+    put(place / "work" / "rows" / "test.jsonl", *OTHER)
+    suite = write(place, files)
+    assert words_of(suite) == [row["capital"] for row in ROWS]
+    before = suite.identity()
+    put(place / "work" / "rows" / "test.jsonl", *OTHER[:2])
+    shutil.rmtree(place / "tasks" / "rows")
+    assert suite.identity() != before
+    assert words_of(suite) == [row["capital"] for row in OTHER[:2]]
+
+
 def test_files_that_change_places_are_other_data(place):
     for folder, rows in (("a", ROWS), ("b", OTHER)):
         put(place / "tasks" / folder / "caps.jsonl", *rows)

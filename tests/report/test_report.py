@@ -270,7 +270,7 @@ def test_copes_with_any_set_of_tables(tmp_path: Path, setups: list[tuple[str, st
 
 
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--outputs", str(tmp_path)]) == 1 and "no tables" in capsys.readouterr().err
+    assert main([f"outputs={tmp_path}"]) == 1 and "no tables" in capsys.readouterr().err
     big = identified(scores_table(), "other tasks", model="big-lm")
     save(tmp_path, scores=pd.concat([scores_table(), big.assign(job=big["job"] + "-big")]))
     assert main(["--outputs", str(tmp_path), "--settings", "none such"]) == 2

@@ -226,7 +226,7 @@ def test_an_id_that_means_several_jobs_is_refused(outputs, ask):
 def test_outputs_without_jobs(tmp_path, ask, command):
     for folder in (tmp_path, tmp_path / "none"):
         status, _, err = ask(folder, command)
-        assert (status, "--outputs" in err) == (2, True)
+        assert (status, "outputs=" in err) == (2, True)
     assert list(tmp_path.iterdir()) == []
 
 

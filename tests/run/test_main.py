@@ -58,7 +58,7 @@ def test_a_sweep_ends_well_and_says_where_everything_is(sweep):
         "choice",
         str(outputs / "tables"),
         str(outputs / "figures"),
-        "python -m pipeline.track.sync --outputs",
+        "python -m pipeline.track.sync outputs=",
     ):
         assert word in done.stdout
     assert "interrupted" not in done.stdout

@@ -1,0 +1,31 @@
+"""The command lines of what reads results: all take ``outputs=DIR`` as ``pipeline.main`` does."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+_KEY = "outputs="
+
+
+class Arguments(argparse.ArgumentParser):
+    """A parser with the folder of results as ``outputs``, written ``outputs=DIR`` or ``--outputs DIR``."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.add_argument(
+            "--outputs",
+            type=Path,
+            default=Path("outputs"),
+            metavar="DIR",
+            help="the folder of results, also written outputs=DIR (default: outputs)",
+        )
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """Parse, with ``outputs=DIR`` as the flag that it stands for."""
+        given = sys.argv[1:] if args is None else args
+        written = [f"--{word}" if word.startswith(_KEY) else word for word in given]
+        return super().parse_known_args(written, namespace)
