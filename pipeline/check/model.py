@@ -11,11 +11,13 @@ from typing import Any
 
 from pipeline.common.packages import package_file
 from pipeline.config.choices import nearest
+from pipeline.config.lengths import too_long
+from pipeline.config.schema import flatten
 from pipeline.config.signature import architectures, declared
 from pipeline.config.sparsity import KINDS, parse
 from pipeline.evaluate.retrieval.recipe import recipe_of
 from pipeline.evaluate.suite import TaskSuite
-from pipeline.model.sources.folder import ADAPTER, CONFIG, LAYER_KEYS, check_folder, read_json
+from pipeline.model.sources.folder import ADAPTER, CONFIG, LAYER_KEYS, TOKENIZERS, check_folder, read_json
 
 # What an integer sparsity counts, and how many of these a block has.
 _UNITS = {
@@ -28,7 +30,7 @@ _UNITS = {
 
 def check_model(plain: Mapping[str, Any]) -> list[str]:
     """Problems of where the model comes from and of what it is asked to do, one sentence each."""
-    return _path(plain["model"]) + _embedding(plain["model"]) + _architecture(plain)
+    return _path(plain["model"]) + _embedding(plain["model"]) + _architecture(plain) + _lengths(plain)
 
 
 def _path(model: Mapping[str, Any]) -> list[str]:
@@ -59,6 +61,9 @@ def _folder(given: str, path: Path, trusted: bool) -> list[str]:
         check_folder(path, trusted)
     except ValueError as error:
         return [f"model.path: {error}"]
+    if not any((path / name).is_file() for name in TOKENIZERS) and not list(path.glob("*.tiktoken")):
+        way = "copy tokenizer.json and tokenizer_config.json from the model that this one was made of"
+        return [f"model.path={given} holds no tokenizer; {way}"]
     return []
 
 
@@ -99,6 +104,14 @@ def _architecture(plain: Mapping[str, Any]) -> list[str]:
             "compare; give another pruner, such as shortgpt or wanda"
         ]
     return []
+
+
+def _lengths(plain: Mapping[str, Any]) -> list[str]:
+    """Do sequences fit the model's positions? Known for local models."""
+    facts = _facts(plain["model"])
+    positions = facts.get("max_position_embeddings") or facts.get("n_positions")
+    calibrated = declared(plain["pruner"], "calibrated") is not False
+    return too_long(flatten(plain), positions, calibrated) if isinstance(positions, int) else []
 
 
 def check_text(plain: Mapping[str, Any], chosen: bool) -> list[str]:

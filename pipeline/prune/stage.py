@@ -178,17 +178,11 @@ def calibration_of(bench: Workbench) -> list[torch.Tensor]:
 
 
 def _context(bench: Workbench, decoder: Decoder) -> Context:
-    """What a pruner may read beside the model. Raises ValueError for text longer than the model's positions."""
+    """What a pruner may read beside the model."""
     settings, pruner = bench.settings, bench.settings.pruner
     if not pruner.calibrated:
         return Context()
     calibration = bench.calibration
-    longest, room = max(batch.shape[1] for batch in calibration), decoder.positions
-    if room is not None and longest > room:
-        raise ValueError(
-            f"calibration.length={longest} is more than the {room} positions of model {settings.model.name}; "
-            f"give at most {room}"
-        )
     if not pruner.compares:
         return Context(calibration)
     if not settings.calibration.generated:

@@ -15,13 +15,14 @@ from typing import Any, Protocol, Self
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from pipeline.config.lengths import too_long
 from pipeline.config.schema import Settings
 from pipeline.config.sparsity import parse
 from pipeline.model.decoder import Decoder
 from pipeline.model.finite import check_finite
 from pipeline.model.head_proof import prove
 from pipeline.model.sources.base import resolve_dtype, writes_text
-from pipeline.model.trajectory import KEY, Trajectory
+from pipeline.model.trajectory import Trajectory
 from pipeline.prune.checkpoint import Written, as_checkpoint, probe_outputs, write_checkpoint
 from pipeline.prune.decision import Decision
 from pipeline.prune.methods.dense import Dense
@@ -118,6 +119,7 @@ class Workbench:
             model = self.settings.model.load(getattr(torch, dtype), self.store)
             check_finite(model, f"model {self.settings.model.name}")
             self._probe(model, dtype)
+            self._check_lengths(model)
             prove(model)
             model.embedding_recipe = self.settings.model.embedding or {}
             if decision is not None:
@@ -127,10 +129,17 @@ class Workbench:
             self.held[key] = model
         return self.held[key]
 
+    def _check_lengths(self, model: PreTrainedModel) -> None:
+        """Refuse sequences beyond the model's positions before anything is computed for the others."""
+        positions = Decoder(model).positions
+        calibrated = self.settings.pruner.calibrated
+        if positions is not None and (found := too_long(self.settings.flat, positions, calibrated)):
+            raise ValueError("; ".join(found))
+
     def _probe(self, model: PreTrainedModel, dtype: str) -> None:
         """Try a model in float16 on a short text: what overflows should be known before hours of work."""
         if dtype == "float16":
-            probe_outputs(model, KEY if dtype != self.dtype else "dtype")
+            probe_outputs(model)
 
     def writer(self, dtype: str) -> PreTrainedModel:
         """Return the pruned model, which has to be one that writes text. Raises ValueError for an encoder."""

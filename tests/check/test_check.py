@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -160,22 +162,44 @@ def test_bad_input_says_what_to_do(overrides, expected):
     assert expected in found[0]
 
 
+def write_model(folder: Path, **facts: object) -> None:
+    (folder / "config.json").write_text(json.dumps(facts))
+    (folder / "tokenizer.json").write_text("{}")
+
+
+def test_lengths_beyond_the_positions_of_a_local_model_are_refused_before_any_work(tmp_path):
+    write_model(tmp_path, model_type="llama", max_position_embeddings=256)
+    lengths = ["perplexity.window=300", "perplexity.stride=100", "capture.steps=257", "calibration.length=256"]
+    words = ["model=hf", f"model.path={tmp_path}", *lengths]
+    found = problems(words, multirun=False)
+    told = "is more than the model's 256 positions; give at most 256"
+    assert found == [f"perplexity.window=300 {told}", f"capture.steps=257 {told}"]
+    assert problems([*words, "perplexity.tokens=null", "stages=[prune,evaluate]"], multirun=False) == []
+
+
+def test_a_folder_without_a_tokenizer_is_refused_before_any_work(tmp_path):
+    write_model(tmp_path, model_type="llama")
+    (tmp_path / "tokenizer.json").unlink()
+    (found,) = problems(["model=hf", f"model.path={tmp_path}"], multirun=False)
+    assert "holds no tokenizer; copy tokenizer.json" in found
+
+
 def test_the_layers_of_a_local_model_are_known_without_loading_it(tmp_path):
-    (tmp_path / "config.json").write_text('{"num_hidden_layers": 6}')
+    write_model(tmp_path, num_hidden_layers=6)
     found = problems(["model=hf", f"model.path={tmp_path}", "pruner=mlp_drop", "sparsity=7"], multirun=False)
     assert len(found) == 1
     assert "6 MLP sublayers" in found[0]
 
 
 def test_the_architecture_of_a_local_model_is_known_without_loading_it(tmp_path):
-    (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
+    write_model(tmp_path, model_type="mamba")
     found = problems(["model=hf", f"model.path={tmp_path}"], multirun=False)
     assert len(found) == 1
     assert "model type mamba is not supported" in found[0] and "did you mean" not in found[0]
 
 
 def test_an_export_never_goes_where_the_model_is(tmp_path):
-    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    write_model(tmp_path, model_type="llama")
     found = problems(["model=hf", f"model.path={tmp_path}", f"export.path={tmp_path}"], multirun=False)
     assert found == [f"export.path={tmp_path} is where the model comes from; give another folder"]
 

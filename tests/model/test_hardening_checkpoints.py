@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from pipeline.model.sources.base import load_pretrained
+from pipeline.model.sources.base import load_pretrained, load_tokenizer, restore_shipped
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +160,27 @@ def test_garbage_in_any_file_is_refused_in_one_sentence(model, name, content):
 def test_the_tokenizer_of_another_model_is_refused(model):
     change(model / "config.json", vocab_size=100)
     assert "has ids up to 255, but config.json says vocab_size: 100" in reason(model)
+
+
+def test_a_padding_token_beyond_the_embedding_is_the_end_of_text_and_comes_back_in_exports(model):
+    tokenizer = load_tokenizer(str(model))
+    end, rows = tokenizer.eos_token, json.loads((model / "config.json").read_text())["vocab_size"]
+    tokenizer.add_tokens([f"<|more{number}|>" for number in range(rows)])
+    tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.save_pretrained(model)
+    loaded = load_tokenizer(str(model))
+    assert (loaded.pad_token, loaded.pad_token_id < rows) == (end, True)
+    restore_shipped(loaded)
+    assert loaded.pad_token == "[PAD]"
+
+
+def test_a_tokenizer_without_padding_and_end_of_text_is_refused(model):
+    facts = json.loads((model / "tokenizer_config.json").read_text())
+    for name in ("pad_token", "eos_token"):
+        facts.pop(name, None)
+    (model / "tokenizer_config.json").write_text(json.dumps(facts))
+    (model / "special_tokens_map.json").unlink(missing_ok=True)
+    assert "neither a padding token nor an end-of-text token" in reason(model)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import weakref
 from collections.abc import Iterator
@@ -149,14 +150,15 @@ def writes_text(model: PreTrainedModel) -> bool:
 def load_tokenizer(path: str, trusted: bool = False, **options: Any) -> PreTrainedTokenizerBase:
     """Load a tokenizer; its own Python code runs only if it is ``trusted``.
 
-    A missing padding token becomes the end-of-text token. Raises ValueError that names the directory for files that
-    make no tokenizer, OSError for a hub that cannot be reached.
+    A padding token that is missing, or has no row in the model's embedding, becomes the end-of-text token. Raises
+    ValueError that names the directory for files that make no tokenizer, OSError for a hub that cannot be reached.
     """
     facts = check_folder(Path(path), trusted) if Path(path).is_dir() else {}
+    rows = facts.get("vocab_size") or math.inf
     with _in_plain_words(path, "the tokenizer of "):
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trusted, **options)
         tokenizer.shipped = _changed_by_use(tokenizer)
-        if tokenizer.pad_token is None:
+        if tokenizer.pad_token is None or tokenizer.pad_token_id >= rows:
             tokenizer.pad_token = tokenizer.eos_token
         # Whatever is wrong with the files shows here, not in the middle of a job.
         ids = tokenizer("A word.", add_special_tokens=False).input_ids
@@ -164,10 +166,15 @@ def load_tokenizer(path: str, trusted: bool = False, **options: Any) -> PreTrain
         last = max((number for token, number in vocabulary.items() if token not in added), default=0)
     if not ids:
         raise ValueError(f"the tokenizer of {path} makes no tokens of a text; get the checkpoint again")
-    if last >= (known := facts.get("vocab_size") or last + 1):
+    if last >= rows:
         raise ValueError(
-            f"the tokenizer of {path} has ids up to {last}, but {CONFIG} says vocab_size: {known}; it belongs to "
+            f"the tokenizer of {path} has ids up to {last}, but {CONFIG} says vocab_size: {rows}; it belongs to "
             "another model: get the checkpoint again"
+        )
+    if tokenizer.pad_token is None or tokenizer.pad_token_id >= rows:
+        raise ValueError(
+            f"the tokenizer of {path} has neither a padding token nor an end-of-text token that the model knows; name "
+            "one as eos_token in tokenizer_config.json"
         )
     return tokenizer
 

@@ -16,6 +16,8 @@ CONFIG = "config.json"
 LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 _TOKENIZER_CONFIG, ADAPTER = "tokenizer_config.json", "adapter_config.json"
 # What libraries read if it is there, and pass over without a word if it is garbage.
+# One of these is what a tokenizer is made of.
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", _TOKENIZER_CONFIG)
 _OPTIONAL = (_TOKENIZER_CONFIG, "generation_config.json")
 _WEIGHTS, _INDEX, _SUFFIX = "model.safetensors", "model.safetensors.index.json", ".safetensors"
 # Where a configuration says that its weights are codes, and files beside it in which older tools say so.
