@@ -1,4 +1,4 @@
-"""Speed as ratios to a baseline in the same process; ``python -m pipeline.bench`` prints one ``name value`` a line."""
+"""Speed as ratios to a baseline in the same process; ``python -m pipeline.bench`` prints lines of ``name value``."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ from pipeline.prune.surgery import apply
 from pipeline.run.compose import resolve
 from pipeline.store.artifacts import Store
 
-# Pruners whose time is told in forward passes over the calibration set, and how many passes each amounts to.
+# Pruners timed in forward passes over the calibration set, and the number of passes that each amounts to.
 PASSES = {"shortgpt": 1, "attn_drop": 1, "mlp_drop": 1, "wanda": 2, "sparsegpt": 2}
 GIB = 2**30
-# Benchmarks whose items are scored, long and short ones.
+# Benchmarks to score, with long and with short items.
 SCORED = ("boolq", "commonsense_qa", "piqa")
-# Positions of the layer protocol, and every how manieth of them the plain loop takes.
+# Number of positions of the layer protocol, and the stride at which the plain loop samples them.
 POSITIONS, SAMPLED = 200, 20
 
 
 def ratio(subject: Callable[[], object], baseline: Callable[[], object], repeats: int) -> float:
-    """Median over interleaved repeats of the time of ``subject`` over that of ``baseline``, after a warm-up."""
+    """Return the median time ratio of ``subject`` to ``baseline`` over interleaved repeats, after a warm-up."""
     pairs = [(_seconds(subject), _seconds(baseline)) for _ in range(repeats + 1)][1:]
     return statistics.median(a / b for a, b in pairs)
 
@@ -64,7 +64,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def peak_memory(work: Callable[[], object]) -> int:
-    """How many bytes of resident memory ``work`` takes at most beyond what the process had before."""
+    """Return the peak resident memory of ``work`` in bytes, beyond what the process held before."""
     process, done = psutil.Process(), threading.Event()
     _give_back()
     start = peak = process.memory_info().rss
@@ -92,7 +92,7 @@ def _give_back() -> None:
 
 
 def pruning(settings: Settings, store: Store, repeats: int) -> None:
-    """Pruners over bare forwards of the calibration set, in one process, and the memory of the two largest."""
+    """Time pruners against bare forward passes over the calibration set, and report the two largest peaks of memory."""
     source = settings.calibration
     tokens = batches(source.tokenize(settings.model.tokenizer(store)), source.batch_size)
     dense = Decoder(settings.model.load(resolve_dtype("auto"), store))
@@ -103,7 +103,7 @@ def pruning(settings: Settings, store: Store, repeats: int) -> None:
             dense.base(batch.to(dense.device), use_cache=False)
 
     def subject(pruner: Pruner, passes: int) -> tuple[float, int]:
-        """Seconds and peak memory of the pruner's work; weight pruners change their model, so they get their own."""
+        """Return seconds and peak memory of the pruner's work; weight pruners get a model of their own to change."""
         decoder = dense if passes == 1 else Decoder(settings.model.load(resolve_dtype("auto"), store))
         with tempfile.TemporaryDirectory() as folder:
             context = Context(tokens, changes=ChangeFiles(Path(folder)), progress=lambda items, what, total: items)
@@ -117,7 +117,7 @@ def pruning(settings: Settings, store: Store, repeats: int) -> None:
         pruner, ratios, peaks = _settings(f"pruner={name}").pruner, [], []
         for _ in range(repeats):
             seconds, peak = subject(pruner, passes)
-            # A shared machine drifts: the baseline is the mean of the forward before and the one after.
+            # A shared machine drifts: the baseline is the mean of the forward passes before and after.
             after = _seconds(forward)
             ratios.append(seconds / passes / statistics.mean((before, after)))
             peaks.append(peak)
@@ -128,10 +128,10 @@ def pruning(settings: Settings, store: Store, repeats: int) -> None:
 
 
 def measuring(settings: Settings, store: Store, repeats: int) -> None:
-    """The layer protocol with all measures at 200 positions, over the bare projections of its distinct states.
+    """Time all measures of the layer protocol at 200 positions against the bare projections of its distinct states.
 
-    The baseline projects as large blocks as the measures do, into memory that is there already. The plain loop takes
-    every twentieth position, and its time is told for all of them.
+    The baseline projects blocks as large as those of the measures, into memory allocated before. The plain loop takes
+    every twentieth position, and its time is scaled to all of them.
     """
     model = settings.model.load(torch.float32, store)
     tokenizer = settings.model.tokenizer(store)
@@ -139,7 +139,7 @@ def measuring(settings: Settings, store: Store, repeats: int) -> None:
     assert captured.residual is not None
     weight, states = Decoder(model).head.weight.detach(), captured.residual[:, :POSITIONS].contiguous()
     dropped = Stream(states, captured.before, captured.after)
-    # As many distinct states as changed weights have, each of them a counterpart of its own.
+    # Changed weights give every sublayer a counterpart of its own; here it is a copy of the state before it.
     others = states[list(captured.before)]
     changed = replace(dropped, counterparts=others)
     head, positions = Head(weight), states.shape[1]
@@ -166,7 +166,7 @@ def measuring(settings: Settings, store: Store, repeats: int) -> None:
 
 @torch.inference_mode()
 def plain_loop(stream: Stream, weight: torch.Tensor) -> list[list[float]]:
-    """The same measures step by step and layer by layer, with logits and probabilities of both models each time."""
+    """Compute the same measures step by step and layer by layer, with both models' logits and probabilities anew."""
     rows = []
     for position in range(stream.residual.shape[1]):
         for before, after in zip(stream.before, stream.after, strict=True):
@@ -192,7 +192,7 @@ def plain_loop(stream: Stream, weight: torch.Tensor) -> list[list[float]]:
 
 
 def evaluating(settings: Settings, store: Store, repeats: int) -> None:
-    """Scoring multiple-choice items with units dropped: the speed-up, and how much of it counted operations predict."""
+    """Measure how much dropped units speed up multiple-choice scoring, beside what counted operations predict."""
     tokenizer, seed = settings.model.tokenizer(store), settings.seed
     task = _settings("task=offline", f"task.names=[{','.join(SCORED)}]", "task.limit=24").task
     dense = settings.model.load(resolve_dtype("auto"), store)

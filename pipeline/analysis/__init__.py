@@ -1,1 +1,1 @@
-"""Numbers from tables: means, theorems, strata, criteria, prediction."""
+"""Statistics computed from tables: means, theorems, strata, criteria, prediction."""

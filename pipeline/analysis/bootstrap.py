@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import norm, t
 
-# (values of shape (n,), how often each counts of shape (resamples, n)) -> statistics of shape (resamples,)
+# (values of shape (n,), their counts of shape (resamples, n)) -> statistics of shape (resamples,)
 Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The mean of (n,) values in each row of (resamples, n) weights."""
+    """Compute the mean of (n,) values for each row of (resamples, n) weights."""
     return weights @ values / weights.sum(axis=1)
 
 
@@ -27,19 +27,19 @@ def interval(
     resamples: int = 1000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of a statistic (Efron 1979), with whole groups drawn with replacement.
+    """Estimate the percentile bootstrap interval of a statistic (Efron 1979), drawing whole groups with replacement.
 
-    Resamples of few groups vary less than the groups there could be. Percentiles further out make up for it, so that
-    the interval of a mean is as wide as Student's (the expanded interval of Hesterberg 2015).
+    Resamples of few groups vary less than other groups would. Percentiles further out compensate for this: the
+    interval of a mean is as wide as Student's (the expanded interval of Hesterberg 2015).
 
     Args:
         values: (n,) finite numbers.
-        groups: (n,) the group of each, such as its prompt.
-        statistic: of the values, each counted as often as its group was drawn.
-        level: the share of such intervals that hold the true statistic.
+        groups: (n,) the group of each value, such as its prompt.
+        statistic: function of the values and their counts, each counted as often as its group was drawn.
+        level: the fraction of such intervals that contain the true statistic.
 
     Returns:
-        Its two ends, the same at every call; missing if there are fewer than two groups to draw from.
+        Its two ends, the same at every call; NaN if there are fewer than two groups to draw from.
     """
     names, codes = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
     if len(names) < 2:

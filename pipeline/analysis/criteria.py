@@ -1,6 +1,6 @@
-"""Criteria at equal budget: what two ways to choose the same number of units keep, and the difference, item by item.
+"""Criteria at equal budget: what two ways of choosing the same number of units retain, compared item by item.
 
-Random criteria come in several draws. Their mean is compared, and an interval allows for the draws as for the items.
+Random criteria come in several draws. Their mean is compared, and intervals account for the draws and the items.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ COLUMNS = [
     "against", "difference", "low", "high",
 ]  # fmt: skip
 _KEPT, _MORE = ("kept", "kept_low", "kept_high"), ("difference", "low", "high")
-# What a model may have beyond another one, less the score of a third.
+# Least and greatest value of x - y - d for the scores of three models.
 _CONTRASTS = (-2.0, 1.0)
 Scores = Mapping[str, np.ndarray]
 
 
 def criteria(tables: Tables) -> pd.DataFrame:
-    """Estimate what every criterion keeps of the dense mean score above chance, and divergence beyond others.
+    """Estimate what every criterion retains of the dense mean score above chance, and how much more divergence does.
 
     Args:
         tables: ``items``, ``scores`` and ``jobs`` of one choice of settings, see `pipeline.tables.read`.
 
     Returns:
-        `COLUMNS`: a row for every criterion (a pruner with its options, see `Variant.line`) at every unit and
-        sparsity where there are several (``against`` is empty then), and one for each pair of a criterion by
-        divergence and another one: ``difference`` is how much more of the dense score the first keeps, with its 95 %
-        interval. Means are over the tasks that all of them have and that the dense model solves clearly above
-        chance. Each seed is compared with its own dense job, since the items of one may not be those of another;
-        of several seeds that have all the criteria, the mean is given.
+        `COLUMNS`: one row for every criterion (a pruner with its options, see `Variant.line`) at every unit and
+        sparsity that has several (``against`` is empty), and one for each pair of a criterion by divergence and
+        another one: ``difference`` is how much more of the dense score the first retains, with its 95 % interval.
+        Means are over the tasks that all criteria have and that the dense model solves clearly above chance. Each
+        seed is compared with its own dense job, since items may differ between seeds; the results are means over the
+        seeds that have all criteria.
     """
     parts = []
     for kind, items in tables.items.groupby("kind") if not tables.items.empty else ():
@@ -72,7 +72,7 @@ def _dense_by_seed(items: pd.DataFrame) -> Iterable[tuple[int, pd.DataFrame]]:
 
 
 def _above_chance(comparisons: pd.DataFrame, kind: str) -> dict[str, float]:
-    """The chance of every task of a kind that the dense model solves clearly above it."""
+    """Return the chance level of every task of a kind that the dense model solves clearly above it."""
     if comparisons.empty:
         return {}
     own = comparisons[(comparisons["kind"] == kind) & (comparisons["task"] != MEAN)]
@@ -81,7 +81,7 @@ def _above_chance(comparisons: pd.DataFrame, kind: str) -> dict[str, float]:
 
 
 def _vectors(items: pd.DataFrame) -> dict[str, Scores]:
-    """Scores of each job by task, in order of the items."""
+    """Return the scores of each job by task, in the order of the items."""
     return {
         str(job): {
             str(task): own.sort_values("item")["score"].to_numpy(dtype=float) for task, own in rows.groupby("task")
@@ -91,7 +91,7 @@ def _vectors(items: pd.DataFrame) -> dict[str, Scores]:
 
 
 def _budget(items: pd.DataFrame, dense: Mapping[int, Scores], chance: Mapping[str, float]) -> list[dict[str, object]]:
-    """Rows of the criteria at one budget, over the seeds that have all of them; none if there is only one."""
+    """Return the rows of the criteria at one budget, over the seeds that have all of them; none for a single one."""
     families = sorted(set(items["family"]), key=precedence)
     by_seed = {
         seed: {str(family): list(_vectors(rows).values()) for family, rows in own.groupby("family")}
@@ -122,7 +122,7 @@ def _budget(items: pd.DataFrame, dense: Mapping[int, Scores], chance: Mapping[st
 
 
 def _asked(task: str, models: Sequence[Scores]) -> bool:
-    """Whether all models were asked the same number of items of a task."""
+    """Return whether all models were evaluated on the same number of items of a task."""
     return len({len(scores.get(task, ())) for scores in models}) == 1
 
 
@@ -131,7 +131,7 @@ def _mean(intervals: Sequence[Interval]) -> Interval:
 
 
 class _OneSeed:
-    """Shares of the dense score above chance, under one seed: of items that are drawn within tasks."""
+    """Fractions of the dense score above chance that criteria retain under one seed, with items drawn within tasks."""
 
     def __init__(
         self, dense: Scores, draws: Mapping[str, Sequence[Scores]], tasks: Sequence[str], chance: float
@@ -140,7 +140,7 @@ class _OneSeed:
         self._dense = [dense[task] for task in tasks]
         self._counts = [len(items) for items in self._dense]
         self._above = self._over_tasks([mean_score(items) for items in self._dense], SCORES).shifted(-chance)
-        # Item by item, the mean over the draws; and how far the mean over other draws may be from theirs.
+        # The mean over draws of each item, and half the width of the interval of the mean score over draws.
         self._items = {
             family: [np.mean([one[task] for one in each], axis=0) for task in tasks] for family, each in draws.items()
         }
@@ -151,18 +151,18 @@ class _OneSeed:
 
     @property
     def n(self) -> int:
-        """How many items there are of all tasks."""
+        """Number of items of all tasks."""
         return sum(self._counts)
 
     def kept(self, family: str) -> Interval:
-        """The share that a criterion keeps, on average over its draws."""
+        """Estimate the fraction that a criterion retains, on average over its draws."""
         items, drawn = self._items[family], self._drawn[family]
         score = self._over_tasks([mean_score(own) for own in items], SCORES).shifted(-self._chance)
         less = [paired(d, own).difference for d, own in zip(self._dense, items, strict=True)]
         return fieller(_wider(score, drawn), self._above, _wider(self._over_tasks(less, DIFFERENCES), drawn))
 
     def more(self, family: str, other: str) -> Interval:
-        """How much larger the share of one criterion is than that of another one."""
+        """Estimate by how much the fraction that one criterion retains exceeds that of another."""
         first, second = self._items[family], self._items[other]
         if sum(own.mean() for own in first) < sum(own.mean() for own in second):
             less = self.more(other, family)
@@ -178,6 +178,6 @@ class _OneSeed:
 
 
 def _wider(interval: Interval, by: float) -> Interval:
-    """An interval that allows for an independent deviation, too, of which ``by`` is the half-width."""
+    """Return the interval, widened for an independent deviation with half-width ``by``."""
     value, low, high = interval
     return Interval(value, value - math.hypot(value - low, by), value + math.hypot(high - value, by))

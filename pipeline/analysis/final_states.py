@@ -11,10 +11,10 @@ from pipeline.tables.variants import VARIANT, Variant, magnitude, ordered, rows_
 
 
 def on_dense_trajectory(tables: Tables) -> tuple[pd.DataFrame, str, str]:
-    """Teacher-forced measures; where there are none, those of the layer protocol at the last layer.
+    """Return the teacher-forced measures, or those of the layer protocol at the last layer if there are none.
 
     Returns:
-        The rows at one temperature, their protocol, and the sentence of a caption that says what was compared.
+        The rows at one temperature, their protocol, and the caption sentence that says what was compared.
 
     Raises:
         MissingData: if neither protocol was measured.
@@ -31,7 +31,7 @@ def on_dense_trajectory(tables: Tables) -> tuple[pd.DataFrame, str, str]:
 
 
 def leave_out_unchanged(rows: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Leave out variants of sparsity 0 whose KL is zero everywhere, unless none are left; with a note."""
+    """Remove variants of sparsity 0 whose KL is zero everywhere, unless that leaves none; return rows and a note."""
     worst = rows["kl"].abs().groupby([rows[name] for name in VARIANT]).max()
     same = ordered(Variant(*key) for key, kl in worst.items() if magnitude(key[1]) == 0 and kl < series.ROUNDING)
     kept = [variant for variant in variants_of(rows) if variant not in same]

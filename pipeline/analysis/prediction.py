@@ -1,10 +1,10 @@
-"""What a pruned model keeps of the dense scores, predicted from measures that are cheaper than evaluation.
+"""Prediction of what a pruned model retains of the dense scores, from measures that are cheaper than evaluation.
 
-The share of a task's score above chance that is kept is taken to fall along a logistic curve of the logarithms of
-what was measured (Hill 1910): ``logit(kept) = a - sum_j b_j log d_j``, with slopes ``b_j >= 0`` that the tasks of a
-kind share and a place ``a`` of each task that is drawn to its kind's. It is fitted as a fractional logit (Papke and
-Wooldridge 1996), whose penalised likelihood has one optimum; shares outside 0 to 1 are taken as 0 or 1 there.
-Errors are always those on pruners that a fit has not seen, all draws of a random one together.
+The fraction of a task's score above chance that is retained is modelled as a logistic curve of the logarithms of the
+measures (Hill 1910): ``logit(kept) = a - sum_j b_j log d_j``, with slopes ``b_j >= 0`` that the tasks of a kind share
+and an intercept ``a`` of each task that is shrunk towards that of its kind. It is fitted as a fractional logit (Papke
+and Wooldridge 1996), whose penalised likelihood has one optimum; fractions outside 0 to 1 are clipped for the fit.
+Errors are always those on pruners unseen by the fit, with all draws of a random pruner left out together.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ __all__ = [
 ]
 
 FEWEST_PRUNERS, FEWEST_SETTINGS = 3, 6
-# Less than this is taken as this: what it would change is beyond what can be measured.
+# Measures below this are raised to it: their effect would be too small to measure.
 FLOOR = 1e-3
-# Weights of the squares of slopes, of the tasks' distances to their kind, and of the kind's place, in evaluated tasks.
+# Penalties on squared slopes, tasks' offsets from their kind, and the kind's intercept, in units of evaluated tasks.
 RIDGE_SLOPES, RIDGE_TASKS, RIDGE_KIND = 0.1, 1.0, 0.01
-# What is added to p(1 - p), in whose root errors are expected to grow, so that they do not vanish near 0 and 1.
+# Added to p(1 - p), to keep expected errors, which grow with its root, from vanishing near 0 and 1.
 SLACK = 0.05
 PREDICTED = ["predicted", "low", "high"]
 
 
 class TooLittle(ValueError):
-    """Too few settings to fit a prediction to; the message says what there should be, without its remedy."""
+    """Raised for too few settings to fit a prediction to; the message says what is needed, without the remedy."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Of one kind of task: logit(kept) = places[task] - slopes · (log max(d, FLOOR) - centre) / scale.
+    """Curve of one kind of task: logit(kept) = places[task] - slopes · (log max(d, FLOOR) - centre) / scale.
 
-    ``places`` (tasks,) are missing for tasks that were not fitted; the others are one number a column.
+    ``places`` (tasks,) are the intercepts, NaN for tasks that were not fitted; the other fields are (columns,).
     """
 
     centre: np.ndarray
@@ -62,7 +62,7 @@ class Curve:
     places: np.ndarray
 
     def kept(self, measured: np.ndarray, task: np.ndarray) -> np.ndarray:
-        """Shares (n,) of tasks (n,), by number, at measured (n, columns); exactly 1 where all of these are 0."""
+        """Return the fractions (n,) retained of tasks (n,), by number, at measured (n, columns); exactly 1 at all 0."""
         x = (np.log(np.maximum(measured, FLOOR)) - self.centre) / self.scale
         shares = expit(self.places[task] - x @ self.slopes)
         shares[(measured == 0).all(axis=1)] = 1.0
@@ -72,7 +72,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Widths:
-    """Half the width of a 95 % interval, of a single task and of a mean, in units of `_spread` at a prediction."""
+    """Half-widths of 95 % intervals, of a single task and of a mean, in units of `_spread` at a prediction."""
 
     task: float
     mean: float
@@ -80,9 +80,9 @@ class Widths:
 
 @dataclass(frozen=True)
 class Predictor:
-    """A fitted prediction from some ``columns`` of the features: a curve and widths for each kind of task.
+    """Fitted prediction from some ``columns`` of the features: a curve and widths for each kind of task.
 
-    ``signals`` has the tasks of each kind in the order of the curve's places, each with dense - chance.
+    ``signals`` holds the tasks of each kind in the order of the curve's places, each with dense - chance.
     """
 
     columns: tuple[str, ...]
@@ -91,17 +91,17 @@ class Predictor:
     signals: Mapping[str, Mapping[str, float]]
 
     def predict(self, features: pd.DataFrame) -> pd.DataFrame:
-        """What settings keep of every task that was fitted, and of the mean of each kind.
+        """Predict what settings retain of every task that was fitted, and of the mean of each kind.
 
         Args:
             features: rows of `features`.
 
         Returns:
-            pruner, sparsity, task, kind, predicted, low, high: a row for each setting and task, then a row of the
-            task "mean" for each setting and kind. Missing where a column is; exactly 1 for the dense model. The
-            interval of 95 % is that of a measured share, around the prediction by Student's t of the errors that
-            fits without one pruner made on it, relative to sqrt(p(1 - p) + SLACK) at a prediction p; there are as
-            many degrees of freedom as pruners less one.
+            pruner, sparsity, options, task, kind, predicted, low, high: one row for each setting and task, then one of
+            the task "mean" for each setting and kind. Missing where a column is; exactly 1 for the dense model. The
+            95 % interval is that of a measured fraction around the prediction. It comes from Student's t and the
+            errors that fits without one pruner make on that pruner, relative to sqrt(p(1 - p) + SLACK) at a prediction
+            p, with as many degrees of freedom as pruners less one.
         """
         measured = features[list(self.columns)].to_numpy(dtype=float)
         parts = []
@@ -119,9 +119,9 @@ class Predictor:
 
 
 def fit(features: pd.DataFrame, targets: pd.DataFrame, columns: Sequence[str]) -> Predictor:
-    """Fit what is kept to some columns of the features, each kind of task by itself.
+    """Fit the retained fractions to some columns of the features, each kind of task separately.
 
-    Settings without one of the columns do not count, and kinds with too few settings have no prediction.
+    Settings without one of the columns are ignored, and kinds with too few settings get no prediction.
 
     Args:
         features, targets: see `features` and `targets`.
@@ -140,8 +140,9 @@ def cross_validate(features: pd.DataFrame, targets: pd.DataFrame, columns: Seque
     """Predict every evaluated setting from those of the other pruners, intervals included.
 
     Returns:
-        pruner, sparsity, family, task, kind, kept, predicted, low, high: one row for each setting and task that was
-        evaluated, and for the mean of each kind over these tasks. Missing where only the left-out pruner has a task.
+        pruner, sparsity, options, family, task, kind, kept, predicted, low, high: one row for each setting and task
+        that was evaluated, and for the mean of each kind over these tasks. Missing where only the left-out pruner has
+        a task.
 
     Raises:
         TooLittle: as `fit` does.
@@ -159,14 +160,14 @@ def cross_validate(features: pd.DataFrame, targets: pd.DataFrame, columns: Seque
 
 
 def joined(features: pd.DataFrame, targets: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """The targets of settings that have finite values in all columns, with these."""
+    """Return the targets of settings that have finite values in all columns, with these columns."""
     known = features[[*WHO, *columns]]
     known = known[np.isfinite(known[list(columns)].to_numpy(dtype=float)).all(axis=1)]
     return targets.merge(known, on=WHO)
 
 
 def enough(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of kinds with enough settings to be fitted. Raises TooLittle if there are none."""
+    """Return the rows of kinds with enough settings to fit. Raises TooLittle if there are none."""
     settings = rows.drop_duplicates([*WHO, "kind"]).groupby("kind")
     counts = settings.agg(settings=("pruner", "size"), pruners=("family", "nunique"))
     large = counts[(counts["settings"] >= FEWEST_SETTINGS) & (counts["pruners"] >= FEWEST_PRUNERS)]
@@ -181,9 +182,9 @@ def enough(rows: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class _Sample:
-    """The evaluated tasks of one kind, with their names as numbers, and every curve that was fitted to some of them.
+    """Evaluated tasks of one kind, with their names as numbers, and every curve that was fitted to some of them.
 
-    ``without`` has curves by the families that were left out: two that are left out together serve both.
+    ``without`` holds curves by the families that were left out: the curve without a pair serves both of its members.
     """
 
     rows: pd.DataFrame
@@ -196,14 +197,14 @@ class _Sample:
     without: dict[frozenset[int], Curve] = field(default_factory=dict)
 
     def signals(self) -> dict[str, float]:
-        """Dense - chance of each task, in order of their numbers."""
+        """Return dense - chance of each task, in the order of their numbers."""
         return {
             task: float(self.rows["signal"].to_numpy()[self.task == place].mean())
             for place, task in enumerate(self.tasks)
         }
 
     def curve(self, out: frozenset[int]) -> Curve:
-        """The curve of all but some families."""
+        """Return the curve fitted to all families except those in ``out``."""
         if out not in self.without:
             own = ~np.isin(self.family, list(out))
             kept, weight = (self.rows[name].to_numpy(dtype=float)[own] for name in ("kept", "weight"))
@@ -211,7 +212,7 @@ class _Sample:
         return self.without[out]
 
     def left_out(self, out: frozenset[int]) -> np.ndarray:
-        """What is predicted of each row from all families but its own and those that are out; missing for these."""
+        """Predict each row from all families except its own and those in ``out``; rows of the latter are NaN."""
         shares = np.full(len(self.rows), np.nan)
         for family in set(range(len(self.families))) - out:
             own = self.family == family
@@ -219,7 +220,7 @@ class _Sample:
         return shares
 
     def widths(self, out: frozenset[int]) -> Widths:
-        """Widths of intervals from the errors on each family of a fit without it, none of those that are out."""
+        """Compute interval widths from the errors on each family of a fit without it, except those in ``out``."""
         if len(self.families) - len(out) < 2:
             return Widths(math.inf, math.inf)
         predicted = self.left_out(out)
@@ -245,7 +246,7 @@ def _samples(rows: pd.DataFrame, columns: Sequence[str]) -> dict[str, _Sample]:
 
 
 def _curve(measured: np.ndarray, task: np.ndarray, tasks: int, kept: np.ndarray, weight: np.ndarray) -> Curve:
-    """The one optimum of the penalised likelihood of measured (n, columns), of tasks (n,) numbered below ``tasks``."""
+    """Fit the one optimum of the penalised likelihood to measured (n, columns) of tasks (n,) numbered < ``tasks``."""
     x = np.log(np.maximum(measured, FLOOR))
     centre, scale = x.mean(axis=0), x.std(axis=0)
     scale[scale == 0] = 1.0
@@ -270,7 +271,7 @@ def _curve(measured: np.ndarray, task: np.ndarray, tasks: int, kept: np.ndarray,
 
 
 def _error(kept: np.ndarray, predicted: np.ndarray) -> float:
-    """Root mean square of errors in units of `_spread`."""
+    """Compute the root mean square of errors in units of `_spread`."""
     return float(np.sqrt(np.mean(((kept - predicted) / _spread(predicted)) ** 2)))
 
 
@@ -280,6 +281,6 @@ def _spread(predicted: np.ndarray) -> np.ndarray:
 
 def _with_interval(rows: pd.DataFrame) -> pd.DataFrame:
     width = rows["width"].to_numpy(dtype=float) * _spread(rows["predicted"].to_numpy(dtype=float))
-    # The dense model keeps all of its own score.
+    # The dense model retains all of its own score.
     width[(rows["pruner"] == DENSE).to_numpy()] = 0.0
     return rows.assign(low=rows["predicted"] - width, high=rows["predicted"] + width)

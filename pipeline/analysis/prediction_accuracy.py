@@ -1,4 +1,4 @@
-"""How well each set of measures predicts what unseen pruners keep: errors and rank correlations, beside each other."""
+"""Accuracy of each set of measures in predicting what unseen pruners retain: errors and rank correlations."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ ACCURACY = [
 def compete(
     features: pd.DataFrame, targets: pd.DataFrame, predictors: Mapping[str, Sequence[str]] = PREDICTORS
 ) -> pd.DataFrame:
-    """What every predictor says of every evaluated setting from those of the other pruners, see `cross_validate`.
+    """Predict every evaluated setting from those of the other pruners with every predictor, see `cross_validate`.
 
-    Of each kind of task, all of them are fitted and tested on the same settings: those that have the columns of all.
-    Predictors do not take part that would leave too few, such as one that was not measured.
+    For each kind of task, all predictors are fitted and tested on the same settings: those that have the columns of
+    all. Predictors that would leave too few settings, such as one that was not measured, do not take part.
 
     Returns:
         The columns of `cross_validate` and ``predictor``.
@@ -48,7 +48,7 @@ def compete(
 
 
 def _compete(features: pd.DataFrame, targets: pd.DataFrame, predictors: Mapping[str, Sequence[str]]) -> pd.DataFrame:
-    """The same for the targets of one kind of task."""
+    """Predict the targets of one kind of task with every predictor, see `compete`."""
     taking_part: dict[str, Sequence[str]] = {}
     shared = targets
     for name, columns in predictors.items():
@@ -64,18 +64,18 @@ def _compete(features: pd.DataFrame, targets: pd.DataFrame, predictors: Mapping[
 
 
 def accuracy(rows: pd.DataFrame) -> pd.DataFrame:
-    """Mean absolute error and Spearman's rank correlation of each predictor, with intervals.
+    """Compute the mean absolute error and Spearman's rank correlation of each predictor, with intervals.
 
     Args:
-        rows: what `compete` returns.
+        rows: the result of `compete`.
 
     Returns:
-        `ACCURACY`, one row a predictor and kind, of the means over the tasks of a kind, one value a setting; kinds of
-        which no unseen pruner could be predicted are left out. ``error`` is the mean of |kept - predicted|; ``rank``
-        the correlation of both, missing where either is constant; ``more`` the error less that of the first
-        predictor, above 0 where measures of representations are better. Each has a 95 % bootstrap interval over
-        pruners (families), expanded since they are few (`expanded`) and missing for a single one, from resamples that
-        are the same for all predictors. ``task_error`` and ``task_rank`` are those of single tasks.
+        `ACCURACY`, one row per predictor and kind, of the means over the tasks of a kind, one value per setting; kinds
+        for which no unseen pruner could be predicted are left out. ``error`` is the mean of |kept - predicted|;
+        ``rank`` is the correlation of both, missing where either is constant; ``more`` is the error minus that of the
+        first predictor, above 0 where measures of representations are better. Each has a 95 % bootstrap interval over
+        pruners (families), expanded since they are few (`expanded`) and missing for a single one, from resamples
+        shared by all predictors. ``task_error`` and ``task_rank`` are the same statistics of single tasks.
 
     Raises:
         TooLittle: if no kind has a task that several pruners were evaluated on.
@@ -98,21 +98,21 @@ def accuracy(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _side_by_side(rows: pd.DataFrame) -> tuple[pd.Series, pd.DataFrame]:
-    """What was kept, and the predictions in a column for each predictor, of what all of them predict."""
+    """Return the retained fractions, and the predictions with a column per predictor, where all of them predict."""
     about = ["family", *WHO, "task"]
     wide = rows.pivot(index=about, columns="predictor", values="predicted")[list(rows["predictor"].unique())].dropna()
     return rows.drop_duplicates(about).set_index(about)["kept"].reindex(wide.index), wide
 
 
 def _with_ends(kept: pd.Series, predicted: pd.DataFrame, families: np.ndarray) -> dict[str, np.ndarray]:
-    """Each of `STATISTICS` and the ends of its interval, a value a predictor."""
+    """Compute each of `STATISTICS` and the ends of its interval, one value per predictor."""
     y, x = kept.to_numpy(dtype=float), predicted.to_numpy(dtype=float)
     names, numbers = np.unique(families, return_inverse=True)
     places = [np.flatnonzero(numbers == number) for number in range(len(names))]
     draws = np.random.default_rng(0).integers(len(names), size=(RESAMPLES, len(names)))
     drawn = (np.concatenate([places[family] for family in draw]) for draw in draws)
     resampled = np.stack([_statistics(y[chosen], x[chosen]) for chosen in drawn])
-    # Resamples of constant shares have no correlation, and do not count.
+    # Resamples with constant fractions have no correlation and are ignored.
     found = _statistics(y, x)
     ends = _quantiles(resampled, expanded(len(names))) if len(names) > 1 else np.full((2, *found.shape), np.nan)
     values = [found, *ends]
@@ -124,20 +124,20 @@ def _with_ends(kept: pd.Series, predicted: pd.DataFrame, families: np.ndarray) -
 
 
 def _quantiles(resampled: np.ndarray, ends: tuple[float, float]) -> np.ndarray:
-    """Quantiles (ends, ...) over the first axis of what is known; missing where nothing is."""
+    """Compute quantiles (ends, ...) of the known values over the first axis; NaN where none is known."""
     none = ~np.isfinite(resampled).any(axis=0)
     found = np.nanquantile(np.where(none, 0.0, resampled), ends, axis=0)
     return np.where(none, np.nan, found)
 
 
 def _statistics(kept: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """`STATISTICS` (3, predictors) of kept shares (n,) and predictions (n, predictors)."""
+    """Compute `STATISTICS` (3, predictors) of retained fractions (n,) and predictions (n, predictors)."""
     errors = np.abs(predicted - kept[:, None]).mean(axis=0)
     return np.stack([errors, _rank_correlations(kept, predicted), errors - errors[0]])
 
 
 def _rank_correlations(kept: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Spearman's, ties sharing their mean rank; missing where one side is constant."""
+    """Compute Spearman's rank correlations, ties sharing their mean rank; NaN where one side is constant."""
     ranks = rankdata(np.column_stack([kept, predicted]), axis=0)
     ranks -= ranks.mean(axis=0)
     sizes = np.sqrt((ranks**2).sum(axis=0))

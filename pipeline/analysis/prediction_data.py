@@ -1,4 +1,4 @@
-"""What a prediction of kept scores starts from: cheap measures of every setting, and what was kept where evaluated."""
+"""Data to predict retained scores: cheap measures of every setting, and the scores that evaluated ones retain."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pipeline.tables.replicates import over_replicates
 from pipeline.tables.variants import DENSE, VARIANT
 
 WHO = VARIANT
-# Sets of columns of `features` that scores are predicted from. The first is the one to use: for pruners that were not
-# fitted, the first difference and the least sure positions have not been found to add to it.
+# Sets of columns of `features` that scores are predicted from. The first is the one to use: for unseen pruners, the
+# first difference and the least confident positions were not found to improve it.
 REPRESENTATIONS = "representations"
 BASELINES: Mapping[str, tuple[str, ...]] = {
     "perplexity": ("perplexity",),
@@ -36,23 +36,23 @@ TARGETS = [*WHO, "family", "task", "kind", "kept", "signal", "weight"]
 
 
 def features(tables: Tables) -> pd.DataFrame:
-    """The cheap measures of every setting, all 0 or more and 0 for the dense model; missing where not measured.
+    """Return the cheap measures of every setting, all 0 or more and 0 for the dense model; missing where not measured.
 
     Args:
         tables: the rows of one choice of settings, see `pipeline.tables.read`.
 
     Returns:
-        `FEATURES`, one row a variant, that of the dense model first; ``family`` is the pruner.
+        `FEATURES`, one row per variant, the dense model first; ``family`` is the pruner.
 
-        - ``kl``: KL(dense || pruned) of the final states on the dense model's own continuations, nats a token: the mean
-          over prompts of means over steps;
-        - ``kl_sure``, ``kl_unsure``: its mean over the fifth of positions at which the dense model's entropy is
+        - ``kl``: KL(dense || pruned) of the final states on the dense model's own continuations, in nats per token:
+          the mean over prompts of means over steps;
+        - ``kl_sure``, ``kl_unsure``: the mean of KL over the fifth of positions where the dense model's entropy is
           lowest, and highest;
-        - ``parting``: the rate at which the pruned model's own continuation leaves the dense model's, per token that
-          it could do so at: that of a first difference, where texts without one count with their length;
-        - ``perplexity``: log of its ratio to the dense model's, of the first text that both have; 0 if it is below;
+        - ``parting``: the rate per token at which the pruned model's own continuation leaves the dense model's: of
+          first differences over the tokens up to them, where texts without a difference count with their length;
+        - ``perplexity``: log of its ratio to the dense model's, on the first text that both have; 0 if it is below;
         - ``cosine``: mean 1 - cos of the final hidden states on the dense model's continuations;
-        - ``removed``: share of the model's parameters that is dropped or zero.
+        - ``removed``: fraction of the model's parameters that is dropped or zero.
     """
     parts = [_final_states(tables.measures), _parting(tables.trajectories), _perplexity(tables.scores)]
     parts.append(_removed(tables.jobs))
@@ -66,15 +66,15 @@ def features(tables: Tables) -> pd.DataFrame:
 
 
 def targets(tables: Tables) -> pd.DataFrame:
-    """What every evaluated setting keeps of each task's score above chance.
+    """Return the fraction of each task's score above chance that every evaluated setting retains.
 
-    Only tasks of which the dense model is clearly above chance: the whole 95 % interval of its score lies above it.
+    Only tasks on which the dense model is clearly above chance count: the 95 % interval of its score lies above it.
 
     Returns:
-        `TARGETS`, one row a variant, task and kind. ``kept`` is (pruned - chance) / (dense - chance), below 0
-        or above 1 where it is; ``signal`` is dense - chance, by which tasks count in the mean of their kind, so that
-        the mean of what is kept is what is kept of the mean; ``weight`` is n signal², to which the variance of
-        ``kept`` is inversely proportional if all items vary alike.
+        `TARGETS`, one row per variant, task and kind. ``kept`` is (pruned - chance) / (dense - chance), which is not
+        clipped to 0 to 1; ``signal`` is dense - chance, the weight of a task in the mean of its kind: with it, the mean
+        of the retained fractions is the fraction retained of the mean; ``weight`` is n signal², to which the variance
+        of ``kept`` is inversely proportional if all items vary alike.
     """
     rows = tables.comparisons
     if rows.empty:
@@ -89,10 +89,10 @@ def targets(tables: Tables) -> pd.DataFrame:
 
 
 def kind_means(rows: pd.DataFrame, values: list[str]) -> pd.DataFrame:
-    """Rows of the task "mean": of each setting and kind, the mean of ``values`` over its tasks, by their signal.
+    """Compute rows of the task "mean": per setting and kind, the mean of ``values`` over tasks, weighted by signal.
 
     Args:
-        rows: pruner, sparsity, options, kind, signal and the values, one row a task.
+        rows: pruner, sparsity, options, kind, signal and the values, one row per task.
     """
     scaled = rows[[*WHO, "kind", "signal"]].assign(**{name: rows[name] * rows["signal"] for name in values})
     sums = scaled.groupby([*WHO, "kind"], sort=False)[["signal", *values]].sum(min_count=1).reset_index()
@@ -110,10 +110,10 @@ def _final_states(measures: pd.DataFrame) -> pd.DataFrame:
         kl, entropy = own["kl"].to_numpy(dtype=float), own["entropy"].to_numpy(dtype=float)
         sure = unsure = np.nan
         if np.isfinite(entropy).all():
-            # The dense model's entropy is the same whatever is compared with it, and so are the strata.
+            # The dense model's entropy does not depend on the pruned model, and neither do the strata.
             strata, _ = split(entropy, -1)
             sure, unsure = kl[strata == strata.max()].mean(), kl[strata == strata.min()].mean()
-        # Every prompt counts alike, however long its text; what is missing stays missing.
+        # Every prompt counts alike, however long its text; missing values stay missing.
         means = own.groupby("prompt")[["kl", "cos_h"]].mean(skipna=False).mean(skipna=False)
         cosine = np.maximum(0.0, 1 - means["cos_h"])
         found[setting] = {"kl": means["kl"], "kl_sure": sure, "kl_unsure": unsure, "cosine": cosine}
@@ -128,8 +128,8 @@ def _parting(trajectories: pd.DataFrame) -> pd.DataFrame:
         differs = own["dense_token"] != own["pruned_token"]
         first = own["step"].where(differs).groupby(own["prompt"]).min()
         length = own.groupby("prompt")["step"].max() + 1
-        # The steps at which a text could part, the last of which is that at which it did; half a text more, so that
-        # the rate is not 0 where none of them parted, however few there were.
+        # The steps at which a text could part, up to the one at which it did. Half a text is added to keep the rate
+        # above 0 where no text parted, however few there are.
         steps = float((first + 1).fillna(length).sum())
         found[setting] = {"parting": (first.notna().sum() + 0.5) / (steps + 0.5)}
     return _table(found)

@@ -1,4 +1,4 @@
-"""The mean of measures over prompts, in which every prompt counts once however long its continuation is."""
+"""Mean of measures over prompts, in which every prompt counts once, however long its continuation is."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ PROMPT = "prompt"
 
 
 def mean_over_prompts(frame: pd.DataFrame, columns: Sequence[str], by: Sequence[str] = ()) -> pd.DataFrame:
-    """Mean over prompts of each prompt's mean over its own rows (steps, layers, ...), for each combination of ``by``.
+    """Compute the mean over prompts of each prompt's mean over its rows (steps, layers, ...), for each value of ``by``.
 
-    ``frame`` has a row a position, with a column ``prompt``. Returns the columns ``by`` and ``columns`` (float64), a
-    row for each combination of ``by`` that there is, sorted; a single row without ``by``, none if ``frame`` has none.
-    Raises ValueError, naming the measure and where it is, if a value is not finite: a mean would pass it over.
+    ``frame`` has one row per position, with a column ``prompt``. Returns the columns ``by`` and ``columns`` (float64),
+    one row for each combination of ``by`` in ``frame``, sorted; a single row without ``by``, none if ``frame`` is
+    empty. Raises ValueError, naming the measure and its place, if a value is not finite: a mean would skip it.
     """
     by, columns = list(by), list(columns)
     values = frame[columns].astype(float)

@@ -1,4 +1,4 @@
-"""What became of scores, as figures and the report show it: comparisons of tasks, and of means over shared tasks."""
+"""Changes of scores, as figures and the report show them: comparisons of tasks, and of means over shared tasks."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ DECIDED = (*CHANGED, NO_CHANGE)
 
 
 def with_pooled(comparisons: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the comparisons table, and for each variant and kind a row of the task "mean".
+    """Return the comparisons, with a row of the task "mean" added for each variant and kind.
 
-    A mean is over the tasks that every variant with tasks of this kind has, so that means compare; a kind without
-    such a task has none.
+    A mean is over the tasks that all variants with tasks of this kind share, which makes means comparable; a kind
+    without a shared task has no mean.
 
     Args:
-        comparisons: those of `pipeline.tables.read.Tables`: without means, a row a variant and task.
+        comparisons: as in `pipeline.tables.read.Tables`: without means, one row per variant and task.
     """
     if comparisons.empty:
         return comparisons
@@ -35,5 +35,5 @@ def with_pooled(comparisons: pd.DataFrame) -> pd.DataFrame:
 
 
 def means_of(compared: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `with_pooled` that are means."""
+    """Return the rows of `with_pooled` that are means."""
     return compared[compared["task"] == MEAN] if not compared.empty else compared

@@ -1,4 +1,4 @@
-"""Task scores of several points (model, pruner, sparsity), and their means over the tasks that all of them have."""
+"""Task scores of several points (model, pruner, sparsity), and their means over the tasks that all of them share."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pipeline.tables.replicates import REPLICATE
 from pipeline.tables.stored import MissingData
 from pipeline.tables.variants import VARIANT
 
-# The two ways of reading an answer, and all kinds whose scores are shares and can be averaged over tasks.
+# The two ways of reading an answer, and all kinds whose scores are fractions and can be averaged over tasks.
 READINGS = {"generative": "Generative tasks", "multiple_choice": "Multiple-choice tasks"}
 KINDS = {**READINGS, "retrieval": "Retrieval tasks"}
-MEAN = "mean"  # the series that is the mean over tasks; the others are called after their task
+MEAN = "mean"  # the series of the mean over tasks; the others are named after their task
 SAME_SETTINGS = "Other models: under these settings but for the model."
 POINT = ["model", *VARIANT]
 PERCENT = ["score_percent", "stderr_percent"]
@@ -23,9 +23,9 @@ CHANCE = "chance_percent"
 
 
 def task_scores(tables: Tables, kinds: Iterable[str]) -> pd.DataFrame:
-    """Finite scores of tasks of these kinds, one row for each point and task: that of the task's main metric.
+    """Return the finite scores of tasks of these kinds, one row per point and task: that of the task's main metric.
 
-    Tasks whose main metric is not a share, or was none for some point, are left out: see `other_scales`.
+    Tasks whose main metric is not a fraction for every point are left out: see `other_scales`.
 
     Raises:
         MissingData: if there are none.
@@ -43,7 +43,7 @@ def task_scores(tables: Tables, kinds: Iterable[str]) -> pd.DataFrame:
 
 
 def other_scales(tables: Tables, kinds: Iterable[str]) -> list[str]:
-    """A sentence for the caption about the tasks that `task_scores` leaves out; none if there are none."""
+    """Return a caption sentence on the tasks that `task_scores` leaves out; empty if there are none."""
     if tables.scores.empty:
         return []
     scores = _scores_of(tables, kinds)
@@ -57,12 +57,12 @@ def _scores_of(tables: Tables, kinds: Iterable[str]) -> pd.DataFrame:
 
 
 def _are_shares(scores: pd.DataFrame) -> pd.Series:
-    """For each row whether the main metric of its task counts in means, at every point."""
+    """Return for each row whether the main metric of its task counts in means, at every point."""
     return scores["averaged"].eq(True).groupby([scores["kind"], scores["task"]]).transform("all").astype(bool)
 
 
 def shared_tasks(scores: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows of tasks which every point of their kind has, and the others: means over other tasks do not compare."""
+    """Split the rows into tasks that every point of their kind has, and others, whose means would not be comparable."""
     points = scores.groupby("kind")[[*POINT, REPLICATE]].apply(lambda rows: len(rows.drop_duplicates()))
     counts = scores.groupby(["kind", "task"]).size()
     shared = [key for key, count in counts.items() if count == points[key[0]]]
@@ -71,15 +71,15 @@ def shared_tasks(scores: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def with_means(scores: pd.DataFrame) -> pd.DataFrame:
-    """Task scores and their unweighted mean per point and kind, in percent.
+    """Compute task scores and their unweighted mean per point and kind, in percent.
 
-    The standard error is that of a mean of independent scores, and missing where one of the scores lacks it. Of a
-    point that was repeated with other seeds or draws, score and mean are the means over these, and the error is the
-    standard deviation among them.
+    The standard error of a mean is that of a mean of independent scores, and missing where one of the scores lacks it.
+    For a point with several seeds or draws, score and mean are averaged over these, and the error is their standard
+    deviation.
 
     Returns:
-        Columns: kind, model, pruner, sparsity, series (the task, or "mean"), achieved, score_percent, stderr_percent,
-        chance_percent (what guessing would get).
+        Columns: kind, model, pruner, sparsity, options, series (the task, or "mean"), achieved, score_percent,
+        stderr_percent, chance_percent (the score of guessing).
     """
     groups = scores.assign(variance=scores["stderr"].astype(float) ** 2).groupby(["kind", *POINT, REPLICATE])
     means = groups.agg(achieved=("achieved", "first"), value=("value", "mean"), chance=("chance", "mean"))
@@ -91,34 +91,34 @@ def with_means(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def _over_replicates(data: pd.DataFrame) -> pd.DataFrame:
-    """One row a point and series."""
+    """Average over replicates, to one row per point and series."""
     groups = data.groupby(["kind", *POINT, "series"], sort=False)
     found = groups.agg(
         achieved=("achieved", "mean"), value=("value", "mean"), chance=("chance", "mean"),
         stderr=("stderr", "first"), spread=("value", "std"), count=("value", "size"),
     ).reset_index()  # fmt: skip
-    # One row a group has its own error, even where that is missing.
+    # A single row keeps its own error, even where that is missing.
     own = data.drop_duplicates(["kind", *POINT, "series"])["stderr"].astype(float).to_numpy()
     return found.assign(stderr=np.where(found["count"] > 1, found["spread"], own))
 
 
 def chances(data: pd.DataFrame) -> dict[str, float]:
-    """For each kind of task the mean score of guessing, in percent, where it is above zero.
+    """Return the mean score of guessing for each kind of task, in percent, where it is above zero.
 
-    Models whose tasks differ may have different ones; the first model's is the one that is given.
+    It may differ between models whose tasks differ; that of the first model is returned.
     """
     means = data[data["series"] == MEAN].drop_duplicates("kind").set_index("kind")[CHANCE]
     return {str(kind): float(value) for kind, value in means.items() if value > 0}
 
 
 def chance_name(found: dict[str, float]) -> str:
-    """What the legend calls the line of chance: with its percentage, if it is the same wherever there is one."""
+    """Return the legend entry of the line of chance, with its percentage if all kinds with chance share one."""
     values = {f"{value:.3g}" for value in found.values()}
     return f"chance ({values.pop()}%)" if len(values) == 1 else "chance"
 
 
 def task_notes(scores: pd.DataFrame, dropped: pd.DataFrame) -> list[str]:
-    """Sentences for the caption: the tasks of each kind, and those that are not in the means."""
+    """Return caption sentences on the tasks of each kind, and on those that are not in the means."""
     named = {kind: set(scores.loc[scores["kind"] == kind, "task"]) for kind in KINDS}
     both = named["generative"] & named["multiple_choice"]
     notes = [f"Tasks of both kinds: {', '.join(sorted(both))}."] if both else []
@@ -138,5 +138,5 @@ def _left_out(dropped: pd.DataFrame) -> list[str]:
 
 
 def axis_top(data: pd.DataFrame) -> float:
-    """The upper limit of a score axis from zero: above all scores and error bars."""
+    """Return the upper limit of a score axis from zero, above all scores and error bars."""
     return max(1.0, 1.12 * (data["score_percent"] + data["stderr_percent"].fillna(0)).max())

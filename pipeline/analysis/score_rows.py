@@ -1,4 +1,4 @@
-"""Jobs as the rows of a table for people: one a job, or one for all repetitions of it, with what sets rows apart."""
+"""Jobs as rows of a table for people: one per job, or one for all its replicates, with what distinguishes rows."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from pipeline.tables.labels import option_texts
 
 PERPLEXITY = "perplexity"
 FINAL = ("cos_h", "cos_z", "cos_p", "kl")
-# Groups of the configuration that say how a job was asked; where more keys than this differ, the ids stand for them.
+# Configuration groups that say how a job was evaluated; where more keys than _MOST_KEYS differ, ids stand for them.
 _ASKING = ("task", "capture", "measure", "perplexity", "probes")
 _MOST_KEYS = 3
 _UNNAMED = ("_target_", "allow_code_execution")
 
 
 class Repeated(NamedTuple):
-    """A number of one job, or the mean of several repetitions with its standard deviation (n - 1)."""
+    """Number of one job, or the mean over several replicates with its standard deviation (n - 1)."""
 
     mean: float
     spread: float
@@ -39,7 +39,7 @@ class Repeated(NamedTuple):
 
 @dataclass
 class Row:
-    """The jobs of one variant under the same conditions, which differ in their seeds or draws alone."""
+    """Jobs of one variant under the same conditions, which differ only in their seeds or draws."""
 
     jobs: list[JobRecord]
     options: str = ""
@@ -54,7 +54,7 @@ class Row:
         return next((job.status for job in self.jobs if job.status != OK), OK)
 
     def repeated(self, numbers: Mapping[str, float | None]) -> Repeated | None:
-        """Return a number of each job, by the job, as one; None if no job of the row has it."""
+        """Combine a number of each job, by job id, into one; None if no job of the row has it."""
         values = [number for job in self.jobs if (number := numbers.get(job.job)) is not None]
         if not values:
             return None
@@ -62,11 +62,11 @@ class Row:
 
 
 def rows_of_jobs(jobs: Sequence[JobRecord], baselines: Sequence[JobRecord]) -> list[Row]:
-    """Return the rows of these jobs in their order, and before them those of the dense jobs that belong to them.
+    """Return the rows of these jobs in their order, preceded by those of the dense jobs that belong to them.
 
     Args:
-        jobs: those to show.
-        baselines: dense jobs that ended well; the one of a job's model, conditions and seed stands beside it.
+        jobs: the jobs to show.
+        baselines: finished dense jobs; the one with the model, conditions and seed of a job belongs to it.
     """
     there = {job.job for job in jobs}
     dense = {found.job: found for job in jobs if job.pruner != DENSE and (found := dense_of(job, baselines))}
@@ -74,7 +74,7 @@ def rows_of_jobs(jobs: Sequence[JobRecord], baselines: Sequence[JobRecord]) -> l
     rows: dict[tuple[str, str, str], Row] = {}
     for job in shown:
         key = job.model_id, job.variant_id, job.settings_id
-        # An outcome of a job that never learned who it is stands for itself.
+        # A job that ended before its ids were known has a row of its own.
         row = rows.setdefault(key if job.variant_id else (job.job, job.pruner, str(len(rows))), Row([]))
         row.jobs.append(job)
     texts = option_texts(facts_of_records(shown))
@@ -85,7 +85,7 @@ def rows_of_jobs(jobs: Sequence[JobRecord], baselines: Sequence[JobRecord]) -> l
 
 
 def differing_conditions(jobs: Sequence[JobRecord]) -> list[dict[str, str]]:
-    """Return for each job the conditions in which these jobs differ, by key; where keys do not tell, by the id."""
+    """Return for each job the conditions in which these jobs differ, by key; the id where keys do not suffice."""
     if len({job.settings_id for job in jobs}) < 2:
         return [{} for _ in jobs]
     facts = [_conditions(job) for job in jobs]
@@ -106,7 +106,7 @@ def _conditions(job: JobRecord) -> dict[str, str]:
 
 
 def mean_scores(scores: pd.DataFrame | None) -> dict[str, float]:
-    """Return the mean over a job's tasks of each kind, of main metrics from 0 to 1 of which more is better."""
+    """Compute a job's mean over the tasks of each kind, of main metrics from 0 to 1 where more is better."""
     if scores is None:
         return {}
     main = scores[scores["main"].astype(bool) & scores["averaged"].astype(bool)]
@@ -122,7 +122,7 @@ def perplexities(scores: pd.DataFrame | None) -> dict[str, float]:
 
 
 def final_deviation(measures: pd.DataFrame | None) -> dict[str, float]:
-    """Return the mean over prompts of means over steps, of the free-running measures at the first temperature."""
+    """Compute the mean over prompts of means over steps of the free-running measures at the first temperature."""
     if measures is None:
         return {}
     final = measures[measures.protocol == "free_running"]
@@ -133,7 +133,7 @@ def final_deviation(measures: pd.DataFrame | None) -> dict[str, float]:
 
 
 def not_averaged(scores: pd.DataFrame | None) -> list[str]:
-    """Return the tasks whose main metric is in no mean, as "wmt (bleu)"; perplexities have columns of their own."""
+    """Return the tasks whose main metric is in no mean, as "wmt (bleu)"; perplexities have their own columns."""
     if scores is None:
         return []
     rows = scores[scores["main"].astype(bool) & ~scores["averaged"].astype(bool) & (scores["kind"] != PERPLEXITY)]
@@ -141,7 +141,7 @@ def not_averaged(scores: pd.DataFrame | None) -> list[str]:
 
 
 class Numbers:
-    """What jobs have found, each job's own."""
+    """Results of jobs, by job id."""
 
     def __init__(self, jobs: Iterable[JobTables]) -> None:
         found = {own.record.job: own for own in jobs}

@@ -1,4 +1,4 @@
-"""Aggregate measures over prompts (and steps) into the mean line and the band that a figure draws."""
+"""Aggregation of measures over prompts (and steps) into the mean line and the band that a figure draws."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 
 from pipeline.tables.variants import VARIANT, Variant, magnitude, ordered, rows_of, variants_of
 
-ROUNDING = 1e-6  # of a cosine in single precision, with a margin
+ROUNDING = 1e-6  # error of a cosine in single precision, with a margin
 Band = Literal["range", "quartiles"]
 SPACES = ("h", "z", "p")
 STATISTICS = ["mean", "low", "high"]
@@ -19,26 +19,26 @@ STEP_NOTE = "Line: mean over prompts; band: their middle half; steps that at lea
 
 
 def at_temperature(rows: pd.DataFrame) -> tuple[pd.DataFrame, float]:
-    """The rows at temperature 1.0, or at the lowest one where 1.0 was not measured; and that temperature."""
+    """Return the rows at temperature 1.0, or at the lowest one if 1.0 was not measured, and that temperature."""
     present = sorted(rows["temperature"].unique())
     chosen = 1.0 if 1.0 in present else float(present[0])
     return rows[rows["temperature"] == chosen], chosen
 
 
 def deviation(cosine: pd.Series) -> pd.Series:
-    """`1 - cos`, with the rounding noise of a cosine just above one cut to zero."""
+    """Compute `1 - cos`, clipping the rounding noise of a cosine just above one to zero."""
     return (1.0 - cosine.astype(float)).clip(lower=0.0)
 
 
 def profile(rows: pd.DataFrame, by: Sequence[str], values: Mapping[str, pd.Series], band: Band) -> pd.DataFrame:
-    """Mean and band of each quantity for each combination of `by`, over whatever else varies.
+    """Compute the mean and band of each quantity for each combination of `by`, over whatever else varies.
 
-    The mean is that over prompts of their own means, so that long texts do not count more; the band is of positions.
+    The mean is over prompts of their own means, since long texts must not count more; the band is over positions.
 
     Args:
-        rows: measures, one row a position.
+        rows: measures, one row per position.
         by: columns to keep apart.
-        values: quantity name -> one value for each of `rows` (same index); the rest is missing.
+        values: quantity name -> one value for each of `rows` (same index); values that are not finite are left out.
         band: "range" for minimum to maximum, "quartiles" for the middle half.
 
     Returns:
@@ -59,7 +59,7 @@ def profile(rows: pd.DataFrame, by: Sequence[str], values: Mapping[str, pd.Serie
 
 
 def _by_prompt(values: pd.Series, rows: pd.DataFrame, by: Sequence[str]) -> pd.Series:
-    """The mean over prompts of the means of each; over all values where there are no prompts."""
+    """Compute the mean over prompts of the mean of each; over all values where there are no prompts."""
     keys = [rows.loc[values.index, name] for name in by]
     if "prompt" not in rows or "prompt" in by:
         return values.groupby(keys).mean()
@@ -67,17 +67,17 @@ def _by_prompt(values: pd.Series, rows: pd.DataFrame, by: Sequence[str]) -> pd.S
 
 
 def well_covered(steps: pd.DataFrame) -> pd.DataFrame:
-    """The steps that at least half of a variant's prompts reach: later means are over ever fewer prompts."""
+    """Return the steps that at least half of a variant's prompts reach: later means are over ever fewer prompts."""
     most = steps.groupby([*VARIANT, "quantity"])["n"].transform("max")
     return steps[2 * steps["n"] >= most]
 
 
 def drop_identical(steps: pd.DataFrame, dense: Mapping[str, float]) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Leave out variants of sparsity 0 that change nothing, unless none are left; with a note.
+    """Remove variants of sparsity 0 that change nothing, unless that leaves none; return steps and a note.
 
     Args:
-        steps: what `profile` returns.
-        dense: the value of each quantity in the unchanged model; what is farther off than rounding is kept.
+        steps: the result of `profile`.
+        dense: the value of each quantity in the unchanged model; variants that differ by more than rounding stay.
     """
     off = (steps[STATISTICS].sub(steps["quantity"].map(dense), axis=0)).abs().max(axis=1)
     worst = off.groupby([steps[name] for name in VARIANT]).max()
@@ -90,9 +90,9 @@ def drop_identical(steps: pd.DataFrame, dense: Mapping[str, float]) -> tuple[pd.
 
 
 def merge_equal(steps: pd.DataFrame) -> pd.DataFrame:
-    """Join the sparsities of a pruner whose curves are the same into one, its sparsity a list ("0.2, 0.4").
+    """Merge the sparsities of a pruner whose curves are the same into one, its sparsity a list ("0.2, 0.4").
 
-    Under the layer protocol a dropped sublayer measures the same at every sparsity of a layer dropper.
+    Under the layer protocol, a dropped sublayer measures the same at every sparsity of a layer dropper.
     """
     keys = ["quantity", "step"]
     parts = []

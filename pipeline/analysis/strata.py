@@ -25,10 +25,11 @@ def split(values: np.ndarray, sign: int) -> tuple[np.ndarray, np.ndarray]:
 
     Args:
         values: (n,) finite numbers.
-        sign: -1 if confidence falls as they rise.
+        sign: 1 if confidence rises with the values, -1 if it falls.
 
     Returns:
-        The stratum of each, 1 for the least confident fifth to 5; and the 6 bounds, from least to most confident.
+        The stratum of each value, from 1 for the least confident fifth to 5, and the 6 bounds, from least to most
+        confident.
     """
     signed = sign * values
     bounds = np.quantile(signed, np.linspace(0, 1, COUNT + 1))
@@ -36,15 +37,15 @@ def split(values: np.ndarray, sign: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def strata(rows: pd.DataFrame) -> pd.DataFrame:
-    """Means within each stratum of each measure of confidence, for the positions of one variant.
+    """Compute means within each stratum of each measure of confidence, for the positions of one variant.
 
     Args:
-        rows: prompt, kl, est_kl, flip and the measures of confidence, one row a position.
+        rows: prompt, kl, est_kl, flip and the measures of confidence, one row per position.
 
     Returns:
         `COLUMNS`: the measure, the stratum, its bounds in the measure's unit, its positions, exact KL (nats) with
-        its 95 % interval, the estimate of theorem 3, exact minus estimate, and the share of positions whose argmax
-        differs with its interval. Empty strata have no row.
+        its 95 % interval, the estimate of theorem 3, exact minus estimate, and the fraction of positions whose
+        argmax differs, with its interval. Empty strata have no row.
     """
     return pd.DataFrame([row for name in CONFIDENCES for row in _of_one_measure(rows, name)], columns=COLUMNS)
 

@@ -1,4 +1,4 @@
-"""Theorems 1 to 3 of the paper: what each one estimates, and how well its estimates track what was measured."""
+"""Theorems 1 to 3 of the paper: the deviation that each one estimates, and how well its estimates track it."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import pandas as pd
 from pipeline.analysis import series
 from pipeline.tables.variants import VARIANT, rows_of, variants_of
 
-LEAST_CORRELATION = 0.9  # what a rank correlation has to reach for an estimate to track the measured values
-RATIOS = (0.5, 2.0)  # and between which the median of estimate over measured has to lie
+LEAST_CORRELATION = 0.9  # rank correlation that an estimate must reach to track the measured values
+RATIOS = (0.5, 2.0)  # range in which the median of estimate over measured must lie as well
 SETUP = [*VARIANT, "sublayer"]
 TRACKING = [*SETUP, "layer", "theorem", "rank_correlation", "median_ratio", "n"]
 
 
 @dataclass(frozen=True)
 class Theorem:
-    """One deviation that is measured, and its estimate.
+    """A measured deviation and its estimate.
 
     Attributes:
-        name: its number and space, to be read after the word "theorem".
-        quantity: what is estimated, as tables call it.
-        column: of the measured value in the measures; that of the estimate begins with `est_`.
+        name: number and space, read after the word "theorem".
+        quantity: name of the deviation in tables.
+        column: of the measured value in the measures; `est_` before it names that of the estimate.
         space: "h", "z" or "p", which decides the colour.
         symbol: the quantity as a formula for an axis.
         estimate: the estimate in words for a caption.
@@ -39,15 +39,15 @@ class Theorem:
 
     @property
     def columns(self) -> tuple[str, str]:
-        """The columns of the measures that it needs."""
+        """Columns of the measures that it needs."""
         return self.column, f"est_{self.column}"
 
     def measured(self, rows: pd.DataFrame) -> pd.Series:
-        """The measured deviation of each row, never negative."""
+        """Return the measured deviation of each row, never negative."""
         return self._deviation(rows[self.column])
 
     def estimated(self, rows: pd.DataFrame) -> pd.Series:
-        """Its estimate."""
+        """Return the estimated deviation of each row, never negative."""
         return self._deviation(rows[f"est_{self.column}"])
 
     def _deviation(self, values: pd.Series) -> pd.Series:
@@ -64,13 +64,13 @@ THEOREMS = (IN_H, IN_Z, OF_P, OF_KL)
 
 
 def tracking(rows: pd.DataFrame) -> pd.DataFrame:
-    """How estimates track measured deviations over the positions of each layer, under the layer protocol.
+    """Compute how well estimates track measured deviations over the positions of each layer, under the layer protocol.
 
     Args:
-        rows: measures; those of the layer protocol count, at temperature 1 (at the lowest where 1 is absent).
+        rows: measures; only the layer protocol is used, at temperature 1 (at the lowest if 1 is absent).
 
     Returns:
-        One row a variant, sublayer, theorem and layer: pruner, sparsity, sublayer, layer, theorem ("1 (h)"),
+        One row per variant, sublayer, theorem and layer: pruner, sparsity, options, sublayer, layer, theorem ("1 (h)"),
         rank_correlation (Spearman's over positions, ties sharing their mean rank; NaN where either is constant),
         median_ratio (of estimate over measured, where the measured value is above zero; NaN where it never is),
         n (positions where both are finite).
@@ -103,13 +103,13 @@ def _median_ratio(pair: pd.DataFrame) -> float:
 
 
 def breaks(tracked: pd.DataFrame) -> list[str]:
-    """Sentences that name, for each theorem and sublayer, the layers where the estimate does not track.
+    """Return sentences that name, for each theorem and sublayer, the layers where the estimate does not track.
 
-    Variants that fail in the same layers share a sentence. There is none where everything tracks, or where there is
-    nothing to tell it from (NaN).
+    Variants that fail in the same layers share a sentence. There is none where everything tracks, or where tracking
+    is unknown (NaN).
 
     Args:
-        tracked: what `tracking` returns.
+        tracked: the result of `tracking`.
     """
     sentences = []
     for theorem in THEOREMS:
@@ -127,7 +127,7 @@ def breaks(tracked: pd.DataFrame) -> list[str]:
 
 
 def _failures(rows: pd.DataFrame) -> str:
-    """In which layers of one variant and sublayer the correlation or the ratio fails, in words; empty if in none."""
+    """Describe the layers of one variant and sublayer where the correlation or the ratio fails; empty if in none."""
     low, high = RATIOS
     ratio = rows["median_ratio"]
     tests = {
@@ -142,7 +142,7 @@ def _failures(rows: pd.DataFrame) -> str:
 
 
 def _layers(layers: Iterable[int], count: int) -> str:
-    """Layer numbers in words, neighbours as a range: "layers 0-2, 29 of 30"."""
+    """Return layer numbers in words, neighbours as a range: "layers 0-2, 29 of 30"."""
     numbers = sorted(int(layer) for layer in layers)
     if len(numbers) == count:
         return "every layer"

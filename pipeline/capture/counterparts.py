@@ -1,4 +1,4 @@
-"""The layer protocol's other half for changed weights: what each sublayer gives in its pruned form."""
+"""Counterparts for the layer protocol with changed weights: the state after each sublayer in its pruned form."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _FILE = "counterparts.safetensors"
 def capture_counterparts(
     model: PreTrainedModel, changes: Mapping[int, Change], dense: Trajectory, progress: Progress
 ) -> torch.Tensor:
-    """``x + f'(x)`` of every sublayer, each on the dense inputs and the full dense context.
+    """Compute ``x + f'(x)`` of every sublayer, each on the dense inputs and the full dense context.
 
     ``model`` is dense. It runs once over its own trajectory; after each block the block runs again on the same
-    arguments, once for each of its sublayers whose weights change, with these alone changed. Returns (2L, N, D), row
+    arguments, once for each of its sublayers whose weights change, with only these changed. Returns (2L, N, D), row
     ``2l`` attention, ``2l + 1`` MLP. Raises ValueError if they are not finite.
     """
     parts = list(forwards(dense))
@@ -46,7 +46,7 @@ def capture_counterparts(
 def _counterparts_of(
     part: Forward, model: PreTrainedModel, changes: Mapping[int, Change], tick: Callable[[], object]
 ) -> torch.Tensor:
-    """The counterparts (2L, n, D) at the n positions of one forward pass."""
+    """Compute the counterparts (2L, n, D) at the n positions of one forward pass."""
     decoder, plan = Decoder(model), layout(Decoder(model))
     states: dict[int, torch.Tensor] = {}
     updates: dict[int, torch.Tensor] = {}
@@ -93,7 +93,7 @@ def _counterparts_of(
 
 
 class _Seen(Exception):
-    """Ends the second pass through a block where its rest is of no interest."""
+    """Ends the second pass through a block once the sublayer's update is known."""
 
 
 def save_counterparts(states: torch.Tensor, folder: Path) -> None:

@@ -26,7 +26,7 @@ from pipeline.model.trajectory import KEY
 
 log = logging.getLogger(__name__)
 _TENSORS, _FACTS = "options.safetensors", "options.json"
-# How the answer to a probe begins, so that the next token is the letter of an option.
+# Beginning of the answer to a probe: the next token is the letter of an option.
 _OPENING = "Answer:"
 PROBE = "probe"
 _BATCH = 8
@@ -34,9 +34,9 @@ _BATCH = 8
 
 @dataclass(frozen=True)
 class Question:
-    """A multiple-choice prompt up to the decision: its token ids, and the token that each option begins with.
+    """A multiple-choice prompt up to the decision: its token ids, and the first token of each option.
 
-    ``origin`` is the task that it comes from, or "probe". ``gold`` is the place of the right option, -1 if unknown.
+    ``origin`` is the task that it comes from, or "probe". ``gold`` is the index of the right option, -1 if unknown.
     """
 
     name: str
@@ -50,10 +50,10 @@ class Question:
 def question_of(
     name: str, origin: str, context: Sequence[int], answers: Sequence[Sequence[int]], texts: Sequence[str], gold: int
 ) -> Question | None:
-    """The first step at which the answers (token ids after the context) differ; None if it does not tell all apart.
+    """Build the question at the first step where the answers (token ids after the context) differ.
 
-    A single answer is not a question.
-    What all answers begin with, such as a space of its own, belongs to the context.
+    Returns None if that step does not distinguish all answers, and for a single answer.
+    Tokens that all answers begin with, such as a separate space, belong to the context.
     """
     shared = 0
     while all(len(answer) > shared + 1 for answer in answers) and len({answer[shared] for answer in answers}) == 1:
@@ -65,7 +65,7 @@ def question_of(
 
 
 def probe_questions(probes: Sequence[Probe], tokenizer: PreTrainedTokenizerBase) -> list[Question]:
-    """The probes that have options, asked for a letter."""
+    """Return the questions of the probes that have options, asked for a letter."""
     questions = []
     for probe in probes:
         if not probe.options:
@@ -80,7 +80,7 @@ def probe_questions(probes: Sequence[Probe], tokenizer: PreTrainedTokenizerBase)
 
 
 def _asked(questions: Sequence[Question | None]) -> list[Question]:
-    """The questions whose first step decides; how many do not is logged."""
+    """Return the questions whose first step decides; log how many are left out."""
     asked = [question for question in questions if question is not None]
     if len(asked) < len(questions):
         log.info(
@@ -92,7 +92,7 @@ def _asked(questions: Sequence[Question | None]) -> list[Question]:
 def task_questions(
     suite: TaskSuite, items: int, seed: int, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> list[Question]:
-    """The first ``items`` questions of each multiple-choice task, with the harness's own prompts."""
+    """Return the first ``items`` questions of each multiple-choice task, with the harness's own prompts."""
     if not suite.writes_text or not items:
         return []
     loaded = load_tasks(suite, seed)
@@ -100,14 +100,14 @@ def task_questions(
     harness = InMemoryLM(model, tokenizer, suite.batch_size)
     questions = []
     for row in chosen:
-        # Of a group, its first task speaks for all.
+        # The first task of a group stands for all of them.
         task = loaded.tasks[row.leaves[0]]
         build_requests(task, suite, items, harness)
         by_item: dict[int, list[tuple[str, str]]] = {}
         for request in task.instances:
             by_item.setdefault(request.doc_id, []).append(request.args)
         for item, (_, doc) in zip(by_item, task.doc_iterator(limit=items), strict=True):
-            # Further requests may follow, of the options without the prompt.
+            # Requests for the options without the prompt may follow.
             pairs = by_item[item][: len(options_of(task, doc))]
             encoded = [harness.encode_pair(*pair) for pair in pairs]
             gold = _gold(task, doc)
@@ -115,7 +115,7 @@ def task_questions(
                 question_of(
                     name=f"{row.task}-{item + 1}",
                     origin=row.task,
-                    # Cut from the left, as the harness does, to leave the longest answer room.
+                    # Cut from the left, as the harness does, to leave room for the longest answer.
                     context=encoded[0][0][-harness.room(max((answer for _, answer in encoded), key=len)) :],
                     answers=[continuation for _, continuation in encoded],
                     texts=[text for _, text in pairs],
@@ -126,7 +126,7 @@ def task_questions(
 
 
 def _gold(task: Task, doc: Any) -> int:
-    """The place of the right option, which definitions give as a number or as the option itself; -1 if unknown."""
+    """Return the index of the right option, which tasks define as a number or as the option itself; -1 if unknown."""
     target = task.doc_to_target(doc)
     if isinstance(target, int):
         return target
@@ -136,7 +136,7 @@ def _gold(task: Task, doc: Any) -> int:
 
 @torch.inference_mode()
 def decision_states(model: PreTrainedModel, questions: Sequence[Question]) -> torch.Tensor:
-    """Final hidden states (K, D) at the last token of each context, float32 at least, on the processor.
+    """Compute the final hidden states (K, D) at the last token of each context, float32 at least, on the processor.
 
     Raises ValueError for a context that is longer than the model's positions, and for states that are not finite.
     """
@@ -162,7 +162,7 @@ def decision_states(model: PreTrainedModel, questions: Sequence[Question]) -> to
 
 
 def _batches(questions: Sequence[Question], positions: Positions) -> Iterator[list[int]]:
-    """Places of questions, the longest first, so that a batch has little padding."""
+    """Yield batches of question indices, the longest questions first: a batch then has little padding."""
     order = sorted(range(len(questions)), key=lambda at: -len(questions[at].context))
     for run in positions.runs([len(questions[at].context) for at in order], _BATCH):
         yield order[run]

@@ -1,4 +1,4 @@
-"""The stages of capture: continuations and states under the four protocols, of the job and of its baseline."""
+"""Stages of capture: continuations and states under the four protocols, of the job and of its baseline."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FORCED = "teacher_forced.safetensors"
 
 
 def captured(bench: Workbench) -> dict[str, Artifact]:
-    """Make what the protocols need, by role: the dense trajectory, and the pruned model's part in each of them."""
+    """Make the artifacts of the protocols, by role: the dense trajectory, and the pruned model's part in each."""
     protocols = bench.settings.capture.protocols
     steps: dict[str, Callable[[], Artifact | None]] = {"dense trajectory": lambda: bench.dense.make(Continuations)}
     if OPTIONS in protocols:
@@ -85,7 +85,7 @@ def dense_trajectory(bench: Workbench) -> Trajectory:
 
 
 def _beside_dense(bench: Workbench) -> dict[str, Any]:
-    """The inputs of what this job's model makes of the dense model's continuations."""
+    """Return the inputs of a stage that runs this job's model on the dense model's continuations."""
     return {"decision": bench.make(PruningDecision).key, "dense": bench.dense.make(Continuations).key}
 
 
@@ -113,7 +113,7 @@ def load_forced(artifact: Artifact) -> Tensor:
 
 @dataclass
 class Counterparts(Stage):
-    """Layer protocol: what each sublayer gives in its pruned form, on the dense model's inputs."""
+    """Layer protocol: the state after each sublayer in its pruned form, on the dense model's inputs."""
 
     bench: Workbench
     name = "counterparts"
@@ -131,7 +131,7 @@ class Counterparts(Stage):
 
 @dataclass
 class OptionStates(Stage):
-    """Options protocol: the questions, and this model's states where it decides."""
+    """Options protocol: the questions, and this model's states at the decision step."""
 
     bench: Workbench
     name = "options"

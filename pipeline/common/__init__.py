@@ -1,1 +1,1 @@
-"""What every part of the program uses: terminal, errors, files, secrets, stopping."""
+"""Code that every part of the program uses: terminal, errors, files, secrets, stopping."""

@@ -1,4 +1,7 @@
-"""What this user may not read or write, in a sentence with the way out: it says nothing about what is in a file."""
+"""Errors of access: what this user may not read or write, in a sentence with the way out.
+
+Such an error says nothing about the content of a file.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# Errors that do say something: the file is not there, or something else is in its place.
+# Errors that do say something about the content: the file is missing, or something else is in its place.
 _ABOUT_CONTENT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class NoAccess(OSError):
-    """A file that cannot be had for a reason that says nothing about its content. Its text is a whole sentence."""
+    """A failed access that says nothing about the content of the file. Its text is a whole sentence."""
 
     def __str__(self) -> str:
         return str(self.strerror)
@@ -24,7 +27,7 @@ class NoAccess(OSError):
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Within it, an OSError that says nothing about the content of ``path`` is raised as NoAccess."""
+    """Raise NoAccess within the block for an OSError that says nothing about the content of ``path``."""
     try:
         yield
     except NoAccess:
@@ -37,7 +40,7 @@ def reading(path: Path) -> Iterator[None]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Within it, what this user may not write at ``path`` is raised as NoAccess."""
+    """Raise NoAccess within the block where this user may not write at ``path``."""
     try:
         yield
     except OSError as error:
@@ -47,9 +50,9 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def forbidden(path: Path, write: bool = False) -> str:
-    """What keeps this user from reading (or writing) a path, and what its owner has to do: a sentence without its end.
+    """Return why this user may not read (or write) a path, and what its owner has to do: a sentence without stop.
 
-    It names the first folder on the way that is closed, or the path itself, or where that would be made.
+    It names the first closed folder on the way, else the path itself, or the folder where that would be created.
     """
     place = _closed(path)
     verb, rights = ("write to", "rwX") if write else ("read", "rX")
@@ -57,7 +60,7 @@ def forbidden(path: Path, write: bool = False) -> str:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether a folder is there. Raises NoAccess if this user may not know."""
+    """Return whether ``path`` is a folder. Raises NoAccess if that cannot be found out."""
     try:
         with reading(path):
             return stat.S_ISDIR(path.stat().st_mode)

@@ -1,4 +1,4 @@
-"""The command lines of what reads results: all take ``outputs=DIR`` as ``pipeline.main`` does."""
+"""Command lines of the programs that read results: all take ``outputs=DIR`` as ``pipeline.main`` does."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Arguments(argparse.ArgumentParser):
         )
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
-        """Parse, with ``outputs=DIR`` as the flag that it stands for."""
+        """Parse the arguments, reading ``outputs=DIR`` as ``--outputs=DIR``."""
         given = sys.argv[1:] if args is None else args
         written = [f"--{word}" if word.startswith(_KEY) else word for word in given]
         return super().parse_known_args(written, namespace)

@@ -1,4 +1,4 @@
-"""Why something failed, in one line without secrets."""
+"""Causes of failures, each in one line without secrets."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from pipeline.common.access import NoAccess, forbidden
 from pipeline.common.secrets import redact
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-# Torch's own class for too little memory of a GPU is told by its name: torch need not be imported for it.
+# Torch's own class for too little GPU memory is recognised by its name: torch need not be imported for it.
 _MEMORY = ("MemoryError", "OutOfMemoryError")
 _OUT_OF_MEMORY = "out of memory"
 
 
 def plain(error: BaseException) -> str:
-    """Our own errors (ValueError) are sentences; others get their type, and a way out where there is a usual one."""
+    """Return an error as one line without secrets.
+
+    Our own errors (ValueError, NoAccess) are sentences; others get their type, or a way out where there is a usual one.
+    """
     name, text = type(error).__name__, redact(" ".join(str(error).split())) or "no message"
-    # Libraries that write by themselves have errors of their own.
+    # Libraries that write files themselves raise their own classes of errors, so the text counts too.
     if getattr(error, "errno", None) in _FULL or os.strerror(errno.ENOSPC) in text:
         return f"the disk is full: {text}; make room (python -m pipeline.results gc) and give the same command again"
     if name in _MEMORY:
@@ -30,7 +33,7 @@ def plain(error: BaseException) -> str:
 
 
 def deepest(error: BaseException) -> str:
-    """The first cause of an error, which libraries that load data wrap again and again, in one line."""
+    """Return the first cause of an error in one line: libraries that load data wrap it again and again."""
     seen = [error]
     while (cause := seen[-1].__cause__ or seen[-1].__context__) is not None and cause not in seen:
         seen.append(cause)
@@ -38,5 +41,5 @@ def deepest(error: BaseException) -> str:
 
 
 def lacked_memory(cause: str | None) -> bool:
-    """Whether a cause of `plain` is that there was too little memory."""
+    """Return whether a cause, in the words of `plain`, is too little memory."""
     return cause is not None and cause.startswith((_OUT_OF_MEMORY, *_MEMORY))

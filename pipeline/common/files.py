@@ -1,4 +1,4 @@
-"""Files that are replaced in one step, and private ones that say whose they are: a killed process leaves no litter."""
+"""Files that are replaced in one step, and private files named after their process: a killed one leaves no litter."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-# Parts of an interrupted build, and private files of other machines, are kept for so long after their last change.
+# How long parts of an interrupted build, and private files of other machines, are kept after their last change.
 KEPT_SECONDS = 14 * 86400
-# The rights of everybody but the owner, and those of a file that is not a program.
+# The permissions of everybody but the owner, and those of a file that cannot be run.
 _OTHERS, _NOT_RUN = 0o077, 0o666
-# What a private file or folder is called: what it is, on which machine, by which process, and a unique word.
+# The name of a private file or folder: what it holds, its machine, its process, and a unique word.
 _OWNER = re.compile(r".+\.(?P<host>[^.]+)\.(?P<pid>\d+)\.\w{6}")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A private path beside ``path`` to write to, which then takes its place: readers see the old file or the new."""
+    """Yield a private path beside ``path`` to write to, which then replaces it: readers see the old file or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(private_name(f".{path.name}"))
     try:
@@ -47,15 +47,16 @@ def write_json(path: Path, value: object) -> None:
 
 
 def open_as_new(path: Path) -> None:
-    """Let whoever may read a new file here read this file, or all that is in this folder.
+    """Give a file, or everything in a folder, the permissions that a new one here would get.
 
-    Some libraries write files that nobody but their owner can read, whatever the umask is. Nothing is taken away.
+    Some libraries write files that only their owner can read, whatever the umask is. Only the permissions of such files
+    change, and none is taken away.
     """
     tree = [path, *path.rglob("*")] if path.is_dir() else [path]
     closed = [(file, mode) for file in tree if not (mode := stat.S_IMODE(file.lstat().st_mode)) & _OTHERS]
     if not closed:
         return
-    # Neither the umask nor the defaults of a file system can be asked for: a new folder shows what they give.
+    # Neither the umask nor the defaults of a file system can be queried: a new folder shows what they give.
     model = path.parent / private_name(".mode")
     model.mkdir()
     given = stat.S_IMODE(model.stat().st_mode)
@@ -66,12 +67,12 @@ def open_as_new(path: Path) -> None:
 
 
 def private_name(name: str) -> str:
-    """A file name that says which process of which machine it belongs to."""
+    """Return a file name that says which process of which machine it belongs to."""
     return f"{name}.{_host()}.{os.getpid()}.{uuid.uuid4().hex[:6]}"
 
 
 def remove_orphans(folder: Path, pattern: str = "*") -> None:
-    """Remove private files and folders of processes of this machine that are no more, and old ones of others."""
+    """Remove private files and folders of dead processes of this machine, and old ones of other machines."""
     for path in entries(folder, pattern):
         owner = _OWNER.fullmatch(path.name)
         if owner is None:
@@ -84,12 +85,12 @@ def remove_orphans(folder: Path, pattern: str = "*") -> None:
 
 
 def entries(folder: Path, pattern: str = "*") -> Iterator[Path]:
-    """What is in a folder; nothing if it is not there, or is closed to this user: others sweep it."""
+    """Yield the entries of a folder; none if it is missing or closed to this user, since others sweep it."""
     return folder.glob(pattern) if os.access(folder, os.R_OK | os.X_OK) else iter(())
 
 
 def age_of(path: Path) -> float:
-    """Seconds since a file or folder was changed; 0 if it has just gone."""
+    """Return the seconds since a file or folder was changed; 0 if it has just gone."""
     try:
         return time.time() - path.stat().st_mtime
     except OSError:

@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, AnyStr
 
-# Characters or bytes. A compressed file of a few kilobytes can hold a line that fills the memory.
+# Characters or bytes of a line. A compressed file of a few kilobytes can hold a line that fills the memory.
 LONGEST = 2**26
 
 
 def rows_of_lines(lines: IO[AnyStr], path: Path, example: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Where it stands and what it says, for each line of the open file ``lines`` that is not blank.
+    """Yield the place and the JSON object of each line of the open file ``lines`` that is not blank.
 
-    Raises ValueError for a line that is not a JSON object, and for one of more than ``LONGEST`` characters; ``example``
-    shows what one looks like.
+    Raises ValueError for a line that is not a JSON object, and for one of more than ``LONGEST`` characters. ``example``
+    is a valid line for the error to show.
     """
     for number in itertools.count(1):
         line = lines.readline(LONGEST + 1)

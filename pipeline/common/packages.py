@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def package_file(package: str, file: str, reader: str, remedy: str = "`make setup` installs it") -> Path:
-    """The path of ``file`` inside an installed package, without importing it.
+    """Return the path of ``file`` inside an installed package, without importing it.
 
-    ``reader`` says who needs it, ``remedy`` how the package is had. Raises ValueError with both if package or file is
-    not there.
+    ``reader`` says who needs it, ``remedy`` how to install the package. Raises ValueError with both if the package is
+    missing or holds no such file.
     """
     try:
         spec = importlib.util.find_spec(package)
@@ -20,5 +20,5 @@ def package_file(package: str, file: str, reader: str, remedy: str = "`make setu
         raise ValueError(f"{reader} needs the package {package}; {remedy}")
     path = Path(spec.origin).parent / file
     if not path.is_file():
-        raise ValueError(f"package {package} holds no file {file}; `make setup` installs the right release")
+        raise ValueError(f"{reader} needs {file} of the package {package}, which has none; {remedy}")
     return path

@@ -1,4 +1,4 @@
-"""Libraries that keep quiet. Called before they are imported, since several read their settings at import."""
+"""Silences libraries. To be called before they are imported, since several read their settings at import."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What is a secret, and how it disappears from everything that is written.
+"""Detection of secrets, and their removal from everything that is written.
 
 A secret is the value of an environment variable or configuration key whose name says so, or a text in the form of a
-well-known service's tokens. A bare hexadecimal number is none: commits and checksums look the same.
+well-known service's tokens. A bare hexadecimal number is not one: commits and checksums look the same.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ _FORMS = {
     "a private key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
 }
 _FORM = re.compile("|".join(f"(?:{form})" for form in _FORMS.values()))
-# As in `api_key=…`, `"hf_token": "…"`: a setting that is quoted in a line of text.
+# A setting quoted in a line of text, as in `api_key=…` or `"hf_token": "…"`.
 _SETTING = re.compile(rf"({_WORD}[\"']?\s*[=:]\s*[\"']?)(?!{re.escape(HIDDEN)})[^\s\"',;&()]{{{_SHORTEST},}}", re.I)
 
 
 def redact(text: str) -> str:
-    """The text with every secret in it hidden."""
+    """Return the text with every secret in it hidden."""
     for word in _environment_secrets():
         text = text.replace(word, HIDDEN)
     return _SETTING.sub(rf"\1{HIDDEN}", _FORM.sub(HIDDEN, text))
 
 
 def redacted(value: Any, key: str = "") -> Any:
-    """A nested plain value without secrets. A text that holds one, or stands under a secret key, is hidden whole."""
+    """Return a nested plain value without secrets. Text with a secret and values of secret keys are hidden whole."""
     if value is not None and _is_secret(key):
         return HIDDEN
     if isinstance(value, Mapping):
@@ -56,7 +56,7 @@ def redacted(value: Any, key: str = "") -> Any:
 
 
 def secret_in(key: str, value: object) -> str | None:
-    """A sentence, without the secret, if a key of the command line has a secret for its value; else None."""
+    """Return a sentence, without the secret, if a key of the command line has a secret as its value; else None."""
     if value is None or value == "":
         return None
     text = str(value)
@@ -74,7 +74,7 @@ def secret_in(key: str, value: object) -> str | None:
 
 
 class RedactingFilter(logging.Filter):
-    """Hides secrets in log lines and in the errors that belong to them. Give it to a handler; it lets all pass."""
+    """Hides secrets in log records and their tracebacks. Attach it to a handler; it lets every record pass."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         try:
@@ -93,12 +93,12 @@ class RedactingFilter(logging.Filter):
 
 
 def _is_secret(key: str) -> bool:
-    """Whether any part of a dotted key is the name of a secret."""
+    """Return whether any part of a dotted key is the name of a secret."""
     return any(_NAME.search(part) for part in key.split("."))
 
 
 def _environment_secrets() -> tuple[str, ...]:
-    """Values of secret variables, the longest first, since one may be part of another."""
+    """Return the values of secret environment variables, longest first, since one may be part of another."""
     return _longest_first(tuple(value for name, value in os.environ.items() if _names_secret(name)))
 
 
@@ -109,6 +109,6 @@ def _names_secret(variable: str) -> bool:
 
 @lru_cache(16)
 def _longest_first(values: tuple[str, ...]) -> tuple[str, ...]:
-    # A file with credentials may be named: only what is in it is secret.
+    # The path of a file with credentials may be shown: only its content is secret.
     words = {value for value in values if len(value) >= _SHORTEST and not os.path.exists(value)}
     return tuple(sorted(words, key=len, reverse=True))

@@ -1,4 +1,4 @@
-"""How a process is asked to stop, and how it does: an exception that unwinds it, so that locks and scratch go."""
+"""Stopping a process by a signal: an exception unwinds it, which removes its locks and scratch files."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 
 # Ctrl-C, the usual request to end, the one that batch systems give before a time limit, and a closed terminal.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
-# A terminal, a batch system and a parent may all pass on the same wish. A later signal means that it was not heard.
+# A terminal, a batch system and a parent may all pass on the same request. A later signal means it was not heard.
 REPEAT_SECONDS = 10.0
 
 
 class Stopped(KeyboardInterrupt):
-    """Raised in the main thread by a signal of `SIGNALS`. Not an Exception: what handles failures lets it pass."""
+    """Raised in the main thread by a signal of `SIGNALS`. Not an Exception, so handlers of failures let it pass."""
 
     def __init__(self, number: int) -> None:
         self.signal = signal.Signals(number)
@@ -25,13 +25,13 @@ class Stopped(KeyboardInterrupt):
 
     @property
     def status(self) -> int:
-        """The exit status that a shell expects of a process which this signal has ended."""
+        """Exit status that a shell expects of a process ended by this signal."""
         return 128 + self.signal
 
 
 @dataclass
 class Notice:
-    """The first signal that came, or None."""
+    """The first signal received, or None."""
 
     signal: int | None = None
 
@@ -40,7 +40,7 @@ _heard = float("-inf")
 
 
 def _is_new() -> bool:
-    """Whether a signal is a wish of its own, and not that of the last one again, whoever has heard that."""
+    """Return whether a signal is a new request, and not a repeat of the last one, whichever handler has heard that."""
     global _heard  # noqa: PLW0603 - signals are the process's, too
     new = time.monotonic() - _heard > REPEAT_SECONDS
     if new:
@@ -50,7 +50,7 @@ def _is_new() -> bool:
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """A signal raises Stopped; those that come within `REPEAT_SECONDS` after it do not disturb the unwinding."""
+    """Let a signal raise Stopped within the block; repeats within `REPEAT_SECONDS` do not disturb the unwinding."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         if _is_new():
@@ -62,7 +62,7 @@ def stoppable() -> Iterator[None]:
 
 @contextmanager
 def noticing() -> Iterator[Notice]:
-    """A signal is only noted: for a loop that looks now and then, and must not be torn apart in between."""
+    """Let a signal only be noted within the block: for a loop that polls and must not be interrupted in between."""
     notice = Notice()
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -74,13 +74,16 @@ def noticing() -> Iterator[Notice]:
 
 
 def hold_signals() -> None:
-    """Keep signals back until the next `stoppable` or `noticing` of this process or of one that is forked from it."""
+    """Block signals until the next `stoppable` or `noticing` of this process or of one that is forked from it."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
 @contextmanager
 def _handled_by(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
-    """Handlers are changed while signals wait, so that none meets the wrong one. What is ignored stays ignored."""
+    """Handle signals by ``handler`` within the block; ignored signals stay ignored.
+
+    Handlers are replaced while signals are blocked, so no signal meets the wrong one.
+    """
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     before = {number: signal.getsignal(number) for number in SIGNALS}
     before = {number: old for number, old in before.items() if old not in (signal.SIG_IGN, None)}

@@ -1,4 +1,4 @@
-"""Standard output that may be gone or full: what was computed does not fail for a line that cannot be printed."""
+"""Standard output that may be closed or full: a computation does not fail because a line cannot be printed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, TextIO
 
 
 class Tolerant:
-    """A text stream that says once, on standard error, that it cannot be written, and goes on without."""
+    """A text stream that reports a failed write once, on standard error, and drops everything after it."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -31,13 +31,13 @@ class Tolerant:
             action()
         except (OSError, ValueError) as error:
             self._broken = True
-            # The reader of a pipe has seen enough; anything else is worth a word.
+            # The reader of a pipe has seen enough; any other failure is worth a message.
             if not isinstance(error, BrokenPipeError):
                 print(f"standard output cannot be written any more: {error}", file=sys.stderr)
 
 
 def tolerate_lost_output() -> None:
-    """From here on, standard output of this process is `Tolerant`; one that was closed before it began is nowhere."""
+    """Make standard output of this process `Tolerant`; streams closed before its start become the null device."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - as long as the process

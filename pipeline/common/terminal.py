@@ -1,4 +1,4 @@
-"""What a person sees while it runs: progress bars, log lines, closing tables."""
+"""Output for people while a job runs: progress bars, log lines, closing tables."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
 
 
 def progress(items: Iterable[Any], what: str, total: int) -> Iterable[Any]:
-    """A progress bar on a terminal, nothing elsewhere."""
+    """Return the items behind a progress bar on a terminal, and without one elsewhere."""
     return tqdm(items, desc=f"  {what}", total=total, leave=False, disable=None, dynamic_ncols=True)
 
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], note: str = "") -> None:
-    """Print a table; text to the left, numbers to the right."""
+    """Print a table, with text aligned to the left and numbers to the right."""
     cells = [[_cell(value) for value in row] for row in rows]
     table = Table(title=title, title_justify="left", title_style="bold", caption=note or None, caption_justify="left")
     for index, column in enumerate(columns):
@@ -35,7 +35,7 @@ def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[objec
 
 
 def plain_table(frame: Any) -> str:
-    """A pandas frame as a Markdown table."""
+    """Return a pandas frame as a Markdown table."""
     rows = [list(frame.columns), ["---"] * len(frame.columns), *frame.itertuples(index=False)]
     return "\n".join(f"| {' | '.join(_cell(value) for value in row)} |" for row in rows)
 

@@ -1,4 +1,4 @@
-"""Whether the Hugging Face hub can be reached, found out within seconds; its libraries would retry for minutes."""
+"""Checks within seconds that the Hugging Face hub can be reached; its libraries would retry for minutes."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from http.client import HTTPException
 _OFFLINE = ("HF_DATASETS_OFFLINE", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 # Seconds until a hub that does not answer counts as unreachable.
 PATIENCE = 5.0
-# What a gateway or the hub answers while the hub itself is not there.
+# Status codes of a gateway or the hub while the hub itself is down.
 _DOWN = (502, 503, 504)
 
 
 def why_unreachable() -> str | None:
-    """Why the hub is not asked: switched off by a variable, or no answer within seconds. None if it answers."""
+    """Return why the hub is not used: switched off by a variable, or no answer within seconds. None if it answers."""
     if variable := next((name for name in _OFFLINE if _switched_on(name)), None):
         return f"{variable} is set"
     return None if hub_answers() else f"{_endpoint()} cannot be reached"
 
 
 def hub_answers() -> bool:
-    """Whether the hub answers within seconds, through the proxy if one is set."""
+    """Return whether the hub answers within seconds, through the proxy if one is set."""
     answers: queue.Queue[bool] = queue.Queue()
-    # A thread, since a time limit of a request holds neither for looking up the name nor for all addresses together.
+    # A thread, since the time limit of a request covers neither the name look-up nor all addresses together.
     threading.Thread(target=lambda: answers.put(_answers(_endpoint())), daemon=True).start()
     try:
         return answers.get(timeout=PATIENCE)
@@ -39,7 +39,7 @@ def hub_answers() -> bool:
 
 @contextmanager
 def from_cache_only() -> Iterator[None]:
-    """Within it, the hub's libraries read what they have downloaded earlier and never ask the hub."""
+    """Let the hub's libraries read only earlier downloads, and never ask the hub, within the block."""
     import datasets
     from huggingface_hub import constants
 

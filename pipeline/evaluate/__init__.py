@@ -1,1 +1,1 @@
-"""Asks a model tasks, and sets its scores beside the dense model's."""
+"""Evaluation of a model on tasks, and comparison of its scores with the dense model's."""

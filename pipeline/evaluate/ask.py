@@ -1,4 +1,4 @@
-"""Ask a model the tasks of a suite: through the lm-eval harness, or for retrieval by the model's embeddings."""
+"""Evaluation of a model on a task suite: through the lm-eval harness, or for retrieval by the model's embeddings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.evaluate.suites.retrieval import RetrievalSuite
 
 
 def prepare(suite: TaskSuite, seed: int) -> None:
-    """Find out at once whether the tasks can be had. Raises ValueError in plain words."""
+    """Check at once that the tasks can be loaded. Raises ValueError in plain words."""
     if isinstance(suite, RetrievalSuite):
         suite.prepare()
     else:
@@ -22,7 +22,7 @@ def prepare(suite: TaskSuite, seed: int) -> None:
 
 
 def questions(suite: TaskSuite, seed: int) -> Iterator[str]:
-    """Yield the text of every item that may be asked, without the examples before it."""
+    """Yield the text of every item that may be asked, without few-shot examples."""
     if isinstance(suite, RetrievalSuite):
         for data in suite.datasets():
             yield from data.queries.values()
@@ -31,7 +31,7 @@ def questions(suite: TaskSuite, seed: int) -> Iterator[str]:
 
 
 def evaluate(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, suite: TaskSuite, seed: int) -> Results:
-    """Ask the model every task of the suite, and score its answers."""
+    """Evaluate the model on every task of the suite."""
     if isinstance(suite, RetrievalSuite):
         return by_embeddings.evaluate(model, tokenizer, suite)
     return by_harness.evaluate(model, tokenizer, suite, seed)

@@ -17,7 +17,7 @@ _PATHS = ("data_files", "data_dir")
 
 @contextmanager
 def data_beside_definitions() -> Iterator[None]:
-    """Within it, lm-eval looks for relative data beside the task's own file, then in the working directory."""
+    """Let lm-eval look for relative data beside the task's file, then in the working directory, within the block."""
     download = ConfigurableTask.download
 
     def download_beside(task: Any, dataset_kwargs: dict[str, Any] | None = None, **more: Any) -> None:
@@ -39,7 +39,7 @@ def data_beside_definitions() -> Iterator[None]:
 
 
 def _located(value: Any, beside: Path) -> Any:
-    """The same for texts in lists and mappings, however deep."""
+    """Apply `located` to a text, or to all texts nested in lists and mappings."""
     if isinstance(value, str):
         return located(value, beside)
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Run a task suite on the in-memory model through the lm-eval harness."""
+"""Evaluation of a task suite on the in-memory model through the lm-eval harness."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from pipeline.evaluate.metrics import is_share, more_is_better
 from pipeline.evaluate.results import ITEM_COLUMNS, SCORE_COLUMNS, Results, rows_digest
 from pipeline.evaluate.suite import GENERATIVE, MULTIPLE_CHOICE, PERPLEXITY, TaskSuite
 
-# Metrics that are no plain means get their standard error by this many resamples.
+# Number of resamples for the standard error of metrics that are not plain means.
 _BOOTSTRAP = 1000
-# Metrics that guessing among the options of an item reaches with probability one in their number.
+# Metrics for which guessing among the k options of an item scores 1/k on average.
 _GUESSED = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info")
 _Sample = Mapping[str, Any]
 
 
 def evaluate(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, suite: TaskSuite, seed: int) -> Results:
-    """Ask the model every task of the suite: lm-eval's prompts, filters and metrics, our log-likelihoods."""
+    """Evaluate the model on every task of the suite: lm-eval's prompts, filters and metrics, our log-likelihoods."""
     loaded = load_tasks(suite, seed)
     # The harness's simple_evaluate would also probe the machine and its git checkout, which takes seconds a job.
     with in_this_process():
@@ -49,7 +49,7 @@ def evaluate(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, suite: 
 
 
 def encode_requests(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, suite: TaskSuite, seed: int) -> None:
-    """Tokenise everything that the suite asks, to be remembered by ``pipeline.model.tokens``."""
+    """Tokenise all requests of the suite; ``pipeline.model.tokens`` keeps the token ids."""
     harness = InMemoryLM(model, tokenizer, suite.batch_size)
     for task in load_tasks(suite, seed).tasks.values():
         build_requests(task, suite, suite.limit, harness)
@@ -58,7 +58,7 @@ def encode_requests(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
 
 
 def build_requests(task: Task, suite: TaskSuite, limit: int | None, harness: InMemoryLM) -> None:
-    """Let a task write its prompts for ``limit`` items, as the evaluator does."""
+    """Build a task's requests for ``limit`` items, as lm-eval's evaluator does."""
     chat = {"chat_template": harness.apply_chat_template, "tokenizer_name": harness.tokenizer_name}
     task.build_all_requests(
         limit=limit,
@@ -71,7 +71,7 @@ def build_requests(task: Task, suite: TaskSuite, limit: int | None, harness: InM
 
 
 def _scores(row: Row, found: Any, loaded: HarnessTasks, left_out: int) -> Iterator[dict[str, Any]]:
-    """All metrics of a task or group. Raises ValueError if the main one was not reported."""
+    """Yield one row per metric of a task or group. Raises ValueError if the main metric was not reported."""
     values: Mapping[str, Any] = found["results"][row.name]
     main, told = _main_key(row, values), loaded.tasks[row.leaves[0]].higher_is_better()
     data = rows_digest([_rows_asked(leaf, found, loaded) for leaf in row.leaves])
@@ -79,7 +79,7 @@ def _scores(row: Row, found: Any, loaded: HarnessTasks, left_out: int) -> Iterat
         metric, _, reading = key.partition(",")
         if not reading or metric.endswith("_stderr") or not isinstance(value, int | float):
             continue
-        # A single item has none; the harness then says so in words.
+        # A single item has no standard error; the harness then reports a text instead of a number.
         stderr = values.get(f"{metric}_stderr,{reading}")
         several = sum(other.startswith(f"{metric},") for other in values) > 1
         yield {
@@ -110,7 +110,7 @@ def _main_key(row: Row, values: Mapping[str, Any]) -> str:
 
 
 def _chance(row: Row, metric: str, found: Any, loaded: HarnessTasks) -> float:
-    """What guessing scores: right options in all options of an item, over the items; nothing for a written answer."""
+    """Compute the score of guessing: the mean over items of the share of right options; 0 without options to guess."""
     if row.kind != MULTIPLE_CHOICE or metric not in _GUESSED:
         return 0.0
     shares = [_guess(loaded.tasks[leaf], sample) for leaf in row.leaves for sample in _read(leaf, found)]
@@ -118,7 +118,7 @@ def _chance(row: Row, metric: str, found: Any, loaded: HarnessTasks) -> float:
 
 
 def _guess(task: Task, sample: _Sample) -> float:
-    """The chance of hitting an option that is right, each of different ones being as likely."""
+    """Return the chance of guessing a right option of an item, each distinct option being equally likely."""
     options = options_of(task, sample["doc"])
     right = sample["target"]
     several = (
@@ -130,7 +130,7 @@ def _guess(task: Task, sample: _Sample) -> float:
 
 
 def _rows_asked(leaf: str, found: Any, loaded: HarnessTasks) -> list[Any]:
-    """The rows of a task that were asked, and those that its examples were drawn from if there were any."""
+    """Return the rows of a task that were asked, and the rows that few-shot examples were drawn from, if any."""
     task = loaded.tasks[leaf]
     examples = list(task.fewshot_docs() or ()) if int(found["n-shot"].get(leaf) or 0) else []
     return [[sample["doc"] for sample in _read(leaf, found)], examples]
@@ -142,7 +142,7 @@ def _item_scores(row: Row, metric: str, found: Any) -> list[float]:
 
 
 def _read(leaf: str, found: Any) -> Iterator[_Sample]:
-    """The samples of a task under its first filter."""
+    """Iterate over the samples of a task under its first filter."""
     listed: Sequence[_Sample] = found["samples"][leaf]
     return (sample for sample in listed if sample["filter"] == listed[0]["filter"])
 
@@ -167,16 +167,16 @@ def _sample(row: Row, item: int, sample: _Sample, task: Task) -> dict[str, Any]:
     }
     if row.kind == MULTIPLE_CHOICE:
         given = options_of(task, sample["doc"])
-        # Further requests, of the options by themselves, may follow those of the options after the prompt.
+        # Requests for the options without the prompt may follow those for the options after the prompt.
         likelihoods = [response[0] for response in sample["filtered_resps"]][: len(given)]
         options = [arguments[1] for arguments in sample["arguments"]][: len(given)]
         if len(set(options)) < len(set(given)):
-            options = given  # which stand in the prompts, before one continuation
+            options = given  # the options stand in the prompts, and the continuation is the same for all
         about |= {"completion": options[likelihoods.index(max(likelihoods))], "options": options}
         about |= {"log_likelihoods": likelihoods}
     else:
         about |= {"completion": sample["resps"][0][0]}
         if row.kind == GENERATIVE and (answer := sample["filtered_resps"][0]) != about["completion"]:
             about |= {"answer": answer}
-    # Metrics over all items at once, such as correlations, give an item no score of its own.
+    # Metrics over all items at once, such as correlations, have no score per item.
     return about | {"gold": sample["target"], "score": float(score) if isinstance(score, int | float) else None}

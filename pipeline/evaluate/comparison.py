@@ -1,7 +1,7 @@
-"""Scores of a pruned model against the dense model on the same items: differences, what is retained, and verdicts.
+"""Scores of a pruned model against the dense model on the same items: differences, retained shares, and verdicts.
 
-Every interval covers 95 %. One pair of models is compared task by task (`compare`), and tasks of a kind are summed up
-from their rows alone (`pool`), so that tasks of several suites can be put together later.
+Every interval covers 95 %. `compare` takes one pair of models task by task; `pool` averages the tasks of a kind from
+these rows alone, and can therefore combine tasks of several suites later.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from pipeline.evaluate.intervals import (
     wilson,
 )
 
-# The largest difference, on the scale of scores from 0 to 1, that is still called no change: five points.
+# Largest difference, on the scale of scores from 0 to 1, that still counts as no change: five points.
 MARGIN = 0.05
-MEAN = "mean"  # the task of rows that sum up a kind
+MEAN = "mean"  # the task of rows that average a kind
 MCNEMAR, STUDENT, STRATIFIED = "mcnemar", "student", "stratified"
 LOWER, HIGHER, NO_CHANGE = "lower", "higher", "no change"
 TOO_FEW, NO_SIGNAL = "too few items", "no signal"
@@ -62,7 +62,7 @@ COLUMNS = [
 class Paired:
     """Scores of both models and their difference (pruned minus dense), each with its interval.
 
-    ``p`` is that of the test which the difference's interval comes from: below 0.05 exactly where it excludes 0.
+    ``p`` comes from the same test as the difference's interval: it is below 0.05 exactly where the interval excludes 0.
     ``best`` is the lower limit that a perfect score would have.
     """
 
@@ -82,23 +82,23 @@ def compare(
 ) -> pd.DataFrame:
     """Compare two models on the items that both were asked.
 
-    Items that are right or wrong get McNemar's corrected test and the interval of Tango (1998) that fits it, others
-    Student's paired t, see `pipeline.evaluate.intervals`. Kinds with items end in a row of the task "mean", see
-    `pool`. Left out are main metrics that are not averaged and those without items between 0 and 1, such as
-    perplexities: their ratio is in the scores.
+    Binary items get McNemar's corrected test and the matching interval of Tango (1998), others Student's paired t: see
+    `pipeline.evaluate.intervals`. Each kind with items also gets a row of the task "mean", see `pool`. Main metrics
+    that are not averaged, or whose items are missing or not between 0 and 1, such as perplexities, are left out: their
+    ratio is in the scores.
 
     Args:
         dense_items, pruned_items: task, kind, item, score (0 to 1): the main metric of every item.
-        scores_dense, scores_pruned: one row a task and metric: task, kind, metric, main, averaged, chance, data.
+        scores_dense, scores_pruned: one row per task and metric: task, kind, metric, main, averaged, chance, data.
 
     Returns:
         `COLUMNS`. ``difference`` is pruned minus dense with its interval ``low`` to ``high``; ``retained`` is the
-        share of the dense score above chance that is left, missing where dense is not clearly above chance, and its
-        interval excludes 1 exactly where that of the difference excludes 0; ``p`` is below 0.05 exactly there;
-        ``verdict`` is one of `VERDICTS`, see `verdict_of`.
+        share of the dense score above chance that the pruned model retains, missing where dense is not clearly above
+        chance, and its interval excludes 1 exactly where that of the difference excludes 0; ``p`` is below 0.05
+        exactly there; ``verdict`` is one of `VERDICTS`, see `verdict_of`.
 
     Raises:
-        ValueError: if both models were not asked the same items.
+        ValueError: if the two models were not asked the same items.
     """
     dense, pruned = _main(scores_dense), _main(scores_pruned)
     keys = sorted(set(dense.index) | set(pruned.index))
@@ -121,7 +121,7 @@ def compare(
 
 
 def paired(dense: np.ndarray, pruned: np.ndarray) -> Paired:
-    """Estimate both scores and their difference from (n,) paired items between 0 and 1, as suits them."""
+    """Estimate both scores and their difference from (n,) paired items in [0, 1]: `tango` if binary, else `student`."""
     n, first, second = len(dense), mean_score(dense), mean_score(pruned)
     best = wilson(n, n).low if binary(dense) else student(np.ones(n), SCORES).low
     if binary(dense) and binary(pruned):
@@ -132,13 +132,13 @@ def paired(dense: np.ndarray, pruned: np.ndarray) -> Paired:
 
 
 def pool(rows: pd.DataFrame) -> pd.DataFrame:
-    """Sum up the tasks of each kind: a row of the task "mean", every task counting alike, see `stratified`.
+    """Average the tasks of each kind, with equal weights, into a row of the task "mean": see `stratified`.
 
     Args:
-        rows: rows of `compare` for one pair of models; those of the task "mean" are not used.
+        rows: rows of `compare` for one pair of models; rows of the task "mean" are ignored.
 
     Returns:
-        `COLUMNS`, one row a kind in order of the rows. One task is its own mean.
+        `COLUMNS`, one row per kind in the order of the rows. A single task is its own mean.
     """
     means = []
     for kind, own in rows[rows["task"] != MEAN].groupby("kind", sort=False):
@@ -161,14 +161,14 @@ def pool(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def verdict_of(difference: Interval, dense: Interval, chance: float, best: float) -> str:
-    """What became of a score.
+    """Classify the change of a score.
 
     - "higher": the interval of the difference lies above 0;
-    - "no signal": dense is not clearly above chance, so that there is nothing that pruning could take away;
+    - "no signal": dense is not clearly above chance, and pruning has nothing to take away;
     - "lower": the interval lies below 0;
     - "no change": it includes 0 and no difference larger than `MARGIN`;
-    - "too few items": all else, the data allow for no difference and for one that matters. So do tasks with so few
-      items that not even a perfect score, whose lower limit is ``best``, would be clearly above chance.
+    - "too few items": otherwise, where the data allow both no difference and one that matters. Tasks with so few items
+      that not even a perfect score, whose lower limit is ``best``, would be clearly above chance get it as well.
     """
     if difference.low > 0:
         return HIGHER
@@ -183,7 +183,7 @@ def _row(task: str, kind: str, metric: str, n: int, found: Paired, chance: float
     dense, pruned, difference = found.dense, found.pruned, found.difference
     retained = fieller(pruned.shifted(-chance), dense.shifted(-chance), difference)
     verdict = verdict_of(difference, dense, chance, found.best)
-    # Adding 0 makes a zero of what may be a negative zero.
+    # Adding 0 turns a negative zero into zero.
     scores = [number + 0.0 for number in (*dense, *pruned, *difference)]
     return task, kind, metric, n, *scores, found.p, found.method, chance, *(part + 0.0 for part in retained), verdict
 
@@ -206,12 +206,12 @@ def _same_data(dense: pd.DataFrame, pruned: pd.DataFrame, key: tuple[str, str]) 
 
 
 def _main(scores: pd.DataFrame) -> pd.DataFrame:
-    """The row of each task's main metric, by kind and task."""
+    """Return the row of each task's main metric, indexed by kind and task."""
     return scores[scores["main"].astype(bool)].drop_duplicates(["kind", "task"]).set_index(["kind", "task"])
 
 
 def _scores(items: pd.DataFrame | None, task: str) -> pd.Series:
-    """Scores by item, in order of the items."""
+    """Return the scores indexed by item, in item order."""
     if items is None:
         return pd.Series(dtype=float)
     if items["item"].duplicated().any():
@@ -220,7 +220,7 @@ def _scores(items: pd.DataFrame | None, task: str) -> pd.Series:
 
 
 def _on_the_scale(*scores: np.ndarray) -> bool:
-    """Whether there are scores, all of them from 0 to 1."""
+    """Return whether there are scores, all of them from 0 to 1."""
     return all(len(own) > 0 and own.min() >= 0 and own.max() <= 1 for own in scores)
 
 

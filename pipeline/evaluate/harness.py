@@ -28,19 +28,19 @@ from pipeline.store.integrity import digest
 _KINDS = {
     "multiple_choice": MULTIPLE_CHOICE,
     "generate_until": GENERATIVE,
-    # Right where the answer is what greedy decoding would write.
+    # Scored by whether greedy decoding would write the answer.
     "loglikelihood": GENERATIVE,
     "loglikelihood_rolling": PERPLEXITY,
 }
-# Output types whose metrics are about likelihoods.
+# Output types whose metrics compare likelihoods.
 _BY_LIKELIHOOD = ("multiple_choice", "loglikelihood")
-# Suites that a sweep alternates between stay loaded.
+# Number of suites that stay loaded, since a sweep may alternate between them.
 _KEPT = 4
 _LOADED: dict[str, HarnessTasks] = {}
 
 
 def _sandboxed(templates: Environment) -> Environment:
-    """The same templates without a way from a value to Python's own objects: prompts are data, not programs."""
+    """Return the templates without a way from a value to Python's own objects: prompts are data, not programs."""
     safe = SandboxedEnvironment(
         loader=templates.loader,
         undefined=templates.undefined,
@@ -50,7 +50,7 @@ def _sandboxed(templates: Environment) -> Environment:
     return safe
 
 
-# Task files write their prompts as templates, and lm-eval would let these do anything.
+# Task files write their prompts as templates, which lm-eval would let do anything.
 lm_eval.utils.env = _sandboxed(lm_eval.utils.env)
 
 
@@ -68,7 +68,7 @@ class HarnessTasks:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the score table: a task, or a group that lm-eval sums up, with the tasks whose items are its."""
+    """One row of the score table: a task, or a group that lm-eval aggregates; the tasks ``leaves`` hold its items."""
 
     name: str
     task: str
@@ -78,7 +78,10 @@ class Row:
 
 
 def load_tasks(suite: TaskSuite, seed: int) -> HarnessTasks:
-    """The suite's tasks. Raises ValueError in plain words for unknown names, an unreachable hub, or missing consent."""
+    """Load the suite's tasks.
+
+    Raises ValueError in plain words for unknown names, an unreachable hub, or missing consent.
+    """
     key = digest({"suite": suite.identity(), "seed": seed})
     if key not in _LOADED:
         for oldest in list(_LOADED)[: 1 - _KEPT]:
@@ -86,7 +89,7 @@ def load_tasks(suite: TaskSuite, seed: int) -> HarnessTasks:
         _LOADED[key] = _load(suite)
     loaded = _LOADED[key]
     for task in loaded.tasks.values():
-        # The examples of an item follow from the seed alone, not from what was asked before.
+        # The few-shot examples of an item depend on the seed alone, not on earlier requests.
         task.set_fewshot_seed(seed=seed)
     return loaded
 
@@ -121,14 +124,14 @@ def _load(suite: TaskSuite) -> HarnessTasks:
 
 @cache
 def _manager(include: str | None, defaults: bool, content: str) -> TaskManager:
-    """lm-eval's index of task files; that of its own takes seconds to build. ``content`` is that of the files."""
+    """Return lm-eval's index of task files, cached by ``content`` of the files; lm-eval's own take seconds to index."""
     return TaskManager(include_path=include, include_defaults=defaults)
 
 
 def _refuse_unsafe(suite: TaskSuite, names: Sequence[str], manager: TaskManager) -> None:
-    """Raise ValueError for tasks that run generated code without leave, or outside the sandbox.
+    """Raise ValueError for tasks that run generated code without permission, or outside the sandbox.
 
-    Whole configurations are the suites' own, which ask for leave themselves.
+    Whole configurations come from the suites, which ask for permission themselves.
     """
     index = manager.task_index
     running = [name for name in names if needs_code_execution(name, index)]
@@ -166,7 +169,7 @@ def _build(manager: TaskManager, suite: TaskSuite, definitions: list[Any], unrea
 
 
 def questions(suite: TaskSuite, seed: int) -> Iterator[str]:
-    """The text of every test item of a suite's tasks, without examples."""
+    """Yield the text of every test item of a suite's tasks, without few-shot examples."""
     for task in load_tasks(suite, seed).tasks.values():
         for doc in task.eval_docs:
             if isinstance(text := task.doc_to_text(doc), str):
@@ -176,10 +179,10 @@ def questions(suite: TaskSuite, seed: int) -> Iterator[str]:
 def rows_of(
     suite: TaskSuite, loaded: HarnessTasks, reported: Mapping[str, Collection[str]] | None = None
 ) -> Iterator[Row]:
-    """The lines of the score table, in the suite's order.
+    """Yield the rows of the score table, in the suite's order.
 
-    ``reported`` are the metrics by task or group, once they are known: definitions list some that are never told, or
-    told under another name.
+    ``reported`` holds the reported metrics by task or group, once they are known: definitions list some that are never
+    reported, or reported under another name.
     """
     reported = reported or {}
     left = dict(loaded.tasks)
@@ -196,7 +199,7 @@ def rows_of(
             yield from (_row(TaskEntry(name, name), loaded.tasks[name], reported) for name in leaves)
         for name in leaves:
             left.pop(name, None)
-    # Tags are names for several tasks; lm-eval puts their members in their place.
+    # A tag names several tasks; lm-eval replaces it by its members.
     yield from (_row(TaskEntry(name, name), task, reported) for name, task in left.items())
 
 
@@ -220,10 +223,10 @@ def _main_metric(known: Sequence[str], task: Task, reported: Collection[str] | N
 
 
 def kind_of(task: Task) -> str:
-    """How a task's answers are read."""
+    """Return the kind of a task, from its output type."""
     return _KINDS[str(task.OUTPUT_TYPE)]
 
 
 def options_of(task: Task, doc: Any) -> list[str]:
-    """The options of a multiple-choice item, each as its definition writes it."""
+    """Return the options of a multiple-choice item, each as its definition writes it."""
     return [str(option) for option in task.doc_to_choice(doc)]

@@ -1,6 +1,6 @@
 """95 % intervals and tests of scores from 0 to 1: of one score, of paired differences, of means and of ratios.
 
-A difference's interval and its p are two readings of one test: p is below 0.05 exactly where the interval excludes 0.
+A difference's interval and its p come from the same test: p is below 0.05 exactly where the interval excludes 0.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from scipy.stats import t as student_t
 LEVEL = 0.95
 TAIL = (1 + LEVEL) / 2
 Z = float(norm.ppf(TAIL))
-# The least and the greatest value there may be.
+# Smallest and largest possible value.
 SCORES, DIFFERENCES = (0.0, 1.0), (-1.0, 1.0)
-# A single deviation seen is taken for at least this share of what deviations there can be.
+# A single observed deviation is assumed to be at least this share of the largest possible one.
 SEEN = 0.2
-_TIE = 1e-9  # scores closer than this are equal but for rounding
+_TIE = 1e-9  # scores closer than this are equal up to rounding
 
 
 class Interval(NamedTuple):
-    """An estimate and the two ends of its interval, which need not be equally far from it."""
+    """An estimate and the lower and upper end of its interval, which may be asymmetric."""
 
     value: float
     low: float
@@ -44,7 +44,7 @@ def mean_score(scores: np.ndarray) -> Interval:
 
 
 def binary(scores: np.ndarray) -> bool:
-    """Tell whether every score is 0 or 1."""
+    """Return whether every score is 0 or 1."""
     return bool(np.isin(scores, (0, 1)).all())
 
 
@@ -57,8 +57,8 @@ def wilson(right: int, n: int) -> Interval:
 def mcnemar_p(gained: int, lost: int) -> float:
     """Test whether items are gained as often as lost: McNemar's (1947) two-sided p, with Edwards' (1948) correction.
 
-    Whatever the number of items and of changed ones (checked up to 500), a true null is rejected at 0.05 in at most
-    5 % of cases; without the correction of one item in up to 12.5 %.
+    For any number of items and of changed items (checked up to 500), a true null hypothesis is rejected at 0.05 in at
+    most 5 % of cases; without the correction of one item, in up to 12.5 %.
     """
     changed = gained + lost
     return float(2 * norm.sf(max(abs(gained - lost) - 1, 0) / math.sqrt(changed))) if changed else 1.0
@@ -67,22 +67,22 @@ def mcnemar_p(gained: int, lost: int) -> float:
 def tango(gained: int, lost: int, n: int) -> Interval:
     """Estimate the difference of two paired shares of ``n`` > 0 items, with the corrected interval of Tango (1998).
 
-    It holds the differences that the score test does not reject. For the difference 0 that test is `mcnemar_p` with
-    its correction of one item; for others the correction is the share of changed items that cancel each other, so
-    that without any change the ends are those of Tango, Z² / (n + Z²) from 0.
+    The interval holds the differences that the score test does not reject. For the difference 0 that test is
+    `mcnemar_p` with its correction of one item; for others the correction is the share of changed items that cancel
+    each other. Without any change the ends are therefore Tango's, Z² / (n + Z²) from 0.
     """
     return Interval((gained - lost) / n, 0.0 - _greatest(lost, gained, n), _greatest(gained, lost, n))
 
 
 def _greatest(gained: int, lost: int, n: int) -> float:
-    """The greatest difference that the corrected score test does not reject."""
+    """Find the largest difference that the corrected score test does not reject."""
     difference = (gained - lost) / n
 
     def excess(delta: float) -> float:
-        """How far a true difference ``delta`` is beyond what the test allows, in items; above 0 if it is rejected."""
+        """Return by how many items a true difference ``delta`` exceeds what the test allows; above 0 if rejected."""
         b = (2 * n - gained + lost) * delta - gained - lost
         root = math.sqrt(max(0.0, b**2 + 8 * n * lost * delta * (1 - delta)))
-        # The likeliest share of changed items, given the difference.
+        # Maximum-likelihood share of changed items, given the difference.
         changed = max((root - b) / (2 * n) + delta, abs(delta))
         cancelled = 1 - abs(delta) / changed if changed > 0 else 1.0
         return n * (delta - difference) - cancelled - Z * math.sqrt(n * max(0.0, changed - delta**2))
@@ -91,20 +91,20 @@ def _greatest(gained: int, lost: int, n: int) -> float:
         return 1.0
     rejected = excess(0.0) > 0
     start = difference if rejected else max(difference, 0.0)
-    # At -1 itself nothing varies, and the excess is 0 as well.
+    # At exactly -1 the variance is 0, and so is the excess.
     return float(brentq(excess, max(start, _TIE - 1), 0.0 if rejected else 1.0))
 
 
 def student(values: np.ndarray, scale: tuple[float, float]) -> Interval:
     """Estimate the mean of (n,) graded scores or differences, with Student's t interval and room for unseen items.
 
-    Items that tie tell little about how far another item may be. Hence the half-width is the root of the squares of
-    Student's and of Z² / (n + Z²) (Wilson's and Tango's where all items agree) times how far items may be apart,
-    in proportion to the share of items that tie. Without ties, the interval is Student's alone.
+    Tied items say little about how far another item may deviate. The squared half-width is therefore the sum of the
+    square of Student's and the square of Z² / (n + Z²) (Wilson's and Tango's half-width where all items agree) times
+    the possible distance of items, weighted by the share of ties. Without ties, the interval is Student's alone.
 
     Args:
         values: (n,), n > 0.
-        scale: the least and the greatest value there may be, (0, 1) or (-1, 1); the interval stays inside.
+        scale: smallest and largest possible value, (0, 1) or (-1, 1); the interval stays inside.
     """
     value, half = float(np.mean(values)), _half_width(values, scale)
     return Interval(value, max(scale[0], value - half), min(scale[1], value + half))
@@ -125,11 +125,11 @@ def _half_width(values: np.ndarray, scale: tuple[float, float]) -> float:
     sizes = np.diff(ends, prepend=0, append=n)
     pairs = float(sizes @ (sizes - 1)) / (n * (n - 1))
     tied = math.sqrt(pairs)
-    # The root mean square distance of items that do not tie. Another item may change the other way, too.
+    # Root mean square distance of items that are not tied. Another item may also change in the opposite direction.
     apart = math.sqrt(2 * deviation**2 / (1 - pairs)) if pairs < 1 else 0.0
     apart = max(apart, 2 * abs(value)) if scale[0] < 0 else apart
     farthest = max(value - scale[0], scale[1] - value)
-    # Few items that differ tell less than all that there may be; if all tie, they do so as one.
+    # Few untied items show less than the possible distance; if all are tied, all n count.
     unlike = n * (1 - tied) if pairs < 1 else n
     reach = min(farthest, apart / SEEN ** (1 / unlike)) if apart > _TIE else farthest
     sampled = float(student_t.ppf(TAIL, n - 1)) * deviation / math.sqrt(n)
@@ -137,24 +137,24 @@ def _half_width(values: np.ndarray, scale: tuple[float, float]) -> float:
 
 
 def half_width_of_mean(values: Sequence[float]) -> float:
-    """Return half the width of Student's interval of the mean of (k,) values; 0 for one value, which has no spread."""
+    """Return the half-width of Student's interval of the mean of (k,) values; 0 for one value, which has no spread."""
     k = len(values)
     return float(student_t.ppf(TAIL, k - 1) * np.std(values, ddof=1) / math.sqrt(k)) if k > 1 else 0.0
 
 
 def stratified(parts: Sequence[Interval], counts: ArrayLike, scale: tuple[float, float]) -> Interval:
-    """Estimate the mean over K tasks of their means, every task counting alike, with items drawn within tasks.
+    """Estimate the mean of K task means, with equal weights and items sampled within tasks.
 
-    Variances are recovered from the tasks' own intervals (MOVER: Zou and Donner 2008), so that scores of all kinds go
-    together and nothing collapses where all items agree. Each is the mean square of an interval's two sides: either
-    side alone is too short where many small tasks have a score near the end of the scale. Score intervals are drawn
-    towards the middle, as if there were Z² more items, which is taken back. Coverage is 94 % or more, and close to
-    100 % with few items a task.
+    Variances are recovered from the tasks' own intervals (MOVER: Zou and Donner 2008), which combines scores of all
+    kinds and does not collapse where all items agree. Each variance is the mean square of an interval's two sides:
+    either side alone is too short where many small tasks score near the end of the scale. Score intervals are shifted
+    towards the middle, as if there were Z² more items, which is undone. Coverage is 94 % or more, and close to 100 %
+    with few items per task.
 
     Args:
         parts: the tasks' means with their intervals.
-        counts: (K,) of items.
-        scale: the least and the greatest score there may be; the interval stays inside.
+        counts: (K,) numbers of items.
+        scale: smallest and largest possible score; the interval stays inside.
     """
     value, low, high = np.array(parts, dtype=float).T
     squares = ((value - low) ** 2 + (high - value) ** 2) / 2 * (1 + Z**2 / np.asarray(counts, dtype=float))
@@ -163,7 +163,7 @@ def stratified(parts: Sequence[Interval], counts: ArrayLike, scale: tuple[float,
 
 
 def normal_p(difference: Interval) -> float:
-    """The two-sided p of no difference that fits an interval: below 0.05 exactly where the interval excludes 0."""
+    """Return the two-sided p of no difference that matches an interval: below 0.05 exactly where it excludes 0."""
     towards = difference.high - difference.value if difference.value < 0 else difference.value - difference.low
     if difference.value == 0 or towards <= 0:
         return 1.0 if difference.value == 0 else 0.0
@@ -174,18 +174,18 @@ def fieller(numerator: Interval, denominator: Interval, difference: Interval) ->
     """Estimate the ratio of two dependent estimates, with the interval of Fieller (1954).
 
     Args:
-        numerator, denominator: the two estimates; ``denominator.low`` has to be above 0 for a bounded interval.
-        difference: numerator minus denominator, whose interval tells how the two depend on each other.
+        numerator, denominator: the two estimates; ``denominator.low`` must be above 0 for a bounded interval.
+        difference: numerator minus denominator, whose interval determines the covariance of the two.
 
     Returns:
         The ratio; its interval excludes 1 exactly where that of the difference excludes 0, and stays within the ratios
-        of the limits. All three are missing where the denominator's interval includes 0.
+        of the limits. All three are NaN where the denominator's interval includes 0.
     """
     if denominator.low <= 0:
         return Interval(math.nan, math.nan, math.nan)
     ratio = numerator.value / denominator.value
     low, high = (_fieller_end(numerator, denominator, difference, sign) for sign in (-1, 1))
-    # Differences and scores have intervals of their own, which may contradict each other a little.
+    # The intervals of differences and of scores are computed separately and may disagree slightly.
     low = max(low, numerator.low / (denominator.high if numerator.low > 0 else denominator.low))
     high = min(high, numerator.high / (denominator.low if numerator.high > 0 else denominator.high))
     if difference.low <= 0:
@@ -196,7 +196,7 @@ def fieller(numerator: Interval, denominator: Interval, difference: Interval) ->
 
 
 def _fieller_end(numerator: Interval, denominator: Interval, difference: Interval, sign: int) -> float:
-    """One end of the ratio R of x and y, -1 the lower and 1 the upper one: a root of (x - Ry)² = width(R)²."""
+    """Return the lower (``sign`` -1) or upper (1) end of the ratio R of x and y: a root of (x - Ry)² = width(R)²."""
     x, y = numerator.value, denominator.value
     # The lower limit comes from a low numerator over a high denominator, and the upper one the other way round.
     ends = (numerator.low, denominator.high, difference.low)
@@ -209,6 +209,6 @@ def _fieller_end(numerator: Interval, denominator: Interval, difference: Interva
     a, b, c = y**2 - of_y, x * y - shared, x**2 - of_x
     root = math.sqrt(max(0.0, b**2 - a * c))
     if sign < 0 and b > 0:
-        # The same root in a form that stays finite where the denominator may be twice as large.
+        # The same root in a form that stays finite where the denominator's upper limit is twice its value (a = 0).
         return c / (b + root)
     return (b + sign * root) / a if a > 0 else sign * math.inf

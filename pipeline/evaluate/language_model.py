@@ -1,4 +1,4 @@
-"""The in-memory model as lm-eval sees it: its prompts and texts, our forward passes."""
+"""The in-memory model as a model of lm-eval: the harness's prompts and texts, our forward passes."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from pipeline.model.decoder import Decoder
 from pipeline.model.generation import continue_rows
 from pipeline.model.tokens import tokens_of
 
-# The texts of a context and its continuation (none where a whole text is read window by window), and their token ids.
+# Texts of a context and its continuation (None where a whole text is read window by window), and their token ids.
 Request = tuple[tuple[str, str] | None, list[int], list[int]]
 
 
 class InMemoryLM(HFLM):
-    """HFLM on a loaded model: what is asked and cut is the harness's own, the model is run here.
+    """HFLM on a loaded model: the harness prepares and cuts the requests, the forward passes run here.
 
-    The harness runs context + option anew for every option, and takes the logits of every position: see
-    ``pipeline.evaluate.likelihoods``. Texts are tokenised once for all models with the same tokenizer.
+    HFLM would run context + option anew for every option and take the logits of every position; this class uses
+    ``pipeline.evaluate.likelihoods`` instead. Texts are tokenised once for all models with the same tokenizer.
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int) -> None:
@@ -49,16 +49,17 @@ class InMemoryLM(HFLM):
         return ids[-left_truncate_len:] if left_truncate_len else ids
 
     def encode(self, context: str, rest: Any = None, *_: Any) -> None:
-        """Remember the ids that a request needs: a context with a continuation (str), or one to generate from."""
+        """Tokenise a request for later use: a context with a continuation (str), or a context to generate from."""
         if isinstance(rest, str):
             self.encode_pair(context, rest)
         else:
             self.tok_encode(context)
 
     def encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """Token ids of a context, at least one, and of its continuation; an empty context is the harness's prefix.
+        """Return the token ids of a context, at least one, and of its continuation.
 
-        Raises ValueError for a continuation whose text has no token of its own: nothing would be left to score.
+        An empty context becomes the harness's prefix token. Raises ValueError for a continuation that adds no token:
+        nothing would be left to score.
         """
         ids, following = self._encode_pair(context, continuation) if context else ([], [])
         if not ids:
@@ -80,7 +81,7 @@ class InMemoryLM(HFLM):
         left_truncate_len: int | None = None,
         truncation: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        # A row of padding alone would be no context at all.
+        # A row of nothing but padding would have no context.
         rows = [
             self.tok_encode(string, left_truncate_len=left_truncate_len) or [self.prefix_token_id] for string in strings
         ]
@@ -100,7 +101,7 @@ class InMemoryLM(HFLM):
                     f"task {request.task_name} writes up to {wanted} tokens, which leaves no room for a prompt in the "
                     f"model's {self.max_length} positions; leave the task out, or give a model with more positions"
                 )
-        # The harness's bar would fill log files, which TQDM_DISABLE does not prevent.
+        # The harness's progress bar would fill log files; TQDM_DISABLE does not prevent that.
         return super().generate_until(requests, disable_tqdm=disable_tqdm or not sys.stderr.isatty())
 
     def _model_generate(
@@ -112,7 +113,7 @@ class InMemoryLM(HFLM):
         attention_mask: torch.Tensor,
         **settings: Any,
     ) -> torch.Tensor:
-        """Ids (B, T + new) of contexts (B, T) that are padded on the left, and of what the model goes on with."""
+        """Continue left-padded contexts (B, T); return token ids (B, T + new) of contexts and continuations."""
         if not settings.get("do_sample"):
             settings.pop("temperature", None)
         width, pad = context.shape[1], self.tokenizer.pad_token_id
@@ -141,13 +142,13 @@ class InMemoryLM(HFLM):
         return answers
 
     def _cut(self, context: list[int], continuation: list[int]) -> tuple[list[int], list[int]]:
-        """A context without its beginning where there is no room for that, as the harness does."""
+        """Drop the beginning of a context where the model has no room for it, as the harness does."""
         return context[-self.room(continuation) :], continuation
 
     def room(self, continuation: list[int]) -> int:
-        """How many tokens of context fit before a continuation, whose last token takes no position.
+        """Return how many tokens of context fit before a continuation, whose last token takes no position.
 
-        Raises ValueError if not even one does.
+        Raises ValueError if not even one fits.
         """
         room = self.max_length + 1 - len(continuation)
         if room < 1:

@@ -1,7 +1,7 @@
-"""Log-likelihoods of continuations, in batches, as the model gives them for each alone.
+"""Log-likelihoods of continuations, computed in batches with the same result as for each alone.
 
-A context runs once and its continuations share its cache. Continuations of which that would change the result run as
-whole sequences.
+A context runs once and its continuations share its cache. Where that would change the result, context and continuation
+run as a whole sequence.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from pipeline.model.finite import check_values
 from pipeline.model.positions import Positions, spoilt_by_left_padding
 from pipeline.model.softmax import log_normaliser
 
-# The log-likelihood of a continuation in nats, and whether each of its tokens is the likeliest.
+# Log-likelihood of a continuation in nats, and whether each of its tokens is the likeliest.
 Answer = tuple[float, bool]
 
 
 @dataclass(frozen=True)
 class _Item:
-    """Token ids that run through the model, and what is predicted with them: numbered continuations."""
+    """Token ids to run through the model, and the continuations to score with them, each with its index."""
 
     tokens: Sequence[int]
     asked: list[tuple[int, Sequence[int]]] = field(default_factory=list)
@@ -35,10 +35,10 @@ class _Item:
 def log_likelihoods(
     model: PreTrainedModel, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], batch_size: int
 ) -> list[Answer]:
-    """What the model gives each (context, continuation) of token ids; an empty continuation is certain.
+    """Compute the log-likelihood of each (context, continuation) of token ids; an empty continuation is certain.
 
-    Contexts have at least one token, and fit with their continuations. No forward pass has more than ``batch_size``
-    rows. Sums are in float64. Raises ValueError for logits that are not finite.
+    Contexts have at least one token and fit into the model with their continuations. No forward pass has more than
+    ``batch_size`` rows. Sums are in float64. Raises ValueError for logits that are not finite.
     """
     scorer = _Scorer(model, batch_size)
     answers: list[Answer] = [(0.0, True)] * len(pairs)
@@ -58,7 +58,7 @@ class _Scorer:
         whole: dict[tuple[int, ...], _Item] = {}
         for index, (context, continuation) in enumerate(pairs):
             if continuation:
-                # The last token is predicted and never read.
+                # The last token is predicted but never fed.
                 fed = [*context, *continuation[:-1]]
                 tokens, items = (context, shared) if self._may_share(context, fed) else (fed, whole)
                 items.setdefault(tuple(tokens), _Item(tokens)).asked.append((index, continuation))
@@ -69,19 +69,19 @@ class _Scorer:
             yield from score(batch)
 
     def _may_share(self, context: Sequence[int], fed: Sequence[int]) -> bool:
-        """Whether a context is computed alone as it is within the whole."""
+        """Return whether the model uses a cache and computes a context alone as within the whole sequence."""
         return bool(self._model.config.use_cache) and (
             self._positions.reach(len(context)) == self._positions.reach(len(fed))
         )
 
     def _batches(self, items: Iterable[_Item], equal: bool = False) -> list[list[_Item]]:
-        """The longest first; with ``equal`` lengths only, so that there is no padding."""
+        """Group items into batches, the longest first; with ``equal``, only equal lengths, which need no padding."""
         ordered = sorted(items, key=lambda item: -len(item.tokens))
         lengths = [len(item.tokens) for item in ordered]
         return [ordered[run] for run in self._positions.runs(lengths, self._size, equal)]
 
     def _whole(self, batch: list[_Item]) -> Iterator[tuple[int, Answer]]:
-        """Sequences without a cache, padded on the right, where causality hides the padding."""
+        """Score sequences without a cache, padded on the right, where causality hides the padding."""
         width = max(len(item.tokens) for item in batch)
         ids = [[*item.tokens, *[0] * (width - len(item.tokens))] for item in batch]
         first = min(len(item.tokens) - max(len(asked) for _, asked in item.asked) for item in batch)
@@ -92,12 +92,12 @@ class _Scorer:
                 yield index, self._answer(row[end - len(asked) : end], asked)
 
     def _shared(self, batch: list[_Item]) -> Iterator[tuple[int, Answer]]:
-        """Contexts, padded on the left so that they end together, and then their continuations from their caches."""
+        """Run contexts, padded on the left to end together, and score their continuations from the cache."""
         width = max(len(item.tokens) for item in batch)
         ids = [[*[0] * (width - len(item.tokens)), *item.tokens] for item in batch]
         read = [[0] * (width - len(item.tokens)) + [1] * len(item.tokens) for item in batch]
         mask = torch.tensor(read, device=self._device)
-        # The longest together, so that there is little padding.
+        # Sorted by length to keep padding small.
         rows = sorted(
             ((owner, *asked) for owner, item in enumerate(batch) for asked in item.asked), key=lambda row: -len(row[2])
         )
@@ -116,11 +116,11 @@ class _Scorer:
     def _continue(
         self, cache: Any, mask: torch.Tensor, owners: torch.Tensor, continuations: list[Sequence[int]]
     ) -> torch.Tensor:
-        """Logits (R, T - 1, V) after each token but the last of R continuations of at most T tokens."""
+        """Compute logits (R, T - 1, V) after each token but the last of R continuations of at most T tokens."""
         fed = max(map(len, continuations)) - 1
         ids = [([*tokens[:-1]] + [0] * fed)[:fed] for tokens in continuations]
         own = torch.tensor([len(tokens) - 1 for tokens in continuations], device=self._device)
-        # Padding stands at the last place that is read: beyond it there may be no position, or other factors.
+        # Padding takes the last position in use: beyond it there may be no position, or other rotary factors.
         steps = torch.arange(1, fed + 1, device=self._device).minimum(own[:, None])
         out = self._run(
             ids,
@@ -133,21 +133,21 @@ class _Scorer:
         return logits
 
     def _run(self, ids: list[list[int]], **options: Any) -> Any:
-        """What a forward pass gives, its logits checked."""
+        """Run a forward pass and check its logits."""
         out = self._model(torch.tensor(ids, device=self._device), **options)
         check_values(out.logits, "log-likelihoods")
         return out
 
     def _answer(self, logits: torch.Tensor, tokens: Sequence[int]) -> Answer:
-        """Of logits (T, V) that predict T tokens."""
+        """Score T tokens by the logits (T, V) that predict them."""
         target = torch.tensor(tokens, device=logits.device)
-        # In float64: in float32 the many small terms of a large vocabulary get lost.
+        # In float64, since in float32 the many small terms of a large vocabulary get lost.
         logp = logits.gather(-1, target.unsqueeze(-1)).squeeze(-1).double() - log_normaliser(logits)
         return float(logp.sum()), bool((logits.argmax(-1) == target).all())
 
 
 def _rows_of(cache: Any, rows: torch.Tensor) -> Any:
-    """Some rows of a cache, each as often as it is named; the cache itself stays, to be taken rows from again."""
+    """Return a cache of the given rows, which may repeat; the original cache stays unchanged for further use."""
     part = copy.copy(cache)
     # Layers replace their tensors when they are selected from or extended, and never write into them.
     part.layers = [copy.copy(layer) for layer in cache.layers]

@@ -1,4 +1,4 @@
-"""Metrics that cannot be had: found as tasks are loaded, since lm-eval would fail at the end, or without a word."""
+"""Checks for unavailable metrics while tasks are loaded, since lm-eval would fail at the end, or silently."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pipeline.evaluate.suite import TaskSuite
 
 
 def unknown_metric(definitions: Iterable[Any], index: Mapping[str, Any]) -> str | None:
-    """What to say of the first metric that lm-eval does not have, of tasks that could not be loaded; or None.
+    """Return a message about the first metric that lm-eval does not have, of tasks that could not be loaded, or None.
 
-    ``definitions`` are names or whole configurations, ``index`` a ``TaskManager``'s.
+    ``definitions`` are names or whole configurations, ``index`` is a ``TaskManager``'s.
     """
     for definition in definitions:
         for config in configurations(definition, index, set()):
@@ -27,11 +27,11 @@ def unknown_metric(definitions: Iterable[Any], index: Mapping[str, Any]) -> str 
 
 
 def check_known(tasks: Mapping[str, Task]) -> None:
-    """Raise ValueError for a metric that was looked up in vain and would be called for every answer."""
+    """Raise ValueError for a metric that lm-eval did not find but would call for every answer."""
     for name, task in tasks.items():
         functions: Mapping[str, Any] = getattr(task, "_metric_fn_list", {})
         lost = [metric for metric, function in functions.items() if function is None]
-        # Without any of their own, definitions score answers by one function for all metrics.
+        # A definition with ``process_results`` scores answers by that one function for all metrics.
         if task.get_config("process_results") is not None or not lost:
             continue
         if task.OUTPUT_TYPE == "generate_until" or len(lost) == len(functions):
@@ -39,7 +39,7 @@ def check_known(tasks: Mapping[str, Task]) -> None:
 
 
 def check_chosen(suite: TaskSuite, tasks: Mapping[str, Task], groups: Mapping[str, Group]) -> None:
-    """Raise ValueError for a wanted main metric that its task or group does not report."""
+    """Raise ValueError for a chosen main metric that its task or group does not report."""
     for entry in suite.entries():
         if entry.metric is None:
             continue
@@ -54,13 +54,13 @@ def check_chosen(suite: TaskSuite, tasks: Mapping[str, Task], groups: Mapping[st
 
 
 def _names_its_own(task: Task) -> bool:
-    """Whether functions of the definition decide under which names it reports."""
+    """Return whether functions of the definition decide under which names it reports metrics."""
     metrics = task.get_config("metric_list") or ()
     return task.get_config("process_results") is not None or any(callable(about.get("metric")) for about in metrics)
 
 
 def _registered_elsewhere(config: Mapping[str, Any]) -> Iterator[str]:
-    """Metrics by name that are not lm-eval's own, of a task that does not compute them itself."""
+    """Yield the names of metrics that are not lm-eval's own, for a task that does not compute them itself."""
     if config.get("process_results") is not None:
         return
     for about in config.get("metric_list") or ():

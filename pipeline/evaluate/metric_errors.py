@@ -1,4 +1,4 @@
-"""Standard errors by resampling, in this process: lm-eval would start a pool for them, which it kills when done."""
+"""Standard errors by resampling within this process; lm-eval would start a process pool and kill it when done."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import lm_eval.api.metrics
 
 
 def bootstrap_stderr(metric: Callable[[Sequence[Any]], float], items: Sequence[Any], iters: int) -> float:
-    """The standard deviation of a metric over ``iters`` resamples of its items: the number that lm-eval's pool gives.
+    """Compute the standard deviation of a metric over ``iters`` resamples of its items.
 
-    For at most 1000 resamples, which are one of its processes' work.
+    The number equals that of lm-eval's pool for at most 1000 resamples, which are the work of one of its processes.
     """
     draws = random.Random(0)
     found = [metric(draws.choices(items, k=len(items))) for _ in range(iters)]
@@ -22,7 +22,7 @@ def bootstrap_stderr(metric: Callable[[Sequence[Any]], float], items: Sequence[A
 
 @contextmanager
 def in_this_process() -> Iterator[None]:
-    """Within it, lm-eval resamples here, quietly."""
+    """Let lm-eval resample in this process within the block, quietly."""
     before = lm_eval.api.metrics.bootstrap_stderr
     lm_eval.api.metrics.bootstrap_stderr = bootstrap_stderr
     try:

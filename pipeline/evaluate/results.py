@@ -1,4 +1,4 @@
-"""What an evaluation finds: scores of tasks, scores of their items, and the texts behind them."""
+"""Results of an evaluation: scores of tasks, scores of their items, and the texts behind them."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class Results:
     """Results of one model on a task suite.
 
     Attributes:
-        scores: one row a task and metric: task, kind, metric, main (whether it is the task's main metric), value,
+        scores: one row per task and metric: task, kind, metric, main (whether it is the task's main metric), value,
             stderr, n (items), shots, higher_is_better, averaged (whether it counts in means over tasks: the main
-            metric, from 0 to 1, more is better), chance (the score of guessing), left_out (unusable rows), data (8
+            metric, from 0 to 1, higher is better), chance (the score of guessing), left_out (unusable rows), data (8
             hexadecimal digits of the rows that were asked).
-        items: one row an item: task, kind, item, score (of the main metric).
-        samples: one row an item: task, kind, item, prompt, completion, gold, score, and what else helps a reader.
+        items: one row per item: task, kind, item, score (of the main metric).
+        samples: one row per item: task, kind, item, prompt, completion, gold, score, and further details for a reader.
     """
 
     scores: pd.DataFrame
@@ -55,23 +55,23 @@ class Results:
         self.scores.to_parquet(folder / SCORES, index=False)
         self.items.to_parquet(folder / ITEMS, index=False)
         lines = "".join(json.dumps(sample, ensure_ascii=False, default=str) + "\n" for sample in self.samples)
-        # Without the time of day, so that equal samples are equal bytes.
+        # Without a time stamp, equal samples give equal bytes.
         (folder / SAMPLES).write_bytes(gzip.compress(lines.encode(), mtime=0))
 
 
 def rows_digest(rows: object) -> str:
-    """8 hexadecimal digits of rows of data, by which others are told apart."""
+    """Return 8 hexadecimal digits that identify rows of data."""
     text = json.dumps(rows, sort_keys=True, ensure_ascii=False, default=_plain)
     return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:8]
 
 
 def _plain(value: object) -> object:
-    """What JSON has no words for, without the place in memory that some objects tell."""
+    """Return a text for a value that JSON cannot represent, without the memory address that some objects show."""
     return value.hex() if isinstance(value, bytes) else re.sub(r" at 0x[0-9a-fA-F]+", "", str(value))
 
 
 def read_samples(folder: Path) -> Iterator[dict[str, Any]]:
-    """The samples of saved results, in order."""
+    """Yield the samples of saved results, in order."""
     with gzip.open(folder / SAMPLES, "rt", encoding="utf-8") as stream:
         for line in stream:
             yield json.loads(line)

@@ -1,4 +1,4 @@
-"""The stages of evaluation: token ids of what is asked, scores, perplexity, and both beside the dense model's."""
+"""The stages of evaluation: token ids of the requests, scores, perplexity, and the comparison with the dense model."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ log = logging.getLogger(__name__)
 
 
 def prepare(bench: Workbench) -> None:
-    """Find out before any work what would end or spoil the job later. Raises ValueError.
+    """Check before any work for what would stop or spoil the job later. Raises ValueError.
 
-    Tasks that are not evaluated yet have to be had, and prompts of the calibration are neither probes nor items.
+    Tasks that are not evaluated yet must be loadable, and calibration prompts must be neither probes nor items.
     """
     settings = bench.settings
     if {"capture", "measure"} & set(settings.stages):
@@ -55,7 +55,7 @@ def _check_held_out(bench: Workbench, asked: Iterable[str], what: str) -> None:
 
 
 def evaluated(bench: Workbench) -> dict[str, Artifact]:
-    """Make scores and perplexity, those of the dense model, and the two side by side; by role."""
+    """Make scores and perplexity of this and of the dense model, and their comparison; return the artifacts by role."""
     steps = {"dense evaluation": lambda: bench.dense.make(Evaluation), "evaluation": lambda: bench.make(Evaluation)}
     artifacts = bench.store.in_turn(steps)
     texts = {"dense perplexity": lambda: _perplexity(bench.dense), "perplexity": lambda: _perplexity(bench)}
@@ -65,7 +65,7 @@ def evaluated(bench: Workbench) -> dict[str, Artifact]:
 
 
 def _perplexity(bench: Workbench) -> Artifact | None:
-    """The perplexity; None if none is wanted, or the model writes no text."""
+    """Make the perplexity; return None if it is not asked for, or the model writes no text."""
     if held_out(bench.settings.perplexity) is None:
         return None
     if bench.is_unchanged:
@@ -77,7 +77,7 @@ def _perplexity(bench: Workbench) -> Artifact | None:
 
 @dataclass
 class Requests(Stage):
-    """The token ids of everything that the tasks ask, which models with the same tokenizer share."""
+    """Token ids of all requests of the tasks, shared by models with the same tokenizer."""
 
     bench: Workbench
     name = "requests"
@@ -152,7 +152,7 @@ class Perplexity(Stage):
 
 @dataclass
 class Comparison(Stage):
-    """Every task's score beside the dense model's on the same items: ``pipeline.evaluate.comparison``."""
+    """Comparison of every task's score with the dense model's on the same items: ``pipeline.evaluate.comparison``."""
 
     bench: Workbench
     name = "comparison"

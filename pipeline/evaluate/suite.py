@@ -1,4 +1,4 @@
-"""The contract of a task suite: which tasks to run, and under which conditions. `pipeline.evaluate.ask` asks them.
+"""The contract of a task suite: which tasks to run, and under which conditions. `pipeline.evaluate.ask` runs them.
 
 Suites are imported while the configuration is checked, so their modules import nothing heavy.
 """
@@ -41,7 +41,7 @@ class TaskSuite(Component):
     limit: Positive | None = None
     shots: int | dict[str, int] | None = None
     chat_template: bool = False
-    # A permission says whether a task runs, never what comes out.
+    # A permission decides whether a task runs, never its result.
     allow_code_execution: bool = speed_only(False)
     batch_size: Positive = speed_only(32)
 
@@ -49,38 +49,38 @@ class TaskSuite(Component):
     writes_text: ClassVar[bool] = True
     # Whether the data may have to be fetched from the hub.
     needs_hub: ClassVar[bool] = False
-    # The fields that choose tasks. They change which tasks are asked, not how one of them is.
+    # Fields that choose tasks: they change which tasks are asked, not how a task is asked.
     chooses: ClassVar[tuple[str, ...]] = ()
 
     def entries(self) -> Sequence[TaskEntry]:
-        """The tasks to run."""
+        """Return the tasks to run."""
         raise TypeError(f"task suite {type(self).__name__} does not define entries()")
 
     def definitions(self) -> list[str | dict[str, Any]]:
-        """What lm-eval's ``TaskManager.load`` takes for the entries: names, or whole configurations."""
+        """Return what lm-eval's ``TaskManager.load`` takes for the entries: names, or whole configurations."""
         return [entry.name for entry in self.entries()]
 
     def include_path(self) -> Path | None:
-        """Folder with task YAMLs of the suite's own, if any; lm-eval's own are left out then."""
+        """Return the folder with the suite's own task YAMLs, if any; lm-eval's own are left out then."""
         return None
 
     def foreign_code(self) -> list[str]:
-        """Where the suite's own task files name Python code that is not ours, in words.
+        """Describe where the suite's own task files name Python code that is not ours.
 
         Raises ValueError for task files that cannot be read.
         """
         return []
 
     def needs_definitions(self) -> bool:
-        """Whether lm-eval's own task files are looked up by name."""
+        """Return whether lm-eval's own task files are looked up by name."""
         return self.include_path() is None
 
     def left_out(self) -> dict[str, int]:
-        """How many rows of the data could not be used, by task."""
+        """Return how many rows of the data could not be used, by task."""
         return {}
 
     def problems(self) -> list[str]:
-        """What is wrong with the configured values, in plain words."""
+        """Return what is wrong with the configured values, in plain words."""
         numbers = self.shots if isinstance(self.shots, Mapping) else {"": self.shots}
         wrong = [number for number in numbers.values() if not (number is None or (_whole(number) and number >= 0))]
         if wrong:
@@ -88,11 +88,14 @@ class TaskSuite(Component):
         return []
 
     def shots_of(self, task: str) -> int | None:
-        """The number of examples before an item of a task; None for the task's own."""
+        """Return the number of examples before an item of a task; None for the task's own."""
         return self.shots.get(task) if isinstance(self.shots, Mapping) else self.shots
 
     def conditions(self) -> dict[str, Any]:
-        """How each task is asked: the identity without the choice of tasks. Scores compare only where it is equal."""
+        """Return how each task is asked: the identity without the choice of tasks.
+
+        Only scores under equal conditions are comparable.
+        """
         return {key: value for key, value in self.identity().items() if key not in self.chooses}
 
 

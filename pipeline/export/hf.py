@@ -1,4 +1,4 @@
-"""Export: where a pruned model's checkpoint goes, and what is written beside it about the pruning."""
+"""Export of a pruned model: its checkpoint, and the facts about the pruning that are written beside it."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ from pipeline.store.origins import provenance
 from pipeline.store.records import JobRecord
 
 log = logging.getLogger(__name__)
-# What is known only once the file is written.
+# Facts that are known only once the file is written.
 _OF_FILE = ("encoder", "output_difference", "blocks", "zero")
 # The artifacts behind the scores of a card, by role.
 _SCORED = ("evaluation", "perplexity", "dense evaluation", "dense perplexity")
-# Characters of a folder's name before the job, so that there is room for a private name beside it.
+# Characters of a folder's name before the job, which leaves room for a private name beside it.
 _LONGEST = 120
 
 
 def export_folder(settings: Settings, job: str) -> str:
-    """The name of a job's export inside the folder of a sweep."""
+    """Return the name of a job's export inside the folder of a sweep."""
     name = f"{settings.model.name}-{settings.pruner.name}-{settings.sparsity.given}"
     words = re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII)[-_LONGEST:].strip("-.")
     return f"{words}-{job[:6]}"
@@ -45,9 +45,10 @@ def export_folder(settings: Settings, job: str) -> str:
 def export(
     bench: Workbench, target: Path, record: JobRecord, scores: pd.DataFrame | None, dense: pd.DataFrame | None
 ) -> None:
-    """Write the checkpoint, with its scores beside the dense model's; if it is there already, only these.
+    """Write the checkpoint, its facts and its model card; only facts and card if the checkpoint is there already.
 
-    Raises ValueError if something else is in its place.
+    The card shows ``scores`` beside those of the dense model. Raises ValueError if something else is in the
+    checkpoint's place.
     """
     start, known, facts = time.monotonic(), exported(target), _facts(bench, record)
     if known.get("decision_key") == facts["decision_key"]:
@@ -70,7 +71,7 @@ def export(
 
 
 def exported(folder: Path) -> dict[str, Any]:
-    """The facts of an export; empty if the folder holds none. Raises NoAccess if that cannot be read."""
+    """Return the facts of an export; empty if the folder holds none. Raises NoAccess if they cannot be read."""
     try:
         with reading(folder / FACTS):
             facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
@@ -106,7 +107,7 @@ def _facts(bench: Workbench, record: JobRecord) -> dict[str, Any]:
 
 
 def _origins(record: JobRecord, store: Store) -> dict[str, Mapping[str, Any]]:
-    """With what the scores on the card were computed, which may have been earlier than now."""
+    """Return the origins of the scores on the card, which may have been computed earlier than now."""
     paths = {role: store.root / record.artifacts[role] for role in _SCORED if role in record.artifacts}
     return {role: _origin(path) for role, path in paths.items() if path.is_dir() and store.problem(path) is None}
 

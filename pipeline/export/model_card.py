@@ -1,4 +1,4 @@
-"""The README of an exported checkpoint: what it is, what is in its file, how it scores, how to train it further."""
+"""The README of an exported checkpoint: summary, scores, contents of its file, how to train it further."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import yaml  # type: ignore[import-untyped]
 from pipeline.common.terminal import plain_table
 from pipeline.model.decoder import ATTENTION, MLP
 
-# What a model card states of its source, if that is known.
+# Facts of the source that a model card states if they are known.
 _SOURCE = ("base_model", "license")
 _KEYS = ["task", "kind", "metric"]
 
 
 def model_card(facts: Mapping[str, Any], scores: pd.DataFrame | None, dense: pd.DataFrame | None) -> str:
-    """The card of a checkpoint in Markdown, with the metadata that model hubs read in front.
+    """Return the card of a checkpoint in Markdown, starting with the metadata that model hubs read.
 
     ``facts`` are those of ``pruning.json``, ``scores`` the job's own as ``pipeline.tables.job_tables.JobTables`` gives
     them, ``dense`` the unpruned model's.
@@ -38,7 +38,7 @@ def model_card(facts: Mapping[str, Any], scores: pd.DataFrame | None, dense: pd.
 
 def _front_matter(facts: Mapping[str, Any]) -> str:
     source = {key: facts["source"][key] for key in _SOURCE if key in facts["source"]}
-    # What accepts no sparsity removes nothing.
+    # A pruner that accepts no sparsity removes nothing.
     tags = [*(["pruned"] if facts["accepts"] else []), facts["pruner"]]
     head = {**source, "library_name": "transformers", "tags": tags}
     return f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---"
@@ -156,7 +156,7 @@ merged; `keep_zeros()` after merging takes away what it has put there.""")
 
 
 def _provenance(facts: Mapping[str, Any]) -> str:
-    """What each result was computed with; results of one provenance share a line."""
+    """Return the section on what each result was computed with; results of one provenance share a line."""
     roles_of: dict[str, list[str]] = {}
     for role, found in facts["provenance"].items():
         told = ", ".join(f"{name} {value}" for name, value in found.items()) or "not recorded"

@@ -1,4 +1,4 @@
-"""Every measure of pairs of states, streamed so that memory never grows with positions times vocabulary."""
+"""All measures of pairs of states, streamed: memory never grows with positions times vocabulary."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ COLUMNS = [
     "margin",
     "flip",
 ]
-# Logits are projected by blocks of this many entries (340 positions of a 49k vocabulary, 64 MiB in float32), large
-# enough for an efficient matrix product; on a processor they are measured by tiles that stay in its cache.
+# Logits are projected in blocks of this many entries (340 positions of a 49k vocabulary, 64 MiB in float32), large
+# enough for an efficient matrix product; on a processor they are measured in tiles that stay in its cache.
 _BLOCK, _TILE = 2**24, 2**19
 # The C library returns freed memory to the system beyond a threshold, so that the next temporary is paged in anew,
 # which would take most of the time. A freed block of this many bytes raises the threshold above what tiles need.
@@ -48,19 +48,19 @@ def keep_freed_memory() -> None:
 
 
 def block_rows(head: Head) -> int:
-    """How many positions are projected at once."""
+    """Return the number of positions that are projected at once."""
     return max(1, _BLOCK // head.vocabulary)
 
 
 @torch.inference_mode()
 def compare(dense: torch.Tensor, pruned: torch.Tensor, head: Head, temperatures: Sequence[float]) -> pd.DataFrame:
-    """All measures of section 2 for each position and temperature, and the dense model's confidence.
+    """Compute all measures of section 2 for each position and temperature, and the dense model's confidence.
 
-    ``dense`` and ``pruned`` are (N, D) hidden states; they and the output projection are taken to
+    ``dense`` and ``pruned`` are (N, D) hidden states; they and the output projection are cast to
     float32 at least (float64 stays). Returns N·len(temperatures) rows as ``as_table`` does.
 
-    The logit perturbation is projected from the hidden perturbation, ``Δz = W Δh``, never a difference of logits,
-    so equal states measure exactly zero and small perturbations keep their digits.
+    The logit perturbation is projected from the hidden perturbation, ``Δz = W Δh``, never a difference of logits:
+    equal states measure exactly zero and small perturbations keep their digits.
     """
     dtype = torch.promote_types(torch.promote_types(dense.dtype, pruned.dtype), torch.float32)
     head = head.to(dtype)
@@ -75,7 +75,7 @@ def compare(dense: torch.Tensor, pruned: torch.Tensor, head: Head, temperatures:
 
 
 def as_table(values: torch.Tensor, temperatures: Sequence[float]) -> pd.DataFrame:
-    """Values (N, len(temperatures), len(COLUMNS)) as rows, positions outermost and temperatures in the given order.
+    """Return values (N, len(temperatures), len(COLUMNS)) as rows, positions outermost, temperatures in the given order.
 
     Columns: ``position``, ``temperature`` and ``COLUMNS``. Cosines are one minus an exactly computed angular
     deviation; ``orth_*`` and ``par_*`` are squared relative magnitudes; variances and RMS are in squared and plain
@@ -96,7 +96,7 @@ def measure_block(
     head: Head,
     temperatures: Sequence[float],
 ) -> torch.Tensor:
-    """All measures of n positions: (n, len(temperatures), len(COLUMNS)) float64.
+    """Compute all measures of n positions: (n, len(temperatures), len(COLUMNS)) float64.
 
     ``h`` and ``delta_h`` are dense states and their change (n, D), ``z`` and ``delta`` logits and their change
     (n, V), before any cap of the head.
@@ -119,7 +119,7 @@ def measure_block(
 def _logit_measures(
     z: torch.Tensor, delta: torch.Tensor, temperatures: Sequence[float]
 ) -> list[dict[str, torch.Tensor]]:
-    """Measures in logit and probability space of a tile (n, V), one mapping a temperature."""
+    """Compute the measures in logit and probability space of a tile (n, V), one mapping per temperature."""
     first, gap, flip = certainty.top(z, delta)
     shared = _geometry(z, delta, "z") | _uniform(delta) | {"flip": flip}
     measured = []

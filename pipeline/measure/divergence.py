@@ -7,13 +7,13 @@ import torch
 from pipeline.measure.orthogonality import split, vecdot
 from pipeline.measure.similarity import angular_deviation
 
-# Below this perturbation the exponential's series is summed; above the other one, an entry's growth is taken from its
-# logit rather than from its dense probability, which may have been raised to the floor.
+# Below the first perturbation the exponential's series is summed; above the second, an entry's growth is computed from
+# its logit rather than from its dense probability, which may have been raised to the floor.
 _SMALL, _LARGE = 0.05, 30.0
-# Probabilities are kept times this power of two, and at least exp(FLOOR) of the largest: squares of smaller ones would
-# be subnormal numbers, which processors multiply a hundred times slower. What that adds is far below rounding.
+# Probabilities are scaled by this power of two and are at least exp(_FLOOR) of the largest: squares of smaller ones
+# would be subnormal numbers, which processors multiply a hundred times slower. The floor adds far less than rounding.
 SCALE, _FLOOR = 2.0**58, -70.0
-# Perturbation from which what the floor adds to a variance could be seen.
+# Perturbation from which the floor's contribution to a variance could be seen.
 _HUGE = 1e5
 # Squared length of a row's growth, beyond which its sums may overflow. It means a divergence of more than three nats,
 # which needs no care for digits.
@@ -21,7 +21,7 @@ _OVERFLOW = 2.0**125
 
 
 def probabilities(z: torch.Tensor, temperature: float) -> torch.Tensor:
-    """``SCALE · softmax(z/T)`` of logits (N, V): what is at zero to rounding is kept at a floor far below it."""
+    """Compute ``SCALE · softmax(z/T)`` of logits (N, V); negligible values are kept at a floor far below rounding."""
     scaled = torch.clamp(z, min=z.amax(-1, keepdim=True) + _FLOOR * temperature)
     if temperature != 1.0:
         scaled.mul_(1 / temperature)
@@ -29,7 +29,7 @@ def probabilities(z: torch.Tensor, temperature: float) -> torch.Tensor:
 
 
 def deviations(e: torch.Tensor, z: torch.Tensor, delta: torch.Tensor, temperature: float) -> dict[str, torch.Tensor]:
-    """Every measure in probability space, of p = softmax(z/T) against q = softmax((z + Δz)/T).
+    """Compute every measure in probability space, of p = softmax(z/T) against q = softmax((z + Δz)/T).
 
     ``e`` are the dense ``probabilities``, ``z`` and ``delta`` dense logits and their perturbation, all (N, V).
     Returns (N,) float64:
@@ -50,14 +50,14 @@ def deviations(e: torch.Tensor, z: torch.Tensor, delta: torch.Tensor, temperatur
     var_r = (vecdot(around, around) / square).double()
     growth, extent = _growth(e, c, z, temperature)
     residue = ec.sum(-1).double() / mass
-    # log E_p[exp(c)] - E_p[c] with nothing large cancelling: the excess is the never negative E_p[exp(c) - 1 - c].
+    # log E_p[exp(c)] - E_p[c] without cancellation of large terms: the excess E_p[exp(c) - 1 - c] is never negative.
     kl = (_excess(growth, ec, c, extent < _SMALL).double() / mass + residue).log1p() - residue
     kl = kl.clamp(min=0)
-    # The cosine is scale-free, hence that of p with p·exp(c) = p + p·(exp(c) - 1).
+    # The cosine does not depend on scale, so q is replaced by p·exp(c) = p + p·(exp(c) - 1).
     deviation = angular_deviation(*split(e, growth, square))
     scale = temperature**2
     found = {"kl": kl, "deviation_p": deviation, "var_p": var_p * scale, "var_r": var_r * scale}
-    # Squares may overflow in the sum though none does alone: the sum itself is what is asked.
+    # A sum of squares may overflow though no square does, so the sum itself is checked.
     safe = (extent < _HUGE) & (vecdot(growth, growth) < _OVERFLOW) & var_r.isfinite()
     if not safe.all():
         for name, value in _by_definition(z[~safe], delta[~safe], temperature).items():
@@ -66,7 +66,7 @@ def deviations(e: torch.Tensor, z: torch.Tensor, delta: torch.Tensor, temperatur
 
 
 def _by_definition(z: torch.Tensor, delta: torch.Tensor, temperature: float) -> dict[str, torch.Tensor]:
-    """The same of perturbations so large that their squares overflow: in float64, which has room for them."""
+    """Compute the same measures in float64, for perturbations so large that their squares overflow otherwise."""
     z, delta = z.double() / temperature, delta.double() / temperature
     log_p, log_q = torch.log_softmax(z, -1), torch.log_softmax(z + delta, -1)
     p, q = log_p.exp(), log_q.exp()
@@ -82,20 +82,20 @@ def _by_definition(z: torch.Tensor, delta: torch.Tensor, temperature: float) -> 
 
 
 def _growth(e: torch.Tensor, c: torch.Tensor, z: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """``e·(exp(c) - 1)`` (N, V), and the largest magnitude of c (N,)."""
+    """Compute ``e·(exp(c) - 1)`` (N, V), and the largest magnitude of c (N,)."""
     low, high = c.amin(-1), c.amax(-1)
     extent = torch.maximum(high, -low)
     if (high <= _LARGE).all():
         return torch.expm1(c).mul_(e), extent
     near = torch.expm1(c.clamp(max=_LARGE)).mul_(e)
-    # exp(log p + c), as high as it may get before it only says that the divergence is large.
+    # exp(log p + c), clamped where it would only say that the divergence is large.
     log_p = torch.add(c, z, alpha=1 / temperature).sub_(_normaliser(e, z, temperature).unsqueeze(-1))
     far = log_p.clamp_(min=_FLOOR, max=10.0).exp_().mul_(SCALE)
     return torch.where(c > _LARGE, far, near), extent
 
 
 def _excess(growth: torch.Tensor, ec: torch.Tensor, c: torch.Tensor, small: torch.Tensor) -> torch.Tensor:
-    """``Σ e·(exp(c) - 1 - c)`` (N,), by a series in the rows where the difference would leave rounding noise."""
+    """Compute ``Σ e·(exp(c) - 1 - c)`` (N,), by a series in rows where the difference would leave rounding noise."""
     if small.all():
         return _series(ec, c)
     excess = (growth - ec).sum(-1)
@@ -104,16 +104,16 @@ def _excess(growth: torch.Tensor, ec: torch.Tensor, c: torch.Tensor, small: torc
 
 
 def _series(ec: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-    """The same of small c (N, V), with ``ec = e·c``."""
+    """Compute ``Σ e·(exp(c) - 1 - c)`` (N,) of small c (N, V) by the series, with ``ec = e·c``."""
     series = 1 / 2 + c * (1 / 6 + c * (1 / 24 + c * (1 / 120 + c / 720)))
     return vecdot(ec, series.mul_(c))
 
 
 def _normaliser(e: torch.Tensor, z: torch.Tensor, temperature: float) -> torch.Tensor:
-    """``log Σ exp(z/T)`` (N,) of logits (N, V) whose ``probabilities`` are known."""
+    """Compute ``log Σ exp(z/T)`` (N,) of logits (N, V) whose ``probabilities`` are known."""
     return z.amax(-1) / temperature - (e.amax(-1) / SCALE).log()
 
 
 def angular_estimate(variance: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Theorem 2: ``1 - cos(p, q) ≈ Var_r(Δz) / (2T²)`` with ``r_i = p_i²/‖p‖²``."""
+    """Estimate the angular deviation by theorem 2: ``1 - cos(p, q) ≈ Var_r(Δz) / (2T²)`` with ``r_i = p_i²/‖p‖²``."""
     return variance / (2 * temperature**2)

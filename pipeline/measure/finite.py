@@ -1,4 +1,4 @@
-"""Measures that are numbers: a mean over some that are not would pass them over or be none itself."""
+"""Checks that measures are finite: a mean would skip values that are not, or not be finite itself."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-# What says where a measure was taken, as far as a table has it.
+# Columns that say where a measure was taken, as far as a table has them.
 _PLACE = ("prompt", "step", "layer", "sublayer", "set", "draw", "role", "token", "temperature")
 
 
 def check_measures(frame: pd.DataFrame, columns: Sequence[str], protocol: str) -> pd.DataFrame:
     """Return a protocol's table if every measure in ``columns`` is finite.
 
-    By their definitions all measures of finite states that are not zero are finite, the estimates too: variances of
-    finite changes. Raises ValueError that names the first measure that is not, and its place.
+    By definition, all measures of finite nonzero states are finite, and so are the estimates: variances of finite
+    changes. Raises ValueError that names the first measure that is not finite, and its place.
     """
     wrong = ~np.isfinite(frame[list(columns)].to_numpy(float))
     if not wrong.any():

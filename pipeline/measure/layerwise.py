@@ -1,4 +1,4 @@
-"""The layer protocol's measures: one walk up the residual stream that projects each distinct state once."""
+"""Measures of the layer protocol: one walk up the residual stream that projects each distinct state once."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pipeline.common.terminal import Progress
 from pipeline.measure.compare import block_rows, keep_freed_memory, measure_block
 from pipeline.model.head import Head
 
-# Logits that are carried on by adding changes are projected afresh after so many sublayers, so that rounding errors
-# of the sums stay those of a single product.
+# Logits that are carried on by adding changes are projected afresh after this many sublayers, which keeps the rounding
+# errors of the sums at the level of a single product.
 _AFRESH = 30
 
 
@@ -21,8 +21,8 @@ class Stream:
     """The residual stream around every sublayer.
 
     ``residual`` (states, N, D) are the distinct states of the dense model, of which ``before[i]`` and ``after[i]``
-    surround sublayer i. ``counterparts`` (sublayers, N, D) are what stands in the place of the state after each
-    sublayer when that one is pruned; None where pruning leaves the state before it.
+    surround sublayer i. ``counterparts`` (sublayers, N, D) are the states after each sublayer if it alone is pruned;
+    None if pruning leaves the state before it.
     """
 
     residual: torch.Tensor
@@ -39,10 +39,10 @@ def measure_stream(
     progress: Progress,
     norm: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> torch.Tensor:
-    """All measures of every sublayer and position: (sublayers, N, len(temperatures), len(COLUMNS)) float64.
+    """Compute all measures of every sublayer and position: (sublayers, N, len(temperatures), len(COLUMNS)) float64.
 
-    Logits are read from the raw states, or through ``norm`` where one is given. States are taken to the projection's
-    dtype, float32 at least, and to its device.
+    Logits are read from the raw states, or through ``norm`` if one is given. States are cast to the projection's
+    dtype, float32 at least, and moved to its device.
     """
     head = head.to(torch.promote_types(head.weight.dtype, torch.float32))
     rows, sublayers = block_rows(head), len(stream.after)
@@ -61,7 +61,7 @@ def measure_stream(
 
 
 class _Walk:
-    """Logits of one block of positions on their way up the stream."""
+    """Logits of one block of positions, carried up the residual stream."""
 
     def __init__(
         self, stream: Stream, rows: slice, head: Head, norm: Callable[[torch.Tensor], torch.Tensor] | None
@@ -69,11 +69,11 @@ class _Walk:
         self.stream, self.rows, self.head, self.norm = stream, rows, head, norm
         size = stream.residual[0, rows].shape[0], head.vocabulary
         self.z, self.delta = head.weight.new_empty(size), head.weight.new_empty(size)
-        # Which state the logits belong to, and for how many steps they have been carried on.
+        # State that the logits belong to, and the number of steps that they have been carried on.
         self.state, self.carried = -1, 0
 
     def step(self, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Dense state after a sublayer, its change by pruning, and both of the logits."""
+        """Return the dense state after a sublayer, its change by pruning, the dense logits and their change."""
         before, after = self.stream.before[index], self.stream.after[index]
         dense = self._state(self.stream.residual[after])
         if self.stream.counterparts is not None:

@@ -17,9 +17,9 @@ from pipeline.model.head import Head
 from pipeline.model.trajectory import KEY
 
 VOCABULARY, OPTIONS, CONTROL = "vocabulary", "options", "control"
-# Random sets of tokens that each question's options are compared with, and the likeliest tokens that are listed.
+# Number of random token sets compared with each question's options, and number of likeliest tokens listed.
 DRAWS, TOP = 16, 10
-# Those of a set; which option is right is not known of every question.
+# Measures of a set that must be finite; ``correct_*`` is not among them, as the right option may be unknown.
 _MEASURES = ("kl", "cos_p", "flip", "mass_dense", "mass_pruned", "margin_dense", "margin_pruned")
 
 
@@ -33,13 +33,13 @@ def measure_options(
     tokenizer: PreTrainedTokenizerBase,
     seed: int,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Sets and tokens at the first decision step; ``dense`` and ``pruned`` are final states (K, D).
+    """Measure sets and tokens at the first decision step; ``dense`` and ``pruned`` are final states (K, D).
 
     The first table has a row for each question, set ("vocabulary", "options", or one of several draws of "control")
     and temperature: ``size``; ``kl``, ``cos_p`` and ``flip`` of the probabilities renormalised inside the set;
-    ``mass_*`` of the set in the whole vocabulary; ``rank_*``, the mean number of tokens above one of the set;
-    ``margin_*`` of the set's dense winner over its best rival in nats; ``correct_*``, whether the right option wins
-    (missing for other sets and where the right one is not known). The second has a row for each option and each of
+    ``mass_*``, the probability of the set in the whole vocabulary; ``rank_*``, the mean number of tokens above one of
+    the set; ``margin_*`` of the set's dense winner over its best rival in nats; ``correct_*``, whether the right option
+    wins (missing for other sets and if the right option is unknown). The second has a row for each option and each of
     the dense model's likeliest tokens, with log-probabilities at temperature 1 and ranks.
 
     Raises ValueError if a measure is not finite.
@@ -70,7 +70,7 @@ def measure_options(
 
 
 def _logits(h: torch.Tensor, other: torch.Tensor, head: Head) -> tuple[torch.Tensor, torch.Tensor]:
-    """Dense logits and their perturbation of one position, (1, V)."""
+    """Return the dense logits and their perturbation at one position, (1, V)."""
     h, other = h.to(head.weight).unsqueeze(0), other.to(head.weight).unsqueeze(0)
     z, delta = head.capped(head.project(h), head.change(other - h))
     return z.cpu(), delta.cpu()
@@ -96,7 +96,7 @@ def _rows(
     question: Question | None,
     temperatures: Sequence[float],
 ) -> Iterator[dict[str, float]]:
-    """One set (all of the vocabulary if None) at each temperature."""
+    """Yield the row of one set (the whole vocabulary if None) at each temperature."""
     inside, change = (z, delta) if members is None else (z.gather(-1, members), delta.gather(-1, members))
     middle = (z.shape[-1] - 1) / 2
     before, after = (middle if members is None else float(ranks(x, members).double().mean()) for x in (z, z + delta))

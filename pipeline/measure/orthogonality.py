@@ -1,19 +1,19 @@
-"""The split of a perturbation into the part along the dense vector and the part across it (section 2, theorem 1)."""
+"""Split of a perturbation into the part along the dense vector and the part across it (section 2, theorem 1)."""
 
 from __future__ import annotations
 
 import torch
 
 vecdot = torch.linalg.vecdot
-# Squared lengths that float32 sums well: far from its largest number, and from those whose squares are subnormal.
+# Squared lengths that float32 sums well: far from its largest number and from sums of subnormal squares.
 _LARGEST, _SMALLEST = 2.0**125, 2.0**-80
 
 
 def split(x: torch.Tensor, delta: torch.Tensor, norm: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Signed parallel coefficient ``a = x·Δx/‖x‖²`` and squared orthogonal ratio ``‖Δx - a x‖²/‖x‖²``.
+    """Compute the signed parallel coefficient ``a = x·Δx/‖x‖²`` and squared orthogonal ratio ``‖Δx - a x‖²/‖x‖²``.
 
     ``x`` and ``delta`` are (..., D) in one dtype, in which they are summed; both results are (...) float64. The
-    squared parallel ratio ``‖Δx∥‖²/‖x‖²`` is ``a²``. ``norm`` is ``‖x‖²`` where that is known already.
+    squared parallel ratio ``‖Δx∥‖²/‖x‖²`` is ``a²``. ``norm`` is ``‖x‖²`` if it is known already.
     """
     norm = vecdot(x, x) if norm is None else norm
     along = vecdot(x, delta) / norm
@@ -29,7 +29,7 @@ def split(x: torch.Tensor, delta: torch.Tensor, norm: torch.Tensor | None = None
 
 
 def mean_square(x: torch.Tensor) -> torch.Tensor:
-    """``‖x‖²/D`` of (N, D) vectors, (N,) float64, also where squares overflow or vanish in the vectors' dtype."""
+    """Compute ``‖x‖²/D`` of (N, D) vectors, (N,) float64, also if squares overflow or vanish in the vectors' dtype."""
     square = vecdot(x, x).double()
     safe = _within(square)
     if x.dtype != torch.float64 and not safe.all():
@@ -39,10 +39,10 @@ def mean_square(x: torch.Tensor) -> torch.Tensor:
 
 
 def _within(square: torch.Tensor) -> torch.Tensor:
-    """Whether a squared length is neither so large nor so small that some of its terms may be lost in float32."""
+    """Return whether a squared length is neither so large nor so small that float32 may lose some of its terms."""
     return (square < _LARGEST) & (square > _SMALLEST)
 
 
 def angular_estimate(orthogonal: torch.Tensor) -> torch.Tensor:
-    """Theorem 1: ``1 - cos(x, x + Δx) ≈ ‖Δx⊥‖² / (2‖x‖²)``."""
+    """Estimate the angular deviation by theorem 1: ``1 - cos(x, x + Δx) ≈ ‖Δx⊥‖² / (2‖x‖²)``."""
     return orthogonal / 2

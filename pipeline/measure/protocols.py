@@ -29,11 +29,11 @@ def measure_layers(
     progress: Progress,
     norm: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> pd.DataFrame:
-    """Layer protocol: the residual stream after each sublayer, dense against that sublayer's pruned counterpart.
+    """Measure the layer protocol: the dense residual stream after each sublayer against its pruned counterpart.
 
-    ``counterparts`` is (2L, N, D); None means that the counterpart of a sublayer is nothing, so that the stream
-    stays as it was before it. ``head`` is the output projection, applied to the raw residual stream, or through the
-    final ``norm`` where that is given.
+    ``counterparts`` is (2L, N, D); None means that pruned sublayers add nothing, which leaves the stream as it was
+    before them. ``head`` is the output projection, applied to the raw residual stream, or through the final ``norm``
+    if that is given.
     """
     assert dense.residual is not None
     check_values(dense.residual, "captured states", KEY)
@@ -50,7 +50,7 @@ def measure_layers(
 def measure_teacher_forced(
     dense: Trajectory, forced: torch.Tensor, head: Head, temperatures: Sequence[float]
 ) -> pd.DataFrame:
-    """Teacher-forced protocol: final states of both models on the dense model's trajectory; ``forced`` is (N, D).
+    """Measure the teacher-forced protocol: final states of both models on the dense trajectory; ``forced`` is (N, D).
 
     ``layer`` is -1, ``sublayer`` is ``final``.
     """
@@ -60,9 +60,9 @@ def measure_teacher_forced(
 def measure_free_running(
     dense: Trajectory, pruned: Trajectory, head: Head, temperatures: Sequence[float]
 ) -> pd.DataFrame:
-    """Free-running protocol: final states of both models, each on its own trajectory, at equal steps.
+    """Measure the free-running protocol: final states of both models, each on its own trajectory, at equal steps.
 
-    A prompt ends where the shorter of both continuations does. ``layer`` is -1, ``sublayer`` is ``final``.
+    A prompt ends where the shorter of its continuations does. ``layer`` is -1, ``sublayer`` is ``final``.
     """
     positions = dense.positions()
     there = {position: row for row, position in enumerate(pruned.positions())}
@@ -89,9 +89,9 @@ def _final(
 
 
 def side_by_side(dense: Trajectory, pruned: Trajectory) -> pd.DataFrame:
-    """Generated tokens of both models: prompt, step, dense_token, pruned_token, dense_text, pruned_text.
+    """Return the generated tokens of both models: prompt, step, dense_token, pruned_token, dense_text, pruned_text.
 
-    The longer continuation goes on alone; the other's token is then -1 and its text empty.
+    Beyond the end of the shorter continuation, its token is -1 and its text empty.
     """
     rows = []
     for i, name in enumerate(dense.names):
@@ -107,9 +107,9 @@ def side_by_side(dense: Trajectory, pruned: Trajectory) -> pd.DataFrame:
 
 
 def _placed(frame: pd.DataFrame, positions: Sequence[tuple[str, int]], place: dict[str, object]) -> pd.DataFrame:
-    """Measures with where they were taken; the position number gives way to prompt name and step.
+    """Return the measures with their place; prompt name and step replace the position number.
 
-    Raises ValueError if one of them is not finite.
+    Raises ValueError if a measure is not finite.
     """
     prompts, steps = zip(*positions, strict=True)
     number = frame.pop("position").to_numpy(int)

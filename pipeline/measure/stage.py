@@ -1,4 +1,4 @@
-"""The stages of measuring: similarity, orthogonality and KL of what was captured, as tables."""
+"""Stages of measuring: similarity, orthogonality and KL of captured states, as tables."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ FINAL_NORM = "final_norm"
 
 
 def measured(bench: Workbench) -> dict[str, Artifact]:
-    """Make the measures under the protocols, by role; the dense model has none."""
+    """Make the measures under the chosen protocols, by role; the dense model has none."""
     if bench.is_dense:
         return {}
     options = OPTIONS in bench.settings.capture.protocols
@@ -132,7 +132,7 @@ def _prompts(bench: Workbench) -> pd.DataFrame:
 
 @dataclass
 class OptionMeasures(Stage):
-    """The options protocol's measures, which depend on the task suite and its questions."""
+    """Measures of the options protocol, which depend on the task suite and its questions."""
 
     bench: Workbench
     name = "option_measures"

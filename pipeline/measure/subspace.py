@@ -1,4 +1,4 @@
-"""Deviation inside a few tokens of the vocabulary, renormalised there: what multiple choice reads (section 7.2)."""
+"""Deviation within a few tokens of the vocabulary, renormalised there, as multiple choice reads it (section 7.2)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pipeline.measure.divergence import deviations, probabilities
 
 
 def subspace(z: torch.Tensor, delta: torch.Tensor, temperature: float) -> dict[str, torch.Tensor]:
-    """Deviation within sets of tokens: (N, k) dense logits and their perturbation of the tokens of each set.
+    """Compute the deviation within sets of tokens, from (N, k) dense logits of each set and their perturbation.
 
     Returns (N,) float64: ``kl`` and ``cos_p`` of the probabilities renormalised inside the set, ``flip`` (1 where
     another token wins), ``margin_dense`` and ``margin_pruned``: the logit of the set's dense winner over its best
@@ -28,7 +28,7 @@ def subspace(z: torch.Tensor, delta: torch.Tensor, temperature: float) -> dict[s
 
 
 def margins(z: torch.Tensor, delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logit of the dense winner over its best rival's, (N,), before and after the perturbation of (N, k) logits."""
+    """Return the dense winner's lead over its best rival, (N,), before and after a perturbation of (N, k) logits."""
     winner = z.argmax(-1, keepdim=True)
     rivals = torch.zeros_like(z, dtype=torch.bool).scatter_(-1, winner, True)
     before, after = (
@@ -38,24 +38,28 @@ def margins(z: torch.Tensor, delta: torch.Tensor) -> tuple[torch.Tensor, torch.T
 
 
 def ranks(z: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """How many tokens of the vocabulary have a larger logit: (N, V) logits and (N, k) token ids to (N, k) int64."""
+    """Count the vocabulary's tokens with a larger logit: (N, V) logits and (N, k) token ids to (N, k) int64."""
     chosen = z.gather(-1, tokens)
     return torch.stack([(z > column.unsqueeze(-1)).sum(-1) for column in chosen.unbind(-1)], -1)
 
 
 def rank_matched(order: torch.Tensor, taken: torch.Tensor, draws: int, generator: torch.Generator) -> torch.Tensor:
-    """Random tokens whose dense ranks are near those of some given tokens: (draws, k) token ids.
+    """Draw random tokens whose dense ranks are near the ranks of given tokens: (draws, k) token ids.
 
     ``order`` (V,) are all token ids by falling logit, ``taken`` (k,) the ranks to match. A token of rank r is matched
-    by one of rank r/2 to 2r + 2k, never by one of the given tokens, nor by the same one twice in a draw.
+    by one of rank r/2 to 2r + 2k, never by one of the given tokens, nor by the same one twice in a draw. Raises
+    ValueError if the vocabulary has fewer than 2k tokens.
     """
     given, k = set(taken.tolist()), len(taken)
+    if len(order) < 2 * k:
+        raise ValueError(f"a vocabulary of {len(order)} tokens has no {k} random ones beside {k} options")
     sets = []
     for _ in range(draws):
         picks: list[int] = []
         for rank in taken.tolist():
-            low, high = rank // 2, min(2 * rank + 2 * k + 1, len(order))
-            # The window holds more ranks than are given or picked, so that this ends.
+            high = min(2 * rank + 2 * k + 1, len(order))
+            # More ranks than are given or picked, also where the vocabulary ends, so that the loop below ends.
+            low = max(0, min(rank // 2, high - 2 * k))
             while (pick := int(torch.randint(low, high, (1,), generator=generator))) in given or pick in picks:
                 continue
             picks.append(pick)

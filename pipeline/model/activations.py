@@ -1,4 +1,4 @@
-"""The calibration set's hidden states between two blocks: in memory as long as they fit, then on disk."""
+"""Hidden states of the calibration set between two blocks: in memory as long as they fit, then on disk."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 class Activations:
-    """One tensor a batch, read and replaced one after the other.
+    """One tensor per batch, read and replaced one after the other.
 
-    Batches beyond ``budget`` bytes go to files in the folder ``scratch``, which closing removes. Without one they
-    go to the system's temporary folder.
+    Batches beyond ``budget`` bytes go to files in the folder ``scratch``, or in a temporary folder if that is None;
+    ``close`` removes the folder.
     """
 
     def __init__(self, budget: int, scratch: Path | None) -> None:
@@ -68,11 +68,14 @@ class Activations:
 
 
 def memory_budget(device: torch.device | None = None) -> int:
-    """Bytes to keep in memory, or on a GPU: a quarter of what is free, as a block needs several times its input."""
+    """Return the bytes to keep in memory, or on a GPU: a quarter of the free ones.
+
+    A block needs several times its input.
+    """
     if device is not None and device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0]) // 4
     free = psutil.virtual_memory().available
-    # In a container with a limit the machine's memory is not ours; without one there is no number to read.
+    # In a container the limit counts, not the machine's memory; without a limit there is no number to read.
     with suppress(OSError, ValueError):
         limit, used = (int((_CGROUP / name).read_text(encoding="utf-8")) for name in ("memory.max", "memory.current"))
         free = min(free, max(0, limit - used))

@@ -1,4 +1,4 @@
-"""What a model calls its blocks with, so that blocks can be run one at a time."""
+"""The arguments that a model passes to its blocks, for running blocks one at a time."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def block_calls(decoder: Decoder, batches: Sequence[torch.Tensor], inputs: Activations) -> list[list[Call]]:
-    """For each batch what every block is called with beside its input; the first block's go to ``inputs``.
+    """Return the arguments of every block beside its input, per batch; write the first block's inputs to ``inputs``.
 
-    The model runs with its blocks bypassed, so that it prepares masks and positions itself, whatever they are. Without
-    padding these depend on the shape of a batch alone, so batches of one shape share them.
+    The model runs with its blocks bypassed and prepares masks and positions itself, whatever they are. Without padding
+    these depend only on the shape of a batch, so batches of one shape share them.
     """
     by_shape: dict[torch.Size, list[Call]] = {}
     calls: list[Call] = []

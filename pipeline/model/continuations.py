@@ -1,6 +1,6 @@
-"""Calibration text as a trajectory: what the dense model predicts of it, for a pruner to compare with.
+"""Calibration text as a trajectory: the dense model's predictions, for a pruner to compare with.
 
-Sequences come in the order of their length, so that passes over them are padded little.
+Sequences are sorted by length, so passes over them need little padding.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pipeline.model.trajectory import BATCH, Trajectory, forwards
 def continued(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], steps: int, chat: bool = False
 ) -> Trajectory:
-    """The model's own greedy continuations of prompts, at most ``steps`` tokens each; they are what is predicted.
+    """Continue prompts greedily by at most ``steps`` tokens each; return the states that predict these tokens.
 
     ``chat`` puts the prompts into the chat format of the tokenizer, if it has one.
     """
@@ -35,7 +35,7 @@ def continued(
 
 @torch.inference_mode()
 def read(model: PreTrainedModel, sequences: Sequence[Sequence[int]]) -> Trajectory:
-    """Given text in the place of generated: every token but the first of a sequence is predicted."""
+    """Return the states that predict given text instead of generated text: all tokens of a sequence but the first."""
     return _with_states(model, [list(row[:1]) for row in sequences], [list(row[1:]) for row in sequences])
 
 

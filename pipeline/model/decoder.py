@@ -1,6 +1,6 @@
-"""What the pipeline knows of model architectures: where the blocks, sublayers, norms and linear layers are.
+"""Model architectures: where the blocks, sublayers, norms and linear layers of a model are.
 
-Adding an architecture is one entry in ``ARCHITECTURES``. Everything else works on the views defined here.
+To add an architecture, add an entry to ``ARCHITECTURES``. Everything else works on the views defined here.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ BLOCK = "block"
 
 @dataclass(frozen=True)
 class Part:
-    """Where one kind of sublayer is inside a block, as names relative to the block.
+    """Location of one kind of sublayer inside a block, as names relative to the block.
 
-    ``modules`` compute f in this order. ``norm`` is the norm in front that reads the residual stream (empty: the
+    ``modules`` compute f in this order. ``norm`` is the norm before them that reads the residual stream (empty: the
     first module reads it). ``post_norm`` is a norm between f and the addition. ``outputs`` are the last linear layers
-    or expert weights of f: zeroing them (those that a block has) makes its update zero.
+    or expert weights of f: zeroing the ones that a block has makes its update zero.
     """
 
     modules: tuple[str, ...]
@@ -35,12 +35,12 @@ class Part:
 
     @property
     def entry(self) -> str:
-        """The module whose first input is the residual stream before the sublayer."""
+        """Name of the module whose first input is the residual stream before the sublayer."""
         return self.norm or self.modules[0]
 
     @property
     def exit(self) -> str:
-        """The module whose output is added to the residual stream."""
+        """Name of the module whose output is added to the residual stream."""
         return self.post_norm or self.modules[-1]
 
 
@@ -48,9 +48,8 @@ class Part:
 class Architecture:
     """A transformer whose blocks add an attention and an MLP sublayer to the residual stream.
 
-    ``parallel`` blocks feed both sublayers with the same stream. ``norm_on_stream`` means that the sum itself is
-    normalised (BERT), so that the next sublayer does not read what this one wrote. ``encoder`` has no output
-    projection.
+    In ``parallel`` blocks both sublayers read the same stream. With ``norm_on_stream`` the sum itself is normalised
+    (BERT), and the next sublayer does not read what this one wrote. An ``encoder`` has no output projection.
     """
 
     base: str = "model"
@@ -127,10 +126,10 @@ _ROUTERS = ("gate", "router", "shared_expert_gate")
 
 
 def architecture_of(config: object) -> Architecture:
-    """The architecture of a model configuration.
+    """Return the architecture of a model configuration.
 
-    Raises ValueError for one that is not in ``ARCHITECTURES``, saying what an entry needs, and for variants of a known
-    one that put the norms or the output elsewhere.
+    Raises ValueError for an architecture that is not in ``ARCHITECTURES``, saying what an entry needs, and for variants
+    of a known one that put the norms or the output elsewhere.
     """
     kind = getattr(config, "model_type", None)
     if kind not in ARCHITECTURES:
@@ -161,12 +160,12 @@ class Sublayer:
 
     @property
     def entry(self) -> nn.Module:
-        """Its first input is the residual stream before the sublayer."""
+        """Module whose first input is the residual stream before the sublayer."""
         return self.block.get_submodule(self.part.entry)
 
     @property
     def exit(self) -> nn.Module:
-        """Its output (the first of several) is the update that the residual stream adds."""
+        """Module whose output (the first of several) is the update added to the residual stream."""
         return self.block.get_submodule(self.part.exit)
 
 
@@ -174,7 +173,7 @@ class Sublayer:
 class Linear:
     """A weight matrix of a block: of a linear layer, of a transposed one (Conv1D), or of one expert.
 
-    ``parameter`` is the name of the parameter that holds it, ``name`` tells experts of one parameter apart.
+    ``parameter`` is the name of the parameter that holds it, ``name`` distinguishes the experts of one parameter.
     """
 
     name: str
@@ -185,18 +184,18 @@ class Linear:
     expert: int | None = None
 
     def view(self, full: torch.Tensor) -> torch.Tensor:
-        """The (out, in) view of this matrix in any tensor of the parameter's shape."""
+        """Return the (out, in) view of this matrix in any tensor of the parameter's shape."""
         part = full if self.expert is None else full[self.expert]
         return part.T if self.transposed else part
 
     @property
     def weight(self) -> torch.Tensor:
-        """The matrix itself, (out, in), sharing the parameter's memory."""
+        """Matrix (out, in) that shares the parameter's memory."""
         return self.view(getattr(self.module, self.attribute).data)
 
 
 class Decoder:
-    """A view of a Hugging Face model as blocks and sublayers. Holds no state of its own.
+    """A stateless view of a Hugging Face model as blocks and sublayers.
 
     Raises ValueError for an architecture that is not supported.
     """
@@ -217,13 +216,13 @@ class Decoder:
 
     @blocks.setter
     def blocks(self, blocks: nn.ModuleList) -> None:
-        # Used by ``keep_blocks`` alone, which keeps the configuration true.
+        # Only for ``keep_blocks``, which updates the configuration as well.
         parent, _, name = self.architecture.blocks.rpartition(".")
         setattr(self.base.get_submodule(parent), name, blocks)
 
     @property
     def blocks_name(self) -> str:
-        """The name of the block list in the model, e.g. ``model.layers``."""
+        """Name of the block list in the model, e.g. ``model.layers``."""
         return ".".join(filter(None, (self.architecture.base, self.architecture.blocks)))
 
     @property
@@ -232,7 +231,7 @@ class Decoder:
 
     @property
     def head(self) -> nn.Linear:
-        """The output projection from hidden states (D) to logits (V). Raises ValueError for an encoder."""
+        """Output projection from hidden states (D) to logits (V). Raises ValueError for an encoder."""
         head = None if self.architecture.encoder else self.model.get_output_embeddings()
         if not isinstance(head, nn.Linear):
             raise ValueError(f"a {self.model.config.model_type} model has no output projection, so no logits")
@@ -240,23 +239,23 @@ class Decoder:
 
     @property
     def logit_cap(self) -> float | None:
-        """The cap of families that squash their logits to ``cap·tanh(z / cap)``."""
+        """Cap of families that squash their logits to ``cap·tanh(z / cap)``, or None."""
         return getattr(self.model.config, "final_logit_softcapping", None)
 
     @property
     def positions(self) -> int | None:
-        """How many positions a sequence may have, where they are learned or promised."""
+        """Number of positions that a sequence may have, learned or promised by the configuration, or None."""
         return getattr(self.model.config, "max_position_embeddings", None)
 
     @property
     def device(self) -> torch.device:
-        """Where token ids go: the device of the embedding, also when its weights are brought in from elsewhere."""
+        """Device for token ids: where the embedding is computed, also if its weights are offloaded."""
         embedding = self.model.get_input_embeddings()
         device = embedding.weight.device
         return device if device.type != "meta" else torch.device(embedding._hf_hook.execution_device)
 
     def keep_blocks(self, kept: list[int]) -> None:
-        """Leave only these blocks, in the model and in what its configuration says block by block."""
+        """Keep only these blocks, in the model and in the per-block fields of its configuration."""
         keep_layers(self.model.config, kept)
         self.blocks = nn.ModuleList([self.blocks[layer] for layer in kept])
 
@@ -267,11 +266,11 @@ class Decoder:
         return Sublayer(layer, kind, self.blocks[layer], self.part(kind))
 
     def sublayers(self) -> list[Sublayer]:
-        """All sublayers in the order in which they are computed."""
+        """Return all sublayers in the order in which they are computed."""
         return [self.sublayer(layer, kind) for layer in range(len(self.blocks)) for kind in SUBLAYERS]
 
     def linears(self, layer: int) -> list[Linear]:
-        """The weight matrices of a block, routers left out, e.g. ``model.layers.0.mlp.up_proj.weight``."""
+        """Return the weight matrices of a block without routers, e.g. ``model.layers.0.mlp.up_proj.weight``."""
         found = []
         for path, module in self.blocks[layer].named_modules():
             if path.rpartition(".")[2] in _ROUTERS:
@@ -287,11 +286,11 @@ class Decoder:
         return found
 
     def outputs(self, layer: int, kind: str) -> list[Linear]:
-        """The matrices of a sublayer that write its update."""
+        """Return the matrices of a sublayer that write its update."""
         names = [f"{self.blocks_name}.{layer}.{name}" for name in self.part(kind).outputs]
         return [w for w in self.linears(layer) if w.parameter.removesuffix(".weight") in names]
 
     def belongs(self, parameter: str, layer: int, kind: str) -> bool:
-        """Whether a parameter is one of a sublayer's."""
+        """Return whether a parameter belongs to a sublayer."""
         prefix = f"{self.blocks_name}.{layer}."
         return any(parameter.startswith(f"{prefix}{module}.") for module in self.part(kind).modules)

@@ -1,4 +1,4 @@
-"""Numbers that are finite: from NaN or infinite ones something comes out, and none of it means anything."""
+"""Checks that numbers are finite: results computed from NaN or infinity would mean nothing."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch import nn
 
 
 def is_finite(x: torch.Tensor) -> bool:
-    """Whether a tensor of any shape holds neither NaN nor infinity. Takes no memory for finite ones."""
+    """Return whether a tensor of any shape holds neither NaN nor infinity. Finite tensors take no extra memory."""
     if not x.is_floating_point():
         return True
     total = x.sum(dtype=torch.promote_types(x.dtype, torch.float32))
-    # The sum of finite numbers may be infinite itself: look before accusing.
+    # The sum of finite numbers may be infinite itself, so every entry is checked then.
     return bool(torch.isfinite(total)) or bool(torch.isfinite(x).all())
 
 
 def check_values(x: torch.Tensor, what: str, key: str = "dtype") -> None:
-    """Raises ValueError that names ``what`` a model computed if it is not finite, and the ``key`` to change."""
+    """Raise ValueError if values of a model are not finite, naming ``what`` they are and the ``key`` to change."""
     if not is_finite(x):
         raise ValueError(
             f"{what} are not finite, so that results would mean nothing: the model's states overflow. Load it in "
@@ -31,7 +31,7 @@ def check_values(x: torch.Tensor, what: str, key: str = "dtype") -> None:
 
 @contextmanager
 def checked_logits(model: nn.Module, key: str = "dtype") -> Iterator[None]:
-    """Check what every forward pass predicts next. Raises ValueError in the pass whose last logits are not finite."""
+    """Check every forward pass within the block. Raises ValueError in the pass whose last logits are not finite."""
 
     def check(module: nn.Module, args: Any, output: Any) -> None:
         check_values(output.logits[:, -1], "logits of generated tokens", key)
@@ -44,9 +44,9 @@ def checked_logits(model: nn.Module, key: str = "dtype") -> Iterator[None]:
 
 
 def check_finite(model: nn.Module, what: str) -> None:
-    """Raises ValueError that names ``what`` and the first weight that is not finite, and says how many there are.
+    """Raise ValueError if weights are not finite, naming ``what``, the first such weight and its number of bad values.
 
-    Weights that are on disk (meta tensors of an offloaded model) are passed over.
+    Weights on disk (meta tensors of an offloaded model) are skipped.
     """
     for name, parameter in model.named_parameters():
         weight = parameter.detach()
@@ -60,7 +60,7 @@ def check_finite(model: nn.Module, what: str) -> None:
 
 
 def check_scores(rows: Sequence[Mapping[str, Any]], what: str) -> None:
-    """Raises ValueError that names ``what`` and the first layer whose score is not finite: no order would follow."""
+    """Raise ValueError if a score is not finite and cannot be ranked, naming ``what`` and the first such layer."""
     for row in rows:
         if not math.isfinite(row["score"]):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Continuations of prompts: greedy or sampled, each ended by its end-of-text token or its own length."""
+"""Continuations of prompts: greedy or sampled, each up to its end-of-text token or its maximum length."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GREEDY, SAMPLE = "greedy", "sample"
 
 @dataclass(frozen=True)
 class Decoding:
-    """How the next token is chosen: the likeliest, or drawn from ``softmax(z / temperature)`` with a seed."""
+    """Choice of the next token: the likeliest, or a draw from ``softmax(z / temperature)`` with a seed."""
 
     kind: str = GREEDY
     temperature: float = 1.0
@@ -33,11 +33,11 @@ def generate(
     decoding: Decoding,
     key: str = "dtype",
 ) -> list[list[int]]:
-    """Continuations of token ids, at most ``lengths[i]`` tokens each, cut after the end-of-text token.
+    """Generate continuations of token ids, at most ``lengths[i]`` tokens each, cut after the end-of-text token.
 
-    Sampling draws from the whole vocabulary and starts from the seed at every call, so that equal models sample equal
-    texts. The caller's random state is left as it was. Raises ValueError if the model has too few positions, or if its
-    logits are not finite; that names the ``key`` to change.
+    Sampling draws from the whole vocabulary and starts from the seed at every call: equal models sample equal texts.
+    The caller's random state is left unchanged. Raises ValueError if the model has too few positions, or if its logits
+    are not finite; the latter error names the ``key`` to change.
     """
     decoder = Decoder(model)
     longest = max(len(prompt) + length for prompt, length in zip(prompts, lengths, strict=True))
@@ -72,11 +72,11 @@ def continue_rows(
     key: str = "dtype",
     **settings: Any,
 ) -> list[list[int]]:
-    """New tokens of each row until it stops, as many as the longest of the ``lengths`` at most.
+    """Generate new tokens for each row until it stops, at most as many as the longest of the ``lengths``.
 
-    What is beyond a row's own length or end is for the caller to cut. ``settings`` are those of ``model.generate``;
-    ``stops(T, B)`` makes the stopping criteria of B rows that begin with T tokens. Rows go together where that changes
-    nothing: see ``pipeline.model.positions``. Raises ValueError that names ``key`` for logits that are not finite.
+    The caller cuts the tokens beyond a row's own length or end. ``settings`` go to ``model.generate``; ``stops(T, B)``
+    makes the stopping criteria for B rows that begin with T tokens. Rows are batched where that changes nothing: see
+    ``pipeline.model.positions``. Raises ValueError that names ``key`` for logits that are not finite.
     """
     found: list[list[int]] = [[]] * len(rows)
     for places, steps, cached in _together(model, rows, lengths):
@@ -103,10 +103,10 @@ def continue_rows(
 def _together(
     model: PreTrainedModel, rows: Sequence[Sequence[int]], lengths: Sequence[int]
 ) -> Iterator[tuple[list[int], int, bool]]:
-    """Places of rows that go together, how many tokens each gets, and whether a cache holds for all of them.
+    """Yield the indices of rows to batch, the number of tokens that each gets, and whether a cache is valid for them.
 
-    A row that would be computed otherwise at the length of the others goes alone. Where it is on its own way as well,
-    a cache would hold what was computed before.
+    A row that would be computed differently at the length of the others goes alone. If it outgrows
+    its own reach as well, a cache would keep states that were computed in the earlier way.
     """
     positions, equal = Positions.of(model), spoilt_by_left_padding(model)
     groups: dict[tuple[float, int], list[int]] = {}
@@ -123,9 +123,9 @@ def _together(
 
 
 def pieces(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """The text that each token adds, so that joined they are the text of all of them.
+    """Return the text that each token adds; joined, these are the text of all tokens.
 
-    A character whose bytes are spread over several tokens comes with the last of these.
+    A character whose bytes are spread over several tokens comes with the last of them.
     """
     texts, done = [], ""
     for end in range(1, len(tokens) + 1):

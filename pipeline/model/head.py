@@ -26,26 +26,26 @@ class Head:
         return len(self.weight)
 
     def project(self, h: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
-        """Logits (N, V) of states (N, D), before any cap."""
+        """Return the logits (N, V) of states (N, D), before any cap."""
         if self.bias is None:
             return torch.mm(h, self.weight.T, out=out)
         return torch.addmm(self.bias, h, self.weight.T, out=out)
 
     def logits(self, h: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
-        """Logits (N, V) of states (N, D) as the model sees them."""
+        """Return the logits (N, V) of states (N, D), after the cap if there is one."""
         z = self.project(h, out)
         return z if self.cap is None else self._squash(z)
 
     def steepness(self, z: torch.Tensor) -> torch.Tensor:
-        """Derivative of logits (N, V), as the model sees them, by those before the cap."""
+        """Return the derivative of logits ``z`` (N, V), given after the cap, with respect to the logits before it."""
         return torch.ones_like(z) if self.cap is None else 1 - (z / self.cap).square()
 
     def change(self, delta_h: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
-        """What a change of the states (N, D) changes the logits (N, V) by, before any cap; none exactly for none."""
+        """Return the change of logits (N, V), before any cap, by a change of states (N, D); exactly zero for zero."""
         return torch.mm(delta_h, self.weight.T, out=out)
 
     def capped(self, z: torch.Tensor, delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits and their change (N, V) as the model sees them, from those before the cap."""
+        """Return the logits and their change (N, V) after the cap, from both before it."""
         if self.cap is None:
             return z, delta
         before, after = self._squash(z), self._squash(z + delta)

@@ -1,7 +1,7 @@
-"""The output head of a loaded model, and the proof that what is computed with it is what the model computes.
+"""The output head of a loaded model, and the proof that computing with it gives what the model computes.
 
 A configuration may scale states, updates or logits in ways that the views of ``pipeline.model.decoder`` do not know.
-All weights would fit, and every measure would be of another model; so one short forward pass decides.
+All weights would fit, yet every measure would describe another model; one short forward pass decides.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from pipeline.model.head import Head
 from pipeline.model.offload import is_offloaded, resident
 from pipeline.model.residual import first, stream
 
-# Tokens of the proof.
+# Number of tokens in the forward pass of the proof.
 _TOKENS = 8
-# Differences, as a share of the whole, that come from rounding and from another order of summation.
+# Largest relative differences that come from rounding and from another order of summation.
 _ROUNDING = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 4e-3}
-# Fields that families have for such scales, and the values that leave everything as it is.
+# Configuration fields of the various families for such scales, and the values that change nothing.
 _SCALES = (
     *("logits_scaling", "logit_scale", "lm_head_multiplier", "final_logit_softcapping", "residual_multiplier"),
     *("embedding_multiplier", "attention_multiplier", "mup_width_multiplier", "scale_depth", "dim_model_base"),
@@ -34,7 +34,7 @@ _proven: WeakSet[nn.Module] = WeakSet()
 
 
 def head_of(decoder: Decoder, dtype: torch.dtype | None = None) -> Head:
-    """The map from a model's final states to its logits, in the model's own dtype or another.
+    """Return the map from a model's final states to its logits, in the model's own dtype or another.
 
     It shares the model's weights where they are in memory in that dtype. Raises ValueError as `prove` does.
     """
@@ -43,7 +43,7 @@ def head_of(decoder: Decoder, dtype: torch.dtype | None = None) -> Head:
         bias = None if decoder.head.bias is None else decoder.head.bias.detach()
         weight = decoder.head.weight.detach()
         head = Head(weight, bias, decoder.logit_cap).to(dtype or weight.dtype)
-        # On leaving, weights that were brought in are forgotten.
+        # Offloaded weights are in memory only within this context, so they are copied.
         return replace(head, weight=head.weight.clone()) if is_offloaded(decoder.model) else head
 
 
@@ -51,8 +51,8 @@ def head_of(decoder: Decoder, dtype: torch.dtype | None = None) -> Head:
 def prove(model: PreTrainedModel) -> None:
     """Compare a model's logits and residual stream with those of its `Decoder` on a few tokens, once.
 
-    Encoders and models that are not in memory as a whole are passed over. Raises ValueError that names the fields of
-    the configuration if they differ, and for logits that are not finite.
+    Encoders and models that are not entirely in memory are skipped. Raises ValueError if the two differ, naming the
+    fields of the configuration, and for logits that are not finite.
     """
     decoder = Decoder(model)
     if model in _proven or decoder.architecture.encoder or is_offloaded(model):
@@ -73,7 +73,7 @@ def prove(model: PreTrainedModel) -> None:
 
 
 class _Parts:
-    """What the parts of a model take and give during one forward pass inside the block."""
+    """Records the updates of sublayers and the inputs and outputs of blocks in one forward pass within the context."""
 
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
@@ -105,11 +105,11 @@ class _Parts:
         self._inputs[at], self._outputs[at] = before, after
 
     def errors(self, logits: torch.Tensor) -> Iterator[tuple[float, str]]:
-        """How far off the views are, as a share of what is summed or computed, and what is wrong if that is much."""
+        """Yield the error of each view, relative to its terms or logits, and the message to give if it is large."""
         for at, before in self._inputs.items():
             updates = [_shaped(self._updates[at, kind], before) for kind in SUBLAYERS]
             terms = [before.double(), *updates, self._outputs[at].double()]
-            # A block may take most of the stream back: rounding is that of the largest term.
+            # A block may cancel most of the stream, so rounding is relative to the largest term.
             off = (terms[0] + terms[1] + terms[2] - terms[3]).norm()
             largest = max(1e-30, *(float(term.norm()) for term in terms))
             yield (
@@ -130,7 +130,10 @@ class _Parts:
 
 
 def _shaped(update: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
-    """An update as float64; some blocks (OPT) flatten batch and tokens, and that of a dropped sublayer is one zero."""
+    """Return an update as float64 in the shape of ``before``: some blocks (OPT) flatten batch and tokens.
+
+    The update of a dropped sublayer is a single zero and stays one.
+    """
     return (update.view_as(before) if update.numel() == before.numel() else update).double()
 
 

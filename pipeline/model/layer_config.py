@@ -1,7 +1,7 @@
-"""What a model's configuration says block by block, and how it reads once only some of the blocks are left.
+"""Per-block fields of a model's configuration, and how to cut them to the blocks that are kept.
 
-Nothing marks these fields in a configuration: they are known by name. A list may have as many entries as there are
-blocks by accident, so one that is not known is neither cut nor kept.
+Nothing in a configuration marks these fields: they are known by name. A list may have as many entries as there are
+blocks by accident, so an unknown one of that length is refused, neither cut nor kept.
 """
 
 from __future__ import annotations
@@ -9,23 +9,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-# One value a block.
+# Fields with one value per block.
 _VALUES = (
     *("layer_types", "mlp_layer_types", "layers_block_type", "no_rope_layers", "layer_rope_theta", "indexer_types"),
     *("num_attention_heads_per_layer", "num_key_value_heads_per_layer"),
     *("intermediate_size", "activation_sparsity_pattern"),
 )
-# Numbers of blocks; the list may name them all.
+# Fields that list block numbers, possibly all of them.
 _NUMBERS = ("mlp_only_layers", "moe_layers", "full_attn_idxs", "hybrid_layer_ids")
-# Fields by block number.
+# A mapping from block number to fields.
 _BY_NUMBER = "per_layer_config"
-# Lists and mappings that are about something else, however long they are.
+# Lists and mappings that do not describe blocks, whatever their length.
 _ELSEWHERE = ("architectures", "id2label", "label2id")
 _TOKENS = ("token_id", "token_ids", "_tokens")
 
 
 def keep_layers(config: Any, kept: Sequence[int]) -> None:
-    """Leave in a configuration what it says of the blocks ``kept``, numbered anew, in place.
+    """Cut a configuration, in place, to the blocks ``kept`` and renumber them.
 
     Raises ValueError for a field that may or may not be about the blocks, before anything is changed.
     """
@@ -38,7 +38,7 @@ def keep_layers(config: Any, kept: Sequence[int]) -> None:
         )
     by_number = config.to_dict().get(_BY_NUMBER)
     if hasattr(config, "mlp_only_layers"):
-        # Mixtures of experts say by position, too, which blocks have none.
+        # Mixtures of experts also say by position which blocks have no experts.
         step = getattr(config, "decoder_sparse_step", 1)
         config.mlp_only_layers = [at for at in range(count) if at in config.mlp_only_layers or (at + 1) % step]
         config.decoder_sparse_step = 1
@@ -54,7 +54,7 @@ def keep_layers(config: Any, kept: Sequence[int]) -> None:
 
 
 def _may_be_by_layer(name: str, value: Any, count: int) -> bool:
-    """Whether a field that is not known has the form of one that is about the blocks."""
+    """Return whether an unknown field has the form of a per-block field."""
     if name.startswith("_") or name in (*_VALUES, *_NUMBERS, _BY_NUMBER, *_ELSEWHERE) or name.endswith(_TOKENS):
         return False
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""The inputs of a block's weight matrices during forward passes, whichever way the block multiplies with them."""
+"""Inputs of a block's weight matrices during forward passes, however the block multiplies with them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OnInput = Callable[[tuple[str, ...], torch.Tensor], None]
 
 
 class _Watch(TorchFunctionMode):
-    """Sees every matrix product of a linear layer (``linear``; ``addmm`` for Conv1D) and knows weights by address.
+    """Watches every matrix product of a linear layer (``linear``; ``addmm`` for Conv1D); knows weights by address.
 
     Hooks on modules would miss the experts of a mixture, whose weights are slices of one parameter. Matrices that are
     multiplied with the same tensor one after the other (query, key and value; gate and up) are reported together.
@@ -60,9 +60,9 @@ def _address(x: torch.Tensor) -> tuple[int, torch.Size]:
 
 @contextmanager
 def linear_inputs(linears: Sequence[Linear], on_input: OnInput, skip: Collection[str] = ()) -> Iterator[None]:
-    """Call ``on_input(names, x)``, x of shape (tokens, in), for every product with these matrices inside the context.
+    """Call ``on_input(names, x)``, x of shape (tokens, in), for every product with these matrices within the block.
 
-    Matrices named in ``skip`` are not multiplied: zeros stand for their output, for passes that only gather inputs.
+    Matrices named in ``skip`` are not multiplied and give zeros, for passes that only gather inputs.
     """
     watch = _Watch(linears, on_input, skip)
     with watch:
@@ -72,7 +72,7 @@ def linear_inputs(linears: Sequence[Linear], on_input: OnInput, skip: Collection
 
 @contextmanager
 def one_expert_at_a_time(decoder: Decoder) -> Iterator[None]:
-    """Let mixtures multiply expert by expert, which is the only form in which an expert's input can be seen."""
+    """Let mixtures multiply expert by expert within the block: no other form shows the input of each expert."""
     config = decoder.model.config
     before = getattr(config, "_experts_implementation", None)
     if before is None:

@@ -1,7 +1,7 @@
 """Blocks whose weights are on disk or on another device: bring them into memory for a while, write changes back.
 
-Placement is accelerate's (``model.device_map``). Its hooks load a module's weights for each forward pass and forget
-them after it; here the weights of a block stay for as long as the block is worked on.
+accelerate places the weights (``model.device_map``). Its hooks load a module's weights for each forward pass and drop
+them afterwards; here the weights of a block stay as long as the block is worked on.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from torch import nn
 
 @contextmanager
 def resident(block: nn.Module, write: bool = False) -> Iterator[None]:
-    """Keep the weights of ``block`` in memory inside the context; nothing happens to blocks that are there anyway.
+    """Keep the weights of ``block`` in memory within the context; a block that is in memory anyway is left alone.
 
-    ``write`` puts the weights back where they were loaded from, as they are at the end. Without it, changes are lost.
+    ``write`` writes the weights, as they are at the end, back to where they were loaded from. Without it, changes to
+    offloaded weights are lost.
     """
     away: list[tuple[nn.Module, Any]] = [(module, module._hf_hook) for module in block.modules() if _is_away(module)]
     for module, hook in away:
@@ -36,7 +37,7 @@ def resident(block: nn.Module, write: bool = False) -> Iterator[None]:
 
 
 def is_offloaded(model: nn.Module) -> bool:
-    """Whether any weights of a model are not in memory."""
+    """Return whether any weights of a model are not in memory."""
     return any(_is_away(module) for module in model.modules())
 
 

@@ -1,4 +1,4 @@
-"""How long a sequence may be, and up to which length it is computed like a shorter one."""
+"""Limits on sequence length: how long a sequence may be, and up to which length it is computed like a shorter one."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from transformers import PreTrainedModel
 
 from pipeline.model.decoder import Decoder
 
-# Rotary factors of this kind are other ones for every token of a sequence once it is longer than a certain length.
+# With this kind of rotary embedding, the factors of all tokens change once a sequence exceeds a certain length.
 _SWITCHING = "longrope"
 
 
 @dataclass(frozen=True)
 class Positions:
-    """``ends`` are the lengths, ascending, after which a sequence is computed in another way or not at all.
+    """Lengths (``ends``, ascending) after which a sequence is computed in another way or not at all.
 
     The factors of a forward pass follow from its longest row, padding included, and a cache keeps the factors that it
-    was computed with. So sequences may go together, and share a cache, only where their ``reach`` is the same.
+    was computed with. So sequences may be batched, and share a cache, only if their ``reach`` is the same.
     """
 
     ends: tuple[int, ...]
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> Positions:
-        """Those of a model: its rotary factors' lengths of change, and its number of positions."""
+        """Return the ends of a model: the lengths at which its rotary factors change, and its number of positions."""
         rope = getattr(model.config, "rope_parameters", None) or {}
         # Some families have parameters for each type of layer.
         kinds = [rope, *(each for each in rope.values() if isinstance(each, dict))]
@@ -36,13 +36,13 @@ class Positions:
         return cls(tuple(sorted(ends if most is None else {end for end in ends if end < most} | {most})))
 
     def reach(self, length: int) -> float:
-        """The longest sequence that is computed like one of ``length`` tokens; infinite beyond the last end."""
+        """Return the largest length that is computed like ``length`` tokens; infinite beyond the last end."""
         return next((end for end in self.ends if length <= end), math.inf)
 
     def runs(self, lengths: Sequence[int], size: int, equal: bool = False) -> Iterator[slice]:
-        """Neighbours that may go together, at most ``size`` of them: the longest runs, in order.
+        """Yield slices of neighbours that may be batched, at most ``size`` each: the longest runs, in order.
 
-        With ``equal`` only those of equal length do.
+        With ``equal``, all sequences of a run have the same length.
         """
         start = 0
         for end in range(1, len(lengths) + 1):
@@ -55,9 +55,9 @@ class Positions:
 
 
 def spoilt_by_left_padding(model: PreTrainedModel) -> bool:
-    """Whether padding before a sequence makes NaN of it.
+    """Return whether padding before a sequence turns its states into NaN.
 
-    Padding there sees nothing. What hides it is the least number of the model's dtype, which this implementation
-    of attention takes to float32; of float64 that leaves no finite number, and NaN spreads from there.
+    Such padding attends to nothing. It is masked with the least number of the model's dtype, which eager attention
+    casts to float32; from float64 that gives no finite number, and NaN spreads.
     """
     return bool(model.config._attn_implementation == "eager" and model.dtype == torch.float64)

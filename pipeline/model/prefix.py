@@ -1,4 +1,4 @@
-"""A forward pass that is kept at the entrance of every block: a change of one block costs only what follows it."""
+"""A forward pass stored before every block: after a change of one block, only the blocks from there on run again."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from pipeline.model.trajectory import Forward
 
 
 class SharedPrefix:
-    """The states of a model before each of its blocks, on the passes over a trajectory.
+    """States of a model before each of its blocks, on the passes over a trajectory.
 
-    They are computed as far as they are asked for, and again where sublayers before them went or came back. They hold
-    for every variant of the model whose first changed block is not before the one that is gone on from.
+    They are computed as far as they are needed, and again where sublayers before them were removed or restored. They
+    are valid for every variant of the model whose first changed block is not before the block to resume from.
     """
 
     def __init__(self, decoder: Decoder, passes: Sequence[Forward], states: list[Activations]) -> None:
         self._decoder, self._passes, self._states = decoder, passes, states
         self._calls = block_calls(decoder, [each.ids() for each in passes], states[0])
-        # What the blocks that the states went through were made of.
+        # Module types of the blocks that the states went through.
         self._through: list[list[type]] = []
 
     @torch.inference_mode()
     def final(self, layer: int) -> Iterator[torch.Tensor]:
-        """The state after the final norm at every prediction, pass by pass, (N_i, D); blocks from ``layer`` on run."""
+        """Yield the state after the final norm at every prediction, per pass (N_i, D); blocks run from ``layer`` on."""
         self._advance(layer)
         for index, forward in enumerate(self._passes):
             x = self._states[layer][index]
@@ -40,7 +40,7 @@ class SharedPrefix:
             yield forward.at_predictions(x if norm is None else norm(x))
 
     def _advance(self, layer: int) -> None:
-        """Have the states before block ``layer``."""
+        """Compute the states before block ``layer`` where they are missing or outdated."""
         parts = [[type(module) for module in self._decoder.blocks[at].modules()] for at in range(layer)]
         same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(self._through, parts, strict=False))
         for at in range(sum(1 for _ in same), layer):
@@ -56,7 +56,7 @@ class SharedPrefix:
 
 @contextmanager
 def shared_prefix(decoder: Decoder, passes: Sequence[Forward]) -> Iterator[SharedPrefix]:
-    """States that do not fit in memory go to temporary files, which are removed on leaving."""
+    """Open a `SharedPrefix`; states that do not fit in memory go to temporary files, which are removed on leaving."""
     budget = memory_budget() // len(decoder.blocks)
     with ExitStack() as stack:
         states = [stack.enter_context(closing(Activations(budget, None))) for _ in decoder.blocks]

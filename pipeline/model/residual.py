@@ -17,7 +17,7 @@ OnState = Callable[[int, torch.Tensor], None]
 
 @dataclass(frozen=True)
 class Layout:
-    """Which states surround sublayer i (attention of block 0, MLP of block 0, attention of block 1, ...).
+    """Indices of the states around sublayer i (attention of block 0, MLP of block 0, attention of block 1, ...).
 
     State ``before[i]`` is the stream x that the sublayer reads, ``after[i]`` is x + f(x). In chained blocks one
     sublayer's after is the next one's before, so 2L sublayers have 2L + 1 distinct states.
@@ -29,7 +29,7 @@ class Layout:
 
 
 def layout(decoder: Decoder) -> Layout:
-    """The distinct states of a model, numbered in the order in which they arise."""
+    """Return the distinct states of a model, numbered in the order in which they arise."""
     blocks = range(len(decoder.blocks))
     if decoder.architecture.chained:
         count = 2 * len(blocks)
@@ -42,18 +42,18 @@ def layout(decoder: Decoder) -> Layout:
 
 
 def first(value: Any) -> torch.Tensor:
-    """The tensor of a module's output or arguments: itself, or the first of several."""
+    """Return the tensor of a module's output or arguments: the value itself, or the first of several."""
     return value[0] if isinstance(value, tuple | list) else value
 
 
 def stream(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
-    """The residual stream among the arguments of a block or an attention module."""
+    """Return the residual stream among the arguments of a block or an attention module."""
     return args[0] if args else kwargs["hidden_states"]
 
 
 @contextmanager
 def tap(decoder: Decoder, on_state: OnState) -> Iterator[None]:
-    """Call ``on_state(index, x)`` for every state of ``layout`` in each forward pass inside the block.
+    """Call ``on_state(index, x)`` for every state of ``layout`` in each forward pass within the block.
 
     ``x`` has shape (batch, tokens, D) in the model's dtype. The hooks are removed on leaving, also after an error.
     """

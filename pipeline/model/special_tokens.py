@@ -1,10 +1,10 @@
-"""Where text begins and ends for a model: what its tokenizer puts in front, and what follows a document in training."""
+"""Tokens that begin and end text: the one that a tokenizer puts in front, and the one after a document in training."""
 
 from __future__ import annotations
 
 from transformers import PreTrainedTokenizerBase
 
-# What model families write after a document of their pretraining.
+# Tokens that model families put after a document in pretraining.
 _ENDS = (
     "<|endoftext|>",
     "<|end_of_text|>",
@@ -17,19 +17,19 @@ _ENDS = (
 
 
 def opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The begin-of-text token that the tokenizer puts in front of text, as a list; empty if it puts none there.
+    """Return the begin-of-text token that the tokenizer puts in front of text, as a list; empty if it puts none there.
 
-    Asked of its behaviour, since attributes such as ``add_bos_token`` do not say so for every tokenizer.
+    A short text is tokenised, since attributes such as ``add_bos_token`` do not say so for every tokenizer.
     """
     begin = tokenizer.bos_token_id
     return [begin] if begin is not None and list(tokenizer("a").input_ids[:1]) == [begin] else []
 
 
 def end_of_text(tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """The token that ends a document, None if there is none.
+    """Return the token that ends a document, None if there is none.
 
     That is the ``eos_token`` if its name is one that ends documents. Tokenizers of chat models often have the end of a
-    turn there instead: then it is the first such name among their special tokens, and without one ``eos_token``.
+    turn there instead: then it is the first such name among their special tokens, or ``eos_token`` if there is none.
     """
     if tokenizer.eos_token in _ENDS:
         return tokenizer.eos_token_id

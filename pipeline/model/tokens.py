@@ -1,4 +1,4 @@
-"""Token ids of prompts, so that dense and pruned models share the work of tokenising the same requests."""
+"""Cache of token ids: dense and pruned models share the work of tokenising the same requests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Tokens:
         return len(self._known)
 
     def of(self, text: str, special: bool | None, encode: Callable[[], list[int]]) -> list[int]:
-        """The ids of ``text`` with special tokens added or not (None: as the tokenizer has it)."""
+        """Return the ids of ``text`` with special tokens added or not (None: as the tokenizer does by default)."""
         key = hashlib.blake2b(f"{special}\0{text}".encode(), digest_size=16).digest()
         if key not in self._known:
             self._known[key] = encode()
@@ -37,7 +37,7 @@ class Tokens:
         frame.to_parquet(folder / TOKENS, index=False)
 
     def read(self, folder: Path) -> None:
-        """Remember what was saved, beside what is known."""
+        """Add the ids saved in a folder to the known ones."""
         frame = pd.read_parquet(folder / TOKENS)
         for text, ids in zip(frame["text"], frame["ids"], strict=True):
             self._known.setdefault(text, ids.tolist())
@@ -47,7 +47,7 @@ _SHARED: dict[str, Tokens] = {}
 
 
 def tokens_of(tokenizer: PreTrainedTokenizerBase) -> Tokens:
-    """What this process remembers for tokenizers that make the same tokens; the last such kind only."""
+    """Return the cache of this process for tokenizers that make the same tokens; only the last one is kept."""
     key = tokenizer_digest(tokenizer)
     if key not in _SHARED:
         _SHARED.clear()
@@ -56,10 +56,10 @@ def tokens_of(tokenizer: PreTrainedTokenizerBase) -> Tokens:
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    """16 hex digits, equal for tokenizers that make the same tokens, wherever they were loaded from.
+    """Return 16 hex digits, equal for tokenizers that make the same tokens, wherever they were loaded from.
 
-    Covers vocabulary, merges, normaliser, special tokens and all else of a fast tokenizer but its padding and
-    truncation, which callers change as they use it; of a slow one its class, vocabulary and special tokens.
+    Covers vocabulary, merges, normaliser, special tokens and everything else of a fast tokenizer except padding and
+    truncation, which callers change in use; of a slow one its class, vocabulary and special tokens.
     """
     special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
     return digest({"rules": _rules(tokenizer), "special": special})

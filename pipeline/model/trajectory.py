@@ -1,4 +1,4 @@
-"""Trajectories and hidden states of the probe prompts. Logits are never kept: they are W h, computed when measured."""
+"""Trajectories and hidden states of the probe prompts. Logits are never stored: W h is computed when measured."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from pipeline.model.positions import Positions
 from pipeline.model.residual import layout, tap
 
 _TENSORS, _FACTS = "trajectory.safetensors", "trajectory.json"
-# The setting that says in which dtype states are captured.
+# Setting of the dtype in which states are captured.
 KEY = "capture.dtype"
-# So many prompts go through the model at once; a constant, since the shapes of a batch decide its rounding.
+# Prompts per forward pass; a constant, since the shapes of a batch decide its rounding.
 BATCH = 16
-# A tight pass has at most so many times the tokens of its sequences, padding included.
+# A tight pass has at most this many times the tokens of its sequences, padding included.
 _PADDED = 1.2
 
 
@@ -32,12 +32,12 @@ _PADDED = 1.2
 class Trajectory:
     """Continuations of P prompts and the states that predict them.
 
-    ``steps`` is how many tokens were allowed; ``prompts`` are token ids; ``tokens[i]`` the generated ones, ending with
-    end-of-text if that was reached; ``texts[i]`` what each of them adds to the text.
-    The N = sum of the continuation lengths positions are stacked prompt by prompt; position t of a prompt is the
-    one that predicts its generated token t, the first being the last prompt token. ``final`` (N, D) is the state
+    ``steps`` is the number of tokens allowed; ``prompts`` are token ids; ``tokens[i]`` are the generated ids, ending
+    with end-of-text if that was reached; ``texts[i]`` is the text that each of them adds.
+    The positions are stacked prompt by prompt; their number N is the sum of the continuation lengths. Position t of a
+    prompt predicts its generated token t; the first position is the last prompt token. ``final`` (N, D) is the state
     after the final norm; ``residual`` (states, N, D) are the distinct residual states or None, of which ``before[i]``
-    and ``after[i]`` surround sublayer i (see ``pipeline.model.residual.Layout``). ``ends`` are those of the model's
+    and ``after[i]`` surround sublayer i (see ``pipeline.model.residual.Layout``). ``ends`` are the ends of the model's
     ``Positions``.
     """
 
@@ -54,11 +54,11 @@ class Trajectory:
 
     @property
     def width(self) -> int:
-        """How wide the forward passes over this trajectory are: see ``Forward``."""
+        """Width of the forward passes over this trajectory: see ``Forward``."""
         return max(map(len, self.prompts)) + self.steps
 
     def positions(self) -> list[tuple[str, int]]:
-        """(prompt name, step) of each of the N positions."""
+        """Return (prompt name, step) for each of the N positions."""
         return [(name, t) for name, tokens in zip(self.names, self.tokens, strict=True) for t in range(len(tokens))]
 
     def save(self, folder: Path) -> None:
@@ -132,7 +132,7 @@ def capture_trajectory(
 
 @torch.inference_mode()
 def capture_forced(model: PreTrainedModel, dense: Trajectory) -> torch.Tensor:
-    """Final states (N, D) of a model that reads the dense model's trajectory (teacher forced).
+    """Return the final states (N, D) of a model that reads the dense model's trajectory (teacher-forced).
 
     Raises ValueError if they are not finite.
     """
@@ -145,8 +145,8 @@ def capture_forced(model: PreTrainedModel, dense: Trajectory) -> torch.Tensor:
 class Forward:
     """One parallel forward pass over some prompts and their continuations, padded on the right.
 
-    ``width`` is that of the longest prompt with the longest continuation of the whole trajectory, so that two models
-    with equal tokens compute with equal shapes; less where so much padding would be computed in another way.
+    ``width`` is the length of the longest prompt with the longest continuation of the whole trajectory: two models with
+    equal tokens then compute with equal shapes. It is less where that much padding would be computed in another way.
     """
 
     prompts: Sequence[Sequence[int]]
@@ -154,12 +154,12 @@ class Forward:
     width: int
 
     def ids(self) -> torch.Tensor:
-        """Token ids (P, T), padded; causality hides the padding."""
+        """Return the token ids (P, T), padded; causality hides the padding."""
         rows = [[*prompt, *row] for prompt, row in zip(self.prompts, self.tokens, strict=True)]
         return torch.tensor([row + [0] * (self.width - len(row)) for row in rows])
 
     def run(self, model: PreTrainedModel) -> torch.Tensor:
-        """Final hidden states (P, T, D)."""
+        """Compute the final hidden states (P, T, D)."""
         decoder = Decoder(model)
         return decoder.base(self.ids().to(decoder.device), use_cache=False).last_hidden_state
 
@@ -173,9 +173,9 @@ class Forward:
 
 
 def forwards(trajectory: Trajectory, tight: bool = False) -> Iterator[Forward]:
-    """The passes that yield every position of a trajectory, in the order of its prompts.
+    """Yield passes that cover every position of a trajectory, in the order of its prompts.
 
-    A ``tight`` pass is only as wide as its own longest sequence, and ends where padding would be a fifth.
+    A ``tight`` pass is only as wide as its own longest sequence, and ends before padding exceeds a fifth of its tokens.
     """
     lengths = [len(prompt) + len(row) for prompt, row in zip(trajectory.prompts, trajectory.tokens, strict=True)]
     positions = Positions(tuple(trajectory.ends))
@@ -190,7 +190,7 @@ def _batches(count: int) -> list[slice]:
 
 
 def _alike(lengths: Sequence[int], positions: Positions) -> Iterator[slice]:
-    """Runs of at most ``BATCH`` sequences of about the same length."""
+    """Yield runs of at most ``BATCH`` sequences of about the same length."""
     for run in positions.runs(lengths, len(lengths)):
         start = run.start
         for end in range(start + 1, run.stop + 1):

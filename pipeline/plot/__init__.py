@@ -1,1 +1,1 @@
-"""Draws the tables: the drawing kit and the command. Knows neither torch nor hydra."""
+"""Figures drawn from the tables: the drawing kit and its command. Imports neither torch nor hydra."""

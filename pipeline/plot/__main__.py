@@ -13,7 +13,7 @@ from pipeline.tables.choice import Choice, choose
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Draw the figures and list what became of each; 0 if it ran, 1 without tables, 2 for a wrong name."""
+    """Draw the figures and print the outcome of each; return 0 if it ran, 1 without tables, 2 for an unknown name."""
     options = _parser().parse_args(arguments)
     return status_of(lambda: _draw(options), "not everything can be drawn")
 

@@ -1,4 +1,4 @@
-"""The contract of a figure: what it selects from the tables, and how it draws exactly that."""
+"""Contract of a figure: it selects data from the tables and draws exactly that selection."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Selection:
-    """What one figure shows: `data` becomes its CSV, `notes` become sentences of its caption."""
+    """Content of one figure: `data` becomes its CSV, `notes` become sentences of its caption."""
 
     title: str
     data: pd.DataFrame
@@ -25,7 +25,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure. To add it, write a module `figNN_name.py` (or `tabN_name.py`) that assigns one to `FIGURE`.
+    """One figure. To add one, write a module `figNN_name.py` (or `tabN_name.py`) that assigns it to `FIGURE`.
 
     Attributes:
         select: reads the tables of one group of comparable jobs; raises `MissingData` if they do not suffice.

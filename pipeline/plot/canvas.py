@@ -1,4 +1,4 @@
-"""The page of a figure, sized in inches: title, legend, rows of panels, and the caption at the bottom."""
+"""Page of a figure, sized in inches: title, legend, rows of panels, and the caption at the bottom."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def page(
     legend_columns: int = 4,
     row_height: float | None = None,
 ) -> tuple[Canvas, np.ndarray]:
-    """A canvas with `rows` x `columns` panels.
+    """Return a canvas with `rows` x `columns` panels, and the array of their axes.
 
     Args:
-        handles: what the one legend of the page explains.
+        handles: entries of the one legend of the page.
         gaps: between rows and between columns, inches.
         margins: left and right, inches.
-        row_height: of a panel, inches; by default as suits the number of rows.
+        row_height: height of a panel, inches; by default it follows from the number of rows.
     """
     lines, row_height = wrap(caption), row_height or PANEL_HEIGHTS.get(rows, LEAST_HEIGHT)
     legend_rows = math.ceil(len(handles) / legend_columns)
@@ -80,7 +80,7 @@ def page(
 
 
 def _legend(canvas: Canvas, handles: Sequence[Artist], rows: int, top: float) -> None:
-    """The one legend of a page in so many rows, below a height that is a share of the page's."""
+    """Draw the one legend of a page in `rows` rows, below `top`, a fraction of the height of the page."""
     canvas.legend(
         handles=handles,
         loc="upper left",
@@ -95,7 +95,7 @@ def _legend(canvas: Canvas, handles: Sequence[Artist], rows: int, top: float) ->
 
 
 def wrap(caption: str) -> list[str]:
-    """The lines of a caption, as wide as the page allows in its proportional font."""
+    """Break a caption into lines that fill the width of the page in its proportional font."""
     font, room = FontProperties(size=style.SMALL_SIZE), 72 * (style.WIDTH - 2 * EDGE)
     lines: list[str] = []
     for word in caption.split():
@@ -108,12 +108,12 @@ def wrap(caption: str) -> list[str]:
 
 
 def label_room(labels: Iterable[str]) -> float:
-    """The left margin in inches that tick labels on the y axis of the first panels need."""
+    """Return the left margin, in inches, that these tick labels on the y axis of the first panels need."""
     return _widest(labels, style.SMALL_SIZE) + 0.16
 
 
 def fitting_columns(handles: Sequence[Artist]) -> int:
-    """How many entries of a legend fit on one line of the page."""
+    """Return how many entries of a legend fit on one line of the page."""
     beside = 5 * style.TEXT_SIZE / 72  # the line or patch before the text, and the space after it
     return max(
         1, int(style.WIDTH / (beside + _widest((str(handle.get_label()) for handle in handles), style.TEXT_SIZE)))
@@ -126,12 +126,12 @@ def _widest(texts: Iterable[str], size: float) -> float:
 
 
 def panel_title(ax: Axes, text: str, colour: str = style.INK) -> None:
-    """A short title above the left edge of a panel."""
+    """Write a short title above the left edge of a panel."""
     ax.set_title(text, loc="left", pad=3, size=style.TEXT_SIZE, color=colour)
 
 
 def empty_panel(ax: Axes, text: str) -> None:
-    """Say in a panel why it shows nothing, instead of an empty frame."""
+    """Replace the empty frame of a panel with the reason why it shows nothing."""
     ax.set_axis_off()
     ax.text(
         0.5,
@@ -148,7 +148,7 @@ def empty_panel(ax: Axes, text: str) -> None:
 def outer_labels(axes: np.ndarray, xlabel: str, ylabels: str | Sequence[str]) -> None:
     """Label the lowest panel of each column, and the first panel of each row (or all, given a label each).
 
-    Panels without data do not count: the next one shows the labels in their place.
+    Panels without data are skipped: the next panel shows the labels in their place.
     """
     for column in axes.T:
         for ax in [ax for ax in column if ax.axison][-1:]:
@@ -164,14 +164,14 @@ def outer_labels(axes: np.ndarray, xlabel: str, ylabels: str | Sequence[str]) ->
 
 
 def line_handle(label: str, colour: str, line: LineStyleType = "-", marker: str = "") -> Line2D:
-    """A legend entry for a line."""
+    """Return a legend entry for a line."""
     return Line2D([], [], color=colour, linestyle=line, marker=marker, markersize=4, label=label)
 
 
 def line_and_band(
     ax: Axes, x: pd.Series, rows: pd.DataFrame, colour: str, line: LineStyleType = "-", crowd: int = 1
 ) -> None:
-    """Draw the mean of aggregated rows over `x`, and their band, fainter where `crowd` bands overlap."""
+    """Draw the mean and the band of aggregated rows over `x`; the band is fainter if many (`crowd`) overlap."""
     alpha = style.BAND_ALPHA * min(1.0, 3 / crowd)
     ax.fill_between(x, rows["low"], rows["high"], color=colour, alpha=alpha, linewidth=0)
     marker = "o" if len(rows) == 1 else ""

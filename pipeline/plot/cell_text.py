@@ -1,4 +1,4 @@
-"""The text of a table's cell: pieces of different colours, measured in the real font and wrapped together."""
+"""Text of a table cell: pieces of different colours, measured in the real font and wrapped together."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GLYPHS_NOTE = "Characters that the font lacks are written as their code points."
 
 @dataclass(frozen=True)
 class Piece:
-    """Text in one colour; a newline breaks the line."""
+    """Piece of text in one colour; a newline breaks the line."""
 
     text: str
     colour: str = style.INK
@@ -28,14 +28,14 @@ Line = list[tuple[float, Piece]]  # pieces and where they start, in inches from 
 
 
 def plain(text: str) -> Cell:
-    """A cell of one colour."""
+    """Return a cell of one colour."""
     return (Piece(text),)
 
 
 @cache
 def text_width(text: str, bold: bool = False) -> float:
-    """The width of a text in a cell, inches."""
-    return _measured(f"|{text}|", bold) - _measured("||", bold)  # a box is that of the ink, without spaces in front
+    """Return the width of a text in a cell, in inches."""
+    return _measured(f"|{text}|", bold) - _measured("||", bold)  # the measured box covers the ink, not spaces in front
 
 
 def _measured(text: str, bold: bool) -> float:
@@ -43,17 +43,17 @@ def _measured(text: str, bold: bool) -> float:
 
 
 def drawable(text: str) -> str:
-    """The text with characters that the font has no glyph for as escapes (`\\u4e2d`); newlines stay."""
+    """Escape the characters that the font has no glyph for (`\\u4e2d`); newlines stay."""
     return "".join(mark if mark == "\n" or _has_glyph(mark) else _escape(mark) for mark in text)
 
 
 def storable(text: str) -> str:
-    """The text with what a CSV would not give back (carriage return, null) as escapes."""
+    """Escape the characters that do not survive a CSV file (carriage return, null)."""
     return "".join(_escape(mark) if mark in "\r\0" else mark for mark in text)
 
 
 def wrap_cell(cell: Cell, width: float) -> list[Line]:
-    """Break a cell at newlines and spaces, and words wider than `width` inches anywhere. Spaces at breaks vanish.
+    """Break a cell at newlines and spaces, and words wider than `width` inches anywhere; spaces at breaks vanish.
 
     Each line holds its pieces with their offsets from the left, in inches.
     """
@@ -72,7 +72,7 @@ def wrap_cell(cell: Cell, width: float) -> list[Line]:
 
 
 def _units(paragraph: Sequence[Piece], width: float) -> Iterator[list[Piece]]:
-    """What is kept on one line: words, and the characters of words that are too wide for a line."""
+    """Yield the units kept on one line: words, or the single characters of a word that is too wide for a line."""
     for word in _words(paragraph):
         if _width(_stripped(word)) > width:
             yield from _characters(word)
@@ -95,7 +95,7 @@ def _escape(mark: str) -> str:
 
 
 def _paragraphs(cell: Cell) -> list[list[Piece]]:
-    """Split at newlines, and write what has no glyph as escapes."""
+    """Split a cell at newlines, and escape the characters without a glyph."""
     paragraphs: list[list[Piece]] = [[]]
     for piece in cell:
         for number, text in enumerate(drawable(piece.text).split("\n")):
@@ -107,7 +107,7 @@ def _paragraphs(cell: Cell) -> list[list[Piece]]:
 
 
 def _words(pieces: Sequence[Piece]) -> list[list[Piece]]:
-    """Words with the spaces after them; a word may change its colour inside."""
+    """Split into words, each with the spaces after it; a word may consist of pieces of several colours."""
     words: list[list[Piece]] = [[]]
     for mark in _characters(pieces):
         if words[-1] and words[-1][-1].text.endswith(" ") and mark[0].text != " ":
@@ -121,7 +121,7 @@ def _characters(pieces: Sequence[Piece]) -> list[list[Piece]]:
 
 
 def _joined(pieces: Sequence[Piece]) -> list[Piece]:
-    """Neighbours of the same look in one piece."""
+    """Join neighbouring pieces of the same colour and weight."""
     joined: list[Piece] = []
     for piece in pieces:
         if joined and (joined[-1].colour, joined[-1].bold) == (piece.colour, piece.bold):
@@ -132,7 +132,7 @@ def _joined(pieces: Sequence[Piece]) -> list[Piece]:
 
 
 def _stripped(pieces: Sequence[Piece]) -> list[Piece]:
-    """Without the spaces at the end."""
+    """Strip the spaces at the end."""
     kept = list(pieces)
     while kept and not kept[-1].text.rstrip(" "):
         kept.pop()
@@ -140,7 +140,7 @@ def _stripped(pieces: Sequence[Piece]) -> list[Piece]:
 
 
 def _width(pieces: Sequence[Piece]) -> float:
-    """The width of pieces on one line, inches."""
+    """Return the width of pieces on one line, in inches."""
     return sum(text_width(piece.text, piece.bold) for piece in pieces)
 
 

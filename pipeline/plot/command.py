@@ -1,4 +1,4 @@
-"""What the commands that read the tables share: which tables, and how they end where these say nothing."""
+"""Shared parts of the commands that read the tables: the choice of tables, and the exit status if one fails."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pipeline.tables.stored import DIAGNOSIS, NoTables
 
 
 def table_parser(prog: str, description: str, verb: str) -> Arguments:
-    """A parser of ``outputs`` and ``--settings``; ``verb`` is what is done with the jobs of those settings."""
+    """Return a parser of ``outputs`` and ``--settings``; ``verb`` says what the command does with the jobs chosen."""
     parser = Arguments(prog=f"python -m {prog}", description=description)
     parser.add_argument("--settings", metavar="TEXT", help=f"{verb} the jobs with these settings, not the newest job's")
     return parser
 
 
 def status_of(command: Callable[[], int], failure: str) -> int:
-    """The exit status: the command's own; with a sentence 1 without usable tables, 2 for names that do not exist."""
+    """Run a command and return its exit status; print an error and return 2 for unknown names, 1 for any other."""
     try:
         return command()
     except NoTables as error:

@@ -1,4 +1,4 @@
-"""Draw figures from the tables of an output folder."""
+"""Drawing of figures from the tables of an output folder."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from pipeline.tables.choice import choose
 from pipeline.tables.read import Tables, load
 from pipeline.tables.stored import MissingData
 
-# Other settings that a caption names.
+# How many other settings a caption names at most.
 NAMED = 3
 
 
 @dataclass(frozen=True)
 class FigureResult:
-    """What became of one figure.
+    """Outcome of one figure.
 
     Attributes:
         name: `figNN_name`.
         paths: its PDF, PNG and CSV; empty if its data are missing.
-        caption: the text under it; empty if its data are missing.
+        caption: its caption; empty if its data are missing.
         missing: why it was not drawn and how to make its data; None if its files are there.
         drawn: whether this call drew it; False if the files were up to date.
-        title: its heading; empty if its data are missing.
+        title: its title; empty if its data are missing.
     """
 
     name: str
@@ -46,12 +46,12 @@ def draw(
     Args:
         outputs: the folder that holds `tables/`.
         names: figures by name or number ("fig01"); all of them by default.
-        settings: which group of comparable jobs, in whole or in a part that only one has; by default the
-            newest job's.
-        force: draw again even what is up to date.
+        settings: the settings of a group of comparable jobs, in full or any part that only one group has; by
+            default those of the newest job.
+        force: draw figures again even if they are up to date.
 
     Raises:
-        UnknownFigure: if a name is not a figure's.
+        UnknownFigure: if no figure has one of the names.
         NoTables: if there are no tables.
         UnknownSettings: if no settings match, or several.
     """
@@ -64,7 +64,7 @@ def _draw_one(folder: Path, name: str, figure: Figure, tables: Tables, force: bo
     try:
         selection = figure.select(tables)
     except MissingData as reason:
-        render.remove(folder, name)  # an older figure would be of other settings
+        render.remove(folder, name)  # an older figure would show other settings
         return FigureResult(name, missing=f"{reason}; make them with: {command_of(name)}")
     caption = _caption(figure, selection, tables)
     csv = render.to_csv(selection.data)
@@ -77,7 +77,7 @@ def _draw_one(folder: Path, name: str, figure: Figure, tables: Tables, force: bo
 
 
 def command_of(name: str) -> str:
-    """The command that makes the data of a figure: there is an experiment for each, called by its number."""
+    """Return the command that makes the data of a figure: the experiment named after its number."""
     return f"python -m pipeline.main -m experiment={name.partition('_')[0]}"
 
 

@@ -1,4 +1,4 @@
-"""Curves that several variants share, drawn once: a dropped sublayer measures the same whoever drops it."""
+"""Curves that several variants share, drawn once: a dropped sublayer measures the same whichever pruner drops it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pipeline.tables.variants import rows_of, variants_of
 
 
 def draw_once(curves: pd.DataFrame, keys: Sequence[str], values: Sequence[str]) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Keep the first variant of those that are equal in a sublayer; with a note that names the others.
+    """Keep, for each sublayer, the first of the variants with equal curves; return a note that names them, too.
 
     Args:
-        curves: pruner, sparsity, sublayer, the keys and the values.
+        curves: rows with columns pruner, sparsity, options, sublayer, the keys and the values.
         keys: the columns that tell the points of one variant and sublayer apart.
-        values: the columns that have to be equal, up to what no figure could show.
+        values: the columns that must be equal, up to a difference that no figure could show.
     """
     kept: list[pd.DataFrame] = []
     notes = []

@@ -1,4 +1,4 @@
-"""The first step at which the tokens of two models differ, which several figures mark."""
+"""First step at which the tokens of the dense and the pruned model differ, a mark that several figures share."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ MARK = (0, (1, 1.4))
 
 
 def first_differences(trajectories: pd.DataFrame) -> pd.DataFrame:
-    """Per variant, the median over prompts of the first step at which the tokens differ.
+    """Compute, per variant, the median over prompts of the first step at which the tokens differ.
 
-    Columns pruner, sparsity, options, first_difference (a generation step). Infinite where half of the prompts or more
-    never differ; variants without trajectories have no row.
+    Columns pruner, sparsity, options, first_difference (a generation step). Infinite where more than half of the
+    prompts never differ; variants without trajectories have no row.
     """
     if trajectories.empty:
         kinds = {**dict.fromkeys(VARIANT, str), COLUMN: float}
@@ -32,7 +32,7 @@ def first_differences(trajectories: pd.DataFrame) -> pd.DataFrame:
 
 
 def mark_notes(data: pd.DataFrame) -> tuple[str, ...]:
-    """What the dotted line is, and which variants have none for which reason, as sentences of a caption."""
+    """Return sentences of a caption: what the dotted line marks, and which variants have none and why."""
     firsts = data.drop_duplicates(VARIANT)
     notes = []
     if np.isfinite(firsts[COLUMN]).any():
@@ -47,13 +47,13 @@ def mark_notes(data: pd.DataFrame) -> tuple[str, ...]:
 
 
 def mark_handles(data: pd.DataFrame) -> list[Line2D]:
-    """The legend entry of the mark, if any variant has one."""
+    """Return the legend entry of the mark in a list; an empty list if no variant has the mark."""
     marked = np.isfinite(data[COLUMN]).any()
     return [canvas.line_handle("first different token (median)", style.INK, MARK)] if marked else []
 
 
 def mark(ax: Axes, own: pd.DataFrame) -> None:
-    """Mark the first difference of one variant, whose rows these are, if there is one."""
+    """Mark the first difference of one variant, if there is one; `own` are the rows of the variant."""
     first = own[COLUMN].iloc[0]
     if np.isfinite(first):
         ax.axvline(first, color=style.INK, linestyle=MARK, linewidth=1)

@@ -1,4 +1,4 @@
-"""Layer protocol over steps, a small panel for each layer: what figures 14 to 21 share."""
+"""Layer protocol over steps, a small panel for each layer: the shared part of figures 14 to 21."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from pipeline.tables.variants import VARIANT, not_shown_note, variants_of
 MOST = 36  # panels on a page
 ESTIMATE_LINE = (0, (3, 1.5))
 KEYS = [*VARIANT, "sublayer", "layer"]
-# How the caption writes |orthogonal part of dx|^2 / |x|^2 in short.
+# The abbreviation of |orthogonal part of dx|^2 / |x|^2 in captions.
 ORTHOGONAL = "orth = |orthogonal part of dx|^2 / |x|^2."
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One line of every panel: what tables and the legend call it, its looks, and its value at each position.
+    """One line of every panel: its names in tables and legend, its look, and its value at each position.
 
-    A value that is not a number leaves its position out.
+    A position whose value is not finite is left out.
     """
 
     quantity: str
@@ -42,16 +42,16 @@ class Curve:
 
 @dataclass(frozen=True)
 class LayerPanels:
-    """One figure.
+    """One figure with a panel for each layer.
 
     Attributes:
-        title: of the figure; the sublayer is added.
-        ylabel: of all panels.
-        columns: of the measures that the curves need.
+        title: title of the figure; the sublayer is appended.
+        ylabel: label of the y axis, shared by all panels.
+        columns: columns of the measures that the curves need.
         curves: the lines of every panel.
         note: a sentence of the caption on what is drawn.
-        gap: why positions are left out, where the curves leave any out.
-        median: whether lines are medians over prompts, for values of which a few may outweigh all others, else means.
+        gap: why positions are left out, for curves that leave some out.
+        median: whether lines are medians over prompts, for values of which a few may outweigh all others, or means.
     """
 
     title: str
@@ -63,7 +63,7 @@ class LayerPanels:
     median: bool = False
 
     def select(self, tables: Tables) -> Selection:
-        """Each curve per layer and step for one variant and sublayer: its line and quartiles over prompts."""
+        """Select each curve of one variant and sublayer, per layer and step: its line and quartiles over prompts."""
         rows, temperature = series.at_temperature(tables.protocol("layer"))
         require(rows, self.columns)
         others = variants_of(rows)
@@ -95,7 +95,7 @@ class LayerPanels:
         return "median" if self.median else "mean"
 
     def _gaps(self, rows: pd.DataFrame, values: dict[str, pd.Series]) -> tuple[str, ...]:
-        """How many positions are left out, and the layers that are left with none."""
+        """Return notes on how many positions are left out, and on the layers that have none left."""
         counts = {name: int(column.isna().sum()) for name, column in values.items()}
         parts = [f"{count} of {len(rows)} positions of {name}" for name, count in counts.items() if count]
         notes = [f"Left out, {self.gap}: {'; '.join(parts)}."] if parts else []
@@ -104,7 +104,7 @@ class LayerPanels:
         return (*notes, *([f"No panel for lack of values: layer {', '.join(lost)}."] if lost else []))
 
     def draw(self, data: pd.DataFrame, title: str, caption: str) -> Canvas:
-        """A panel for each layer, in reading order."""
+        """Draw a panel for each layer, in reading order."""
         data = data.rename(columns={self._line: "mean"})
         layers = sorted(data["layer"].unique())
         handles = [canvas.line_handle(curve.label, curve.colour, curve.line) for curve in self.curves]
@@ -127,7 +127,7 @@ class LayerPanels:
 
 
 def measured_and_estimate(title: str, theorem: Theorem) -> Figure:
-    """The figure of one theorem: the measured deviation and its estimate."""
+    """Return the figure of one theorem: the measured deviation and its estimate."""
     unit = " In nats." if theorem is OF_KL else ""
     curves = (
         Curve("measured", "measured", style.SPACE_COLOURS[theorem.space], theorem.measured),
@@ -138,10 +138,10 @@ def measured_and_estimate(title: str, theorem: Theorem) -> Figure:
 
 
 def over_orthogonal(title: str, variance: str, symbol: str, note: str) -> Figure:
-    """The figure of a variance of dz divided by the relative orthogonal magnitudes of h and of z.
+    """Return the figure of a variance of dz divided by the relative orthogonal magnitudes of h and of z.
 
-    Where the orthogonal part almost vanishes the ratio is as large as one likes, so that a mean of ratios would be
-    that of a few positions: lines are medians.
+    Where the orthogonal part almost vanishes, the ratio grows without bound, and a few positions would dominate a
+    mean of ratios: lines are medians.
     """
 
     def curve(space: str) -> Curve:
@@ -160,7 +160,7 @@ def over_orthogonal(title: str, variance: str, symbol: str, note: str) -> Figure
 
 
 def _with_medians(data: pd.DataFrame, rows: pd.DataFrame, values: dict[str, pd.Series]) -> pd.DataFrame:
-    """What `series.profile` returns, with medians in the place of means."""
+    """Replace the means in the result of `series.profile` with medians."""
     keys = [rows[name] for name in (*KEYS, "step")]
     medians = [
         column.groupby(keys).median().rename("median").reset_index().assign(quantity=quantity)
@@ -170,13 +170,13 @@ def _with_medians(data: pd.DataFrame, rows: pd.DataFrame, values: dict[str, pd.S
 
 
 def _steps_reached(rows: pd.DataFrame) -> pd.DataFrame:
-    """The steps that at least half of the prompts reach: later means are over ever fewer prompts."""
+    """Keep the steps that at least half of the prompts reach: later means are over ever fewer prompts."""
     reached = rows.groupby("step")["prompt"].nunique()
     return rows[rows["step"].isin(reached.index[2 * reached >= reached.max()])]
 
 
 def _layers_shown(rows: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """The rows of all layers, or of evenly spaced ones where there are more than a page has room for."""
+    """Return the rows of all layers, or of evenly spaced ones with a note if a page has no room for all."""
     layers = np.sort(rows["layer"].unique())
     if len(layers) <= MOST:
         return rows, ()

@@ -1,4 +1,4 @@
-"""Layer protocol over the depth: cosine similarity of h, z and p after each single pruned sublayer."""
+"""Layer protocol over depth: cosine similarity of h, z and p after pruning each sublayer alone."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ NAMES = {name: f"{name}_deviation" for name in series.STATISTICS}
 
 
 def select(tables: Tables, *, weights: bool, title: str, notes: tuple[str, ...]) -> Selection:
-    """Deviation `1 - cos` per variant, sublayer, layer and space: mean and range over prompts and steps.
+    """Select the deviation `1 - cos` per variant, sublayer, layer and space: mean and range over prompts and steps.
 
     Args:
-        weights: pruners that change weights, or those that drop whole units.
-        notes: what is done to the one sublayer.
+        weights: whether to select pruners that change weights, or those that drop whole units.
+        notes: sentences of the caption on how the one sublayer is pruned.
     """
     rows, temperature = series.at_temperature(tables.changing(tables.protocol("layer"), weights=weights))
     require(rows, COSINES)
@@ -45,7 +45,7 @@ def select(tables: Tables, *, weights: bool, title: str, notes: tuple[str, ...])
 
 
 def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
-    """A panel for each variant and sublayer that was measured, two in a row."""
+    """Draw a panel for each variant and sublayer that was measured, two in a row."""
     data = data.rename(columns={name: statistic for statistic, name in NAMES.items()})
     panels = panels_of(data)
     columns = min(2, len(panels))
@@ -79,7 +79,7 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
 
 
 def panels_of(data: pd.DataFrame) -> list[tuple[Variant, str]]:
-    """Each variant with each sublayer that it has rows of, attention first."""
+    """Return each variant with each sublayer that it has rows of, attention first."""
     pairs = [(variant, sublayer) for variant in variants_of(data) for sublayer in series.SUBLAYER_NAMES]
     return [
         (variant, sublayer) for variant, sublayer in pairs if (rows_of(data, [variant])["sublayer"] == sublayer).any()

@@ -15,11 +15,11 @@ from pipeline.tables.variants import VARIANT, left_out_note, rows_of, spread, va
 def middle_steps(
     rows: pd.DataFrame, values: Callable[[pd.DataFrame], Mapping[str, pd.Series]], limit: int
 ) -> tuple[pd.DataFrame, str, tuple[str, ...]]:
-    """Mean and quartiles over prompts at each step of the middle layer, for at most `limit` variants.
+    """Compute mean and quartiles over prompts at each step of the middle layer, for at most `limit` variants.
 
     Args:
         rows: measures of the layer protocol at one temperature.
-        values: the quantities to follow, computed from the rows of the middle layer.
+        values: computes the quantities to follow from the rows of the middle layer.
         limit: how many variants the figure has room for.
 
     Returns:
@@ -51,10 +51,10 @@ def middle_steps(
 
 
 def middle_layer(rows: pd.DataFrame) -> tuple[pd.DataFrame, str, int]:
-    """Rows of one middle layer, its sublayer and its index, for the figures that show one layer over steps.
+    """Return the rows of one middle layer, its sublayer and its index, for figures that show one layer over steps.
 
-    The sublayer is attention wherever it was measured, else MLP. Of the layers measured for every variant
-    (for any, if there is none), in ascending order, it is the one at place `count // 2`: 15 of 0..29.
+    The sublayer is attention if it was measured, else MLP. The layer is at place `count // 2` (15 of 0..29) among those
+    measured for every variant (for any, if none was for all), in ascending order.
 
     Raises:
         MissingData: if no layer was measured.

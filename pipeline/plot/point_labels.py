@@ -1,4 +1,4 @@
-"""Short labels beside points, moved round their points until they cover neither each other nor other points."""
+"""Short labels beside points, each on the side of its point where it overlaps other labels and points least."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIDES = ((1, 1), (-1, 1), (1, -1), (-1, -1), (0, 2), (0, -2), (2, 0), (-2, 0), (
 
 
 class PointLabel(NamedTuple):
-    """A label for the point (x, y), in data coordinates."""
+    """Label of the point (x, y), in data coordinates."""
 
     x: float
     y: float
@@ -30,10 +30,10 @@ class PointLabel(NamedTuple):
 
 
 def place_labels(ax: Axes, labels: Sequence[PointLabel], points: Sequence[tuple[float, float]] = ()) -> None:
-    """Write the labels beside their points. The limits and the place of `ax` have to be final.
+    """Write the labels beside their points. The limits and the position of `ax` must be final.
 
     Args:
-        points: markers without a label that should stay free too, in data coordinates.
+        points: markers without a label that labels should not cover either, in data coordinates.
     """
     scale = 72.0 / ax.figure.dpi
 
@@ -58,7 +58,10 @@ def place_labels(ax: Axes, labels: Sequence[PointLabel], points: Sequence[tuple[
 
 
 def _beside(x: float, y: float, width: float, height: float, side: tuple[int, int]) -> Bbox:
-    """The box of a label on one side of a point; two steps up or down are centred, three clear another label."""
+    """Return the box of a label on one side of a point, in points.
+
+    Two steps up or down are for a centred label; three steps leave room for another label in between.
+    """
     right, up = side
     left = {0: x - width / 2, 1: x + REACH, 2: x + REACH, -1: x - REACH - width, -2: x - REACH - width}[right]
     rise = {0: -height / 2, 1: REACH, 2: REACH + 1, 3: REACH + height + 1}
@@ -67,12 +70,12 @@ def _beside(x: float, y: float, width: float, height: float, side: tuple[int, in
 
 
 def _overlap(one: Bbox, other: Bbox) -> float:
-    """The area that two boxes share, square points."""
+    """Compute the area that two boxes share, in square points."""
     across = min(one.x1, other.x1) - max(one.x0, other.x0)
     up = min(one.y1, other.y1) - max(one.y0, other.y0)
     return max(0.0, across) * max(0.0, up)
 
 
 def _outside(box: Bbox, frame: Bbox) -> float:
-    """The area of a box that lies outside the axes, square points."""
+    """Compute the area of a box that lies outside the axes, in square points."""
     return box.width * box.height - _overlap(box, frame)

@@ -1,4 +1,4 @@
-"""Which figures there are: every module of `pipeline.plot.paper` called `figNN_name` or `tabN_name`."""
+"""Registry of the figures: every module of `pipeline.plot.paper` called `figNN_name` or `tabN_name`."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from pipeline.plot.base import Figure
 
 
 class UnknownFigure(ValueError):
-    """A figure was asked for that does not exist; the message lists those that do."""
+    """Error for the name of a figure that does not exist; the message lists the figures that do."""
 
 
 @cache
 def figures() -> dict[str, Figure]:
-    """All figures by name, in order of their names (which are their modules' names)."""
+    """Return all figures by name (the name of the module), in the order of names."""
     modules = sorted(module.name for module in pkgutil.iter_modules(paper.__path__))
     names = [name for name in modules if re.fullmatch(r"(fig\d\d|tab\d)_\w+", name)]
     return {name: importlib.import_module(f"{paper.__name__}.{name}").FIGURE for name in names}
 
 
 def resolve(names: Sequence[str] | None) -> dict[str, Figure]:
-    """The figures called `names`, each in full or by its number (`fig01`); all of them if there are no names.
+    """Return the figures called `names`, each in full or by its number (`fig01`); all of them if there are no names.
 
     Raises:
-        UnknownFigure: with the nearest name and the whole list.
+        UnknownFigure: if a name is unknown; the message gives the nearest name and the whole list.
     """
     known = figures()
     if not names:

@@ -1,4 +1,4 @@
-"""Axes that span decades and survive an exact zero."""
+"""Axes that span decades and can show an exact zero."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
-DECADES = 8  # as many as single precision can tell apart; anything smaller is drawn near zero
+DECADES = 8  # as many as single precision resolves; smaller values are drawn near zero
 TICKS = 5
 
 
 def decade_limits(values: Iterable[float]) -> tuple[float, float, bool]:
-    """Smallest and largest value of the axis, and whether zero has to be on it.
+    """Return the smallest and the largest value of the axis, and whether zero must be on it.
 
-    Zero and whatever lies `DECADES` below the largest value go into a short linear stretch at the bottom.
+    Zero and values more than `DECADES` decades below the largest go into a short linear stretch at the bottom.
     """
     finite = np.asarray([value for value in values if math.isfinite(value)], dtype=float)
     positive = finite[finite > 0]
@@ -30,16 +30,16 @@ def decade_limits(values: Iterable[float]) -> tuple[float, float, bool]:
 
 
 def decade_axis(ax: Axes, values: Iterable[float], *, cosine: bool = False) -> None:
-    """Make the y axis logarithmic over `values` (all >= 0), with zero in a linear stretch where it occurs.
+    """Make the y axis logarithmic over `values` (all >= 0), with a linear stretch for zero where it occurs.
 
-    With `cosine`, the values are deviations `1 - cos`; the axis is turned round and labelled with the cosine
-    itself: 1 at the top, every decade down ten times farther from it.
+    With `cosine`, the values are deviations `1 - cos`; the axis is inverted and labelled with the cosine itself:
+    1 at the top, ten times farther from 1 with every decade down.
     """
     low, high, zero = decade_limits(values)
     top = high * 1.25
     if zero:
         ax.set_yscale("symlog", base=10, linthresh=low, linscale=0.6)
-        bottom = -0.15 * low  # a little air, so that a line at zero is not on the frame
+        bottom = -0.15 * low  # a little space keeps a line at zero off the frame
     else:
         ax.set_yscale("log", base=10)
         bottom = low / 1.25
@@ -59,7 +59,7 @@ def signed_axis(ax: Axes, which: Literal["x", "y"], values: Iterable[float], tic
     set_scale, set_limits = (ax.set_xscale, ax.set_xlim) if which == "x" else (ax.set_yscale, ax.set_ylim)
     axis, top = ax.xaxis if which == "x" else ax.yaxis, high * 1.5
     if zero or negative:
-        # What lies four decades below the largest value is next to nothing where both signs share an axis.
+        # Values four decades below the largest are negligible on an axis with zero or both signs.
         low = 10.0 ** math.floor(math.log10(max(low, high * 1e-4)) + 1e-9)
         set_scale("symlog", base=10, linthresh=low, linscale=0.6)
         set_limits(-top if negative else -0.3 * low, top if positive or not negative else 0.3 * low)
@@ -77,12 +77,12 @@ def signed_axis(ax: Axes, which: Literal["x", "y"], values: Iterable[float], tic
 
 
 def whole_steps(ax: Axes) -> None:
-    """Ticks of the x axis at whole numbers alone."""
+    """Put ticks of the x axis at whole numbers only."""
     ax.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True, min_n_ticks=1))
 
 
 def _ticks(low: float, top: float) -> list[float]:
-    """Powers of ten, every so many of them; with twos and fives between where fewer than three are left."""
+    """Choose powers of ten at an even stride, or their multiples by 1, 2 and 5 where fewer than three fit."""
     first, last = math.floor(math.log10(low)), math.floor(math.log10(top))
     stride = max(1, math.ceil((last - first) / TICKS))
     powers = [float(f"1e{power}") for power in range(last, first - 1, -stride)]
@@ -98,7 +98,7 @@ def _plain(value: float) -> str:
 
 
 def _cosine(deviation: float) -> str:
-    """The cosine at a deviation from one, rounded no further than it has to be."""
+    """Format the cosine at a deviation from 1, with as many decimals as the decade of the deviation needs."""
     if deviation == 0:
         return "1"
     places = max(0, -math.floor(math.log10(deviation) + 1e-9))

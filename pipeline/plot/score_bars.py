@@ -1,6 +1,6 @@
 """Bars of mean scores, a group per model: dense, and a fraction of the weights, 4:8 and 2:4 under one pruner.
 
-Where that pruner was not run, the bars may be those of other variants instead.
+If that pruner was not run, the bars may show other variants instead.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ from pipeline.tables.variants import (
 )
 
 PATTERNS = ("4:8", "2:4")
-HALF = 0.5  # the share that N:M patterns of the figure remove too
+HALF = 0.5  # the fraction that the N:M patterns of the figure remove, too
 MODELS = 5
-ABREAST = 2  # models that leave room for panels side by side
+ABREAST = 2  # the most models with room for panels side by side
 WIDTH = 0.8  # of a bar, where the next one is 1 away
 CHANCE_LINE = (0, (4, 2))
 TINTS = (0.45, 1.0)  # of the pruner's colour: from its first bar to its last
@@ -59,13 +59,13 @@ VARIANTS = 9  # bars of a model beside the dense one
 
 
 def bars_of(pruner: str, *, else_any: bool = False) -> Figure:
-    """The figure of one pruner; with ``else_any``, of whatever was run where that pruner was not."""
+    """Return the figure of one pruner; with ``else_any``, of the variants that were run if that pruner was not."""
     return Figure(_selecting(pruner, else_any), draw_bars)
 
 
 def _selecting(pruner: str, else_any: bool) -> Callable[[Tables], Selection]:
     def select(tables: Tables) -> Selection:
-        """Task scores and their mean for each kind of task, model and bar, in percent."""
+        """Select task scores and their mean for each kind of task, model and bar, in percent."""
         if else_any and not tables.scores.empty and not (tables.scores["pruner"] == pruner).any():
             return _variants(tables, pruner)
         models = {tables.model(): tables, **{name: tables.peers[name] for name in sorted(tables.peers)}}
@@ -91,7 +91,7 @@ def _selecting(pruner: str, else_any: bool) -> Callable[[Tables], Selection]:
 
 
 def _variants(tables: Tables, pruner: str) -> Selection:
-    """Dense and the variants that were run, for this model alone."""
+    """Select dense and the variants that were run, for this model alone."""
     scores = task_scores(tables, READINGS)
     everyone = [variant for variant in variants_of(scores) if variant.pruner != DENSE and magnitude(variant.sparsity)]
     if not everyone:
@@ -108,7 +108,7 @@ def _variants(tables: Tables, pruner: str) -> Selection:
 
 
 def _weights_only(tables: Tables, pruner: str) -> pd.DataFrame:
-    """Scores of the dense model and of one pruner; empty if the pruner has none."""
+    """Return the scores of the dense model and of one pruner; empty if the pruner has none."""
     if tables.scores.empty or not (tables.scores["pruner"] == pruner).any():
         return pd.DataFrame()
     scores = task_scores(tables, READINGS)
@@ -116,7 +116,7 @@ def _weights_only(tables: Tables, pruner: str) -> pd.DataFrame:
 
 
 def _fraction(parts: Sequence[pd.DataFrame]) -> str | None:
-    """The fraction of all models' bars: the first model's that is nearest to a half, else another's."""
+    """Choose the fraction for the bars of all models: of the first model that has any, the nearest to a half."""
     for part in parts:
         words = set(part.loc[part["pruner"] != DENSE, "sparsity"])
         fractions = [word for word in words if not is_pattern(word) and not is_count(word) and magnitude(word) > 0]
@@ -126,7 +126,7 @@ def _fraction(parts: Sequence[pd.DataFrame]) -> str | None:
 
 
 def _sorted(data: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
-    """Rows by kind, model, bar and task, the mean last."""
+    """Sort rows by kind, model, bar and task, the mean last."""
     several = data.loc[data["pruner"] != DENSE, "pruner"].nunique() > 1 or data["sparsity"].map(is_count).any()
     labels = [
         DENSE if variant.pruner == DENSE else variant.label if several else variant.short
@@ -143,7 +143,7 @@ def _sorted(data: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
 
 
 def _labels(data: pd.DataFrame) -> list[str]:
-    """The bars in order: dense, then by pruner and rising sparsity, a fraction before patterns of the same share."""
+    """Order the bars: dense, then by pruner and rising sparsity, a fraction before patterns of the same sparsity."""
 
     def place(row: tuple[str, str, str, str]) -> tuple:
         _, pruner, sparsity, options = row
@@ -174,7 +174,7 @@ def _notes(
 
 
 def draw_bars(data: pd.DataFrame, title: str, caption: str) -> Canvas:
-    """A panel for each kind of task, a group of bars for each model."""
+    """Draw a panel for each kind of task, a group of bars for each model."""
     labels = _labels(data)
     colours = _colours(data, labels)
     handles: list = [Patch(color=colours[label], label=_name(label)) for label in labels]
@@ -218,7 +218,7 @@ def _panel(ax: Axes, rows: pd.DataFrame, models: Sequence[str], labels: Sequence
 
 
 def _below(ax: Axes, x: float, text: str, down: float, size: float) -> None:
-    """Write under the axis; not as tick labels, which panels above each other would share."""
+    """Write text below the axis; tick labels would not do, as panels above each other share them."""
     ax.annotate(
         text, (x, 0), xytext=(0, -down), textcoords="offset points", xycoords=("data", "axes fraction"),
         ha="center", va="top", size=size, annotation_clip=False,
@@ -226,7 +226,7 @@ def _below(ax: Axes, x: float, text: str, down: float, size: float) -> None:
 
 
 def _bar(ax: Axes, bar: pd.DataFrame, x: float, colour: str) -> str:
-    """Draw the mean, its error and the single tasks; return the mean as text. A task keeps its place in every bar."""
+    """Draw the mean, its error and the tasks, each at the same place in every bar; return the mean as text."""
     mean = bar[bar["series"] == MEAN].iloc[0]
     tasks = bar[bar["series"] != MEAN].sort_values("series")
     ax.bar(x, mean["score_percent"], WIDTH, color=colour, linewidth=0, zorder=2)
@@ -247,7 +247,7 @@ def _name(label: str) -> str:
 
 
 def _colours(data: pd.DataFrame, labels: Sequence[str]) -> dict[str, str]:
-    """Each pruner's colour, the paler the earlier its bar; grey for dense."""
+    """Return the colour of each bar: that of its pruner, paler for earlier bars; grey for dense."""
     owner = dict(zip(data["label"], data["pruner"], strict=True))
     pruners = style.pruner_colours([name for name in dict.fromkeys(owner.values()) if name != DENSE])
     colours = {DENSE: style.GREY}

@@ -1,4 +1,4 @@
-"""Curves of scores against achieved sparsity: a panel for each kind of task, a column for each model."""
+"""Curves of scores against achieved sparsity: a row of panels for each kind of task, a column for each model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CHANCE_LINE = (0, (4, 2))
 
 
 def curves(tables: Tables) -> tuple[pd.DataFrame, list[str]]:
-    """Task scores and their mean for each kind of task, pruner and sparsity of one model; and which tasks they are.
+    """Select task scores and their means per kind, pruner and sparsity of one model; return notes on the tasks, too.
 
     Raises:
         MissingData: if there is nothing to compare.
@@ -53,7 +53,7 @@ def curves(tables: Tables) -> tuple[pd.DataFrame, list[str]]:
 
 
 def line_notes(data: pd.DataFrame) -> list[str]:
-    """What the lines and numbers of the curves are, as sentences for the caption."""
+    """Return sentences of the caption that explain the lines and numbers of the curves."""
     notes = ["Thick: mean over tasks, bars: its standard error; faint: single tasks."]
     if data["sparsity"].map(is_pattern).any():
         notes.append("Dotted: from dense to an N:M pattern.")
@@ -63,7 +63,7 @@ def line_notes(data: pd.DataFrame) -> list[str]:
 
 
 def draw_curves(data: pd.DataFrame, title: str, caption: str) -> Canvas:
-    """A row for each kind of task, a column for each model."""
+    """Draw a row for each kind of task, a column for each model."""
     data = data.assign(line=[Variant(*row).line for row in data[VARIANT].itertuples(index=False)])
     pruners = dict(zip(data["line"], data["pruner"], strict=True))
     lines = sorted(set(pruners) - {DENSE}, key=lambda name: (precedence(pruners[name]), name))
@@ -110,7 +110,7 @@ def _dense(ax: Axes, rows: pd.DataFrame) -> None:
 
 
 def _label(ax: Axes, means: pd.DataFrame, colours: dict[str, str]) -> None:
-    """Write N:M patterns and numbers of units beside their points; fractions are on the axis."""
+    """Write N:M patterns and numbers of units beside their points; fractions can be read off the axis."""
     named = means["sparsity"].map(lambda word: is_pattern(word) or is_count(word)).astype(bool)
     labels = [
         PointLabel(point.achieved_percent, point.score_percent, point.sparsity, colours[point.line])
@@ -121,9 +121,9 @@ def _label(ax: Axes, means: pd.DataFrame, colours: dict[str, str]) -> None:
 
 
 def _line(ax: Axes, rows: pd.DataFrame, name: str, colour: str, marker: str) -> None:
-    """The tasks and mean of one pruner with its options.
+    """Draw the tasks and the mean of one pruner with its options.
 
-    N:M patterns are points of their own, tied to dense by a dotted line.
+    Each N:M pattern is a separate point, joined to dense by a dotted line.
     """
     for series, line in rows[rows["line"].isin([name, DENSE])].groupby("series", sort=False):
         own = line[line["line"] == name]

@@ -1,4 +1,4 @@
-"""The one variant and sublayer of figures that have room for no more."""
+"""Choice of the variant and sublayer for figures that have room for only one."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pipeline.tables.variants import Variant, lowest, precedence, rows_of, varia
 
 
 def single_variant(tables: Tables, rows: pd.DataFrame) -> tuple[pd.DataFrame, Variant, str]:
-    """Rows of one variant in one sublayer: dropped attention if it was measured, as in the paper's figures.
+    """Return the rows of one variant in one sublayer: dropped attention if measured, as in the paper's figures.
 
     Of the variants that change anything (of all, if none does), a pruner that drops attention alone comes first, then
-    the usual order; each at its lowest nonzero sparsity. The sublayer is attention where it was measured, else MLP.
+    the usual order; each at its lowest nonzero sparsity. The sublayer is attention if it was measured, else MLP.
 
     Raises:
         MissingData: if there is neither attention nor MLP among `rows`.

@@ -1,4 +1,4 @@
-"""Many small panels on one page, with one label for each axis of them all."""
+"""Many small panels on one page, with one x label and one y label for all of them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from pipeline.plot import canvas, style
 
 COLUMNS = 6
 ROW_HEIGHT = 0.92  # inches, where there are more than two rows
-MOST_TICKS = 5  # of the y axis of such a panel
+MOST_TICKS = 5  # of the y axis of a small panel
 
 
 def grid(count: int, *, title: str, caption: str, handles: Sequence[Artist]) -> tuple[Canvas, np.ndarray, list[Axes]]:
-    """A page with `count` panels in rows of about equal length: canvas, all axes, and those for the panels.
+    """Return a page with `count` panels in rows of about equal length: canvas, all axes, and those for the panels.
 
-    The axes behind the last panel are in the array, switched off: `finish` takes them away.
+    The array of all axes includes those after the last panel, switched off; `finish` removes them.
     """
     rows = math.ceil(count / COLUMNS)
     columns = math.ceil(count / rows)
@@ -42,13 +42,13 @@ def grid(count: int, *, title: str, caption: str, handles: Sequence[Artist]) -> 
 
 
 def few_steps(panels: Iterable[Axes]) -> None:
-    """Ticks of the x axis at few whole numbers, as suits a narrow panel."""
+    """Put ticks of the x axis at a few whole numbers, for narrow panels."""
     for ax in panels:
         ax.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True, min_n_ticks=1))
 
 
 def few_decades(panels: Iterable[Axes]) -> None:
-    """Of many ticks of a decade axis only zero and the powers of ten, as suits a low panel."""
+    """Keep only zero and the powers of ten of many ticks of a decade axis, for low panels."""
     for ax in panels:
         formatter = ax.yaxis.get_major_formatter()
         assert isinstance(formatter, FixedFormatter)
@@ -64,7 +64,7 @@ def _is_power(value: float) -> bool:
 
 
 def finish(sheet: Canvas, axes: np.ndarray, xlabel: str, ylabel: str = "") -> None:
-    """Tick labels on the outer panels, one x label under all and one y label beside, and no empty axes."""
+    """Write tick labels on the outer panels and one x and one y label for all of them, and remove empty axes."""
     canvas.outer_labels(axes, "", "")
     width, height = sheet.get_size_inches()
     top, bottom = axes[0, 0].get_position(), axes[-1, 0].get_position()

@@ -1,4 +1,4 @@
-"""Measured deviation of p (theorem 2) and KL (theorem 3) with their estimates, which fig06 and fig11 share."""
+"""Measured deviation of p (theorem 2) and KL (theorem 3) with their estimates, shared by fig06 and fig11."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SOURCES: dict[str, tuple[str, LineStyleType]] = {
 
 
 def values_of(rows: pd.DataFrame) -> dict[str, pd.Series]:
-    """The measured and the estimated value of each row, by "quantity, source"."""
+    """Return the measured and the estimated value of each row, by "quantity, source"."""
     values = {}
     for theorem in THEOREMS:
         values[f"{theorem.quantity}, measured"] = theorem.measured(rows)
@@ -31,7 +31,7 @@ def values_of(rows: pd.DataFrame) -> dict[str, pd.Series]:
 
 
 def split_sources(steps: pd.DataFrame) -> pd.DataFrame:
-    """Aggregated `values_of` with the source in a column of its own, after the quantity."""
+    """Split the source off into a separate column after the quantity, for aggregated `values_of`."""
     names = steps["quantity"].str.split(", ", expand=True)
     steps = steps.assign(quantity=names[0])
     steps.insert(steps.columns.get_loc("quantity") + 1, "source", names[1])
@@ -39,16 +39,16 @@ def split_sources(steps: pd.DataFrame) -> pd.DataFrame:
 
 
 def handles() -> list[Artist]:
-    """The legend: measured and estimate."""
+    """Return the legend entries: measured and estimate."""
     return [canvas.line_handle(source, *look) for source, look in SOURCES.items()]
 
 
 def panel(ax: Axes, own: pd.DataFrame, shared: pd.DataFrame) -> None:
-    """Both sources over steps, on the axis that suits all panels of the quantity.
+    """Draw both sources over steps, on an axis that fits all panels of the quantity.
 
     Args:
         own: the rows of this panel.
-        shared: those of every panel with the same quantity.
+        shared: the rows of all panels with the same quantity.
     """
     for source, (colour, line) in SOURCES.items():
         curve = own[own["source"] == source]

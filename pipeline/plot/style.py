@@ -1,4 +1,4 @@
-"""The one owner of colours, fonts, sizes, markers and line styles."""
+"""Colours, fonts, sizes, markers and line styles of all figures, defined in one place."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ LINE, THIN = 1.5, 0.7
 BAND_ALPHA, FAINT_ALPHA = 0.18, 0.35
 INK, GREY = "#222222", "#6f6f6f"
 
-# Okabe and Ito's palette, which every common kind of colour blindness can tell apart.
+# Okabe and Ito's palette, distinguishable under every common kind of colour blindness.
 SPACE_COLOURS = {"h": "#0072B2", "z": "#009E73", "p": "#D55E00"}
 SPACE_NAMES = {"h": "embedding h", "z": "logits z", "p": "probabilities p"}
 ESTIMATE_COLOUR = INK
-# The vocabulary in the colour of p, as it is all of p; the options in another of the palette's blues.
+# The vocabulary has the colour of p, as it is all of p; the options have another blue of the palette.
 SET_COLOURS = {"vocabulary": SPACE_COLOURS["p"], "control": GREY, "options": "#56B4E9"}
 
-# Paul Tol's muted palette: colour-blind safe too, and apart from the colours of the spaces.
+# Paul Tol's muted palette: colour-blind safe, too, and distinct from the colours of the spaces.
 PRUNER_COLOURS = {
     "dense": INK,
     "shortgpt": "#332288",
@@ -57,21 +57,21 @@ LINE_STYLES: tuple[LineStyleType, ...] = (
 
 
 def pruner_colours(names: Iterable[str]) -> dict[str, str]:
-    """A colour for each pruner: its own if it has one here, else a spare one by the name's checksum."""
+    """Return a colour for each pruner: from `PRUNER_COLOURS` if listed, else a spare one by the name's checksum."""
     return _assign(names, PRUNER_COLOURS, SPARE_COLOURS)
 
 
 def pruner_markers(names: Iterable[str]) -> dict[str, str]:
-    """A marker for each pruner, by the same rule as its colour."""
+    """Return a marker for each pruner, by the same rule as its colour."""
     known = {name: MARKERS[place % len(MARKERS)] for place, name in enumerate(PRUNER_COLOURS)}
     return _assign(names, known, MARKERS)
 
 
 def line_looks(pruners: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """A colour and a marker for each line, by its name: its pruner's; where a pruner has several lines, they differ.
+    """Return a colour and a marker for each line, by the name of the line.
 
     Args:
-        pruners: the pruner of each line. The first line of a pruner has its colour and marker, the others spare ones.
+        pruners: the pruner of each line. Its first line takes its colour and marker, the others spare ones.
     """
     first: dict[str, str] = {}
     for line in sorted(pruners):
@@ -82,7 +82,7 @@ def line_looks(pruners: Mapping[str, str]) -> tuple[dict[str, str], dict[str, st
 
 
 def line_styles(variants: Iterable[Variant]) -> dict[Variant, LineStyleType]:
-    """A line style for each variant: solid for a pruner's lowest sparsity shown, broken above it."""
+    """Return a line style for each variant: solid for a pruner's lowest sparsity shown, broken above it."""
     seen: dict[str, int] = {}
     styles = {}
     for variant in ordered(variants):
@@ -93,7 +93,7 @@ def line_styles(variants: Iterable[Variant]) -> dict[Variant, LineStyleType]:
 
 
 def _assign(names: Iterable[str], known: dict[str, str], spare: tuple[str, ...]) -> dict[str, str]:
-    """Known names keep theirs; unknown ones take the next spare that none of the others here has taken."""
+    """Assign known names their value, and unknown names the next spare value that no other name has taken."""
     unique = sorted(set(names))
     taken = {name: known[name] for name in unique if name in known}
     for name in unique:
@@ -137,7 +137,7 @@ def look() -> Iterator[None]:
                 "grid.color": "#e6e6e6",
                 "grid.linewidth": 0.6,
                 "axes.axisbelow": True,
-                "text.hinting": "no_hinting",  # so that text is as wide as it was measured, at every resolution
+                "text.hinting": "no_hinting",  # text is as wide as measured, at every resolution
                 "pdf.fonttype": 42,
                 "svg.hashsalt": "figures",
             }

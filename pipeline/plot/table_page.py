@@ -1,4 +1,4 @@
-"""A table drawn as a page, ruled like LaTeX's booktabs: cells wrapped in the real font, the height from the content."""
+"""Table drawn as a page, ruled like LaTeX's booktabs: cells wrapped in the real font, the height from the content."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from pipeline.plot.cell_text import Cell, Line, Piece, wrap_cell
 
 LINE = 0.135  # inches from one line of text to the next
 GAP = 0.12  # between columns
-HEAVY, LIGHT = 1.0, 0.5  # points: outer rules, and those inside
+HEAVY, LIGHT = 1.0, 0.5  # points: outer rules, and rules inside
 ROOM = style.WIDTH - 2 * canvas.EDGE  # inches for a row
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of `width` inches; numbers, in one colour, are right-aligned."""
+    """Column of `width` inches; numbers, in one colour, are right-aligned."""
 
     header: str
     width: float
@@ -32,7 +32,7 @@ class Block:
     """Rows under one header.
 
     Attributes:
-        spanner: a heading over the columns from number `first` on.
+        spanner: a heading over the columns from index `first` on.
         pad: inches above and below the text of a row.
     """
 
@@ -44,7 +44,7 @@ class Block:
 
     @property
     def edges(self) -> list[tuple[float, float]]:
-        """Left and right edges of the columns, inches from the left edge of the page."""
+        """Left and right edges of the columns, in inches from the left edge of the page."""
         edges, left = [], canvas.EDGE
         for column in self.columns:
             edges.append((left, left + column.width))
@@ -53,7 +53,7 @@ class Block:
 
 
 def table_page(blocks: Sequence[Block], *, title: str, caption: str) -> Canvas:
-    """A canvas with the blocks one below the other, between title and caption."""
+    """Return a canvas with the blocks one below the other, between title and caption."""
     footer = canvas.wrap(caption)
     laid = [[_layout(block.columns, row) for row in (_header(block), *block.rows)] for block in blocks]
     table = sum(_height(row, block.pad) for block, rows in zip(blocks, laid, strict=True) for row in rows)
@@ -75,7 +75,7 @@ def table_page(blocks: Sequence[Block], *, title: str, caption: str) -> Canvas:
 
 @dataclass(frozen=True)
 class _Page:
-    """A canvas addressed in inches from its lower left corner."""
+    """Canvas addressed in inches from its lower left corner."""
 
     sheet: Canvas
     height: float
@@ -92,7 +92,7 @@ class _Page:
         self.sheet.add_artist(line)
 
     def block(self, block: Block, rows: Sequence[Sequence[list[Line]]], top: float) -> float:
-        """Draw a block from `top` down and return where it ends."""
+        """Draw a block from `top` down and return its lower edge."""
         if block.spanner:
             left, right = block.edges[block.first][0], block.edges[-1][1]
             baseline = top - block.pad - LINE / 2

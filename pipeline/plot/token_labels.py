@@ -1,4 +1,4 @@
-"""How tokens are written beside the axes of a figure."""
+"""Text of tokens as labels on the axes of a figure."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ UNKNOWN = "\ufffd"
 
 
 def visible(text: str) -> str:
-    """A token with its white space shown, its unprintable characters replaced, and its end cut if it is long."""
+    """Show the white space of a token, replace its unprintable characters, and cut its end if it is long."""
     shown = "".join(VISIBLE.get(character) or (character if _printable(character) else UNKNOWN) for character in text)
     return (shown if len(shown) <= LENGTH else f"{shown[: LENGTH - 1]}\u2026") or "\u2205"
 
 
 @cache
 def _printable(character: str) -> bool:
-    """Whether the font of figures has a glyph for a character."""
+    """Return whether a character is printable and the font of figures has a glyph for it."""
     font = get_font(fontManager.findfont(FontProperties(family="DejaVu Sans")))
     return character.isprintable() and ord(character) in font.get_charmap()

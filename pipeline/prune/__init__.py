@@ -1,1 +1,1 @@
-"""Chooses what to take out of a model, and takes it out."""
+"""Chooses what to remove from a model, and removes it."""

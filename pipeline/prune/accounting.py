@@ -1,4 +1,4 @@
-"""How much of a model a decision takes away: of the decoder blocks' parameters, overall and block by block."""
+"""Achieved sparsity of a decision: the share of decoder-block parameters removed or zeroed, overall and by block."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.prune.decision import Decision, facts_of
 
 
 def account(decoder: Decoder, decision: Decision) -> Decision:
-    """The decision with its achieved sparsity filled in: shares of parameters removed or zeroed, in [0, 1], and counts.
+    """Return the decision with its achieved sparsity: shares of parameters removed or zeroed, in [0, 1], and counts.
 
     A dropped sublayer takes its own norms with it. Call it on the dense model, before the decision is applied.
     Raises ValueError for a decision that both drops units and changes weights.
@@ -39,7 +39,7 @@ def account(decoder: Decoder, decision: Decision) -> Decision:
 
 
 def sublayer_size(decoder: Decoder, layer: int, kind: str) -> int:
-    """Parameters of a sublayer and of the norms that only it reads."""
+    """Return the number of parameters of a sublayer and of the norms that only it reads."""
     part, block = decoder.part(kind), decoder.blocks[layer]
     others = {decoder.part(other).norm for other in SUBLAYERS if other != kind}
     norms = [norm for norm in (part.norm, part.post_norm) if norm and norm not in others]

@@ -1,4 +1,4 @@
-"""The contract of a pruner, and what it is given to work with."""
+"""The contract of a pruner, and the context that it works in."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ Candidates = Sequence[tuple[str, int]]
 
 
 def no_scores(dropped: Dropped, candidates: Candidates = ()) -> list[Score]:
-    """Stands where nobody has said how scores are had."""
+    """Raise ValueError: the default of a context that provides no scores."""
     raise ValueError("this pruner ranks by scores, but its context has none")
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a pruner works with, beside the dense model.
+    """Inputs of a pruner besides the dense model.
 
     ``batches`` are the tokenised calibration text, (sequences, tokens) int64 without padding; empty for a pruner that
     is not calibrated. ``trajectory`` is the same text with the final states of the dense model, for a pruner that
-    ``compares``. ``scores(dropped, candidates)`` gives the rows of its ``importance`` on the model without those
-    sublayers (layer numbers by kind), computed once and kept; ``candidates`` are what it is asked for (kind and layer
-    number), if not for everything. ``changes`` is where changed weights go, block by block: what is
-    in there already was decided by a run that was interrupted. ``scratch`` is a folder for what memory cannot hold,
-    ``workspace`` is for what ``importance`` needs at every call, and the same all through a decision. ``seed`` is the
+    ``compares``. ``scores(dropped, candidates)`` returns the rows of its ``importance`` on the model without those
+    sublayers (layer numbers by kind), computed once and kept; ``candidates`` are the units to score (kind and layer
+    number), if not all of them. ``changes`` collects the changed weights, block by block: entries that are there
+    already were decided by an interrupted run. ``scratch`` is a folder for data that does not fit in memory;
+    ``workspace`` keeps what ``importance`` needs at every call, and is the same throughout a decision. ``seed`` is the
     experiment's, from which every random choice follows: see ``pipeline.prune.methods.random``.
     """
 
@@ -56,7 +56,7 @@ class Context:
         return sum(len(batch) for batch in self.batches)
 
     def each(self, what: str) -> Iterable[torch.Tensor]:
-        """The batches behind a progress bar named ``what``."""
+        """Return the batches behind a progress bar named ``what``."""
         return self.progress(self.batches, what, len(self.batches))
 
 
@@ -73,27 +73,30 @@ class Pruner(Component):
     accepts: ClassVar[tuple[str, ...]] = ()
     unit: ClassVar[str] = ""
     calibrated: ClassVar[bool] = True
-    # Whether it compares with what the dense model makes of the calibration text.
+    # Whether it compares with the dense model's states on the calibration text.
     compares: ClassVar[bool] = False
-    # Whether its scores are drawn with the experiment's seed, so that each seed has scores of its own.
+    # Whether its scores are drawn with the experiment's seed: each seed then has its own scores.
     seeded: ClassVar[bool] = False
 
     def scoring_identity(self) -> dict[str, Any]:
-        """What ``importance`` depends on: the class that defines it, and the fields that it may read.
+        """Return what ``importance`` depends on: the class that defines it, and the fields that it may read.
 
-        Pruners that inherit it without fields of their own share their scores.
+        Pruners that inherit it and add no fields share their scores.
         """
         definer: Any = next(cls for cls in type(self).__mro__ if "importance" in cls.__dict__)
         own = self.identity()
         return own | {"type": definer.__qualname__, "version": definer.version}
 
     def importance(self, decoder: Decoder, context: Context) -> list[Score]:
-        """Scores that serve every sparsity, as rows with ``layer``, ``sublayer`` and ``score``; the lowest go first."""
+        """Return scores that serve every sparsity, as rows with ``layer``, ``sublayer`` and ``score``.
+
+        The lowest are removed first.
+        """
         raise TypeError(f"pruner {type(self).__name__} does not define importance()")
 
     def decide(self, decoder: Decoder, sparsity: Sparsity, context: Context) -> Decision:
-        """Decide on the dense model, which may be left with weights changed as decided, never otherwise changed.
+        """Decide on the dense model, which may be left with weights changed as decided, but not changed otherwise.
 
-        Raises ValueError if the sparsity cannot be had on this model.
+        Raises ValueError if this model does not allow for the sparsity.
         """
         raise TypeError(f"pruner {type(self).__name__} does not define decide()")

@@ -1,4 +1,4 @@
-"""A pruned model in the form of an ordinary checkpoint, which loads without this package."""
+"""Pruned models as ordinary checkpoints, which load without this package."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pipeline.model.sources.base import load_pretrained, restore_shipped
 from pipeline.prune.decision import Decision
 from pipeline.prune.surgery import change_blocks, remove_blocks
 
-# Tokens of the check that the checkpoint computes what the pruned model computes.
+# Number of tokens in the check that the checkpoint computes what the pruned model computes.
 _PROBE = 32
 # Differences, as a share of the largest output, that come from another order of summation.
 _ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 5e-3, torch.float64: 1e-9}
@@ -30,10 +30,10 @@ _GENERATION = "generation_config.json"
 
 @dataclass(frozen=True)
 class Written:
-    """What a checkpoint turned out to be when it was loaded again.
+    """Facts about a checkpoint, found when it was loaded again.
 
-    ``difference`` of its outputs from those of the pruned model, as a share of the largest. ``blocks`` is the name of
-    its block list, ``zero`` the parameters of output projections that are zero, so that their sublayer adds nothing.
+    ``difference`` is that of its outputs from the pruned model's, as a share of the largest. ``blocks`` is the name of
+    its block list; ``zero`` names the parameters of output projections that are zero, so their sublayer adds nothing.
     """
 
     difference: float
@@ -42,10 +42,10 @@ class Written:
 
 
 def as_checkpoint(model: PreTrainedModel, decision: Decision) -> None:
-    """Bring a dense model into the pruned form that a stock checkpoint can say, in place.
+    """Prune a dense model in place, in the form that an ordinary checkpoint can express.
 
     Removed blocks make the configuration smaller. A dropped sublayer stays, with its output projection (and its
-    bias) zero, so that it adds nothing. Changed weights are as they are.
+    bias) zero: it adds nothing. Changed weights replace the dense ones.
     """
     decoder = Decoder(model)
     change_blocks(decoder, decision)
@@ -62,7 +62,7 @@ def as_checkpoint(model: PreTrainedModel, decision: Decision) -> None:
 
 
 def zero_outputs(decoder: Decoder) -> tuple[str, ...]:
-    """Names of the weights and biases of output projections whose sublayer adds nothing, since all of them are zero."""
+    """Return the weights and biases, by name, of output projections that are all zero: their sublayer adds nothing."""
     found: list[str] = []
     for layer, block in enumerate(decoder.blocks):
         with resident(block):
@@ -79,9 +79,9 @@ def zero_outputs(decoder: Decoder) -> tuple[str, ...]:
 
 @torch.inference_mode()
 def probe_outputs(model: PreTrainedModel, key: str = "dtype") -> torch.Tensor:
-    """What a model computes for a fixed row of tokens: logits, or final states of an encoder, (tokens, ·) float32.
+    """Compute a model's outputs for a fixed row of tokens: logits, or final states of an encoder, (tokens, ·) float32.
 
-    Raises ValueError if that is not finite, which names the ``key`` of the dtype.
+    Raises ValueError, which names the ``key`` of the dtype, if they are not finite.
     """
     decoder = Decoder(model)
     ids = torch.arange(1, 1 + _PROBE).remainder(model.config.vocab_size)[None].to(decoder.device)
@@ -99,12 +99,12 @@ def write_checkpoint(
     describe: Callable[[Path, Written], None],
     **placement: Any,
 ) -> None:
-    """Save the model that ``prune`` gives, and its tokenizer, under ``target``.
+    """Save the model that ``prune`` returns, and its tokenizer, under ``target``.
 
     The folder appears only when complete and checked: the checkpoint is loaded again (with ``placement``) and has to
-    give the ``expected`` probe outputs. ``describe`` adds its files, given the folder and what was found in it. How the
-    source tokenizes and generates (sampling, lengths, special tokens) is kept as it came. Raises ValueError if outputs
-    differ by more than rounding does.
+    give the ``expected`` probe outputs. ``describe`` adds its files, given the folder and the facts found in it. The
+    source's tokenization and generation settings (sampling, lengths, special tokens) are kept unchanged. Raises
+    ValueError if outputs differ by more than rounding explains.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     remove_orphans(target.parent, f".{target.name}.*")
@@ -113,12 +113,12 @@ def write_checkpoint(
         model = prune()
         model.save_pretrained(scratch)
         if (shipped := getattr(model, "shipped_generation", None)) is not None:
-            # Not its own way of saving, which refuses settings that many a published model has.
+            # Not by its own method for saving, which refuses settings that many published models have.
             shipped.to_json_file(scratch / _GENERATION, use_diff=True)
         restore_shipped(tokenizer)
         tokenizer.save_pretrained(scratch)
         kind, dtype = model.config.model_type, model.dtype
-        # Code that the model brought along has had leave to run, and is part of its checkpoint.
+        # Code that came with the model was permitted to run before, and is part of its checkpoint.
         trusted = bool(getattr(model.config, "auto_map", None))
         del model
         gc.collect()

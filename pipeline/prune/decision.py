@@ -1,4 +1,4 @@
-"""What a pruner decides: the dropped blocks and sublayers, the changed weights, and the scores behind them."""
+"""Decisions of pruners: the dropped blocks and sublayers, the changed weights, and the scores behind them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Change:
     """New weights of one block. Keys are parameter names, tensors have the parameter's shape.
 
     ``masks`` are boolean, True where the weight is zero afterwards. ``weights`` replace whole parameters. ``notes``
-    are facts about how each matrix was treated, as rows with ``layer`` and ``sublayer`` (the matrix) and what else.
+    are facts about how each matrix was treated, as rows with ``layer``, ``sublayer`` (the matrix) and further columns.
     """
 
     masks: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -37,16 +37,16 @@ class Change:
 
     @property
     def zeros(self) -> int:
-        """Number of weights that are masked."""
+        """Number of masked weights."""
         return sum(int(mask.sum()) for mask in self.masks.values())
 
     def save(self, path: Path) -> None:
-        """Write a safetensors file, masks as bits. Another process never sees half of it."""
+        """Write a safetensors file, with masks as bits. Other processes never see a partial file."""
         tensors = {f"{_WEIGHT}{name}": value.contiguous() for name, value in self.weights.items()}
         for name, mask in self.masks.items():
             tensors[f"{_MASK}{name}"] = pack(mask)
             tensors[f"{_SHAPE}{name}"] = torch.tensor(mask.shape)
-        # One entry: several would be written in any order, and equal changes are to give equal bytes.
+        # One entry: several would be written in any order, and equal changes should give equal bytes.
         facts = json.dumps({"notes": self.notes, "zeros": self.zeros})
         with replacing(path) as scratch:
             save_file(tensors, scratch, metadata={"facts": facts})
@@ -64,17 +64,17 @@ class Change:
 
 
 def change_facts(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """Notes and number of masked weights of a stored change, without reading its tensors."""
+    """Return notes and number of masked weights of a stored change, without reading its tensors."""
     with safe_open(path, framework="pt") as file:
         facts = json.loads(file.metadata()["facts"])
     return facts["notes"], facts["zeros"]
 
 
 class ChangeFiles(MutableMapping[int, Change]):
-    """Changes by block, one file each, so that no more than one block's are in memory.
+    """Changes by block, one file each: at most one block's changes are in memory.
 
-    ``kept`` is a second folder that outlives a killed run: what is set goes there too, and what is there counts. It
-    is a convenience that may fail or vanish (another process may finish the same work first) without harm.
+    ``kept`` is a second folder that outlives a killed run: changes are written there too, and those found there are
+    used. It is a convenience that may fail or vanish (another process may finish the same work first) without harm.
     """
 
     def __init__(self, folder: Path, kept: Path | None = None) -> None:
@@ -114,20 +114,20 @@ class ChangeFiles(MutableMapping[int, Change]):
         return sum(1 for _ in self)
 
     def facts(self, layer: int) -> tuple[list[dict[str, Any]], int]:
-        """Notes and number of masked weights of a block."""
+        """Return notes and number of masked weights of a block."""
         return change_facts(self._path(layer))
 
 
 def facts_of(changes: Mapping[int, Change], layer: int) -> tuple[list[dict[str, Any]], int]:
-    """Notes and number of masked weights of a block, read as cheaply as the changes allow."""
+    """Return notes and number of masked weights of a block, read as cheaply as the changes allow."""
     if isinstance(changes, ChangeFiles):
         return changes.facts(layer)
     return changes[layer].notes, changes[layer].zeros
 
 
 def _share(source: Path, target: Path) -> None:
-    """Give a file a second name; a copy where the file system has no hard links. Never half a file."""
-    # Two names of one file: renaming one onto the other does nothing and leaves both, of which the scratch one goes.
+    """Link a file to a second name, or copy it where the file system has no hard links; never leaves a partial file."""
+    # Where both names are of one file already, renaming does nothing and keeps both; the scratch name is then removed.
     with replacing(target) as scratch:
         try:
             os.link(source, scratch)
@@ -143,8 +143,8 @@ class Decision:
 
     ``blocks``, ``attention`` and ``mlp`` are dropped layer numbers of the dense model. ``changes`` maps layer numbers
     to the changed weights of that block. ``scores`` are rows with at least ``layer``, ``sublayer`` and ``score``.
-    ``achieved`` is the share of decoder-block parameters gone, ``achieved_by_layer`` the same for each block;
-    ``parameters`` are those left of the whole model's ``dense_parameters``: tied ones count once, zeroed ones not.
+    ``achieved`` is the share of decoder-block parameters removed or zeroed, ``achieved_by_layer`` the same for each
+    block; ``parameters`` counts those left of the whole model's ``dense_parameters``: tied ones once, zeroed ones not.
     """
 
     blocks: tuple[int, ...] = ()
@@ -163,7 +163,7 @@ class Decision:
         return bool(self.blocks or self.attention or self.mlp)
 
     def facts(self) -> dict[str, Any]:
-        """Everything but the weights, as plain values."""
+        """Return everything but the weights, as plain values."""
         return {
             "blocks": list(self.blocks),
             "attention": list(self.attention),
@@ -200,13 +200,13 @@ class Decision:
 
 
 def pack(mask: torch.Tensor) -> torch.Tensor:
-    """Boolean tensor of any shape to bytes, eight entries each, lowest bit first."""
+    """Pack a boolean tensor of any shape into bytes, eight entries each, lowest bit first."""
     flat = mask.flatten().to(torch.uint8)
     flat = torch.nn.functional.pad(flat, (0, -len(flat) % 8)).view(-1, 8)
     return (flat << torch.arange(8, dtype=torch.uint8)).sum(1, dtype=torch.uint8)
 
 
 def unpack(packed: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    """Inverse of ``pack``."""
+    """Invert ``pack``."""
     bits = (packed[:, None] >> torch.arange(8, dtype=torch.uint8)) & 1
     return bits.flatten()[: math.prod(shape)].view(shape).bool()

@@ -34,7 +34,7 @@ _SCORES = "scores.parquet"
 
 
 def pruned(bench: Workbench) -> dict[str, Artifact]:
-    """Make what the stage ``prune`` of a job is asked for, by role."""
+    """Make the artifacts of the stage ``prune`` of a job, by role."""
     return {"decision": bench.make(PruningDecision)}
 
 
@@ -57,7 +57,7 @@ class CalibrationTokens(Stage):
 
 @dataclass
 class Continued(Stage):
-    """The calibration text and the dense model's final states on it; it may write the text itself."""
+    """The calibration text and the dense model's final states on it; the model may write the text itself."""
 
     bench: Workbench
     name = "continued"
@@ -116,7 +116,7 @@ class Importance(Stage):
 
 @dataclass
 class PruningDecision(Stage):
-    """What the pruner decides: ``pipeline.prune.decision``."""
+    """The pruner's decision: see ``pipeline.prune.decision``."""
 
     bench: Workbench
     name = "decision"
@@ -129,7 +129,7 @@ class PruningDecision(Stage):
 
     def build(self, folder: Path) -> None:
         bench, settings, pruner = self.bench, self.bench.settings, self.bench.settings.pruner
-        # Without calibration there is nothing in a block worth keeping for a second try.
+        # Without calibration, the work on a block is not worth keeping for a second try.
         kept = bench.store.unfinished(self.name, self.facts) if pruner.calibrated else None
         # Scores may come from the store, or from a pass over this same model.
         decoder = Decoder(bench.model(bench.dtype, pruned=False))
@@ -158,7 +158,7 @@ def _scores(bench: Workbench, workspace: Workspace, gone: Dropped, candidates: C
 
 
 def _pruning_inputs(bench: Workbench, pruner: dict[str, Any]) -> dict[str, Any]:
-    """What every score and decision depends on."""
+    """Return the inputs that every score and decision depends on."""
     inputs: dict[str, Any] = {"model": bench.model_identity, "pruner": pruner, "dtype": bench.dtype}
     if bench.settings.pruner.calibrated:
         inputs["calibration"] = bench.settings.calibration.identity()
@@ -178,7 +178,7 @@ def calibration_of(bench: Workbench) -> list[torch.Tensor]:
 
 
 def _context(bench: Workbench, decoder: Decoder) -> Context:
-    """What a pruner may read beside the model."""
+    """Return the inputs that a pruner may read besides the model."""
     settings, pruner = bench.settings, bench.settings.pruner
     if not pruner.calibrated:
         return Context()

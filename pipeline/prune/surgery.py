@@ -1,4 +1,4 @@
-"""Carry out a decision on a model: drop blocks and sublayers for real, change weights, keep the KV cache right."""
+"""Carries out a decision on a model: drops blocks and sublayers, changes weights, and keeps the KV cache correct."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.prune.decision import Change, Decision
 
 
 class DroppedSublayer(nn.Module):
-    """Stands where a sublayer's module was: no parameters, no compute, a zero that the residual stream adds."""
+    """Stands in for a module of a dropped sublayer: no parameters, no compute, a zero that the residual stream adds."""
 
     def __init__(self, several: bool) -> None:
         super().__init__()
@@ -28,14 +28,14 @@ class DroppedSublayer(nn.Module):
 
 
 class PassedBlock(nn.Module):
-    """Stands where a block was while numbers and masks of the others have to stay: the stream passes as it is."""
+    """Stands in for a block where the others keep their numbers and masks: passes the residual stream on unchanged."""
 
     def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         return hidden_states
 
 
 def apply(model: PreTrainedModel, decision: Decision) -> None:
-    """Prune ``model`` in place as decided. Weights come first, since their names count the dense blocks.
+    """Prune ``model`` in place as decided. Weights change first, since their names count the dense blocks.
 
     The achieved sparsity is a property of the decision and the dense model: see ``pipeline.prune.accounting``.
     """
@@ -52,7 +52,7 @@ def apply(model: PreTrainedModel, decision: Decision) -> None:
 
 
 def change_blocks(decoder: Decoder, decision: Decision) -> None:
-    """Carry out a decision's changes of weights, block by block, wherever the weights are."""
+    """Carry out a decision's weight changes, block by block, wherever the weights are."""
     for layer, change in decision.changes.items():
         with resident(decoder.blocks[layer], write=True):
             change_weights(decoder.model, change)
@@ -70,7 +70,7 @@ def change_weights(model: nn.Module, change: Change) -> None:
 
 @contextmanager
 def changed_weights(model: nn.Module, change: Change, names: Iterable[str]) -> Iterator[None]:
-    """Carry a change out for a while, on the named parameters only."""
+    """Apply a change to the named parameters only, for the duration of the block."""
     parameters = {name: model.get_parameter(name) for name in names}
     assert not any(parameter.is_meta for parameter in parameters.values()), "weights are away: make the block resident"
     backup = {name: parameter.data for name, parameter in parameters.items()}
@@ -90,7 +90,7 @@ def changed_weights(model: nn.Module, change: Change, names: Iterable[str]) -> I
 
 @contextmanager
 def dropped(decoder: Decoder, sublayers: Mapping[str, Iterable[int]]) -> Iterator[None]:
-    """Drop sublayers or blocks (layer numbers by kind) for a while. For passes without a KV cache."""
+    """Drop sublayers or blocks (layer numbers by kind) for the duration of the block. For passes without a KV cache."""
     with ExitStack() as stack:
         for kind, layers in sublayers.items():
             for layer in layers:
@@ -104,7 +104,7 @@ def dropped(decoder: Decoder, sublayers: Mapping[str, Iterable[int]]) -> Iterato
 
 
 def _drop(decoder: Decoder, layer: int, kind: str) -> list[tuple[nn.Module, str, nn.Module]]:
-    """Replace the modules of a sublayer; returns what was where, so that it can be put back."""
+    """Replace the modules of a sublayer; return parent, name and module of each, to put it back."""
     block, part = decoder.blocks[layer], decoder.part(kind)
     norms = {decoder.part(other).norm for other in SUBLAYERS if other != kind}
     # A norm that the other sublayer reads too (Phi) stays.
@@ -138,7 +138,7 @@ def _set_cache_slot(decoder: Decoder, layer: int, slot: int) -> None:
 
 
 def _renumber_cache(decoder: Decoder, kept: list[int]) -> None:
-    """Give the remaining attention sublayers consecutive cache slots, and make every cache that short.
+    """Give the remaining attention sublayers consecutive cache slots, and shorten every cache to these slots.
 
     The length of a cache is read from its slot 0, so a hole there would give wrong positions. The library sizes
     caches by the number of blocks, hence the hook. With no attention left there is nothing to cache.

@@ -1,6 +1,6 @@
-"""What the stages of one job share: its settings, the store, the one model in memory, and the dense baseline.
+"""The workbench that the stages of one job share: settings, store, the one model in memory, and the dense baseline.
 
-A model is in memory only while something is really built; it is rebuilt as ``apply(load(model), decision)``.
+A model is in memory only while something is built; it is rebuilt as ``apply(load(model), decision)``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from pipeline.store.stage import Stage
 
 
 class OfJob(Protocol):
-    """A stage that a job has once, and which needs nothing but the job's workbench."""
+    """A stage that a job has once and that needs only the job's workbench."""
 
     def __call__(self, bench: Any) -> Stage: ...
 
@@ -62,7 +62,7 @@ class Workbench:
 
     @property
     def decision(self) -> Decision:
-        """What the pruner decides."""
+        """The pruner's decision."""
         return Decision.load(self.make(PruningDecision).path)
 
     @cached_property
@@ -111,7 +111,7 @@ class Workbench:
         return Decoder(self.model(self.dtype, pruned=True)).architecture.encoder
 
     def model(self, dtype: str, pruned: bool) -> PreTrainedModel:
-        """Return the model in a dtype, dense or pruned as decided. One at a time is in memory."""
+        """Return the model in a dtype, dense or pruned as decided. Only one at a time is in memory."""
         key = dtype, pruned and not self.is_dense
         if key not in self.held:
             decision = self.decision if key[1] else None
@@ -137,12 +137,12 @@ class Workbench:
             raise ValueError("; ".join(found))
 
     def _probe(self, model: PreTrainedModel, dtype: str) -> None:
-        """Try a model in float16 on a short text: what overflows should be known before hours of work."""
+        """Try a model in float16 on a short text: an overflow should show before hours of work."""
         if dtype == "float16":
             probe_outputs(model)
 
     def writer(self, dtype: str) -> PreTrainedModel:
-        """Return the pruned model, which has to be one that writes text. Raises ValueError for an encoder."""
+        """Return the pruned model, which has to write text. Raises ValueError for an encoder."""
         model = self.model(dtype, pruned=True)
         if not writes_text(model):
             raise ValueError(
@@ -152,19 +152,19 @@ class Workbench:
         return model
 
     def keep(self, model: PreTrainedModel, pruned: bool) -> None:
-        """Let a model of this job that was loaded, and perhaps pruned, be the one in memory."""
+        """Keep a loaded, perhaps pruned, model of this job as the one in memory."""
         self.held.clear()
         self.held[self.dtype, pruned] = model
 
     def release(self) -> None:
-        """Let go of the model in memory."""
+        """Release the model in memory."""
         self.held.clear()
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
     def write_checkpoint(self, target: Path, describe: Callable[[Path, Written], None]) -> None:
-        """Write the pruned model as an ordinary checkpoint: ``pipeline.prune.checkpoint``."""
+        """Write the pruned model as an ordinary checkpoint: see ``pipeline.prune.checkpoint``."""
         expected = probe_outputs(self.model(self.dtype, pruned=True))
         decision = self.decision
         self.release()

@@ -1,4 +1,4 @@
-"""What scoring a model again and again sets up once."""
+"""Set-up that repeated scoring of one model shares."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Held = TypeVar("Held")
 
 
 class Workspace:
-    """Holds what was set up for a model, until it is left or another model is asked for."""
+    """Holds the set-up for a model until the workspace is left or another model is used."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
@@ -19,7 +19,7 @@ class Workspace:
         self._held: Any = None
 
     def once(self, model: object, set_up: Callable[[], AbstractContextManager[Held]]) -> Held:
-        """What ``set_up`` gave for the model the first time."""
+        """Return the result of ``set_up``, which is called only the first time for a model."""
         if model is not self._model:
             self._close()
             self._held = self._stack.enter_context(set_up())

@@ -1,4 +1,4 @@
-"""One page that shows everything a run found out: `python -m pipeline.report`. Reads tables and figures, no torch."""
+"""The report, one page with all results of a run: `python -m pipeline.report`. Reads tables and figures, no torch."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from pipeline.report.page import write
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the page and print where it is; 0 if it ran, 1 without tables, 2 for settings that do not exist."""
+    """Write the page and print its path; return 0 if it ran, 1 without tables, 2 for unknown settings."""
     parser = table_parser("pipeline.report", "Write the report, one HTML page.", "report")
     options = parser.parse_args(arguments)
     return status_of(lambda: _write(options.outputs, options.settings), "not everything can be shown")

@@ -1,4 +1,4 @@
-"""The headline: what became of generation and of multiple choice, in words and with intervals."""
+"""Headline of the report: the changes of generation and of multiple choice, in words and with intervals."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Changes = Mapping[str, Mapping[Variant, Change]]
 
 @dataclass(frozen=True)
 class Count:
-    """How many variants keep one kind of task, and of how many too few items or no signal leave it open."""
+    """Number of variants that keep one kind of task, and of those that too few items or no signal leave undecided."""
 
     kind: str
     kept: int
@@ -34,7 +34,7 @@ class Count:
 
     @property
     def text(self) -> str:
-        """How the sentence goes on after the kind."""
+        """Rest of the sentence after the kind."""
         if self.undecided == self.of:
             return f"undecided ({self.of} of {self.of})"
         return f"{self.word} ({self.kept} of {self.of}{f', {self.undecided} undecided' if self.undecided else ''})"
@@ -42,7 +42,7 @@ class Count:
 
 @dataclass(frozen=True)
 class Answer:
-    """The headline's parts; all of them empty without scores of dense and pruned models."""
+    """Parts of the headline; all of them empty without scores of dense and pruned models."""
 
     lead: str
     counts: tuple[Count, ...]
@@ -51,7 +51,7 @@ class Answer:
 
 
 def answer(found: Changes) -> Answer:
-    """The answer to "does pruning keep generation and multiple choice?" from the changes of the mean scores."""
+    """Answer "does pruning keep generation and multiple choice?" from the changes of the mean scores."""
     found = {kind: by for kind, by in found.items() if by}
     counts = tuple(_count(kind, list(by.values())) for kind, by in found.items())
     if not counts:
@@ -66,7 +66,7 @@ def _count(kind: str, found: list[Change]) -> Count:
 
 
 def _sentences(found: Changes) -> tuple[str, ...]:
-    """Which variants keep both, one or neither of generation and multiple choice, and of which it cannot be said."""
+    """Return sentences on which variants keep both, one or neither of the two kinds, and which are inconclusive."""
     if not {MEASURED, CHOSEN} <= set(found):
         return ()
     cases = {
@@ -107,5 +107,5 @@ def _cell(change: Change) -> Cell:
 
 
 def tone_of(difference: float) -> float:
-    """The tint of a difference in percentage points."""
+    """Return the tint of a difference in percentage points."""
     return max(-1.0, min(1.0, difference / FULL_TONE))

@@ -1,4 +1,4 @@
-"""What became of the scores of every variant, by task and in the mean: kept, lowered, mostly lost, or undecided."""
+"""Changes of the scores of every variant, by task and in the mean: kept, lowered, mostly lost, or undecided."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from pipeline.evaluate.comparison import HIGHER, LOWER, NO_CHANGE
 from pipeline.tables.read import Tables
 from pipeline.tables.variants import Variant
 
-PERPLEXITY = "perplexity"  # the kind whose values are no shares
+PERPLEXITY = "perplexity"  # the kind whose values are not fractions
 KIND_NAMES = {"generative": "generation", "multiple_choice": "multiple choice", "retrieval": "retrieval"}
 WORDS = {NO_CHANGE: "no change", HIGHER: "higher", LOWER: "lowered"}
-HALF = 0.5  # the share of a score above chance of which less is mostly lost
+HALF = 0.5  # a lowered score that retains less than this fraction above chance is mostly lost
 
 
 @dataclass(frozen=True)
 class Change:
-    """A score of the dense model and of one variant, in percent, with the interval of their difference in points.
+    """Scores of the dense model and of one variant, in percent, with the interval of their difference in points.
 
-    ``retained`` is the share of the dense score above chance that is left (missing where there is none),
-    ``verdict`` that of `pipeline.evaluate.comparison`.
+    ``retained`` is the fraction of the dense score above chance that is left (missing where there is none),
+    ``verdict`` is that of `pipeline.evaluate.comparison`.
     """
 
     dense: float
@@ -35,12 +35,12 @@ class Change:
 
     @property
     def difference(self) -> float:
-        """Percentage points, pruned minus dense."""
+        """Difference in percentage points, pruned minus dense."""
         return self.pruned - self.dense
 
     @property
     def kept(self) -> bool:
-        """Whether the items show that it is about as high as dense, or higher."""
+        """Whether the items show that the score is about as high as the dense one, or higher."""
         return self.verdict in (NO_CHANGE, HIGHER)
 
     @property
@@ -49,7 +49,7 @@ class Change:
 
     @property
     def words(self) -> str:
-        """The verdict for a person."""
+        """Verdict in words for people."""
         return "mostly lost" if self.lowered and self.retained < HALF else WORDS.get(self.verdict, self.verdict)
 
 
@@ -57,20 +57,20 @@ Changes = dict[tuple[str, str], dict[Variant, Change]]
 
 
 def kind_name(kind: str) -> str:
-    """What the text calls a kind of task."""
+    """Return the name of a kind of task in texts."""
     return KIND_NAMES.get(kind, kind.replace("_", " "))
 
 
 def kinds_of(scores: pd.DataFrame) -> list[str]:
-    """The kinds of tasks that have scores, generation and multiple choice first; perplexity is none."""
+    """Return the kinds of tasks that have scores, generation and multiple choice first, without perplexity."""
     present = [] if scores.empty else sorted(set(scores["kind"]) - {PERPLEXITY})
     return [*(kind for kind in KIND_NAMES if kind in present), *(kind for kind in present if kind not in KIND_NAMES)]
 
 
 def percent_scores(tables: Tables) -> pd.DataFrame:
-    """Scores of every task and their means, in percent: the columns of `score_means.with_means`.
+    """Return the scores of every task and their means, in percent: the columns of `score_means.with_means`.
 
-    A mean is over the tasks that every variant of this model has; the other tasks have rows of their own too.
+    A mean is over the tasks that every variant of this model has; the other tasks have rows but are in no mean.
 
     Raises:
         MissingData: if there are no scores.
@@ -85,7 +85,7 @@ def percent_scores(tables: Tables) -> pd.DataFrame:
 
 
 def changes(tables: Tables) -> Changes:
-    """Every variant's change against the dense model, by kind and series (a task, or "mean" over shared tasks)."""
+    """Return the change of every variant against dense, by kind and series (a task, or "mean" over shared tasks)."""
     compared = with_pooled(tables.comparisons)
     found: Changes = {}
     for row in compared.itertuples():
@@ -96,6 +96,6 @@ def changes(tables: Tables) -> Changes:
 
 
 def mean_changes(tables: Tables) -> dict[str, dict[Variant, Change]]:
-    """The changes of the means by kind; empty where no model was compared with the dense one."""
+    """Return the changes of the means by kind; empty if no model was compared with the dense one."""
     found = changes(tables)
     return {kind: found[kind, MEAN] for kind in kinds_of(tables.comparisons) if (kind, MEAN) in found}

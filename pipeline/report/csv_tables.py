@@ -1,4 +1,4 @@
-"""The CSV of a table (`tabN_name`) as a table of the page rather than as a picture."""
+"""Conversion of the CSV of a table (`tabN_name`) to a table of the page, in place of a picture."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from pipeline.plot import render
 from pipeline.report.changes import PERPLEXITY, kind_name
 from pipeline.report.table import NONE, Cell, Column, Table, number, with_error
 
-SHARED = "same_text"  # what dense generates too, muted as in the drawn table
+SHARED = "same_text"  # text that dense generates too, muted as in the drawn table
 LABEL, LABELLED = "label", ("pruner", "sparsity", "options")
-LONG = 24  # characters of a text from which on its column is prose
+LONG = 24  # a column with a text of more characters than this is prose
 SCORES = ["label", "parameters", "kind", "series", "score_percent", "stderr_percent", PERPLEXITY]
 
 
 def csv_table(csv: bytes) -> Table:
-    """Scores, which have a line each, with a row for each model; any other CSV as it is, numbers rounded."""
+    """Convert a CSV to a table: scores, one per line, to a row per model; any other CSV as it is, numbers rounded."""
     data = render.from_csv(csv)
     return _scores(data) if set(SCORES) <= set(data.columns) else _as_it_is(data)
 
 
 def _scores(data: pd.DataFrame) -> Table:
-    """A row for each model in the order of the CSV, a column for each task and mean."""
+    """Return a table with a row per model in the order of the CSV, and a column per task and mean."""
     places = list(dict.fromkeys(zip(data["kind"], data["series"], strict=True)))
     # Perplexities have a column of their own, and no percentage.
     scores = data.assign(score_percent=data["score_percent"].fillna(data[PERPLEXITY]))
@@ -44,7 +44,7 @@ def _score(scores: pd.DataFrame, key: tuple[str, str, str]) -> Cell:
 
 
 def _as_it_is(data: pd.DataFrame) -> Table:
-    """The CSV's own rows and columns; a label comes first and makes the columns it is made of superfluous."""
+    """Return the rows and columns of the CSV; a label comes first and replaces the columns it is made of."""
     if LABEL in data:
         data = data[[LABEL, *(name for name in data.columns if name not in (LABEL, *LABELLED))]]
     columns = tuple(_column(data[name]) for name in data.columns)

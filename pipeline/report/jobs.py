@@ -1,4 +1,4 @@
-"""What was pruned and how much: a row for each variant."""
+"""Table of what was pruned and how much, with a row per variant."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ UNIT_NAMES = {
 
 
 def pruned_table(tables: Tables) -> Table | None:
-    """Pruner, options, sparsity, unit, share removed, parameters and jobs of every variant; None without any."""
+    """Return pruner, options, sparsity, unit, replicates, fraction removed and parameters per variant, or None."""
     jobs = tables.jobs[tables.jobs["pruner"] != DENSE] if not tables.jobs.empty else tables.jobs
     if jobs.empty:
         return None
     rows = []
     for place, variant in enumerate(variants_of(jobs)):
         own = rows_of(jobs, [variant])
-        # Repetitions take away as much, up to rounding.
+        # Replicates remove the same fraction, up to rounding.
         removed, before, after = (float(own[name].mean()) for name in ("achieved", "dense_parameters", "parameters"))
         unit = str(own["unit"].iloc[0])
         named = ", ".join(name for name in own["replicate"] if name)

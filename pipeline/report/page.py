@@ -1,4 +1,4 @@
-"""Put the report together and write it: one page that needs nothing but itself."""
+"""Assembles and writes the report, a single self-contained page."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from pipeline.tables.choice import choose
 from pipeline.tables.read import Tables, load
 
 HERE = Path(__file__).parent
-SCORES_FIGURE = "fig01"  # the experiment that makes scores
+SCORES_FIGURE = "fig01"  # the experiment that computes scores
 
 
 def write(outputs: Path, settings: str | None = None, drawn: Sequence[FigureResult] | None = None) -> Path:
@@ -32,9 +32,9 @@ def write(outputs: Path, settings: str | None = None, drawn: Sequence[FigureResu
 
     Args:
         outputs: the folder that holds `tables/`.
-        settings: which group of comparable jobs, in whole or in a part that only one has; by default the
+        settings: the settings line of the jobs to show, or a part of it that no other line has; by default the
             newest job's.
-        drawn: the figures to show, just drawn from the same tables; by default all of them are brought up to date.
+        drawn: the figures to show, just drawn from the same tables; by default all figures are brought up to date.
 
     Raises:
         NoTables: if there are no tables.
@@ -49,7 +49,7 @@ def write(outputs: Path, settings: str | None = None, drawn: Sequence[FigureResu
 
 
 def _findings(tables: Tables) -> dict[str, object]:
-    """Everything on the page that comes from the tables."""
+    """Collect everything on the page that comes from the tables."""
     tracked = tracking(tables)
     return {
         "model": tables.model(),
@@ -68,7 +68,7 @@ def _findings(tables: Tables) -> dict[str, object]:
 
 
 def _render(context: dict[str, object]) -> bytes:
-    """The page; whatever comes from the tables is escaped."""
+    """Render the page; whatever comes from the tables is escaped."""
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

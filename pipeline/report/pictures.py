@@ -1,4 +1,4 @@
-"""The figures as the page carries them: pictures and data inside it, PDFs beside it."""
+"""Figures of the page: pictures and data are embedded in it, PDFs lie beside it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from pipeline.plot.drawing import FigureResult
 from pipeline.report.csv_tables import csv_table
 from pipeline.report.table import Table
 
-COLOURS = 256  # of a palette, which figures need a third of the bytes with and look the same
-LARGE_CSV = 200_000  # bytes above which the data inside the page are compressed
+COLOURS = 256  # of a palette, with which figures look the same and need a third of the bytes
+LARGE_CSV = 200_000  # bytes above which the data embedded in the page are compressed
 REMEDY = "; make them with: "  # between reason and command of a missing figure
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One figure or table: its files as `data:` addresses and as paths relative to the page."""
+    """One figure or table: its files as `data:` URIs and as paths relative to the page."""
 
     name: str
     label: str
@@ -42,7 +42,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Missing:
-    """A figure whose data are missing: why, and the command that makes them."""
+    """A figure whose data are missing: the reason, and the command that makes them."""
 
     name: str
     label: str
@@ -51,7 +51,7 @@ class Missing:
 
 
 def pictures(results: Sequence[FigureResult], page: Path) -> list[Picture]:
-    """What was drawn, in order; paths are relative to the folder of `page`."""
+    """Return the figures that were drawn, in order; paths are relative to the folder of `page`."""
     there = [result for result in results if result.missing is None]
     # Reducing colours and compressing let other threads run.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -59,7 +59,7 @@ def pictures(results: Sequence[FigureResult], page: Path) -> list[Picture]:
 
 
 def missing(results: Sequence[FigureResult]) -> list[Missing]:
-    """What was not drawn, in order."""
+    """Return the figures that were not drawn, in order."""
     lacking = []
     for result in results:
         if result.missing is not None:
@@ -69,7 +69,7 @@ def missing(results: Sequence[FigureResult]) -> list[Missing]:
 
 
 def label_of(name: str) -> str:
-    """What people call a figure: "Figure 5", "Table 1"."""
+    """Return the label of a figure: "Figure 5", "Table 1"."""
     kind, digits = name[:3], name[3:].partition("_")[0]
     return f"{'Figure' if kind == 'fig' else 'Table'} {int(digits)}"
 
@@ -97,7 +97,7 @@ def _picture(result: FigureResult, folder: Path) -> Picture:
 
 
 def _palette_png(content: bytes) -> tuple[bytes, int, int]:
-    """The same picture with a palette, and its width and height in pixels."""
+    """Reduce a picture to a palette; return it with its width and height in pixels."""
     picture = Image.open(io.BytesIO(content)).convert("RGB")
     buffer = io.BytesIO()
     picture.quantize(COLOURS, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)

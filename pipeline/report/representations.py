@@ -1,4 +1,4 @@
-"""How far the representations are from the dense model's, and how well the option tokens are preserved."""
+"""Tables of how far representations are from the dense model's, and how well option tokens are preserved."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FULL_KL = 5.0  # nats at which a tint is deepest
 
 
 def deviation_table(tables: Tables) -> Table | None:
-    """Mean cosines and KL per variant under both protocols, and the median first different step; None without rows."""
+    """Return mean cosines and KL per variant and protocol, and the median first different step; None without rows."""
     rows = tables.measures
     rows = rows[rows["protocol"].isin(PROTOCOLS) & (rows["pruner"] != DENSE)] if not rows.empty else rows
     if rows.empty:
@@ -62,7 +62,7 @@ def _step(step: float) -> Cell:
 
 
 def options_table(tables: Tables) -> Table | None:
-    """KL and changed first choice within the option tokens, equally many others, and the vocabulary; None without."""
+    """Return KL and changed first choice in option tokens, as many others, and the vocabulary; None without rows."""
     rows = tables.options
     rows = rows[rows["pruner"] != DENSE] if not rows.empty else rows
     if rows.empty:

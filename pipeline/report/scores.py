@@ -1,4 +1,4 @@
-"""The scores of every variant and task, with dense on top and the differences from it."""
+"""Table of the scores of every variant and task, with dense on top and the differences from it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Cells = dict[tuple[str, str, Variant], Cell]
 
 
 def scores_table(tables: Tables) -> Table | None:
-    """A row for each variant, a column for each task, mean and perplexity, grouped by kind; None without scores."""
+    """Return a row per variant, a column per task, mean and perplexity, grouped by kind; None without scores."""
     if tables.scores.empty:
         return None
     cells = {**_percentages(tables), **_perplexities(tables.scores)}
@@ -44,7 +44,7 @@ def scores_table(tables: Tables) -> Table | None:
 
 
 def _percentages(tables: Tables) -> Cells:
-    """Tasks and means: with the difference where the model was compared with dense, else alone."""
+    """Return cells of tasks and means: with the difference where the model was compared with dense, else alone."""
     try:
         scores = percent_scores(tables)
     except MissingData:
@@ -67,7 +67,7 @@ def _changed(change: Change) -> Cell:
 
 
 def _perplexities(scores: pd.DataFrame) -> Cells:
-    """Perplexities, and how many times the dense one they are; the tint is deepest from twice the dense one on."""
+    """Return perplexities and their ratio to the dense one; the tint is deepest at twice the dense one and above."""
     rows = over_replicates(scores[scores["kind"] == PERPLEXITY], ["task"], "value")
     dense = rows[rows["pruner"] == DENSE].set_index("task")["value"].to_dict()
     cells: Cells = {}

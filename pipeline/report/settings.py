@@ -1,4 +1,4 @@
-"""What the numbers were made with, and how dense and pruned were compared."""
+"""Settings that the numbers were computed with, and how dense and pruned models were compared."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.tables.read import Tables
 
 @dataclass(frozen=True)
 class Settings:
-    """The lines of the section: settings in words of the tables, other models, and other settings in the tables."""
+    """Lines of the section: settings in the words of the tables, other models, and other settings in the tables."""
 
     lines: tuple[tuple[str, str], ...]
     facts: tuple[str, ...]
@@ -21,7 +21,7 @@ class Settings:
 
 
 def settings_of(tables: Tables) -> Settings:
-    """Everything that equal numbers have to share."""
+    """Return everything that numbers must share to be equal, and the other models and settings in the tables."""
     lines = (("Asked and captured", tables.choice.line),)
     peers = tuple(sorted(name for name in tables.peers if name))
     same = {peer.choice.line for peer in tables.peers.values()}

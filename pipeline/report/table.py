@@ -1,20 +1,20 @@
-"""Tables as the page shows them: cells with a number to sort by, and a tint for how far from dense they are."""
+"""Tables as the page shows them: cells with a number to sort by, and a tint for their distance from dense."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
 
-NONE = "–"  # what a cell says where there is no number
+NONE = "–"  # text of a cell without a number
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell.
+    """One cell of a table.
 
     Attributes:
-        text: what it says.
-        value: what its column is sorted by; None for what has no number.
+        text: the text shown.
+        value: the number that its column is sorted by; None if there is no number.
         note: a second, smaller line.
         tone: its tint, from -1 (loss, far from dense) to 1 (gain); 0 for none.
         bar: the length of a bar under the text, from 0 to 1; None for no bar.
@@ -29,9 +29,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """The head of a column; neighbours with the same `group` share a heading above them.
+    """Head of a column; neighbours with the same `group` share a heading above them.
 
-    `words` are aligned left, `prose` keeps its line breaks as well, `muted` steps back.
+    `words` are aligned left, `prose` keeps its line breaks as well, `muted` is less prominent.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Table:
 
     @property
     def groups(self) -> list[tuple[str, int]]:
-        """The headings above the columns and how many columns each spans; empty if no column has one."""
+        """Headings above the columns, with the number of columns each spans; empty if no column has one."""
         spans: list[tuple[str, int]] = []
         for column in self.columns:
             if spans and spans[-1][0] == column.group:
@@ -65,31 +65,31 @@ class Table:
 
 
 def number(value: float, form: str, *, tone: float = 0.0, note: str = "", bar: float | None = None) -> Cell:
-    """A cell with a number in a format of `format()`; a dash where it is not finite."""
+    """Return a cell with a number in a format of `format()`; a dash if it is not finite."""
     if not math.isfinite(value):
         return Cell(NONE)
     return Cell(minus(format(value, form)), float(value), note, max(-1.0, min(1.0, tone)), bar)
 
 
 def significant(value: float, *, tone: float = 0.0) -> Cell:
-    """A cell with three significant digits, for values that span decades."""
+    """Return a cell with three significant digits, for values that span decades."""
     cell = number(value, "#.3g", tone=tone)
     return replace(cell, text=cell.text.rstrip("."))
 
 
 def minus(text: str) -> str:
-    """A number with a typographic minus sign, and no negative zero."""
+    """Return the text of a number with a typographic minus sign, and without negative zero."""
     if text.startswith("-") and not text.strip("-0."):
         text = text[1:]
     return text.replace("-", "−")
 
 
 def with_error(value: float, error: float, form: str) -> str:
-    """A value and its standard error, if it has one."""
+    """Return the text of a value and its standard error, if it has one."""
     text = minus(format(value, form))
     return f"{text} ± {format(error, form.lstrip('+'))}" if math.isfinite(error) else text
 
 
 def with_interval(difference: float, low: float, high: float) -> str:
-    """A difference and the two ends of its interval, with signs."""
+    """Return the text of a difference and the two ends of its interval, with signs."""
     return f"{minus(f'{difference:+.1f}')} [{minus(f'{low:+.1f}')}, {minus(f'{high:+.1f}')}]"

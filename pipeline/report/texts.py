@@ -1,4 +1,4 @@
-"""The generated texts of dense and pruned models side by side, and where each one leaves the dense text."""
+"""Generated texts of dense and pruned models side by side, and where each one leaves the dense text."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pipeline.tables.read import Tables
 from pipeline.tables.replicates import first_replicates
 from pipeline.tables.variants import DENSE, rows_of, variants_of
 
-ABSENT = -1  # the token of a text that has ended
+ABSENT = -1  # the token where a text has ended
 
 
 @dataclass(frozen=True)
 class Text:
-    """One continuation: what it shares with the dense one, its first other token, and the rest.
+    """One continuation: the part it shares with the dense one, its first different token, and the rest.
 
     Attributes:
-        label: "dense" or the variant's.
+        label: "dense" or the variant's label.
         common, first, rest: the text in three parts; `first` is empty where the text simply ends.
         step: the step of `first`, counted from 0; None where the text never leaves the dense one.
     """
@@ -31,7 +31,7 @@ class Text:
 
     @property
     def mark(self) -> str:
-        """What the marker says."""
+        """Text of the marker."""
         return f"step {self.step}" if self.first else f"step {self.step}: ends here"
 
 
@@ -47,7 +47,7 @@ class Prompt:
 
 
 def side_by_side(tables: Tables) -> list[Prompt]:
-    """Every prompt of the trajectories with all its texts, in the order of the prompts table."""
+    """Return every prompt of the trajectories with all its texts, in the order of the prompts table."""
     tokens = first_replicates(tables.trajectories)
     if tokens.empty:
         return []
@@ -70,7 +70,7 @@ def _prompt(name: str, known: pd.DataFrame, tokens: pd.DataFrame) -> Prompt:
 
 
 def _text(label: str, tokens: pd.DataFrame) -> Text:
-    """The three parts of a continuation, from its tokens in order of their steps."""
+    """Split a continuation into its three parts, from its tokens in the order of their steps."""
     pieces = [str(piece) for piece in tokens["pruned_text"]]
     differs = (tokens["dense_token"] != tokens["pruned_token"]).to_numpy()
     if not differs.any():

@@ -1,4 +1,4 @@
-"""Where the theorems hold: how well each one's estimate ranks the measured deviations, layer by layer."""
+"""Tables of where the theorems hold: how well each estimate ranks the measured deviations, layer by layer."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pipeline.tables.read import Tables
 from pipeline.tables.stored import MissingData
 from pipeline.tables.variants import rows_of, variants_of
 
-FULL_LOSS = 0.9  # how far below what a correlation has to reach the tint is deepest
+FULL_LOSS = 0.9  # distance below the required correlation at which the tint is deepest
 
 
 @dataclass(frozen=True)
 class Heat:
-    """The rank correlations of one theorem, and how many of those that are known are high enough."""
+    """Rank correlations of one theorem, and how many of the known ones are high enough."""
 
     name: str
     reached: int
@@ -26,7 +26,7 @@ class Heat:
 
 
 def tracking(tables: Tables) -> pd.DataFrame:
-    """`theorems.tracking` of the layer protocol at temperature 1; empty where it was not measured."""
+    """Compute `theorems.tracking` of the layer protocol at temperature 1; empty if it was not measured."""
     try:
         return theorems.tracking(tables.protocol("layer"))
     except MissingData:
@@ -34,7 +34,7 @@ def tracking(tables: Tables) -> pd.DataFrame:
 
 
 def heat_tables(tracked: pd.DataFrame) -> list[Heat]:
-    """The heat table of each theorem, a row a variant and sublayer, a column a layer."""
+    """Return the heat table of each theorem, with a row per variant and sublayer and a column per layer."""
     if tracked.empty:
         return []
     layers = sorted(int(layer) for layer in tracked["layer"].unique())

@@ -1,1 +1,1 @@
-"""What is in an outputs folder: find jobs, look at them, compare them, check them, and make room."""
+"""Commands on an outputs folder: list jobs, show, compare, verify and remove them, and free space."""

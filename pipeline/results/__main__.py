@@ -1,4 +1,4 @@
-"""``python -m pipeline.results``: what is in an outputs folder. Imports neither torch nor a model."""
+"""Command line of ``python -m pipeline.results``: jobs of an outputs folder. Imports neither torch nor a model."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _EPILOG = """examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point. Exit status 2 for a bad command line, 1 if something is wrong with the results, else 0."""
+    """Run a command. Returns exit status 2 for a bad command line, 1 if something is wrong with the results, else 0."""
     quiet_libraries()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or (given[0] not in _COMMANDS and given[0] not in ("-h", "--help")):

@@ -1,4 +1,4 @@
-"""``gc`` and ``remove``: make room. Both show what would go, and how much it is, until they are told ``--yes``.
+"""``gc`` and ``remove``: free space. Without ``--yes``, both only show what would be removed, and its size.
 
 Only folders that the store itself lists are ever removed, never a path that a record or a manifest names.
 """
@@ -22,7 +22,7 @@ from pipeline.store.locks import is_held
 from pipeline.store.records import OK, OUTCOME
 from pipeline.tables.collect import collect
 
-# Logs of a failed command are for whoever finds out why; after a day nobody does.
+# Logs of a failed command are kept for a day, to find out why it failed.
 _LOG_SECONDS = 86400
 _NOTHING_YET = "nothing was removed: add --yes to do it"
 _UNFINISHED = re.compile(r"(?P<stage>.+)-(?P<key>[0-9a-f]{16})")
@@ -30,7 +30,7 @@ _UNFINISHED = re.compile(r"(?P<stage>.+)-(?P<key>[0-9a-f]{16})")
 
 @dataclass(frozen=True)
 class Item:
-    """Something that can go: where it is and why nobody needs it. ``artifact`` if it is one."""
+    """Something to remove: its path and why nobody needs it; ``artifact`` if it is one."""
 
     path: Path
     why: str
@@ -40,7 +40,7 @@ class Item:
 def collect_garbage(store: Store, yes: bool) -> int:
     """Remove what no job refers to. Returns the exit status.
 
-    While a process works in this folder, what it may be about to use stays: only what was set aside as damaged goes.
+    While a process works in this folder, it may need the rest: only what was set aside as damaged is removed.
     """
     busy = _at_work(store)
     items = list(_damaged(store))
@@ -77,7 +77,7 @@ def remove_jobs(store: Store, words: Sequence[str], yes: bool) -> int:
             f"somebody works in {store.root} ({', '.join(busy)}) and may use results of these jobs: "
             "try again once that is done"
         )
-    # Records first: if this is interrupted, the rest is what no job refers to.
+    # Records go first: after an interruption, no job refers to the rest.
     with store.alone("records"):
         status = _remove(items, store)
         collect(store)
@@ -111,7 +111,7 @@ def _unfinished(store: Store) -> Iterator[Item]:
 
 
 def _failed_commands(store: Store) -> Iterator[Item]:
-    """Logs of commands without a job that went well, once nothing has been written there for a day."""
+    """Yield the logs of commands without a finished job, once nothing has been written there for a day."""
     for path in sorted(store.runs.glob("*")):
         states = [plain_json(outcome).get("status") for outcome in path.rglob(OUTCOME)]
         if path.is_dir() and OK not in states and min(map(age_of, [path, *path.rglob("*")])) > _LOG_SECONDS:
@@ -119,7 +119,7 @@ def _failed_commands(store: Store) -> Iterator[Item]:
 
 
 def _check_readable(store: Store, records: Sequence[Path]) -> None:
-    """What a record names that cannot be trusted cannot be told from what nobody needs."""
+    """Raise Refused if a record is damaged: the artifacts that it needs are then unknown."""
     if bad := [path.name for path in records if record_damage(path) is not None]:
         raise Refused(
             f"records of jobs are damaged ({', '.join(sorted(bad))}), so that what they need is not known: set them "
@@ -128,7 +128,7 @@ def _check_readable(store: Store, records: Sequence[Path]) -> None:
 
 
 def _at_work(store: Store) -> list[str]:
-    """What living processes have locked."""
+    """Return the names of the locks that living processes hold."""
     return sorted(path.stem for path in store.locks.glob("*.lock") if is_held(path))
 
 
@@ -144,7 +144,7 @@ def _show(items: Sequence[Item], store: Store) -> None:
 
 
 def _remove(items: Sequence[Item], store: Store) -> int:
-    """Remove these, except what has come to be locked meanwhile. Exit status 1 if something could not go."""
+    """Remove the items, except those locked in the meantime. Returns exit status 1 if something stayed, else 0."""
     stayed = []
     for item in progress(items, "removing", len(items)):
         try:
@@ -163,7 +163,7 @@ def _remove(items: Sequence[Item], store: Store) -> int:
 
 
 def _delete_artifact(artifact: Artifact, store: Store) -> None:
-    """Gone in one step: nobody finds half of it. Holds its lock, as its builder would."""
+    """Remove an artifact in one step, holding its lock as its builder would: nobody finds half of it."""
     with store.alone(f"{artifact.stage}-{artifact.key}"):
         away = store.private(f"{artifact.stage}-{artifact.key}")
         away.parent.mkdir(parents=True, exist_ok=True)
@@ -174,7 +174,7 @@ def _delete_artifact(artifact: Artifact, store: Store) -> None:
 
 
 def _delete(path: Path) -> None:
-    """A file, a link itself rather than what it points to, or a folder."""
+    """Delete a file, a link itself rather than its target, or a folder."""
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
     else:

@@ -17,7 +17,7 @@ from pipeline.tables.job_columns import label_of
 
 
 def show(record: JobRecord, store: Store) -> None:
-    """Print who a job is, how it ended, what it found and took, and where everything of it is."""
+    """Print a job's identity, outcome, main scores, artifacts, costs, W&B run, origin and configuration."""
     _section(f"job {record.job}", _about(record, store))
     scores = main_scores([record], store)[0]
     if scores:
@@ -53,7 +53,7 @@ def _about(record: JobRecord, store: Store) -> dict[str, Any]:
 
 
 def _traceback(record: JobRecord, store: Store) -> Path | None:
-    """Where the newest command with this job left its error in full."""
+    """Return the path of the full error that the newest command with this job left, or None."""
     for folder in sorted(store.runs.glob("*"), reverse=True):
         for path in folder.rglob(TRACEBACK):
             if any(outcome.job == record.job for outcome in load_records(path.parent, OUTCOME)):

@@ -1,4 +1,4 @@
-"""The store as a whole: which artifacts there are, how big, and which of them a job on record needs."""
+"""Inventory of the store: its artifacts, their sizes, and which of them a recorded job needs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _KEY = re.compile(r"[0-9a-f]{16}")
 
 
 class Shelf:
-    """All artifacts of a store. What records and manifests say is looked up here, and never used as a path."""
+    """All artifacts of a store. Paths in records and manifests are looked up here, and never used as paths."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -30,19 +30,19 @@ class Shelf:
         return iter(self._artifacts.values())
 
     def named(self, path: str) -> Artifact | None:
-        """The artifact at a path that is relative to the outputs folder, if there is one."""
+        """Return the artifact at a path relative to the outputs folder, or None."""
         parts = Path(path).parts
         return self._artifacts.get((parts[1], parts[2])) if len(parts) == 3 and parts[0] == "store" else None
 
     def facts(self, artifact: Artifact) -> dict[str, Any]:
-        """The manifest, whether its checksum fits or not; empty if it cannot be read."""
+        """Return the manifest, whether its checksum matches or not; empty if it cannot be read."""
         name = artifact.stage, artifact.key
         if name not in self._facts:
             self._facts[name] = plain_json(artifact.file(MANIFEST))
         return self._facts[name]
 
     def parents(self, artifact: Artifact) -> list[Artifact]:
-        """The artifacts that this one was made from: their keys are among its inputs."""
+        """Return the artifacts that this one was made from: their keys are among its inputs."""
         name = artifact.stage, artifact.key
         if name not in self._parents:
             keys = _keys_in(self.facts(artifact).get("inputs"))
@@ -50,10 +50,10 @@ class Shelf:
         return self._parents[name]
 
     def used_by(self, records: Iterable[Mapping[str, Any]]) -> set[Artifact]:
-        """What these job records (as plain facts) need.
+        """Return the artifacts that these job records (as plain facts) need.
 
-        That is what they name as a result or as built, what was built for their configuration by the present version
-        of its stage (an interrupted job has not told what it built), and everything that these were made from.
+        These are the artifacts that they name as a result or as built, those built for their configuration by the
+        current version of a stage (an interrupted job has not recorded them), and everything these were made from.
         """
         needed: set[Artifact] = set()
         waiting: list[Artifact] = []
@@ -81,7 +81,7 @@ class Shelf:
 
     @cached_property
     def _outdated(self) -> set[Artifact]:
-        """Artifacts of an older version of their stage than others here have, and what was made from such."""
+        """Artifacts of an older version of their stage than others here have, and those made from them."""
         newest: dict[str, int] = {}
         for artifact in self:
             newest[artifact.stage] = max(newest.get(artifact.stage, 0), self._version(artifact))
@@ -99,9 +99,9 @@ class Shelf:
 
 
 def plain_json(path: Path) -> dict[str, Any]:
-    """A JSON object, whether sealed or not; empty if there is none or it is damaged.
+    """Return a JSON object, whether sealed or not; empty if there is none or it is damaged.
 
-    Raises NoAccess for a file that this user may not read: nobody knows what it needs.
+    Raises NoAccess for a file that this user may not read: what it needs is unknown.
     """
     try:
         with reading(path):
@@ -114,13 +114,13 @@ def plain_json(path: Path) -> dict[str, Any]:
 
 
 def size_of(path: Path) -> int:
-    """Bytes in a file, or in all files below a folder."""
+    """Return the size in bytes of a file, or of all files below a folder."""
     files = path.rglob("*") if path.is_dir() else [path]
     return sum(file.lstat().st_size for file in files if file.is_file() or file.is_symlink())
 
 
 def readable(size: float) -> str:
-    """Bytes in a unit that fits."""
+    """Return a number of bytes as text, in a suitable unit."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if size < 1024:
             return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
@@ -129,7 +129,7 @@ def readable(size: float) -> str:
 
 
 def _identity(config: Mapping[str, Any]) -> str:
-    """A flat configuration without what only says how far a job goes, and where its results are kept."""
+    """Return a flat configuration as JSON, except how far a job goes and where its results are kept."""
     return json.dumps({key: value for key, value in sorted(config.items()) if key.partition(".")[0] not in _INCIDENTAL})
 
 

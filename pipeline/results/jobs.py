@@ -1,4 +1,4 @@
-"""Jobs on record, and which of them a person means: by the beginning of an id, or by ``key=value``."""
+"""Recorded jobs, and their selection by the beginning of an id or by ``key=value``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.store.artifacts import Store
 from pipeline.store.records import JobRecord, load_records
 
 SPARSITY = "sparsity"
-# Fields of a record that are one plain value each; the others are reached by dotted keys.
+# Fields of a record with a single plain value; the others are selected by dotted keys.
 _FIELDS = (
     "job",
     "settings",
@@ -33,18 +33,18 @@ _FIELDS = (
 )
 _MORE_FIELDS = ("seconds", "started", "finished")
 _AGE = re.compile(r"(\d+(?:\.\d+)?)([mhdw])")
-# What a component is and is called, as a line of its YAML.
+# Class or name of a component, as a line of its YAML.
 _LINE = re.compile(r"^(_target_|name): *(\S+)", re.MULTILINE)
 _PART = re.compile(r"(\$\{[^}]*\})")
 _SPANS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 class Refused(Exception):
-    """What was asked for cannot be had: one sentence that names the way out."""
+    """Raised for a request that cannot be fulfilled; the message is one sentence that says what to do instead."""
 
 
 def jobs_of(store: Store) -> list[JobRecord]:
-    """All jobs on record, oldest first. Raises Refused if there are none."""
+    """Return all recorded jobs, oldest first. Raises Refused if there are none."""
     if not store.root.is_dir():
         raise Refused(f"there is no folder {store.root}; say where results are with outputs=DIR")
     if not (records := load_records(store.jobs)):
@@ -53,7 +53,7 @@ def jobs_of(store: Store) -> list[JobRecord]:
 
 
 def pick(known: Iterable[str], words: Sequence[str]) -> list[str]:
-    """The ids that begin with each of the words, in their order. Raises Refused unless each word means one id."""
+    """Return the ids that begin with each of the words, in order. Raises Refused unless each word means one id."""
     ids, chosen = sorted(known), []
     for word in words:
         found = [job for job in ids if job.startswith(word)]
@@ -66,7 +66,7 @@ def pick(known: Iterable[str], words: Sequence[str]) -> list[str]:
 
 
 def picked(records: Sequence[JobRecord], words: Sequence[str]) -> list[JobRecord]:
-    """The records whose ids begin with the words."""
+    """Return the records whose ids begin with the words."""
     by_id = {record.job: record for record in records}
     return [by_id[job] for job in pick(by_id, words)]
 
@@ -76,7 +76,7 @@ def task_of(record: JobRecord) -> str:
 
 
 def facts_of(record: JobRecord) -> dict[str, Any]:
-    """Everything that a job can be chosen by: its flat configuration, its fields, ``origin.…`` and ``spent.…``."""
+    """Return all that a job can be selected by: its flat configuration, its fields, ``origin.…`` and ``spent.…``."""
     groups = {group: record.config.get(f"{group}.name") for group in GROUPS}
     fields = {name: getattr(record, name) for name in (*_FIELDS, *_MORE_FIELDS)}
     fields["seed"] = record.seed
@@ -87,7 +87,7 @@ def facts_of(record: JobRecord) -> dict[str, Any]:
 
 
 def filtered(records: Sequence[JobRecord], filters: Sequence[str]) -> list[JobRecord]:
-    """The jobs that fit every ``key=value``, where values may be several, separated by commas.
+    """Return the jobs that match every ``key=value``; several values, separated by commas, are alternatives.
 
     Keys and values are those of the command line. Raises Refused for a key that no job has.
     """
@@ -106,7 +106,7 @@ def filtered(records: Sequence[JobRecord], filters: Sequence[str]) -> list[JobRe
 
 
 def _near(key: str, known: set[str]) -> str:
-    """The nearest key, and the others beside it rather than all of a hundred."""
+    """Return a hint with the nearest key and those beside it, rather than all of a hundred."""
     head = key.rpartition(".")[0]
     beside = {name for name in known if name.rpartition(".")[0] == head}
     text = nearest(key, beside or {name for name in known if "." not in name})
@@ -115,7 +115,7 @@ def _near(key: str, known: set[str]) -> str:
 
 
 def _split(values: str) -> list[str]:
-    """Alternatives; the commas inside the brackets of a list are its own."""
+    """Split alternatives at commas, except those inside the brackets of a list."""
     return [value.strip() for value in re.split(r",(?![^\[]*\])", values)]
 
 
@@ -131,7 +131,7 @@ def _any_of(key: str, words: Sequence[str]) -> Callable[[JobRecord, Any], bool]:
 
 
 def _word(value: Any) -> str:
-    """A value as one writes it on the command line, numbers and spaces in one form."""
+    """Return a value as written on the command line, with numbers and spaces in one form."""
     if isinstance(value, (list, tuple)):
         return f"[{','.join(_word(item) for item in value)}]"
     if value is None or isinstance(value, bool):
@@ -146,7 +146,7 @@ def _word(value: Any) -> str:
 
 
 def _sparsity(text: str) -> str:
-    """One spelling for 0.2 and 0.20, for 2:4 and 2of4."""
+    """Return one spelling for equal sparsities, such as 0.2 and 0.20, or 2:4 and 2of4."""
     try:
         sparsity = parse(text)
     except ValueError:
@@ -155,7 +155,7 @@ def _sparsity(text: str) -> str:
 
 
 def _choice(group: str, word: str) -> Mapping[str, str] | None:
-    """The YAML of a choice, if its jobs go by a name of their own (``model=hf`` is called after its path)."""
+    """Return class and name in a choice's YAML, if its jobs have other names (``model=hf`` is named after its path)."""
     if word not in choices_of(group):
         return None
     node = dict(_LINE.findall((CONF / group / f"{word}.yaml").read_text(encoding="utf-8")))
@@ -164,7 +164,7 @@ def _choice(group: str, word: str) -> Mapping[str, str] | None:
 
 def _is_choice(record: JobRecord, group: str, name: str, choice: Mapping[str, str]) -> bool:
     pattern = "".join(".+" if part.startswith("${") else re.escape(part) for part in _PART.split(choice["name"]))
-    # By the name of the class, since older records know it by the file that it stood in then.
+    # Compared by the name of the class alone, since older records name the file that it was in at the time.
     made, asked = (
         str(target).rpartition(".")[2] for target in (record.config.get(f"{group}._target_"), choice["_target_"])
     )
@@ -175,7 +175,7 @@ def _is_choice(record: JobRecord, group: str, name: str, choice: Mapping[str, st
 
 
 def since(text: str) -> datetime:
-    """A moment: an ISO date or time (UTC if it has no zone), or how long ago, as ``3d`` or ``12h``.
+    """Parse a moment: an ISO date or time (UTC if it has no zone), or how long ago, as ``3d`` or ``12h``.
 
     Raises Refused for anything else.
     """

@@ -1,4 +1,4 @@
-"""``list``: one line a job, for people and for scripts."""
+"""``list``: one line per job, for people and for scripts."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def mean_scores(records: Sequence[JobRecord], store: Store) -> list[dict[str, fl
 
 
 def _rows_of_scores(records: Sequence[JobRecord], store: Store) -> list[list[tuple[str, str, float, bool]]]:
-    """Kind, task, value and whether it is averaged of every main score of each job."""
+    """Return kind, task, value and whether it is averaged, for every main score of each job."""
     bring_up_to_date(store.root)
     path = store.tables / SCORES
     if not path.is_file():
@@ -96,13 +96,13 @@ def _row(record: JobRecord, scores: Mapping[str, float], means: Mapping[str, flo
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Scores as columns; the configuration stays out, which has a column for everything in JSON."""
+    """Return a row with scores as columns, without the configuration, which is in the JSON form."""
     plain = {key: value for key, value in row.items() if not isinstance(value, Mapping)}
     return plain | {f"mean/{kind}": value for kind, value in row["means"].items()} | row["scores"]
 
 
 def _without_nan(value: Any) -> Any:
-    """JSON has no NaN."""
+    """Replace numbers that are not finite by None: JSON has no NaN."""
     if isinstance(value, Mapping):
         return {key: _without_nan(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -128,5 +128,5 @@ def _print(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def shortest(ids: set[str]) -> int:
-    """How many characters tell all ids apart; at least 8."""
+    """Return how many characters distinguish all ids, at least 8."""
     return next((n for n in range(8, 65) if len({job[:n] for job in ids}) == len(ids)), 64)

@@ -1,4 +1,4 @@
-"""``compare``: what differs between jobs in configuration and machine, and their scores and measures side by side."""
+"""``compare``: how jobs differ in configuration and machine, and their scores and measures side by side."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def compare(records: Sequence[JobRecord], store: Store) -> None:
 
 
 def warnings(records: Sequence[JobRecord]) -> list[str]:
-    """Why numbers of these jobs cannot be compared, one sentence a reason."""
+    """Return the reasons why numbers of these jobs cannot be compared, one sentence each."""
     ways = {record.settings_id: f"{record.job}: {record.settings}" for record in reversed(records)}
     if len(ways) < 2:
         return []
@@ -55,7 +55,7 @@ def _differences(title: str, facts: Sequence[Mapping[str, Any]], names: Sequence
     rows = []
     for key in keys:
         values = [_text(each[key]) if key in each else _ABSENT for each in facts]
-        # A job without any of these facts (a baseline that another job has recorded) differs in none.
+        # A job without any facts (a baseline that another job has recorded) does not count as different.
         if len({value for value, each in zip(values, facts, strict=True) if each}) > 1:
             rows.append([key, *values])
     if rows:
@@ -78,7 +78,7 @@ def _scores(tables: Sequence[JobTables], names: Sequence[str]) -> None:
 
 
 def _measures(tables: Sequence[JobTables], names: Sequence[str]) -> None:
-    """Means over prompts of their means at the first temperature: of every layer, or of the final states."""
+    """Print means over prompts of their means at the first temperature: of every layer, or of the final states."""
     columns = {}
     for name, own in zip(names, tables, strict=True):
         if (measures := own.measures) is not None:

@@ -1,4 +1,4 @@
-"""``verify``: does everything that is kept still match its checksums, and the tables what they were made from?"""
+"""``verify``: checks that all that is kept matches its checksums, and the tables the artifacts they come from."""
 
 from __future__ import annotations
 
@@ -16,20 +16,17 @@ from pipeline.results.inventory import Shelf, plain_json
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.integrity import damage, record_damage
 from pipeline.store.records import LAYOUT, OK, OUTCOME, JobRecord, load_records
-from pipeline.store.table_names import COMPARISONS, SCORES, STATES
+from pipeline.store.table_names import COMPARISONS, ITEMS, JOBS, RANKINGS, SCORES, STATES
 from pipeline.tables.collect import collect
+from pipeline.tables.job_columns import job_row
+from pipeline.tables.job_tables import JobTables
 
-# Which artifacts of a job have which of the tables.
-_ROLES = {
-    SCORES: ("evaluation", "perplexity"),
-    COMPARISONS: ("comparison",),
-    **{name: (role,) for name, role in STATES.items()},
-}
+_TABLES = (JOBS, SCORES, COMPARISONS, ITEMS, RANKINGS, *STATES)
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that is wrong: where, what, and what to do with it."""
+    """A problem: where it is, what is wrong, and how to repair it."""
 
     path: Path
     what: str
@@ -38,9 +35,9 @@ class Problem:
 
 
 def verify(store: Store, jobs: Sequence[JobRecord] | None, repair: bool) -> int:
-    """Check everything, or what some jobs need. Prints a line a problem; returns the exit status.
+    """Check everything, or what some jobs need. Prints a line per problem; returns the exit status.
 
-    ``repair`` sets damaged artifacts and records aside, as a job would that meets them, and collects the tables again.
+    ``repair`` sets damaged artifacts and records aside, as a job that meets them would, and collects the tables again.
     """
     found = [*_records(store, jobs), *_artifacts(store, jobs), *_tables(store, jobs)]
     for problem in found:
@@ -114,10 +111,10 @@ def _artifacts(store: Store, jobs: Sequence[JobRecord] | None) -> Iterator[Probl
 
 
 def _tables(store: Store, jobs: Sequence[JobRecord] | None) -> Iterator[Problem]:
-    """Each table, job by job, against the artifacts that its rows come from."""
+    """Check each table, job by job, against the artifacts that its rows come from; yield the problems."""
     known = {record.job: record for record in load_records(store.jobs) if record.status == OK}
     chosen = known if jobs is None else {job.job: job for job in jobs if job.status == OK}
-    for name in progress(list(_ROLES), "tables", len(_ROLES)):
+    for name in progress(_TABLES, "tables", len(_TABLES)):
         path = store.tables / name
         sources = {job: rows for job, record in chosen.items() if (rows := _expected(record, store, name)) is not None}
         if not path.is_file():
@@ -143,18 +140,19 @@ def _tables(store: Store, jobs: Sequence[JobRecord] | None) -> Iterator[Problem]
 
 
 def _expected(record: JobRecord, store: Store, name: str) -> pd.DataFrame | None:
-    """The rows that a job gives to a table; None if it gives none, or if they cannot be read (a problem of its own)."""
-    shelf_paths = [record.artifacts[role] for role in _ROLES[name] if role in record.artifacts]
-    files = [store.root / path / name for path in shelf_paths]
+    """Return the rows that a job gives to a table; None if there are none or they cannot be read (another problem)."""
+    if name == JOBS:
+        # The record is written once more when the job ends.
+        return pd.DataFrame([job_row(record)]).drop(columns="finished")
     try:
-        parts = [part for file in files if file.is_file() and len(part := pd.read_parquet(file))]
+        rows = JobTables(record, store).table(name)
     except (OSError, pa.ArrowException, ValueError):
         return None
-    return pd.concat(parts, ignore_index=True) if parts else None
+    return rows if rows is not None and len(rows) else None
 
 
 def _same(rows: pd.DataFrame, table: pd.DataFrame) -> bool:
-    """Whether a table has exactly these rows; it may have more columns, and wider types."""
+    """Return whether a table has exactly these rows; it may have more columns, and wider types."""
     if len(rows) != len(table) or not set(rows.columns) <= set(table.columns):
         return False
     try:

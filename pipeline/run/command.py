@@ -1,4 +1,4 @@
-"""What the command line does: check, run the job or the sweep, close. The only file that sees argv."""
+"""Entry point of the command line: check, run the job or the sweep, close. The only file that sees argv."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _INFORMATION = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--i
 
 
 def main() -> int:
-    """Entry point. Exit status 2 for a bad command line, 1 if a job failed, 128 and the signal if stopped, else 0."""
+    """Run the command line. Returns 2 if it is bad, 1 if a job failed, 128 plus the signal if stopped, else 0."""
     # On a full disk, log handlers would print a traceback for every line.
     logging.raiseExceptions = False
     tolerate_lost_output()
@@ -59,14 +59,14 @@ def _run() -> int:
         print(f"note: {note}", file=sys.stderr)
     # The argument parser takes overrides as one block: a flag between them would be an error.
     sys.argv[1:] = sorted(arguments, key=lambda argument: argument not in _MULTIRUN)
-    # Hydra would print errors of its own accord and exit.
+    # Otherwise Hydra would print errors itself and exit.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     register()
     try:
         hydra.main(version_base=VERSION_BASE, config_path=str(CONF), config_name="config")(job)()
     except KeyboardInterrupt:
         if SweepSummary.folder is not None and SweepSummary.outcomes:
-            # However often one asks: the table takes a moment, and is all that there is to see.
+            # Further signals are only noted: the table takes a moment, and is all that there is to see.
             with noticing():
                 close(SweepSummary.outcomes, SweepSummary.folder, SweepSummary.outputs, stopped=True)
         raise

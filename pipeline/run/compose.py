@@ -1,4 +1,4 @@
-"""From a composed configuration to a job: the only file below the entry point that sees OmegaConf."""
+"""Turns a composed configuration into a job. The only file below the entry point that sees OmegaConf."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from pipeline.config.sparsity import parse, rounded
 from pipeline.store.records import FAILED, OUTCOME, TRACEBACK, JobRecord, now
 
 log = logging.getLogger(__name__)
-# Of Hydra's behaviour.
+# Version of Hydra whose behaviour is used.
 VERSION_BASE = "1.3"
 
 
 def job(cfg: DictConfig) -> JobRecord:
-    """One job, in its own tracked run; its outcome is left in its folder and returned. Hydra's task function.
+    """Run one job in its own tracked run; leave its outcome in its folder, and return it. Hydra's task function.
 
     Never raises for a failing job. An interruption passes.
     """
@@ -39,7 +39,7 @@ def job(cfg: DictConfig) -> JobRecord:
     multirun = HydraConfig.get().mode is RunMode.MULTIRUN
     started = now()
     try:
-        # Deferred so that help, checks and mistakes answer at once.
+        # Deferred: help, checks and mistakes should be answered at once.
         from pipeline.run.job import run_job
 
         return run_job(_prepared(cfg, multirun), folder.parent.name if multirun else folder.name, folder)
@@ -53,7 +53,7 @@ def job(cfg: DictConfig) -> JobRecord:
 
 
 def _prepared(cfg: DictConfig, multirun: bool) -> Settings:
-    """Settings of a job that begins now, in a process with seeded random numbers."""
+    """Return the settings of a job that begins now, and seed the random numbers of this process."""
     import numpy as np
     import torch
 
@@ -97,7 +97,7 @@ def resolve(cfg: DictConfig) -> Settings:
 
 
 def unstarted(cfg: DictConfig) -> JobRecord:
-    """The record of a job whose components could not be made or were never asked for: its names are all that is known.
+    """Return the record of a job whose components could not be made or were never asked for: only its names are known.
 
     Without an id, such a record is an outcome of its command only.
     """
@@ -107,7 +107,7 @@ def unstarted(cfg: DictConfig) -> JobRecord:
 
 
 def _plain(cfg: DictConfig, resolve: bool = True) -> dict[str, Any]:
-    """Plain values without Hydra's own."""
+    """Return the configuration as plain values, without Hydra's own."""
     values: Any = OmegaConf.to_container(
         OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]), resolve=resolve
     )
@@ -115,10 +115,10 @@ def _plain(cfg: DictConfig, resolve: bool = True) -> dict[str, Any]:
 
 
 def _flat(cfg: DictConfig) -> dict[str, Any]:
-    """The same with dotted keys."""
+    """Return the configuration as flat values with dotted keys, without the grids of experiments."""
     try:
         values = _plain(cfg)
-    except OmegaConfBaseException:  # one that refers to what another job of the sweep does not have
+    except OmegaConfBaseException:  # a reference to a key that not every job of the sweep has
         values = _plain(cfg, resolve=False)
     flat = {key: value for key, value in flatten(values).items() if key.partition(".")[0] not in GRIDS}
     if isinstance(sparsity := flat.get("sparsity"), float):

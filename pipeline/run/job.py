@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pipeline.plot.drawing import FigureResult
 
 log = logging.getLogger(__name__)
-# What a job makes, in order; each gives its artifacts by role. Telling and drawing come after.
+# Stages that make artifacts, in order; each returns its artifacts by role. Drawing and logging come after.
 STAGES: Mapping[str, Callable[[Workbench], Mapping[str, Artifact]]] = {
     "prune": pruned,
     "evaluate": evaluated,
@@ -43,15 +43,13 @@ STAGES: Mapping[str, Callable[[Workbench], Mapping[str, Artifact]]] = {
     "measure": measured,
 }
 EXPORTS = {HF: hf.export}
-# The artifact that a job's numbers are signed by: the first of these that it has.
-_SIGNING = ("evaluation", "measures", "decision")
 
 
 def run_job(settings: Settings, sweep: str, folder: Path) -> JobRecord:
     """Run the stages of one job. Never raises for a failing job: the record says how it ended.
 
-    ``sweep`` names the command that the job belongs to, ``folder`` is where the outcome is left, at the start and at
-    the end. An interruption passes, once the record says so.
+    ``sweep`` names the command that the job belongs to. The outcome is written to ``folder`` at the start and at the
+    end. An interruption passes, once it is recorded.
     """
     start = time.monotonic()
     record = JobRecord("", "", settings.model.name, settings.pruner.name, settings.sparsity.given, started=now())
@@ -89,7 +87,7 @@ def run_job(settings: Settings, sweep: str, folder: Path) -> JobRecord:
 
 
 def _make(bench: Workbench, record: JobRecord) -> None:
-    """Make or find what the chosen stages are asked for."""
+    """Make or find the artifacts of the chosen stages."""
     prepare(bench)
     for stage, make in STAGES.items():
         if stage in bench.settings.stages:
@@ -97,7 +95,7 @@ def _make(bench: Workbench, record: JobRecord) -> None:
 
 
 def _tell(bench: Workbench, tables: JobTables, tracker: Tracker) -> None:
-    """Draw, log and export what was found."""
+    """Draw, log and export the results."""
     settings = bench.settings
     drawn = _draw(settings, bench.store) if PLOT in settings.stages else []
     log_results(tables, tracker, drawn)
@@ -116,7 +114,7 @@ def _run_stage(stage: str, make: Callable[[], Mapping[str, Artifact]], store: St
 
 
 def _draw(settings: Settings, store: Store) -> list[FigureResult]:
-    """Draw what the tables have data for; this job is the newest, so that its settings are drawn."""
+    """Draw the figures that the tables have data for. This job is the newest, so its settings are drawn."""
     # Drawing libraries take seconds to load, and most jobs of a sweep draw nothing.
     from pipeline.plot.drawing import draw
 
@@ -128,7 +126,7 @@ def _draw(settings: Settings, store: Store) -> list[FigureResult]:
 
 
 def _store_of(settings: Settings, record: JobRecord, failures: Path | None) -> Store:
-    """The outputs folder as this job sees it: what it builds says where it comes from, and counts as its own."""
+    """Return the store of the outputs folder, which gives what this job builds its origin and records the cost."""
     record.origin = origin()
     store = Store(settings.outputs, failures=failures)
     store.origin = {"config": record.config, "origin": record.origin}
@@ -139,7 +137,7 @@ def _store_of(settings: Settings, record: JobRecord, failures: Path | None) -> S
 
 
 def _keep(record: JobRecord, store: Store | None, folder: Path) -> None:
-    """Leave the record with the command's outcomes and with the jobs. Where nothing can be written, it says so."""
+    """Write the record to the command's outcomes and to the jobs. An error of writing is logged, not raised."""
     try:
         record.write(folder / OUTCOME)
         if store is not None and record.job:

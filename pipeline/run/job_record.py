@@ -1,4 +1,4 @@
-"""The record of a job: who it is before it begins, and what tables and figures learn when its stages are done."""
+"""Record of a job: its identity before it begins, and what is published to tables and figures when it is done."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from pipeline.tables.job_tables import JobTables
 from pipeline.tables.labels import conditions_line
 
 log = logging.getLogger(__name__)
-# The artifact that a job's numbers are signed by: the first of these that it has.
+# Artifacts whose origin stands for all numbers of a job: the first of these that it has.
 _SIGNING = ("evaluation", "measures", "decision")
 
 
 def describe(settings: Settings, special_tokens: str = "") -> JobRecord:
-    """Return the record of a job that has not begun: who it is, and with which jobs it can be compared.
+    """Return the record of a job that has not begun: its identity, and with which jobs it can be compared.
 
-    ``special_tokens`` says which ones stand in its text, once its tokenizer is known.
+    ``special_tokens`` names the special tokens in its text, once its tokenizer is known.
     """
     dtype = str(resolve_dtype(settings.dtype)).removeprefix("torch.")
     text = held_out(settings.perplexity)
@@ -58,13 +58,13 @@ def describe(settings: Settings, special_tokens: str = "") -> JobRecord:
 
 
 def _short(name: str) -> str:
-    """The name of a model; of a directory its last part, since ids tell directories apart."""
+    """Return the name of a model; of a directory its last part, since ids tell directories apart."""
     folder = Path(name).expanduser()
     return folder.resolve().name if folder.is_dir() else name
 
 
 def publish(bench: Workbench, record: JobRecord) -> JobTables:
-    """Make a job and its baseline visible to tables and figures, with what earlier runs of them have found.
+    """Publish a job and its baseline to tables and figures, together with the results of their earlier runs.
 
     Returns the job's own tables.
     """
@@ -76,7 +76,7 @@ def publish(bench: Workbench, record: JobRecord) -> JobTables:
     with store.alone("records"):
         if earlier := find_record(store, record.job):
             record.artifacts = earlier.artifacts | record.artifacts
-            # When its numbers were computed, not when they were found again.
+            # The time when its numbers were computed, not when they were found again.
             record.started = record.started if record.built else earlier.started
         _sign(record, store)
         tables = JobTables(record, store)
@@ -91,7 +91,7 @@ def publish(bench: Workbench, record: JobRecord) -> JobTables:
 
 
 def _sign(record: JobRecord, store: Store) -> None:
-    """Say with what a job's results were computed, which an earlier version may have done; warn if it was another."""
+    """Record the origins of a job's artifacts, which earlier versions may have built; warn if they differ from now."""
     manifests = {role: read_sealed(store.root / path / MANIFEST) for role, path in record.artifacts.items()}
     record.origins = {role: dict(manifest.get("origin") or {}) for role, manifest in manifests.items()}
     record.origin = next((record.origins[role] for role in _SIGNING if role in record.origins), record.origin)

@@ -1,6 +1,6 @@
-"""Results for a person: the table with dense beside pruned, headline sentences, and where everything is.
+"""Results for readers: the table with dense beside pruned, headline sentences, and where everything is.
 
-``python -m pipeline.run.summary`` prints them for the newest results, from finished jobs alone.
+``python -m pipeline.run.summary`` prints them for the newest results, from finished jobs only.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from pipeline.tables.replicates import average_comparisons
 from pipeline.tables.stored import DIAGNOSIS, NoTables, check_folders
 from pipeline.tables.variants import VARIANT, Variant
 
-# What the columns of the kinds of task are called; those of ALWAYS are there even where nothing was evaluated.
+# Names of the columns by kind of task; those in ALWAYS are shown even where nothing was evaluated.
 KIND_COLUMNS = {"generative": "generation", "multiple_choice": "choice", "retrieval": "retrieval"}
 ALWAYS = ("generative", "multiple_choice")
 SETTINGS_NAMED = 3
-# For results elsewhere than in `outputs`.
+# Command for results elsewhere than in `outputs`.
 _SYNC = "python -m pipeline.track.sync outputs="
 
 
 def show_scores(jobs: Sequence[JobTables], store: Store, title: str) -> None:
-    """Print a row a job, dense first: means of each kind of task, perplexity, and the deviation of the final states.
+    """Print a row for each job, dense first: means by kind of task, perplexity, and the deviation of final states.
 
-    Jobs that differ in their seed or draw alone share a row, whose numbers are then mean ± standard deviation.
+    Jobs that differ only in their seed or draw share a row, whose numbers are then mean ± standard deviation.
     """
     read = {job.record.job: job for job in jobs}
     dense = [job for job in load_records(store.jobs) if job.pruner == DENSE and job.status == OK]
@@ -72,7 +72,7 @@ def show_scores(jobs: Sequence[JobTables], store: Store, title: str) -> None:
 
 
 def _note(rows: Sequence[Row], kinds: Sequence[str], several: bool, left_out: Sequence[str]) -> str:
-    """What the numbers are, and under which conditions they were had."""
+    """Return a note on what the numbers are and under which conditions they were computed."""
     settings = dict.fromkeys(row.first.settings for row in rows)
     lines = [*settings] if len(settings) <= SETTINGS_NAMED else [f"{len(settings)} ways of asking and capturing"]
     said = f"{', '.join(KIND_COLUMNS[kind] for kind in kinds)}: mean score over the tasks of the job. "
@@ -86,9 +86,9 @@ def _note(rows: Sequence[Row], kinds: Sequence[str], several: bool, left_out: Se
 
 
 def headlines(jobs: Sequence[JobTables]) -> list[str]:
-    """One sentence a pruned setting: which kinds of task are lower, higher, unchanged or undecided.
+    """Return a sentence for each pruned setting: which kinds of task are lower, higher, unchanged or undecided.
 
-    From each job's own comparison with the dense model on the same items; a mean is over that job's tasks.
+    It rests on each job's own comparison with the dense model on the same items; a mean is over that job's tasks.
     """
     sentences, read = [], {job.record.job: job for job in jobs}
     for row in rows_of_jobs([job.record for job in jobs if job.record.pruner != DENSE], []):
@@ -107,7 +107,7 @@ def headlines(jobs: Sequence[JobTables]) -> list[str]:
 
 
 def _said(mean: pd.Series) -> str:
-    """What became of a mean score, in words and numbers."""
+    """Describe the change of a mean score in words and numbers."""
     words = {NO_CHANGE: "unchanged", TOO_FEW: "undecided", NO_SIGNAL: "undecided"}
     why = f", {mean['verdict']}" if mean["verdict"] in (TOO_FEW, NO_SIGNAL) else ""
     limits = f"{mean['difference']:+.3f} [{mean['low']:+.3f}, {mean['high']:+.3f}]"
@@ -116,7 +116,7 @@ def _said(mean: pd.Series) -> str:
 
 
 def show_theorems(store: Store) -> None:
-    """Do the theorems' estimates track the measured values? Rank correlations layer by layer, and where they do not."""
+    """Print rank correlations of the theorems' estimates with measured values by layer, and where they do not track."""
     measures = load(store.root, choose(store.root)).measures
     tracked = theorems.tracking(measures) if len(measures) else measures
     if tracked.empty:
@@ -130,7 +130,7 @@ def show_theorems(store: Store) -> None:
 
 
 def show_places(jobs: Sequence[JobRecord], store: Store) -> None:
-    """Where tables, figures and W&B runs of these jobs are."""
+    """Print where tables, figures and W&B runs of these jobs are."""
     if any(job.status == OK for job in jobs):
         print(f"tables   {shown(store.tables)}")
     if store.figures.is_dir():
@@ -147,7 +147,7 @@ def show_places(jobs: Sequence[JobRecord], store: Store) -> None:
 
 
 def shown(path: Path) -> str:
-    """A path as a person would type it."""
+    """Return a path as a person would type it: relative to the working folder if it lies within."""
     try:
         return str(path.relative_to(Path.cwd()))
     except ValueError:
@@ -155,14 +155,14 @@ def shown(path: Path) -> str:
 
 
 def _newest(store: Store) -> list[JobRecord]:
-    """The finished jobs of the newest one's model and conditions, by pruner and achieved sparsity."""
+    """Return the finished jobs of the newest one's model and conditions: dense first, then by pruner and sparsity."""
     jobs = [job for job in load_records(store.jobs) if job.status == OK]
     mine = [job for job in jobs if (job.model_id, job.settings_id) == (jobs[-1].model_id, jobs[-1].settings_id)]
     return sorted(mine, key=lambda job: (job.pruner != DENSE, job.pruner, job.achieved or 0.0))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the newest results. Exit status 1 if there are none, or they are damaged."""
+    """Print the newest results. Returns exit status 1 if there are none or they are damaged, else 0."""
     parser = Arguments(prog="python -m pipeline.run.summary", description="Print the newest results.")
     chosen: Any = parser.parse_args(arguments)
     try:

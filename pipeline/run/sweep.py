@@ -1,4 +1,4 @@
-"""What a command is to its jobs and its user: where outcomes are left, and what is shown at its end."""
+"""The running command and its jobs: where outcomes are left, and what is shown at its end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hydra.core.utils import JobReturn
 
 
-# Characters in a line where the output is not a terminal, and of a cause in it at least.
+# Characters per line where the output is not a terminal, and the least number for a cause in it.
 _WIDTH, _LEAST = 160, 20
 _COLUMNS = ("job", "status", "model", "variant", "task", "seconds", "computed, or why not")
 _ORDER = (OK, FAILED, INTERRUPTED, SKIPPED)
@@ -31,7 +31,7 @@ _ORDER = (OK, FAILED, INTERRUPTED, SKIPPED)
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job of this command ended: its number, its record, and what its launcher has to add."""
+    """Outcome of a job of this command: its number, its record, and a remark of its launcher."""
 
     number: int
     record: JobRecord
@@ -39,7 +39,7 @@ class Outcome:
 
 
 class SweepSummary(Callback):
-    """This command: where its jobs leave their files, and how they ended."""
+    """State of this command: where its jobs leave their files, and how they ended."""
 
     folder: ClassVar[Path | None] = None
     outputs: ClassVar[Path] = Path("outputs")
@@ -54,7 +54,7 @@ class SweepSummary(Callback):
         self._remember(config, config.hydra.sweep.dir, several=True)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """A single job; those of a sweep end elsewhere, and their launcher tells of them."""
+        """Take the outcome of a single job. Jobs of a sweep end in other processes, and their launcher reports them."""
         if not SweepSummary.several:
             SweepSummary.outcomes = [Outcome(0, job_return.return_value)]
 
@@ -67,9 +67,9 @@ class SweepSummary(Callback):
 def close(outcomes: Sequence[Outcome], folder: Path, outputs: Path, stopped: bool = False) -> int:
     """Print how every job ended, the scores, the failures and where everything is. Returns the exit status.
 
-    A command that was ``stopped`` draws nothing. What cannot be written is said; nothing is raised for it.
+    A command that was ``stopped`` draws nothing. Errors in showing or drawing are printed, not raised.
     """
-    # Deferred: this module is imported for every command line, also for one that only gets a refusal.
+    # Deferred: this module is imported for every command line, also for one that is refused.
     from pipeline.run.summary import show_places, show_scores
     from pipeline.tables.job_tables import JobTables
 
@@ -97,7 +97,7 @@ def close(outcomes: Sequence[Outcome], folder: Path, outputs: Path, stopped: boo
 
 
 def show_jobs(outcomes: Sequence[Outcome]) -> None:
-    """A line a job: how it ended, who it is, how long it took, and why it failed or what it computed."""
+    """Print a line for each job: how it ended, its names, how long it took, and why it failed or what it computed."""
     # Deferred: this module is imported for every command line.
     from pipeline.tables.job_columns import label_of
 
@@ -110,7 +110,7 @@ def show_jobs(outcomes: Sequence[Outcome]) -> None:
         who = [str(outcome.number), job.status, job.model, name, task, f"{job.seconds:.1f}"]
         rows.append([*who, f"({outcome.note}) {what}" if outcome.note else what])
     console = Console(width=None if sys.stdout.isatty() else _WIDTH, markup=False, highlight=False)
-    # What is long is cut, so that a job stays one line.
+    # Long texts are cut to keep each job on one line.
     widths = [max(len(cell) for cell in column) for column in zip(*rows, _COLUMNS, strict=True)][:-1]
     room = max(console.width - sum(widths) - 3 * len(_COLUMNS) - 1, _LEAST)
     table = Table(title="Jobs", title_justify="left", title_style="bold")
@@ -124,14 +124,14 @@ def show_jobs(outcomes: Sequence[Outcome]) -> None:
 
 
 def _computed(job: JobRecord) -> str:
-    """The stages that it has computed itself, in words."""
+    """Return the stages that a job has computed itself, in words."""
     counts = Counter(job.built)
     named = [f"{stage} ×{count}" if count > 1 else stage for stage, count in counts.items()]
     return ", ".join(named) or "nothing: everything was found"
 
 
 def _show_failures(outcomes: Sequence[Outcome], folder: Path) -> None:
-    """Causes in full, those that several jobs share once, and what to do next."""
+    """Print causes in full, once for all jobs that share one, and what to do next."""
     from pipeline.run.summary import shown
 
     bad = [outcome.record for outcome in outcomes if outcome.record.status != OK]
@@ -148,9 +148,9 @@ def _show_failures(outcomes: Sequence[Outcome], folder: Path) -> None:
 
 
 def _plot(jobs: Sequence[JobRecord], folder: Path, store: Store) -> None:
-    """Figures of all jobs and the page that shows everything; for a sweep, logged as a run of its own.
+    """Draw the figures of all jobs and write the page that shows everything; for a sweep, log them as a separate run.
 
-    That run has the sweep's curves over sparsity, too. Without scores and measures yet there is nothing to draw.
+    That run has the sweep's curves over sparsity, too. Nothing is drawn while there are neither scores nor measures.
     """
     from pipeline import report
     from pipeline.plot.drawing import draw

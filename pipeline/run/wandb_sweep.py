@@ -1,4 +1,4 @@
-"""``python -m pipeline.run.wandb_sweep``: make of a command line of ``pipeline.main`` a sweep for W&B's agents."""
+"""``python -m pipeline.run.wandb_sweep`` turns a command line of ``pipeline.main`` into a sweep for W&B's agents."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MULTIRUN = ("-m", "--multirun")
 
 
 def values_of(overrides: Sequence[str]) -> dict[str, list[Any]]:
-    """The values of each key of a command line: numbers and truth values as such, all else as written there."""
+    """Return the values of each key of a command line: numbers and booleans as such, all else as written there."""
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     return {override.get_key_element(): _values(override) for override in parsed}
 
@@ -42,7 +42,7 @@ def _values(override: Override) -> list[Any]:
 
 
 def _plain(value: Any, text: str) -> Any:
-    """A value whose text, after ``key=``, means that value. Hydra's own ``text`` has needless backslashes."""
+    """Return a value whose text, after ``key=``, means that value. Hydra's own ``text`` has needless backslashes."""
     if isinstance(value, bool | int | float):
         return value
     try:
@@ -53,7 +53,7 @@ def _plain(value: Any, text: str) -> Any:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status 2 for a bad command line, 1 if a server does not take the sweep, else 0."""
+    """Run the command line. Returns exit status 2 if it is bad, 1 if a server rejects the sweep, else 0."""
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.run.wandb_sweep",
         description="Turn a command line of pipeline.main into a W&B sweep, one run a combination of its values.",
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     for note in notes(overrides, multirun=True):
         print(f"note: {note}", file=sys.stderr)
-    # Deferred, so that mistakes are answered at once.
+    # Deferred: mistakes should be answered at once.
     from pipeline.run.summary import shown
 
     values = values_of(overrides)
@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _announce(config: dict[str, Any], path: Path, program: str, project: str, entity: str | None, offline: bool) -> int:
-    """Create the sweep if a server can be reached, and say how it is begun."""
+    """Create the sweep if a server can be reached, and print how to start it."""
     connection = resolve_mode("offline" if offline else "auto")
     if connection.mode != "online":
         reason = f" ({connection.reason})" if connection.reason else ""

@@ -1,1 +1,1 @@
-"""Where results are kept: artifacts, locks, integrity, records, provenance, and the identity of a job."""
+"""Storage of results: artifacts, locks, integrity, records, provenance, and the identity of a job."""

@@ -26,7 +26,7 @@ from pipeline.store.locks import Busy, holding, is_held
 from pipeline.store.provenance import Meter
 
 log = logging.getLogger(__name__)
-# Failures that another try may not meet again: a full disk, too little memory.
+# Failures that another try may not repeat: a full disk, too little memory.
 _PASSING = (OSError, MemoryError)
 
 
@@ -34,14 +34,14 @@ Made = TypeVar("Made")
 
 
 class SharedFailure(Exception):
-    """What this job needs could not be made by another job of the same sweep, and is not tried again."""
+    """Another job of the same sweep failed to build an artifact that this job needs; it is not tried again."""
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A finished result: its folder, its key, and what this process spent on building it, or None if it was found.
+    """A finished result: its folder, its key, and the cost of building it in this process, or None if it was found.
 
-    ``cost`` is that of ``pipeline.store.provenance.Meter``.
+    See ``pipeline.store.provenance.Meter`` for ``cost``.
     """
 
     path: Path
@@ -64,9 +64,9 @@ class Artifact:
 class Store:
     """The outputs folder.
 
-    ``on_built`` hears of every artifact that is really computed. ``origin`` goes into every manifest: with which
-    configuration, code, versions and machine it was made. ``failures`` is a folder where the jobs of a sweep tell
-    each other what could not be made.
+    ``on_built`` is called with every artifact that is computed and not found. ``origin`` goes into every manifest: the
+    configuration, code, versions and machine of the build. ``failures`` is a folder where the jobs of a sweep record
+    for each other what could not be made.
     """
 
     root: Path
@@ -77,7 +77,7 @@ class Store:
     def __post_init__(self) -> None:
         self.root = Path(self.root).absolute()
         self._waits = True
-        # What was read whole and found intact, by the state of its files: nothing is hashed twice by one process.
+        # Artifacts read in full and found intact, with the state of their files: a process hashes nothing twice.
         self._intact: dict[Path, tuple[Any, ...]] = {}
         self.sweep_scratch()
 
@@ -113,13 +113,13 @@ class Store:
         return self.root / "store" / stage / key
 
     def artifacts(self) -> Iterator[Artifact]:
-        """Every artifact that is there, intact or not."""
+        """Yield every artifact in the store, intact or not."""
         for path in sorted((self.root / "store").glob("[!.]*/*")):
             if path.is_dir():
                 yield Artifact(path, path.parent.name, path.name)
 
     def unfinished(self, stage: str, inputs: Mapping[str, object]) -> Path:
-        """Where the finished parts of an artifact outlive an interrupted build. Removed once it is complete."""
+        """Return the folder where parts of an artifact outlive an interrupted build; removed once it is complete."""
         folder = self.root / "store" / ".unfinished" / f"{stage}-{digest({'stage': stage, **inputs})}"
         with writing(folder.parent):
             folder.mkdir(parents=True, exist_ok=True)
@@ -128,17 +128,17 @@ class Store:
     # --- finding and building ----------------------------------------------------------------------------------
 
     def find(self, stage: str, inputs: Mapping[str, object]) -> Artifact | None:
-        """The finished and intact artifact of these inputs, or None. Raises NoAccess if that is not to be known."""
+        """Return the finished, intact artifact of these inputs, or None. Raises NoAccess if that cannot be known."""
         key = digest({"stage": stage, **inputs})
         path = self.path(stage, key)
         return Artifact(path, stage, key) if is_folder(path) and self.problem(path) is None else None
 
     def ensure(self, stage: str, inputs: Mapping[str, object], build: Callable[[Path], None]) -> Artifact:
-        """Find the artifact of these inputs, or let ``build`` write its files into a folder and keep that.
+        """Find the artifact of these inputs, or let ``build`` write its files into a folder and keep it.
 
-        While another process builds it, waits for that, or raises Busy within ``not_waiting``. A damaged artifact is
-        set aside with a warning; one that this user may not read is not damaged, and raises NoAccess, as does a store
-        that this user may not write to. Raises SharedFailure if another job of this sweep has failed to build it.
+        While another process builds it, waits for that process, or raises Busy within ``waiting(False)``. A damaged
+        artifact is set aside with a warning. Raises NoAccess for an artifact that this user may not read, and for a
+        store that this user may not write to; SharedFailure if another job of this sweep has failed to build it.
         """
         if found := self.find(stage, inputs):
             return found
@@ -177,7 +177,7 @@ class Store:
         return Artifact(target, stage, key, meter.cost)
 
     def set_aside(self, path: Path, why: str) -> Path:
-        """Move a damaged artifact or record out of the way, with a warning. Returns where it is now."""
+        """Move a damaged artifact or record out of the way with a warning, and return its new path."""
         aside = self.root / "store" / ".damaged" / f"{path.parent.name}-{path.name}-{uuid.uuid4().hex[:6]}"
         with writing(path):
             aside.parent.mkdir(parents=True, exist_ok=True)
@@ -186,7 +186,7 @@ class Store:
         return aside
 
     def problem(self, path: Path) -> str | None:
-        """What is wrong with an artifact; files that have not changed since are not read again.
+        """Return what is wrong with an artifact, or None; intact files that have not changed are not read again.
 
         Raises NoAccess as `pipeline.store.integrity.damage` does.
         """
@@ -200,7 +200,7 @@ class Store:
 
     @contextmanager
     def _telling_failure(self, stage: str, key: str) -> Iterator[None]:
-        """Tell the other jobs of this sweep what could not be made, so that they need not fail at it one by one."""
+        """Share a failure of the block with the other jobs of this sweep: they need not fail at it one by one."""
         note = None if self.failures is None else self.failures / f"{stage}-{key}.json"
         if note is not None and note.is_file():
             with suppress(OSError, ValueError):
@@ -225,20 +225,20 @@ class Store:
         return holding(self.locks / f"{stage}-{key}.lock", waits if self._waits else None)
 
     def locked(self, stage: str, key: str) -> bool:
-        """Whether a living process builds this artifact."""
+        """Return whether a living process builds this artifact."""
         return is_held(self.locks / f"{stage}-{key}.lock")
 
     def alone(self, what: str) -> AbstractContextManager[None]:
-        """Hold a lock of that name among all processes that share this outputs folder."""
+        """Hold a lock of this name, within the block, among all processes that share this outputs folder."""
         return holding(self.locks / f"{what}.lock", lambda: None)
 
     def at_work(self) -> AbstractContextManager[None]:
-        """Tell other processes that this one uses results here: nothing may be removed meanwhile."""
+        """Mark results here as in use by this process within the block: nothing may be removed meanwhile."""
         return holding(self.locks / f"{private_name('job')}.lock", lambda: None)
 
     @contextmanager
     def waiting(self, waits: bool) -> Iterator[None]:
-        """Whether to wait for what other processes build; if not, ``ensure`` raises Busy."""
+        """Set whether ``ensure``, within the block, waits for the builds of other processes; if not, it raises Busy."""
         before, self._waits = self._waits, waits
         try:
             yield
@@ -246,7 +246,7 @@ class Store:
             self._waits = before
 
     def in_turn(self, steps: Mapping[str, Callable[[], Made]]) -> dict[str, Made]:
-        """Make several artifacts, first those that no other process is at, then the others."""
+        """Make several artifacts, first those that no other process is building, then the others."""
         made: dict[str, Made] = {}
         later = []
         for name, make in steps.items():
@@ -262,7 +262,7 @@ class Store:
     # --- private files -----------------------------------------------------------------------------------------
 
     def private(self, name: str) -> Path:
-        """A path for files that this process alone needs; what it leaves there goes once it has ended."""
+        """Return a path for files that only this process needs; what it leaves there is removed once it has ended."""
         return self.scratch / private_name(name)
 
     @contextmanager
@@ -276,7 +276,7 @@ class Store:
             shutil.rmtree(folder, ignore_errors=True)
 
     def sweep_scratch(self) -> None:
-        """Remove what killed processes of this machine left half-written, and parts that nobody has gone on with."""
+        """Remove half-written files of killed processes of this machine, and parts of builds that nobody continued."""
         remove_orphans(self.scratch)
         for folder in (self.jobs, self.tables, self.figures, self.report.parent, self.runs):
             for pattern in (".*", "*/.*", "*/*/.*") if folder == self.runs else (".*",):
@@ -292,7 +292,7 @@ class Store:
 
 
 def _state(path: Path) -> tuple[Any, ...]:
-    """What changes when an artifact's files do, short of a fault of the disk."""
+    """Return a state that changes whenever an artifact's files do, except by a fault of the disk."""
     files = sorted(file for file in path.rglob("*") if file.is_file())
     return tuple(
         (str(file), s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for file in files for s in [file.stat()]

@@ -1,7 +1,7 @@
-"""Who a job is: what was done to a model, how it was asked, and which repetition of both.
+"""Identity of a job: what was done to a model, how the model was evaluated, and which repetition of both.
 
-A *variant* is a model and what was done to it, *conditions* are how it was asked and captured. Rows are joined by the
-ids of both and never by a text. Jobs that differ in their replicate alone (the seed, a draw) repeat the same thing.
+A *variant* is a model and what was done to it, *conditions* are how it was evaluated and captured. Rows are joined by
+the ids of both, never by text. Jobs that differ only in their replicate (the seed, a draw) repeat the same thing.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ FULL_PRECISION = ("float32", "float64")
 class Identity:
     """The ids of one job, 16 hexadecimal digits each.
 
-    ``base_id`` is that of its conditions without the tasks: jobs that share it and their variant were asked other
-    tasks of the same model. ``replicate`` has the seed, and what else numbers repetitions: ``pruner.draw``,
+    ``base_id`` identifies its conditions without the tasks: jobs that share it and the variant evaluate the same model
+    on other tasks. ``replicate`` holds the seed and everything else that numbers repetitions: ``pruner.draw``,
     ``calibration.seed``.
     """
 
@@ -43,8 +43,8 @@ class Identity:
 def identify(variant: Mapping[str, Any], conditions: Mapping[str, Any], replicate: Mapping[str, Any]) -> Identity:
     """Hash the facts of a variant and of its conditions.
 
-    Facts that are empty are left out, so that a further kind of fact changes no id of jobs that have none of it.
-    Components count by the name of their class, so that moving one to another file changes no id.
+    Empty facts are left out: a new kind of fact changes no id of the jobs without it. Components count by the name of
+    their class: moving one to another file changes no id.
     """
     base = _without(conditions, _OF_TASKS)
     parts = {"model_id": {"model": variant["model"]}, "variant_id": variant, "settings_id": conditions, "base_id": base}
@@ -54,13 +54,13 @@ def identify(variant: Mapping[str, Any], conditions: Mapping[str, Any], replicat
 def identity_of(settings: Settings, dtype: str, text: Mapping[str, Any] | None) -> Identity:
     """Identify the job of these settings, whose model and tasks have the resolved ``dtype``.
 
-    ``text`` is what identifies the held-out text of its perplexity, None if there is none.
+    ``text`` identifies the held-out text of its perplexity; None if there is none.
     """
     return identify(variant_of(settings), conditions_of(settings, dtype, text), replicate_of(settings))
 
 
 def variant_of(settings: Settings) -> dict[str, Any]:
-    """Return what was done to which model: every option as resolved, without seeds and draws."""
+    """Return the model and what was done to it: every option as resolved, without seeds and draws."""
     pruner, calibration = settings.pruner, settings.calibration
     facts = {
         "model": settings.model.identity(),
@@ -71,9 +71,9 @@ def variant_of(settings: Settings) -> dict[str, Any]:
 
 
 def conditions_of(settings: Settings, dtype: str, text: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return how a model is asked and captured: tasks, texts, prompts, protocols and numbers' precision."""
+    """Return how a model is evaluated and captured: tasks, texts, prompts, protocols and numerical precision."""
     task, capture = settings.task, settings.capture
-    # The temperature is that of drawn tokens alone.
+    # The temperature matters to drawn tokens only.
     idle = set() if capture.decoding == SAMPLE else {"temperature"}
     return {
         "task": task.identity(),
@@ -88,14 +88,14 @@ def conditions_of(settings: Settings, dtype: str, text: Mapping[str, Any] | None
 
 
 def batch_sizes(settings: Settings, dtype: str) -> dict[str, int]:
-    """Return the sizes of batches where they move results: below float32, whose kernels round by shape."""
+    """Return the batch sizes where they change results: below float32, where kernels round by shape."""
     if dtype in FULL_PRECISION:
         return {}
     return {"task": settings.task.batch_size, "calibration": settings.calibration.batch_size}
 
 
 def replicate_of(settings: Settings) -> dict[str, Any]:
-    """Return what numbers a job among its repetitions: the seed, draws, and a seed of the calibration's own."""
+    """Return the numbers of a job among its repetitions: the seed, draws, and the calibration's seed if it differs."""
     pruner, calibration = settings.pruner, settings.calibration
     found: dict[str, Any] = {"seed": settings.seed}
     found |= {f"pruner.{name}": value for name, value in pruner.replicate().items()}
@@ -109,7 +109,7 @@ def _without(facts: Mapping[str, Any], names: Any) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """The facts without empty ones, components by the name of their class."""
+    """Return the facts without empty ones, and components by the name of their class."""
     if not isinstance(value, Mapping):
         return value
     kept = {name: _plain(part) for name, part in value.items()}

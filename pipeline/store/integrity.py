@@ -1,6 +1,6 @@
-"""Checksums: how files, manifests and records are sealed, and what is wrong with them if they no longer fit.
+"""Checksums: they seal files, manifests and records, and find damaged ones.
 
-Everything that is read back was sealed when it was written, so that a cut, flipped or edited file is noticed before
+Everything that is read back was sealed when it was written, so a truncated, corrupted or edited file is noticed before
 anything is computed from it.
 """
 
@@ -17,26 +17,26 @@ from typing import Any
 from pipeline.common.access import NoAccess, reading
 
 MANIFEST, CHECKSUM = "manifest.json", "checksum"
-# Hashing lets other threads run: several files at once, as far as the disk gives them.
+# Hashing lets other threads run, so several files are read at once, as fast as the disk allows.
 _THREADS = 4
 _KNOWN: dict[tuple[str, int, int, int], str] = {}
 
 
 def digest(value: object) -> str:
-    """Short stable hash (16 hex digits) of a JSON-like value; the order of mapping keys does not matter."""
+    """Return a short stable hash (16 hex digits) of a JSON-like value; the order of mapping keys does not matter."""
     return _hash(value)[:16]
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def known_digest(path: Path) -> str:
-    """``file_digest``, remembered by this process for as long as size, time, and place on the disk are the same.
+    """Return ``file_digest``, cached in this process for as long as size, modification time and inode are the same.
 
-    For keys that are asked for again and again. Damage may leave all three as they were.
+    For keys that are needed again and again. Damage may leave all three as they were.
     """
     status = path.stat()
     state = str(path), status.st_size, status.st_mtime_ns, status.st_ino
@@ -46,15 +46,15 @@ def known_digest(path: Path) -> str:
 
 
 def sealed(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The same facts with a checksum over all of them."""
+    """Return the same facts with a checksum over all of them."""
     plain = _plain(dict(facts))
     return {**plain, CHECKSUM: _hash(plain)}
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """The facts of a sealed JSON file, without their checksum.
+    """Return the facts of a sealed JSON file, without their checksum.
 
-    Raises ValueError if it was cut, flipped or edited, or is gone, and NoAccess if it cannot be read for now.
+    Raises ValueError if it is truncated, corrupted, edited or missing, and NoAccess if it cannot be read for now.
     """
     try:
         with reading(path):
@@ -71,7 +71,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
 
 
 def facts_of_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """Size and SHA-256 of every file below a folder, by its relative path."""
+    """Return size and SHA-256 of every file below a folder, by its relative path."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     with ThreadPoolExecutor(_THREADS) as pool:
         sums = list(pool.map(file_digest, paths))
@@ -82,9 +82,9 @@ def facts_of_files(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def damage(artifact: Path) -> str | None:
-    """What is wrong with an artifact's folder, in words, or None. Reads every byte of it.
+    """Return what is wrong with an artifact's folder, in words, or None. Reads every byte of it.
 
-    Raises NoAccess if that is not to be known: this user may not read all of it, or the disk does not answer.
+    Raises NoAccess if that cannot be found out: this user may not read all of it, or the disk does not answer.
     """
     try:
         manifest = read_sealed(artifact / MANIFEST)
@@ -121,12 +121,15 @@ def _changed_file(artifact: Path, files: Mapping[str, Mapping[str, Any]]) -> str
 
 
 def key_of(manifest: Mapping[str, Any]) -> str:
-    """The key that a manifest's stage and inputs have."""
+    """Return the key of a manifest's stage and inputs."""
     return digest({"stage": manifest["stage"], **manifest["inputs"]})
 
 
 def record_damage(record: Path) -> str | None:
-    """What is wrong with a sealed JSON file, such as a job's record, or None. Raises NoAccess as `read_sealed` does."""
+    """Return what is wrong with a sealed JSON file, such as a job's record, or None.
+
+    Raises NoAccess as `read_sealed` does.
+    """
     try:
         read_sealed(record)
     except ValueError as error:
@@ -135,7 +138,7 @@ def record_damage(record: Path) -> str | None:
 
 
 def _plain(value: object) -> Any:
-    """A value as JSON gives it back: text keys, lists for tuples."""
+    """Return a value as JSON gives it back: text keys, lists for tuples."""
     return json.loads(json.dumps(value, default=list))
 
 

@@ -1,8 +1,8 @@
-"""Who computes what, when several processes share one outputs folder, also on a network file system without flock.
+"""Locks for processes that share one outputs folder, also on a network file system without flock.
 
 A lock is a file that its holder created and keeps touching. One whose holder has died on this machine is taken over at
-once, one of another machine after `LEASE_SECONDS` without a touch, told by the waiter's own clock. Locks save work;
-nothing depends on them for its content: an artifact appears by one rename, whoever built it.
+once, one of another machine after `LEASE_SECONDS` without a touch, by the waiter's own clock. Locks only save work;
+the content of results never depends on them: an artifact appears by one rename, whoever built it.
 """
 
 from __future__ import annotations
@@ -21,20 +21,21 @@ from pipeline.common.files import age_of
 # All processes that share an outputs folder have to agree on it.
 LEASE_SECONDS = 60.0
 _POLL_SECONDS = 0.1
-# A lock is written right after it was created. One that is still empty after so long was left by a process that was
-# killed in between, and that nobody can tell the name of.
+# A lock is written right after it is created. One that is still empty after this time was left by a process that was
+# killed in between, and does not name that process.
 _EMPTY_SECONDS = 5.0
 
 
 class Busy(Exception):
-    """Somebody else holds the lock, and the caller has better things to do than to wait."""
+    """Another process holds the lock, and the caller has better things to do than to wait."""
 
 
 @contextmanager
 def holding(path: Path, on_wait: Callable[[], None] | None) -> Iterator[None]:
-    """Hold the lock file at ``path``; ``on_wait`` is called once before waiting. Raises Busy instead if it is None.
+    """Hold the lock file at ``path`` within the block.
 
-    Raises NoAccess if this user may not make locks there, or not read the lock that is there.
+    ``on_wait`` is called once before waiting; if it is None, Busy is raised instead of waiting. Raises NoAccess if this
+    user may not make locks there, or not read the lock that is there.
     """
     with writing(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +54,7 @@ def holding(path: Path, on_wait: Callable[[], None] | None) -> Iterator[None]:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a living process holds the lock. One that a dead process of this machine has left is removed."""
+    """Return whether a living process holds the lock. A lock left by a dead process of this machine is removed."""
     if not path.exists():
         return False
     lease = SoftFileLease(path, lease_duration=LEASE_SECONDS)
@@ -64,7 +65,7 @@ def is_held(path: Path) -> bool:
 
 
 def _taken(lease: SoftFileLease, seconds: float = 0.0) -> bool:
-    """Whether the lock could be had, at once or after waiting so long."""
+    """Try to take the lock, waiting for up to ``seconds``, and return whether that succeeded."""
     _drop_empty(Path(lease.lock_file))
     # The first try removes what a dead holder left, the second one takes it.
     for timeout in (0.0, seconds):
@@ -77,7 +78,7 @@ def _taken(lease: SoftFileLease, seconds: float = 0.0) -> bool:
 
 
 def _check_readable(path: Path) -> None:
-    """Whether its holder still lives is written in a lock: one that cannot be read might be waited for for ever."""
+    """Raise NoAccess for an unreadable lock: it says whether its holder lives, and the wait for it might never end."""
     if not os.access(path, os.R_OK) and path.exists():
         raise NoAccess(errno.EACCES, f"{forbidden(path)}, or give another outputs")
 

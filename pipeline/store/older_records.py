@@ -1,4 +1,4 @@
-"""Records of an earlier layout, read as if they had been written today: who a job was is taken from its artifacts."""
+"""Records of an earlier layout, read in today's form: the identity of a job is taken from its artifacts."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _CAPTURE, _MEASURE = (
 
 
 def upgraded(facts: Mapping[str, Any], root: Path) -> dict[str, Any]:
-    """Return the facts of a record of the earlier layout with the fields of today; ``root`` is its outputs folder.
+    """Return the facts of a record of the earlier layout with today's fields; ``root`` is its outputs folder.
 
     What its artifacts' manifests do not say, such as the tasks of a job that never evaluated, comes from its
-    configuration: its ids are then its own.
+    configuration; its ids are then shared with no other job.
     """
     config = facts["config"]
     made = {role: _inputs(root / path) for role, path in facts["artifacts"].items()}
@@ -57,7 +57,7 @@ def upgraded(facts: Mapping[str, Any], root: Path) -> dict[str, Any]:
 
 
 def _conditions(config: Mapping[str, Any], made: Mapping[str, Mapping[str, Any]], dtype: str) -> dict[str, Any]:
-    """The facts of ``pipeline.store.identity.conditions_of``, as far as they are known."""
+    """Return the facts of ``pipeline.store.identity.conditions_of``, as far as they are known."""
     capture = {name: config.get(f"capture.{name}") for name in _CAPTURE}
     if capture["decoding"] != SAMPLE:
         del capture["temperature"]
@@ -78,7 +78,7 @@ def _conditions(config: Mapping[str, Any], made: Mapping[str, Mapping[str, Any]]
 
 
 def _probes(path: str | None) -> Any:
-    """The prompts of a job that captured none: of its file, if that is still there."""
+    """Return the prompts of a job that captured none: those of its file, or its path if that can no longer be read."""
     try:
         return [asdict(probe) for probe in read_probes(path)]
     except ValueError:
@@ -94,7 +94,7 @@ def _inputs(artifact: Path) -> dict[str, Any]:
 
 
 def _group(config: Mapping[str, Any], group: str) -> dict[str, Any]:
-    """What the flat configuration says of a component, without its name."""
+    """Return the settings of a component in the flat configuration, without its name."""
     prefix = f"{group}."
     return {
         key.removeprefix(prefix): value

@@ -1,7 +1,8 @@
-"""What stored results were computed with, by the origins that their manifests hold, and what differs from now.
+"""Origins of stored results, from their manifests: what the results were computed with, and what differs from now.
 
-An origin is what `pipeline.store.provenance.origin` gave when an artifact was built. Only what can change a number is
-compared: the code, Python, the packages that compute, the kinds of processor and GPU; never the name of a machine.
+An origin is the value of `pipeline.store.provenance.origin` when an artifact was built. Only facts that can change a
+number are compared: the code, Python, the packages that compute, the kinds of processor and GPU; never the name of a
+machine.
 """
 
 from __future__ import annotations
@@ -10,17 +11,17 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-# Of the packages in an origin, safetensors and pyarrow give back what was written.
+# All packages in an origin but safetensors and pyarrow, which only give back what was written.
 PACKAGES = ("torch", "transformers", "tokenizers", "lm-eval", "datasets", "accelerate", "gguf", "numpy", "pandas")
 _VERSIONS, _MACHINE = ("commit", "Python", *PACKAGES), ("processor", "GPU")
 _COMMIT_LETTERS = 7
 _NONE = "none"
-# What people call the artifacts of a role.
+# Names for people of the artifacts of a role.
 _NAMES = {"evaluation": "scores", "dense evaluation": "dense scores"}
 
 
 def facts_of(origin: Mapping[str, Any]) -> dict[str, str]:
-    """What of an origin can change a number, by name, as text; "none" for what was not there. Empty for no origin."""
+    """Return the facts of an origin that can change a number, as text by name; "none" if absent. Empty without one."""
     if not origin:
         return {}
     packages = origin.get("packages") or {}
@@ -37,7 +38,7 @@ def facts_of(origin: Mapping[str, Any]) -> dict[str, str]:
 
 
 def provenance(origins: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
-    """The provenance of each artifact of a job (by its role), without what was not there: see `facts_of`."""
+    """Return the provenance of each artifact of a job (by its role), without absent facts: see `facts_of`."""
     return {
         role: {name: value for name, value in facts_of(origin).items() if value != _NONE}
         for role, origin in origins.items()
@@ -45,9 +46,9 @@ def provenance(origins: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, 
 
 
 def changed_since(origins: Mapping[str, Mapping[str, Any]], now: Mapping[str, Any]) -> str | None:
-    """One sentence on which of a job's artifacts (by role) were computed with what else than ``now``, or None.
+    """Return one sentence on which of a job's artifacts (by role) had another origin than ``now``, and how, or None.
 
-    ``now`` is the origin of this process. Roles that differ alike are named together.
+    ``now`` is the origin of this process. Roles with the same differences are named together.
     """
     present = facts_of(now)
     roles_by_change: dict[tuple[tuple[str, str, str], ...] | None, list[str]] = {}
@@ -66,12 +67,12 @@ def changed_since(origins: Mapping[str, Mapping[str, Any]], now: Mapping[str, An
 
 
 def differences(origins: Iterable[Mapping[str, Any]]) -> list[str]:
-    """What differs among jobs, one origin each: "transformers 5.20 (3 jobs), 5.23 (1 job)". Empty if nothing does."""
+    """List what differs among jobs, one origin each: "transformers 5.20 (3 jobs), 5.23 (1 job)". Empty if all agree."""
     return [told for _, told in _differences(list(origins))]
 
 
 def shown_together(origins: Iterable[Mapping[str, Any]]) -> str | None:
-    """One sentence on what differs among jobs that are shown together, one origin each, or None."""
+    """Return one sentence on what differs among jobs that are shown together, one origin each, or None."""
     found = _differences(list(origins))
     if not found:
         return None
@@ -82,7 +83,7 @@ def shown_together(origins: Iterable[Mapping[str, Any]]) -> str | None:
 
 
 def _differences(origins: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Name and words of each fact that is not the same in all origins."""
+    """Return name and description of each fact that is not the same in all origins."""
     facts = [facts_of(origin) for origin in origins]
     found = []
     for name in (*_VERSIONS, *_MACHINE):

@@ -1,4 +1,4 @@
-"""Where results come from and what they took: code, versions, machine; time, memory and energy."""
+"""Origin and cost of results: code, versions, machine; time, memory and energy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Self
 
 import psutil
 
-# What decides numbers.
+# Packages that numbers depend on.
 _PACKAGES = (
     "torch",
     "transformers",
@@ -41,7 +41,7 @@ _ENVIRONMENT = (
     "SLURM_ARRAY_TASK_ID",
 )
 _REPOSITORY = Path(__file__).resolve().parents[2]
-# Where a change makes other results; an untracked file there is one, too.
+# Paths where a change alters results; an untracked file there is a change, too.
 _CODE = ("pipeline", "conf", "requirements.txt")
 _COMMAND_SECONDS = 5
 _PROC, _POWERCAP = Path("/proc/self"), Path("/sys/class/powercap")
@@ -50,9 +50,9 @@ _GIB = 2**30
 
 @cache
 def origin() -> dict[str, Any]:
-    """Code (git commit, and whether files differ from it), versions, machine and the environment that matters.
+    """Return the code (git commit, and whether files differ from it), versions, machine and relevant environment.
 
-    ``commit`` and ``dirty`` are None where there is no git to tell. Plain JSON values; the same for a whole process.
+    ``commit`` and ``dirty`` are None where git does not say. Plain JSON values; the same for a whole process.
     """
     commit = _git("rev-parse", "HEAD")
     changes = None if commit is None else _git("status", "--porcelain", "--", *_CODE)
@@ -74,13 +74,13 @@ def origin() -> dict[str, Any]:
 
 
 class Meter:
-    """What the time inside a ``with`` block took; ``cost`` is empty before its end.
+    """Measures the cost of a ``with`` block; ``cost`` is empty before its end.
 
     ``seconds`` and ``cpu_seconds`` (of this process, all threads, not of programs that it starts); ``peak_gib``: the
     most memory that the process held at once, all of it, not only what the block added, from the kernel's high-water
-    mark, or from 20 samples a second where that mark cannot be set back; ``gpu_peak_gib``: the most that
-    torch had allocated on one GPU, None without; ``energy_joules`` of the processor packages and
-    ``gpu_energy_joules`` of the GPUs in use, whoever else worked there, None where the machine does not tell.
+    mark, or from 20 samples per second where that mark cannot be reset; ``gpu_peak_gib``: the most that torch had
+    allocated on one GPU, None without; ``energy_joules`` of the processor packages and ``gpu_energy_joules`` of the
+    GPUs in use, other processes included, None where the machine does not report it.
     Blocks may be nested: an outer one includes the inner ones.
     """
 
@@ -91,7 +91,7 @@ class Meter:
         self._peak = self._gpu_peak = 0
 
     def __enter__(self) -> Self:
-        # What came before this block belongs to the outer ones: note it before the marks are set back.
+        # Peaks before this block belong to the outer ones: note them before the marks are reset.
         _note_peaks(self._open)
         self._open.append(self)
         _watch.mark()
@@ -129,9 +129,9 @@ def _difference(before: float | None, after: float | None) -> float | None:
 
 
 class _Watch:
-    """Peak memory and energy since a mark. A thread looks now and then where the kernel does not keep count.
+    """Peak memory and energy since a mark. A thread samples them where the kernel does not keep count.
 
-    Energy counters start again at zero after minutes to hours of work, so that somebody has to look in between.
+    Energy counters wrap around to zero after minutes to hours of work, so they have to be read in between.
     """
 
     _SAMPLE_SECONDS: ClassVar[float] = 0.05
@@ -147,7 +147,7 @@ class _Watch:
         self._stopping = threading.Event()
 
     def mark(self) -> None:
-        """Forget earlier peaks, and look on from here."""
+        """Forget earlier peaks, and measure from here on."""
         try:
             (_PROC / "clear_refs").write_text("5", encoding="utf-8")
             self._resettable = True
@@ -163,14 +163,14 @@ class _Watch:
             self._thread.start()
 
     def stop(self) -> None:
-        """Nobody asks any more."""
+        """Stop the sampling thread."""
         if self._thread is not None:
             self._stopping.set()
             self._thread.join()
             self._thread = None
 
     def peak_bytes(self) -> int:
-        """The most memory that the process held since the mark."""
+        """Return the most memory that the process held since the mark, in bytes."""
         if self._resettable:
             with suppress(OSError, StopIteration):
                 lines = (_PROC / "status").read_text(encoding="utf-8").splitlines()
@@ -179,7 +179,7 @@ class _Watch:
         return self._sampled
 
     def joules(self) -> float | None:
-        """What the processor packages have used, from an arbitrary zero; None if they do not tell, or not to us."""
+        """Return the energy used by the processor packages, from an arbitrary zero; None if they cannot be read."""
         with self._lock:
             counters = [path for path in _POWERCAP.glob("intel-rapl:*") if path.name.count(":") == 1]
             try:
@@ -204,13 +204,13 @@ _watch = _Watch()
 
 
 def _cuda() -> Any:
-    """Torch's interface to GPUs if this process uses one already; asking for more would start using it."""
+    """Return torch's interface to GPUs if this process uses one already; asking for more would start using it."""
     torch = sys.modules.get("torch")
     return torch.cuda if torch is not None and hasattr(torch, "cuda") and torch.cuda.is_initialized() else None
 
 
 def _gpu_joules() -> float | None:
-    """What the GPUs in use have taken since their driver was loaded, if the package nvidia-ml-py is there to ask."""
+    """Return the energy of the GPUs in use since their driver was loaded; None without the package nvidia-ml-py."""
     cuda = _cuda()
     if cuda is None or importlib.util.find_spec("pynvml") is None:
         return None
@@ -236,7 +236,7 @@ def _git(*arguments: str) -> str | None:
 
 
 def _gpus() -> list[str]:
-    """Name, memory and driver of each GPU, from the driver's own tool: without a context on any of them."""
+    """Return name, memory and driver of each GPU, from the driver's own tool, which opens no context on any of them."""
     if shutil.which("nvidia-smi") is None:
         return []
     said = _said("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
@@ -244,7 +244,7 @@ def _gpus() -> list[str]:
 
 
 def _said(*command: str, environment: dict[str, str] | None = None) -> str | None:
-    """What a program prints, or None if it fails, is not there, or takes too long."""
+    """Return what a program prints, or None if it fails, is missing, or takes too long."""
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=_COMMAND_SECONDS, check=True, env=environment

@@ -1,4 +1,4 @@
-"""What is kept of every job: a small JSON record that says where its results are, and how it ended."""
+"""Records of jobs: a small JSON file for each job that says where its results are, and how it ended."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pipeline.store.artifacts import Store
 from pipeline.store.integrity import read_sealed, sealed
 
 log = logging.getLogger(__name__)
-# Raise it when the fields of a record change, and teach ``older_records`` to read those of the layout before.
+# Raise it when the fields of a record change, and teach ``older_records`` to read the layout before.
 LAYOUT = 4
-# What a job of a command leaves in its own folder.
+# Files that a job of a command leaves in its own folder.
 OUTCOME, TRACEBACK = "outcome.json", "traceback.txt"
 OK, FAILED, INTERRUPTED, SKIPPED = "ok", "failed", "interrupted", "skipped"
 
@@ -26,12 +26,12 @@ OK, FAILED, INTERRUPTED, SKIPPED = "ok", "failed", "interrupted", "skipped"
 class JobRecord:
     """One job. ``artifacts`` maps a role (decision, evaluation, measures) to a path below the outputs folder.
 
-    The ids and the ``replicate`` are those of ``pipeline.store.identity.Identity``; ``settings`` says in a line for
-    people how the job was asked and captured. ``calibrated`` says whether its pruner reads calibration text, ``unit``
-    what it takes away, ``parameters`` what it leaves of the model's. ``cost`` says what each artifact that this job
-    itself has built took, by stage and key, ``spent`` the same of the whole job: ``provenance.Meter``. ``origin``
-    is with which code, versions and machine its scores (else its measures, its decision) were computed, ``origins``
-    the same of every artifact by its role, from their manifests.
+    The ids and ``replicate`` are those of ``pipeline.store.identity.Identity``; ``settings`` describes for people, in
+    one line, how the job was evaluated and captured. ``calibrated`` says whether its pruner reads calibration text,
+    ``unit`` names what it removes, ``parameters`` counts those that the model has left. ``cost`` is the cost of each
+    artifact that this job itself built, by stage and key, ``spent`` that of the whole job: see ``provenance.Meter``.
+    ``origin`` is the code, versions and machine that computed its scores (else its measures, its decision),
+    ``origins`` the same for every artifact by its role, from their manifests.
     """
 
     job: str
@@ -67,7 +67,7 @@ class JobRecord:
 
     @property
     def built(self) -> list[str]:
-        """The stages that this job itself has computed, one entry an artifact."""
+        """Stages that this job itself has computed, one entry per artifact."""
         return [name.partition("/")[0] for name in self.cost]
 
     @property
@@ -76,11 +76,11 @@ class JobRecord:
 
     @property
     def repeats(self) -> str:
-        """What is equal for the jobs that this one repeats, with another seed or draw."""
+        """Key shared by all jobs that repeat this one with another seed or draw."""
         return f"{self.variant_id} {self.settings_id}"
 
     def save(self, store: Store) -> None:
-        """Keep the record, unless that would put an unfinished job in the place of a finished one."""
+        """Write the record, unless that would replace a finished job by an unfinished one."""
         self.finished = now()
         path, earlier = store.jobs / f"{self.job}.json", find_record(store, self.job)
         if path.is_file() and earlier is None:
@@ -97,12 +97,12 @@ def now() -> str:
 
 
 def find_record(store: Store, job: str) -> JobRecord | None:
-    """The record of a job, if there is one."""
+    """Return the record of a job, or None."""
     return next(iter(load_records(store.jobs, f"{job}.json")), None)
 
 
 def dense_of(record: JobRecord, baselines: Iterable[JobRecord]) -> JobRecord | None:
-    """The newest of these dense jobs that was asked as this one was, of the same model and under the same seed."""
+    """Return the newest of these dense jobs with the model, settings and seed of this job, or None."""
     same = [
         job
         for job in baselines
@@ -112,9 +112,10 @@ def dense_of(record: JobRecord, baselines: Iterable[JobRecord]) -> JobRecord | N
 
 
 def load_records(folder: Path, pattern: str = "*.json") -> list[JobRecord]:
-    """All intact records of a folder, oldest first. One of a later layout is skipped, a damaged one with a warning.
+    """Return all intact records of a folder, oldest first.
 
-    A job that was run again since an earlier layout is there once, as it was run last.
+    Records of a later layout are skipped, damaged ones with a warning. A job that was run again since an earlier layout
+    appears once, as it was run last.
     """
     records = []
     for path in folder.glob(pattern):
@@ -138,7 +139,7 @@ def _who(record: JobRecord) -> tuple[str, str, str]:
 
 
 def _checked(facts: Mapping[str, Any]) -> JobRecord:
-    """A record whose paths stay below the outputs folder. Raises ValueError or TypeError for anything else."""
+    """Return a record whose paths stay below the outputs folder. Raises ValueError or TypeError for anything else."""
     record = JobRecord(**facts)
     for path in record.artifacts.values():
         parts = Path(path).parts

@@ -28,12 +28,12 @@ class Stage(ABC):
         """Write the files of the artifact into an empty folder."""
 
     def instead(self) -> Artifact | None:
-        """Make the artifact that stands for this one because it is the same; None if there is no such one."""
+        """Make the artifact that stands in for this one because it is the same; return None if there is none."""
         return None
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The inputs with the version."""
+        """Inputs of the stage, with its version."""
         return {"version": self.version, **self.inputs()}
 
     def find(self, store: Store) -> Artifact | None:
@@ -41,5 +41,5 @@ class Stage(ABC):
         return store.find(self.name, self.facts)
 
     def make(self, store: Store) -> Artifact:
-        """Find the artifact or build it, and what it needs, first."""
+        """Find the artifact, or build it and the artifacts that it needs."""
         return self.instead() or store.ensure(self.name, self.facts, self.build)

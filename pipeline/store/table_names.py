@@ -1,8 +1,8 @@
-"""The tables: their file names, in artifacts and in ``outputs/tables``, and whose artifacts hold which."""
+"""File names of the tables, in artifacts and in ``outputs/tables``, and which artifact holds which."""
 
 from __future__ import annotations
 
-# What a decision has found out about units, as JSON.
+# A decision with its scores of units, as JSON.
 DECISION = "decision.json"
 SCORES, MEASURES, TRAJECTORIES, JOBS = "scores.parquet", "measures.parquet", "trajectories.parquet", "jobs.parquet"
 OPTIONS, OPTION_TOKENS, PROMPTS = "options.parquet", "option_tokens.parquet", "prompts.parquet"

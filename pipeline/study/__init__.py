@@ -1,1 +1,1 @@
-"""Which setting to use: prediction and advice."""
+"""Prediction and advice: which setting to use."""

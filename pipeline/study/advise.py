@@ -1,4 +1,4 @@
-"""``python -m pipeline.study.advise``: how far each pruner can go with a model before a kind of task suffers."""
+"""``python -m pipeline.study.advise``: advice on how far each pruner can go before a kind of task suffers."""
 
 from __future__ import annotations
 
@@ -55,7 +55,10 @@ python -m pipeline.main --help.
 
 
 def main(arguments: Sequence[str] | None = None, execute: Execute = run_jobs) -> int:
-    """Exit status 2 for a bad command line, 1 if jobs failed or nothing can be advised, 128 and a signal, else 0."""
+    """Run the command line and return its exit status.
+
+    It is 2 for a bad command line, 1 if jobs failed or nothing can be advised, 128 plus the signal if stopped, else 0.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if any(word in ("--help", "-h") for word in words):
         print(HELP, end="")
@@ -85,7 +88,7 @@ def _refuse(found: Sequence[str]) -> int:
 
 
 def _run_recipe(words: Sequence[str]) -> int:
-    """What a recommended.yaml says, as ``pipeline.main`` takes it; later words win."""
+    """Run a recommended.yaml with ``pipeline.main``; further words override its own."""
     files = [word.removeprefix(f"{RUN}=") for word in words if word.startswith(f"{RUN}=")]
     others = [word for word in words if not word.startswith(f"{RUN}=")]
     found = [f"{word}: not beside {RUN}=...; leave one of them out" for word in others if word.partition("=")[0] in OWN]
@@ -104,7 +107,7 @@ def _run_recipe(words: Sequence[str]) -> int:
 
 
 def _advise(question: Question, execute: Execute) -> int:
-    # Deferred: it takes seconds, and mistakes are told before.
+    # Deferred: the import takes seconds, and mistakes are reported before.
     from pipeline.study.advice.steps import NoAdvice, investigate
 
     try:
@@ -125,7 +128,7 @@ def _advise(question: Question, execute: Execute) -> int:
 
 
 def _show(question: Question, findings: Findings, folder: Path) -> None:
-    """Print the table, and leave figure, data and what is recommended; what was recommended before goes."""
+    """Print the table, write figure, data and recommendation, and delete an earlier recommendation."""
     from pipeline.common.terminal import show_table
     from pipeline.run.summary import shown
     from pipeline.study.advice import answer, figure

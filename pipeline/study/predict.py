@@ -1,7 +1,7 @@
-"""What settings keep of the dense scores, predicted where they were measured but not evaluated.
+"""Prediction of the dense scores that settings retain where they were measured but not evaluated.
 
-``python -m pipeline.study.predict`` prints how well measures of representations predict what pruners keep that the fit
-has not seen, beside plain baselines; then what the settings keep that were not evaluated.
+``python -m pipeline.study.predict`` prints how well measures of representations, beside plain baselines, predict what
+pruners left out of the fit retain; then what settings without evaluation are predicted to retain.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ REMEDY = "measure and evaluate more with python -m pipeline.main -m experiment=f
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print accuracies and predictions; 0 if there are some, 1 without enough to go by, 2 for unknown settings."""
+    """Print accuracies and predictions. Returns 0 if there are some, 1 with too little data, 2 for unknown settings."""
     parser = table_parser(
         "pipeline.study.predict", "Predict what settings keep that were measured, not evaluated.", "use"
     )
@@ -44,7 +44,7 @@ def _predict(outputs: Path, settings: str | None) -> int:
     try:
         return _report(store, choose(outputs, settings))
     except TooLittle as error:
-        # What was predicted of other settings would be taken for these.
+        # Earlier predictions, for other settings, would be mistaken for predictions for these.
         (store.tables / PREDICTIONS).unlink(missing_ok=True)
         print(f"{error}; {REMEDY}", file=sys.stderr)
         return 1
@@ -63,13 +63,13 @@ def _report(store: Store, choice: Choice) -> int:
 
 
 def unevaluated(measured: pd.DataFrame, kept: pd.DataFrame) -> pd.DataFrame:
-    """Predictions from the measures of representations, where a kind of task was not evaluated.
+    """Predict from the measures of representations what is retained where a kind of task was not evaluated.
 
     Args:
         measured, kept: see `features` and `targets`.
 
     Returns:
-        pruner, sparsity, task, kind, predicted, low, high, as `Predictor.predict` has them.
+        pruner, sparsity, options, task, kind, predicted, low, high, as `Predictor.predict` returns them.
     """
     rows = fit(measured, kept, PREDICTORS[REPRESENTATIONS]).predict(measured[measured["pruner"] != DENSE])
     done = pd.MultiIndex.from_frame(kept[[*WHO, "kind"]])

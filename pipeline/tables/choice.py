@@ -1,4 +1,4 @@
-"""Which of the jobs in the tables are drawn: one model under one set of conditions."""
+"""Choice of the jobs to draw from the tables: one model under one group of settings."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from pipeline.tables.job_columns import JOB_COLUMNS
 from pipeline.tables.labels import model_names
 from pipeline.tables.stored import NoTables, check_folders, read_table
 
-# Between the parts of a settings line; the first part is the model.
+# Separates the parts of a settings line, the first of which is the model.
 SEPARATOR = " · "
 
 
 class UnknownSettings(ValueError):
-    """No group of jobs, or more than one, matches the settings asked for."""
+    """Raised when no group of jobs, or more than one, matches the requested settings."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The model and the conditions that are drawn, their line for people, and the lines of the others there are."""
+    """The model and the settings to draw, their line for people, and the lines of the other groups in the tables."""
 
     model_id: str
     settings_id: str
@@ -33,7 +33,7 @@ class Choice:
 
 
 def choose(outputs: Path, text: str | None = None) -> Choice:
-    """Choose what to draw: the settings that `text` names in whole or in part, else the newest finished job's.
+    """Choose the settings that `text` names in whole or in part, by default those of the newest finished job.
 
     Raises:
         NoTables: if `outputs/tables` has no table of jobs with rows.
@@ -53,13 +53,13 @@ def choose(outputs: Path, text: str | None = None) -> Choice:
 
 
 def peers_of(choice: Choice, jobs: pd.DataFrame) -> list[Choice]:
-    """Return the choices of other models under the same conditions."""
+    """Return the choices of other models under the same settings."""
     same = [group for group in groups(jobs) if group.settings_id == choice.settings_id]
     return [group for group in same if group.model_id != choice.model_id]
 
 
 def groups(jobs: pd.DataFrame) -> list[Choice]:
-    """Return every model and conditions that there are jobs of, those of the newest job last."""
+    """Return a choice for every model and settings among the jobs, that of the newest job last."""
     last = jobs.drop_duplicates(["model_id", "settings_id"], keep="last")
     names = names_of(jobs)
     return [
@@ -69,7 +69,7 @@ def groups(jobs: pd.DataFrame) -> list[Choice]:
 
 
 def names_of(jobs: pd.DataFrame) -> dict[str, str]:
-    """Return a name for each model by its id."""
+    """Return a name for each model id."""
     return model_names(zip(jobs["model_id"], jobs["model"], strict=True))
 
 

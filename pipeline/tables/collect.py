@@ -1,4 +1,4 @@
-"""The tidy tables: every finished job's scores and measures in one place, for figures and for people."""
+"""Collection of the tidy tables: scores and measures of all finished jobs in one place, for figures and for people."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from pipeline.tables.job_tables import JobTables
 
 
 def collect(store: Store, read: JobTables | None = None) -> None:
-    """Write all tables from the records of all finished jobs; ``read`` are a job's own, in memory already."""
+    """Write all tables from the records of all finished jobs; ``read`` holds one job's tables, already in memory."""
     records = [record for record in load_records(store.jobs) if record.status == OK]
 
     def tables_of(record: JobRecord) -> JobTables:
-        # One table of all jobs at a time is in memory.
+        # Only one table is in memory at a time, with the rows of all jobs.
         return read if read is not None and read.record.job == record.job else JobTables(record, store)
 
     for name in (SCORES, COMPARISONS, ITEMS, RANKINGS, *STATES):
         _write([tables_of(record).table(name) for record in records], store.tables / name)
     jobs = pd.DataFrame([job_row(record) for record in records])
-    # The order of columns does not depend on which job has ended first.
+    # The order of columns must not depend on which job ended first.
     options = sorted(name for name in jobs if name.startswith("pruner."))
     _write([jobs[[*(name for name in jobs if name not in options), *options]]], store.tables / JOBS)
 
 
 def bring_up_to_date(outputs: Path) -> None:
-    """Write the tables again where the table of jobs lacks columns of today: jobs of an earlier layout fill them."""
+    """Collect the tables again if the jobs table lacks current columns; jobs of an earlier layout fill them."""
     path = outputs / "tables" / JOBS
     try:
         there = pq.read_schema(path).names
@@ -54,5 +54,5 @@ def _write(frames: Iterable[pd.DataFrame | None], path: Path) -> None:
         path.unlink(missing_ok=True)
         return
     with replacing(path) as scratch:
-        # Readers are told of a page that has changed on disk.
+        # With checksums, readers notice a page that has changed on disk.
         pd.concat(there, ignore_index=True).to_parquet(scratch, index=False, write_page_checksum=True)

@@ -1,4 +1,4 @@
-"""Who a job is, in columns that every table has: what a person may group by, and the ids that rows are joined by."""
+"""Columns that identify a job in every table: those to group by, and the ids that rows are joined by."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.config.sparsity import parse, takes_sparsity
 from pipeline.store.records import JobRecord
 from pipeline.tables.labels import CALIBRATION, Facts, changed_options, label, option_texts, options_of
 
-# What a person may group by, in every table: who comes before the table's own columns, the rest behind.
+# Columns to group by, in every table: WHO comes before the table's own columns, HOW and IDS after them.
 WHO = [
     "model",
     "model_revision",
@@ -26,14 +26,14 @@ WHO = [
 ]
 HOW = ["calibration", "calibration_options", "sequences", "length", "dtype", "shots", "chat_template", "limit"]
 IDS = ["variant_id", "settings_id", "model_id", "job", "commit", "started", "settings"]
-# What readers need of the table of jobs; it has a column for each scalar option of a pruner beside these.
+# Columns of the jobs table that readers need; it also has a column for each scalar option of a pruner.
 JOB_COLUMNS = [*WHO, *HOW, *IDS, "base_id", "changed", "achieved", "parameters", "dense_parameters", "finished"]
 _OWN = ("shots",)
 DENSE = "dense"
 
 
 def job_row(record: JobRecord) -> dict[str, Any]:
-    """Return a job's row of the table of jobs: who it is, every option that is one plain value, and what it removes."""
+    """Return a job's row of the jobs table: its identity, the numeric options of its pruner, and what it removes."""
     columns = columns_of(record)
     options = options_of(record.config, "pruner")
     scalar = {f"pruner.{name}": _number(value) for name, value in options.items() if isinstance(value, int | float)}
@@ -44,10 +44,11 @@ def job_row(record: JobRecord) -> dict[str, Any]:
 
 
 def columns_of(record: JobRecord) -> dict[str, Any]:
-    """Return the columns that say whose rows are whose: ``WHO``, ``HOW`` and ``IDS``.
+    """Return the columns that identify a job: ``WHO``, ``HOW`` and ``IDS``.
 
     Options are JSON texts. ``sparsity_value`` is a fraction, the fraction of an N:M pattern, or a number of units.
-    A pruner that reads no text has no calibration. ``limit`` and ``shots`` are missing where they are the tasks' own.
+    The calibration is empty for a pruner that reads no text. ``limit`` and ``shots`` are missing where those of the
+    tasks apply.
     """
     config = record.config
     options = {} if record.pruner == DENSE else options_of(config, "pruner")
@@ -82,7 +83,7 @@ def columns_of(record: JobRecord) -> dict[str, Any]:
 
 
 def facts_of(columns: Mapping[str, Any]) -> Facts:
-    """Return what sets a job's variant apart, from its row of the table of jobs."""
+    """Return the facts that distinguish a job's variant, from its row of the jobs table."""
     options = json.loads(columns["pruner_options"])
     options |= {f"{CALIBRATION}.name": columns["calibration"]} if columns["calibration"] else {}
     options |= {f"{CALIBRATION}.{name}": value for name, value in json.loads(columns["calibration_options"]).items()}
@@ -91,7 +92,7 @@ def facts_of(columns: Mapping[str, Any]) -> Facts:
 
 
 def facts_of_records(records: Sequence[JobRecord]) -> list[Facts]:
-    """Return what sets the variants of these jobs apart."""
+    """Return the facts that distinguish the variants of these jobs."""
     return [facts_of(job_row(record)) for record in records if record.variant_id]
 
 
@@ -107,7 +108,7 @@ def labels_of(records: Sequence[JobRecord]) -> dict[str, str]:
 
 
 def label_of(record: JobRecord) -> str:
-    """Return the label of one job by itself, with its seed and draw where they are not the first."""
+    """Return the label of a job on its own, with its seed and draw unless they are the first."""
     more = [f"seed {record.seed}"] if record.seed else []
     more += [f"draw {draw}"] if (draw := record.replicate.get("pruner.draw", 1)) != 1 else []
     return ", ".join([labels_of([record])[record.variant_id], *more])
@@ -122,7 +123,7 @@ def _number(value: Any) -> float:
 
 
 def with_columns(frame: pd.DataFrame, record: JobRecord) -> pd.DataFrame:
-    """Return the frame with the columns that say whose rows these are; tasks have shots of their own."""
+    """Return the frame with the columns that identify its job; ``shots`` of the frame, which are per task, are kept."""
     columns = {name: value for name, value in columns_of(record).items() if name not in _OWN or name not in frame}
     before, after = ([name for name in names if name in columns] for names in (WHO, (*HOW, *IDS)))
     return frame.assign(**columns)[[*before, *(name for name in frame if name not in columns), *after]]

@@ -1,4 +1,4 @@
-"""What one job has found, from its artifacts: each table is read once, when it is first asked for."""
+"""Results of one job, from its artifacts: each property is read once, when it is first accessed."""
 
 from __future__ import annotations
 
@@ -22,51 +22,51 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class JobTables:
-    """The tables of one job, with the columns that say whose rows these are; None where there is none."""
+    """Tables of one job, with the columns that identify it; None for a table that it does not have."""
 
     record: JobRecord
     store: Store
 
     @cached_property
     def scores(self) -> pd.DataFrame | None:
-        """Scores of all tasks and the perplexity: the columns of ``Results``, achieved."""
+        """Scores of all tasks and the perplexity: the columns of ``Results``, and ``achieved``."""
         frame = self._scores("")
         return None if frame is None else with_columns(frame, self.record).assign(achieved=self.record.achieved)
 
     @cached_property
     def dense_scores(self) -> pd.DataFrame | None:
-        """The same of the dense model under the same conditions, without columns of this job."""
+        """Scores of the dense model under the same settings, without columns of this job."""
         return self._scores("dense ")
 
     @cached_property
     def comparisons(self) -> pd.DataFrame | None:
-        """Scores beside those of the dense model, task by task."""
+        """Comparisons with the scores of the dense model, task by task."""
         return self._told("comparison", COMPARISONS)
 
     @cached_property
     def items(self) -> pd.DataFrame | None:
-        """The score of every item."""
+        """Score of every item."""
         return self._told("evaluation", ITEMS)
 
     @cached_property
     def measures(self) -> pd.DataFrame | None:
-        """Measures of captured states, a row a position; dense has none."""
+        """Measures of captured states, one row per position; None for the dense model."""
         return self._told("measures", MEASURES)
 
     @cached_property
     def decision(self) -> dict[str, Any]:
-        """What the pruner decided, as its file says it; empty if there is none."""
+        """Decision of the pruner, as stored in its file; empty if there is none."""
         path = self.record.artifacts.get("decision")
         return {} if path is None else json.loads((self.store.root / path / DECISION).read_text(encoding="utf-8"))
 
     @cached_property
     def rankings(self) -> pd.DataFrame | None:
-        """What a search for units has found: layer, sublayer, score, step (-1: of the unit alone)."""
+        """Scores from a search for units: layer, sublayer, score, step (-1: of the unit alone)."""
         rows = [score for score in self.decision.get("scores", ()) if "step" in score]
         return with_columns(pd.DataFrame(rows), self.record) if rows else None
 
     def table(self, name: str) -> pd.DataFrame | None:
-        """Return the job's part of a table by its file's name, one of ``pipeline.store.table_names``."""
+        """Return the job's rows of a table by its file name, one of ``pipeline.store.table_names``."""
         own = {SCORES: "scores", COMPARISONS: "comparisons", ITEMS: "items", RANKINGS: "rankings", MEASURES: "measures"}
         return getattr(self, own[name]) if name in own else self._told(STATES[name], name)
 
@@ -81,7 +81,7 @@ class JobTables:
         if not there:
             return None
         frame = pd.concat(there, ignore_index=True)
-        # What an earlier version has found lacks these.
+        # Results of an earlier version lack these columns.
         shares = frame["higher_is_better"].astype(bool) & frame["value"].between(0, 1)
         averaged = frame["averaged"].where(frame["averaged"].notna(), shares) if "averaged" in frame else shares
         data = frame["data"].fillna("") if "data" in frame else ""
@@ -92,7 +92,7 @@ class JobTables:
         return None if frame is None else with_columns(frame, self.record)
 
     def _read(self, role: str, name: str) -> pd.DataFrame | None:
-        """A table of one of the job's artifacts; None, with a warning, if that is damaged."""
+        """Return a table of one of the job's artifacts; None if there is none or, with a warning, if it is damaged."""
         if role not in self.record.artifacts:
             return None
         artifact = self.store.root / self.record.artifacts[role]

@@ -1,6 +1,6 @@
-"""What people call a job: the options that set it apart, and how it was asked.
+"""Labels of jobs for people: the options that distinguish a job, and how it was evaluated and captured.
 
-Rows are joined by ids, never by these.
+Rows are joined by ids, never by labels.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ import yaml  # type: ignore[import-untyped]
 from pipeline.config.choices import CONF, choices_of, read_choice
 
 CALIBRATION = "calibration"
-# Facts of a component that are no options of what it does.
+# Configuration keys of a component that do not count as options.
 _NO_OPTIONS = ("_target_", "name", "batch_size", "seed", "draw")
-# Options whose number comes before their name.
+# Options whose value is written before the name, as in "3 bits".
 _COUNTED = ("bits", "draws")
-# A longer list is told by its length.
+# A longer list is described by its length.
 _MOST_NAMED = 2
 
 
 class Facts(NamedTuple):
-    """What sets a variant apart from others of its pruner.
+    """Facts that distinguish a variant from others of its pruner.
 
-    ``options`` are its options by name, those of the calibration as ``calibration.name`` and so on; ``changed`` names
+    ``options`` holds its options by name, those of the calibration as ``calibration.name`` and so on; ``changed`` names
     those that differ from the defaults.
     """
 
@@ -47,9 +47,9 @@ def options_of(config: Mapping[str, Any], group: str) -> dict[str, Any]:
 
 
 def changed_options(config: Mapping[str, Any]) -> list[str]:
-    """Name the options of pruner and calibration, as ``Facts`` do, that are not as their files have them.
+    """Return the names, as in ``Facts``, of the options of pruner and calibration that differ from their files.
 
-    Another calibration than the default one is a change of ``calibration.name``.
+    A calibration other than the default one counts as a change of ``calibration.name``.
     """
     found = []
     for group in ("pruner", CALIBRATION):
@@ -65,10 +65,10 @@ def changed_options(config: Mapping[str, Any]) -> list[str]:
 
 
 def option_texts(variants: Iterable[Facts]) -> dict[str, str]:
-    """Return for each variant's id what sets it apart, such as "3 bits" or "wiki 32×256"; often nothing.
+    """Return a text for each variant id that distinguishes it, such as "3 bits" or "wiki 32×256"; often empty.
 
-    Named are options that were changed, and those in which variants of one pruner differ. Variants of one pruner and
-    sparsity never have the same text: where options do not tell them apart, the beginning of the id does.
+    It names the options that were changed, and those in which variants of one pruner differ. Variants of one pruner and
+    sparsity never share a text: where options do not distinguish them, the beginning of the id does.
     """
     everyone = list({facts.variant_id: facts for facts in variants}.values())
     texts: dict[str, str] = {}
@@ -86,14 +86,14 @@ def option_texts(variants: Iterable[Facts]) -> dict[str, str]:
 
 
 def label(pruner: str, sparsity: str, options: str, takes_sparsity: bool) -> str:
-    """Return the name of a variant: ``rtn 3 bits``, ``wanda 0.5``, ``shortgpt 4, wiki``."""
+    """Return the label of a variant: ``rtn 3 bits``, ``wanda 0.5``, ``shortgpt 4, wiki``."""
     if not takes_sparsity:
         return f"{pruner} {options}" if options else pruner
     return f"{pruner} {sparsity}, {options}" if options else f"{pruner} {sparsity}"
 
 
 def model_names(models: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Return a name for each model by its id, from pairs of both; where two share a name, ids tell them apart."""
+    """Return a name for each model id, from (id, name) pairs; models that share a name are told apart by their ids."""
     names = dict(models)
     shared = Counter(names.values())
     return {own: f"{name} #{own[:4]}" if shared[name] > 1 else name for own, name in names.items()}
@@ -102,7 +102,7 @@ def model_names(models: Iterable[tuple[str, str]]) -> dict[str, str]:
 def conditions_line(
     config: Mapping[str, Any], probes: int, dtype: str, settings_id: str, special_tokens: str = ""
 ) -> str:
-    """Return how a job was asked and captured, in a line for people; the id tells equal lines apart."""
+    """Return a line for people on how a job was evaluated and captured; the id distinguishes equal lines."""
     limit, shots, names = (config.get(f"task.{key}") for key in ("limit", "shots", "names"))
     task = [f"{config.get('task.name', '?')}{_listed(names)}", "all items" if limit is None else f"{limit} items"]
     task += [f"{shots} shots"] if isinstance(shots, int) else []
@@ -118,7 +118,7 @@ def conditions_line(
 
 
 def _differing(variants: Sequence[Facts]) -> set[str]:
-    """The options in which these variants differ, or that only some of them have."""
+    """Return the options in which these variants differ, or that only some of them have."""
     names = dict.fromkeys(name for facts in variants for name in facts.options)
     values = {
         name: {json.dumps(facts.options.get(name), sort_keys=True, default=str) for facts in variants} for name in names
@@ -127,7 +127,7 @@ def _differing(variants: Sequence[Facts]) -> set[str]:
 
 
 def _text(options: Mapping[str, Any], named: Sequence[str]) -> str:
-    """The options in words; the size of the calibration set as sequences × length."""
+    """Return the options in words, with the size of the calibration set as sequences × length."""
     parts = []
     size = [f"{CALIBRATION}.{name}" for name in ("sequences", "length")]
     for name in named:
@@ -161,7 +161,7 @@ def _listed(names: Any) -> str:
 
 @cache
 def _defaults(group: str, name: str) -> Mapping[str, Any] | None:
-    """The values in the file of a choice, without those that refer to others; None if there is no such file."""
+    """Return the values in the file of a choice, without references and unset ones; None if there is no such file."""
     name = PurePath(name).name
     if name not in choices_of(group):
         return None

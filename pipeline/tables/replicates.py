@@ -1,4 +1,4 @@
-"""Repetitions of a variant under other seeds or draws: kept apart where positions are pooled, averaged where scored."""
+"""Replicates of a variant under other seeds or draws: kept apart where positions are pooled, averaged where scored."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from pipeline.evaluate.intervals import Interval, half_width_of_mean, normal_p, 
 from pipeline.tables.variants import VARIANT, variants_of
 
 REPLICATE, COUNT = "replicate", "replicates"
-# The method of a comparison that is the mean of several.
+# Method of a comparison that is the mean over several replicates.
 METHOD = "replicates"
 _LIMITED = ("dense", "pruned", "difference")
 
 
 def name_replicates(jobs: pd.DataFrame) -> dict[str, str]:
-    """Return for each job what it is called among the repetitions of its variant: "" for the only one, else its seed.
+    """Return the name of each job among the replicates of its variant: "" for a single one, else its seed or draw.
 
     Args:
-        jobs: job, variant_id, seed, pruner_draw; one row a job.
+        jobs: job, variant_id, seed, pruner_draw; one row per job.
     """
     names: dict[str, str] = {}
     for _, own in jobs.groupby("variant_id", sort=False):
@@ -41,9 +41,9 @@ def name_replicates(jobs: pd.DataFrame) -> dict[str, str]:
 
 
 def tell_prompts_apart(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows with their prompt as ``probe``, and prompts of repetitions called after both.
+    """Return the rows with their prompt as ``probe``, and with the replicate added to the name in ``prompt``.
 
-    What is pooled over prompts is then pooled over repetitions too, and no two texts of one prompt are mixed.
+    Statistics over prompts then pool replicates as well, and no two texts of one prompt are mixed.
     """
     if "prompt" not in frame:
         return frame
@@ -52,7 +52,7 @@ def tell_prompts_apart(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def first_replicates(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of the first repetition of every variant, under the prompts' own names: for texts to read."""
+    """Return the rows of the first replicate of every variant, under the prompts' own names, for texts to read."""
     if frame.empty:
         return frame
     firsts = frame.groupby(VARIANT)[REPLICATE].transform("min")
@@ -61,7 +61,7 @@ def first_replicates(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def notes_of(frame: pd.DataFrame) -> tuple[str, ...]:
-    """Return a sentence that says of which variants there are repetitions, and how many."""
+    """Return a caption sentence that names the variants with replicates, and how many; empty if there are none."""
     if frame.empty:
         return ()
     counts = frame.groupby(VARIANT)[REPLICATE].nunique()
@@ -77,10 +77,11 @@ def notes_of(frame: pd.DataFrame) -> tuple[str, ...]:
 
 
 def average_comparisons(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a variant, kind and task: the mean of its repetitions, whose number is ``replicates``.
+    """Return one row per variant, kind and task: the mean over its replicates, whose number is ``replicates``.
 
-    An interval's half-width joins those of the single ones (the items are the same, so that repeating does not make
-    it smaller) with Student's interval of the mean over the repetitions.
+    The half-width of an interval is the root of the summed squares of two: the mean half-width of the replicates' own
+    intervals (the items are the same, hence repeating does not reduce it), and that of Student's interval of the mean
+    over the replicates.
     """
     if frame.empty:
         return frame.assign(**{COUNT: pd.Series(dtype=int)})
@@ -104,7 +105,7 @@ def _averaged(own: pd.DataFrame) -> pd.DataFrame:
 
 
 def mean_interval(intervals: np.ndarray) -> Interval:
-    """Return the mean of (k, 3) values with their limits, k > 1, and its interval, see ``average_comparisons``."""
+    """Return the mean of (k, 3) values with their limits, k > 1, with its interval, see ``average_comparisons``."""
     value = float(intervals[:, 0].mean())
     spread = half_width_of_mean(intervals[:, 0].tolist())
     below, above = (np.abs(intervals[:, place] - intervals[:, 0]).mean() for place in (1, 2))
@@ -116,9 +117,9 @@ def _columns(name: str) -> tuple[str, str, str]:
 
 
 def over_replicates(frame: pd.DataFrame, keys: Sequence[str], value: str) -> pd.DataFrame:
-    """Return the mean of a value over the repetitions of each variant and ``keys``, with ``spread`` and ``replicates``.
+    """Return the mean of a value over the replicates of each variant and ``keys``, with ``spread`` and ``replicates``.
 
-    ``spread`` is the standard deviation among them (n - 1), missing for one alone. Other columns are the first's.
+    ``spread`` is their standard deviation (n - 1), missing for a single one. Other columns are those of the first.
     """
     by = [*VARIANT, *keys]
     groups = frame.groupby(by, sort=False)[value]

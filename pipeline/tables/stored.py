@@ -1,4 +1,4 @@
-"""The files under `outputs/tables`: what is in them is checked before anything relies on it."""
+"""Access to the files under `outputs/tables`, whose contents are checked before anything relies on them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pipeline.config.sparsity import parse
 from pipeline.tables.job_columns import HOW, IDS, JOB_COLUMNS, WHO
 
 SUFFIX = ".parquet"
-# What a reader is told to do about a file that is not a table of ours.
+# Advice in messages about a file that is not a valid table.
 DIAGNOSIS = "python -m pipeline.results verify says what is damaged"
 REMEDY = "python -m pipeline.results verify --repair makes the tables again"
 _WHO = (*WHO, *HOW, *IDS)
-# What every table has to have.
+# Columns that every table must have.
 REQUIRED = {
     "scores": (*_WHO, "kind", "task", "metric", "main", "value", "stderr", "n", "averaged", "chance"),
     "comparisons": (*_WHO, "kind", "task", "n", "dense", "pruned", "difference", "low", "high", "retained", "verdict"),
@@ -31,30 +31,30 @@ REQUIRED = {
     "prompts": (*_WHO, "prompt", "format", "text"),
     "jobs": tuple(JOB_COLUMNS),
 }
-# Columns of words; all others hold numbers, or true and false.
+# Columns of text; all others hold numbers or booleans.
 _WORDS = {
     "model", "model_revision", "pruner", "pruner_options", "sparsity", "unit", "calibration", "calibration_options",
     "dtype", *IDS, "base_id", "changed", "finished", "status", "kind", "task", "metric", "method", "verdict",
     "protocol", "prompt", "sublayer", "origin", "set", "role", "text", "dense_text", "pruned_text", "format",
     "data",
 }  # fmt: skip
-_MIXED = ("shots", "steps", "item")  # numbers that may be missing, or told in words
+_MIXED = ("shots", "steps", "item")  # numbers that may be missing, or given as text
 
 
 class MissingData(Exception):
-    """The tables lack what a figure needs; the message says what, without its remedy."""
+    """Raised when the tables lack data that a figure needs; the message says which, without the remedy."""
 
 
 class NoTables(FileNotFoundError):
-    """There is no table to draw from yet."""
+    """Raised when there is no table to draw from yet."""
 
 
 class DamagedTable(NoTables):
-    """A file in the place of a table that is none or cannot be read, or a folder that leads out of outputs."""
+    """Raised for a file that is not a valid table or cannot be read, or a folder that leads out of outputs."""
 
 
 def check_folders(outputs: Path) -> None:
-    """Raises DamagedTable if a folder that is read or written here is a link to somewhere else."""
+    """Raise DamagedTable if a folder that is read or written here is a link to somewhere else."""
     root = os.path.realpath(outputs)
     for name in ("tables", "figures", "report"):
         real = os.path.realpath(outputs / name)
@@ -65,11 +65,11 @@ def check_folders(outputs: Path) -> None:
 def read_table(
     outputs: Path, name: str, columns: Sequence[str] | None = None, filters: list[Any] | None = None
 ) -> pd.DataFrame | None:
-    """A table, or some of its columns or rows; None if there is no such file.
+    """Return a table, or some of its columns or rows; None if there is no such file.
 
     Raises:
-        DamagedTable: if it cannot be read, lacks a column, has words in the place of numbers, or a sparsity that is
-            none; for a file that this user may not read, with that as its text.
+        DamagedTable: if it cannot be read, lacks a column, has text in place of numbers, or an invalid sparsity; for a
+            file that this user may not read, with that as its message.
     """
     path = outputs / "tables" / f"{name}{SUFFIX}"
     try:
@@ -89,11 +89,11 @@ def read_table(
 
     try:
         _check_schema(pyarrow.parquet.read_schema(path), name)
-        # Pages carry checksums: a flipped bit is not a number.
+        # Page checksums keep a flipped bit from passing as a number.
         frame = pd.read_parquet(
             path, columns=None if columns is None else list(columns), filters=filters, page_checksum_verification=True
         )
-        # The names of a frame are told a second time, in metadata of their own.
+        # The column names of a frame are stored a second time, in separate metadata.
         _check_names(REQUIRED[name] if columns is None else columns, list(frame.columns))
         for word in frame["sparsity"].astype(str).unique() if "sparsity" in frame else ():
             parse(word)
@@ -106,7 +106,7 @@ def read_table(
 
 
 def _check_schema(schema: Any, name: str) -> None:
-    """Raises DamagedTable, in words, for a table that is not as `pipeline.tables.collect` writes it."""
+    """Raise DamagedTable, with the reason, for a table that is not as `pipeline.tables.collect` writes it."""
     from pyarrow import types
 
     _check_names(REQUIRED[name], schema.names)
@@ -124,6 +124,6 @@ def _check_schema(schema: Any, name: str) -> None:
 
 
 def _check_names(wanted: Sequence[str], there: Sequence[str]) -> None:
-    """Raises DamagedTable that names the columns that are not there."""
+    """Raise DamagedTable, naming the missing columns, if there are any."""
     if lacking := [column for column in wanted if column not in there]:
         raise DamagedTable(f"it has no {', '.join(lacking)}")

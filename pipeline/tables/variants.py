@@ -1,4 +1,4 @@
-"""A variant is one pruner at one sparsity with its options: its label, its order, and which ones fit into a figure."""
+"""Variants, each one pruner at one sparsity with its options: labels, order, and selection where room is limited."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pipeline.config.sparsity import Sparsity, parse, takes_sparsity
 from pipeline.tables.labels import label
 
 DENSE = "dense"
-# The columns that tell the variants of a figure apart.
+# Columns that identify a variant of a figure.
 VARIANT = ["pruner", "sparsity", "options"]
-# The order of legends and rows, and who comes first where there is no room for all; others by name.
+# Order of legends and rows, and priority where there is no room for all; other pruners follow by name.
 PRECEDENCE = (
     "shortgpt",
     "attn_drop",
@@ -27,9 +27,9 @@ PRECEDENCE = (
 
 
 class Variant(NamedTuple):
-    """One pruner at one sparsity; the sparsity is the word of the command line ("0.2", "2:4", "6").
+    """One pruner at one sparsity; the sparsity is spelled as on the command line ("0.2", "2:4", "6").
 
-    ``options`` is what sets it apart from other variants shown (`pipeline.tables.labels.option_texts`), often nothing.
+    ``options`` distinguishes it from other variants shown (`pipeline.tables.labels.option_texts`), and is often empty.
     """
 
     pruner: str
@@ -38,22 +38,22 @@ class Variant(NamedTuple):
 
     @property
     def label(self) -> str:
-        """What legends and panel titles call it."""
+        """Label in legends and panel titles."""
         return label(self.pruner, self.sparsity, self.options, takes_sparsity(self.pruner))
 
     @property
     def short(self) -> str:
-        """What it is called where the pruner is known."""
+        """Label where the pruner is known."""
         return f"{self.sparsity}, {self.options}" if self.options else self.sparsity
 
     @property
     def line(self) -> str:
-        """What a line over the sparsities of this pruner with these options is called."""
+        """Label of a line over the sparsities of this pruner with these options."""
         return f"{self.pruner}, {self.options}" if self.options else self.pruner
 
 
 def drop_name(variant: Variant) -> str:
-    """What the paper calls it: Drop-8A for eight attention sublayers, Drop-8M for eight MLPs; else its label."""
+    """Return the paper's name: Drop-8A for eight attention sublayers, Drop-8M for eight MLPs; else the label."""
     letter = {"attn_drop": "A", "mlp_drop": "M"}.get(variant.pruner)
     if variant.pruner == DENSE:
         return DENSE
@@ -63,7 +63,7 @@ def drop_name(variant: Variant) -> str:
 
 
 def drop_notes(frame: pd.DataFrame) -> tuple[str, ...]:
-    """What the names of the paper in a table mean, for its caption."""
+    """Return caption sentences that explain the paper's names in a table."""
     names = {drop_name(variant._replace(options="")) for variant in variants_of(frame)}
     meanings = {"A": "Drop-nA: n attention sublayers dropped.", "M": "Drop-nM: n MLP sublayers dropped."}
     found = {name[-1] for name in names if name.startswith("Drop-")}
@@ -71,38 +71,38 @@ def drop_notes(frame: pd.DataFrame) -> tuple[str, ...]:
 
 
 def canonical(sparsity: str) -> str:
-    """One spelling for each sparsity: `2of4` is `2:4`."""
+    """Return the canonical spelling of a sparsity: `2of4` becomes `2:4`."""
     return parse(sparsity).given
 
 
 def is_pattern(sparsity: str) -> bool:
-    """Whether it is an N:M pattern."""
+    """Return whether the sparsity is an N:M pattern."""
     return _first(sparsity).kind == "pattern"
 
 
 def is_count(sparsity: str) -> bool:
-    """Whether it is a number of blocks or sublayers (zero is none)."""
+    """Return whether the sparsity is a number of blocks or sublayers (zero is not)."""
     return _first(sparsity).kind == "units"
 
 
 def magnitude(sparsity: str) -> float:
-    """A number to order the sparsities of one pruner by."""
+    """Return a number that orders the sparsities of one pruner."""
     first = _first(sparsity)
     return {"pattern": first.n / max(first.m, 1), "units": first.units, "fraction": first.fraction}[first.kind]
 
 
 def _first(sparsity: str) -> Sparsity:
-    """The sparsity, or the first of a list of equals ("0.2, 0.4")."""
+    """Parse a sparsity, or the first of a list of equivalent ones ("0.2, 0.4")."""
     return parse(sparsity.split(",", maxsplit=1)[0])
 
 
 def precedence(pruner: str) -> tuple[int, str]:
-    """What to sort pruners by."""
+    """Return the sort key of a pruner."""
     return (PRECEDENCE.index(pruner) if pruner in PRECEDENCE else len(PRECEDENCE)), pruner
 
 
 def ordered(variants: Iterable[Variant]) -> list[Variant]:
-    """By pruner, then rising sparsity, fractions before patterns of the same share."""
+    """Return the variants by pruner, then rising sparsity, fractions before patterns of the same fraction."""
 
     def key(variant: Variant) -> tuple:
         sparsity = variant.sparsity
@@ -112,18 +112,18 @@ def ordered(variants: Iterable[Variant]) -> list[Variant]:
 
 
 def variants_of(frame: pd.DataFrame) -> list[Variant]:
-    """The variants in a table, ordered."""
+    """Return the variants in a table, ordered."""
     return ordered(Variant(*row) for row in frame[VARIANT].drop_duplicates().itertuples(index=False))
 
 
 def rows_of(frame: pd.DataFrame, variants: Iterable[Variant]) -> pd.DataFrame:
-    """The rows of a table that belong to one of the variants."""
+    """Return the rows of a table that belong to one of the variants."""
     keep = pd.MultiIndex.from_frame(frame[VARIANT]).isin([tuple(variant) for variant in variants])
     return frame[keep]
 
 
 def lowest(variants: Iterable[Variant]) -> list[Variant]:
-    """Each pruner, with each of its options, at its lowest nonzero sparsity (at zero if that is all it has)."""
+    """Return each pruner, with each of its options, at its lowest nonzero sparsity (at zero if it has no other)."""
     first: dict[str, Variant] = {}
     for variant in sorted(ordered(variants), key=lambda v: magnitude(v.sparsity) == 0):
         first.setdefault(variant.line, variant)
@@ -131,7 +131,7 @@ def lowest(variants: Iterable[Variant]) -> list[Variant]:
 
 
 def preferred(variants: Iterable[Variant], words: Sequence[str]) -> list[Variant]:
-    """Each pruner once: at the first of these sparsities that it has, else at its lowest nonzero one."""
+    """Return each pruner once: at the first of these sparsities that it has, else at its lowest nonzero one."""
     everyone = ordered(variants)
     chosen = {variant.line: variant for variant in lowest(everyone)}
     for word in reversed(words):
@@ -142,7 +142,7 @@ def preferred(variants: Iterable[Variant], words: Sequence[str]) -> list[Variant
 def select_preferred(
     variants: Iterable[Variant], words: Sequence[str], limit: int
 ) -> tuple[list[Variant], list[Variant]]:
-    """At most `limit` variants, every pruner's `preferred` one before all others; and those left out."""
+    """Return at most `limit` variants, every pruner's `preferred` one before all others, and the ones left out."""
     everyone = ordered(variants)
     first = preferred(everyone, words)
     queue = first + [variant for variant in everyone if variant not in first]
@@ -150,7 +150,7 @@ def select_preferred(
 
 
 def spread(variants: Iterable[Variant], limit: int) -> tuple[list[Variant], list[Variant]]:
-    """At most `limit` variants, each pruner's lowest nonzero sparsity before its next; and those left out."""
+    """Return at most `limit` variants, each pruner's lowest nonzero sparsity before its next, and the ones left out."""
     groups: dict[str, list[Variant]] = {}
     for variant in sorted(ordered(variants), key=lambda v: magnitude(v.sparsity) == 0):
         groups.setdefault(variant.line, []).append(variant)
@@ -160,12 +160,12 @@ def spread(variants: Iterable[Variant], limit: int) -> tuple[list[Variant], list
 
 
 def not_shown_note(variants: Iterable[Variant]) -> tuple[str, ...]:
-    """The sentence of a caption that names the variants a figure does not show by its nature; empty without any."""
+    """Return the caption sentence that names the variants a figure does not show by design; empty without any."""
     names = ", ".join(variant.label for variant in variants)
     return (f"Not shown: {names}.",) if names else ()
 
 
 def left_out_note(left_out: list[Variant]) -> tuple[str, ...]:
-    """The sentence of a caption that names the variants a figure had no room for; empty if there are none."""
+    """Return the caption sentence that names the variants a figure had no room for; empty without any."""
     names = ", ".join(variant.label for variant in left_out)
     return (f"Left out for space: {names}.",) if left_out else ()

@@ -1,4 +1,4 @@
-"""A run that an agent of a W&B sweep has asked for, in the environment of the command that it starts."""
+"""The run that an agent of a W&B sweep asks for, read from the environment of the command that it starts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class AgentRun:
-    """The run that the agent has announced to its server, the sweep that it belongs to, and the sweep's own values."""
+    """Run that the agent has announced to its server, the sweep that it belongs to, and the sweep's own values."""
 
     run_id: str
     sweep: str
@@ -18,7 +18,7 @@ class AgentRun:
 
 
 def agent_run() -> AgentRun | None:
-    """What the agent has asked for; None for a command that no agent has started.
+    """Return the run that the agent has asked for, or None for a command that no agent has started.
 
     Raises OSError if the file with the sweep's values, which the environment names, cannot be read.
     """

@@ -1,4 +1,4 @@
-"""Decide whether a tracked run goes to a W&B server or stays on disk, without importing wandb."""
+"""Decides whether a tracked run goes to a W&B server or stays on disk, without importing wandb."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _OLD_NAMES = {"run": "online", "dryrun": "offline"}  # still accepted by wandb i
 
 @dataclass(frozen=True)
 class Connection:
-    """How a run is kept: `mode` is online, offline or disabled; `reason` says why it cannot be online."""
+    """Mode of a run: `mode` is online, offline or disabled; `reason` says why it cannot be online."""
 
     mode: str
     reason: str | None = None
@@ -47,14 +47,16 @@ def resolve_mode(requested: str) -> Connection:
 
 
 def prepare_import() -> None:
-    """To be called before wandb is imported, which reads these: error reports need the network even offline, and login
-    prints a line."""
+    """Set the environment that wandb reads when it is imported; call this before.
+
+    Error reports need the network even offline, and login prints a line.
+    """
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     os.environ.setdefault("WANDB_SILENT", "true")
 
 
 def base_url() -> str:
-    """The server's address: WANDB_BASE_URL, else the one that `wandb login --host` stored, else W&B's own."""
+    """Return the server's address: WANDB_BASE_URL, else the one that `wandb login --host` stored, else W&B's own."""
     if url := os.environ.get("WANDB_BASE_URL"):
         return url.rstrip("/")
     folder = os.environ.get("WANDB_CONFIG_DIR") or "~/.config/wandb"
@@ -67,7 +69,7 @@ def base_url() -> str:
 
 
 def api_key(url: str) -> str | None:
-    """The key for the server at `url`: WANDB_API_KEY, else the netrc file's (NETRC, ~/.netrc or ~/_netrc)."""
+    """Return the key for the server at `url`: WANDB_API_KEY, else the netrc file's (NETRC, ~/.netrc or ~/_netrc)."""
     if key := os.environ.get("WANDB_API_KEY"):
         return key
     candidates = [os.environ["NETRC"]] if "NETRC" in os.environ else ["~/.netrc", "~/_netrc"]
@@ -87,7 +89,7 @@ def _checked(mode: str, where: str) -> str:
 
 
 def _answers(url: str) -> bool:
-    """Whether the server, or the proxy before it, accepts a TCP connection within `CONNECT_SECONDS`."""
+    """Return whether the server, or the proxy before it, accepts a TCP connection within `CONNECT_SECONDS`."""
     target = urlsplit(url)
     proxy = getproxies().get(target.scheme)
     if proxy and not proxy_bypass(target.netloc):

@@ -23,26 +23,26 @@ if TYPE_CHECKING:
 
 FOLDER, FIGURES, MEMORY = "dashboard", "figures", "published.json"
 _CURVES = "history:over_sparsity/"
-# Closing runs are looked for among this many of the newest runs that are no job's.
+# Number of the newest runs without a job among which the closing run is searched.
 _LOOKED_AT = 20
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """The jobs of one command, or of one sweep of W&B's agents, that have a run each. ``name`` is their W&B group."""
+    """Jobs of one command, or of one sweep of W&B's agents, that have runs. ``name`` is their W&B group."""
 
     name: str
     jobs: list[JobRecord]
 
     @property
     def unsent(self) -> int:
-        """How many of its runs are on this disk alone."""
+        """Number of its runs that are only on this disk."""
         folders = [Path(job.wandb["directory"]) for job in self.jobs if job.wandb.get("sync")]
         return sum(not any(folder.glob("*.synced")) for folder in folders)
 
 
 def sweeps(outputs: Path) -> list[Sweep]:
-    """All sweeps whose jobs have runs, the newest last."""
+    """Return all sweeps whose jobs have runs, the newest last."""
     groups: dict[str, list[JobRecord]] = {}
     for folder in (outputs / "runs").glob("*"):
         for job in load_records(folder, f"**/{OUTCOME}"):
@@ -53,7 +53,7 @@ def sweeps(outputs: Path) -> list[Sweep]:
 
 
 def shown(sweep: Sweep, outputs: Path) -> tuple[Shown, str]:
-    """What to show of a sweep, by what its runs have logged; and the entity that they belong to, if they name one."""
+    """Return what to show of a sweep, by what its runs have logged, and their entity, empty if they name none."""
     from pipeline.plot.style import pruner_colours
     from pipeline.track.pages import Shown
     from pipeline.track.panels import keys_of_run
@@ -78,7 +78,7 @@ def shown(sweep: Sweep, outputs: Path) -> tuple[Shown, str]:
 
 
 def _samples(sweep: Sweep) -> Iterator[RunRecord]:
-    """A run of each pruner and suite, as its log tells it, if the log is still there: the newest that ended well."""
+    """Yield a run of each pruner and suite, read from its log if that still exists: the newest that ended well."""
     kinds = {}
     for job in sorted(sweep.jobs, key=lambda job: job.status == OK):
         kinds[job.pruner, job.config.get("task.name")] = job
@@ -88,7 +88,7 @@ def _samples(sweep: Sweep) -> Iterator[RunRecord]:
 
 
 def _closing_run(sweep: Sweep, outputs: Path) -> RunRecord | None:
-    """The run with the figures that a sweep logs at its end; it belongs to no job."""
+    """Return the run with the figures that a sweep logs at its end, or None. It belongs to no job."""
     known = {Path(job.wandb["directory"]).name for job in sweep.jobs}
     folders = [path for path in (outputs / "wandb").glob("*run-*") if path.name not in known and path.is_dir()]
     newest = sorted(folders, key=lambda path: re.sub(r"^(offline-)?run-", "", path.name), reverse=True)
@@ -136,7 +136,7 @@ def build(sweep: Sweep, outputs: Path, offline: bool) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status 2 if there is no such sweep, 1 if a server does not take the pages, else 0."""
+    """Run the command line. Returns exit status 2 for an unknown sweep, 1 if a server rejects the pages, else 0."""
     parser = Arguments(
         prog="python -m pipeline.track.dashboard",
         description="Build a workspace and a report in W&B that show a sweep. Without a server: their JSON alone.",

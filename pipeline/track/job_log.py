@@ -1,4 +1,4 @@
-"""What a job tells its tracked run: scores, generated texts, curves, figures and artifacts."""
+"""Logs a job to its tracked run: scores, generated texts, curves, figures and artifacts."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from pipeline.track import Tracker
 if TYPE_CHECKING:
     from pipeline.plot.drawing import FigureResult
 
-# The columns of the table of generated texts.
+# Columns of the table of generated texts.
 _SAMPLE = ["task", "item", "prompt", "completion", "answer", "gold", "score"]
 
 
 def log_results(tables: JobTables, tracker: Tracker, drawn: Sequence[FigureResult]) -> None:
-    """Tell a job's run what the job has found."""
+    """Log the results of a job to its run."""
     record = tables.record
     scores, dense = _score_summary(tables.scores, ""), _score_summary(tables.dense_scores, "dense/")
     tracker.summary({"achieved": record.achieved, **scores, **dense})
@@ -47,7 +47,7 @@ def log_results(tables: JobTables, tracker: Tracker, drawn: Sequence[FigureResul
 
 
 def _generations(tables: JobTables) -> pd.DataFrame:
-    """Prompt, text, gold and score of every generative item."""
+    """Return prompt, text, gold and score of every generative item."""
     rows = [sample for sample in tables.samples() if sample["kind"] == GENERATIVE]
     frame = pd.DataFrame(rows, columns=_SAMPLE)
     # A table column has one type; gold answers may be one text or several.
@@ -65,7 +65,7 @@ def _score_summary(scores: pd.DataFrame | None, prefix: str) -> dict[str, float]
 
 
 def _log_curves(tracker: Tracker, measures: pd.DataFrame) -> None:
-    """Means over prompts per layer of each sublayer, and per step of the final state, at the first temperature."""
+    """Log means over prompts by layer for each sublayer, and by step for the final state, at the first temperature."""
     measures = measures[measures.temperature == measures.temperature.iloc[0]]
     for kind, frame in measures[measures.protocol == LAYER].groupby("sublayer"):
         tracker.curve(f"layer/{kind}", mean_over_prompts(frame, COLUMNS, ["layer"]), "layer")
@@ -96,7 +96,7 @@ def receipt_of(tracker: Tracker | None) -> dict[str, Any]:
 
 
 def log_figures(tracker: Tracker, drawn: Sequence[FigureResult]) -> None:
-    """The pictures of figures, with their captions."""
+    """Log the pictures of figures with their captions."""
     for figure in drawn:
         for path in figure.paths:
             if path.suffix == ".png":

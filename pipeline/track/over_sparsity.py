@@ -1,4 +1,4 @@
-"""A sweep's mean scores over the share removed, for the run that closes it: a curve a pruner with its options."""
+"""Mean scores of a sweep over the share removed, for its closing run: one curve for each pruner with its options."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def log_curves(tracker: Tracker, jobs: Sequence[JobRecord], store: Store) -> Non
 
 
 def curves(jobs: Sequence[JobRecord], store: Store) -> dict[str, pd.DataFrame]:
-    """By line, a row for each share ``removed`` and a column for each kind of task: the mean of the main scores.
+    """Return a table of mean main scores for each line: a row per share ``removed``, a column per kind of task.
 
-    A line is a pruner with its options, of one model under one set of conditions, which its name tells where the jobs
-    have several. The dense model is its point at 0. Jobs that differ in their seed or draw alone are averaged, as are
-    settings that removed as much.
+    A line is a pruner with its options, of one model under one set of conditions, which are part of its name where the
+    jobs have several. The dense model is its point at 0. Jobs that differ only in their seed or draw are averaged, as
+    are settings that removed the same share.
     """
     baselines = [job for job in load_records(store.jobs) if job.pruner == DENSE and job.status == OK]
     rows = [row for row in rows_of_jobs(jobs, baselines) if row.first.achieved is not None]
@@ -61,7 +61,7 @@ def _perplexity(texts: Mapping[str, float]) -> dict[str, float]:
 
 
 def _line(row: Row, rows: Sequence[Row], models: bool) -> str:
-    # What all rows of a pruner share does not tell them apart.
+    # Options that all rows of a pruner share do not distinguish them.
     several = len({one.options for one in rows if one.first.pruner == row.first.pruner}) > 1
     name = Variant(row.first.pruner, row.first.sparsity, row.options if several else "").line
     asked = [f"{key}={value}" for key, value in row.conditions.items()]

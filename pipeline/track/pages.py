@@ -1,4 +1,4 @@
-"""A sweep's workspace and report in W&B, and their JSON. Building them sends no request; publishing does."""
+"""Workspace and report of a sweep in W&B, and their JSON. Building them sends no request; publishing does."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from pipeline.track.panels import MOST_RUNS, REMOVED, Section, sections
 
 FIGURES = "figures"
 TITLE_LENGTH = 128
-# Sections of a workspace that are unfolded from the start.
+# Number of sections of a workspace that are open from the start.
 OPEN = 3
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What is to be shown: the runs of the W&B group ``sweep``, as far as this machine knows them.
+    """Runs of the W&B group ``sweep`` to show, as far as this machine knows them.
 
     ``runs`` maps a run's id to its pruner, ``colours`` a pruner to its colour. ``logged`` are the keys of these runs
-    (see `panels.keys_of_run`), None if none could be read. ``curves`` are the pruners with curves over sparsity,
+    (see `panels.keys_of_run`), or None if none could be read. ``curves`` are the pruners with curves over sparsity,
     ``figures`` the names of pictures, which are in a run of their own if the sweep is ``closed``. ``about`` is a line
     about the settings.
     """
@@ -48,7 +48,7 @@ class Shown:
 
 
 def workspace(shown: Shown, entity: str = "") -> ws.Workspace:
-    """The sections as a saved view of the project, showing this sweep's runs alone."""
+    """Return the sections as a saved view of the project that shows only this sweep's runs."""
     return ws.Workspace(
         entity=entity,
         project=shown.project,
@@ -76,7 +76,7 @@ def workspace(shown: Shown, entity: str = "") -> ws.Workspace:
 
 
 def report(shown: Shown, entity: str = "") -> wr.Report:
-    """The sections as a page with text. Without an ``entity`` it names no project to look in: that needs a request."""
+    """Return the sections as a page with text. Run sets name no project without an ``entity``: that needs a request."""
     blocks: list[Any] = [
         wr.P("Does pruning work for this model and these tasks, and why not?"),
         *([wr.P(f"Settings: {shown.about}")] if shown.about else []),
@@ -107,5 +107,5 @@ def _colours(shown: Shown) -> dict[str, str]:
 
 
 def specification(page: ws.Workspace | wr.Report) -> str:
-    """The JSON that W&B keeps for a page."""
+    """Return the JSON that W&B stores for a page."""
     return page._to_model().model_dump_json(by_alias=True, exclude_none=True, indent=2)

@@ -1,4 +1,4 @@
-"""The panels that show a sweep in W&B, by section: each names the keys that it draws, as runs log them."""
+"""Panels that show a sweep in W&B, by section. Each names the keys that it draws, as runs log them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import wandb_workspaces.reports.v2 as wr
 
 from pipeline.track.readback import RunRecord
 
-# The axis of the shares of parameters that were removed: where every pruner's sparsities can be set side by side,
-# be they fractions, patterns or numbers of units.
+# Axis of the share of parameters removed, on which the sparsities of all pruners are comparable, whether they are
+# fractions, patterns or numbers of units.
 REMOVED = "achieved"
-# Mean scores by kind of task, with what they are called.
+# Kinds of task with mean scores, and their names for readers.
 KINDS = {
     "generative": "generation",
     "multiple_choice": "multiple choice",
@@ -27,10 +27,10 @@ TABLES = {
     "scores": "scores of every task",
     "comparison with dense": "every task beside dense",
 }
-# Runs that one panel shows at most; W&B's own number is 10.
+# Largest number of runs in one panel; W&B's default is 10.
 MOST_RUNS = 200
 _KL = "kl"
-# Of a report's grid, and the heights of panels by their number in a row.
+# Width of a report's grid, and the heights of panels by their number in a row.
 _WIDTH = 24
 _HEIGHTS = {1: 10, 2: 12, 3: 7, 4: 6}
 
@@ -39,7 +39,7 @@ Panel = wr.ScatterPlot | wr.LinePlot | wr.ParallelCoordinatesPlot | wr.MediaBrow
 
 @dataclass(frozen=True)
 class Section:
-    """Panels that belong together, in ``columns``; ``figures`` says that they are pictures."""
+    """Panels that belong together, in ``columns``; ``figures`` is True if they are pictures."""
 
     title: str
     text: str
@@ -53,10 +53,10 @@ class Section:
 
 
 def sections(logged: Collection[str] | None, pruners: Iterable[str], figures: Sequence[str]) -> list[Section]:
-    """All sections, without panels of which a key is not ``logged`` (see `keys_of_run`), and without empty ones.
+    """Return all non-empty sections, without panels of which a key is not ``logged`` (see `keys_of_run`).
 
-    None stands for everything. ``pruners`` are those whose curves over sparsity were logged at the sweep's end,
-    ``figures`` the names of the pictures.
+    If ``logged`` is None, all panels stay. ``pruners`` are those whose curves over sparsity were logged at the sweep's
+    end, ``figures`` the names of the pictures.
     """
     made = [
         Section(
@@ -139,7 +139,7 @@ def _lines(pruners: Sequence[str]) -> list[Panel]:
 
 
 def curve_key(pruner: str, kind: str) -> str:
-    """The series of a pruner's mean scores over the share removed."""
+    """Return the key of a pruner's mean scores over the share removed."""
     return f"over_sparsity/{pruner}/{kind}"
 
 
@@ -194,7 +194,7 @@ def _picture(name: str) -> Panel:
 
 
 def keys_of_panel(panel: Panel) -> set[str]:
-    """What a panel draws: keys as in `keys_of_run`."""
+    """Return the keys that a panel draws, as in `keys_of_run`."""
     if isinstance(panel, wr.LinePlot):
         return {f"history:{_name(metric)}" for metric in [panel.x, *panel.y]}
     if isinstance(panel, wr.ScatterPlot):
@@ -215,8 +215,10 @@ def _name(metric: object) -> str:
 
 
 def keys_of_run(run: RunRecord) -> set[str]:
-    """What a run has logged, each key after ``config:``, ``summary:``, ``history:`` or, for pictures and tables,
-    ``media:``."""
+    """Return the keys that a run has logged.
+
+    Each follows ``config:``, ``summary:``, ``history:`` or, for pictures and tables, ``media:``.
+    """
     media = {key.removesuffix("._type") for row in run.history for key in row if key.endswith("._type")}
     return (
         {f"config:{key}" for key in run.config}

@@ -1,4 +1,4 @@
-"""Send a sweep's workspace and report to the W&B server. A second time, the same pages are changed."""
+"""Sends a sweep's workspace and report to the W&B server. Publishing again changes the same pages."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pipeline.track.pages import Shown, report, workspace
 
 
 def publish(shown: Shown, entity: str, memory: Path) -> dict[str, str]:
-    """The addresses of the pages. ``memory`` is a file that tells which pages there are already, by server and sweep.
+    """Publish both pages and return their addresses. ``memory`` is a file of the pages published, by server and sweep.
 
-    Without an ``entity`` it is the key's own. Raises what wandb raises if the server does not take a page.
+    Without an ``entity``, the API key's own is used. Raises wandb's error if the server rejects a page.
     """
     import wandb
 

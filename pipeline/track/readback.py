@@ -1,6 +1,6 @@
-"""Read a finished W&B run back from its transaction log and compare it with what was sent.
+"""Reads a finished W&B run back from its transaction log and compares it with what was sent.
 
-W&B writes in a process of its own, so a full disk or a killed writer loses records without an error here.
+W&B writes in a separate process, so a full disk or a killed writer loses records without an error here.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ READ_SECONDS = 120
 
 @dataclass
 class Sent:
-    """What a run's log must hold: kept up to date while the run is open.
+    """Contents that a run's log must have, kept up to date while the run is open.
 
     points counts the values of each (step metric, series); media holds the keys of images and tables;
-    artifacts maps a name to {file name: bytes}.
+    artifacts maps a name to {file name: size in bytes}.
     """
 
     config: dict[str, Any]
@@ -35,10 +35,10 @@ class Sent:
 
 @dataclass
 class RunRecord:
-    """A run as its log tells it. `exit_code` is None if the log ends before the run does.
+    """Run as read from its log. `exit_code` is None if the log ends before the run does.
 
     Nested values have dotted keys; numbers that JSON lacks are "NaN", "Infinity" and "-Infinity".
-    step_metrics maps a series to its x axis; artifacts maps a name to {file name: (local path, bytes)}.
+    step_metrics maps a series to its x axis; artifacts maps a name to {file name: (local path, size in bytes)}.
     """
 
     directory: Path
@@ -70,7 +70,7 @@ def read_run(directory: Path) -> RunRecord:
 
 
 def _add(record: RunRecord, kind: str, body: Mapping[str, Any]) -> None:
-    """Fold one record of the log into `record`; kinds that say nothing about the results are passed over."""
+    """Fold one record of the log into `record`; kinds that say nothing about the results are ignored."""
     if kind == "run":
         record.run.update(body)
         record.config.update(body.get("config", {}).get("update", {}))
@@ -93,7 +93,7 @@ def _add(record: RunRecord, kind: str, body: Mapping[str, Any]) -> None:
 
 
 def compare(sent: Sent, record: RunRecord, exit_code: int) -> str | None:
-    """What is missing from the log, or differs from what was sent, in one line; None if all is there."""
+    """Return in one line what is missing from the log or differs from what was sent, or None if nothing does."""
     problems = list(_problems(sent, record, exit_code))
     if len(problems) > 5:
         problems[5:] = [f"and {len(problems) - 5} more"]

@@ -1,8 +1,7 @@
-"""Track a job as a W&B run: config, scores, curves, figures, tables and artifacts.
+"""Tracks a job as a W&B run: config, scores, curves, figures, tables and artifacts.
 
 Without a key or a network the run is kept on disk and can be sent later. Once finished it is read back and
-checked. A run that cannot be opened at all costs the job nothing but its tracking. wandb is imported only when a run
-starts.
+checked. If no run can be opened at all, the job only loses its tracking. wandb is imported only when a run starts.
 """
 
 from __future__ import annotations
@@ -35,10 +34,10 @@ NAME_LENGTH, TAG_LENGTH = 128, 64  # W&B's limits
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One run: files go under `outputs`/wandb; `mode` is one of `pipeline.track.MODES`.
+    """Description of a run: files go under `outputs`/wandb; `mode` is one of `pipeline.track.MODES`.
 
-    `group` names the sweep. `config` may be nested: it is logged flat, with dotted keys and without secrets, and with
-    the name of each component under its group alone, since W&B neither filters nor plots by keys with dots.
+    `group` names the sweep. `config` may be nested: it is logged flat, with dotted keys and without secrets. The name
+    of each component is also logged under its group (`pruner`), since W&B neither filters nor plots by keys with dots.
     """
 
     outputs: Path
@@ -54,7 +53,7 @@ class RunSpec:
 
 @contextmanager
 def track(spec: RunSpec) -> Iterator[Tracker]:
-    """Run a job inside its own W&B run, finished on leaving: with exit code 1 if an exception passes.
+    """Track a job as its own W&B run within the block; on leaving it finishes, with exit code 1 if an exception passes.
 
     Under an agent of a W&B sweep it is the run that the agent has asked for, in its project, grouped by the sweep.
     Falls back to an offline run, with a warning, when the server cannot be used; if not even that can be opened,
@@ -82,7 +81,7 @@ def _start(spec: RunSpec, mode: str, reason: str | None) -> Tracker:
     config = _with_names(flatten(spec.config))
     try:
         agent = agent_run()
-        # The sweep's own values are not replaced: they are what its run is found by.
+        # The sweep's own values are not replaced: its run is found by them.
         config |= agent.values if agent else {}
         if mode == "online":
             run_id = agent.run_id if agent else secrets.token_hex(4)
@@ -102,7 +101,7 @@ def _start(spec: RunSpec, mode: str, reason: str | None) -> Tracker:
 
 
 def _with_names(config: dict[str, Any]) -> dict[str, Any]:
-    """The flat config, and `pruner` beside `pruner.name`."""
+    """Return the flat config with the name of each component under its group alone, too: `pruner` for `pruner.name`."""
     names = {key.removesuffix(".name"): value for key, value in config.items() if key.endswith(".name")}
     return {key: value for key, value in names.items() if "." not in key} | config
 
@@ -110,7 +109,7 @@ def _with_names(config: dict[str, Any]) -> dict[str, Any]:
 def _open(
     spec: RunSpec, mode: Literal["online", "offline"], run_id: str, config: dict[str, Any], agent: AgentRun | None
 ) -> Run:
-    """A run. A writing process that died after an earlier run of this process is replaced."""
+    """Open a run. A writing process that died after an earlier run of this process is replaced."""
     try:
         return _init(spec, mode, run_id, config, agent)
     except Exception as error:
@@ -164,7 +163,7 @@ def _init(
 
 @contextmanager
 def _local_storage(outputs: Path) -> Iterator[None]:
-    """Keep W&B's staged files and logs under `outputs` unless the environment names a place."""
+    """Keep W&B's staged files and logs under `outputs` within the block, unless the environment names a place."""
     names = {"WANDB_DATA_DIR": "data", "WANDB_CACHE_DIR": "cache"}
     ours = [name for name in names if name not in os.environ]
     os.environ.update({name: str(outputs / "wandb" / names[name]) for name in ours})
@@ -176,6 +175,6 @@ def _local_storage(outputs: Path) -> Iterator[None]:
 
 
 def _discard(outputs: Path, run_id: str) -> None:
-    """Remove what a refused online run left behind."""
+    """Remove the files that a refused online run left behind."""
     for folder in (outputs / "wandb").glob(f"run-*-{run_id}"):
         shutil.rmtree(folder, ignore_errors=True)

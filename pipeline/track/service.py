@@ -1,4 +1,4 @@
-"""The process that writes runs for wandb, one for each process with runs: what to do when it has died."""
+"""Handles the death of the process that writes runs for wandb; each process with runs has one."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from contextlib import suppress
 
 
 def is_gone(error: BaseException) -> bool:
-    """Whether an error says that the writing process is no longer there."""
+    """Return whether an error says that the writing process no longer exists."""
     from wandb.sdk.mailbox import HandleAbandonedError, MailboxClosedError
 
     return isinstance(error, (ConnectionError, HandleAbandonedError, MailboxClosedError))
 
 
 def let_go() -> None:
-    """Forget a dead writing process, so that the next run gets a new one and nothing is said of it at exit."""
+    """Forget a dead writing process: the next run gets a new one, and nothing is printed about it at exit."""
     import wandb
 
-    # It complains that the process cannot be told.
+    # It complains that the process cannot be reached.
     with suppress(Exception, SystemExit):
         wandb.teardown()

@@ -1,4 +1,4 @@
-"""A sweep that W&B's agents carry out: its configuration, and its creation on the server."""
+"""Sweeps that W&B's agents carry out: their configuration, and their creation on the server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import yaml  # type: ignore[import-untyped]
 
 from pipeline.common.files import write_bytes
 
-# What may be the aim of a sweep: the key in the summary of its runs, and whether more of it is better.
+# Possible aims of a sweep: the key in the summary of its runs, and whether more of it is better.
 METRICS = {
     "generation": ("generative/mean", "maximize"),
     "choice": ("multiple_choice/mean", "maximize"),
@@ -24,7 +24,7 @@ METHODS = ("grid", "random", "bayes")
 
 
 def sweep_config(values: Mapping[str, Sequence[Any]], metric: str, method: str, interpreter: str) -> dict[str, Any]:
-    """The configuration of a sweep over ``values``, by key of the command line; ``metric`` is one of `METRICS`.
+    """Return the configuration of a sweep over ``values``, by key of the command line; ``metric`` is one of `METRICS`.
 
     An agent gives each run one value of each key, as the word ``key=value`` of the command line.
     """
@@ -47,9 +47,9 @@ def write(path: Path, config: Mapping[str, Any]) -> None:
 
 
 def create(config: Mapping[str, Any], project: str, entity: str | None) -> str:
-    """Create the sweep on the server; its full name, ``entity/project/id``, as `wandb agent` wants it.
+    """Create the sweep on the server and return its full name, ``entity/project/id``, as `wandb agent` expects it.
 
-    Raises what wandb raises if the server does not take it.
+    Raises wandb's error if the server rejects the sweep.
     """
     import wandb
 

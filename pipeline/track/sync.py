@@ -1,4 +1,4 @@
-"""``python -m pipeline.track.sync``: send the runs that are on this disk alone to the W&B server, each one once.
+"""``python -m pipeline.track.sync`` sends the runs that are only on this disk to the W&B server, each of them once.
 
 wandb itself leaves a file ``run-….wandb.synced`` beside the log of a run that the server has taken; such a run is not
 sent again.
@@ -26,20 +26,20 @@ from pipeline.track.readback import read_run
 _MARK = "*.wandb.synced"
 _LONGEST = 500
 SENT, FAILED, LEFT = "sent", "failed", "left"
-# For one run with all its files.
+# Time limit for one run with all its files.
 SECONDS = 3600
 
 
 @dataclass(frozen=True)
 class Sent:
-    """What became of a run: sent, failed or left, and why."""
+    """Outcome of a run: sent, failed or left, and why."""
 
     status: str
     why: str = ""
 
 
 def unsent(store: Store) -> list[Path]:
-    """The folders of runs that the server does not have whole, oldest first: offline ones, and cut online ones."""
+    """Return the folders of runs that the server lacks wholly or partly, oldest first: offline and cut online ones."""
     jobs = load_records(store.jobs)
     cut = {Path(job.wandb["directory"]).name for job in jobs if job.wandb.get("sync") and job.wandb.get("directory")}
     folders = [path for path in (store.root / "wandb").glob("*run-*") if _is_offline(path) or path.name in cut]
@@ -56,7 +56,7 @@ def _is_sent(path: Path) -> bool:
 
 
 def send_all(store: Store) -> Iterator[tuple[Path, Sent]]:
-    """Send what waits, one run after another. Nobody else sends from this folder meanwhile."""
+    """Send the waiting runs one after another. No other process sends from this folder meanwhile."""
     with store.alone("sync"):
         for folder in unsent(store):
             yield folder, _send(folder)
@@ -76,11 +76,11 @@ def _send(folder: Path) -> Sent:
             lost = _lost(Path(scratch))
     except (OSError, subprocess.SubprocessError) as error:
         return Sent(FAILED, redact(str(error)))
-    # Its exit status is 0 for most failures: the mark is what counts.
+    # The exit status of wandb is 0 for most failures: only the mark counts.
     if not _is_sent(folder):
         return Sent(FAILED, _cause(output))
     if lost:
-        # The mark stands for a run without its files: the next try is to send them.
+        # The server has the run without its files: remove the mark, and the next try sends them.
         for mark in folder.glob(_MARK):
             mark.unlink()
         return Sent(FAILED, f"not all of its files were taken: {redact(lost)}")
@@ -88,7 +88,7 @@ def _send(folder: Path) -> Sent:
 
 
 def _wandb_sync(folder: Path, scratch: Path) -> str:
-    """Send one run; what wandb prints. Its own logs go to ``scratch``."""
+    """Send one run and return what wandb prints. Its own logs go to ``scratch``."""
     command = [sys.executable, "-m", "wandb", "sync", "--include-online", str(folder)]
     environment = {key: value for key, value in os.environ.items() if key not in ("WANDB_MODE", "WANDB_SERVICE")}
     environment |= {"WANDB_BASE_URL": base_url(), "WANDB_ERROR_REPORTING": "false", "WANDB_DIR": str(scratch)}
@@ -106,14 +106,14 @@ def _wandb_sync(folder: Path, scratch: Path) -> str:
 
 
 def _cause(output: str) -> str:
-    """The lines of wandb's output that tell of an error, else the last ones, as one line without secrets."""
+    """Return the lines of wandb's output that mention an error, else the last ones, as one line without secrets."""
     lines = [line.removeprefix("wandb:").strip() for line in output.splitlines() if line.strip()]
     errors = [line for line in lines if "error" in line.lower()] or lines[-2:] or ["wandb sync says nothing"]
     return redact(" ".join(errors))[:_LONGEST]
 
 
 def _lost(scratch: Path) -> str:
-    """Artifacts and files that the server did not take, of which wandb tells in its log alone."""
+    """Return errors about artifacts and files that the server did not take, which only wandb's log contains."""
     lines = [
         line for path in scratch.rglob("debug-sync*.log") for line in path.read_text(encoding="utf-8").splitlines()
     ]
@@ -123,7 +123,7 @@ def _lost(scratch: Path) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status 1 if a run could not be sent, 2 if there is no key or no server, else 0."""
+    """Run the command line. Returns exit status 1 if a run could not be sent, 2 without a key or a server, else 0."""
     parser = Arguments(
         prog="python -m pipeline.track.sync", description="Send offline runs to the W&B server, each one once."
     )

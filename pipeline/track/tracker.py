@@ -1,4 +1,4 @@
-"""What a job records in its W&B run, and what became of that run."""
+"""Records the results of a job in its W&B run, and the outcome of that run."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ UPLOAD_SECONDS = 300  # for the server to take an artifact
 
 @dataclass(frozen=True)
 class Receipt:
-    """What became of a run.
+    """Outcome of a run.
 
-    `group` is the sweep that it is found by in W&B. `directory` holds its files, `url` is set online, and
-    `sync_command` sends what is on disk alone. `verified` says whether the finished run was read back complete (None
-    when disabled); if it was not, `problem` says what is wrong.
+    `group` is the sweep by which W&B finds it. `directory` holds its files, `url` is set online, and `sync_command`
+    sends a run that is only on disk. `verified` says whether the finished run was read back complete (None when
+    disabled); if it was not, `problem` says what is wrong.
     """
 
     run_id: str
@@ -51,8 +51,8 @@ class Receipt:
 class Tracker:
     """Receives the results of one job; every method does nothing when there is no run.
 
-    Wrong arguments raise. An error inside W&B does not, for a job must not lose its work to its logging: the
-    error is logged and ends up in the receipt, as does a `problem` that there is from the start.
+    Wrong arguments raise. An error inside W&B does not, since a job must not lose its work to its logging: the
+    error is logged and ends up in the receipt, as does a `problem` given at the start.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Tracker:
 
     @property
     def receipt(self) -> Receipt:
-        """What became of the run; RuntimeError before the end of the `with` block."""
+        """Outcome of the run. Raises RuntimeError before the end of the `with` block."""
         if self._receipt is None:
             raise RuntimeError("the run is still open: its receipt exists after the `with track(...)` block")
         return self._receipt
@@ -88,8 +88,8 @@ class Tracker:
     def curve(self, name: str, frame: pd.DataFrame, step: str) -> None:
         """Record each column of `frame` as the series `name`/column over the x axis `step`, also a column.
 
-        Curves over the same step share the axis. One row a step, all columns numeric: ValueError otherwise.
-        Missing values (NaN) are left out.
+        Curves over the same step share the axis. Missing values (NaN) are left out.
+        Raises ValueError unless there is one row per step and all columns are numeric.
         """
         if (run := self._run) is None:
             return
@@ -113,7 +113,7 @@ class Tracker:
         self._sent.points.update(Counter((step, key) for row in rows for key in row if key != step))
 
     def image(self, name: str, path: Path, caption: str) -> None:
-        """Record the image file at `path` (PNG or JPEG); FileNotFoundError if there is none."""
+        """Record the image file at `path` (PNG or JPEG). Raises FileNotFoundError if it is missing."""
         if (run := self._run) is None:
             return
         _check_file(path)
@@ -138,7 +138,7 @@ class Tracker:
         """Record files as one versioned artifact; `name` takes letters, digits, dots, dashes and underscores.
 
         Files are hard-linked into the run's folder where that is possible, so they may be deleted or replaced
-        before the run is sent but not rewritten in place. FileNotFoundError if one is missing.
+        before the run is sent but not rewritten in place. Raises FileNotFoundError if one is missing.
         """
         if (run := self._run) is None:
             return
@@ -244,7 +244,7 @@ def _check_file(path: Path) -> None:
 
 
 def _link(path: Path, folder: Path) -> Path:
-    """A second name for `path` in `folder`, or a copy where the file system has no hard links."""
+    """Return a hard link to `path` in `folder`, or a copy where the file system has no hard links."""
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / path.name
     target.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from pipeline.common.secrets import redacted
 
 
 def flatten(config: Mapping[str, object]) -> dict[str, Any]:
-    """Nested mappings as one flat dict with dotted keys and JSON values; other objects become their text.
+    """Return nested mappings as one flat dict with dotted keys and JSON values; other objects become their text.
 
     Secrets are hidden: see ``pipeline.common.secrets``.
     """
@@ -18,7 +18,7 @@ def flatten(config: Mapping[str, object]) -> dict[str, Any]:
 
 
 def number(value: Any) -> float | int | str:
-    """A real number, numpy's included, as Python's; NaN and infinities as W&B writes them, as text.
+    """Return a real number, numpy's included, as Python's; NaN and infinities as text, as W&B writes them.
 
     Raises TypeError for anything else.
     """
@@ -31,7 +31,7 @@ def number(value: Any) -> float | int | str:
 
 
 def brief(error: BaseException) -> str:
-    """An exception as one short line."""
+    """Return an exception as one short line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
 

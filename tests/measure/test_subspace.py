@@ -73,6 +73,17 @@ def test_matched_tokens_are_others_of_near_rank(data, vocabulary, size, seed):
             assert rank // 2 <= rank_of[token] <= 2 * rank + 2 * size
 
 
+@settings(deadline=None, max_examples=30)
+@given(st.data(), st.integers(2, 10), st.integers(0, 10))
+def test_a_small_vocabulary_ends_and_has_enough_tokens_or_is_refused(data, size, spare):
+    vocabulary, generator = 2 * size + spare, torch.Generator().manual_seed(0)
+    taken = data.draw(st.lists(st.integers(0, vocabulary - 1), min_size=size, max_size=size, unique=True))
+    for row in rank_matched(torch.arange(vocabulary), torch.tensor(taken), 3, generator).tolist():
+        assert len(set(row)) == size and not set(row) & set(taken)
+    with pytest.raises(ValueError, match="no .* random ones"):
+        rank_matched(torch.arange(2 * size - 1), torch.tensor(taken) % (2 * size - 1), 3, generator)
+
+
 def test_draws_differ_and_are_repeated_by_their_seed():
     order, taken = torch.arange(400), torch.tensor([50, 100, 150])
     one, again, other = (rank_matched(order, taken, 8, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))

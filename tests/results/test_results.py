@@ -335,6 +335,19 @@ def test_a_table_that_differs_from_its_artifacts_is_collected_again(outputs, ask
     assert ask(outputs, "verify")[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "column"), [("items", "score"), ("jobs", "achieved"), ("scores", "seed"), ("comparisons", "difference")]
+)
+def test_every_table_is_held_against_what_it_comes_from(outputs, ask, name, column):
+    path = outputs / "tables" / f"{name}.parquet"
+    table = pd.read_parquet(path)
+    table.loc[table.index[table.pruner == "wanda"][0], column] += 1
+    table.to_parquet(path)
+    status, out, _ = ask(outputs, "verify")
+    assert status == 1
+    assert f"tables/{name}.parquet: differs from the results of job {jobs(outputs)['wanda'].job}" in out
+
+
 def test_rows_of_a_job_that_is_gone_are_found(outputs, ask):
     gone = jobs(outputs)["wanda"].job
     (outputs / "jobs" / f"{gone}.json").unlink()

@@ -1,1 +1,1 @@
-"""Calibration sets: given texts, and what the dense model writes itself."""
+"""Calibration sets: given texts, and the dense model's own continuations."""

@@ -1,4 +1,4 @@
-"""The contract of a calibration set: documents in, token sequences out; and how these are batched, kept and told apart.
+"""The contract of a calibration set: documents in, token sequences out; and how these are batched, stored and named.
 
 A source defines ``documents()``; everything else is here. Sequences are never padded: ``batches`` puts only sequences
 of equal length together.
@@ -23,7 +23,7 @@ from pipeline.model.special_tokens import end_of_text, opening
 from pipeline.model.trajectory import Trajectory
 
 TOKENS_FILE = "tokens.safetensors"
-# Documents for one call of the tokenizer: enough to keep it busy, few enough to stop soon after there is enough.
+# Documents per call of the tokenizer: enough to keep it busy, few enough to stop soon after the text suffices.
 _CHUNK = 64
 # A model predicts each token from those before it, so a sequence of one token says nothing.
 _SHORTEST = 2
@@ -33,10 +33,10 @@ _SHORTEST = 2
 class CalibrationSet(Component):
     """``sequences`` token sequences from shuffled documents; equal ``seed`` gives equal sequences.
 
-    ``packing`` joins the documents by the token that ends a document and cuts that into sequences of exactly
+    ``packing`` joins the documents by the token that ends a document and cuts the result into sequences of exactly
     ``length`` tokens. Without it each sequence is one document cut to ``length`` tokens, and shorter documents stay
-    shorter. A begin-of-text token that the tokenizer puts in front of text is the first of each sequence, and one of
-    its ``length``: see `pipeline.model.special_tokens`. ``batch_size`` sequences go through the model at a time.
+    shorter. A begin-of-text token that the tokenizer puts in front of text starts each sequence and counts in its
+    ``length``: see `pipeline.model.special_tokens`. ``batch_size`` sequences go through the model at a time.
     """
 
     sequences: Positive = 128
@@ -47,32 +47,38 @@ class CalibrationSet(Component):
 
     version: ClassVar[int] = 2
 
-    # Documents are shuffled through a buffer of that many, so that a stream is read only as far as needed. None
-    # shuffles all of them.
+    # Documents are shuffled through a buffer of this size, which reads a stream only as far as needed. None shuffles
+    # all of them.
     buffer: ClassVar[int | None] = None
-    # Whether the documents are prompts, which the dense model is to continue.
+    # Whether the documents are prompts for the dense model to continue.
     generated: ClassVar[bool] = False
 
     @property
     def label(self) -> str:
-        """The name with the number of sequences and their length, as settings and captions show it."""
+        """Name with the number of sequences and their length, as settings and captions show it."""
         count = len(self.prompts()) if self.generated else self.sequences
         return f"{self.name} {count}×{self.length}"
 
     def documents(self) -> Iterable[str]:
-        """The texts of the source in a fixed order; blank ones are skipped later. Raises ValueError in plain words."""
+        """Return the texts of the source in a fixed order; blank ones are skipped later.
+
+        Raises ValueError in plain words.
+        """
         raise TypeError(f"calibration {type(self).__name__} does not define documents()")
 
     def prompts(self) -> list[str]:
-        """Those that the dense model is to continue, of a ``generated`` set. Raises ValueError if there are too few."""
+        """Return the prompts of a ``generated`` set for the dense model to continue.
+
+        Raises ValueError if there are too few.
+        """
         raise TypeError(f"calibration {type(self).__name__} does not define prompts()")
 
     def continued(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Trajectory:
-        """The dense model's continuations of the prompts."""
+        """Return the dense model's continuations of the prompts."""
         raise TypeError(f"calibration {type(self).__name__} does not define continued()")
 
     def tokenize(self, tokenizer: PreTrainedTokenizerBase) -> list[torch.Tensor]:
-        """``sequences`` int64 tensors, each (length,) with packing and (2..length,) without it.
+        """Return ``sequences`` int64 tensors, each (length,) with packing and (2..length,) without it.
 
         Reads no more documents than needed. Raises ValueError that says how much text is missing.
         """
@@ -121,7 +127,7 @@ class CalibrationSet(Component):
 
 
 def _shuffled(documents: Iterable[str], seed: int, buffer: int | None) -> Iterator[str]:
-    """All documents in random order; at most ``buffer`` are held and read ahead, None holds all."""
+    """Yield all documents in random order; at most ``buffer`` are held and read ahead, None holds all."""
     chance, stream = random.Random(seed), iter(documents)
     held = list(itertools.islice(stream, buffer))
     for newest in stream:
@@ -133,7 +139,7 @@ def _shuffled(documents: Iterable[str], seed: int, buffer: int | None) -> Iterat
 
 
 def _tokens(texts: Iterator[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[list[int]]:
-    """The tokens of each text, without special tokens."""
+    """Yield the token ids of each text, without special tokens."""
     while chunk := list(itertools.islice(texts, _CHUNK)):
         # Not verbose: a text may be longer than the model's context, since it is cut afterwards.
         yield from tokenizer(
@@ -148,7 +154,7 @@ def _tokens(texts: Iterator[str], tokenizer: PreTrainedTokenizerBase) -> Iterato
 
 
 def batches(sequences: Sequence[torch.Tensor], size: int) -> list[torch.Tensor]:
-    """(up to ``size``, tokens) int64 batches of sequences of equal length, the longest first, otherwise in order."""
+    """Group sequences of equal length into (up to ``size``, tokens) int64 batches: longest first, else in order."""
     by_length: dict[int, list[torch.Tensor]] = {}
     for sequence in sequences:
         by_length.setdefault(len(sequence), []).append(sequence)
@@ -167,6 +173,6 @@ def save(sequences: Sequence[torch.Tensor], folder: Path) -> None:
 
 
 def load(folder: Path) -> list[torch.Tensor]:
-    """The int64 sequences that ``save`` wrote."""
+    """Return the int64 sequences that ``save`` wrote."""
     stored = load_file(folder / TOKENS_FILE)
     return list(stored["tokens"].to(torch.int64).split(stored["lengths"].tolist()))

@@ -1,4 +1,4 @@
-"""The user's own text."""
+"""Calibration text from the user's own files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class FileText(CalibrationSet):
     field: str = "text"
 
     def identity(self) -> dict[str, Any]:
-        """Holds what the files contain, not where they are; the kind says how the same bytes are read."""
+        """Return the identity, with file contents instead of the path; the kind says how the same bytes are read."""
         identity = super().identity()
         del identity["path"]
         return identity | {"content": digest([[kind_of(file), file_digest(file)] for file in files_of(self.path)])}

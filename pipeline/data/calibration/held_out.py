@@ -1,4 +1,4 @@
-"""Whether what a pruner is calibrated on stays apart from what the pruned model is asked afterwards."""
+"""The check that calibration prompts stay apart from the questions that the pruned model is asked afterwards."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 
 def leaked(prompts: Sequence[str], questions: Iterable[str]) -> str | None:
-    """A prompt in which one of the questions begins a line, or None if there is none."""
+    """Return a prompt in which one of the questions begins a line, or None if there is none."""
     lines = ["\n" + _plain(prompt) for prompt in prompts]
     for question in questions:
         if (plain := _plain(question)) and (found := next((x for x in lines if "\n" + plain in x), None)):
@@ -15,7 +15,7 @@ def leaked(prompts: Sequence[str], questions: Iterable[str]) -> str | None:
 
 
 def check_held_out(calibration: str, prompts: Sequence[str], questions: Iterable[str], what: str) -> None:
-    """Raises ValueError, naming the prompt, if one of the questions (``what`` they are, in words) is among prompts."""
+    """Raise ValueError, naming the prompt, if one of the questions (``what`` they are, in words) is in the prompts."""
     if prompt := leaked(prompts, questions):
         raise ValueError(
             f"calibration={calibration} continues {what} ({prompt[-60:]!r}), so that what comes out would not be held "

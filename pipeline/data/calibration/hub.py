@@ -10,7 +10,7 @@ from pipeline.data.calibration.base import CalibrationSet
 from pipeline.data.calibration.text_files import text_of
 from pipeline.data.hub import why_unreachable
 
-# How often a broken connection is tried again, 5 seconds apart.
+# Number of retries of a broken connection, 5 seconds apart.
 _RETRIES = 3
 
 
@@ -31,7 +31,10 @@ class HubText(CalibrationSet):
     buffer: ClassVar[int | None] = 10_000
 
     def documents(self) -> Iterator[str]:
-        """The rows as they arrive. Raises ValueError at once without a hub, and if the dataset cannot be read."""
+        """Yield the rows' texts as they arrive.
+
+        Raises ValueError at once if the hub is unreachable, and if the dataset cannot be read.
+        """
         rows = iter(self._open())
         while True:
             try:
@@ -48,7 +51,7 @@ class HubText(CalibrationSet):
             raise ValueError(self._unavailable(reason))
         import datasets
 
-        # A hub that answers may keep its files where this machine does not reach; twenty retries take minutes.
+        # A hub that answers may keep its files where this machine cannot reach them; twenty retries take minutes.
         datasets.config.STREAMING_OPEN_MAX_RETRIES = datasets.config.STREAMING_READ_MAX_RETRIES = _RETRIES
         try:
             return datasets.load_dataset(

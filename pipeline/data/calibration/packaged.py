@@ -14,7 +14,7 @@ from pipeline.store.integrity import file_digest
 
 @dataclass(frozen=True)
 class PackagedText(CalibrationSet):
-    """The different texts in ``field`` of the rows of ``file`` inside the installed ``package``."""
+    """The distinct texts in ``field`` of the rows of ``file`` inside the installed ``package``."""
 
     package: str = ""
     file: str = ""

@@ -1,4 +1,4 @@
-"""Prompts that a model is to continue, from a file or the built-in ones. Light to import, for a check to ask."""
+"""Prompts for a model to continue, from a file or the built-in ones. Light to import, for use in checks."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ FIELD = "text"
 
 
 def read_prompts(given: str | None) -> list[str]:
-    """The built-in prompts if None; of a .txt file each line, in which ``\\n`` stands for a line break; else each row.
+    """Read the prompts of a file, or the built-in ones if None.
 
-    Blank ones are left out. Raises ValueError in plain words, also for a file without any.
+    A .txt file has one prompt a line, in which ``\\n`` stands for a line break; other files have one a row. Blank
+    prompts are left out. Raises ValueError in plain words, also for a file without prompts.
     """
     (path, *others) = [BUILT_IN] if given is None else files_of(given)
     if others:
@@ -28,7 +29,7 @@ def read_prompts(given: str | None) -> list[str]:
 
 
 def too_few(there: int, wanted: int) -> str | None:
-    """A sentence if there are fewer prompts than wanted."""
+    """Return a sentence if there are fewer prompts than wanted, else None."""
     if there >= wanted:
         return None
     return (

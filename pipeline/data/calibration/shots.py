@@ -1,4 +1,4 @@
-"""The model's own continuations of the matched tasks' training examples: prompts of the form that the tasks have."""
+"""The model's own continuations of the matched tasks' training examples, as prompts in the form of the tasks."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from pipeline.data.matched.suite import FAMILIES, family_problem
 class Shots(Continuations):
     """Each training example of ``families`` in turn, asked after the other ones of its family; ``sequences`` at most.
 
-    Test items are never among them. Families that are left out stay held out altogether. Raises ValueError for a
-    family that does not exist, and without any.
+    Test items are never among them. Families that are left out stay held out altogether. Raises ValueError for an
+    unknown family, and if ``families`` is empty.
     """
 
     sequences: Positive = 48
@@ -27,7 +27,7 @@ class Shots(Continuations):
         if problem := family_problem(self.families):
             raise ValueError(problem)
         by_family = [_prompts(family) for family in self.families]
-        # A few of every family, whatever the number that is asked for.
+        # Families take turns, whatever number of prompts is asked for.
         longest = max(map(len, by_family))
         return [prompts[turn] for turn in range(longest) for prompts in by_family if turn < len(prompts)]
 
@@ -50,5 +50,5 @@ def _prompts(family: str) -> list[str]:
 
 @cache
 def _tested() -> frozenset[str]:
-    """Test prompts of all families: some families turn the same sentences into different ones."""
+    """Return the test prompts of all families: some families turn the same sentences into different ones."""
     return frozenset(row["prompt"] for family in FAMILIES for row in read_items(family) if row["split"] == "test")

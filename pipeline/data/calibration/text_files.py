@@ -1,4 +1,4 @@
-"""Documents from text, JSON-lines and parquet files. Light to import, so that a check can ask about a path."""
+"""Documents from text, JSON-lines and parquet files. Light to import, for checks of a path."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WAYS = "give a .txt, .jsonl, .jsonl.gz or .parquet file, or a directory of .txt 
 
 
 def files_of(given: str) -> list[Path]:
-    """The file, or all .txt files of the directory, sorted by name. Raises ValueError in plain words if none is."""
+    """Return the file, or all .txt files of the directory, sorted by name. Raises ValueError in plain words if none."""
     try:
         return _files(given, Path(os.path.expanduser(given)))
     except OSError as error:
@@ -43,12 +43,12 @@ def _files(given: str, path: Path) -> list[Path]:
 
 
 def kind_of(path: Path) -> str | None:
-    """The supported suffix of a file name, or None."""
+    """Return the supported suffix of a file name, or None."""
     return next((suffix for suffix in _READERS if path.name.lower().endswith(suffix)), None)
 
 
 def read(path: Path, field: str) -> list[str]:
-    """The documents of a file, blank ones included: a text file is one, other files have one a row in ``field``.
+    """Read the documents of a file, blank ones included: a text file is one, other files have one a row in ``field``.
 
     Raises ValueError that names the file and, where there is one, the row.
     """
@@ -69,7 +69,7 @@ def read(path: Path, field: str) -> list[str]:
 
 
 def text_of(row: Mapping[str, Any], field: str, where: str) -> str:
-    """The text of a row; no value counts as an empty one. Raises ValueError if it is absent or no text."""
+    """Return the text in a row's ``field``; null counts as empty. Raises ValueError if it is absent or not a text."""
     if field not in row:
         raise ValueError(_absent(field, row, where))
     text = row[field]
@@ -80,7 +80,7 @@ def text_of(row: Mapping[str, Any], field: str, where: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        # JSON can spell half a character, which no tokenizer takes.
+        # JSON can contain a lone surrogate, which no tokenizer accepts.
         raise ValueError(f"{where}: field {field} is not valid Unicode ({error.reason}); mend that row") from error
     return text
 

@@ -1,4 +1,4 @@
-"""The model's own continuations of prompts: the text on which a model is used is the text that it writes."""
+"""The model's own continuations of prompts, since a model is used on the text that it writes."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from pipeline.store.integrity import digest
 class Continuations(CalibrationSet):
     """Prompts, each continued by the dense model for at most ``length`` tokens, greedily.
 
-    ``chat_template`` puts each into the model's chat format; without it the model goes on from the bare text, as
-    few-shot tasks have it do.
+    ``chat_template`` puts each into the model's chat format; without it the model continues the bare text, as in
+    few-shot tasks.
     """
 
     length: Positive = 24
@@ -30,7 +30,7 @@ class Continuations(CalibrationSet):
 
     def identity(self) -> dict[str, Any]:
         identity = super().identity()
-        # Nothing is packed and nothing is drawn.
+        # Nothing is packed, and nothing is random.
         del identity["packing"], identity["seed"]
         return identity | {"prompts": digest(self.prompts())}
 
@@ -40,9 +40,9 @@ class Continuations(CalibrationSet):
 
 @dataclass(frozen=True)
 class Trajectories(Continuations):
-    """``sequences`` prompts of a file at ``path``, see `read_prompts`.
+    """``sequences`` prompts of the file at ``path``: see `read_prompts`.
 
-    If that is None, built-in ones: few-shot patterns and instructions by turns.
+    None stands for the built-in prompts: few-shot patterns and instructions by turns.
     """
 
     sequences: Positive = 56

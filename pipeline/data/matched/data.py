@@ -1,4 +1,4 @@
-"""Hands the shipped items to lm-eval; named by `custom_dataset: !function` in the task files."""
+"""The shipped items for lm-eval; the task files name this module's function by `custom_dataset: !function`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def read_items(family: str) -> list[dict]:
-    """The family's shipped rows in file order: few-shot examples first, then test items.
+    """Return the family's shipped rows in file order: few-shot examples first, then test items.
 
     A row has `id`, `split` ("fewshot" or "test"), `prompt`, `answer`, `choices` (four strings) and `label`,
     the index of the answer in `choices`.
@@ -24,7 +24,7 @@ def read_items(family: str) -> list[dict]:
 
 
 def load_family(family: str, **_metadata: object) -> DatasetDict:
-    """The family's items as lm-eval wants them, with the splits `fewshot` and `test`, wholly in memory.
+    """Load the family's items as lm-eval wants them, with the splits `fewshot` and `test`, wholly in memory.
 
     lm-eval passes the task's `metadata` (its version, and whatever a TaskManager adds) as further keywords.
     """

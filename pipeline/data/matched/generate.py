@@ -1,8 +1,8 @@
-"""Writes the items of the matched suite: `python -m pipeline.data.matched.generate`.
+"""The program that writes the items of the matched suite: `python -m pipeline.data.matched.generate`.
 
 The items follow from the word lists and the family's name alone, so running this twice writes the same bytes,
-and a change to one family leaves the others as they are. No model is asked: items are never picked by what a
-model answers.
+and a change to one family leaves the others as they are. No model is involved: items are never chosen by a
+model's answers.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BUILDERS: dict[str, tuple[Callable[[Random], list[Question]], int]] = {
 
 
 def family_text(family: str) -> str:
-    """The content of `items/<family>.jsonl`, one JSON object a line."""
+    """Return the content of `items/<family>.jsonl`, one JSON object per line."""
     build, shots = BUILDERS[family]
     rows = to_rows(family, build(Random(f"matched/{family}")), shots)
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

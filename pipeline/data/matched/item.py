@@ -1,4 +1,4 @@
-"""A question of the suite, and how a family's questions become rows of its file."""
+"""A question of the suite, and the conversion of a family's questions into rows of its file."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Question:
 
 
 def to_rows(family: str, questions: Sequence[Question], shots: int) -> list[dict]:
-    """Rows of one family: the first `shots` questions are few-shot examples, up to 64 more are test items.
+    """Make the rows of one family: the first `shots` questions are few-shot examples, up to 64 more are test items.
 
-    Test items come in whole groups of four, and each group has its answer once at every position, so that the
-    positions are balanced in any prefix of whole groups and answering by position scores 1/4.
+    Test items come in whole groups of four, and each group has its answer once at every position. The positions
+    are therefore balanced in any prefix of whole groups, and answering by position scores 1/4.
     """
     tests = min(MOST_TEST_ITEMS, len(questions) - shots) // OPTIONS * OPTIONS
     rng = Random(f"matched/{family}/positions")

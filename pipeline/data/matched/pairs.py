@@ -1,4 +1,4 @@
-"""Families made of cue and answer: word forms, opposites and nationalities."""
+"""Families of cue and answer: word forms, opposites and nationalities."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from pipeline.data.matched.item import Question
 
 
 def past_tense(rng: Random) -> list[Question]:
-    """`Today I walk. Yesterday I` → `walked`, against the past tenses of other verbs."""
+    """Ask `Today I walk. Yesterday I` → `walked`, against the past tenses of other verbs."""
     return _questions("Today I {}. Yesterday I", words.PAST_TENSE, rng)
 
 
 def participles(rng: Random) -> list[Question]:
-    """`I walk. I am` → `walking`, against the participles of other verbs."""
+    """Ask `I walk. I am` → `walking`, against the participles of other verbs."""
     return _questions("I {}. I am", words.PARTICIPLES, rng)
 
 
 def plurals(rng: Random) -> list[Question]:
-    """`I have one cat. You have two` → `cats`, against the plurals of other nouns."""
+    """Ask `I have one cat. You have two` → `cats`, against the plurals of other nouns."""
     return _questions("I have one {}. You have two", words.PLURALS, rng)
 
 
 def antonyms(rng: Random) -> list[Question]:
-    """`Opposites: hot and` → `cold`, against the opposites of other words."""
+    """Ask `Opposites: hot and` → `cold`, against the opposites of other words."""
     return _questions("Opposites: {} and", words.ANTONYMS, rng)
 
 
 def nationalities(rng: Random) -> list[Question]:
-    """`Country: France` → `Nationality: French`, against other nationalities."""
+    """Ask `Country: France` → `Nationality: French`, against other nationalities."""
     return _questions("Country: {}\nNationality:", words.NATIONALITIES, rng)
 
 

@@ -13,12 +13,12 @@ SPARE = 8
 
 
 def negation(rng: Random) -> list[Question]:
-    """`The cat is black ->` → `The cat is not black`, against another noun, another adjective, and both."""
+    """Ask `The cat is black ->` → `The cat is not black`, against another noun, another adjective, and both."""
     return _questions("The {noun} is {adjective} ->", "The {noun} is not {adjective}", rng)
 
 
 def questions(rng: Random) -> list[Question]:
-    """`The cat is black ->` → `Is the cat black?`, against another noun, another adjective, and both."""
+    """Ask `The cat is black ->` → `Is the cat black?`, against another noun, another adjective, and both."""
     return _questions("The {noun} is {adjective} ->", "Is the {noun} {adjective}?", rng)
 
 

@@ -12,18 +12,18 @@ SPARE = 8
 
 
 def copying(rng: Random) -> list[Question]:
-    """Five words to say again, against: two neighbours swapped, one word replaced, another order."""
+    """Ask for five words again, against: two neighbours swapped, one word replaced, another order."""
     return [_copy(rng.sample(COMMON_WORDS, 6), rng) for _ in range(MOST_TEST_ITEMS + SPARE)]
 
 
 def repetition(rng: Random) -> list[Question]:
-    """One word three times, against one of the three replaced by another word."""
+    """Ask for one word three times, against one of the three replaced by another word."""
     asked = rng.sample(COMMON_WORDS, MOST_TEST_ITEMS + SPARE)
     return [_repeat(word, rng.choice([other for other in COMMON_WORDS if other != word])) for word in asked]
 
 
 def counting(rng: Random) -> list[Question]:
-    """`34 35` → `36 37`, against: one too low, one too high, a step of two. All numbers have two digits."""
+    """Ask `34 35` → `36 37`, against: one too low, one too high, a step of two. All numbers have two digits."""
     return [_count(start) for start in rng.sample(range(12, 96), MOST_TEST_ITEMS + SPARE)]
 
 

@@ -1,4 +1,4 @@
-"""What the matched suite holds: families, their two lm-eval tasks, and where the task files lie."""
+"""Content of the matched suite: families, their two lm-eval tasks, and the folder of the task files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ METRICS = {"generative": "exact_match", "multiple_choice": "acc"}
 
 @dataclass(frozen=True)
 class MatchedTask:
-    """One lm-eval task of the suite: one family read in one way."""
+    """One lm-eval task of the suite: one family in one of its two forms."""
 
     name: str
     family: str
@@ -42,7 +42,7 @@ class MatchedTask:
 
 
 def matched_tasks(families: Iterable[str] = FAMILIES) -> tuple[MatchedTask, ...]:
-    """The tasks of `families`, in the given order, each family's generative form first.
+    """Return the tasks of `families`, in the given order, each family's generative form first.
 
     Raises ValueError for an unknown family, with the nearest known name and the whole list.
     """
@@ -54,7 +54,7 @@ def matched_tasks(families: Iterable[str] = FAMILIES) -> tuple[MatchedTask, ...]
 
 
 def family_problem(families: Sequence[str]) -> str | None:
-    """A sentence if there is no family to take calibration text from, or one that does not exist."""
+    """Return a sentence if there is no family to take calibration text from, or an unknown one; else None."""
     if not families:
         return f"calibration.families is empty; choose from {', '.join(FAMILIES)}"
     for family in families:
@@ -66,7 +66,7 @@ def family_problem(families: Sequence[str]) -> str | None:
 
 
 def items_file(family: str) -> Path:
-    """Path of the family's shipped items; ValueError for an unknown family."""
+    """Return the path of the family's shipped items. Raises ValueError for an unknown family."""
     return ITEMS_PATH / f"{_known(family)}.jsonl"
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 
 def _pairs(text: str) -> dict[str, str]:
-    """Pairs from `cue: answer; cue: answer; ...`."""
+    """Read pairs from `cue: answer; cue: answer; ...`."""
     return dict(pair.split(": ") for pair in " ".join(text.split()).split("; "))
 
 
 def _words(text: str) -> list[str]:
-    """Words from running text."""
+    """Split running text into words."""
     return text.split()
 
 

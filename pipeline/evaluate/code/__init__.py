@@ -1,1 +1,1 @@
-"""Runs generated programs in a sandbox."""
+"""The sandbox for generated programs, and their scores."""

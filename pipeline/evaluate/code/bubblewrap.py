@@ -14,10 +14,10 @@ _NOBODY = "65534"
 
 
 def isolated_python(arguments: Sequence[str], scratch_bytes: int, info: int) -> list[str]:
-    """Runs the interpreter, without site packages, with ``arguments`` in namespaces of its own.
+    """Return a command that runs the interpreter, without site packages, with ``arguments`` in new namespaces.
 
-    It sees the system (/usr) and itself, read-only, and a scratch folder in memory of ``scratch_bytes``. Under
-    the number ``info`` it inherits a descriptor to which bubblewrap writes, as JSON, the number of its first process.
+    The interpreter sees the system (/usr) and itself, read-only, and a scratch folder in memory of ``scratch_bytes``.
+    bubblewrap writes the number of its first process, as JSON, to the inherited descriptor ``info``.
     """
     tool = shutil.which(TOOL) or TOOL
     python = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
@@ -38,10 +38,11 @@ def isolated_python(arguments: Sequence[str], scratch_bytes: int, info: int) -> 
 
 
 def _as_nobody(prefix: str, reachable: str) -> list[str]:
-    """Makes root an ordinary user first, in the same process, so that what watches it remains its parent.
+    """Return a command prefix that makes root an ordinary user in the same process, whose watcher remains its parent.
 
     The limit on processes does not bind root, not even under another number in a namespace. An ordinary user may not
-    be able to reach the interpreter (below /root, say), so that is made reachable before, for this process alone.
+    be able to reach the interpreter (below /root, say), which a bind mount first makes reachable, for this process
+    alone.
     """
     bind = f'mount -t tmpfs -o mode=755 none {SCRATCH} && mkdir "$1" && mount --bind "$0" "$1" && shift && exec "$@"'
     return [

@@ -1,4 +1,4 @@
-"""pass@k of generated programs, each run in the sandbox: in place of the metric ``code_eval``, which runs them bare.
+"""pass@k of generated programs, each run in the sandbox: replaces the metric ``code_eval``, which uses no sandbox.
 
 lm-eval's definitions of HumanEval and MBPP fetch that metric from the hub when they are loaded.
 """
@@ -18,14 +18,14 @@ from typing import Any
 from pipeline.evaluate.code.sandbox import Outcome, run_all
 
 METRIC = "code_eval"
-# What a metric's module says if it runs programs itself, in whatever way.
+# Source text by which a metric's module runs programs itself, in whatever way.
 _RUNS_BARE = re.compile(r"(?<![\w.])(?:exec|eval)\(|\bsubprocess\b|\bos\.system\b")
-# Outcomes by program: one process asks for the same program again only where nothing else has changed.
+# Outcomes by program: a process repeats a program only where nothing else has changed.
 _OUTCOMES: dict[str, Outcome] = {}
 
 
 class CodeEval:
-    """What ``evaluate.load("code_eval")`` returns, as far as lm-eval uses it."""
+    """Replaces the metric ``evaluate.load("code_eval")``, as far as lm-eval uses it."""
 
     name = METRIC
 
@@ -36,14 +36,14 @@ class CodeEval:
         k: Sequence[int] = (1, 10, 100),
         **_how: object,
     ) -> tuple[dict[str, float], dict[int, list[tuple[int, dict[str, Any]]]]]:
-        """pass@k over problems, and every candidate's result by problem.
+        """Compute pass@k over problems, and every candidate's result by problem.
 
-        ``references`` are tests, one text a problem; ``predictions`` the candidates of each, all run with the tests
-        below them. A ``k`` is left out where a problem has fewer candidates. Further keywords say how programs are
-        run elsewhere (``timeout``, ``num_workers``); the sandbox has its own limits.
+        ``references`` are tests, one text per problem; ``predictions`` are the candidates of each problem, each run
+        with the tests below it. A ``k`` is left out where a problem has fewer candidates. Further keywords of the
+        replaced metric (``timeout``, ``num_workers``) are ignored: the sandbox has its own limits.
 
         Raises:
-            ValueError: programs cannot be run safely here, or there are not as many problems in both lists.
+            ValueError: programs cannot be run safely here, or the two lists have different lengths.
         """
         if len(references) != len(predictions):
             raise ValueError(f"{len(references)} tests but {len(predictions)} lists of candidates; give one each")
@@ -69,13 +69,13 @@ class CodeEval:
 
 
 def pass_at_k(total: int, passed: int, k: int) -> float:
-    """The chance that one of ``k`` candidates drawn from ``total``, of which ``passed`` pass, passes; unbiased."""
+    """Estimate without bias the chance that one of ``k`` candidates passes, given that ``passed`` of ``total`` do."""
     return 1.0 - comb(total - passed, k) / comb(total, k)
 
 
 @contextmanager
 def sandboxed_code_eval() -> Iterator[None]:
-    """Within it, ``evaluate.load("code_eval")`` returns a ``CodeEval``, which works afterwards as well."""
+    """Let ``evaluate.load("code_eval")`` return a ``CodeEval`` within the block, which works afterwards as well."""
     import evaluate
 
     load = evaluate.load
@@ -91,17 +91,17 @@ def sandboxed_code_eval() -> Iterator[None]:
 
 
 def needs_code_execution(definition: str | Mapping[str, Any], index: Mapping[str, Any] | None = None) -> bool:
-    """Whether a task of lm-eval, or one task of a group or tag, runs what the model writes; no function is resolved.
+    """Return whether an lm-eval task, or one task of a group or tag, runs what the model writes; resolves no function.
 
-    ``definition`` is a name or an inline configuration, ``index`` a ``TaskManager``'s (``task_index``; lm-eval's own
-    tasks if None, which takes seconds). Asks what the definition says of itself (``unsafe_code``) and whether the
-    modules of its metrics and filters run programs, which some do without saying so.
+    ``definition`` is a name or an inline configuration, ``index`` the ``task_index`` of a ``TaskManager`` (that of
+    lm-eval's own tasks if None, which takes seconds). Checks the definition's own flag (``unsafe_code``) and whether
+    the modules of its metrics and filters run programs, since some do without the flag.
     """
     return any(_runs_code(config) for config in configurations(definition, _index(index), set()))
 
 
 def bypasses_sandbox(definition: str | Mapping[str, Any], index: Mapping[str, Any] | None = None) -> bool:
-    """Whether such a task runs what the model writes by itself, not through the metric ``code_eval``."""
+    """Return whether such a task runs what the model writes by itself, not through the metric ``code_eval``."""
     found = configurations(definition, _index(index), set())
     return any(_runs_code(config) and not _through_code_eval(config) for config in found)
 
@@ -120,7 +120,7 @@ def _index(index: Mapping[str, Any] | None) -> Mapping[str, Any]:
 def configurations(
     definition: str | Mapping[str, Any], index: Mapping[str, Any], seen: set[str]
 ) -> Iterator[Mapping[str, Any]]:
-    """The raw configurations of the task, or of all tasks of the group or tag."""
+    """Yield the raw configurations of the task, or of all tasks of the group or tag."""
     if isinstance(definition, str):
         if definition in seen:
             return
@@ -128,7 +128,7 @@ def configurations(
         entry = index.get(definition)
         if entry is not None and entry.cfg:
             yield from configurations(entry.cfg, index, seen)
-        # A tag has no configuration of its own: its tasks have it.
+        # A tag has no configuration, but its tasks do.
         yield from (other.cfg for other in index.values() if other.cfg and definition in other.tags)
         return
     named = definition.get("task")
@@ -136,7 +136,7 @@ def configurations(
         for member in named or []:
             yield from configurations(member, index, seen)
         return
-    # A configuration with a registered name changes that task's definition.
+    # A configuration with a registered name overrides that task's definition.
     entry = index.get(str(named)) if isinstance(named, str) else None
     yield {**((entry.cfg or {}) if entry is not None else {}), **definition}
 
@@ -151,7 +151,7 @@ def _through_code_eval(config: Mapping[str, Any]) -> bool:
 
 
 def _sources(config: Mapping[str, Any]) -> list[str]:
-    """The texts of the modules whose functions score and filter; a metric's name counts as its text."""
+    """Return the source texts of modules that score and filter; the metric name ``code_eval`` counts as its text."""
     parts = [config.get(key) for key in ("metric_list", "filter_list", "process_results")]
     names = dict.fromkeys(name for part in parts for name in _strings(part))
     files = {Path(name).with_suffix(".py") for name in names if "/" in name}

@@ -1,14 +1,14 @@
-"""Runs programs that nobody has read, such as a model's answers to programming problems.
+"""The sandbox for programs that nobody has read, such as a model's answers to programming problems.
 
-Each one gets a process of its own inside bubblewrap: new user, pid, mount, network, ipc and uts namespaces, no
+Each program gets a separate process inside bubblewrap: new user, pid, mount, network, ipc and uts namespaces, no
 capabilities, no way to make further user namespaces, an empty environment, the system and the interpreter read-only,
-an empty scratch directory in memory, and limits on everything it could use up. Where that cannot be had, nothing runs.
+an empty scratch directory in memory, and limits on everything it could use up. Where this is unavailable, nothing runs.
 
-What is not promised. A program shares its interpreter with the tests that judge it: leaving early, printing a forged
-success, or reporting from a forked child do not pass, but one that looks for the token in the interpreter's frames, or
-changes what its tests rely on, can pass without solving its problem. Memory is limited for each process and, by looking
-every tenth of a second, for all together; kernel memory that no process has mapped is not counted. A flaw in the kernel
-is a way out.
+Limits of the protection: a program shares its interpreter with the tests that judge it. Leaving early, printing a
+forged success, or reporting from a forked child do not pass, but a program that looks for the token in the
+interpreter's frames, or changes what its tests rely on, can pass without solving its problem. Memory is limited for
+each process and, by a check every tenth of a second, for all together; kernel memory that no process has mapped is not
+counted. A flaw in the kernel is a way out.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from pipeline.common.terminal import progress
 from pipeline.evaluate.code import sandboxed_program
 from pipeline.evaluate.code.bubblewrap import TOOL, isolated_python
 
-# Setting up takes hundredths of a second; a machine that needs longer than this is not going to manage.
+# Setting up takes hundredths of a second; a machine that needs longer than this will not manage it.
 SETUP_SECONDS = 60.0
 WATCH_SECONDS = 0.1
 PIPE_BYTES = 65536
@@ -46,11 +46,11 @@ MIB = 1024**2
 
 @dataclass(frozen=True)
 class Limits:
-    """What one program may use.
+    """Resources that one program may use.
 
-    ``seconds`` on the clock and ``cpu_seconds`` of computing a process; ``memory_mib`` for each process and for all
-    together; ``processes`` and threads at a time; ``file_mib`` for each file, for all files together, and for
-    everything printed, of which the first ``output_kib`` are kept.
+    ``seconds`` of wall-clock time and ``cpu_seconds`` of computing per process; ``memory_mib`` for each process and for
+    all together; ``processes`` and threads at a time; ``file_mib`` for each file, for all files together, and for the
+    output, of which the first ``output_kib`` are kept.
     """
 
     seconds: float = 10.0
@@ -63,7 +63,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Whether the program ran to its end, why not in one short line, and what it printed (both streams)."""
+    """Outcome of a program: whether it ran to its end, why not in one short line, and its output (both streams)."""
 
     passed: bool
     reason: str
@@ -72,7 +72,7 @@ class Outcome:
 
 @cache
 def unavailable() -> str | None:
-    """Why programs cannot be run safely on this machine, with the way out; None if they can."""
+    """Return why programs cannot be run safely on this machine, and how to fix that; None if they can."""
     if sys.platform != "linux":
         return "Programs can be run safely on Linux only: use a Linux machine or leave out tasks that execute code"
     if shutil.which(TOOL) is None:
@@ -96,7 +96,7 @@ def run(program: str, limits: Limits | None = None) -> Outcome:
     """Run ``program``, Python that may import the standard library, in the sandbox.
 
     Raises:
-        ValueError: programs cannot be run safely here; says what to do.
+        ValueError: programs cannot be run safely here; the message says what to do.
         RuntimeError: the sandbox could not be set up this time, which says nothing about the program.
     """
     if problem := unavailable():
@@ -177,10 +177,10 @@ class _Watch:
         default_factory=lambda: {name: bytearray() for name in ("output", "report", "info")}
     )
     printed: int = 0
-    # The clock runs for the program from its start, not for setting up.
+    # The time limit counts from the start of the program, without setting up.
     started: bool = False
     deadline: float = 0.0
-    # The first process of the sandbox: with it, the kernel ends all others.
+    # The first process of the sandbox: when it ends, the kernel ends all others.
     first: int | None = None
 
     def outcome(self, token: str) -> Outcome:
@@ -201,7 +201,7 @@ class _Watch:
         return Outcome(False, " ".join(told.split())[:200] or self._exit_reason(), printed)
 
     def _follow(self) -> str | None:
-        """Read and look after the sandbox until its program ends (None) or has to be stopped (why)."""
+        """Read from and watch the sandbox until its program ends (return None) or must be stopped (return why)."""
         now = time.monotonic()
         self.deadline, look = now + SETUP_SECONDS, now + WATCH_SECONDS
         ended = os.pidfd_open(self.process.pid)
@@ -215,7 +215,7 @@ class _Watch:
                     for key in events:
                         if key.data and not self._read(key.data, key.fd):
                             ready.unregister(key.fileobj)
-                    # Whatever it had written before it ended has been read by then.
+                    # Everything written before the end has been read by then.
                     if [key.fd for key in events] == [ended]:
                         return None
                     watching = time.monotonic() > look
@@ -226,7 +226,7 @@ class _Watch:
             os.close(ended)
 
     def _too_much(self, memory: bool) -> str | None:
-        """What the program has used too much of; whether ``memory``, if that is to be looked at now, too."""
+        """Return which limit the program exceeds, or None; includes the memory limit only if ``memory`` is true."""
         if not self.started and self.received["report"]:
             self.deadline, self.started = time.monotonic() + self.limits.seconds, True
         if time.monotonic() > self.deadline:
@@ -238,20 +238,20 @@ class _Watch:
         return None
 
     def _read(self, name: str, descriptor: int) -> bool:
-        """Take what has come; False at the end. No more is kept than may be, however much comes."""
+        """Read what is available and return False at the end; keep no more than the limit, however much comes."""
         chunk = os.read(descriptor, PIPE_BYTES)
         kept = self.received[name]
         kept += chunk[: (self.limits.output_kib * 1024 if name == "output" else PIPE_BYTES) - len(kept)]
         if name == "output":
             self.printed += len(chunk)
         if name == "info" and self.first is None:
-            # bubblewrap tells the number before it lets the process run.
+            # bubblewrap reports the number before it lets the process run.
             with suppress(ValueError, ProcessLookupError):
                 self.first = os.pidfd_open(json.loads(kept)["child-pid"])
         return bool(chunk)
 
     def _memory(self) -> int:
-        """Bytes that all processes of the sandbox hold together; what they share is counted once."""
+        """Return the bytes of all processes together, shared pages counted once; below the limit, an upper bound."""
         try:
             processes = psutil.Process(self.process.pid).children(recursive=True)
         except psutil.Error:

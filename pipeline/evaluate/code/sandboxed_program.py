@@ -1,4 +1,4 @@
-"""What runs inside the sandbox: lowers the limits, executes one program and reports how it ended.
+"""The runner inside the sandbox: lowers the limits, executes one program and reports how it ended.
 
 The sandbox passes this file's text to a bare interpreter, so it imports the standard library alone.
 """
@@ -32,15 +32,15 @@ def main() -> None:
     process = os.getpid()
     reason = execute(request["program"])
     _flush()
-    # A child forked by the program gets here as well, but must not speak for it.
+    # A child forked by the program gets here as well, but must not report for it.
     if os.getpid() == process:
         os.write(report, (reason or token).encode(errors="replace"))
-    # Neither exit handlers nor threads of the program have a say after its end.
+    # Exit handlers and threads of the program must not run after its end.
     os._exit(0)
 
 
 def execute(program: str) -> str | None:
-    """Run ``program`` as ``__main__``; None if it ran to its end, else one line that says why not."""
+    """Run ``program`` as ``__main__``; return None if it ran to its end, else one line that says why not."""
     module = types.ModuleType("__main__")
     sys.modules["__main__"], runner = module, sys.modules["__main__"]
     sys.argv = [""]
@@ -70,7 +70,7 @@ def _flush() -> None:
         sys.stdout.flush()
         sys.stderr.flush()
     except BaseException:
-        # The program closed or replaced them; what it printed is of no consequence to how it ended.
+        # The program closed or replaced them; its output does not affect how it ended.
         return
 
 
@@ -80,7 +80,7 @@ def _lower_limits(limits: dict[str, int]) -> None:
         number = getattr(resource, f"RLIMIT_{name}")
         _, hard = resource.getrlimit(number)
         value = value if hard == resource.RLIM_INFINITY else min(value, hard - (name == "CPU"))
-        # One second between SIGXCPU, which tells the reason, and SIGKILL, which cannot be caught.
+        # One second between SIGXCPU, which gives the reason, and SIGKILL, which cannot be caught.
         resource.setrlimit(number, (value, value + (name == "CPU")))
 
 

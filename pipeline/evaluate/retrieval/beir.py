@@ -1,6 +1,6 @@
 """Data sets in BEIR format: a folder with ``corpus.jsonl``, ``queries.jsonl`` and ``qrels/<split>.tsv``.
 
-The corpus is only ever streamed, so that memory does not grow with its texts. Light to import.
+The corpus is always streamed: memory does not grow with its texts. Light to import.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Files:
-    """Where the parts of a data set are."""
+    """Paths of the parts of a data set."""
 
     corpus: Path
     queries: Path
@@ -45,16 +45,16 @@ class Files:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Queries, what is relevant to them, and a corpus that is read from its file each time.
+    """Queries, their relevance judgements, and a corpus that is read from its file each time.
 
     Attributes:
-        name: what tables show.
-        files: where the data are.
+        name: name that tables show.
+        files: paths of the data.
         queries: text by query id, judged and not blank, in the order of the file.
-        qrels: grade by document id by query id, for the same queries.
-        size: how many documents there are.
-        left_out: judged queries without text.
-        required: documents that a smaller corpus has to hold; None if the corpus is whole.
+        qrels: grade by query id and document id, for the same queries.
+        size: number of documents.
+        left_out: number of judged queries without text.
+        required: documents that a smaller corpus must hold; None if the corpus is whole.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Dataset:
     required: frozenset[str] | None = None
 
     def documents(self) -> Iterator[Document]:
-        """The documents in the order of the file."""
+        """Yield the documents in the order of the file."""
         spare = 0 if self.required is None else self.size - len(self.required)
         for document in _documents(self.files.corpus):
             if self.required is None or document.id in self.required:
@@ -76,16 +76,16 @@ class Dataset:
                 yield document
 
     def digest(self) -> str:
-        """8 hexadecimal digits of the queries, what is relevant to them, and every document."""
+        """Return 8 hexadecimal digits of the queries, their judgements, and every document."""
         content = hashlib.sha256(json.dumps([self.queries, self.qrels], sort_keys=True).encode())
         for document in self.documents():
             content.update(json.dumps([document.id, document.text]).encode())
         return content.hexdigest()[:8]
 
     def smaller(self, queries: int | None, documents: int | None) -> Dataset:
-        """The first ``queries`` queries, and a corpus of ``documents`` documents; None keeps all.
+        """Return a data set of the first ``queries`` queries and ``documents`` documents; None keeps all.
 
-        The corpus holds all that is relevant to these queries, even if that is more, and then the first others.
+        The corpus holds all documents relevant to these queries, even if they are more, and then the first others.
         """
         asked = dict(islice(self.queries.items(), queries))
         qrels = {query: self.qrels[query] for query in asked}
@@ -97,9 +97,9 @@ class Dataset:
 
 
 def find_files(folder: Path, split: str | None = None) -> Files:
-    """The files of a data set: of ``split``, or of ``test`` if there is one, else of the only split.
+    """Find the files of a data set: of ``split``, or of ``test`` if there is one, else of the only split.
 
-    Raises ValueError if the folder or one of its files is missing, or if the split has to be chosen.
+    Raises ValueError if the folder or one of its files is missing, or if the split must be chosen.
     """
     with _naming(folder):
         if not folder.is_dir():
@@ -126,10 +126,10 @@ def find_files(folder: Path, split: str | None = None) -> Files:
 
 
 def read_beir(folder: Path, split: str | None = None, name: str | None = None) -> Dataset:
-    """Read and check a data set; the corpus is passed through once.
+    """Read and check a data set, in one pass through the corpus.
 
-    Raises ValueError that names the file, and the line where there is one: for missing files, lines that cannot be
-    read, ids that occur twice, and judgements of queries or documents that do not exist.
+    Raises ValueError, naming the file and the line where there is one, for missing files, lines that cannot be read,
+    ids that occur twice, and judgements of queries or documents that do not exist.
     """
     files = find_files(folder, split)
     qrels = _qrels(files.qrels)
@@ -167,8 +167,8 @@ def _queries(path: Path) -> dict[str, str]:
 
 
 def _check_corpus(files: Files, judged: set[str]) -> int:
-    """How many documents there are. Raises ValueError for ids that occur twice and judged ones that do not occur."""
-    # Eight bytes an id: millions of ids as Python strings would take more memory than all the rest.
+    """Count the documents. Raises ValueError for ids that occur twice and judged ones that do not occur."""
+    # Eight bytes per id: millions of ids as Python strings would take more memory than all the rest.
     marks = array("Q")
     missing = set(judged)
     for document in _documents(files.corpus):
@@ -187,7 +187,7 @@ def _mark(name: str) -> int:
 
 
 def _check_duplicates(path: Path, marks: array[int]) -> None:
-    """Raise ValueError for the first id that occurs twice; equal marks of different ids are no error."""
+    """Raise ValueError for the first id that occurs twice; equal marks of different ids are not an error."""
     import numpy as np
 
     found, counts = np.unique(np.frombuffer(marks, dtype=np.uint64), return_counts=True)
@@ -202,7 +202,7 @@ def _check_duplicates(path: Path, marks: array[int]) -> None:
 
 
 def _qrels(path: Path) -> dict[str, dict[str, int]]:
-    """Grades by document by query; equal judgements may be repeated."""
+    """Read the grades by query and document; equal judgements may be repeated."""
     qrels: dict[str, dict[str, int]] = {}
     with _naming(path), path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, start=1):
@@ -233,7 +233,7 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """What the system or the decoder says of a file, as a ValueError that names it."""
+    """Let errors of the system or the decoder become ValueErrors that name the file, within the block."""
     try:
         yield
     except UnicodeDecodeError as error:
@@ -261,7 +261,7 @@ def _text(row: dict[str, Any], key: str, where: str, required: bool = True) -> s
         return ""
     if not isinstance(text, str):
         raise ValueError(f'{where}: "{key}" is {type(text).__name__}; it has to be text')
-    # JSON can spell half a character, which no tokenizer takes.
+    # JSON can contain a lone surrogate, which no tokenizer accepts.
     return text.encode(errors="replace").decode()
 
 

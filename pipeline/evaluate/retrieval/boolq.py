@@ -14,14 +14,14 @@ _SPLIT = "dev"
 
 
 def boolq_source() -> Path:
-    """The file that the set is made from. Raises ValueError if the package is not installed."""
+    """Return the file that the set is made from. Raises ValueError if the package is not installed."""
     return package_file(_PACKAGE, _FILE, "the retrieval set boolq")
 
 
 def write_boolq(folder: Path) -> None:
     """Write the development questions and passages in BEIR format.
 
-    Questions with the same title and passage share one document; an equal question would share one query.
+    Questions with the same title and passage share one document; equal questions share one query.
     """
     documents: dict[tuple[str, str], str] = {}
     queries: dict[str, str] = {}
@@ -39,7 +39,7 @@ def write_boolq(folder: Path) -> None:
 
 
 def _questions() -> Iterator[tuple[str, str, str]]:
-    """(question, title, passage) of every row."""
+    """Yield (question, title, passage) of every row."""
     with boolq_source().open(encoding="utf-8") as lines:
         for line in lines:
             row = json.loads(line)

@@ -35,7 +35,7 @@ class Embedder:
         self.max_length = min(recipe.max_length, self.decoder.positions or recipe.max_length)
 
     def queries(self, texts: list[str]) -> torch.Tensor:
-        """Embeddings (N, D) of queries, float32, of length 1, on the model's device.
+        """Compute embeddings (N, D) of queries, float32, of length 1, on the model's device.
 
         Raises ValueError if the model's hidden states are not finite.
         """
@@ -48,7 +48,7 @@ class Embedder:
         return torch.stack(rows)
 
     def documents(self, texts: Iterable[str], total: int) -> Iterator[tuple[list[int], torch.Tensor]]:
-        """Embeddings of documents, batch by batch: their places among ``texts``, and (B, D) as of queries.
+        """Compute embeddings of documents, batch by batch: their places among ``texts``, and (B, D) as of queries.
 
         ``total`` is the number of texts, for the progress bar. Places come in any order, each once.
         Raises ValueError if the model's hidden states are not finite.
@@ -61,7 +61,7 @@ class Embedder:
             yield places, self._embed(ids)
 
     def _batches(self, texts: Iterable[str]) -> Iterator[tuple[list[int], list[list[int]]]]:
-        """Places and token ids of texts of similar length, the longest of a group first."""
+        """Yield places and token ids of texts of similar length, the longest of a group first."""
         for group in _groups(enumerate(texts), self.batch_size * _SORTED_TOGETHER):
             encoded = list(zip((place for place, _ in group), self._encode([text for _, text in group]), strict=True))
             encoded.sort(key=lambda pair: -len(pair[1]))
@@ -69,7 +69,7 @@ class Embedder:
                 yield [place for place, _ in encoded[run]], [ids for _, ids in encoded[run]]
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
-        """Token ids with the tokenizer's special tokens, at least one a text."""
+        """Return token ids with the tokenizer's special tokens, at least one per text."""
         rows = self.tokenizer(texts, truncation=True, max_length=self.max_length)["input_ids"]
         end = self.tokenizer.eos_token_id
         if self.recipe.append_eos:
@@ -82,7 +82,7 @@ class Embedder:
 
     @torch.inference_mode()
     def _embed(self, rows: list[list[int]]) -> torch.Tensor:
-        """Unit vectors (B, D), float32, of token ids."""
+        """Compute unit vectors (B, D), float32, of token ids."""
         width, device = max(map(len, rows)), self.decoder.device
         pad = self.tokenizer.pad_token_id or 0
         ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows], device=device)
@@ -95,18 +95,18 @@ class Embedder:
 
 
 def pool(states: torch.Tensor, mask: torch.Tensor, pooling: str) -> torch.Tensor:
-    """One vector (B, D), float32, of hidden states (B, T, D) where ``mask`` (B, T) is true; texts start at the left."""
+    """Pool hidden states (B, T, D) where ``mask`` (B, T) is true to (B, D), float32; texts start at the left."""
     if pooling == "cls":
         return states[:, 0].float()
     if pooling == "last":
         rows = torch.arange(len(states), device=states.device)
         return states[rows, mask.sum(1) - 1].float()
-    # Masked out rather than multiplied by 0: what stands at padding may be anything.
+    # Masked out rather than multiplied by 0: the states at padding may be anything.
     return states.float().masked_fill(~mask[..., None], 0).sum(1) / mask.sum(1, keepdim=True)
 
 
 def _groups(items: Iterable[_T], size: int) -> Iterator[list[_T]]:
-    """Consecutive groups of ``size`` items, the last one smaller."""
+    """Yield consecutive groups of ``size`` items, the last one possibly smaller."""
     iterator = iter(items)
     while group := list(islice(iterator, size)):
         yield group

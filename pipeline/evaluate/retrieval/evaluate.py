@@ -1,4 +1,4 @@
-"""Embed, search and score data sets, and put what was found into the form that every evaluation has."""
+"""Retrieval on data sets: embedding, search and scores, with results in the form that every evaluation has."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from pipeline.evaluate.suite import RETRIEVAL
 from pipeline.evaluate.suites.retrieval import RetrievalSuite
 
 log = logging.getLogger(__name__)
-# How deep rankings go, which bounds MAP as it does in TREC's own runs.
+# Depth of rankings, which bounds MAP as it does in TREC's own runs.
 DEPTH = 1000
-# How many documents a sample shows, and how many characters of each.
+# Number of documents that a sample shows, and of characters of each.
 _SHOWN, _WIDTH = 3, 200
 
 Run = dict[str, dict[str, float]]
@@ -45,7 +45,7 @@ def evaluate(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, suite: 
 
 
 def score(embedder: Embedder, sets: Iterable[Dataset]) -> Results:
-    """Results of all sets, in order. Raises ValueError if a set's files have changed since they were checked."""
+    """Evaluate all sets, in order. Raises ValueError if a set's files have changed since they were checked."""
     scores: list[dict[str, Any]] = []
     items: list[dict[str, Any]] = []
     samples: list[dict[str, Any]] = []
@@ -65,9 +65,9 @@ def score(embedder: Embedder, sets: Iterable[Dataset]) -> Results:
 
 
 def retrieve(embedder: Embedder, dataset: Dataset) -> Run:
-    """Scores of the best ``DEPTH`` documents of every query, best first.
+    """Return the scores of the best ``DEPTH`` documents of every query, best first.
 
-    A document with the id of the query is not counted as found, unless it is judged relevant: in sets that look for
+    A document with the id of the query does not count as found, unless it is judged relevant: in sets that look for
     counterparts of a document, queries are documents themselves.
     """
     # One more than asked for, since one may be the query itself.
@@ -88,7 +88,7 @@ def retrieve(embedder: Embedder, dataset: Dataset) -> Run:
 
 
 def _names(dataset: Dataset, hits: Hits) -> dict[int, str]:
-    """Ids by place of all documents that were found: read again, so that those of all others are never held."""
+    """Return the ids by place of all found documents; reads the corpus again rather than hold every id in memory."""
     wanted = set(hits.places.unique().tolist())
     return {place: document.id for place, document in enumerate(dataset.documents()) if place in wanted}
 
@@ -114,7 +114,7 @@ def _score_rows(dataset: Dataset, values: pd.DataFrame) -> Iterable[dict[str, An
 
 
 def _samples(dataset: Dataset, run: Run, scores: list[float]) -> Iterable[dict[str, Any]]:
-    """Every query with its first documents, shortened, and the ids of the relevant ones."""
+    """Yield every query with its first documents, shortened, and the ids of the relevant ones."""
     first = {query: list(found)[:_SHOWN] for query, found in run.items()}
     shown = {name for names in first.values() for name in names}
     texts = {document.id: document.text for document in dataset.documents() if document.id in shown}

@@ -9,17 +9,17 @@ import pytrec_eval
 
 NDCG, RECALL, MAP = "ndcg@10", "recall@100", "map"
 MAIN = NDCG
-# What trec_eval calls them when asked, and in its answer.
+# Names of the metrics in a request to trec_eval, and in its answer.
 _ASKED = {NDCG: "ndcg_cut.10", RECALL: "recall.100", MAP: "map"}
 _ANSWERED = {NDCG: "ndcg_cut_10", RECALL: "recall_100", MAP: "map"}
 
 
 def per_query(qrels: Mapping[str, Mapping[str, int]], run: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
-    """Metrics of every judged query, one row a query id in the order of ``qrels``, one column a metric.
+    """Compute the metrics of every judged query: one row per query id in the order of ``qrels``, one column per metric.
 
-    ``run`` gives scores by document by query. A query without hits scores 0, as does one without relevant documents.
-    As trec_eval has it, gains are the grades themselves, grades below 1 are not relevant, scores are compared in
-    float32, and of equal scores the document with the larger id stands first.
+    ``run`` gives scores by query and document. A query without hits scores 0, as does one without relevant documents.
+    As in trec_eval, gains are the grades themselves, grades below 1 are not relevant, scores are compared in float32,
+    and among equal scores the document with the larger id comes first.
     """
     evaluator = pytrec_eval.RelevanceEvaluator(
         {query: dict(grades) for query, grades in qrels.items()}, set(_ASKED.values())
@@ -30,5 +30,5 @@ def per_query(qrels: Mapping[str, Mapping[str, int]], run: Mapping[str, Mapping[
 
 
 def summary(values: pd.DataFrame) -> pd.DataFrame:
-    """Mean and standard error over queries of each metric: columns ``value`` and ``stderr`` (NaN for one query)."""
+    """Compute mean and standard error of each metric over queries: ``value`` and ``stderr`` (NaN for one query)."""
     return pd.DataFrame({"value": values.mean(), "stderr": values.sem()})

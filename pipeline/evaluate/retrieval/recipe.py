@@ -1,4 +1,4 @@
-"""How a model turns a text into one vector. Light to import, so that a check can ask about its values."""
+"""The recipe by which a model turns a text into one vector. Light to import, for checks of its values."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 POOLINGS = ("mean", "last", "cls")
-# Tokens that leave room for a text between the special ones.
+# Smallest number of tokens that leaves room for a text between the special ones.
 SHORTEST = 4
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What comes before a text and how its final hidden states become one vector.
+    """Prefixes of texts, and the way in which final hidden states become one vector.
 
     Attributes:
         pooling: ``mean`` over all tokens, ``last`` token or first token (``cls``).
@@ -44,9 +44,9 @@ class Recipe:
 
 
 def recipe_of(own: Mapping[str, Any] | None, **asked: Any) -> Recipe:
-    """The model's ``own`` recipe with the ``asked`` values, None standing for the model's.
+    """Return the model's ``own`` recipe, overridden by the ``asked`` values that are not None.
 
-    Raises ValueError for a key that no recipe has, a pooling that does not exist and a length that is too small.
+    Raises ValueError for an unknown key, an unknown pooling and a length that is too small.
     """
     known = [field.name for field in fields(Recipe)]
     for key in own or {}:
@@ -58,7 +58,7 @@ def recipe_of(own: Mapping[str, Any] | None, **asked: Any) -> Recipe:
 
 
 def pooling_problem(key: str, value: object) -> str | None:
-    """A plain sentence if ``value`` names no pooling, else None."""
+    """Return a plain sentence if ``value`` is not the name of a pooling, else None."""
     if value in POOLINGS:
         return None
     near = difflib.get_close_matches(str(value), POOLINGS, n=1)

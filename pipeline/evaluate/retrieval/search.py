@@ -24,8 +24,8 @@ class Hits:
 class Search:
     """Keeps the ``k`` documents with the largest dot product for each of ``queries`` (Q, D).
 
-    Equal scores are ordered by place, the first document first, in whatever order documents are added. Memory is
-    Q × k and one group of documents, on the device of the queries.
+    Equal scores are ordered by place, the first document first, regardless of the order in which documents are added.
+    Memory is Q × k and one group of documents, on the device of the queries.
     """
 
     def __init__(self, queries: torch.Tensor, k: int) -> None:
@@ -36,7 +36,7 @@ class Search:
         self._waiting: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def add(self, places: Sequence[int], embeddings: torch.Tensor) -> None:
-        """Documents at ``places`` (below 2³²) with ``embeddings`` (B, D)."""
+        """Add documents at ``places`` (below 2³²) with ``embeddings`` (B, D)."""
         device = self.queries.device
         self.seen += len(places)
         self._waiting.append((torch.tensor(places, device=device), embeddings.to(device)))
@@ -44,7 +44,7 @@ class Search:
             self._merge()
 
     def hits(self) -> Hits:
-        """The best documents so far, fewer than ``k`` if there are fewer."""
+        """Return the best documents so far, fewer than ``k`` if there are fewer."""
         self._merge()
         keys = self._keys[:, : min(self.k, self.seen)]
         return Hits(_score(keys).cpu(), (_LOW - (keys & _LOW)).cpu())
@@ -64,10 +64,10 @@ class Search:
 
 
 def _key(scores: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    """One int64 that orders by score and then by place, so that no two are equal and any top-k is the same.
+    """Combine score and place into an int64 that orders by score, then by place: no ties, and any top-k is the same.
 
-    The upper half holds the bits of the float32 score, of which those of negative numbers are flipped to make
-    integers sort as the numbers do; the lower half holds the place, counted down.
+    The upper half holds the bits of the float32 score, flipped for negative numbers to make integers sort as the
+    numbers do; the lower half holds the place, counted down.
     """
     bits = (scores.float() + 0.0).view(torch.int32)  # the sum turns -0 into 0
     ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).long()

@@ -1,1 +1,1 @@
-"""The task suites: which tasks there are to ask."""
+"""The task suites, as choices of the ``task`` group."""

@@ -20,8 +20,8 @@ from pipeline.evaluate.suites.names import runs_code
 class LmEvalSuite(TaskSuite):
     """``names`` of lm-eval's tasks, groups or tags, with its own definitions; data comes from the hub.
 
-    ``include`` is a folder with further task YAMLs. ``metrics`` names the main metric of a task where another than
-    the definition's is wanted.
+    ``include`` is a folder with further task YAMLs. ``metrics`` maps tasks to main metrics that replace the
+    definition's.
     """
 
     names: list[str] = field(default_factory=list)
@@ -42,7 +42,7 @@ class LmEvalSuite(TaskSuite):
         return [] if folder is None else code_in(folder)
 
     def needs_definitions(self) -> bool:
-        """Not where every name is a file of the folder's, whose look-up takes seconds less."""
+        """Return False where the folder defines every name: skipping lm-eval's own files saves seconds."""
         return not set(self.names) <= set(self._included())
 
     def identity(self) -> dict[str, Any]:
@@ -83,7 +83,7 @@ class LmEvalSuite(TaskSuite):
         return found
 
     def _unknown(self, names: Sequence[str]) -> list[str]:
-        """The names that lm-eval's own index, slower and complete, does not have either."""
+        """Return a message for each name that lm-eval's own index, slower but complete, does not have either."""
         from lm_eval.tasks import TaskManager
 
         known = TaskManager().all_tasks

@@ -1,7 +1,7 @@
-"""Task files of the user's own: what belongs to a folder of them, and what in it would run code.
+"""The user's own task files: the files that a folder of them depends on, and the code that it would run.
 
-lm-eval reads every YAML file below such a folder. A tag ``!function`` imports Python from beside it, and a metric that
-is a path or a repository is a program; both are found here without running anything.
+lm-eval reads every YAML file below such a folder. A tag ``!function`` imports Python from beside the file, and a metric
+that is a path or a repository is a program; both are found here without running anything.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from pipeline.store.integrity import known_digest
 # Tags of plain values; all others construct something.
 _PLAIN = "tag:yaml.org,2002:"
 _OBJECTS = f"{_PLAIN}python"
-# lm-eval itself looks for the first ending alone; both may be named by an include.
+# lm-eval itself looks for the first ending only; an include may name both.
 _ENDINGS = ("*.yaml", "*.yml")
 
 
 def task_files(folder: Path) -> dict[Path, yaml.Node]:
-    """The parsed YAML files below a folder, and those that they include, wherever these are.
+    """Parse the YAML files below a folder, and those that they include, wherever these are.
 
-    Raises ValueError that names the file for one that cannot be read, is not YAML, or includes a file that is missing.
+    Raises ValueError, naming the file, if one cannot be read, is not YAML, or includes a missing file.
     """
     found: dict[Path, yaml.Node] = {}
     ahead = sorted(path for ending in _ENDINGS for path in folder.rglob(ending) if not path.is_dir())
     while ahead:
-        # What is behind a link is what counts: its own includes start from there.
+        # Links are resolved, since the includes of a file start from its real folder.
         path = Path(os.path.realpath(ahead.pop(0)))
         if path not in found:
             found[path] = _parsed(path)
@@ -42,7 +42,7 @@ def task_files(folder: Path) -> dict[Path, yaml.Node]:
 
 
 def code_in(folder: Path) -> list[str]:
-    """Where the files below a folder name Python code, in words; empty if they are data alone.
+    """Describe where the files below a folder name Python code; return an empty list if they are only data.
 
     lm-eval's own files, which may be included, do not count. Raises ValueError as ``task_files`` does.
     """
@@ -55,10 +55,11 @@ def code_in(folder: Path) -> list[str]:
 
 
 def content_of(folder: Path) -> list[list[str]]:
-    """Names and digests of all files that the tasks of a folder depend on: definitions, programs, prompts and data.
+    """Return names and digests of all files that the tasks of a folder depend on.
 
-    That is every file below the folder, and what its task files name elsewhere. Files that programs read by names of
-    their own are not known. Raises ValueError as ``task_files`` does, and for a file that cannot be read.
+    These are definitions, programs, prompts and data: every file below the folder, and those that its task files name
+    elsewhere. Files that only programs name are not known. Raises ValueError as ``task_files`` does, and for a file
+    that cannot be read.
     """
     top, own, found = Path(os.path.realpath(folder)), _own_folder(), dict(files_below(folder))
     for path, node in task_files(folder).items():
@@ -100,7 +101,7 @@ def _included(node: yaml.Node) -> Iterator[str]:
 
 
 def _code(node: yaml.Node) -> str | None:
-    """What in a file would run code, or None."""
+    """Return the first part of a file that would run code, or None."""
     for inner in _nodes(node):
         if not inner.tag.startswith(_PLAIN) or inner.tag.startswith(_OBJECTS):
             return f"{inner.tag} {inner.value}" if isinstance(inner.value, str) else inner.tag
@@ -112,12 +113,12 @@ def _code(node: yaml.Node) -> str | None:
 
 
 def _is_program(metric: str) -> bool:
-    """Whether the library of metrics would look for a script, here or in a repository, rather than for a name."""
+    """Return whether the library of metrics would look for a script, here or in a repository, rather than a name."""
     return "/" in metric or metric.endswith(".py") or os.path.exists(os.path.join(metric, f"{metric}.py"))
 
 
 def _nodes(top: yaml.Node) -> Iterator[yaml.Node]:
-    """Every node once, however often it is referred to."""
+    """Yield every node once, however often it is referenced."""
     seen: set[int] = set()
     ahead: list[Any] = [top]
     while ahead:

@@ -1,4 +1,4 @@
-"""The names of lm-eval's own tasks, groups and tags, and which of them run generated code, from its files' texts.
+"""The names of lm-eval's own tasks, groups and tags, and which of them run generated code, read from its files as text.
 
 lm-eval's own index takes several seconds to build, too long for a check of the command line.
 """
@@ -21,7 +21,7 @@ _UNSAFE = re.compile(r"^unsafe_code:[ \t]*true", re.MULTILINE | re.IGNORECASE)
 
 @cache
 def names(folder: Path | None = None) -> dict[str, Path]:
-    """Every task and group by name, with its file; of lm-eval itself, or of a folder.
+    """Return the file of every task and group by name, of lm-eval itself or of a folder.
 
     Tags map to the file of one of their tasks. A few that are written in unusual ways are missing.
     """
@@ -39,9 +39,9 @@ def names(folder: Path | None = None) -> dict[str, Path]:
 
 
 def runs_code(path: Path, seen: frozenset[Path] = frozenset()) -> bool:
-    """Whether a task file, or one that it includes, says that the task runs what the model writes.
+    """Return whether a task file, or one that it includes, says that the task runs what the model writes.
 
-    Members of groups are not looked at. Those that are ``seen`` include this one, and say nothing new.
+    Members of groups are not checked. Files in ``seen`` include this one and are not read again.
     """
     if path in seen or not path.is_file():
         return False

@@ -21,9 +21,9 @@ from pipeline.store.integrity import known_digest
 
 @dataclass(frozen=True)
 class BuiltIn:
-    """A set that is made from an installed package: ``source`` is its file, ``write`` makes a BEIR directory of it.
+    """A set made from an installed package: ``source`` returns its file, ``write`` makes a BEIR directory from it.
 
-    Raise ``version`` when what is written changes.
+    Increase ``version`` when the written files change.
     """
 
     source: Callable[[], Path]
@@ -38,9 +38,9 @@ BUILT_IN = {"boolq": BuiltIn(boolq_source, write_boolq)}
 class RetrievalSuite(TaskSuite):
     """nDCG@10, Recall@100 and MAP on ``sets``: names of built-in ones, or directories in BEIR format.
 
-    ``split`` chooses among the judgements of directories. Of each set, the first ``limit`` queries are asked, of
-    ``documents`` documents: all that is relevant to them and the first others. Embeddings are made as the model's
-    own recipe says, where ``pooling``, the prefixes and ``max_length`` (tokens) do not say otherwise.
+    ``split`` chooses among the judgements of directories. Of each set, the first ``limit`` queries are asked, against
+    ``documents`` documents: all that are relevant to these queries, then the first others. Embeddings follow the
+    model's own recipe, except for ``pooling``, the prefixes and ``max_length`` (tokens) where these are given.
     """
 
     sets: list[str] = field(default_factory=lambda: list(BUILT_IN))
@@ -95,7 +95,7 @@ class RetrievalSuite(TaskSuite):
         return found
 
     def prepare(self) -> None:
-        """Find out at once whether every set can be read. Raises ValueError in plain words."""
+        """Check at once that every set can be read. Raises ValueError in plain words."""
         for given in self.sets:
             if given in BUILT_IN:
                 BUILT_IN[given].source()
@@ -103,7 +103,7 @@ class RetrievalSuite(TaskSuite):
                 read_beir(_folder(given), self.split)
 
     def datasets(self) -> Iterator[Dataset]:
-        """The sets one after the other; the files of a built-in one are there until the next is asked for."""
+        """Yield the sets one after the other; the files of a built-in set exist until the next set is requested."""
         for given in self.sets:
             with tempfile.TemporaryDirectory(prefix="retrieval-") as scratch:
                 if given in BUILT_IN:
@@ -114,7 +114,7 @@ class RetrievalSuite(TaskSuite):
                 yield dataset.smaller(self.limit, self.documents)
 
     def _data(self, given: str) -> list[Path]:
-        """The files that the results on a set depend on."""
+        """Return the files that the results on a set depend on."""
         if given in BUILT_IN:
             return [BUILT_IN[given].source()]
         files = find_files(_folder(given), self.split)

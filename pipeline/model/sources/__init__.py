@@ -1,1 +1,1 @@
-"""Where models come from: the hub, a folder, an installed package, or random weights."""
+"""Model sources: the hub, a folder, an installed package, or random weights."""

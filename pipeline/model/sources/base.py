@@ -1,4 +1,4 @@
-"""The contract of a model source."""
+"""Base class of model sources, and loading of checkpoints and tokenizers."""
 
 from __future__ import annotations
 
@@ -35,27 +35,27 @@ from pipeline.store.artifacts import Store
 class Model(Component):
     """Loads a language model (or an encoder) and its tokenizer.
 
-    ``layers`` is the number of decoder blocks if it is known beforehand, which lets a wrong sparsity be refused
-    before anything is loaded; it is compared with the loaded model. ``embedding`` says how the model makes one vector
-    of a text, for retrieval: see ``pipeline.evaluate.retrieval.embed``. It is not part of the weights' identity.
+    ``layers`` is the number of decoder blocks if it is known beforehand: a wrong sparsity is then refused before
+    anything is loaded. It is compared with the loaded model. ``embedding`` says how the model turns a text into one
+    vector, for retrieval: see ``pipeline.evaluate.retrieval.embed``. It is not part of the weights' identity.
     """
 
     layers: Positive | None = None
     embedding: dict[str, Any] | None = speed_only(None)
 
     def load(self, dtype: torch.dtype, store: Store) -> PreTrainedModel:
-        """The dense model in evaluation mode on the best device here. Raises ValueError in plain words."""
+        """Load the dense model in evaluation mode on the best device here. Raises ValueError in plain words."""
         raise TypeError(f"model {type(self).__name__} does not define load()")
 
     def placement(self, store: Store) -> dict[str, Any]:
-        """Where the weights go, as options of ``load_pretrained``; nothing means all on the best device."""
+        """Return options of ``load_pretrained`` that place the weights; none means all on the best device."""
         return {}
 
     def tokenizer(self, store: Store) -> PreTrainedTokenizerBase:
         raise TypeError(f"model {type(self).__name__} does not define tokenizer()")
 
     def card(self) -> dict[str, str]:
-        """What a model card says of the source, as far as it is known: ``base_model`` (its hub id), ``license``."""
+        """Return what is known of the source for a model card: ``base_model`` (its hub id), ``license``."""
         return {}
 
     def check_layers(self, model: PreTrainedModel) -> None:
@@ -65,14 +65,14 @@ class Model(Component):
 
 
 def device() -> torch.device:
-    """A CUDA device if there is one, else the processor."""
+    """Return a CUDA device if there is one, else the processor."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def resolve_dtype(name: str) -> torch.dtype:
-    """``auto`` is bfloat16 where the hardware multiplies it natively, else float32; other names mean themselves.
+    """Resolve ``auto`` to bfloat16 where the hardware multiplies it natively, else to float32; keep other names.
 
-    Never float16: what a model was trained for in bfloat16 may not fit in its range.
+    Never to float16: the values of a model trained in bfloat16 may not fit in its range.
     """
     if name != "auto":
         dtype = getattr(torch, name)
@@ -120,7 +120,7 @@ def load_pretrained(path: str, dtype: torch.dtype, trusted: bool = False, **opti
 
 
 def _checked(path: str, trusted: bool, revision: str | None) -> type[AutoModel | AutoModelForCausalLM]:
-    """What a checkpoint is loaded with, once all that can be known before is known to be right."""
+    """Return the class that loads a checkpoint, after checking all that can be checked beforehand."""
     folder = Path(path)
     if folder.is_dir():
         facts = check_folder(folder, trusted)
@@ -134,7 +134,7 @@ def _checked(path: str, trusted: bool, revision: str | None) -> type[AutoModel |
     source = AutoModel if architecture_of(config).encoder else AutoModelForCausalLM
     if folder.is_dir():
         weights = read_weights(folder, facts)
-        # Code of the checkpoint's own makes what it likes.
+        # A checkpoint's own code may build any model.
         if not facts.get("auto_map"):
             with _in_plain_words(path), torch.device("meta"):
                 skeleton = source.from_config(config)
@@ -143,7 +143,7 @@ def _checked(path: str, trusted: bool, revision: str | None) -> type[AutoModel |
 
 
 def writes_text(model: PreTrainedModel) -> bool:
-    """Whether the model has an output head that was trained: encoders and bare embedding models have none."""
+    """Return whether the model has a trained output head: encoders and bare embedding models have none."""
     return not architecture_of(model.config).encoder and not getattr(model, "lacks_head", False)
 
 
@@ -151,7 +151,7 @@ def load_tokenizer(path: str, trusted: bool = False, **options: Any) -> PreTrain
     """Load a tokenizer; its own Python code runs only if it is ``trusted``.
 
     A padding token that is missing, or has no row in the model's embedding, becomes the end-of-text token. Raises
-    ValueError that names the directory for files that make no tokenizer, OSError for a hub that cannot be reached.
+    ValueError that names the directory for files without a usable tokenizer, OSError for a hub that cannot be reached.
     """
     facts = check_folder(Path(path), trusted) if Path(path).is_dir() else {}
     rows = facts.get("vocab_size") or math.inf
@@ -160,7 +160,7 @@ def load_tokenizer(path: str, trusted: bool = False, **options: Any) -> PreTrain
         tokenizer.shipped = _changed_by_use(tokenizer)
         if tokenizer.pad_token is None or tokenizer.pad_token_id >= rows:
             tokenizer.pad_token = tokenizer.eos_token
-        # Whatever is wrong with the files shows here, not in the middle of a job.
+        # A trial call shows defects of the files here, not in the middle of a job.
         ids = tokenizer("A word.", add_special_tokens=False).input_ids
         vocabulary, added = tokenizer.get_vocab(), tokenizer.get_added_vocab()
         last = max((number for token, number in vocabulary.items() if token not in added), default=0)
@@ -189,22 +189,22 @@ def restore_shipped(tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def _changed_by_use(tokenizer: PreTrainedTokenizerBase) -> tuple[Any, ...]:
-    """The padding token, padding and truncation: every call of a tokenizer may set the last two."""
+    """Return the padding token, padding and truncation; every call of a tokenizer may set the last two."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     return tokenizer.pad_token, getattr(backend, "padding", None), getattr(backend, "truncation", None)
 
 
 @contextmanager
 def _in_plain_words(path: str, what: str = "") -> Iterator[None]:
-    """What libraries raise for files that they cannot make sense of, as a ValueError that says where they are.
+    """Turn errors that libraries raise for unusable files within the block into a ValueError that names their place.
 
-    Passes what says nothing about the files: a hub or a disk that does not answer, too little memory.
+    Errors that say nothing about the files pass: a hub or a disk that does not answer, too little memory.
     """
     try:
         yield
     except (OSError, MemoryError, torch.OutOfMemoryError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
-    # Not Exception: what goes wrong inside the tokenizers library may be a panic, which is none.
+    # Not Exception: the tokenizers library may raise a panic, which does not derive from it.
     except BaseException as error:
         reason = (str(error).strip().splitlines() or ["no message"])[0]
         raise ValueError(

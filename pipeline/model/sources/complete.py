@@ -1,4 +1,4 @@
-"""Whether a checkpoint is all of its model: a library that fills gaps with random numbers must not go unnoticed."""
+"""Checks that a checkpoint holds all of its model: a library must not fill gaps with random numbers unnoticed."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from transformers import PreTrainedModel
 from pipeline.model.decoder import architecture_of
 from pipeline.model.sources.folder import CONFIG, Weights
 
-# What output heads are called in checkpoints.
+# Names of output heads in checkpoints.
 _HEADS = ("lm_head", "embed_out")
-# A projection of encoders that no embedding of ours reads.
+# A projection of encoders that no embedding here reads.
 _UNREAD = ("pooler.",)
-# Numbers that older releases stored beside the weights and newer ones compute.
+# Buffers that older releases stored beside the weights and newer ones compute.
 _BUFFERS = ("rotary_emb.inv_freq", "position_ids", "masked_bias", "attn.bias", "attention.bias")
-# Without its output head, a model has at least half of its values.
+# A checkpoint without its output head still holds at least half of the model's values.
 _MOST_TIMES = 2
 _AGAIN = "get the checkpoint again"
 
 
 def is_head(name: str) -> bool:
-    """Whether a parameter is part of an output head."""
+    """Return whether a parameter is part of an output head."""
     return name.startswith(_HEADS)
 
 
 def check_sizes(skeleton: nn.Module, weights: Weights, folder: Path) -> None:
     """Compare a model without memory (on the device ``meta``) with the tensors of its files.
 
-    Raises ValueError if the configuration asks for far more than the files hold, which would be made up and might not
-    fit in any memory, and for weights that are no floating-point numbers.
+    Raises ValueError if the configuration asks for far more values than the files hold, which would be random and might
+    not fit in any memory, and for weights that are not floating-point numbers.
     """
     parameters = dict(skeleton.named_parameters())
     asked = sum(parameter.numel() for parameter in parameters.values())
@@ -46,10 +46,10 @@ def check_sizes(skeleton: nn.Module, weights: Weights, folder: Path) -> None:
 
 
 def check_complete(model: PreTrainedModel, loading: Mapping[str, Any], path: str) -> None:
-    """Raise ValueError unless every weight came from the checkpoint and every tensor of it has its place.
+    """Raise ValueError unless every weight came from the checkpoint and every tensor of it has a place in the model.
 
-    ``loading`` is what transformers says of it. An output head may be missing, and encoders may have the heads of
-    other purposes.
+    ``loading`` is the loading information of transformers. An output head may be missing, and encoders may have heads
+    for other purposes.
     """
     encoder = architecture_of(model.config).encoder
     for name, stored, wanted in sorted(loading["mismatched_keys"]):
@@ -76,7 +76,7 @@ def check_complete(model: PreTrainedModel, loading: Mapping[str, Any], path: str
 
 
 def _belongs(name: str, model: nn.Module) -> bool:
-    """Whether a tensor's name begins like a part of the model, with or without the prefix that families have."""
+    """Return whether a tensor's name begins like a part of the model, with or without the prefix of its family."""
     parts = {child for child, _ in model.named_children()}
     return bool(parts & set(name.split(".")[:2]))
 

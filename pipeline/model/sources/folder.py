@@ -1,6 +1,6 @@
-"""A model directory before anything is loaded from it: no code, no pickle, whole files, sizes that fit each other.
+"""Checks of a model directory before anything is loaded: no code, no pickle, whole files, sizes that fit each other.
 
-Light to import, so that a check of the command line can ask about a directory.
+Light to import: the check of the command line uses it, too.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 CONFIG = "config.json"
 LAYER_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 _TOKENIZER_CONFIG, ADAPTER = "tokenizer_config.json", "adapter_config.json"
-# What libraries read if it is there, and pass over without a word if it is garbage.
-# One of these is what a tokenizer is made of.
+# Files that a tokenizer is built from; one of them is enough.
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", _TOKENIZER_CONFIG)
+# Files that libraries read if they are there, and ignore silently if they are garbage.
 _OPTIONAL = (_TOKENIZER_CONFIG, "generation_config.json")
 _WEIGHTS, _INDEX, _SUFFIX = "model.safetensors", "model.safetensors.index.json", ".safetensors"
-# Where a configuration says that its weights are codes, and files beside it in which older tools say so.
+# Configuration fields that mark quantized weights, and files beside it in which older tools mark them.
 _QUANTIZED = ("quantization_config", "compression_config")
 _QUANTIZERS = {"quantize_config.json": "gptq", "quant_config.json": "awq", "hf_quant_config.json": "modelopt"}
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -28,7 +28,7 @@ _CONVERT = (
     "pickled weights can run code when they are read, so they are not; convert them once, on a machine where you trust "
     "them, by save_pretrained(..., safe_serialization=True)"
 )
-# Counts that a configuration may say under the names of the various families.
+# Counts in a configuration, under the names of the various families.
 _SIZES = (
     *LAYER_KEYS,
     *("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim", "vocab_size"),
@@ -37,13 +37,13 @@ _SIZES = (
     *("shared_expert_intermediate_size", "type_vocab_size", "decoder_sparse_step"),
 )
 _LARGEST, _MOST_BLOCKS = 2**31, 10_000
-# JSON of a model is far smaller; a file above that is something else.
+# JSON files of a model are far smaller; a larger file is something else.
 _MOST_BYTES = 2**27
 
 
 @dataclass(frozen=True)
 class Weights:
-    """The tensors of a checkpoint by name: shapes, types as safetensors calls them, and the file of each."""
+    """Tensors of a checkpoint by name: shapes, types as safetensors calls them, and the file of each."""
 
     shapes: dict[str, tuple[int, ...]]
     types: dict[str, str]
@@ -51,12 +51,12 @@ class Weights:
 
     @property
     def values(self) -> int:
-        """How many numbers there are in all."""
+        """Total number of values."""
         return sum(map(prod, self.shapes.values()))
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises ValueError that names the file."""
+    """Read a JSON object. Raises ValueError that names the file."""
     try:
         if not path.is_file():
             raise ValueError(f"{path} is not a file; a model directory needs one")
@@ -77,11 +77,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def check_config(facts: Mapping[str, Any], where: str, trusted: bool) -> None:
-    """Raise ValueError for a configuration that runs code without leave, points elsewhere, or has impossible sizes.
+    """Raise ValueError for a configuration that runs code unasked, points elsewhere, or has impossible sizes.
 
-    Quantized weights are refused, too: pruning and measures need the numbers that they stand for.
+    Quantized weights are refused, too: pruning and measures need the values that they encode.
 
-    ``where`` is its file or its repository. No size is acted upon before it was looked at here.
+    ``where`` is its file or its repository. No size is used before it is checked here.
     """
     if facts.get("auto_map") and not trusted:
         raise ValueError(_foreign(where))
@@ -108,7 +108,7 @@ def check_config(facts: Mapping[str, Any], where: str, trusted: bool) -> None:
 
 
 def check_folder(folder: Path, trusted: bool) -> dict[str, Any]:
-    """What can be said of a directory without opening its weights; its configuration.
+    """Check a model directory without opening its weights; return its configuration.
 
     Raises ValueError for pickles without safetensors, PEFT adapters, and all that ``check_config`` refuses.
     """
@@ -132,9 +132,9 @@ def check_folder(folder: Path, trusted: bool) -> dict[str, Any]:
 
 
 def read_weights(folder: Path, facts: Mapping[str, Any]) -> Weights:
-    """The tensors that the directory's files say they hold; no tensor is read.
+    """Return the tensors that the headers of the directory's files list; no tensor is read.
 
-    Raises ValueError that names the file for one that is missing, cut, or has a false header, and if the configuration
+    Raises ValueError that names the file if it is missing, cut, or has a false header, and if the configuration
     ``facts`` has more blocks than there are tensors.
     """
     found = Weights({}, {}, {})
@@ -155,7 +155,7 @@ def read_weights(folder: Path, facts: Mapping[str, Any]) -> Weights:
 
 
 def _files(folder: Path) -> list[Path]:
-    """The weights as transformers finds them: one file, else those of the index."""
+    """Return the weight files as transformers finds them: one file, else the files of the index."""
     if (folder / _WEIGHTS).is_file():
         return [folder / _WEIGHTS]
     if not (folder / _INDEX).is_file():
@@ -174,7 +174,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _header(path: Path) -> Iterator[tuple[str, tuple[int, ...], str]]:
-    """Name, shape and type of every tensor; the library compares all sizes with the file's."""
+    """Yield name, shape and type of every tensor; the library compares all sizes with the file's."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -188,7 +188,7 @@ def _header(path: Path) -> Iterator[tuple[str, tuple[int, ...], str]]:
 
 
 def _method(quantization: object) -> str:
-    """What quantized the weights, as far as a configuration says so."""
+    """Return the method that quantized the weights, as far as a configuration names it."""
     if not isinstance(quantization, Mapping):
         return "method not named"
     if name := quantization.get("quant_method"):

@@ -23,7 +23,7 @@ _MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 
 @dataclass(frozen=True)
 class HubModel(Model):
-    """``path`` is a hub id such as ``Qwen/Qwen3-4B`` or a directory; ``revision`` a branch, tag or commit.
+    """A model at ``path``, a hub id such as ``Qwen/Qwen3-4B`` or a directory; ``revision`` is a branch, tag or commit.
 
     ``device_map: auto`` spreads the model over GPUs, then memory, then disk; ``max_memory`` says how much of each to
     use, such as ``{0: 20GiB, cpu: 8GiB}``. Weights on disk are brought in for each pass through their block.
@@ -38,7 +38,7 @@ class HubModel(Model):
         identity = super().identity()
         folder = Path(self.path).expanduser()
         if folder.is_dir():
-            # The same path may hold other files tomorrow; large ones are told apart by size and time.
+            # The same path may hold other files later; large ones are distinguished by size and time.
             facts = [
                 [f.name, file_digest(f) if f.stat().st_size < _LARGE else [f.stat().st_size, f.stat().st_mtime_ns]]
                 for f in sorted(folder.iterdir())
@@ -49,7 +49,7 @@ class HubModel(Model):
 
     @property
     def trusted(self) -> bool:
-        """Whether Python code that the model brings along is run."""
+        """Whether the Python code that comes with the model is run."""
         return False
 
     def load(self, dtype: torch.dtype, store: Store) -> PreTrainedModel:
@@ -81,7 +81,7 @@ class HubModel(Model):
         folder = Path(self.path).expanduser()
         if folder.is_dir():
             return known(folder / CARD)
-        # What the hub's own copy here says, if there is one: nothing is fetched for it.
+        # The card in the local hub cache, if there is one: nothing is downloaded for it.
         copy = try_to_load_from_cache(self.path, CARD, revision=self.revision or "main")
         return (known(Path(copy)) if isinstance(copy, str) else {}) | {"base_model": self.path}
 
@@ -94,9 +94,9 @@ class HubModel(Model):
 
 @dataclass(frozen=True)
 class AnyHubModel(HubModel):
-    """A model of the user's choice, which may bring Python code of its own; ``trust_remote_code`` lets that run."""
+    """A model of the user's choice, which may come with Python code; ``trust_remote_code`` lets that run."""
 
-    # A permission says whether the model is loaded, never what comes out.
+    # A permission decides whether the model is loaded, never its results.
     trust_remote_code: bool = speed_only(False)
 
     @property

@@ -1,4 +1,4 @@
-"""Models whose weights an installed Python package carries, as a GGUF file or a checkpoint: no download, no hub."""
+"""Models with weights in an installed Python package, as a GGUF file or a checkpoint: no download, no hub."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from pipeline.store.integrity import file_digest
 
 @dataclass(frozen=True)
 class PackagedModel(Model):
-    """``file`` inside the installed ``package``; converted to a float32 safetensors checkpoint in the store, once.
+    """A GGUF ``file`` in the installed ``package``, converted once to a float32 safetensors checkpoint in the store.
 
-    ``base_model`` is the hub id of what was packaged, ``license`` its licence as the hub writes it: for model cards.
+    ``base_model`` is the hub id of the packaged model, ``license`` its licence as the hub writes it: for model cards.
     """
 
     package: str = ""
@@ -49,7 +49,7 @@ class PackagedModel(Model):
         return {key: value for key, value in told.items() if value}
 
     def checkpoint(self, store: Store) -> Artifact:
-        """The converted checkpoint, made if it is not there."""
+        """Return the converted checkpoint, made if it is not there."""
         return store.ensure("checkpoint", self.identity(), self._convert)
 
     def _convert(self, folder: Path) -> None:
@@ -61,7 +61,7 @@ class PackagedModel(Model):
             source.parent, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32, **options
         )
         tokenizer = AutoTokenizer.from_pretrained(source.parent, **options)
-        # GGUF carries no length limit for the tokenizer; without one it warns about nothing useful.
+        # GGUF carries no length limit for the tokenizer, whose warnings are useless without one.
         tokenizer.model_max_length = model.config.max_position_embeddings
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -72,16 +72,16 @@ class PackagedModel(Model):
 
 @dataclass(frozen=True)
 class PackagedParts(PackagedModel):
-    """The same of a ``file`` that several packages carry one part each of: ``parts`` is file by package, in order.
+    """A GGUF ``file`` split over several packages: ``parts`` maps each package to its part, in order.
 
-    ``sha256`` is of the whole file.
+    ``sha256`` is the digest of the whole file.
     """
 
     parts: dict[str, str] = field(default_factory=dict)
     sha256: str = ""
 
     def _file(self) -> Path:
-        """The first part; all are there."""
+        """Return the first part, after checking that all parts are there."""
         return self._pieces()[0]
 
     def _convert(self, folder: Path) -> None:
@@ -104,9 +104,9 @@ class PackagedParts(PackagedModel):
 
 @dataclass(frozen=True)
 class PackagedCheckpoint(Model):
-    """An ordinary checkpoint directory, ``folder``, inside the installed ``package``; read where it is.
+    """An ordinary checkpoint directory, ``folder``, inside the installed ``package``, read in place.
 
-    ``base_model`` is the hub id of what was packaged, for model cards.
+    ``base_model`` is the hub id of the packaged model, for model cards.
     """
 
     package: str = ""

@@ -44,13 +44,13 @@ class RandomModel(Model):
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
             model = source.from_config(config)
-        # Parameters alone, as loading a checkpoint does: rotary frequencies stay float32.
+        # Only parameters are cast, as in loading a checkpoint: rotary frequencies stay float32.
         for parameter in model.parameters():
             parameter.data = parameter.data.to(dtype)
         return model.to(device()).eval()
 
     def _shape(self) -> dict[str, Any]:
-        """Sizes under the names that the families have for them."""
+        """Return the sizes under the names that the families use for them."""
         inner, layers = 2 * self.hidden, self.layers or 4
         shape: dict[str, Any] = {
             "hidden_size": self.hidden,
@@ -84,7 +84,7 @@ class RandomModel(Model):
         return shape | special.get(self.architecture, {})
 
     def tokenizer(self, store: Store) -> PreTrainedTokenizerBase:
-        """One token per byte, plus padding and end of text."""
+        """Build a tokenizer with one token per byte, plus padding and end of text."""
         alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
         tokenizer = Tokenizer(models.BPE(vocab={byte: index for index, byte in enumerate(alphabet)}, merges=[]))
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

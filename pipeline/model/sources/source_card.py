@@ -1,4 +1,4 @@
-"""What the model card of a checkpoint directory says about it: nothing is made up where it says nothing."""
+"""Facts from the model card of a checkpoint directory; nothing is made up where the card is silent."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _FENCE = "---"
 
 
 def known(card: Path) -> dict[str, str]:
-    """The ``license`` that a card states, and ``base_model`` if it belongs to an export of this project.
+    """Return the ``license`` that a card states, and ``base_model`` if it belongs to an export of this project.
 
-    The card of any other directory says what that model was made from, which is not the directory's own hub id.
+    The ``base_model`` of any other card is what that model was made from, not the hub id of the model itself.
     """
     facts = front_matter(card)
     keys = ("license", "base_model") if (card.parent / FACTS).is_file() else ("license",)
@@ -22,7 +22,7 @@ def known(card: Path) -> dict[str, str]:
 
 
 def front_matter(card: Path) -> dict[str, Any]:
-    """The YAML at the head of a model card; empty if there is none that can be read."""
+    """Return the YAML at the head of a model card; empty if there is none or it cannot be read."""
     try:
         lines = card.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):

@@ -1,1 +1,1 @@
-"""The figures and tables of the paper and of this project, one a file."""
+"""Figures and tables of the paper and of this project, one per file."""

@@ -1,4 +1,4 @@
-"""Score against achieved sparsity: the means of each kind of task below each other, a line per pruner."""
+"""Score against achieved sparsity: a panel for the means of each kind of task, a line per pruner."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pipeline.tables.variants import DENSE, Variant
 
 
 def select(tables: Tables) -> Selection:
-    """Task scores and their mean for each kind of task, pruner and sparsity, in percent."""
+    """Select task scores and their mean for each kind of task, pruner and sparsity, in percent."""
     data, tasks = curves(tables)
     return Selection("Task scores against sparsity", data, (*line_notes(data), *tasks, *_kept(data)))
 
 
 def _kept(data: pd.DataFrame) -> list[str]:
-    """What each pruner keeps of the dense means at the highest sparsity it reaches."""
+    """Return a note on the share of the dense means that each pruner retains at its highest sparsity."""
     means = data[data["series"] == MEAN].set_index("kind")
     dense = means.loc[means["pruner"] == DENSE, "score_percent"]
     if set(READINGS) - set(dense.index) or (dense <= 0).any():

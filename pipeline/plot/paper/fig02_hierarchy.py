@@ -1,4 +1,4 @@
-"""The hierarchy of representations h, z, p and the decoding loop, with the deviations measured at each stage."""
+"""Hierarchy of representations h, z, p and the decoding loop, with the deviation measured at each stage."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ STAGES = (
     (4, 4, "next token", r"$\mathrm{argmax}\ p$", style.INK),
 )
 BOX = (0.44, 0.98)  # bottom and top of the boxes, in the height of the diagram
-LOOP = 0.16  # height of the arrow that leads back
+LOOP = 0.16  # height of the arrow back to the first box
 
 
 def select(tables: Tables) -> Selection:
-    """Mean deviation of each stage per variant, on the dense model's tokens and on the model's own."""
+    """Select the mean deviation of each stage per variant, on the dense model's tokens and on the model's own."""
     rows, protocol, said = on_dense_trajectory(tables)
     frames = [rows]
     try:
@@ -72,7 +72,7 @@ def select(tables: Tables) -> Selection:
 
 
 def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
-    """The diagram above; below each stage a strip with a row for each variant."""
+    """Draw the diagram, and below each stage a strip with a row for each variant."""
     variants = variants_of(data)
     handles = [canvas.line_handle("on the dense model's tokens", style.INK, "", "o")]
     if (data["protocol"] == FREE).any():
@@ -92,7 +92,7 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
 
 
 def _strip(ax: Axes, data: pd.DataFrame, quantity: str) -> None:
-    """Points of both protocols for each variant, tied by a line."""
+    """Draw the points of both protocols for each variant, joined by a line."""
     _, name, colour = STRIPS[quantity]
     for place, variant in enumerate(variants_of(data)):
         own = rows_of(data[data["quantity"] == quantity], [variant])
@@ -111,7 +111,7 @@ def _strip(ax: Axes, data: pd.DataFrame, quantity: str) -> None:
 
 
 def _diagram(sheet: Canvas, axes: list[Axes], own: pd.DataFrame) -> None:
-    """Boxes over their strips, arrows between them, and the way back from the next token to the embedding."""
+    """Draw boxes over their strips, arrows between them, and the loop from the next token back to the embedding."""
     places = [ax.get_position() for ax in axes]
     for ax in axes:
         ax.remove()
@@ -139,7 +139,7 @@ def _diagram(sheet: Canvas, axes: list[Axes], own: pd.DataFrame) -> None:
 
 
 def _box(ax: Axes, span: tuple[float, float], texts: tuple[str, str, str], colour: str) -> None:
-    """Name, symbol and measured deviation in a rounded box."""
+    """Draw name, symbol and measured deviation in a rounded box."""
     bottom, top = BOX
     ax.add_patch(
         FancyBboxPatch(
@@ -170,7 +170,7 @@ def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float]) -> No
 
 
 def _loop(ax: Axes, ends: tuple[float, float]) -> None:
-    """Down from the last box, back under all of them, and up into the first."""
+    """Draw the loop: down from the last box, back below all boxes, and up into the first."""
     start, end = ends
     ax.plot([start, start, end], [BOX[0], LOOP, LOOP], color=style.INK, linewidth=1, solid_joinstyle="miter")
     _arrow(ax, (end, LOOP), (end, BOX[0]))

@@ -1,6 +1,6 @@
-"""Scores of the dense model and under three patterns of Wanda, by generation and by multiple choice (figure 3).
+"""Scores of the dense model and of Wanda in three patterns, by generation and by multiple choice (figure 3).
 
-Without Wanda, of the dense model and of those that were run.
+If Wanda was not run, the scores of the dense model and of the variants that were.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Layer protocol: cosine similarity of h, z and p after each single dropped sublayer, over the depth."""
+"""Layer protocol: cosine similarity of h, z and p after dropping each sublayer alone, over depth."""
 
 from __future__ import annotations
 

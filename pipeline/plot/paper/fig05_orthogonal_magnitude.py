@@ -17,7 +17,7 @@ SPACES = ("h", "z")
 
 
 def select(tables: Tables) -> Selection:
-    """`|orthogonal part of dx|^2 / |x|^2` per variant, space and step: mean and quartiles over prompts."""
+    """Select `|orthogonal part of dx|^2 / |x|^2` per variant, space and step: mean and quartiles over prompts."""
     rows, _ = series.at_temperature(tables.protocol("layer"))  # h and z are the same at every temperature
     require(rows, [f"orth_{space}" for space in SPACES])
     data, place, notes = middle_steps(
@@ -28,7 +28,7 @@ def select(tables: Tables) -> Selection:
 
 
 def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
-    """A panel for h, one for z; a line for each variant."""
+    """Draw a panel for h and one for z, with a line for each variant."""
     variants = variants_of(data)
     colours, lines = style.pruner_colours(variant.pruner for variant in variants), style.line_styles(variants)
     handles = [canvas.line_handle(variant.label, colours[variant.pruner], lines[variant]) for variant in variants]

@@ -1,4 +1,4 @@
-"""Free running: cosine of the final h, z and p and KL over steps, while each model decodes its own text."""
+"""Free-running: cosine of the final h, z and p and KL over steps, while each model decodes its own text."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pipeline.tables.read import Tables, require
 from pipeline.tables.variants import VARIANT, left_out_note, rows_of, spread, variants_of
 
 ROWS = 6
-# Label of the y axis -> what the panel shows.
+# Label of the y axis -> quantities of the panel.
 PANELS = {"cosine of h and z": ("h", "z"), "cosine of p": ("p",), r"$\mathrm{KL}(p\,\|\,q)$": ("KL",)}
 COLOURS = {**style.SPACE_COLOURS, "KL": style.SPACE_COLOURS["p"]}
 
 
 def select(tables: Tables) -> Selection:
-    """Cosines and KL of the final state per variant and step, and the first step with different tokens."""
+    """Select cosines and KL of the final state per variant and step, and the first step with different tokens."""
     rows, temperature = series.at_temperature(tables.protocol("free_running"))
     require(rows, [*(f"cos_{space}" for space in series.SPACES), "kl"])
     values = {space: rows[f"cos_{space}"] for space in series.SPACES} | {"KL": rows["kl"].clip(lower=0.0)}
@@ -41,7 +41,7 @@ def select(tables: Tables) -> Selection:
 
 
 def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
-    """A row for each variant; cosine of h and z, cosine of p, and KL from left to right."""
+    """Draw a row for each variant: cosine of h and z, cosine of p, and KL from left to right."""
     variants = variants_of(data)
     handles = [canvas.line_handle(style.SPACE_NAMES[space], style.SPACE_COLOURS[space]) for space in series.SPACES]
     handles += first_difference.mark_handles(data)
@@ -68,7 +68,7 @@ def _panel(ax: Axes, own: pd.DataFrame, quantities: tuple[str, ...]) -> None:
 
 
 def _limits(ax: Axes, rows: pd.DataFrame, quantities: tuple[str, ...]) -> None:
-    """The same limits down a column, so that rows compare."""
+    """Set the same limits in every row of a column, to make rows comparable."""
     values = rows[series.STATISTICS].to_numpy()
     if quantities == ("KL",):
         scales.decade_axis(ax, values.ravel())

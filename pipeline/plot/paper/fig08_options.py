@@ -1,4 +1,4 @@
-"""Options protocol: the dense model's top tokens and the option tokens of one prompt, dense against pruned."""
+"""Options protocol: top tokens of the dense model and option tokens of one prompt, dense against pruned."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ COLUMNS = [*VARIANT, "prompt", "role", "place", "text", "gold", "logp_dense", "l
 
 
 def select(tables: Tables) -> Selection:
-    """Log-likelihoods of the top ten tokens and the options of the first probe prompt, for a few variants."""
+    """Select log-likelihoods of the top ten tokens and the options of the first probe prompt, for a few variants."""
     rows = first_replicates(tables.option_tokens)
     if rows.empty:
         raise MissingData("the option_tokens table has no rows for these settings")
@@ -55,7 +55,7 @@ def select(tables: Tables) -> Selection:
 
 
 def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
-    """A row for each variant: probabilities of the top tokens on the left, the options on the right."""
+    """Draw a row for each variant: probabilities of the top tokens on the left, the options on the right."""
     variants = variants_of(data)
     colours = style.pruner_colours(variant.pruner for variant in variants)
     handles = [Patch(color=style.INK, linewidth=0, label="dense")]
@@ -120,7 +120,7 @@ def _token_ticks(ax: Axes, texts: pd.Series, bold: pd.Series) -> None:
 
 
 def _limits(axes: np.ndarray, data: pd.DataFrame) -> None:
-    """The same limits down a column, so that rows compare."""
+    """Set the same limits in every row of a column, to make rows comparable."""
     values = data.loc[data["role"] == OPTION, ["logp_dense", "logp_pruned"]].to_numpy()
     air = max(0.12 * (values.max() - values.min()), 0.1)
     top = np.exp(data.loc[data["role"] == TOP, ["logp_dense", "logp_pruned"]].to_numpy()).max()

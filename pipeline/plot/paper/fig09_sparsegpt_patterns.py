@@ -1,4 +1,4 @@
-"""Scores of the dense model and under three patterns of SparseGPT, by generation and by multiple choice (figure 9)."""
+"""Scores of the dense model and of SparseGPT in three patterns, by generation and by multiple choice (figure 9)."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ MODELS = 2
 
 
 def select(tables: Tables) -> Selection:
-    """Task scores and their means of the first other models by name, in percent."""
+    """Select task scores and their means, in percent, of the first other models by name."""
     evaluated = sorted(name for name, peer in tables.peers.items() if not peer.scores.empty)
     found, reasons = {}, []
     for name in evaluated:
@@ -35,7 +35,7 @@ def select(tables: Tables) -> Selection:
 
 
 def _task_notes(tasks: dict[str, list[str]]) -> list[str]:
-    """What the means are over: once if it is the same for all models, else for each."""
+    """Return the notes on the tasks: once if they are the same for all models, else for each model."""
     if len({tuple(sentences) for sentences in tasks.values()}) == 1:
         return next(iter(tasks.values()))
     return [f"{name}: {' '.join(sentences)}" for name, sentences in tasks.items()]

@@ -1,4 +1,4 @@
-"""Layer protocol: fig06 over the temperatures, for one variant; the paper's figure 11 has 0.3, 0.5, 0.7, 1 and 1.3."""
+"""Layer protocol: fig06 over temperatures for one variant; figure 11 of the paper has 0.3, 0.5, 0.7, 1 and 1.3."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ COLUMNS = 6
 
 
 def select(tables: Tables) -> Selection:
-    """Measured and estimated `1 - cos(p, q)` and KL per temperature and step: mean and quartiles over prompts."""
+    """Select measured and estimated `1 - cos(p, q)` and KL per temperature and step.
+
+    Each is given as mean and quartiles over prompts.
+    """
     rows = tables.protocol("layer")
     counts = rows.groupby(VARIANT)["temperature"].transform("nunique")
     if counts.max() < 2:
@@ -43,7 +46,7 @@ def select(tables: Tables) -> Selection:
 
 
 def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
-    """A column for each temperature; the deviation of p above, KL below."""
+    """Draw a column for each temperature, with the deviation of p above and KL below."""
     temperatures, quantities = sorted(data["temperature"].unique()), softmax_estimates.QUANTITIES
     sheet, axes = canvas.page(
         len(quantities),

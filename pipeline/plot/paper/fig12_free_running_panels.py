@@ -1,4 +1,4 @@
-"""Free running: six measures over steps for attention dropping, weight pruning and weight-only quantization."""
+"""Free-running: six measures over steps for attention dropping, weight pruning and weight-only quantization."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ PANELS = {
     "KL": ("kl", r"$\mathrm{KL}(p\,\|\,q)$ (nats)", 0.0),
 }
 CLASSES = ("an attention dropper", "a weight pruner", "weight-only quantization")
-SPARSITIES = ("8", "4:8", "2:4")  # the paper's Drop-8A and 4:8 where they were run
+SPARSITIES = ("8", "4:8", "2:4")  # Drop-8A and 4:8 as in the paper, if they were run
 
 
 def select(tables: Tables) -> Selection:
-    """The six measures per variant and step: mean and quartiles over prompts."""
+    """Select the six measures per variant and step: mean and quartiles over prompts."""
     rows, temperature = series.at_temperature(tables.protocol("free_running"))
     require(rows, [column for column, _, _ in PANELS.values()])
     values = {name: rows[column].astype(float) for name, (column, _, _) in PANELS.items()}
@@ -66,7 +66,10 @@ def select(tables: Tables) -> Selection:
 
 
 def _classes(tables: Tables, steps: pd.DataFrame) -> dict[str, list[Variant]]:
-    """One variant for each pruner of the three kinds; who zeroes no weight and yet changes some quantizes."""
+    """Sort one variant of each pruner into `CLASSES`.
+
+    A weight pruner that changes the logits at sparsity 0 counts as quantization.
+    """
     found: dict[str, list[Variant]] = {name: [] for name in CLASSES}
     for variant in preferred(variants_of(steps), SPARSITIES):
         unit = tables.unit(variant.pruner)
@@ -79,14 +82,14 @@ def _classes(tables: Tables, steps: pd.DataFrame) -> dict[str, list[Variant]]:
 
 
 def _take_turns(classes: dict[str, list[Variant]]) -> tuple[list[Variant], list[Variant]]:
-    """At most `LINES` variants, one of each class before the second of any; and those left out."""
+    """Choose at most `LINES` variants, one of each class before a second of any; return those left out, too."""
     turns = [(place, variant) for members in classes.values() for place, variant in enumerate(members)]
     queue = [variant for _, variant in sorted(turns, key=lambda turn: turn[0])]
     return ordered(queue[:LINES]), ordered(queue[LINES:])
 
 
 def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
-    """Two rows of three panels; a line for each variant."""
+    """Draw two rows of three panels, with a line for each variant."""
     variants = variants_of(data)
     colours, lines = style.pruner_colours(variant.pruner for variant in variants), style.line_styles(variants)
     handles = [canvas.line_handle(variant.label, colours[variant.pruner], lines[variant]) for variant in variants]

@@ -1,4 +1,4 @@
-"""Layer protocol: fig04 for pruners that change weights; the paper's figure 13 shows Wanda."""
+"""Layer protocol: fig04 for pruners that change weights; figure 13 of the paper shows Wanda."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layer protocol: do the estimates of theorems 1 to 3 track the measured deviations, over the depth?"""
+"""Layer protocol: how well the estimates of theorems 1 to 3 track the measured deviations, over depth."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LINES = {one.name: line for one, line in zip(theorems.THEOREMS, style.LINE_STYLE
 
 
 def select(tables: Tables) -> Selection:
-    """Rank correlation and median ratio of estimate and measured value per variant, sublayer, theorem and layer."""
+    """Select rank correlation and median ratio of estimate to measurement per variant, sublayer, theorem and layer."""
     rows, temperature = series.at_temperature(tables.protocol("layer"))
     require(rows, [column for theorem in theorems.THEOREMS for column in theorem.columns])
     everyone = variants_of(rows)
@@ -58,7 +58,7 @@ def _own(tracked: pd.DataFrame, panel: tuple[Variant, str]) -> pd.DataFrame:
 
 
 def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
-    """A row for each variant and sublayer; the correlation on the left, the ratio on the right."""
+    """Draw a row for each variant and sublayer, with the correlation on the left and the ratio on the right."""
     panels = panels_of(data)
     handles = [canvas.line_handle(f"theorem {name}", colour, LINES[name]) for name, colour in COLOURS.items()]
     sheet, axes = canvas.page(
@@ -86,7 +86,7 @@ def _height(rows: int) -> float | None:
 
 
 def _value_axis(ax: Axes, value: str, values: pd.Series) -> None:
-    """The axis of one quantity, the same in all rows, with the stretch where the estimate tracks in grey."""
+    """Set up the axis of one quantity, the same in all rows, with the range where the estimate tracks in grey."""
     if value == "rank_correlation":
         low, high = theorems.LEAST_CORRELATION, 1.0
         lowest_value = min(0.75, float(values.min()))

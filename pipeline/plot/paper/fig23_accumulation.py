@@ -1,4 +1,4 @@
-"""Error accumulated over depth (teacher-forced) against feedback through the model's own tokens (free running)."""
+"""Error accumulated over depth (teacher-forced) against feedback through the model's own tokens (free-running)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STATISTICS = ["mean", "n"]
 
 
 def select(tables: Tables) -> Selection:
-    """Mean cosines and KL of the final state per variant, step and protocol, over the same prompts in both."""
+    """Select mean cosines and KL of the final state per variant, step and protocol, over prompts that both have."""
     rows, temperature = _both(tables)
     require(rows, [column for column, _, _ in PANELS.values()])
     values = {name: rows[column].astype(float) for name, (column, _, _) in PANELS.items()}
@@ -54,10 +54,10 @@ def select(tables: Tables) -> Selection:
 
 
 def _both(tables: Tables) -> tuple[pd.DataFrame, float]:
-    """Rows of both protocols at one temperature, at the positions that both have.
+    """Return the rows of both protocols at one temperature, at the positions that both have.
 
     Raises:
-        MissingData: if there are none.
+        MissingData: if there are no such positions.
     """
     frames = [tables.protocol(name) for name in PROTOCOLS]
     rows = pd.concat(frames, ignore_index=True)
@@ -69,7 +69,7 @@ def _both(tables: Tables) -> tuple[pd.DataFrame, float]:
 
 
 def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
-    """A row for each variant, a column for each measure."""
+    """Draw a row for each variant, a column for each measure."""
     variants = variants_of(data)
     handles = [
         canvas.line_handle("teacher-forced", style.INK, PROTOCOLS["teacher_forced"]),
@@ -110,7 +110,7 @@ def _panel(ax: Axes, part: pd.DataFrame, colour: str) -> None:
 
 
 def _limits(ax: Axes, rows: pd.DataFrame, quantity: str) -> None:
-    """The same limits down a column, so that rows compare."""
+    """Set the same limits in every row of a column, to make rows comparable."""
     if quantity == "KL":
         scales.decade_axis(ax, rows["mean"])
     else:

@@ -21,7 +21,7 @@ LABELS = (r"$\mathrm{KL}(p\,\|\,q)$ (nats)", "KL \u2212 estimate (nats)", "argma
 
 
 def select(tables: Tables) -> Selection:
-    """Means per variant, measure of confidence and quintile, with bootstrap intervals over prompts."""
+    """Select means per variant, measure of confidence and quintile, with bootstrap intervals over prompts."""
     rows, _, said = on_dense_trajectory(tables)
     require(rows, ["kl", "est_kl", "flip", *CONFIDENCES])
     rows, identical_note = leave_out_unchanged(rows)
@@ -43,7 +43,7 @@ def select(tables: Tables) -> Selection:
 
 
 def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
-    """A column for each measure of confidence; KL with its estimate, their difference, and flips below each other."""
+    """Draw a column for each measure of confidence: KL with its estimate, their difference, and flips below."""
     variants = variants_of(data)
     colours, lines = style.pruner_colours(variant.pruner for variant in variants), style.line_styles(variants)
     handles = [canvas.line_handle(variant.label, colours[variant.pruner], lines[variant], "o") for variant in variants]
@@ -86,7 +86,7 @@ def _variant(column: np.ndarray, own: pd.DataFrame, x: pd.Series, colour: str, l
 
 
 def _bounds(ax: Axes, part: pd.DataFrame, variants: list[Variant]) -> None:
-    """Ticks at the bounds of the strata; their numbers where variants were cut at different ones."""
+    """Put ticks at the bounds of the strata, or number the strata if the variants have different bounds."""
     ax.set_xlim(0.4, COUNT + 0.6)
     bounds = part.groupby("stratum")[["lower", "upper"]].agg(["min", "max"])
     same = all(np.allclose(bounds[end]["min"], bounds[end]["max"], rtol=0.02, atol=1e-6) for end in ("lower", "upper"))
@@ -105,7 +105,7 @@ def _number(value: float) -> str:
 
 
 def _limits(first: np.ndarray, data: pd.DataFrame) -> None:
-    """Axes of the three rows, which the panels of a row share."""
+    """Set the axes of the three rows, each shared by the panels of its row."""
     scales.decade_axis(first[0], data[["kl", "kl_low", "kl_high", "est_kl"]].clip(lower=0).to_numpy().ravel())
     scales.signed_axis(first[1], "y", data["remainder"], ticks=3)
     first[2].set_ylim(-0.03 * (top := max(1.0, 108 * np.nanmax(data[["flip", "flip_high"]].to_numpy()))), top)

@@ -1,4 +1,4 @@
-"""Options protocol: do option tokens hold up better than the vocabulary, and than random tokens of equal rank?"""
+"""Options protocol: deviation of option tokens against that of the vocabulary and of random tokens of equal rank."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ KEYS = [*VARIANT, "set", "quantity"]
 
 
 def select(tables: Tables) -> Selection:
-    """Mean and bootstrap interval over prompts per variant, token set and quantity."""
+    """Select mean and bootstrap interval over prompts per variant, token set and quantity."""
     if tables.options.empty:
         raise MissingData("the options table has no rows for these settings")
     rows, temperature = series.at_temperature(tables.options)
@@ -62,7 +62,7 @@ def select(tables: Tables) -> Selection:
 
 
 def _per_prompt(rows: pd.DataFrame) -> pd.DataFrame:
-    """One value for each variant, set, quantity and prompt: the mean over the draws of random tokens."""
+    """Compute one value per variant, set, quantity and prompt: the mean over the draws of random tokens."""
     values = {
         "KL": rows["kl"].clip(lower=0.0),
         "1 - cos p": series.deviation(rows["cos_p"]),
@@ -84,7 +84,7 @@ def _per_prompt(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _summary(prompts: pd.DataFrame) -> pd.DataFrame:
-    """Columns `KEYS`, mean, low, high, n (prompts)."""
+    """Compute mean and bootstrap interval over prompts: columns `KEYS`, mean, low, high, n (prompts)."""
     rows = []
     for key, part in prompts.groupby(KEYS, sort=True):
         low, high = interval(part["value"], part["of"])
@@ -93,7 +93,7 @@ def _summary(prompts: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
-    """A panel for each quantity, a line for each variant, a point for each set."""
+    """Draw a panel for each quantity, with a row for each variant and a point for each set."""
     variants = variants_of(data)
     present = [key for key in SETS if (data["set"] == key).any()]
     handles = [canvas.line_handle(SETS[key][0], style.SET_COLOURS[key], marker=SETS[key][1]) for key in present]
@@ -142,7 +142,7 @@ def _limits(ax: Axes, quantity: str, part: pd.DataFrame) -> None:
     air = 0.06 * float(np.ptp(finite)) or 0.5
     low, high = finite.min() - air, finite.max() + air
     ax.set_xlim(low, high)
-    # A tick beyond the limits would still have a label, under that of the next panel.
+    # A tick beyond the limits would still have a label, which would overlap that of the next panel.
     ax.set_xticks([tick for tick in ax.get_xticks() if low <= tick <= high])
 
 

@@ -1,4 +1,4 @@
-"""The share of the dense score above chance that is retained, with intervals from paired items, for every variant."""
+"""Retained share of the dense score above chance, with intervals from paired items, for every variant."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ BELOW = 0.28  # rows from a mean to its single tasks
 FURTHEST = (-50.0, 200.0)  # percent: intervals are cut off beyond
 UNCERTAIN = (0, (2, 1.5))
 LIMITS = ["retained_percent", "low_percent", "high_percent"]
-VERDICT = "label"  # the column of the CSV that says what became of a score
+VERDICT = "label"  # the column of the CSV with the verdict on a score
 COLUMNS = ["kind", *VARIANT, "series", "n", "chance", "dense", "pruned", "difference", "low", "high", "p"]
 
 
 def select(tables: Tables) -> Selection:
-    """Dense and pruned scores, their difference and what is retained of each task and mean, each with its interval."""
+    """Select dense and pruned score, difference and retained share of each task and mean, with intervals."""
     compared = with_pooled(tables.comparisons)
     if compared.empty or not compared["kind"].isin(KINDS).any():
         raise MissingData("no pruned model's items were compared with the dense model's under these settings")
@@ -52,7 +52,7 @@ def select(tables: Tables) -> Selection:
 
 
 def _sorted(rows: pd.DataFrame) -> pd.DataFrame:
-    """By kind and variant, the mean before its tasks."""
+    """Sort rows by kind and variant, the mean before its tasks."""
     order = {variant: place for place, variant in enumerate(variants_of(rows))}
     keys = rows.assign(
         block=rows["kind"].map(list(KINDS).index),
@@ -64,7 +64,7 @@ def _sorted(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _mean_notes(data: pd.DataFrame) -> list[str]:
-    """How many tasks the means are over, and which kinds have none that all variants were asked."""
+    """Return notes on how many tasks the means are over, or that no task of a kind was asked of all variants."""
     first = data.drop_duplicates("kind").set_index("kind")
     notes = []
     for kind in first.index:
@@ -78,7 +78,7 @@ def _mean_notes(data: pd.DataFrame) -> list[str]:
 
 
 def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
-    """A panel for each kind of task, a row for each variant."""
+    """Draw a panel for each kind of task, a row for each variant."""
     variants, kinds = variants_of(data), [kind for kind in KINDS if (data["kind"] == kind).any()]
     colours = style.pruner_colours(variant.pruner for variant in variants)
     handles = _handles(colours, set(data[VERDICT]))
@@ -111,7 +111,7 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
 
 
 def _handles(colours: dict[str, str], verdicts: set[str]) -> list[Patch | Line2D]:
-    """Pruners by colour, and the verdicts that occur by marker."""
+    """Return the legend entries: pruners by colour, and the verdicts that occur by marker."""
     handles: list[Patch | Line2D] = [Patch(color=colours[name], label=name) for name in sorted(colours, key=precedence)]
     for names, label in (((LOWER, HIGHER), "changed"), ((NO_CHANGE,), NO_CHANGE), ((TOO_FEW,), TOO_FEW)):
         if verdicts & set(names):
@@ -123,7 +123,7 @@ def _handles(colours: dict[str, str], verdicts: set[str]) -> list[Patch | Line2D
 
 
 def _row(ax: Axes, own: pd.DataFrame, place: int, colour: str) -> None:
-    """The mean of one variant with its interval, over its single tasks."""
+    """Draw the mean of one variant with its interval, and its single tasks below."""
     tasks = own.loc[own["series"] != MEAN, "retained_percent"].dropna()
     if len(tasks) > 1:
         ax.plot(
@@ -149,7 +149,7 @@ def _row(ax: Axes, own: pd.DataFrame, place: int, colour: str) -> None:
 
 
 def _say(ax: Axes, place: int, verdict: str) -> None:
-    """In the middle of the row, whatever the panel's limits will be."""
+    """Write a verdict in the middle of the row, whatever the limits of the panel will be."""
     ax.text(
         0.5, place, verdict, transform=ax.get_yaxis_transform(),
         size=style.SMALL_SIZE, color=style.GREY, ha="center", va="center",
@@ -157,7 +157,7 @@ def _say(ax: Axes, place: int, verdict: str) -> None:
 
 
 def _limits(own: pd.DataFrame) -> tuple[float, float]:
-    """From guessing or below to the dense model or above, with room for the markers."""
+    """Return limits that span at least chance (0) to the dense model (100), with room for the markers."""
     means = own.loc[own["series"] == MEAN, LIMITS].to_numpy(dtype=float).ravel()
     values = np.concatenate([means, own["retained_percent"].to_numpy(dtype=float)])
     finite = np.clip(np.append(values[np.isfinite(values)], [0.0, 100.0]), *FURTHEST)

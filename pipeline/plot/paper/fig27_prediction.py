@@ -1,4 +1,4 @@
-"""What is retained, predicted from cheap measures of other pruners, against what was measured."""
+"""Retained share of the score: predicted by a fit to cheap measures of other pruners, against measured."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from pipeline.tables.stored import MissingData
 from pipeline.tables.variants import VARIANT, precedence
 
 SHOWN = {name: PREDICTORS[name] for name in (REPRESENTATIONS, *BASELINES)}
-# What the baselines are, as a caption says it.
+# Names of the baselines in a caption.
 NAMES = {"perplexity": "perplexity", "cosine": "cosine of final states", "parameters": "number of parameters removed"}
 PERCENT = ["measured_percent", "predicted_percent", "low_percent", "high_percent"]
 STATISTICS = ["error", "rank", "rank_low", "rank_high"]
-SOURCE = "source"  # the column of the CSV that says what a prediction was made from
+SOURCE = "source"  # the column of the CSV with the predictor
 COLUMNS = ["kind", SOURCE, *VARIANT, *PERCENT, *STATISTICS]
 FURTHEST = (-1e3, 1e3)  # percent: intervals are cut off beyond
-NARROWEST = 60.0  # percent: panels reach down to it at least
+NARROWEST = 60.0  # percent: panels reach down to at least this
 SIDE = 2.1  # inches: the height of a panel
 
 
 def select(tables: Tables) -> Selection:
-    """Means of each setting and kind, by the measures of representations and by the baseline with the least error."""
+    """Select the predicted means of each setting and kind, by representations and by the baseline of least error."""
     try:
         rows = compete(features(tables), targets(tables), SHOWN)
     except TooLittle as error:
@@ -64,7 +64,7 @@ def _notes(data: pd.DataFrame, found: pd.DataFrame) -> tuple[str, ...]:
 
 
 def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
-    """A column for each kind of task; measures of representations above, the best baseline below."""
+    """Draw a column for each kind of task, with representations above and the best baseline below."""
     kinds = [kind for kind in KINDS if (data["kind"] == kind).any()]
     data = data.assign(family=data["pruner"])
     looks = _looks(data["family"])
@@ -95,7 +95,7 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
 
 
 def _looks(families: pd.Series) -> dict[str, tuple[str, str]]:
-    """Colour and marker of each family, in the order of the legend."""
+    """Return the colour and marker of each family, in the order of the legend."""
     colours, markers = style.pruner_colours(families), style.pruner_markers(families)
     return {name: (colours[name], markers[name]) for name in sorted(colours, key=precedence)}
 
@@ -125,7 +125,7 @@ def _panel(ax: Axes, own: pd.DataFrame, looks: dict[str, tuple[str, str]], limit
 
 
 def _limits(own: pd.DataFrame) -> tuple[float, float]:
-    """All points and the dense model, over some width."""
+    """Return limits that hold all points, `NARROWEST` and the dense model (100), with a margin."""
     values = np.append(own[PERCENT[:2]].to_numpy(dtype=float).ravel(), [NARROWEST, 100.0])
     air = 0.05 * float(np.ptp(values))
     return float(values.min()) - air, float(values.max()) + air

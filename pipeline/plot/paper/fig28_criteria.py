@@ -1,4 +1,4 @@
-"""What ways to choose the same number of units keep, and by how much those by divergence are better."""
+"""Score that criteria retain at the same budget of units, and how much more criteria by divergence retain."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.tables.variants import magnitude, precedence
 
 UNITS = {"attention": "attention sublayers", "mlp": "MLP sublayers", "sublayer": "sublayers", "block": "blocks"}
 UNITS |= {"weight": "share of weights"}
-ACROSS = 0.5  # of the room of a budget, that its points are spread over
+ACROSS = 0.5  # share of the width of a budget that its points spread over
 PERCENT = ["kept_percent", "kept_low_percent", "kept_high_percent"]
 MORE = ["difference_percent", "low_percent", "high_percent"]
 VALUES = dict(zip([*PERCENT, *MORE], ("kept", "kept_low", "kept_high", "difference", "low", "high"), strict=True))
@@ -38,7 +38,7 @@ COLUMNS = [
 
 
 def select(tables: Tables) -> Selection:
-    """What is kept of the mean score of generation, or of the first kind there is, by unit and budget."""
+    """Select the retained mean score of generation, or else of the first kind there is, by unit and budget."""
     found = criteria(tables)
     kinds = [kind for kind in KINDS if not found.empty and (found["kind"] == kind).any()]
     units = [] if found.empty else found.loc[found["against"] != "", "unit"].unique()
@@ -73,7 +73,7 @@ def _notes(data: pd.DataFrame) -> tuple[str, ...]:
 
 
 def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
-    """A column for each kind of unit: what is kept above, differences below."""
+    """Draw a column for each kind of unit: retained scores above, differences below."""
     data = data.fillna({"against": ""})
     units = list(dict.fromkeys(data["unit"]))
     pruners = dict(zip(data["criterion"], data["pruner"], strict=True))
@@ -96,7 +96,7 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
         budgets = sorted(set(own["sparsity"]), key=magnitude)
         kept, pairs = own[own["against"] == ""], own[own["against"] != ""]
         _points(column[0], kept, PERCENT, kept["criterion"], budgets, colours, markers)
-        # Differences are in the colour of what they are a difference to, with the marker of what is better or not.
+        # A difference has the colour of the criterion it is taken against, and the marker of the one by divergence.
         _points(column[1], pairs, MORE, pairs["against"], budgets, colours, markers, hollow=True)
         low, high = column[0].get_ylim()
         column[0].set_ylim(min(0.0, low), max(104.0, high))
@@ -122,7 +122,7 @@ def _points(
     markers: dict[str, str],
     hollow: bool = False,
 ) -> None:
-    """Values with their intervals, side by side at each budget; hollow where an interval holds zero."""
+    """Draw values with their intervals, side by side at each budget; if `hollow`, hollow where zero is inside."""
     for place, budget in enumerate(budgets):
         own, called = rows[rows["sparsity"] == budget], names[rows["sparsity"] == budget]
         offsets = np.linspace(-ACROSS / 2, ACROSS / 2, len(own)) if len(own) > 1 else np.zeros(len(own))

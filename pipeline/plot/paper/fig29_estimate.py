@@ -1,4 +1,4 @@
-"""What units cost alone: the cheap estimate of divergence against its measurement."""
+"""Divergence from removing one unit alone: the cheap estimate against the measurement."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ MARKS = {"attention": ("o", "attention sublayer"), "mlp": ("s", "MLP sublayer"),
 SUBLAYERS = ("attention", "mlp")
 KEYS = ["sublayer", "layer"]
 SIDE = 2.4  # inches: the height of the panels
-NAMED = 3  # of the units that are furthest from the line, per panel
+NAMED = 3  # how many of the units furthest from the line a panel names
 COLUMNS = ["pruner", *KEYS, "measured", "estimated", "rank", "shared", "count"]
 
 
 def select(tables: Tables) -> Selection:
-    """Both values of every unit, for each kind of units that was ranked both ways, with the agreement of ranks."""
+    """Select both values of every unit, for each ranking that was made both ways, and how far the ranks agree."""
     rankings = tables.rankings
     pruners = set() if rankings.empty else set(rankings["pruner"])
     parts = [
@@ -57,7 +57,7 @@ def _both(rankings: pd.DataFrame, exact: str, estimate: str) -> pd.DataFrame:
 
 
 def _taken(rows: pd.DataFrame) -> list[tuple[str, int]]:
-    """The units of a path in order; where sublayers are ranked too, a block counts as its two."""
+    """Return the units of a path in order; a block counts as its two sublayers if sublayers are ranked, too."""
     path = rows[rows["step"] != ALONE].sort_values("step")
     units = [(str(kind), int(layer)) for kind, layer in path[KEYS].itertuples(index=False)]
     if set(rows["sublayer"]) == {"block"}:
@@ -66,13 +66,13 @@ def _taken(rows: pd.DataFrame) -> list[tuple[str, int]]:
 
 
 def _largest(rows: pd.DataFrame) -> pd.DataFrame:
-    """Of the longest path, which holds the shorter ones."""
+    """Keep the rows of the longest path, which contains the shorter ones."""
     words = rows["sparsity"].unique()
     return rows[rows["sparsity"] == max(words, key=magnitude)]
 
 
 def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
-    """A panel for each kind of ranking, both axes logarithmic."""
+    """Draw a panel for each kind of ranking, with both axes logarithmic."""
     pruners = list(dict.fromkeys(data["pruner"]))
     kinds = [kind for kind in MARKS if (data["sublayer"] == kind).any()]
     colours = dict(zip(MARKS, style.SPACE_COLOURS.values(), strict=True))

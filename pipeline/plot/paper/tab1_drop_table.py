@@ -1,4 +1,4 @@
-"""Scores task by task, of retrieval, multiple choice and generation, and perplexity: dense and dropped (table 1)."""
+"""Scores of each retrieval, multiple-choice and generation task, and perplexity: dense and dropped (table 1)."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ HEADINGS = {
     "multiple_choice": KINDS["multiple_choice"],
     "generative": KINDS["generative"],
 }
-PERPLEXITY = "perplexity"  # a kind without percentages: its series are texts
+PERPLEXITY = "perplexity"  # a kind without percentages, whose series are texts
 SHORT = {"retrieval": "retrieval", "multiple_choice": "multiple choice", "generative": "generation"}
 PRUNERS = ("shortgpt", "attn_drop", "mlp_drop")
 FIRST = (Variant("attn_drop", "8"), Variant("mlp_drop", "8"))
 ROWS = 12
 ABSENT = "–"
-PAD, SPREAD = 0.02, 0.9  # inches: above and below a row; the most that a column is widened to
-NUMBER, LONGEST = text_width("100.0", bold=True), 1.2  # inches: the least and the most that a column needs
+PAD, SPREAD = 0.02, 0.9  # inches: above and below a row; greatest width that columns are widened to
+NUMBER, LONGEST = text_width("100.0", bold=True), 1.2  # inches: least and greatest width that a column needs
 
 
 def select(tables: Tables) -> Selection:
-    """Parameters, task scores and their mean for each kind of task and variant, in percent; rows as they are shown."""
+    """Select parameters, task scores and means (percent) per kind of task and variant; rows in the order shown."""
     tables = _with_other_suites(tables)
     scores = task_scores(tables, HEADINGS)
     dropping = [variant for variant in variants_of(scores) if variant.pruner in PRUNERS]
@@ -72,7 +72,7 @@ def select(tables: Tables) -> Selection:
 
 
 def _with_other_suites(tables: Tables) -> Tables:
-    """The tables with the scores of kinds of task that another suite asked the same variants."""
+    """Add the scores of the same variants in kinds of task that only another suite asked."""
     others = tables.other_suites
     if others.empty or tables.scores.empty:
         return tables
@@ -80,26 +80,26 @@ def _with_other_suites(tables: Tables) -> Tables:
 
 
 def _perplexities(tables: Tables, rows: Sequence[Variant]) -> pd.DataFrame:
-    """Finite perplexities of these variants, one row a text; no rows, but the columns, where there are none."""
+    """Return the finite perplexities of these variants, one row a text; the columns without rows if there are none."""
     scores = tables.scores[(tables.scores["kind"] == PERPLEXITY) & np.isfinite(tables.scores["value"])]
     found = over_replicates(rows_of(scores, rows), ["task"], "value")[["kind", *VARIANT, "task", "value"]]
     return found.rename(columns={"task": "series", "value": PERPLEXITY})
 
 
 def _rows(dense: list[Variant], dropping: list[Variant]) -> tuple[list[Variant], list[Variant]]:
-    """The variants that there is room for, from top to bottom, and those left out."""
+    """Return the variants that there is room for, from top to bottom, and those left out."""
     first = [*dense, *(variant for variant in FIRST if variant in dropping)]
     others, left_out = spread([variant for variant in dropping if variant not in first], ROWS - len(first))
     return _downwards([*first, *others]), left_out
 
 
 def _downwards(variants: Iterable[Variant]) -> list[Variant]:
-    """Dense, Drop-8A, Drop-8M, then the others."""
+    """Sort variants: dense, Drop-8A, Drop-8M, then the others."""
     return sorted(ordered(variants), key=lambda variant: (variant.pruner != DENSE, variant not in FIRST))
 
 
 def _parameters(tables: Tables, variant: Variant) -> float:
-    """Parameters of the newest job of a variant; missing if no job tells."""
+    """Return the parameter count of the newest job of a variant that has one; NaN if none has."""
     jobs = tables.jobs
     known = rows_of(jobs, [variant])["parameters"].dropna() if not jobs.empty else pd.Series(dtype=float)
     return float(known.iloc[-1]) if len(known) else np.nan
@@ -118,7 +118,7 @@ def _notes(data: pd.DataFrame, dropped: pd.DataFrame, left_out: list[Variant]) -
 
 
 def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
-    """A block with parameters and means, then the tasks of each kind."""
+    """Draw a block with parameters and means, then the tasks of each kind."""
     kinds = [kind for kind in HEADINGS if (data["kind"] == kind).any()]
     rows = _downwards(variants_of(data))
     blocks = [_summary(data, kinds, rows)]
@@ -128,7 +128,7 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
 
 
 def _widened(blocks: Sequence[Block]) -> list[Block]:
-    """Blocks of the same width: the numbers' columns spread evenly, but not without limit."""
+    """Widen the columns of numbers evenly, to blocks of the same width, but not without limit."""
     wishes = [sum(GAP + max(column.width, SPREAD) for column in block.columns[1:]) for block in blocks]
     room = min(ROOM - blocks[0].columns[0].width, max(wishes))
     even = []
@@ -141,7 +141,7 @@ def _widened(blocks: Sequence[Block]) -> list[Block]:
 
 
 def _summary(data: pd.DataFrame, kinds: Sequence[str], rows: Sequence[Variant]) -> Block:
-    """Parameters, the mean of each kind of task with its standard error, and perplexities."""
+    """Build the block of parameters, the mean of each kind of task with its standard error, and perplexities."""
     means = data[data["series"] == MEAN].set_index([*VARIANT, "kind"])
     parameters = data.drop_duplicates(VARIANT).set_index(VARIANT)["parameters"]
     perplexities = data[data["kind"] == PERPLEXITY].set_index([*VARIANT, "series"])[PERPLEXITY]
@@ -159,7 +159,7 @@ def _summary(data: pd.DataFrame, kinds: Sequence[str], rows: Sequence[Variant]) 
 
 
 def _kind_blocks(data: pd.DataFrame, heading: str, rows: Sequence[Variant]) -> list[Block]:
-    """The tasks of one kind, on as many blocks as their names need."""
+    """Build the blocks of the tasks of one kind, as many as their names need."""
     scores = data.set_index([*VARIANT, "series"])["score_percent"]
     blocks: list[Block] = []
     for part in _lines(sorted(set(data["series"]) - {MEAN}), ROOM - _label_width(rows)):
@@ -174,7 +174,7 @@ def _kind_blocks(data: pd.DataFrame, heading: str, rows: Sequence[Variant]) -> l
 
 
 def _lines(names: Sequence[str], room: float) -> list[list[str]]:
-    """The columns of each block: on as few blocks as `room` inches allow, each with about as many."""
+    """Split the columns into as few blocks as `room` inches allow, each with about the same number."""
     for count in range(1, len(names) + 1):
         lines = [list(line) for line in np.array_split(np.array(names), count)]
         if all(sum(GAP + _needs(name) for name in line) <= room for line in lines):
@@ -183,7 +183,7 @@ def _lines(names: Sequence[str], room: float) -> list[list[str]]:
 
 
 def _columns(rows: Sequence[Variant], headers: Sequence[str], needs: Sequence[float]) -> list[Column]:
-    """The row labels and columns of numbers, as narrow as they can be."""
+    """Return the columns of row labels and of numbers, as narrow as possible."""
     numbers = [Column(header, need, right=True) for header, need in zip(headers, needs, strict=True)]
     return [Column("", _label_width(rows)), *numbers]
 
@@ -193,12 +193,12 @@ def _label_width(rows: Sequence[Variant]) -> float:
 
 
 def _needs(name: str) -> float:
-    """The least width of a task's column: its longest word, or a number; names longer than the page are broken."""
+    """Return the least width (inches) of a task's column: its widest word or a number; words over `LONGEST` break."""
     return min(max(NUMBER, *(text_width(word, bold=True) for word in _spaced(name).split())) + 0.01, LONGEST)
 
 
 def _spaced(name: str) -> str:
-    """A task's name, which may be broken where it has underscores."""
+    """Replace the underscores of a task's name with spaces, where the name may be broken."""
     return name.replace("_", " ")
 
 

@@ -1,4 +1,4 @@
-"""The text that each model generates for one prompt, and where it first differs from the dense model's (table 2)."""
+"""Text that each model generates for one prompt, and where it first differs from the dense model's (table 2)."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from pipeline.tables.variants import (
 
 OPEN = "open"
 DROPS = tuple(Variant(pruner, units) for pruner in ("attn_drop", "mlp_drop") for units in ("4", "8"))
-LABEL = 1.2  # inches: the most that the labels take
-STEPS = 128  # tokens of a text that there is room for
+LABEL = 1.2  # inches: greatest width of the labels
+STEPS = 128  # the most tokens of a text that are shown
 BREAK = "↵"
 
 
 def select(tables: Tables) -> Selection:
-    """One row for each model: number of tokens, first different step, the text before that step and from it on."""
+    """Select, for each model, the number of tokens, the first different step, and the text before and from it on."""
     if tables.trajectories.empty:
         raise MissingData("the trajectories table has no rows for these settings")
     texts = first_replicates(tables.trajectories)
@@ -52,14 +52,14 @@ def select(tables: Tables) -> Selection:
 
 
 def _prompt(tables: Tables, names: list[str]) -> str:
-    """The first open-ended prompt, else the first."""
+    """Return the first open-ended prompt, or else the first."""
     known = tables.prompts
     formats = {} if known.empty else dict(zip(known["prompt"], known["format"], strict=True))
     return next((name for name in names if formats.get(name) == OPEN), names[0])
 
 
 def _shown(rows: pd.DataFrame) -> list[Variant]:
-    """Drop-4A, Drop-8A, Drop-4M and Drop-8M where they are, and others in the place of those that are not."""
+    """Return Drop-4A, Drop-8A, Drop-4M and Drop-8M as far as they were run, and other variants in place of the rest."""
     everyone = variants_of(rows)
     drops = [variant for variant in everyone if variant in DROPS]
     others, _ = spread([variant for variant in everyone if variant not in drops], len(DROPS) - len(drops))
@@ -105,7 +105,7 @@ def _notes(tables: Tables, data: pd.DataFrame, cut: bool) -> tuple[str, ...]:
 
 
 def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
-    """A row for each model."""
+    """Draw a row for each model."""
     label = min(LABEL, max(text_width(text) for text in data["label"]) + 0.01)
     columns = [Column("model", label), Column("tokens", 0.42, right=True), Column("differs at step", 0.5, right=True)]
     rest = ROOM - sum(column.width + GAP for column in columns)
@@ -137,7 +137,7 @@ def _cell(same: str, rest: str) -> Cell:
 
 
 def _broken(text: str) -> str:
-    """Show line breaks, and break the line after a run of them, so that empty lines take no room."""
+    """Show line breaks as marks, and break the line only once after a run of them, to save empty lines."""
     return re.sub(r"\n+", lambda run: BREAK * len(run[0]) + "\n", text)
 
 

@@ -1,4 +1,4 @@
-"""The probe prompts, whose continuations all states are measured on (table 3)."""
+"""Probe prompts, on whose continuations all states are measured (table 3)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.tables.stored import MissingData
 
 
 def select(tables: Tables) -> Selection:
-    """Number, name, format and text of every prompt, in the order in which they are asked."""
+    """Select number, name, format and text of every prompt, in the order in which they are asked."""
     if tables.prompts.empty:
         raise MissingData("the prompts table has no rows for these settings")
     prompts = tables.prompts.drop_duplicates("prompt").reset_index(drop=True)
@@ -26,7 +26,7 @@ def select(tables: Tables) -> Selection:
 
 
 def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
-    """A row for each prompt."""
+    """Draw a row for each prompt."""
     format_width = max(text_width(name) for name in ["arithmetic", *data["format"]]) + 0.01
     columns = [Column("no.", 0.25, right=True), Column("format", min(format_width, 1.5))]
     columns.append(Column("prompt", ROOM - sum(column.width + GAP for column in columns)))

@@ -1,1 +1,1 @@
-"""The pruners, one concept a file."""
+"""The pruners, one concept per file."""

@@ -1,8 +1,8 @@
-"""Weight pruners that take more from blocks whose weights matter less to what the model writes.
+"""Weight pruners that remove more from blocks whose weights matter less to the text that the model generates.
 
-Each block alone is pruned at a few sparsities, and KL(dense‖that model) is measured where it predicts the dense
-model's own continuations. These curves then say how much each block gives, at the same number of zeroed weights as
-everywhere the same sparsity, and the method prunes with them as it always does.
+Each block is pruned alone at a few sparsities, and KL(dense‖pruned) is measured at the positions that predict the dense
+model's own continuations. These curves determine the sparsity of each block, at the same total number of zeroed weights
+as with one sparsity everywhere, and the method prunes each block to its sparsity as usual.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from pipeline.prune.methods.sparsegpt import SparseGPT
 from pipeline.prune.methods.wanda import Wanda, energies, lowest_metric
 from pipeline.prune.surgery import changed_weights
 
-# Sparsities that each block is tried at.
+# Sparsities at which each block is tried.
 GRID = (0.2, 0.4, 0.6, 0.8)
 Trial = Callable[[Sequence[Linear], Sparsity], Change]
 
@@ -40,8 +40,8 @@ Trial = Callable[[Sequence[Linear], Sparsity], Change]
 class AllocatedPruner(Pruner):
     """A pruner of weights with a sparsity for each block, from curves that are measured once for every sparsity.
 
-    ``scores`` are these curves, each row with the ``sparsity`` tried and the one ``chosen``, before what the method
-    itself has to say. Implement ``method`` and ``trial``; ``tried`` names the latter. A position counts by the dense
+    ``scores`` are these curves, each row with the ``sparsity`` tried and the one ``chosen``, followed by the method's
+    own scores. Implement ``method`` and ``trial``; ``tried`` names the latter. Positions are weighted by the dense
     model's largest probability to the power of ``confidence``.
     """
 
@@ -53,22 +53,22 @@ class AllocatedPruner(Pruner):
     tried: ClassVar[str] = ""
 
     def method(self) -> BlockwisePruner | WeightwisePruner:
-        """What prunes in the end."""
+        """Return the pruner that carries out the allocation."""
         raise TypeError(f"pruner {type(self).__name__} does not define method()")
 
     def trial(self, decoder: Decoder, context: Context) -> Trial:
-        """What is tried on the matrices of one block of the dense model."""
+        """Return the function that is tried on the matrices of one block of the dense model."""
         raise TypeError(f"pruner {type(self).__name__} does not define trial()")
 
     def zeros(self, rows: int, columns: int, share: float) -> int:
-        """How many weights of a matrix the method zeroes."""
+        """Return how many weights of a matrix the method zeroes."""
         return int(rows * columns * share)
 
     def identity(self) -> dict[str, Any]:
         return super().identity() | {"method": self.method().identity()}
 
     def scoring_identity(self) -> dict[str, Any]:
-        """Methods that are tried in the same way share their curves."""
+        """Return what the curves depend on: methods that are tried in the same way share them."""
         return {
             "type": "AllocationCurves",
             "version": self.version,
@@ -78,7 +78,7 @@ class AllocatedPruner(Pruner):
 
     @torch.inference_mode()
     def importance(self, decoder: Decoder, context: Context) -> list[Score]:
-        """Divergence with one block pruned alone, for each block and each sparsity of ``GRID``."""
+        """Measure the divergence with one block pruned alone, for each block and each sparsity of ``GRID``."""
         trajectory = context.trajectory
         assert trajectory is not None
         trial, rows = self.trial(decoder, context), list[Score]()
@@ -109,7 +109,7 @@ class AllocatedPruner(Pruner):
         return replace(decision, scores=[*curves, *decision.scores])
 
     def shares(self, decoder: Decoder, share: float, rows: Sequence[Score]) -> list[float]:
-        """The sparsity of each block, by the measured curves."""
+        """Compute the sparsity of each block from the measured curves."""
         shapes = [[tuple(linear.weight.shape) for linear in decoder.linears(at)] for at in range(len(decoder.blocks))]
 
         def zeros(layer: int, share: float) -> int:
@@ -138,7 +138,7 @@ class WandaDivergence(AllocatedPruner):
 
 @dataclass(frozen=True)
 class SparseGPTDivergence(AllocatedPruner):
-    """SparseGPT, tried as Wanda: a solved block for every sparsity of the grid would take many times as long."""
+    """SparseGPT, tried as Wanda: to solve a block for every sparsity of the grid would take many times as long."""
 
     inclusive: bool = False
 
@@ -153,7 +153,7 @@ class SparseGPTDivergence(AllocatedPruner):
 
 @dataclass(frozen=True)
 class MagnitudeDivergence(AllocatedPruner):
-    """Magnitude pruning: calibrated by its curves alone."""
+    """Magnitude pruning, calibrated only through its curves."""
 
     inclusive: bool = False
 
@@ -167,7 +167,7 @@ class MagnitudeDivergence(AllocatedPruner):
 
 
 def wanda_trial(decoder: Decoder, context: Context) -> Trial:
-    """Wanda's masks, with statistics of the dense model."""
+    """Return a trial of Wanda's masks, with statistics of the dense model."""
     energy: dict[str, torch.Tensor] = {}
     with closing(walk(decoder, context, "activation norms")) as blocks:
         for block in blocks:
@@ -176,7 +176,7 @@ def wanda_trial(decoder: Decoder, context: Context) -> Trial:
 
 
 def _curves(rows: Sequence[Score]) -> list[Curve]:
-    """The measured curve of each block."""
+    """Return the smoothed curve of each block."""
     points: dict[int, list[tuple[float, float]]] = defaultdict(list)
     for row in rows:
         points[int(row["layer"])].append((float(row["sparsity"]), float(row["score"])))

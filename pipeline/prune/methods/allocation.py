@@ -1,8 +1,8 @@
-"""Who gives how much: a share for each block, at one total, where the measured costs add up to the least.
+"""Allocation of sparsity: a share for each block, at a given total, that minimises the sum of the measured costs.
 
-Pure functions on numbers. A curve is what a block costs at increasing shares of its weights; curves are made convex,
-since the cheapest way through a dent is a mixture that single blocks cannot take, and then the last weight given by
-each block costs the same everywhere: the segments of all curves are taken in the order of their slopes.
+Pure functions on numbers. A curve is the cost of a block at increasing shares of its weights. Curves are made convex,
+since the cheapest way through a dent is a mixture that single blocks cannot take. Then the last weight removed costs
+the same in every block: the segments of all curves are taken in the order of their slopes.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from scipy.interpolate import PchipInterpolator
 
 Array = NDArray[np.float64]
 Curve = tuple[Array, Array]
-# Shares are told apart to this.
+# Resolution of shares.
 STEP = 0.01
-# Halvings of the shift that makes up for rounding: what is left of it is far below one weight.
+# Halvings of the shift that compensates for rounding: the rest is far below one weight.
 _HALVINGS = 50
 
 
 def smooth(points: Sequence[tuple[float, float]]) -> Curve:
-    """A curve through no cost at share 0 and measured points (share, cost), in steps of ``STEP``.
+    """Interpolate a curve through zero cost at share 0 and measured points (share, cost), in steps of ``STEP``.
 
     It never falls. Between measurements the square root is interpolated, which is close to straight: a divergence is a
     squared length. Raises ValueError for two points at one share.
@@ -37,7 +37,7 @@ def smooth(points: Sequence[tuple[float, float]]) -> Curve:
 
 
 def convex(curve: Curve) -> Curve:
-    """The knots of the largest convex curve that is nowhere above: the same first and last point."""
+    """Return the knots of the largest convex curve that is nowhere above, with the same first and last point."""
     knots: list[tuple[float, float]] = []
     for x, y in zip(*curve, strict=True):
         while len(knots) > 1 and _slope(knots[-2], knots[-1]) >= _slope(knots[-1], (x, y)):
@@ -51,10 +51,10 @@ def _slope(left: tuple[float, float], right: tuple[float, float]) -> float:
 
 
 def allocate(curves: Sequence[Curve], sizes: Sequence[int], share: float) -> list[float]:
-    """A share for each block, within its curve, that make up ``share`` of all weights at the least convex cost.
+    """Return a share for each block, within its curve: together ``share`` of all weights at the least convex cost.
 
-    ``sizes`` are the blocks' numbers of weights. Segments with the very same slope are taken in equal parts, so that
-    equal blocks get equal shares. Raises ValueError if the curves do not allow for that share.
+    ``sizes`` are the blocks' numbers of weights. Segments with exactly the same slope are taken in equal parts: equal
+    blocks get equal shares. Raises ValueError if the curves do not allow for that share.
     """
     hulls = [convex(curve) for curve in curves]
     weights = np.array(sizes, float)
@@ -74,10 +74,10 @@ def allocate(curves: Sequence[Curve], sizes: Sequence[int], share: float) -> lis
 
 
 def settle(shares: Sequence[float], zeros: Callable[[int, float], int], target: int) -> list[float]:
-    """The shares, all moved by the same little, so that ``target`` weights go where counts are rounded down.
+    """Shift all shares by the same small amount until counts, which are rounded down, add up to ``target`` weights.
 
-    ``zeros(block, share)`` is how many weights really go; it never falls with the share. No more than ``target`` go,
-    and fewer only by what the next block would add at once.
+    ``zeros(block, share)`` is how many weights are zeroed; it never falls with the share. The sum never exceeds
+    ``target``, and is less only where the next block would add too many at once.
     """
 
     def moved(shift: float) -> list[float]:

@@ -21,9 +21,9 @@ from pipeline.prune.methods.sparsegpt import gather, reconstruction_error
 
 @dataclass(frozen=True)
 class ActivationAwareQuantizer(BlockwisePruner):
-    """Round-to-nearest of ``W·diag(s)``, divided by s again, with ``s_j = (rms of x_j)^α``.
+    """Rounds ``W·diag(s)`` to nearest and divides by s again, with ``s_j = (rms of x_j)^α``.
 
-    Of ``steps`` + 1 exponents α in [0, 1] each group of matrices with one input takes the one that changes its outputs
+    Of ``steps`` + 1 exponents α in [0, 1], each group of matrices with one input takes the one that changes its outputs
     on the calibration text least; α = 0 is plain rounding. The error is computed from the inputs' second moments, so
     no input has to be kept. Takes no sparsity: nothing is removed.
     """
@@ -53,7 +53,7 @@ class ActivationAwareQuantizer(BlockwisePruner):
         return change
 
     def _search(self, linears: Sequence[Linear], hessian: torch.Tensor) -> tuple[torch.Tensor, float]:
-        """The channel scales that change the outputs of all these matrices together least, and their exponent."""
+        """Find the channel scales that change the outputs of all these matrices together least, and their exponent."""
         found = []
         for step in range(self.steps + 1):
             scale = _scale(hessian, step / self.steps)
@@ -67,7 +67,7 @@ class ActivationAwareQuantizer(BlockwisePruner):
 
 
 def _scale(hessian: torch.Tensor, alpha: float) -> torch.Tensor:
-    """(in,) channel scales; their extremes lie around one, and a channel that is never used keeps its weights."""
+    """Compute channel scales (in,), with extremes around one; an unused channel gets the smallest of the others."""
     rms = hessian.diagonal().sqrt()
     used = rms > 0
     rms = torch.where(used, rms, rms[used].min() if used.any() else 1.0)

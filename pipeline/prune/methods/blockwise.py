@@ -1,7 +1,7 @@
-"""Change weights one block at a time, each block fed with the calibration set as the changed blocks before it pass it.
+"""Weight changes block by block: each block gets the calibration set as the changed blocks before it pass it on.
 
-Only one block, its statistics and the states between two blocks are worked on at a time, so that a model larger than
-memory can be pruned; finished blocks are kept, so that an interrupted run goes on where it stopped.
+Only one block, its statistics and the states between two blocks are in use at a time, so a model larger than memory can
+be pruned; finished blocks are kept, so an interrupted run continues where it stopped.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pipeline.prune.surgery import change_weights
 
 @dataclass(frozen=True)
 class CalibratedBlock:
-    """One block with its weights as they were, and the inputs that the calibration set gives it."""
+    """One block with its original weights, and its inputs on the calibration set."""
 
     decoder: Decoder
     layer: int
@@ -39,7 +39,7 @@ class CalibratedBlock:
     def watch(self, on_input: OnInput, only: Collection[str] | None = None) -> None:
         """Pass the calibration set through the block; ``on_input(names, x)`` gets the inputs (tokens, in) of matrices.
 
-        ``only`` restricts this to some of them. The last product of the block is left out: nothing reads it.
+        ``only`` restricts this to some of them. The last product of the block is not computed: nothing reads it.
         """
         watched = [w for w in self.linears if only is None or w.name in only]
         ends = {w.name for w in self.decoder.outputs(self.layer, MLP)}
@@ -64,7 +64,7 @@ class BlockwisePruner(Pruner):
     unit: ClassVar[str] = "weight"
 
     def change(self, block: CalibratedBlock, sparsity: Sparsity) -> Change:
-        """What to change in a block; the block itself stays as it is."""
+        """Return the change of a block; the block itself stays as it is."""
         raise TypeError(f"pruner {type(self).__name__} does not define change()")
 
     def decide(self, decoder: Decoder, sparsity: Sparsity, context: Context) -> Decision:
@@ -74,14 +74,14 @@ class BlockwisePruner(Pruner):
 
     @torch.no_grad()
     def decide_each(self, decoder: Decoder, sparsities: Sequence[Sparsity], context: Context) -> Decision:
-        """The same with a sparsity for each block."""
+        """Decide with a sparsity for each block."""
         run(self, decoder, sparsities, context)
         notes = [note for layer in context.changes for note in facts_of(context.changes, layer)[0]]
         return Decision(changes=context.changes, scores=notes)
 
 
 def run(pruner: BlockwisePruner, decoder: Decoder, sparsities: Sequence[Sparsity], context: Context) -> None:
-    """Fill ``context.changes`` block by block. Blocks that are in there already are only passed through."""
+    """Fill ``context.changes`` block by block. Blocks that are in it already are only passed through."""
     with closing(walk(decoder, context, f"{pruner.name}, block by block")) as blocks:
         for block in blocks:
             if block.layer not in context.changes:
@@ -90,9 +90,9 @@ def run(pruner: BlockwisePruner, decoder: Decoder, sparsities: Sequence[Sparsity
 
 
 def walk(decoder: Decoder, context: Context, what: str) -> Generator[CalibratedBlock, None, None]:
-    """Each block in turn, in memory, behind a progress bar named ``what``.
+    """Yield each block in turn, in memory, behind a progress bar named ``what``.
 
-    The next block is fed with what this one gives with the weights that it has when the next one is asked for.
+    The inputs of the next block are the outputs of this one, with the weights that it has when the next is requested.
     """
     layers = range(len(decoder.blocks))
     with (

@@ -1,4 +1,4 @@
-"""Contiguous blocks: remove the run of blocks that turns the stream least (Gromov et al., arXiv 2403.17887)."""
+"""Contiguous blocks: remove those that turn the residual stream least together (Gromov et al., arXiv 2403.17887)."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from pipeline.prune.methods.shortgpt import blocks_to_remove
 
 @dataclass(frozen=True)
 class ContiguousBlocks(Pruner):
-    """Angular distance ``arccos(cos)/π`` between the inputs of blocks i and i + n at the last token of each sequence.
+    """Removes the n consecutive blocks across which the mean angular distance ``arccos(cos)/π`` is smallest.
 
-    The n blocks from the i with the smallest mean distance go. One pass scores every n.
+    The distance is that between the inputs of blocks i and i + n at the last token of each sequence. One pass scores
+    every n.
     """
 
     accepts: ClassVar[tuple[str, ...]] = ("fraction", "units")

@@ -1,4 +1,4 @@
-"""How much blocks and sublayers turn the residual stream, over the calibration tokens."""
+"""Cosines between the residual stream before and after blocks and sublayers, over the calibration tokens."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pipeline.model.decoder import Decoder
 from pipeline.model.residual import layout, tap, tap_blocks
 from pipeline.prune.base import Context
 
-# Tokens whose cosines are taken at a time: their states stay in the processor's cache as float32.
+# Tokens whose cosines are computed at a time: their states stay in the processor's cache as float32.
 _ROWS = 1024
 
 
 @torch.inference_mode()
 def block_cosines(decoder: Decoder, context: Context) -> list[float]:
-    """Mean over tokens of the cosine between each block's input and output, in float32, averaged in float64."""
+    """Compute the mean cosine, over tokens, of each block's input and output, in float32, averaged in float64."""
     sums = _CosineSums(len(decoder.blocks))
 
     def on_state(index: int, state: torch.Tensor) -> None:
@@ -30,7 +30,7 @@ def block_cosines(decoder: Decoder, context: Context) -> list[float]:
 
 @torch.inference_mode()
 def sublayer_cosines(decoder: Decoder, context: Context) -> list[float]:
-    """Mean over tokens of ``cos(x, x + f(norm(x)))`` for each sublayer, attention of block 0 first."""
+    """Compute the mean over tokens of ``cos(x, x + f(norm(x)))`` for each sublayer, attention of block 0 first."""
     plan = layout(decoder)
     sums = _CosineSums(len(plan.after))
     sublayer_of = {state: index for index, state in enumerate(plan.after)}
@@ -61,13 +61,13 @@ class _CosineSums:
         self._after: tuple[int, list[torch.Tensor], list[torch.Tensor]] | None = None
 
     def start(self, state: torch.Tensor) -> None:
-        """A state that follows no sublayer directly: the next cosines are taken from it."""
+        """Set the state from which the next cosines are computed, one that follows no sublayer directly."""
         self._rows = list(state.reshape(-1, state.shape[-1]).split(_ROWS))
         self._norms = [_square(rows.float()) for rows in self._rows]
         self._after = None
 
     def add(self, place: int, before: int, after: int, state: torch.Tensor) -> None:
-        """Cosines between state number ``before`` and the one that is here now."""
+        """Add the cosines between state number ``before`` and ``state``, number ``after``, to the sum at ``place``."""
         if self._after is not None and self._after[0] == before:
             _, self._rows, self._norms = self._after
         rows = list(state.reshape(-1, state.shape[-1]).split(_ROWS))

@@ -1,7 +1,7 @@
-"""Divergence: remove the units without which the model's own continuations change least, in probability space.
+"""Divergence: remove the units whose removal changes the model's own continuations least, in probability space.
 
-The criterion is KL(dense‖pruned) at the positions that predict what the dense model has generated (section 7 of the
-paper shows that this is where generation breaks), measured teacher forced: one parallel pass a candidate.
+The criterion is KL(dense‖pruned) at the positions that predict the dense model's own generation (section 7 of the
+paper shows that this is where generation breaks), measured teacher-forced: one parallel pass per candidate.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from pipeline.prune.surgery import dropped
 
 # Positions whose logits are computed at a time.
 _ROWS = 256
-# The power at which KL at single positions agrees best with what whole answers keep.
+# The power at which KL at single positions agrees best with how much of whole answers is retained.
 CONFIDENCE = 4.0
 
 
 @dataclass(frozen=True)
 class Divergence(UnitPruner):
-    """Drops attention sublayers one after the other, each time the one that adds least to the divergence.
+    """Drops units one after the other, each time the one that adds least to the divergence.
 
-    ``lazy`` asks again only for candidates that may still be the best; with ``beam`` above 1 so many sets are
-    followed side by side, and all candidates are asked for. A position counts by the dense model's largest probability
-    to the power of ``confidence``. ``scores`` is the path that was taken.
+    ``lazy`` scores again only candidates that may still be the best; with ``beam`` above 1, that many sets are followed
+    side by side, and all candidates are scored. Positions are weighted by the dense model's largest probability to the
+    power of ``confidence``. ``scores`` are the units alone, then the path taken.
     """
 
     lazy: bool = True
@@ -52,17 +52,17 @@ class Divergence(UnitPruner):
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """A joint ranking has blocks, too, by what they add a sublayer."""
+        """Kinds of units that may be removed; in a joint ranking also blocks, by what they add per sublayer."""
         return (*SUBLAYERS, BLOCK) if self.unit == "sublayer" else super().kinds
 
     def scoring_identity(self) -> dict[str, Any]:
-        """How candidates are searched changes which are asked for, not what they cost."""
+        """Return what scores depend on: not search options, which decide which candidates are scored."""
         identity = super().scoring_identity()
         return {key: value for key, value in identity.items() if key not in ("lazy", "beam")}
 
     @torch.inference_mode()
     def importance(self, decoder: Decoder, context: Context) -> list[Score]:
-        """Divergence with each of ``context.candidates`` gone too, beside what is gone from the decoder already."""
+        """Measure the divergence with each of ``context.candidates`` dropped, besides what is dropped already."""
         dense, prefix = context.workspace.once(decoder.model, lambda: self._comparing(decoder, context))
         rows: list[Score] = []
         for kind, layer in context.progress(context.candidates, "divergence", len(context.candidates)):
@@ -97,22 +97,22 @@ class Divergence(UnitPruner):
 
 
 class DensePredictions:
-    """What the dense model predicts at every position of a trajectory.
+    """The dense model's predictions at every position of a trajectory.
 
-    A position counts by its largest probability to the power of ``confidence``. What does not fit in memory is
-    computed anew each time.
+    Positions are weighted by their largest probability to the power of ``confidence``. Predictions that do not fit in
+    memory are computed anew each time.
     """
 
     def __init__(self, head: Head, trajectory: Trajectory, confidence: float) -> None:
         self._head, self._final, self._confidence = head, trajectory.final, confidence
         self._kept: dict[int, _Predictions] = {}
         self._room = memory_budget(head.weight.device)
-        # Fresh memory of this size would have to be cleared each time.
+        # Reused, since fresh memory of this size would have to be cleared each time.
         shape = min(_ROWS, len(trajectory.final)), head.vocabulary
         self._z = torch.empty(shape, device=head.weight.device)
 
     def divergence(self, states: Iterator[torch.Tensor]) -> float:
-        """Weighted mean of KL(dense‖other) in nats a token, of another model's states at the same positions."""
+        """Compute the weighted mean KL(dense‖other), nats per token, of another model's states at these positions."""
         other = torch.cat(list(states))
         total = weight = 0.0
         for start in range(0, len(other), _ROWS):
@@ -124,7 +124,7 @@ class DensePredictions:
         return max(total / weight, 0.0)
 
     def _logits(self, states: torch.Tensor, start: int) -> torch.Tensor:
-        """Until they are asked for again."""
+        """Compute the logits of the rows from ``start`` on, valid until the next call, which overwrites them."""
         rows = states[start : start + _ROWS].to(self._head.weight.device)
         return self._head.logits(rows, out=self._z[: len(rows)])
 
@@ -150,5 +150,5 @@ class _Predictions:
 
 
 def position_weights(p: torch.Tensor, confidence: float) -> torch.Tensor:
-    """How much positions (N,) count, float64: the largest of their probabilities (N, V) to the power ``confidence``."""
+    """Return position weights (N,) float64: the largest of the probabilities (N, V) to the power ``confidence``."""
     return p.amax(-1).double() ** confidence

@@ -1,14 +1,14 @@
-"""The cheap form of divergence: theorem 3 to first order, for every unit and every pair of units at once.
+"""Cheap estimate of divergence: theorem 3 to first order, for every unit and every pair of units at once.
 
 Each sublayer's update gets a gate of one. To first order, closing gates changes the logits of a position by minus the
-sum of their derivatives, and theorem 3 makes of that ``KL ≈ Var_p(Δz) / 2``, which for ``y`` drawn from the dense
-probabilities ``p`` is ``E[(Δ log p(y))²] / 2``. So one pass forward and a few passes backward, of the log-probability
-of drawn tokens, give all gates' derivatives, through everything that follows them; their products give what units cost
-together. Signs drawn for each position keep the positions of a sequence apart on average, as in the trace estimate of
+sum of their derivatives, and theorem 3 turns that into ``KL ≈ Var_p(Δz) / 2``, which for ``y`` drawn from the dense
+probabilities ``p`` is ``E[(Δ log p(y))²] / 2``. So one forward pass and a few backward passes, of the log-probability
+of drawn tokens, give all gates' derivatives, through everything that follows them; their products give the joint cost
+of units. Signs drawn for each position keep the positions of a sequence apart on average, as in the trace estimate of
 Hutchinson (1990).
 
-What is drawn follows from the experiment's seed. How much the estimate of a set would change with other draws is its
-``spread``, beside it: the standard error over the drawn tokens, which says nothing about other text.
+All draws follow from the experiment's seed. How much the estimate of a set would change with other draws is its
+``spread``: the standard error over the drawn tokens, which says nothing about other text.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ _ROWS = 128
 class DivergenceEstimate(UnitPruner):
     """Removes units one after the other, each time the one that adds least to the estimate.
 
-    ``draws`` tokens are drawn at every position, each for one pass backward. A position counts by the dense model's
-    largest probability to the power of ``confidence``. Scored once a seed, for every sparsity.
+    ``draws`` tokens are drawn at every position, each for one backward pass. Positions are weighted by the dense
+    model's largest probability to the power of ``confidence``. Scored once per seed, for every sparsity.
     """
 
     draws: Positive = 4
@@ -60,7 +60,7 @@ class DivergenceEstimate(UnitPruner):
     seeded: ClassVar[bool] = True
 
     def importance(self, decoder: Decoder, context: Context) -> list[Score]:
-        """Of every sublayer: its estimate alone, and its ``slopes`` (sequences · draws), see `slopes_of`."""
+        """Return, for every sublayer, its estimate alone and its ``slopes`` (sequences · draws): see `slopes_of`."""
         assert context.trajectory is not None
         if is_offloaded(decoder.model):
             raise ValueError(
@@ -94,21 +94,21 @@ class DivergenceEstimate(UnitPruner):
 
 
 def estimate(slopes: Array) -> float:
-    """The estimate in nats a token of what has these slopes together, (sequences, draws)."""
+    """Return the estimate, in nats per token, for a set of units whose slopes sum to these, (sequences, draws)."""
     return float(np.square(slopes).sum())
 
 
 def spread(slopes: Array) -> float:
-    """The standard error of `estimate` over the draws, of which there are at least two, in nats a token.
+    """Compute the standard error of `estimate` over the draws (at least two), in nats per token.
 
-    Sequences are drawn for independently, so that their variances add up.
+    The draws of sequences are independent, so their variances add up.
     """
     draws = slopes.shape[1]
     return float(np.sqrt(draws * np.square(slopes).var(1, ddof=1).sum()))
 
 
 def _together(slopes: Mapping[Unit, Array], gone: Sequence[Unit]) -> Array:
-    """The slopes of a set of units, which add up."""
+    """Add up the slopes of a set of units."""
     parts = [(kind, at) for unit, at in gone for kind in (SUBLAYERS if unit == BLOCK else (unit,))]
     return np.sum([slopes[part] for part in parts], axis=0) if parts else np.zeros(())
 
@@ -121,11 +121,11 @@ def slopes_of(
     seed: int,
     progress: Callable[..., Any],
 ) -> torch.Tensor:
-    """Scaled derivatives by the gates of all 2L sublayers, (sequences, draws, 2L) float64.
+    """Compute scaled derivatives by the gates of all 2L sublayers, (sequences, draws, 2L) float64.
 
-    Slopes of sublayers that go together are added, then squared: the sum over sequences and draws estimates the
-    divergence in nats a token. Sublayers come in the order in which they are computed. Positions count by the dense
-    model's largest probability to the power of ``confidence``.
+    Slopes of sublayers that are dropped together are added, then squared: the sum over sequences and draws estimates
+    the divergence in nats per token. Sublayers come in the order in which they are computed. Positions are weighted by
+    the dense model's largest probability to the power of ``confidence``.
     """
     head = head_of(decoder, torch.float32)
     numbers = generator("divergence estimate", seed, device=head.weight.device)
@@ -151,9 +151,9 @@ def slopes_of(
 def _ahead(
     head: Head, states: torch.Tensor, draws: int, confidence: float, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The positions' weights (N,), and derivatives by the states (N, D) of signed log-probabilities of drawn tokens.
+    """Return position weights (N,), and derivatives by the states (N, D) of signed log-probabilities of drawn tokens.
 
-    The latter, (draws, N, D), are scaled so that their squares count by the weights.
+    The latter, (draws, N, D), are scaled by the square root of the weights: their squares carry the weights.
     """
     parts = [_drawn(head, rows, draws, confidence, generator) for rows in states.to(head.weight.device).split(_ROWS)]
     return torch.cat([weights for weights, _ in parts]), torch.cat([slopes for _, slopes in parts], 1)
@@ -162,7 +162,7 @@ def _ahead(
 def _drawn(
     head: Head, states: torch.Tensor, draws: int, confidence: float, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same of as many positions as are in memory at a time."""
+    """Compute the same as `_ahead`, for no more positions than fit in memory at a time."""
     z = head.logits(states)
     p, steepness = normalised(z), head.steepness(z)
     weights = position_weights(p, confidence)
@@ -176,7 +176,7 @@ def _drawn(
 
 @contextmanager
 def _gates(decoder: Decoder, sequences: int) -> Iterator[list[torch.Tensor]]:
-    """Multiply what each sublayer adds by a gate of one, for every sequence of a batch."""
+    """Multiply each sublayer's update by a gate of one, for every sequence of a batch, within the block."""
     gates, weight = [], next(decoder.model.parameters())
 
     def gated(gate: torch.Tensor) -> Callable[..., Any]:
@@ -198,7 +198,7 @@ def _gates(decoder: Decoder, sequences: int) -> Iterator[list[torch.Tensor]]:
 
 @contextmanager
 def _frozen(model: nn.Module) -> Iterator[None]:
-    """Without derivatives by the weights, which nobody asks for."""
+    """Freeze the weights within the block: nothing needs derivatives by them."""
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in learning:
         parameter.requires_grad_(False)

@@ -10,7 +10,7 @@ import torch
 
 from pipeline.model.finite import check_values
 
-# What is wrong where they are not finite.
+# Their name in errors about values that are not finite.
 MOMENTS = "second moments of calibration states"
 # A product of this many rows and columns keeps its operands in the processor's cache.
 _ROWS, _COLUMNS = 1024, 512
@@ -27,7 +27,7 @@ class Moments:
         self._sum = torch.zeros(width, width, device=device)
 
     def add(self, x: torch.Tensor) -> None:
-        """Take (tokens, in) inputs in."""
+        """Add the inputs (tokens, in) to the sum."""
         width = len(self._sum)
         with _exact_products(x.dtype):
             for rows in x.split(_ROWS):
@@ -38,7 +38,7 @@ class Moments:
 
     @classmethod
     def identity(cls, width: int, device: torch.device) -> Moments:
-        """Moments of inputs of which nothing is known."""
+        """Return the moments of inputs of which nothing is known: the sum is the identity matrix."""
         moments = cls(width, device)
         moments._sum.fill_diagonal_(1)
         return moments
@@ -50,7 +50,7 @@ class Moments:
 
 @contextmanager
 def _exact_products(dtype: torch.dtype) -> Iterator[None]:
-    """Let float32 products of numbers that are bfloat16 anyway run on bfloat16 units, which lose nothing of them.
+    """Let float32 products of bfloat16 values run on bfloat16 (on GPUs TF32) units within the block, without any loss.
 
     Products are exact and sums are in float32 either way; it is only faster.
     """
@@ -66,7 +66,7 @@ def _exact_products(dtype: torch.dtype) -> Iterator[None]:
 
 
 def inverse_factor(hessian: torch.Tensor, damping: float = DAMPING) -> tuple[torch.Tensor, float]:
-    """Upper Cholesky factor U of the damped inverse, ``H⁻¹ = Uᵀ U``, and the damping that it took.
+    """Compute the upper Cholesky factor U of the damped inverse, ``H⁻¹ = Uᵀ U``, and the damping that it took.
 
     ``damping`` is a share of the mean diagonal. If H is not positive definite with it, ten times as much is tried, and
     so on. Raises ValueError if that does not help, or if H is not finite.

@@ -1,4 +1,4 @@
-"""Magnitude pruning: the smallest weights of each linear layer go."""
+"""Magnitude pruning: zero the smallest weights of each linear layer."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from pipeline.prune.methods.masks import per_matrix, weight_masks
 
 @dataclass(frozen=True)
 class WeightwisePruner(Pruner):
-    """A pruner that looks at each weight matrix alone, without calibration. Implement ``mask``."""
+    """A pruner that treats each weight matrix alone, without calibration. Implement ``mask``."""
 
     accepts: ClassVar[tuple[str, ...]] = ("fraction", "pattern")
     unit: ClassVar[str] = "weight"
     calibrated: ClassVar[bool] = False
 
     def mask(self, weight: torch.Tensor, sparsity: Sparsity) -> torch.Tensor:
-        """Which of the (out, in) weights of a matrix to prune: a boolean tensor of their shape."""
+        """Return which of the (out, in) weights of a matrix to prune: a boolean tensor of their shape."""
         raise TypeError(f"pruner {type(self).__name__} does not define mask()")
 
     def change(self, linears: Sequence[Linear], sparsity: Sparsity) -> Change:
-        """What to change in a block with these matrices."""
+        """Return the change of a block with these matrices."""
         return Change(masks=weight_masks(linears, lambda _, weight: self.mask(weight, sparsity)))
 
     def decide(self, decoder: Decoder, sparsity: Sparsity, context: Context) -> Decision:
@@ -39,7 +39,7 @@ class WeightwisePruner(Pruner):
 
     @torch.no_grad()
     def decide_each(self, decoder: Decoder, sparsities: Sequence[Sparsity], context: Context) -> Decision:
-        """The same with a sparsity for each block."""
+        """Decide with a sparsity for each block."""
         for layer in context.progress(range(len(sparsities)), self.name, len(sparsities)):
             with resident(decoder.blocks[layer]):
                 context.changes[layer] = self.change(decoder.linears(layer), sparsities[layer])
@@ -48,7 +48,7 @@ class WeightwisePruner(Pruner):
 
 @dataclass(frozen=True)
 class Magnitude(WeightwisePruner):
-    """Threshold on |W| over each linear layer inside the decoder blocks.
+    """Prunes by a threshold on |W| over each linear layer inside the decoder blocks.
 
     ``inclusive`` also prunes the entry at the threshold, one more than asked for, as public reference code does.
     """

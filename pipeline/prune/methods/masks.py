@@ -1,4 +1,4 @@
-"""Which weights to prune, given a metric: pure functions from (out, in) metrics to (out, in) masks, True = pruned."""
+"""Masks of the weights to prune: pure functions from (out, in) metrics to (out, in) masks, True = pruned."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.model.finite import check_values
 
 
 def lowest_per_row(metric: torch.Tensor, count: int) -> torch.Tensor:
-    """Mark exactly the ``count`` lowest entries of each row; among equals the earlier columns go first.
+    """Mark exactly the ``count`` lowest entries of each row; among equals the earlier columns come first.
 
     Raises ValueError if the metric is not finite.
     """
@@ -26,7 +26,7 @@ def lowest_per_row(metric: torch.Tensor, count: int) -> torch.Tensor:
 
 
 def lowest_overall(metric: torch.Tensor, count: int) -> torch.Tensor:
-    """Mark exactly the ``count`` lowest entries of the whole matrix; among equals the earlier go first."""
+    """Mark exactly the ``count`` lowest entries of the whole matrix; among equals the earlier come first."""
     return lowest_per_row(metric.reshape(1, -1), count).view_as(metric)
 
 
@@ -37,22 +37,22 @@ def n_of_m(metric: torch.Tensor, n: int, m: int) -> torch.Tensor:
         raise ValueError(f"{n}:{m} needs a multiple of {m} input columns, but a weight matrix has {columns}")
     check_values(metric, "pruning metrics")
     groups = metric.reshape(-1, m)
-    # Public code takes its N of M by topk; among exact ties (dead columns) that choice is the one to match.
+    # Public code takes its N of M by topk: this matches its choice among exact ties (dead columns).
     lowest = groups.topk(n, dim=1, largest=False).indices
     return torch.zeros_like(groups, dtype=torch.bool).scatter_(1, lowest, True).view(rows, columns)
 
 
 def per_output(metric: torch.Tensor, sparsity: Sparsity) -> torch.Tensor:
-    """Wanda's comparison group: ``int(columns · fraction)`` of each row, or N of every M columns."""
+    """Mark the lowest ``int(columns · fraction)`` of each row, or N of every M columns: Wanda's comparison group."""
     if sparsity.kind == "pattern":
         return n_of_m(metric, sparsity.n, sparsity.m)
     return lowest_per_row(metric, int(metric.shape[1] * sparsity.fraction))
 
 
 def per_matrix(metric: torch.Tensor, sparsity: Sparsity, inclusive: bool = False) -> torch.Tensor:
-    """Magnitude's comparison group: ``int(entries · fraction)`` of the matrix, or N of every M columns.
+    """Mark the lowest ``int(entries · fraction)`` of the matrix, or N of every M columns: magnitude's comparison group.
 
-    ``inclusive`` prunes one entry more, as public code does that compares with the zero-based k-th smallest.
+    ``inclusive`` prunes one entry more, like public code that compares with the zero-based k-th smallest.
     """
     if sparsity.kind == "pattern":
         return n_of_m(metric, sparsity.n, sparsity.m)
@@ -64,7 +64,7 @@ Choose = Callable[[str, torch.Tensor], torch.Tensor]
 
 
 def weight_masks(linears: Sequence[Linear], choose: Choose) -> dict[str, torch.Tensor]:
-    """Masks by parameter, each in the parameter's own shape, from ``choose(name, weight)`` for (out, in) weights."""
+    """Return masks by parameter, in the parameter's own shape, from ``choose(name, weight)`` for (out, in) weights."""
     masks: dict[str, torch.Tensor] = {}
     for linear in linears:
         shape = getattr(linear.module, linear.attribute).shape
@@ -74,7 +74,10 @@ def weight_masks(linears: Sequence[Linear], choose: Choose) -> dict[str, torch.T
 
 
 def new_weights(linears: Sequence[Linear], choose: Choose) -> dict[str, torch.Tensor]:
-    """Weights by parameter, as ``weight_masks``; ``choose`` gets float32 and the result has the parameter's dtype."""
+    """Return new weights by parameter, as ``weight_masks`` does masks.
+
+    ``choose`` gets float32 and the result has the parameter's dtype.
+    """
     weights: dict[str, torch.Tensor] = {}
     for linear in linears:
         whole = getattr(linear.module, linear.attribute).data

@@ -1,8 +1,8 @@
-"""Random pruning: the control that says what a criterion is worth.
+"""Random pruning: the control against which a criterion is judged.
 
 One choice says little, so there may be several ``draw``s: replicates of one pruner. A draw's choice follows from the
 kind of unit, the sparsity, the experiment's seed and the number of the draw; choices that differ in any of these are
-independent. In particular, what a larger sparsity removes does not contain what a smaller one does.
+independent. In particular, what a larger sparsity removes does not include what a smaller one removes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Round-to-nearest: the weight-only quantization that needs no text. No pruning, but compared with it."""
+"""Round-to-nearest: weight-only quantization that needs no text. It is not pruning, but compared with it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from pipeline.prune.methods.masks import new_weights
 
 @dataclass(frozen=True)
 class RoundToNearest(Pruner):
-    """Every weight matrix in ``bits`` bits, with a scale and a zero point per ``group`` columns of each row.
+    """Rounds every weight matrix to ``bits`` bits, with a scale and a zero point per ``group`` columns of each row.
 
-    Takes no sparsity: nothing is removed. The weights are put back as the values that the codes stand for.
+    Takes no sparsity: nothing is removed. The weights are stored as the values that the codes stand for.
     """
 
     unit: ClassVar[str] = "weight"
@@ -41,7 +41,7 @@ class RoundToNearest(Pruner):
 
 
 def round_to_nearest(weight: torch.Tensor, bits: int, group: int) -> torch.Tensor:
-    """The nearest values that ``bits`` per weight can say, with a scale and a zero point per ``group`` input columns.
+    """Round to the nearest values of ``bits`` per weight, with a scale and a zero point per ``group`` input columns.
 
     (out, in) float32 to the same shape and dtype. Asymmetric: each group's range runs from its lowest to its highest
     weight, zero included. The last group of a row is shorter if ``group`` does not divide the columns.

@@ -1,7 +1,8 @@
-"""Which units to take away so that a cost of the whole set stays low: one after the other, or several paths at once.
+"""Search for units to remove at a low cost of the whole set: one after the other, or along several paths at once.
 
-Nothing here knows what a unit or a cost is; costs are asked for, and a question may be expensive. A unit may consist
-of several parts, as a block does of sublayers: units that share a part exclude each other, and the budget is of parts.
+The search does not know what a unit or a cost is; it asks for costs, and a question may be expensive. A unit may
+consist of several parts, as a block does of sublayers: units that share a part exclude each other, and the budget is in
+parts.
 """
 
 from __future__ import annotations
@@ -11,16 +12,16 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 Unit = TypeVar("Unit", bound=Hashable)
-# The cost of a set with each of some further units in it.
+# The cost of a set together with each of some further units.
 Costs = Callable[[Sequence[Unit], Sequence[Unit]], Mapping[Unit, float]]
 Parts = Callable[[Unit], frozenset[Hashable]]
-# Units that are asked for at once: asking has a price of its own.
+# Units that are asked for at once, since each question has an overhead.
 _AT_ONCE = 4
 
 
 @dataclass(frozen=True)
 class Step(Generic[Unit]):
-    """A unit that was taken, the cost of the set with it, and how many further units were asked for to choose it."""
+    """A unit that was taken, the cost of the set with it, and how many units were asked for to choose it."""
 
     unit: Unit
     cost: float
@@ -28,17 +29,17 @@ class Step(Generic[Unit]):
 
 
 def single(unit: Unit) -> frozenset[Hashable]:
-    """Of units that have no parts."""
+    """Return the only part of a unit without parts: itself."""
     return frozenset([unit])
 
 
 def greedy(
     units: Sequence[Unit], count: int, costs: Costs[Unit], lazy: bool = True, parts: Parts[Unit] = single
 ) -> list[Step[Unit]]:
-    """Take units of ``count`` parts, each time the one that adds least a part.
+    """Take units of ``count`` parts in all, each time the one that adds least per part.
 
-    ``lazy`` asks first for those that added least when they were last asked for, and stops once no other can have been
-    cheaper then: exact as long as what a unit adds never shrinks while others go.
+    ``lazy`` asks first for the units that added least when last asked for, and stops once no other added less even
+    then: exact as long as what a unit adds never shrinks while others are removed.
     """
     added = dict.fromkeys(units, float("-inf"))
     path: list[Step[Unit]] = []
@@ -54,7 +55,7 @@ def greedy(
             now |= costs(taken, (unknown or waiting[:_AT_ONCE]) if lazy else waiting)
             adds = {unit: (value - cost) / len(parts(unit)) for unit, value in now.items()}
         added |= adds
-        # What subtracting has rounded to the same, the costs themselves tell apart; of equal ones the first counts.
+        # Differences that rounding made equal are ordered by the costs themselves; of equal costs the first unit wins.
         best = min(adds, key=lambda unit: (adds[unit], now[unit], units.index(unit)))
         path.append(Step(best, now[best], len(now)))
     return path
@@ -63,7 +64,7 @@ def greedy(
 def beam(
     units: Sequence[Unit], count: int, costs: Costs[Unit], width: int, parts: Parts[Unit] = single
 ) -> list[Step[Unit]]:
-    """The cheapest path of ``count`` parts among those that keep the ``width`` cheapest sets of every size."""
+    """Return the cheapest path of ``count`` parts among those that keep the ``width`` cheapest sets of every size."""
     sizes: list[list[list[Step[Unit]]]] = [[[]], *([] for _ in range(count))]
     for size in range(count):
         for path in sizes[size]:
@@ -78,13 +79,13 @@ def beam(
 
 
 def _open(units: Sequence[Unit], path: Sequence[Step[Unit]], count: int, parts: Parts[Unit]) -> list[Unit]:
-    """Units that share no part with those taken, and of no more parts than are left to take."""
+    """Return the units that share no part with those taken and have no more parts than are left to take."""
     gone = frozenset[Hashable]().union(*(parts(step.unit) for step in path))
     return [unit for unit in units if not parts(unit) & gone and len(parts(unit)) <= count - len(gone)]
 
 
 def _cheapest(paths: Sequence[list[Step[Unit]]], width: int, parts: Parts[Unit]) -> list[list[Step[Unit]]]:
-    """Of several paths to the same parts, one."""
+    """Return the ``width`` cheapest paths, only the cheapest of several to the same parts."""
     best: dict[frozenset[Hashable], list[Step[Unit]]] = {}
     for path in sorted(paths, key=lambda path: path[-1].cost):
         best.setdefault(frozenset[Hashable]().union(*(parts(step.unit) for step in path)), path)

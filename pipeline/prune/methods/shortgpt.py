@@ -14,7 +14,10 @@ from pipeline.prune.methods.cosine import block_cosines
 
 @dataclass(frozen=True)
 class ShortGPT(Pruner):
-    """Block influence ``BI_i = 1 - mean cos(block input, block output)`` over calibration tokens, scored once."""
+    """Removes the blocks of lowest block influence, scored once.
+
+    ``BI_i = 1 - mean cos(block input, block output)``, over calibration tokens.
+    """
 
     accepts: ClassVar[tuple[str, ...]] = ("fraction", "units")
     unit: ClassVar[str] = "block"
@@ -31,7 +34,7 @@ class ShortGPT(Pruner):
 
 @dataclass(frozen=True)
 class IterativeShortGPT(ShortGPT):
-    """Removes blocks one at a time by block influence on the model without the earlier ones."""
+    """Removes blocks one at a time, by block influence on the model without those removed before."""
 
     def decide(self, decoder: Decoder, sparsity: Sparsity, context: Context) -> Decision:
         gone: list[int] = []
@@ -45,7 +48,7 @@ class IterativeShortGPT(ShortGPT):
 
 
 def blocks_to_remove(decoder: Decoder, sparsity: Sparsity) -> int:
-    """How many blocks a sparsity asks for. Raises ValueError if that is all of them."""
+    """Return how many blocks a sparsity asks for. Raises ValueError if that is all of them."""
     total = len(decoder.blocks)
     count = sparsity.units_of(total)
     if count == total:

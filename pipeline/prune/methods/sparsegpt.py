@@ -1,4 +1,4 @@
-"""SparseGPT: prune and let the remaining weights make up for it (Frantar & Alistarh, arXiv 2301.00774)."""
+"""SparseGPT: prune, and let the remaining weights compensate (Frantar & Alistarh, arXiv 2301.00774)."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from pipeline.prune.methods.masks import lowest_overall, n_of_m
 log = logging.getLogger(__name__)
 # Columns that are pruned with one threshold before the columns after them are updated.
 BLOCK = 128
-# Moments of as many layers as fit in this are gathered in one pass; larger ones take a pass each.
+# Bytes of moments gathered in one pass: as many layers as fit; larger ones take a pass each.
 _BUDGET = 2**29
 
 
 @dataclass(frozen=True)
 class SparseGPT(BlockwisePruner):
-    """Error ``w²/d²`` with d from the inverse input moments; later columns are updated by what earlier ones lose.
+    """Prunes by the error ``w²/d²``, d from the inverse input moments; later columns compensate for earlier ones.
 
     ``inclusive`` also prunes the entry at each threshold, one more than asked for, as public reference code does.
     """
@@ -52,9 +52,9 @@ class SparseGPT(BlockwisePruner):
 
 
 def gather(block: CalibratedBlock) -> Iterator[dict[tuple[str, ...], Moments]]:
-    """Moments by the names of the matrices that share them, in as many passes as memory asks for.
+    """Yield moments by the names of the matrices that share them, in as many passes as memory requires.
 
-    An expert that no calibration token went to gets the identity, so that its weights count by magnitude.
+    An expert that no calibration token reached gets the identity, so its weights count by magnitude.
     """
     device = block.linears[0].weight.device
     widths = {linear.name: linear.weight.shape[1] for linear in block.linears}
@@ -82,7 +82,7 @@ def gather(block: CalibratedBlock) -> Iterator[dict[tuple[str, ...], Moments]]:
 
 
 def factorise(hessian: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """Inverse factor (in, in), the dead columns (in,) whose input is always zero, and the damping that was needed."""
+    """Return the inverse factor (in, in), the dead columns (in,) whose input is always zero, and the damping needed."""
     dead = hessian.diagonal() == 0
     alive = hessian.clone()
     alive.diagonal()[dead] = 1
@@ -93,11 +93,12 @@ def factorise(hessian: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, float]
 def compensate(
     weight: torch.Tensor, factor: torch.Tensor, dead: torch.Tensor, sparsity: Sparsity, inclusive: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pruned and updated weights (out, in) float32, and the mask of those that are zero.
+    """Return pruned and updated weights (out, in) float32, and the mask of those that are zero.
 
-    ``factor`` and ``dead`` are those of ``factorise``; weights of dead columns are zero in any case. Masks are chosen
+    ``factor`` and ``dead`` come from ``factorise``; weights of dead columns are zero in any case. Masks are chosen
     over all rows of a block of columns at once, or N of every M columns on weights that are updated already; exactly
-    ``int(entries · fraction)`` of the whole matrix are pruned. Raises ValueError if M does not divide the columns.
+    ``int(entries · fraction)`` of the whole matrix are pruned, unless ``inclusive``. Raises ValueError if M does not
+    divide the columns.
     """
     columns = weight.T.clone(memory_format=torch.contiguous_format)
     columns[dead] = 0
@@ -122,7 +123,7 @@ def compensate(
 
 
 def _sweep(part: torch.Tensor, inner: torch.Tensor, chosen: torch.Tensor, sparsity: Sparsity) -> torch.Tensor:
-    """Prune a block's columns in order, each loss made up for by the columns after it; returns the scaled losses."""
+    """Prune a block's columns in order, compensate each in the columns after it, and return the scaled losses."""
     errors = torch.empty_like(part)
     for i in range(len(part)):
         if sparsity.kind == "pattern" and i % sparsity.m == 0:
@@ -140,7 +141,7 @@ def _saliency(columns: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
 
 
 def reconstruction_error(delta: torch.Tensor, hessian: torch.Tensor) -> float:
-    """Mean squared change of the outputs per sequence, ``tr(ΔW H ΔWᵀ) / 2`` with H as in ``Moments``."""
+    """Compute the mean squared change of the outputs per sequence, ``tr(ΔW H ΔWᵀ) / 2`` with H as in ``Moments``."""
     return float(((delta @ hessian) * delta).sum() / 2)
 
 

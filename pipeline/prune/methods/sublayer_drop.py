@@ -34,9 +34,9 @@ class SublayerDrop(UnitPruner):
 
 @dataclass(frozen=True)
 class IterativeSublayerDrop(SublayerDrop):
-    """Drops one sublayer at a time, chosen on the model without the earlier ones. ``scores`` is the path taken.
+    """Drops one sublayer at a time, chosen on the model without those dropped before. ``scores`` is the path taken.
 
-    A dropped sublayer no longer turns the stream at all, so it is left out of the ranking, not ranked first.
+    A dropped sublayer no longer turns the residual stream, so it is left out of the ranking, not ranked first.
     """
 
     def decide(self, decoder: Decoder, sparsity: Sparsity, context: Context) -> Decision:

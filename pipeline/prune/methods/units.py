@@ -1,4 +1,4 @@
-"""Pruners that take whole units away one after the other, so that a cost of all that is gone stays low."""
+"""Pruners of whole units: which units there are, how many a sparsity asks for, and the decision to remove some."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipeline.prune.decision import Decision
 from pipeline.prune.methods.search import Step
 from pipeline.prune.methods.shortgpt import blocks_to_remove
 
-# In the place of a step's number, of a unit that goes alone.
+# Stands for the step's number in the score of a unit that is removed alone.
 ALONE = -1
 # Kind and layer number.
 Unit = tuple[str, int]
@@ -24,7 +24,7 @@ Unit = tuple[str, int]
 class UnitPruner(Pruner):
     """Removes units of one kind, which ``unit`` names: attention sublayers, MLP sublayers, blocks, or a joint ranking.
 
-    A block counts as its two sublayers where these may go by themselves, too.
+    A block counts as its two sublayers where these may be removed by themselves, too.
     """
 
     unit: UnitKind = "attention"  # type: ignore[misc]
@@ -33,17 +33,17 @@ class UnitPruner(Pruner):
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kinds of units that may go."""
+        """Kinds of units that may be removed."""
         return SUBLAYERS if self.unit == "sublayer" else (self.unit,)
 
     def scoring_identity(self) -> dict[str, Any]:
-        """What integers count changes which units may go, not what they score."""
+        """Return what scores depend on, without ``unit``: it decides which units may be removed, not their scores."""
         identity = super().scoring_identity()
         del identity["unit"]
         return identity
 
     def count(self, decoder: Decoder, sparsity: Sparsity) -> int:
-        """How many units a sparsity asks for."""
+        """Return how many units a sparsity asks for."""
         if self.kinds == (BLOCK,):
             return blocks_to_remove(decoder, sparsity)
         return sparsity.units_of(len(decoder.blocks) * len(set(self.kinds) - {BLOCK}))
@@ -63,7 +63,7 @@ class UnitPruner(Pruner):
         alone: Mapping[Unit, float],
         spread: Callable[[Sequence[Unit]], float] | None = None,
     ) -> Decision:
-        """What a path takes away. Its scores are the cost of every unit ``alone``, then the steps of the path.
+        """Return the decision of a path. Its scores are the cost of every unit ``alone``, then the steps of the path.
 
         ``spread`` gives the standard error of the cost of a set, where costs are estimates.
         """
@@ -87,7 +87,7 @@ def decision_of(gone: Iterable[Unit], scores: list[Score]) -> Decision:
 
 
 def by_kind(units: Sequence[Unit]) -> dict[str, list[int]]:
-    """Layer numbers by kind."""
+    """Return the layer numbers of units by kind."""
     kinds = sorted({kind for kind, _ in units})
     return {kind: sorted(layer for other, layer in units if other == kind) for kind in kinds}
 

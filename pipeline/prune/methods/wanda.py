@@ -19,14 +19,14 @@ _ROWS = 512
 
 @dataclass(frozen=True)
 class Wanda(BlockwisePruner):
-    """Metric ``|W_ij|·sqrt(s_j)`` compared inside each output row, block after block on the pruned blocks' outputs."""
+    """Prunes the lowest ``|W_ij|·sqrt(s_j)`` of each output row, block after block on the pruned blocks' outputs."""
 
     def change(self, block: CalibratedBlock, sparsity: Sparsity) -> Change:
         return Change(masks=lowest_metric(block.linears, energies(block), sparsity))
 
 
 def energies(block: CalibratedBlock) -> dict[str, torch.Tensor]:
-    """Mean ``column_energy`` per sequence of what each matrix is given, (in,); an expert without tokens has none."""
+    """Return each matrix's mean ``column_energy`` per sequence, (in,); an expert without tokens has none."""
     energy: dict[str, torch.Tensor] = {}
 
     def add(names: tuple[str, ...], x: torch.Tensor) -> None:
@@ -41,7 +41,7 @@ def energies(block: CalibratedBlock) -> dict[str, torch.Tensor]:
 def lowest_metric(
     linears: Sequence[Linear], energy: Mapping[str, torch.Tensor], sparsity: Sparsity
 ) -> dict[str, torch.Tensor]:
-    """Masks of the lowest metric in each output row; a matrix without statistics is pruned by magnitude."""
+    """Mark the lowest metric in each output row; a matrix without statistics is pruned by magnitude."""
 
     def mask(name: str, weight: torch.Tensor) -> torch.Tensor:
         total = energy[name] if name in energy else weight.new_ones(weight.shape[1]).float()
@@ -51,7 +51,7 @@ def lowest_metric(
 
 
 def column_energy(x: torch.Tensor) -> torch.Tensor:
-    """Sum over all leading dimensions of the squared inputs: (..., in) to (in,), in float32."""
+    """Sum the squared inputs over all leading dimensions: (..., in) to (in,), in float32."""
     total = torch.zeros(x.shape[-1], device=x.device)
     for rows in x.reshape(-1, x.shape[-1]).split(_ROWS):
         total += rows.to(torch.float32, copy=True).square_().sum(0)
@@ -59,5 +59,5 @@ def column_energy(x: torch.Tensor) -> torch.Tensor:
 
 
 def metric(weight: torch.Tensor, energy: torch.Tensor) -> torch.Tensor:
-    """``|W_ij|·sqrt(s_j)`` in float32: (out, in) weights and (in,) mean energy per sequence to (out, in)."""
+    """Compute ``|W_ij|·sqrt(s_j)`` in float32: (out, in) weights and (in,) mean energy per sequence to (out, in)."""
     return weight.abs().float() * energy.sqrt()

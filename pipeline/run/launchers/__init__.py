@@ -1,4 +1,4 @@
-"""How the jobs of a sweep are run: the choices of ``conf/hydra/launcher``."""
+"""Launchers, which run the jobs of a sweep: the choices of ``conf/hydra/launcher``."""
 
 from __future__ import annotations
 

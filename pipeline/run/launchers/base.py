@@ -1,4 +1,4 @@
-"""What all launchers share: the jobs of a sweep, and an outcome for each of them, whatever becomes of it."""
+"""Base of all launchers: the jobs of a sweep, and an outcome for each of them, however it ends."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ log = logging.getLogger(__name__)
 
 
 class CannotRun(Exception):
-    """None of the jobs can be run as asked. A sentence that names the way out."""
+    """Raised if none of the jobs can be run as asked; the message is a sentence that names the remedy."""
 
 
 @dataclass(frozen=True)
 class SweepJob:
-    """A job by its number in the sweep, and what it changes."""
+    """Job of a sweep: its number and its overrides."""
 
     number: int
     overrides: tuple[str, ...]
 
 
 class SweepLauncher(Launcher):
-    """Subclasses implement `run_jobs` and call `ended` once a job.
+    """Base class of launchers, which implement `run_jobs` and call `ended` once for each job.
 
-    Whatever they raise, jobs of which nothing was heard count as skipped, and the sweep closes with all outcomes.
+    Whatever they raise, jobs without an outcome count as skipped, and the sweep closes with all outcomes.
     """
 
     hydra_context: HydraContext
@@ -65,21 +65,21 @@ class SweepLauncher(Launcher):
 
     @abstractmethod
     def run_jobs(self, jobs: Sequence[SweepJob]) -> None:
-        """Run the jobs, each in a process of its own. May raise `Stopped`, or `CannotRun` before any has begun."""
+        """Run the jobs, each in its own process. May raise `Stopped`, or `CannotRun` before any has begun."""
 
     # --- for subclasses ----------------------------------------------------------------------------------------
 
     def compose(self, job: SweepJob) -> DictConfig:
-        """The configuration of one job, as its process takes it."""
+        """Return the configuration of one job, as its process takes it."""
         config = self.hydra_context.config_loader.load_sweep_config(self.config, list(job.overrides))
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = job.number
-            # The time in it is that of the sweep, not that of whoever reads it next.
+            # The time in it is that of the sweep, not of the process that reads it next.
             config.hydra.sweep.dir = str(self.folder)
         return config
 
     def ended(self, job: SweepJob, record: JobRecord, note: str = "") -> None:
-        """Take the outcome of a job. ``note`` is what a launcher has to add to it, such as a second try."""
+        """Take the outcome of a job. ``note`` is a remark of the launcher, such as a second try."""
         self._outcomes[job.number] = Outcome(job.number, record, note)
         if record.status == SKIPPED and not record.started:
             return
@@ -88,7 +88,7 @@ class SweepLauncher(Launcher):
         log.log(logging.INFO if record.status == OK else logging.WARNING, "%s: %s%s", place, record.status, what)
 
     def _named(self, job: SweepJob) -> JobRecord:
-        """A record of a job from its overrides alone: there may be hundreds, and composing takes its time."""
+        """Return a record of a job from its overrides alone: there may be hundreds, and composing takes time."""
         record = unstarted(self.config)
         given = dict(override.lstrip("+").split("=", 1) for override in job.overrides)
         record.model = given.get("model", record.model)
@@ -100,7 +100,7 @@ class SweepLauncher(Launcher):
 
 
 def _returned(outcome: Outcome, job: SweepJob) -> JobReturn:
-    """For Hydra, every job has come to an end: failures are told by the record."""
+    """Return a job as completed for Hydra, however it ended: its record says whether it failed."""
     done = JobReturn(overrides=list(job.overrides), status=JobStatus.COMPLETED)
     done.return_value = outcome.record
     return done

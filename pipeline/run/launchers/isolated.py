@@ -1,7 +1,7 @@
-"""One job of a sweep in a process of its own, which is forked from a server with everything heavy imported.
+"""One job of a sweep in its own process, forked from a server that has imported everything heavy.
 
-The process gives its record back through a pipe, so that an outcome is known even where nothing can be written. It
-ends with the sweep's process: once that is gone, it stops itself, and is killed if it does not.
+The process returns its record through a pipe, and so its outcome is known even where nothing can be written. It ends
+with the sweep's process: once that is gone, it stops itself, and is killed if it does not.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ _FORKS = multiprocessing.get_context("forkserver")
 
 
 def start_server(environment: Mapping[str, str]) -> None:
-    """Begin with the imports, in the background. The server ends after this process and its jobs."""
+    """Start the server, which begins with its imports in the background. It ends after this process and its jobs."""
     _FORKS.set_forkserver_preload(["pipeline.run.launchers.preload"])
-    # Linear algebra and Arrow start threads when they are imported, if not told otherwise.
+    # Linear algebra and Arrow would start threads when they are imported.
     calm = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
     with _variables({**calm, **environment}):
         forkserver.ensure_running()
@@ -58,10 +58,10 @@ def _variables(values: Mapping[str, str]) -> Iterator[None]:
 
 
 class JobProcess:
-    """A job that runs. Raises OSError or EOFError if no process can be had.
+    """Running job. Raises OSError or EOFError if no process can be started.
 
-    ``held`` is the memory that it was last seen to hold, in bytes, ``peak`` the most. ``record`` is what it has said
-    at its end, ``exit_code`` is negative for a signal and None while it runs.
+    ``held`` is the memory that it held when last seen, in bytes, ``peak`` the most. ``record`` is the record that it
+    gave at its end, ``exit_code`` is negative for a signal and None while it runs.
     """
 
     def __init__(
@@ -90,11 +90,11 @@ class JobProcess:
         return time.monotonic() - self._began
 
     def look(self) -> bool:
-        """See what has become of the process. Returns whether it has ended, with all that it had started."""
+        """Update what is known of the process. Returns whether it has ended, with all that it had started."""
         with suppress(psutil.NoSuchProcess):
             self.held = held_by(psutil.Process(self._process.pid))
             self.peak = max(self.peak, self.held)
-        # Asked before the pipe is read: what was said before the end is not missed.
+        # Read before the pipe, since a record that was sent before the end must not be missed.
         self.exit_code = self._process.exitcode
         self._listen()
         if self.exit_code is not None:
@@ -104,7 +104,7 @@ class JobProcess:
             self._process.close()
             return True
         if time.monotonic() - self._spoke > self._grace:
-            # It has given its record, and a thread of it never ends: the others need not wait for that.
+            # It has given its record, but one of its threads never ends: the other jobs need not wait for that.
             self._process.kill()
         return False
 
@@ -115,21 +115,21 @@ class JobProcess:
                 self.record = JobRecord(**json.loads(self._pipe.recv_bytes()))
 
     def stop(self) -> None:
-        """Ask it to end cleanly."""
+        """Ask the process to end cleanly."""
         self._process.terminate()
 
     def kill(self) -> None:
         self._process.kill()
 
     def ends(self) -> Iterator[Connection | int]:
-        """What becomes readable when there is something to see."""
+        """Yield the handles that become readable when the process speaks or ends."""
         yield self._process.sentinel
         if self._spoke == float("inf"):
             yield self._pipe
 
 
 def wait_for(processes: Sequence[JobProcess], seconds: float) -> None:
-    """Until one of them speaks or ends, at most so long."""
+    """Wait until one of the processes speaks or ends, at most ``seconds``."""
     connection.wait([end for process in processes for end in process.ends()], seconds)
 
 
@@ -144,10 +144,10 @@ def _work(
     environment: Mapping[str, str],
     grace_seconds: float,
 ) -> None:
-    # A group of its own: what the job starts can be ended with it, and Ctrl-C comes through the sweep alone.
+    # A separate process group: what the job starts can be ended with it, and Ctrl-C only comes through the sweep.
     os.setpgid(0, 0)
     for number in SIGNALS:
-        # Before and after the job, they change nothing.
+        # Before and after the job, signals change nothing.
         signal.signal(number, lambda *_: None)
     threading.Thread(target=_end_with_the_sweep, args=(grace_seconds,), name="watch", daemon=True).start()
     # On a full disk, a handler would print a traceback for every line; the record says it once.

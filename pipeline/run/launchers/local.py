@@ -1,9 +1,9 @@
-"""Jobs on this machine, one after another or side by side, each in a process of its own.
+"""Launcher for jobs on this machine, one after another or side by side, each in its own process.
 
 However a job ends (killed, crashed, out of memory), the others go on. How many run side by side depends on memory,
-too: until a job has ended well, one runs alone, which tells what one needs; after that, another one starts as long
-as the memory left, less what the running ones may still take, holds the largest need that was seen. A job that was
-killed, or had too little memory, while others ran beside it is tried once more at the end, alone.
+too: until a job has ended well, one runs alone, which shows how much a job needs; after that, another one starts as
+long as the memory left, less what the running ones may still take, holds the largest need that was seen. A job that
+was killed, or had too little memory, while others ran beside it is tried once more at the end, alone.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pipeline.run.launchers.memory import GIB, kills, memory
 from pipeline.run.launchers.work import without_a_word
 from pipeline.store.records import FAILED, INTERRUPTED, OK, JobRecord, now
 
-# How often memory and signals are looked at.
+# Interval at which memory and signals are checked.
 _LOOK_SECONDS = 0.5
 _CORES_A_JOB = 4
 _AGAIN = "killed or short of memory beside others, tried again alone"
@@ -33,7 +33,7 @@ _AGAIN = "killed or short of memory beside others, tried again alone"
 
 @dataclass
 class _Running:
-    """A job that runs, in one of as many places as there may be jobs at once."""
+    """Running job in its place; there are as many places as jobs at once."""
 
     process: JobProcess
     place: int
@@ -44,7 +44,7 @@ class _Running:
 
 
 class LocalLauncher(SweepLauncher):
-    """``jobs`` at once, or None to choose; ``memory`` is the share of the machine's that they may fill together."""
+    """Runs ``jobs`` at once, None to choose; ``memory`` is the share of the machine's that they may fill together."""
 
     def __init__(self, grace_seconds: float, jobs: int | None = 1, memory: float = 1.0) -> None:
         self.grace_seconds, self.jobs, self.share = grace_seconds, jobs, memory
@@ -75,7 +75,7 @@ class LocalLauncher(SweepLauncher):
             self._start(self._again.popleft()[0], alone=True)
 
     def _room(self) -> bool:
-        """Whether memory holds one more job."""
+        """Return whether memory holds one more job."""
         if not self._running:
             return True
         if not self._known or any(running.alone for running in self._running):
@@ -90,7 +90,7 @@ class LocalLauncher(SweepLauncher):
         place = min(set(range(self._places)) - {running.place for running in self._running})
         environment = {}
         if self._places > 1:
-            # Bars of several jobs would tear each other apart, and lines have to say whose they are.
+            # Progress bars of several jobs would garble each other, and lines have to name their job.
             environment["TQDM_DISABLE"] = "1"
             config.hydra.job_logging.formatters.screen.format = f"[{job.number}] %(message)s"
             if self._gpus:
@@ -133,7 +133,7 @@ class LocalLauncher(SweepLauncher):
         return without_a_word(process.config, status, self._cause(running), running.started, process.seconds)
 
     def _cause(self, running: _Running) -> str:
-        """Why a process ended without a word, as far as it can be known."""
+        """Return why a process ended without a record, as far as it can be known."""
         process, there = running.process, memory()
         code, held = process.exit_code or 0, process.peak / GIB
         if code >= 0:
@@ -150,7 +150,7 @@ class LocalLauncher(SweepLauncher):
         return f"{said}{why} {held:.1f} of the machine's {there.total / GIB:.1f} GiB"
 
     def _stop(self) -> None:
-        """End what runs: ask, wait, kill. Nothing runs any more if the sweep has come to its end."""
+        """End the running jobs: ask, wait, kill. None are left if the sweep has come to its end."""
         for running in self._running:
             running.process.stop()
         deadline = time.monotonic() + self.grace_seconds
@@ -168,7 +168,7 @@ class LocalLauncher(SweepLauncher):
 
 
 def _gpus() -> list[str]:
-    """The GPUs that jobs may use, as CUDA_VISIBLE_DEVICES calls them; the driver is not opened for that."""
+    """Return the GPUs that jobs may use, as CUDA_VISIBLE_DEVICES names them, without opening the driver."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
         return [name.strip() for name in chosen.split(",") if name.strip() not in ("", "-1")]

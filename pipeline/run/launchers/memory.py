@@ -1,4 +1,4 @@
-"""How much memory there is for us, and how much of it is left: the machine's, or that of a control group."""
+"""Memory for this process, in total and left: the machine's, or that of a control group."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _KILLS = Path("/proc/vmstat")
 
 @dataclass(frozen=True)
 class Memory:
-    """In bytes."""
+    """Memory in total and left, in bytes."""
 
     total: int
     available: int
 
 
 def memory() -> Memory:
-    """The narrowest of the machine and the control groups that this process is in (containers, batch systems)."""
+    """Return the narrowest of the machine and the control groups of this process (containers, batch systems)."""
     machine = psutil.virtual_memory()
     total, available = machine.total, machine.available
     for limit, used in _limits():
@@ -32,7 +32,7 @@ def memory() -> Memory:
 
 
 def kills() -> int | None:
-    """How many processes the kernel has killed for lack of memory since the start; None if it does not tell."""
+    """Return how many processes the kernel has killed for lack of memory since the start; None if it does not say."""
     try:
         return next(
             int(line.split()[1])
@@ -44,7 +44,7 @@ def kills() -> int | None:
 
 
 def held_by(process: psutil.Process) -> int:
-    """Bytes that a process and what it has started hold now. Pages that they share count for each of them."""
+    """Return the bytes that a process and its descendants hold now. Pages that they share count for each of them."""
     try:
         family = [process, *process.children(recursive=True)]
     except psutil.Error:
@@ -59,7 +59,7 @@ def held_by(process: psutil.Process) -> int:
 
 
 def _limits() -> Iterator[tuple[int, int]]:
-    """Limit and use of the groups of this process and those above them. Cached files count as free."""
+    """Yield limit and use of the groups of this process and those above them. Cached files count as free."""
     try:
         lines = _MINE.read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,7 +1,7 @@
-"""Jobs as elements of a Slurm job array, which this command submits, waits for, and collects.
+"""Launcher for jobs as elements of a Slurm job array, which this command submits, waits for, and collects.
 
-They do not need it: whatever becomes of this command, they go on, and the same command finds what they have computed.
-How a job has ended is told by the outcome in its folder, or else by Slurm.
+The jobs do not need this command: if it ends, they go on, and the same command finds what they have computed. The
+outcome in a job's folder says how the job has ended, or else Slurm does.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ from pipeline.run.launchers.slurm_queue import COMMANDS, State, cause_of, facts_
 from pipeline.run.launchers.work import without_a_word
 from pipeline.store.records import FAILED, INTERRUPTED, OUTCOME, SKIPPED, JobRecord, load_records, now
 
-# Slurm is asked often at first, then less and less: after a second and a twentieth of what has passed, at most so long.
+# Slurm is asked less and less often: after a second plus a twentieth of the time passed, at most half a minute.
 _FIRST_SECONDS, _SHARE, _MOST_SECONDS = 1.0, 0.05, 30.0
-# How long an outcome may take to be seen here on a network file system, if Slurm knows of nothing that went wrong.
+# How long an outcome may take to appear here on a network file system, if Slurm knows of no failure.
 _VISIBLE_SECONDS = 60.0
-# How long one that goes back into the queue may look as if it had failed.
+# How long a job that goes back into the queue may look as if it had failed.
 _BACK_SECONDS = 10.0
 _LOOK_SECONDS = 0.2
-# Below the sweep's folder: what is submitted, and what the jobs' processes print.
+# Folder below the sweep's for what is submitted and what the jobs' processes print.
 SUBMITTED = "slurm"
-# What submitit takes for clusters of every kind.
+# Options that submitit takes for clusters of every kind.
 _SHARED = frozenset(("name", "timeout_min", "cpus_per_task", "gpus_per_node", "mem_gb"))
 _NOTICE = "USR1"
 _SETUP = (
     f"export SUBMITIT_PREEMPT_SIGNAL={_NOTICE}",
-    # srun does not take it over by itself, and would give the process one core.
+    # srun does not inherit it, and would give the process one core.
     '[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"',
-    # Where the cluster does not bind processes to their cores, they would start a thread for each of the node's.
+    # Where the cluster does not bind processes to their cores, they would start a thread for each core of the node.
     'export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$SLURM_CPUS_ON_NODE}"',
 )
 
 
 @dataclass
 class _Submitted:
-    """A job in Slurm, by its id there. ``log`` is where its process writes errors, ``over`` when it was seen to end."""
+    """Job in Slurm, by its id there. ``log`` is where its process writes errors, ``over`` when it was seen to end."""
 
     job: SweepJob
     id: str
@@ -56,7 +56,7 @@ class _Submitted:
 
 
 class SlurmLauncher(SweepLauncher):
-    """``options`` are those of ``conf/hydra/launcher/slurm.yaml``."""
+    """Runs jobs by Slurm; ``options`` are those of ``conf/hydra/launcher/slurm.yaml``."""
 
     def __init__(self, max_num_timeout: int, **options: Any) -> None:
         self.max_num_timeout = max_num_timeout
@@ -89,7 +89,7 @@ class SlurmLauncher(SweepLauncher):
     # --- submitting --------------------------------------------------------------------------------------------
 
     def _submit(self, jobs: Sequence[SweepJob], notice: Notice) -> list[_Submitted]:
-        """Raises CannotRun with Slurm's own words if it does not take the jobs, and Stopped if asked to stop."""
+        """Submit the jobs. Raises CannotRun with Slurm's own words if it rejects them, and Stopped if asked to stop."""
         # Deferred: all launchers are imported for every command line.
         from submitit import AutoExecutor
         from submitit.core.utils import FailedJobError, FailedSubmissionError
@@ -104,7 +104,7 @@ class SlurmLauncher(SweepLauncher):
         executor = AutoExecutor(folder=folder, cluster="slurm", slurm_max_num_timeout=self.max_num_timeout)
         executor.update_parameters(**_arguments(self._options))
         try:
-            # What sbatch says comes with the error.
+            # The error contains what sbatch prints.
             with _as_from_outside(), redirect_stderr(io.StringIO()):
                 submitted = executor.map_array(NodeJob(self.hydra_context, self.task_function), configs)
         except (FailedJobError, FailedSubmissionError) as error:
@@ -123,7 +123,7 @@ class SlurmLauncher(SweepLauncher):
     # --- waiting -----------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        """See where the jobs stand, and take the outcomes of those that have ended."""
+        """Update the states of the jobs, and take the outcomes of those that have ended."""
         states = states_of(submitted.id for submitted in self._open)
         if states is None and self._answers:
             log.warning("Slurm does not answer; its jobs are waited for all the same")
@@ -137,12 +137,12 @@ class SlurmLauncher(SweepLauncher):
         self._tell()
 
     def _outcome(self, submitted: _Submitted) -> JobRecord | None:
-        """How a job has ended, or None if it may still go on."""
+        """Return the record of a job that has ended, or None if it may still go on."""
         if self._answers and submitted.state.waits:
             submitted.over = None
             return None
         record = None
-        # On a network file system, one that is being replaced may be neither there nor missing.
+        # On a network file system, a record that is being replaced may be neither there nor missing.
         with suppress(OSError):
             record = next(iter(load_records(self.folder / str(submitted.job.number), OUTCOME)), None)
         if record is not None and record.status != INTERRUPTED:
@@ -156,16 +156,16 @@ class SlurmLauncher(SweepLauncher):
         return self._lost(submitted) if seen - submitted.over >= patience else None
 
     def _lost(self, submitted: _Submitted) -> JobRecord:
-        """The record of a job that was ended from outside, or whose process could not do its work."""
+        """Return the record of a job that was ended from outside, or whose process could not do its work."""
         facts = facts_of(submitted.id)
         cause = f"{cause_of(submitted.state, facts)} (job {submitted.id}, {submitted.log})"
         return without_a_word(self.compose(submitted.job), FAILED, cause, now(), seconds_of(facts))
 
     def _tell(self) -> None:
-        """A line about all jobs, when something has changed."""
+        """Log a line about all jobs when something has changed."""
         waiting = [submitted.state.reason for submitted in self._open if submitted.state.waits]
         running, done = len(self._open) - len(waiting), self._count - len(self._open)
-        # While it decides, Slurm names no reason: that is no news.
+        # Slurm names no reason while it decides, which is not a change.
         if reasons := {reason for reason in waiting if reason not in ("", "None")}:
             self._reasons = ", ".join(sorted(reasons))
         why = f" ({self._reasons})" if waiting and self._reasons else ""
@@ -175,7 +175,7 @@ class SlurmLauncher(SweepLauncher):
         self._told = line
 
     def _leave(self) -> None:
-        """Wait no longer. The jobs are Slurm's, and nobody is known to want their end."""
+        """Stop waiting. The jobs stay in Slurm, since nobody is known to want their end."""
         log.warning(
             "the jobs go on in Slurm: `squeue --jobs=%s` shows them, `scancel %s` ends them", self._array, self._array
         )
@@ -185,9 +185,9 @@ class SlurmLauncher(SweepLauncher):
 
 
 def _arguments(options: dict[str, Any]) -> dict[str, Any]:
-    """The options as submitit names them: those that only Slurm has begin with its name."""
+    """Return the options as submitit names them: those that only Slurm has begin with ``slurm_``."""
     further = {
-        # It can be put back into the queue, also where that is not the cluster's default.
+        # A job can be put back into the queue even where that is not the cluster's default.
         "requeue": True,
         "signal": f"{_NOTICE}@{options['signal_delay_s']}",
     }
@@ -200,7 +200,7 @@ def _arguments(options: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _as_from_outside() -> Iterator[None]:
-    """Within a job, an interactive one for instance, sbatch would take over what that job was given."""
+    """Hide the Slurm job around this process, if any, within the block: sbatch would take over what it was given."""
     if "SLURM_JOB_ID" not in os.environ:
         yield
         return
@@ -219,7 +219,7 @@ def _check(notice: Notice) -> None:
 
 
 def _pause(seconds: float, notice: Notice) -> None:
-    """Wait so long, or until a signal comes."""
+    """Wait for ``seconds``, or until a signal comes."""
     end = time.monotonic() + seconds
     while notice.signal is None and (left := end - time.monotonic()) > 0:
         time.sleep(min(left, _LOOK_SECONDS))

@@ -1,4 +1,4 @@
-"""A job of a sweep on a node of a Slurm cluster: what the process that Slurm has started there does."""
+"""Job of a sweep in the process that Slurm has started for it on a node of the cluster."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from pipeline.run.launchers.slurm_queue import RUNNING, facts_of
 from pipeline.run.launchers.work import carry_out, without_a_word
 from pipeline.store.records import FAILED, INTERRUPTED
 
-# The one that Slurm sends before a time limit. Between jobs it is submitit that hears it.
+# Signal that Slurm sends before a time limit. Between jobs, submitit handles it.
 NOTICE = signal.SIGUSR1
 
 
 @dataclass(frozen=True)
 class NodeJob:
-    """Called with a job's configuration. Its outcome is left in the job's folder; nothing is returned.
+    """Runs a job when called with its configuration. The outcome is left in the job's folder; nothing is returned.
 
-    A job that was stopped, while Slurm itself still wants it to run, goes back into the queue: it was pre-empted with
-    notice, or its time was nearly over.
+    A job that was stopped while Slurm still wants it to run goes back into the queue: it was pre-empted with notice,
+    or its time was nearly over.
     """
 
     context: HydraContext
@@ -41,16 +41,16 @@ class NodeJob:
         record = carry_out(config, self.context, self.task)
         if record.status != INTERRUPTED:
             return
-        # A cancelled job is in another state already, and one that Slurm puts back by itself, too.
+        # A job that was cancelled, or that Slurm puts back by itself, is in another state already.
         if facts_of(JobEnvironment().job_id).get("JobState") not in RUNNING:
             sys.exit(record.error)
         try:
-            # submitit counts the time limits that were met, puts the job back, and ends this process.
+            # submitit counts the time limits that were reached, puts the job back, and ends this process.
             signal.raise_signal(NOTICE)
         except (UncompletedJobError, OSError, subprocess.SubprocessError) as error:
             cause = f"{record.error}, and not put back into the queue: {error}"
             without_a_word(config, FAILED, cause, record.started, record.seconds)
 
     def checkpoint(self, config: DictConfig) -> DelayedSubmission:
-        """The same again: what was finished is found. Called by submitit."""
+        """Return the same job to submit again, which finds what was finished. Called by submitit."""
         return DelayedSubmission(self, config)

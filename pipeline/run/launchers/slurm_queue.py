@@ -1,4 +1,4 @@
-"""What Slurm says about jobs: where they stand, and why one has ended. Works with and without Slurm's accounting."""
+"""Queries of Slurm about jobs: their states, and why one has ended. Works with and without Slurm's accounting."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 log = logging.getLogger(__name__)
-# The commands that are needed; accounting (sacct) is asked where it is there.
+# Required commands; accounting (sacct) is asked where it exists.
 COMMANDS = ("sbatch", "srun", "squeue", "scontrol")
-# A job that is to go on, also while it is being told something.
+# States of a job that goes on, also while a signal is sent to it.
 RUNNING = ("RUNNING", "SIGNALING")
 GONE = "GONE"
-# A job in any other state may still come to run, also again.
+# A job in any other state may still run, or run again.
 _ENDS = (
     "BOOT_FAIL",
     "CANCELLED",
@@ -47,7 +47,7 @@ _CAUSES = {
 
 @dataclass(frozen=True)
 class State:
-    """Slurm's word for where a job stands, and why it waits there."""
+    """Slurm's name for the state of a job, and why it waits."""
 
     name: str
     reason: str = ""
@@ -58,7 +58,7 @@ class State:
 
     @property
     def bad(self) -> bool:
-        """Over, and Slurm knows that something went wrong."""
+        """True if the job is over and Slurm knows that something went wrong."""
         return self.over and self.name not in ("COMPLETED", GONE)
 
     @property
@@ -67,9 +67,9 @@ class State:
 
 
 def states_of(jobs: Iterable[str]) -> dict[str, State] | None:
-    """Where jobs stand, by their id (12, or 12_3 for an element of an array); None if Slurm cannot be asked now.
+    """Return the states of jobs by id (12, or 12_3 for an element of an array), or None if Slurm cannot be asked now.
 
-    Slurm forgets a job some minutes after its end, and only accounting remembers it then: it is `GONE` without.
+    Slurm forgets a job some minutes after its end; only accounting remembers it then. Without it, the job is `GONE`.
     """
     jobs = list(jobs)
     heads = ",".join(sorted({job.partition("_")[0] for job in jobs}))
@@ -94,7 +94,7 @@ def _remembered(heads: str) -> dict[str, State]:
 
 
 def facts_of(job: str) -> dict[str, str]:
-    """Everything that Slurm knows of one job, by Slurm's names (JobState, ExitCode, RunTime); empty if nothing."""
+    """Return everything that Slurm knows of a job, by Slurm's names (JobState, ExitCode, RunTime); empty if nothing."""
     said = _ask("scontrol", "show", "job", "--oneliner", job) or ""
     facts = dict(re.findall(r"(\w+)=(\S+)", said))
     if not facts and (told := _ask("sacct", f"--jobs={job}", "-X", "-n", "-P", "--format=State,ExitCode,Elapsed")):
@@ -103,11 +103,11 @@ def facts_of(job: str) -> dict[str, str]:
 
 
 def cause_of(state: State, facts: dict[str, str]) -> str:
-    """Why a job that left no outcome has ended."""
+    """Return why a job that left no outcome has ended."""
     if state.name in _CAUSES:
         return _CAUSES[state.name]
     code, _, number = facts.get("ExitCode", "").partition(":")
-    # srun ends like a shell does: 128 and the number of the signal.
+    # srun ends like a shell: with 128 plus the number of the signal.
     killed = int(number or 0) or max(int(code or 0) - 128, 0)
     if killed:
         with suppress(ValueError):
@@ -116,7 +116,7 @@ def cause_of(state: State, facts: dict[str, str]) -> str:
 
 
 def seconds_of(facts: dict[str, str]) -> float:
-    """How long a job ran: Slurm writes 1-02:03:04 for a day, two hours, three minutes and four seconds."""
+    """Return how long a job ran: Slurm writes 1-02:03:04 for a day, two hours, three minutes and four seconds."""
     days, _, clock = f"0-{facts.get('RunTime', '')}".rpartition("-")
     try:
         hours, minutes, seconds = map(int, clock.split(":"))
@@ -126,7 +126,7 @@ def seconds_of(facts: dict[str, str]) -> float:
 
 
 def _ask(*command: str) -> str | None:
-    """What a command prints; "" for jobs that Slurm does not know, None if it cannot be had."""
+    """Return what a command prints; "" for jobs that Slurm does not know, None if the command fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_COMMAND_SECONDS, check=False)
     except (OSError, subprocess.SubprocessError) as error:

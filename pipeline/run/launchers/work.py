@@ -1,4 +1,4 @@
-"""A job of a sweep, in the process that a launcher has made for it, wherever that is."""
+"""Job of a sweep in the process that a launcher has started for it, on any machine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 def carry_out(config: DictConfig, context: HydraContext, task: TaskFunction) -> JobRecord:
     """Run a job of a sweep in this process, with its log and its folder. Its record says how it ended; never raises.
 
-    ``config`` is that of `SweepLauncher.compose`. A signal to stop makes it "interrupted", after an orderly end.
+    ``config`` comes from `SweepLauncher.compose`. A signal to stop makes the job "interrupted", after an orderly end.
     """
     version.setbase(VERSION_BASE)
     setup_globals()
@@ -47,13 +47,13 @@ def carry_out(config: DictConfig, context: HydraContext, task: TaskFunction) -> 
 
 
 def without_a_word(config: DictConfig, status: str, cause: str, started: str, seconds: float = 0.0) -> JobRecord:
-    """The record of a job that ended without giving one: what it left on disk, with status and cause. It is kept."""
+    """Return and store the record of a job that ended without giving one: the one on disk, with status and cause."""
     folder = Path(config.hydra.sweep.dir) / str(config.hydra.job.num)
     record = next(iter(load_records(folder, OUTCOME)), None)
     if record is None:
         record = replace(unstarted(config), started=started)
     elif record.status != INTERRUPTED:
-        # It had come to an end; only its process did not leave as it should.
+        # The job had come to an end; only its process did not exit as it should.
         return record
     record = replace(record, status=status, error=cause, finished=now())
     record.seconds = record.seconds or round(seconds, 2)

@@ -1,1 +1,1 @@
-"""How far a model can be pruned before a task suffers: what is measured where, what is predicted, what is advised."""
+"""Advice on how far a model can be pruned before a task suffers: measurement, prediction, recommendation."""

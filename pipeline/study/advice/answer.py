@@ -1,4 +1,4 @@
-"""From what was measured and predicted to advice: thresholds, a recommendation, and the data of table and figure."""
+"""Advice from measurements and predictions: thresholds, a recommendation, and the data of the table and the figure."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from pipeline.plot.base import Selection
 from pipeline.study.advice.figure import COLUMNS, MEASURED, PREDICTED, UNITS
 from pipeline.study.advice.ladder import Kept, Recommended, Rung, Threshold, recommend, threshold
 
-# What is kept or lost, in words.
+# Names of the kinds of task for readers.
 NAMES = {"generative": "generation", "multiple_choice": "multiple choice", "retrieval": "retrieval"}
 
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything that the advice rests on.
+    """Data on which the advice rests.
 
-    ``rungs`` are each pruner's sparsities without scores, ``units`` what each takes away, ``parameters`` those of the
-    dense model, ``settings`` the line under which all jobs can be compared, ``basis`` what predictions rest on.
+    ``rungs`` are each pruner's sparsities without scores, ``units`` the kind of unit that each removes, ``parameters``
+    the number of parameters of the dense model, ``settings`` the line under which all jobs can be compared, and
+    ``basis`` a sentence on what predictions rest on.
     """
 
     model: str
@@ -36,7 +37,7 @@ class Findings:
     basis: str = ""
 
     def ladder(self, pruner: str, kinds: Sequence[str]) -> list[Rung]:
-        """A pruner's rungs with the worst of what is kept in several kinds of task."""
+        """Return a pruner's rungs with the least share retained over several kinds of task."""
         return [
             rung._replace(
                 measured=worst([self.measured.get((pruner, rung.sparsity), {}).get(kind) for kind in kinds]),
@@ -46,17 +47,17 @@ class Findings:
         ]
 
     def ladders(self) -> dict[str, list[Rung]]:
-        """All pruners, by the worst of all kinds of task."""
+        """Return the rungs of all pruners, by the worst of all kinds of task."""
         return {pruner: self.ladder(pruner, self.kinds) for pruner in self.rungs}
 
     def thresholds(self) -> Iterator[tuple[str, str, Threshold]]:
-        """Kind of task, pruner, and how far it can go."""
+        """Yield each kind of task and pruner with how far the pruner can go."""
         for kind in self.kinds:
             for pruner in self.rungs:
                 yield kind, pruner, threshold(self.ladder(pruner, [kind]), self.keep)
 
     def recommended(self) -> list[Recommended]:
-        """The best of all, and, if that only zeroes weights, the best of those that take out whole units."""
+        """Return the best rung of all and, if that only zeroes weights, the best of pruners that remove whole units."""
         ladders = self.ladders()
         first = recommend(ladders, self.keep)
         if first is None:
@@ -67,7 +68,7 @@ class Findings:
 
 
 def worst(kept: Sequence[Interval | None]) -> Interval | None:
-    """The least of several kinds, in value and limits; None if one of them is not known."""
+    """Return the minimum over several kinds, in value and limits, or None if one of them is not known."""
     there = [interval for interval in kept if interval is not None]
     if not there or len(there) < len(kept):
         return None
@@ -88,7 +89,7 @@ def tasks_of(findings: Findings) -> str:
 
 
 def table_rows(findings: Findings) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows of the table: how far each pruner can go, and where it no longer can."""
+    """Return columns and rows of the table: how far each pruner can go, and where it goes too far."""
     several = len(findings.kinds) > 1
     columns = ["pruner", "takes away", *(["of"] if several else []), "enough up to", "removes", "keeps"]
     columns += ["too much from", "keeps there"]
@@ -104,7 +105,7 @@ def table_rows(findings: Findings) -> tuple[list[str], list[list[str]]]:
 
 
 def sentences(findings: Findings) -> list[str]:
-    """What is recommended and why, or that nothing can be."""
+    """Return sentences on what is recommended and why, or on why nothing is."""
     found = findings.recommended()
     if not found:
         return [
@@ -142,7 +143,7 @@ def _count(number: int) -> str:
 
 
 def _kept(rung: Rung) -> str:
-    """What is kept, its interval, and whether that was measured."""
+    """Format the retained share with its interval and whether it was measured or predicted."""
     if rung.kept is None:
         return "not known"
     source = MEASURED if rung.measured is not None else PREDICTED
@@ -153,7 +154,7 @@ def _kept(rung: Rung) -> str:
 
 
 def selection(findings: Findings) -> Selection:
-    """A row a setting, kind of task and source, as the figure shows it."""
+    """Return the data of the figure: a row for each setting, kind of task and source."""
     rows = [
         [
             kind, pruner, rung.sparsity, UNITS[findings.units[pruner]], source, rung.removed,

@@ -1,4 +1,4 @@
-"""What is kept of the dense score over the share of parameters removed: measured points, predicted lines, the limit."""
+"""Figure of the retained score over the share of parameters removed: measured points, predicted lines, the limit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.plot.base import Figure, Selection
 from pipeline.tables.variants import precedence
 
 MEASURED, PREDICTED = "measured", "predicted"
-# One row a setting, kind of task and source; limits are those of its interval.
+# One row for each setting, kind of task and source; low and high are the limits of its interval.
 COLUMNS = [
     "kind", "pruner", "sparsity", "label", "source", "removed", "removed_percent",
     "kept_percent", "low_percent", "high_percent", "keep_percent",
@@ -29,13 +29,13 @@ UNITS = {
     "weight": "weights (zeroed)",
 }
 _LIMIT_LINE = (0, (4, 2))
-# Percent: intervals are cut off beyond.
+# Percentages beyond which intervals are cut off.
 _LOWEST, _HIGHEST = -20.0, 130.0
 _AIR = 4.0
 
 
 def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
-    """A row for each kind of task, a column for each kind of unit, and in it a line for each pruner."""
+    """Draw a row for each kind of task, a column for each kind of unit, and in each panel a line for each pruner."""
     kinds = [kind for kind in KINDS if (data["kind"] == kind).any()]
     units = [unit for unit in UNITS.values() if (data["label"] == unit).any()]
     pruners = sorted(set(data["pruner"]), key=precedence)
@@ -68,7 +68,7 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
 
 
 def _handles(data: pd.DataFrame, colours: dict[str, str], markers: dict[str, str]) -> list[Line2D]:
-    """Pruners, and the limit."""
+    """Return the legend's handles: the pruners, and the limit."""
     handles = [canvas.line_handle(name, colours[name], marker=markers[name]) for name in colours]
     handles.sort(key=lambda handle: precedence(str(handle.get_label())))
     limit = f"{float(data['keep_percent'].iloc[0]):g}% kept"
@@ -76,7 +76,7 @@ def _handles(data: pd.DataFrame, colours: dict[str, str], markers: dict[str, str
 
 
 def _curve(ax: Axes, rows: pd.DataFrame, colour: str, marker: str) -> None:
-    """One pruner: the prediction with its band from the dense model on, and what was measured with its intervals."""
+    """Draw one pruner: the prediction with its band from the dense model on, and the measurements with intervals."""
     predicted = rows[rows["source"] == PREDICTED].sort_values("removed_percent")
     if len(predicted):
         x = np.append(0.0, predicted["removed_percent"])
@@ -98,14 +98,14 @@ def _curve(ax: Axes, rows: pd.DataFrame, colour: str, marker: str) -> None:
 
 
 def _limits(rows: pd.DataFrame) -> tuple[float, float]:
-    """From guessing or below to the dense model or above."""
+    """Return the axis limits, from guessing or below to the dense model or above."""
     values = rows[["kept_percent", "low_percent", "high_percent"]].to_numpy(dtype=float)
     finite = np.clip(np.append(values[np.isfinite(values)], [0.0, 100.0]), _LOWEST, _HIGHEST)
     return float(finite.min()) - _AIR, float(finite.max()) + _AIR
 
 
 def write(folder: Path, name: str, selection: Selection) -> Path:
-    """Leave PDF, PNG and CSV of what is advised in a folder, if they are not there already. Returns the PNG's path."""
+    """Write PDF, PNG and CSV of the advice to a folder unless they are current. Returns the path of the PNG."""
     figure, csv, caption = (
         Figure(lambda tables: selection, draw),
         render.to_csv(selection.data),

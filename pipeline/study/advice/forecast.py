@@ -1,4 +1,4 @@
-"""What settings that were not evaluated are predicted to keep, from those of the same model that were."""
+"""Prediction of the scores that settings retain without evaluation, from evaluated settings of the same model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _COLUMNS = PREDICTORS[REPRESENTATIONS]
 
 @dataclass(frozen=True)
 class Forecast:
-    """By setting: the teacher-forced KL, in nats a token, and what is predicted to be kept of each kind of task.
+    """Teacher-forced KL of each setting, in nats per token, and the predicted share retained by kind of task.
 
     ``basis`` says in a sentence what predictions rest on, or why there are none.
     """
@@ -33,11 +33,11 @@ class Forecast:
 
 
 def forecast(outputs: Path, choices: Sequence[Choice]) -> Forecast:
-    """Predict every setting that was measured, from all that were evaluated on one of the suites.
+    """Predict every measured setting from all settings evaluated on one of the suites.
 
     Args:
         outputs: the folder that holds `tables/`.
-        choices: the model and conditions of the jobs of each suite; those of the first were measured, too.
+        choices: the model and conditions of the jobs of each suite; the jobs of the first were measured, too.
     """
     tables, *others = (load(outputs, choice) for choice in choices)
     compared = [part for part in (tables.comparisons, *(other.comparisons for other in others)) if not part.empty]

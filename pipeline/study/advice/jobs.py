@@ -1,4 +1,4 @@
-"""Running jobs of the pipeline as a user would: ``python -m pipeline.main -m ...``, whose log is seen as it is."""
+"""Runs jobs of the pipeline as a user would, by ``python -m pipeline.main -m ...``, and shows their log unchanged."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from collections.abc import Callable, Sequence
 
 from pipeline.common.stopping import noticing
 
-# Carries out the words of a command line of ``pipeline.main``; returns its exit status.
+# Runs a command line of ``pipeline.main``, given as words, and returns its exit status.
 Execute = Callable[[Sequence[str]], int]
 _REFUSED, _STOPPED = 2, 128
 
 
 class Refused(Exception):
-    """``pipeline.main`` did not take the command line; the message says why."""
+    """Raised if ``pipeline.main`` rejects the command line; the message quotes it."""
 
 
 def run_jobs(words: Sequence[str]) -> int:
-    """Run a sweep. Its closing tables are shown only if a job failed: what they say comes in one table at the end.
+    """Run a sweep and return its exit status. Its closing tables are printed only if a job failed.
 
-    Raises Refused for a command line that is not taken, and KeyboardInterrupt if the sweep was stopped.
+    Otherwise one table at the end says the same. Raises Refused if the command line is rejected, and KeyboardInterrupt
+    if the sweep was stopped.
     """
     print(f"  python -m pipeline.main {shlex.join(words)}", flush=True)
     command = [sys.executable, "-m", "pipeline.main", *words]

@@ -1,4 +1,4 @@
-"""The sparsities of one pruner from least to most, and where on them a share of the dense score is still kept.
+"""Sparsities of one pruner in ascending order, and the search for the last that retains a share of the dense score.
 
 Pure functions: nothing is run here.
 """
@@ -13,22 +13,22 @@ from typing import NamedTuple
 from pipeline.evaluate.intervals import Interval
 
 Setting = tuple[str, str]  # pruner, sparsity
-Kept = Mapping[Setting, Mapping[str, Interval]]  # what is kept of the dense score above chance, by kind of task
+Kept = Mapping[Setting, Mapping[str, Interval]]  # share retained of the dense score above chance, by kind of task
 
 MOST_RUNGS = 8
-# For pruners of weights, and for units of a model whose number of blocks is not known without loading it.
+# Sparsities for pruners of weights, and for units of a model whose number of blocks is unknown before loading.
 WEIGHTS = ("0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "0.7")
 SHARES = ("0.03", "0.05", "0.08", "0.12", "0.17", "0.25", "0.35", "0.5")
-# Teacher-forced KL in nats a token at which the first setting is measured, before anything can be predicted.
+# Teacher-forced KL in nats per token at which the first setting is measured, before anything can be predicted.
 START = 0.3
 
 
 class Rung(NamedTuple):
-    """One sparsity of a pruner, as far as it is known.
+    """One sparsity of a pruner, with what is known of it.
 
-    ``removed`` are the parameters it takes away, ``divergence`` its teacher-forced KL. ``measured`` and ``predicted``
-    are what is kept of the dense score above chance, 1 for all of it, with an interval. ``tried`` says that it was
-    evaluated, whether or not something came of it.
+    ``removed`` is the number of parameters it removes, ``divergence`` its teacher-forced KL. ``measured`` and
+    ``predicted`` are the share retained of the dense score above chance, 1 for all of it, with an interval. ``tried``
+    says that an evaluation was attempted, successful or not.
     """
 
     sparsity: str
@@ -40,13 +40,13 @@ class Rung(NamedTuple):
 
     @property
     def kept(self) -> Interval | None:
-        """What is known best."""
+        """Measured share, else the predicted one, else None."""
         return self.measured if self.measured is not None else self.predicted
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """How far a pruner can go: the last rung that keeps enough, or None, and the first beyond it that does not."""
+    """Limit of a pruner: the last rung that retains enough, or None, and the first beyond it that does not, or None."""
 
     last: Rung | None
     below: Rung | None
@@ -54,7 +54,7 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Recommended:
-    """A pruner's rung. ``sure`` if the whole interval is at least what should be kept, else the value alone is."""
+    """A pruner's rung that retains enough: by its whole interval if ``sure``, else by its value alone."""
 
     pruner: str
     rung: Rung
@@ -62,16 +62,16 @@ class Recommended:
 
 
 def unit_counts(total: int) -> list[str]:
-    """Numbers of units from 1 to half of ``total``, at most `MOST_RUNGS`, closest where the first ones are lost."""
+    """Return at most `MOST_RUNGS` numbers of units from 1 to half of ``total``, closest at the low end."""
     half = max(1, total // 2)
     spaced = (math.exp(math.log(half) * step / (MOST_RUNGS - 1)) for step in range(MOST_RUNGS))
     return [str(count) for count in sorted({round(count) for count in spaced})]
 
 
 def bracket(rungs: Sequence[Rung], keep: float) -> tuple[int, int]:
-    """Places of the last rung measured to keep enough (-1: the dense model) and the first measured not to.
+    """Return the places of the last rung measured to retain enough (-1: the dense model) and the first measured not to.
 
-    What keeps enough beyond one that does not is luck, and does not count.
+    A rung that retains enough beyond one that does not is luck, and does not count.
     """
     lost = next((place for place, rung in enumerate(rungs) if _falls(rung.measured, keep)), len(rungs))
     kept = [place for place in range(lost) if _keeps(rungs[place].measured, keep)]
@@ -79,10 +79,10 @@ def bracket(rungs: Sequence[Rung], keep: float) -> tuple[int, int]:
 
 
 def next_to_measure(rungs: Sequence[Rung], keep: float, most: int) -> int | None:
-    """The place of the rung whose measurement tells most about where enough is kept; None if it is found.
+    """Return the place of the rung whose measurement says most about the threshold; None if that is found.
 
-    None, too, once ``most`` rungs were tried. Predictions lead to both sides of the predicted threshold; without them
-    the rung whose divergence is nearest `START` comes first, then the middle of what is left.
+    Returns None, too, once ``most`` rungs were tried. Predictions lead to both sides of the predicted threshold;
+    without them the rung whose divergence is nearest to `START` comes first, then the middle of the remaining ones.
     """
     last, lost = bracket(rungs, keep)
     inside = [place for place in range(last + 1, lost) if not rungs[place].tried]
@@ -98,7 +98,7 @@ def next_to_measure(rungs: Sequence[Rung], keep: float, most: int) -> int | None
 
 
 def threshold(rungs: Sequence[Rung], keep: float) -> Threshold:
-    """From what was measured up as far as predictions keep enough without a break."""
+    """Find the threshold: up from the last rung measured to retain enough, as far as predictions do without a gap."""
     last, _ = bracket(rungs, keep)
     while last + 1 < len(rungs) and _keeps(rungs[last + 1].kept, keep):
         last += 1
@@ -107,9 +107,9 @@ def threshold(rungs: Sequence[Rung], keep: float) -> Threshold:
 
 
 def recommend(ladders: Mapping[str, Sequence[Rung]], keep: float) -> Recommended | None:
-    """The rung that removes most parameters while its whole interval keeps enough, or else its value.
+    """Return the rung that removes most parameters while its whole interval, or else its value, retains enough.
 
-    None if not even the smallest rung of any pruner keeps enough. Of equal ones a measured one is taken.
+    Returns None if not even the smallest rung of any pruner retains enough. A measured rung wins a tie.
     """
     found = [Recommended(pruner, rung, sure) for pruner, rungs in ladders.items() for rung, sure in _safe(rungs, keep)]
 
@@ -120,7 +120,7 @@ def recommend(ladders: Mapping[str, Sequence[Rung]], keep: float) -> Recommended
 
 
 def _safe(rungs: Sequence[Rung], keep: float) -> list[tuple[Rung, bool]]:
-    """The rungs up to the threshold whose value keeps enough, and whether all of their interval does."""
+    """Return the rungs up to the threshold whose value retains enough, and whether their whole interval does."""
     last = threshold(rungs, keep).last
     upto = rungs[: rungs.index(last) + 1] if last is not None else ()
     return [

@@ -1,4 +1,4 @@
-"""What is asked of the advice: its own words of the command line, and those that are passed on to every job."""
+"""The question put to the advice: its own words of the command line, and the words passed on to every job."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TASKS = {
     "all": (GENERATIVE, MULTIPLE_CHOICE, RETRIEVAL),
 }
 PRUNERS = ("attn_drop", "mlp_drop", "shortgpt", "wanda", "divergence", "divergence_blocks")
-# What the advice sets itself, and what can be had in its place.
+# Keys that the advice sets itself, and what to give instead.
 _DECIDED = {
     "pruner": "give pruners=[...]",
     "sparsity": "each pruner is tried from little to much",
@@ -42,20 +42,20 @@ _DECIDED = {
     "export.path": "run what is recommended with export.path=DIR",
     "figures": "draw them with python -m pipeline.plot",
 }
-# Pruners of one criterion are calibrated on one text, so that they compare; some need what the model itself writes.
+# Pruners of one criterion are comparable only with the same calibration text; some need text the model itself wrote.
 _CALIBRATION = "calibration=trajectories"
 PROTOCOLS = "capture.protocols=[teacher_forced,free_running]"
 EVALUATION, MEASURES = "stages=[prune,evaluate]", "stages=[prune,capture,measure]"
-# How many blocks' units a block has, by what a pruner takes away.
+# Number of units in a block, by the kind of unit that a pruner removes.
 _UNITS = {"block": 1, "attention": 1, "mlp": 1, "sublayer": 2}
 
 
 @dataclass(frozen=True)
 class Question:
-    """How far ``pruners`` can go before one of the ``kinds`` of task keeps less than ``keep``.
+    """How far pruners can go before one of the ``kinds`` of task retains less than ``keep``.
 
-    ``given`` are the words for every job but the task suite, ``suites`` the suites that ask the kinds, and
-    ``ladders`` the sparsities of each pruner from least to most. At most ``evaluations`` of these are evaluated.
+    ``given`` are the words for every job except the task suite, ``suites`` the suites with these kinds of task, and
+    ``ladders`` the sparsities of each pruner in ascending order, of which at most ``evaluations`` are evaluated.
     """
 
     keep: float
@@ -67,26 +67,26 @@ class Question:
     units: dict[str, str] = field(default_factory=dict)
 
     def words(self, suite: str, pruners: Sequence[str], sparsities: Sequence[str], stages: str) -> list[str]:
-        """The command line of ``pipeline.main`` that runs all these settings."""
+        """Return the command line of ``pipeline.main`` that runs all these settings."""
         grid = [f"pruner={','.join(pruners)}", f"sparsity={','.join(sparsities)}"]
         return ["-m", *self.given, *self.suite_words(suite), PROTOCOLS, stages, *grid]
 
     def suite_words(self, suite: str) -> list[str]:
-        """The words that choose a suite, and of its kinds of task those that are asked for, where it can leave some."""
+        """Return the words that choose a suite and, where it can be restricted, the kinds of task asked for."""
         there = read_choice("task", suite).get("kinds")
         if there is None or any(word.startswith("task.kinds=") for word in self.given):
             return [f"task={suite}"]
         return [f"task={suite}", f"task.kinds=[{','.join(kind for kind in there if kind in self.kinds)}]"]
 
     def job(self, suite: str, pruner: str, sparsity: str) -> Settings:
-        """One of these jobs, which need not be run to be known."""
+        """Return the settings of one of these jobs without running it."""
         words = self.words(suite, [pruner], [sparsity], EVALUATION)[1:]
         with initialize_config_dir(str(CONF), version_base="1.3"):
             return resolve(compose("config", overrides=own_words(words)))
 
 
 def read_question(arguments: Sequence[str]) -> tuple[Question | None, list[str]]:
-    """The question that a command line asks, or sentences on what is wrong with it."""
+    """Return the question that a command line asks, or sentences on what is wrong with it."""
     own, others, found = _sorted(arguments)
     keep, evaluations = _number(own.get("keep", "0.9")), _number(own.get("evaluations", "3"))
     if keep is None or not 0 < keep <= 1:
@@ -104,7 +104,7 @@ def read_question(arguments: Sequence[str]) -> tuple[Question | None, list[str]]
     kinds, suites = _suites(own.get("tasks", "generative"), [word for word in others if word not in given], found)
     found += launcher_problems(given)
     for suite in suites:
-        # Checked by itself first: a mistake in what is passed on would be told once for every pruner.
+        # Checked before the pruners: a mistake in what is passed on would otherwise be reported for each of them.
         found += problems([*given, f"task={suite}", PROTOCOLS], multirun=False)
     found = list(dict.fromkeys(map(_in_our_words, found)))
     if found or keep is None or evaluations is None:
@@ -116,18 +116,18 @@ def read_question(arguments: Sequence[str]) -> tuple[Question | None, list[str]]
 
 
 def own_words(given: Sequence[str]) -> list[str]:
-    """The words that are about a job, and not about how it is launched."""
+    """Return the words about a job, without those about how it is launched."""
     return [word for word in given if not is_hydras(word.partition("=")[0])]
 
 
 def _in_our_words(problem: str) -> str:
-    """A problem whose way out would lead to a word that the advice does not take."""
+    """Reword a problem whose remedy would name a word that the advice does not accept."""
     what, encoder, _ = problem.partition(" is an encoder, which writes no text")
     return f"{what}{encoder}; give a model that does, since its texts are compared" if encoder else problem
 
 
 def _sorted(arguments: Sequence[str]) -> tuple[dict[str, str], list[str], list[str]]:
-    """The advice's own words by key, the others, and what is wrong with the form of either."""
+    """Return the advice's own words by key, the other words, and what is wrong with the form of either."""
     own: dict[str, str] = {}
     others, found = [], []
     for argument in arguments:
@@ -157,7 +157,7 @@ def _number(text: str) -> float | None:
 
 
 def _listed(text: str) -> list[str]:
-    """The words of ``[a,b]`` or ``a,b``, each once."""
+    """Return the words of ``[a,b]`` or ``a,b``, each once."""
     return list(dict.fromkeys(word.strip() for word in text.strip("[]").split(",") if word.strip()))
 
 
@@ -179,7 +179,7 @@ def _accepts(name: str) -> tuple[str, ...]:
 
 
 def _suites(tasks: str, chosen: Sequence[str], found: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The kinds of task that a word asks for, and the suites that ask them. What is wrong goes to ``found``."""
+    """Return the kinds of task that a word asks for, and the suites with them. Problems are appended to ``found``."""
     if tasks not in TASKS:
         found.append(f"tasks={shortened(tasks)} does not exist; {nearest(tasks[:100], TASKS)}")
         return (), ()
@@ -199,7 +199,7 @@ def _suites(tasks: str, chosen: Sequence[str], found: list[str]) -> tuple[tuple[
 
 
 def _ladders(pruners: Sequence[str], words: Sequence[str]) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
-    """Sparsities of each pruner, and what each takes away."""
+    """Return the sparsities of each pruner, and the kind of unit that each removes."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         model: Any = OmegaConf.to_container(compose("config", overrides=list(words)).model, resolve=True)
     blocks = layers_of(model)
@@ -217,7 +217,7 @@ def _ladders(pruners: Sequence[str], words: Sequence[str]) -> tuple[dict[str, tu
 
 
 def _job_problems(question: Question) -> list[str]:
-    """What would be wrong with the jobs themselves, asked to do everything."""
+    """Return the problems of the jobs themselves, with every stage asked for."""
     found = []
     for sparsities, pruners in by_sparsities(question.ladders):
         for suite in question.suites:
@@ -227,6 +227,6 @@ def _job_problems(question: Question) -> list[str]:
 
 
 def by_sparsities(ladders: Mapping[str, tuple[str, ...]]) -> list[tuple[tuple[str, ...], list[str]]]:
-    """Pruners that have the same sparsities: one sweep runs them all."""
+    """Group the pruners that have the same sparsities, which one sweep can run."""
     ordered = sorted((sparsities, name) for name, sparsities in ladders.items() if sparsities)
     return [(key, [name for _, name in group]) for key, group in groupby(ordered, key=lambda pair: pair[0])]

@@ -1,4 +1,4 @@
-"""The recommended configuration as a YAML file: the words of a command line, one a line, to be changed and run."""
+"""Recommended configuration as a YAML file: the words of a command line, one per line, to edit and run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import yaml  # type: ignore[import-untyped]
 from pipeline.common.files import write_bytes
 
 NAME = "recommended.yaml"
-# What Hydra reads as a word without quotes.
+# Text that Hydra reads as a word without quotes.
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./:-]*")
 _NO_TEXT = ("true", "false", "null", "nan", "inf")
 
@@ -24,7 +24,7 @@ def write_recipe(path: Path, words: Sequence[str], about: str) -> None:
 
 
 def read_recipe(path: Path) -> list[str]:
-    """The words of such a file. Raises ValueError with a sentence if it holds anything else."""
+    """Return the words ``key=value`` of a recipe. Raises ValueError with a sentence if it holds anything else."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -37,7 +37,7 @@ def read_recipe(path: Path) -> list[str]:
 
 
 def _value(text: str) -> object:
-    """A number or truth value as such, where it is written back as it was; all else as text."""
+    """Parse a number, boolean, null or list that would be written back unchanged; return all else as text."""
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
@@ -57,10 +57,10 @@ def _text(value: object, where: str) -> str:
 
 
 def _item(value: object, where: str) -> str:
-    """An item of a list, in quotes where it would be read as something else."""
+    """Format an item of a list, in quotes where it would be read as something else."""
     text = _text(value, where)
     if not isinstance(value, str) or (_PLAIN.fullmatch(text) and text.lower() not in _NO_TEXT):
         return text
-    # Backslashes stand for themselves, but before a quote.
+    # Backslashes stand for themselves, except before a quote.
     escaped = re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), text)
     return f"'{escaped}'"

@@ -1,4 +1,4 @@
-"""The steps of the advice: the dense model, cheap measures of every setting, scores where they tell most."""
+"""Steps of the advice: the dense model, cheap measures of every setting, scores where they say most."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pipeline.study.advice.study import DENSE, Study
 
 
 class NoAdvice(Exception):
-    """Nothing can be advised; the message says why, and what would help."""
+    """Raised if nothing can be advised; the message says why, and what would help."""
 
 
 def investigate(question: Question, execute: Execute) -> tuple[Findings, dict[Setting, str], Path]:
-    """Run what is missing. Returns what was found, why some settings failed, and the outputs folder.
+    """Run the missing jobs. Returns the findings, why some settings failed, and the outputs folder.
 
-    Raises NoAdvice if the dense model has nothing to lose.
+    Raises NoAdvice if the dense model has no scores, or is not clearly above chance.
     """
     study = Study(question, execute)
     _say(f"1 of 3: {study.model}, dense")
@@ -58,7 +58,7 @@ def _gathered(question: Question, study: Study) -> Findings:
 
 
 def _next(question: Question, findings: Findings) -> list[Setting]:
-    """The next setting of every pruner whose threshold is not found yet."""
+    """Return the next setting of every pruner whose threshold is not found yet."""
     chosen = []
     for pruner, rungs in findings.ladders().items():
         place = next_to_measure(rungs, question.keep, question.evaluations)

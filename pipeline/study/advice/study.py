@@ -1,4 +1,4 @@
-"""The jobs behind one piece of advice: which there are, which are missing, and what they have found."""
+"""Jobs behind the advice: which of them exist, which are missing, and what they have found."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NO_RESULT = "its job left no result; see the log"
 
 @dataclass(frozen=True)
 class Dense:
-    """The dense model's mean score in a kind of task, its lower limit, and the score of guessing."""
+    """Mean score of the dense model in a kind of task, its lower limit, and the score of guessing."""
 
     value: float
     low: float
@@ -38,13 +38,13 @@ class Dense:
 
 
 class Study:
-    """The settings of a question and their jobs in the outputs folder.
+    """Settings of a question and their jobs in the outputs folder.
 
     Attributes:
         model: the name of the model.
         store: the outputs folder.
         choices: the model and conditions of the jobs of each suite; the first suite's jobs take the cheap measures.
-        settings: the lines of these for people.
+        settings: the lines of the choices, for readers.
     """
 
     def __init__(self, question: Question, execute: Execute) -> None:
@@ -57,8 +57,8 @@ class Study:
                 self._describe(suite, pruner, sparsities)
 
     def _describe(self, suite: str, pruner: str, sparsities: Sequence[str]) -> None:
-        """Find out what jobs will be called, without running them."""
-        # Deferred: it takes seconds, and mistakes are told before.
+        """Find out the names of jobs without running them."""
+        # Deferred: the import takes seconds, and mistakes are reported before.
         from pipeline.run.job_record import describe
 
         settings = self.question.job(suite, pruner, sparsities[0])
@@ -77,7 +77,7 @@ class Study:
     # --- running -----------------------------------------------------------------------------------------------
 
     def evaluate(self, chosen: Iterable[Setting]) -> None:
-        """Evaluate settings on all suites. Jobs that fail are left behind."""
+        """Evaluate settings on all suites where results are missing. Failed jobs do not raise."""
         chosen = list(chosen)
         self._tried |= set(chosen)
         for suite in self.question.suites:
@@ -103,7 +103,7 @@ class Study:
         return find_record(self.store, self._jobs[suite, *setting])
 
     def _has(self, suite: str, setting: Setting, role: str) -> bool:
-        """Whether a job has ended well with an intact artifact of this role."""
+        """Return whether a job has ended well with an intact artifact of this role."""
         record = self.record(suite, setting)
         if record is None or record.status != OK or role not in record.artifacts:
             return False
@@ -111,7 +111,7 @@ class Study:
         return path.is_dir() and self.store.problem(path) is None
 
     def dense(self) -> dict[str, Dense]:
-        """The dense model's mean scores by kind of task."""
+        """Return the dense model's mean scores by kind of task."""
         parts: dict[str, list[tuple[Interval, int, float]]] = {}
         for suite in self.question.suites:
             record = self.record(suite, (DENSE, "0"))
@@ -133,7 +133,7 @@ class Study:
         return found
 
     def why_not_dense(self) -> str:
-        """Why the dense model has no scores of some kind."""
+        """Return why the dense model has no scores of some kind of task."""
         for suite in self.question.suites:
             record = self.record(suite, (DENSE, "0"))
             if record is None or record.status != OK:
@@ -141,7 +141,7 @@ class Study:
         return "none of these tasks is of that kind; give another task=... or other tasks=..."
 
     def measured(self) -> Kept:
-        """What evaluated settings keep of the dense score above chance, by kind of task."""
+        """Return the share of the dense score above chance that evaluated settings retain, by kind of task."""
         found: dict[Setting, dict[str, Interval]] = {}
         for (suite, pruner, sparsity), _ in self._jobs.items():
             record = self.record(suite, (pruner, sparsity))
@@ -156,7 +156,7 @@ class Study:
         return found
 
     def failures(self) -> dict[Setting, str]:
-        """Why settings that were asked for have no cheap measures or no scores."""
+        """Return why settings that were asked for have no cheap measures or no scores."""
         found = {}
         for setting in self._settings():
             wanted = [(self.question.suites[0], "measures")]
@@ -168,7 +168,7 @@ class Study:
         return found
 
     def rungs(self, pruner: str) -> list[Rung]:
-        """A pruner's sparsities, what they remove, and whether they were evaluated."""
+        """Return a pruner's sparsities, with what they remove and whether they were evaluated."""
         suites = self.question.suites
         rungs = []
         for sparsity in self.question.ladders[pruner]:
@@ -183,7 +183,7 @@ class Study:
         return rungs
 
     def parameters(self) -> int:
-        """Of the dense model; 0 if no job has ended well."""
+        """Return the number of parameters of the dense model, or 0 if no job has ended well."""
         records = [self.record(self.question.suites[0], setting) for setting in self._settings()]
         return max((record.dense_parameters or 0 for record in records if record is not None), default=0)
 

@@ -1,6 +1,6 @@
-"""Turns the packages' rows into rows as the hub's data sets have them, so that lm-eval's prompts fit unchanged.
+"""Conversion of the packages' rows to the form of the hub's data sets, which lm-eval's prompts fit unchanged.
 
-Every function takes one row of a package's file and gives one row for lm-eval, or raises Defect.
+Every function takes one row of a package's file and returns one row for lm-eval, or raises Defect.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def boolq(row: Row) -> Row:
 
 
 def boolq_joined(row: Row) -> Row:
-    """A row of the file that has title and passage together and labels instead of answers."""
+    """Convert a row of the file that joins title and passage and has labels instead of answers."""
     if not isinstance(row.get("label"), bool):
         raise Defect("no label")
     question, passage = read_text(row, "question"), read_text(row, "passage")
@@ -93,7 +93,7 @@ def _lettered(texts: list[str]) -> dict[str, list[str]]:
 
 
 def _answers(row: Row) -> list[str]:
-    """The accepted answers without those that were decoded wrongly, which no model would write."""
+    """Return the accepted answers without wrongly decoded ones, which no model would write."""
     answers = row.get("answer")
     if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
         raise Defect("no answer")
@@ -106,7 +106,7 @@ def _answers(row: Row) -> list[str]:
 
 
 def _garbled(text: str) -> bool:
-    """Whether the text is UTF-8 that was read as a one-byte encoding, such as "Ã©" for "é"."""
+    """Return whether the text is UTF-8 that was read as a one-byte encoding, such as "Ã©" for "é"."""
     if not re.search(r"[^\x00-\x7f]", text):
         return False
     for encoding in ("cp1252", "latin-1", "iso8859-2"):

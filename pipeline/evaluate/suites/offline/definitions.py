@@ -15,12 +15,12 @@ TEST, EXAMPLES = "test", "examples"
 
 
 def task_name(name: str) -> str:
-    """The benchmark's name in lm-eval, where ``name`` alone is the task whose data comes from the hub."""
+    """Return the benchmark's name in lm-eval, where ``name`` alone is the task whose data comes from the hub."""
     return f"offline_{name}"
 
 
 def definition(name: str) -> dict[str, Any]:
-    """A whole configuration for ``lm_eval.tasks.TaskManager.load``.
+    """Return a whole configuration for ``lm_eval.tasks.TaskManager.load``.
 
     Loading HumanEval's imports lm-eval's code for it, which loads the metric ``code_eval``.
     Raises ValueError if a package is not installed.
@@ -45,7 +45,7 @@ def definition(name: str) -> dict[str, Any]:
 
 
 def load(benchmark: str, **_metadata: object) -> DatasetDict:
-    """A benchmark's rows as lm-eval wants them, wholly in memory; its ``metadata`` comes as further keywords."""
+    """Load a benchmark's rows for lm-eval, wholly in memory; lm-eval passes its ``metadata`` as further keywords."""
     from datasets import Dataset, DatasetDict
 
     splits = {TEST: rows(benchmark)}

@@ -1,4 +1,4 @@
-"""Numeric answers of word problems: how one is read from the data, and how a model's line is scored."""
+"""Numeric answers of word problems: read from the data, and compared with a model's line."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ Number = Fraction | tuple[int, ...]
 
 
 def first_number(text: str) -> Number | None:
-    """The first number in a text: an exact fraction, or a tuple for a ratio or time of day such as ``3:4``."""
+    """Return the first number in a text: an exact fraction, or a tuple for a ratio or time of day such as ``3:4``."""
     found = _NUMBER.search(text)
     return None if found is None else _value(found)
 
 
 def read_number(answer: str) -> Number | None:
-    """The number that an answer of the data consists of, with or without a unit after it.
+    """Return the number that an answer of the data consists of, with or without a unit after it.
 
-    None for anything else: an answer in words, several numbers, a number in the middle of a text.
+    Returns None for anything else: an answer in words, several numbers, a number in the middle of a text.
     """
     found = _NUMBER.match(answer.strip())
     if found is None:
@@ -38,9 +38,9 @@ def read_number(answer: str) -> Number | None:
 
 
 def score(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    """1 if the first number of the first line written is the answer's, exactly; units are not compared.
+    """Score 1 if the first number of the first line written equals the answer's exactly; units are not compared.
 
-    Ratios and times of day have to be written as in the data, and ``0.5`` equals ``1/2``.
+    Ratios and times of day must be written as in the data, and ``0.5`` equals ``1/2``.
     """
     lines = results[0].strip().splitlines()
     written = first_number(lines[0]) if lines else None

@@ -1,4 +1,4 @@
-"""Reads the lettered options and answers of a multiple-choice row, and says what is wrong with the others."""
+"""Lettered options and answers of multiple-choice rows, and the defects for which a row cannot be used."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 class Defect(ValueError):
-    """Why a row cannot be used, in a few words that read well after "left out:"."""
+    """Reason why a row cannot be used, in a few words that read well after "left out:"."""
 
 
 def read_text(row: dict, field: str) -> str:
-    """The text in ``field``, as it is. Raises Defect if it is missing, blank or no text."""
+    """Return the text in ``field``, unchanged. Raises Defect if it is missing, blank or not a text."""
     text = row.get(field)
     if not isinstance(text, str) or not text.strip():
         raise Defect(f"no {field}")
@@ -21,13 +21,13 @@ def read_text(row: dict, field: str) -> str:
 
 
 def read_options(text: str, count: int) -> list[str]:
-    """The texts of ``count`` options written as ``"A. one\\nB. two"``, perhaps after an empty line.
+    """Read the texts of ``count`` options written as ``"A. one\\nB. two"``, perhaps after an empty line.
 
-    An option may have several lines. Raises Defect unless there is just one way to read the text: a line inside an
-    option that begins like another option leaves two.
+    An option may have several lines. Raises Defect unless the text can be read in exactly one way: a line inside an
+    option that begins like another option allows two.
     """
     lines = text.removeprefix("\n").split("\n")
-    # One letter more than there should be, so that a fifth of four options is not taken for the end of the fourth.
+    # One letter more than expected: a fifth of four options must not be taken for the end of the fourth.
     marker = re.compile(f"([{LETTERS[: count + 1]}])\\. ")
     starts = [number for number, line in enumerate(lines) if marker.match(line)]
     found = "".join(lines[start][0] for start in starts)
@@ -43,9 +43,9 @@ def read_options(text: str, count: int) -> list[str]:
 
 
 def read_answer(answer: object, texts: Sequence[str]) -> int:
-    """The index of an answer written as its option is: ``"B. two"``.
+    """Return the index of an answer that is written like its option: ``"B. two"``.
 
-    Raises Defect if there is none, if letter and text do not belong together, or if another option says the same.
+    Raises Defect if there is none, if letter and text disagree, or if another option has the same text.
     Case counts, since it distinguishes the genotypes BB and Bb.
     """
     if not isinstance(answer, str) or not answer.strip():

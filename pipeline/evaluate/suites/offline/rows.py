@@ -20,19 +20,19 @@ Converter = Callable[[Row], Row]
 
 _CONVERTERS: dict[str, Converter] = {name: getattr(convert, name) for name in SOURCES}
 _EXAMPLE_CONVERTERS: dict[str, Converter] = {"boolq": convert.boolq_joined, "nq_open": convert.nq_open}
-# The fields that hold an item's answer; all others are what is asked.
+# The fields that hold an item's answer; all others make up the question.
 _ANSWER_FIELDS = ("answerKey", "label", "answer", "answers")
 
 
 @dataclass(frozen=True)
 class Rows:
-    """``usable`` rows as lm-eval takes them, and how many of the file's were left out for which reason."""
+    """``usable`` rows as lm-eval takes them, and the numbers of rows left out, by reason."""
 
     usable: list[Row]
     left_out: Counter[str] = field(default_factory=Counter)
 
     def summary(self, name: str) -> str:
-        """Such as ``mmlu: 2842 of 2850 rows; 8 left out: repeats another row (8)``."""
+        """Return a line such as ``mmlu: 2842 of 2850 rows; 8 left out: repeats another row (8)``."""
         left = self.left_out.total()
         text = f"{name}: {len(self.usable)} of {len(self.usable) + left} rows"
         reasons = ", ".join(f"{reason} ({count})" for reason, count in self.left_out.most_common())
@@ -40,17 +40,17 @@ class Rows:
 
 
 def rows(name: str) -> list[Row]:
-    """The usable rows of a benchmark, in an order that a limit may cut anywhere (see ``usable_rows``)."""
+    """Return the usable rows of a benchmark, in an order that a limit may cut anywhere (see ``usable_rows``)."""
     return checked(name).usable
 
 
 def checked(name: str) -> Rows:
-    """The rows of a benchmark, and what was left out. Raises ValueError if its package is not installed."""
+    """Return the rows of a benchmark, and what was left out. Raises ValueError if its package is not installed."""
     return _read(SOURCES[name].path(), _CONVERTERS[name])
 
 
 def examples(name: str) -> list[Row]:
-    """Further labelled rows for few-shot examples, none of which is asked; empty where the packages have none."""
+    """Return further labelled rows for few-shot examples, none of which is asked; empty if the packages have none."""
     path = SOURCES[name].examples_path()
     if path is None:
         return []
@@ -59,7 +59,7 @@ def examples(name: str) -> list[Row]:
 
 
 def lines_of(path: Path) -> list[str]:
-    """The lines of a text file that may be compressed, without blank ones."""
+    """Return the lines of a text file, which may be gzip-compressed, without blank ones."""
     data = path.read_bytes()
     text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
     # Line feeds only: a row may contain other characters that Python takes for line ends.
@@ -70,8 +70,8 @@ def usable_rows(lines: Iterable[str], converter: Converter) -> Rows:
     """Convert JSON lines, leave out those with a defect, and order the rest by a hash of their content.
 
     The files are ordered by subject, source or passage; after this the first N are a fair sample whatever N is, and
-    the same on every machine. Of rows that ask the same the first stays, or none if their options are the same and
-    their answers are not.
+    the same on every machine. Of rows with the same question and options the first stays, or none if their answers
+    contradict each other.
     """
     left_out: Counter[str] = Counter()
     groups: dict[str, list[Row]] = {}
@@ -113,7 +113,7 @@ def _question(row: Row) -> str:
 
 
 def _contradict(same: list[Row]) -> bool:
-    """Whether one question has different answers. Lists of accepted answers may differ, being in people's own words."""
+    """Return whether rows of one question differ in their answer. Lists of answers in people's own words may differ."""
     listed = any(isinstance(same[0].get(name), list) for name in _ANSWER_FIELDS)
     return not listed and any(row != same[0] for row in same)
 

@@ -13,17 +13,17 @@ _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def words(text: str) -> list[str]:
-    """The words that are compared: lower case, without punctuation and articles."""
+    """Return the words to compare: lower case, without punctuation and articles."""
     return _ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split()
 
 
 def exact_match(written: str, reference: str) -> float:
-    """1 if both have the same words in the same order."""
+    """Return 1 if both have the same words in the same order, else 0."""
     return float(words(written) == words(reference))
 
 
 def f1(written: str, reference: str) -> float:
-    """Harmonic mean of precision and recall over words, each counted as often as it occurs."""
+    """Compute the harmonic mean of precision and recall over words, each counted as often as it occurs."""
     left, right = words(written), words(reference)
     if not left or not right:
         return float(left == right)
@@ -32,12 +32,12 @@ def f1(written: str, reference: str) -> float:
 
 
 def rouge_l(written: str, reference: str) -> float:
-    """F-measure over the longest common subsequence of words, without stemming."""
+    """Compute the F-measure over the longest common subsequence of words, without stemming."""
     return float(_rouge().score(reference, written)["rougeL"].fmeasure)
 
 
 def score(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    """Each metric against the reference that gives most, in [0, 1]; only the first line written counts."""
+    """Compute each metric against the reference that scores highest, in [0, 1]; only the first line written counts."""
     lines = results[0].strip().splitlines()
     written = lines[0] if lines else ""
     return {

@@ -1,4 +1,4 @@
-"""Where each benchmark's rows lie in installed packages, and which definition asks them. Light to import."""
+"""The file of each benchmark's rows in installed packages, and the definition that asks them. Light to import."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Source:
 
     ``definition`` is a file below lm-eval's tasks, or beside this one where lm-eval has none. ``examples`` is a file
     with further labelled rows, from which few-shot examples are taken. ``metric`` is the main one where it does not
-    follow from the definition. ``enough`` tokens without a stop cannot become a right answer any more, so that
-    generation ends there; the score is that of lm-eval's longer limit.
+    follow from the definition. After ``enough`` tokens without a stop no answer can be right, and generation ends; the
+    score is the same as under lm-eval's longer limit.
     """
 
     kind: str
@@ -30,7 +30,7 @@ class Source:
     enough: int | None = None
 
     def path(self) -> Path:
-        """The file with the rows. Raises ValueError that names the way out if it is not installed."""
+        """Return the file with the rows. Raises ValueError, with the way out, if it is not installed."""
         return package_file(self.package, self.file, _READER)
 
     def examples_path(self) -> Path | None:
@@ -41,7 +41,7 @@ class Source:
         return own if own.is_file() else package_file("lm_eval", f"tasks/{self.definition}", _READER)
 
     def paths(self) -> list[Path]:
-        """Every file that decides what is asked and how."""
+        """Return every file that decides what is asked and how."""
         return [path for path in (self.path(), self.examples_path(), self.definition_path()) if path is not None]
 
 

@@ -29,7 +29,7 @@ class OfflineSuite(TaskSuite):
     chooses: ClassVar[tuple[str, ...]] = ("names",)
 
     def chosen(self) -> list[str]:
-        """The names of the benchmarks to run."""
+        """Return the names of the benchmarks to run."""
         if self.names is not None:
             return list(self.names)
         return [name for name in SOURCES if self.allow_code_execution or name not in RUNS_CODE]
@@ -60,7 +60,7 @@ class OfflineSuite(TaskSuite):
         return super().identity() | {"names": self.chosen(), "files": _digests(self.chosen())}
 
     def conditions(self) -> dict[str, Any]:
-        # Every installed benchmark's files, so that the choice of some does not set runs apart.
+        # The files of every installed benchmark: runs that choose different benchmarks stay comparable.
         return super().conditions() | {"files": _digests(name for name in SOURCES if not _missing(name))}
 
     def problems(self) -> list[str]:
@@ -83,7 +83,7 @@ class OfflineSuite(TaskSuite):
 
 
 def _missing(name: str) -> str | None:
-    """What is not installed of a benchmark, in plain words."""
+    """Return in plain words what a benchmark needs that is not installed, or None."""
     try:
         SOURCES[name].paths()
     except ValueError as error:
@@ -92,7 +92,7 @@ def _missing(name: str) -> str | None:
 
 
 def _digests(names: Iterable[str]) -> dict[str, str]:
-    """SHA-256 of every file that the benchmarks depend on, by benchmark and file name."""
+    """Return the `shipped_digest` of every file that the benchmarks depend on, by benchmark and file name."""
     return {f"{name}/{path.name}": _digest(path) for name in names for path in SOURCES[name].paths()}
 
 
