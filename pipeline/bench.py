@@ -24,7 +24,6 @@ from transformers import PreTrainedModel
 from pipeline.common.quiet import quiet_libraries
 from pipeline.config.choices import CONF
 from pipeline.config.probes import PROBES
-from pipeline.config.schema import Settings
 from pipeline.config.sparsity import parse
 from pipeline.data.calibration.base import batches
 from pipeline.evaluate.by_harness import encode_requests
@@ -38,6 +37,7 @@ from pipeline.model.sources.base import resolve_dtype
 from pipeline.model.trajectory import capture_trajectory
 from pipeline.prune.base import Context, Pruner
 from pipeline.prune.decision import ChangeFiles, Decision
+from pipeline.prune.settings import Settings
 from pipeline.prune.surgery import apply
 from pipeline.run.compose import resolve
 from pipeline.store.artifacts import Store

@@ -17,10 +17,10 @@ from hydra import compose, initialize_config_dir
 
 from pipeline.common.quiet import quiet_libraries
 from pipeline.config.choices import CONF
-from pipeline.config.schema import Settings
 from pipeline.config.sparsity import parse
 from pipeline.model.decoder import Decoder
 from pipeline.model.sources.random import RandomModel
+from pipeline.prune.settings import Settings
 from pipeline.run.compose import resolve
 from pipeline.store.artifacts import Store
 

@@ -1,21 +1,12 @@
-"""The typed root of the configuration, and the plain settings that everything below the entry point sees."""
+"""Types of the configuration: of every key of the root, and of the keys below it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
-from pipeline.config.probes import Probe
-from pipeline.config.sparsity import Sparsity
 from pipeline.config.types import Count, Positive, Seed, Temperature, Within, as_text, misfits
-
-if TYPE_CHECKING:
-    from pipeline.data.calibration.base import CalibrationSet
-    from pipeline.evaluate.suite import TaskSuite
-    from pipeline.model.sources.base import Model
-    from pipeline.prune.base import Pruner
 
 GROUPS = ("model", "pruner", "task", "calibration")
 EXPERIMENT = "experiment"
@@ -146,31 +137,8 @@ def typed(plain: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     return values, found
 
 
-@dataclass(frozen=True)
-class Settings:
-    """One job, resolved: components, plain values, and the flat configuration for records and tracking."""
-
-    model: Model
-    pruner: Pruner
-    task: TaskSuite
-    calibration: CalibrationSet
-    sparsity: Sparsity
-    stages: tuple[str, ...]
-    seed: int
-    dtype: str
-    outputs: Path
-    export: ExportConfig
-    probes: tuple[Probe, ...]
-    figures: tuple[str, ...] | None
-    capture: CaptureConfig
-    measure: MeasureConfig
-    perplexity: PerplexityConfig
-    wandb: WandbConfig
-    flat: Mapping[str, Any]
-
-
 def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mapping to one level with dotted keys; lists stay values."""
+    """Return a nested mapping as one level with dotted keys; lists stay values."""
     flat: dict[str, Any] = {}
     for key, item in value.items():
         if isinstance(item, Mapping):

@@ -21,7 +21,6 @@ from pipeline.model.tokens import tokenizer_digest, tokens_of
 from pipeline.prune.stage import PruningDecision
 from pipeline.prune.workbench import Workbench
 from pipeline.store.artifacts import Artifact
-from pipeline.store.identity import batch_sizes
 from pipeline.store.stage import Stage
 from pipeline.store.table_names import COMPARISONS, ITEMS, SCORES
 
@@ -110,7 +109,7 @@ class Evaluation(Stage):
             "dtype": bench.dtype,
             "seed": settings.seed,
         }
-        if sizes := batch_sizes(settings, bench.dtype):
+        if sizes := settings.batch_sizes(bench.dtype):
             inputs["batch_size"] = sizes["task"]
         return inputs if settings.task.writes_text else inputs | {"embedding": settings.model.embedding}
 

@@ -14,11 +14,11 @@ import pandas as pd
 
 from pipeline.common.access import NoAccess, reading
 from pipeline.common.files import write_bytes, write_json
-from pipeline.config.schema import Settings
 from pipeline.export.model_card import model_card
 from pipeline.model.sources.source_card import CARD, FACTS
 from pipeline.prune.checkpoint import Written
 from pipeline.prune.decision import facts_of
+from pipeline.prune.settings import Settings
 from pipeline.prune.stage import PruningDecision
 from pipeline.prune.workbench import Workbench
 from pipeline.store.artifacts import Store

@@ -23,7 +23,6 @@ from pipeline.prune.decision import ChangeFiles
 from pipeline.prune.surgery import apply, dropped
 from pipeline.prune.workspace import Workspace
 from pipeline.store.artifacts import Artifact
-from pipeline.store.identity import batch_sizes
 from pipeline.store.stage import Stage
 
 if TYPE_CHECKING:
@@ -162,7 +161,7 @@ def _pruning_inputs(bench: Workbench, pruner: dict[str, Any]) -> dict[str, Any]:
     inputs: dict[str, Any] = {"model": bench.model_identity, "pruner": pruner, "dtype": bench.dtype}
     if bench.settings.pruner.calibrated:
         inputs["calibration"] = bench.settings.calibration.identity()
-        if sizes := batch_sizes(bench.settings, bench.dtype):
+        if sizes := bench.settings.batch_sizes(bench.dtype):
             inputs["batch_size"] = sizes["calibration"]
     return inputs
 

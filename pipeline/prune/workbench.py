@@ -16,7 +16,6 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.config.lengths import too_long
-from pipeline.config.schema import Settings
 from pipeline.config.sparsity import parse
 from pipeline.model.decoder import Decoder
 from pipeline.model.finite import check_finite
@@ -26,6 +25,7 @@ from pipeline.model.trajectory import Trajectory
 from pipeline.prune.checkpoint import Written, as_checkpoint, probe_outputs, write_checkpoint
 from pipeline.prune.decision import Decision
 from pipeline.prune.methods.dense import Dense
+from pipeline.prune.settings import Settings
 from pipeline.prune.stage import Continued, PruningDecision, calibration_of
 from pipeline.prune.surgery import apply
 from pipeline.store.artifacts import Artifact, Store

@@ -21,8 +21,9 @@ from pipeline.common.quiet import quiet_libraries
 from pipeline.common.secrets import redact, redacted
 from pipeline.config.experiment import GRIDS
 from pipeline.config.probes import read_probes
-from pipeline.config.schema import GROUPS, NODES, PLOT, Settings, flatten, typed
+from pipeline.config.schema import GROUPS, NODES, PLOT, flatten, typed
 from pipeline.config.sparsity import parse, rounded
+from pipeline.prune.settings import Settings
 from pipeline.store.records import FAILED, OUTCOME, TRACEBACK, JobRecord, now
 
 log = logging.getLogger(__name__)

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 from pipeline.capture.stage import captured
 from pipeline.common.errors import plain
 from pipeline.common.secrets import redact
-from pipeline.config.schema import HF, PLOT, Settings
+from pipeline.config.schema import HF, PLOT
 from pipeline.evaluate.stage import evaluated, prepare
 from pipeline.export import hf
 from pipeline.measure.stage import measured
+from pipeline.prune.settings import Settings
 from pipeline.prune.stage import pruned
 from pipeline.prune.workbench import Workbench
 from pipeline.run.job_record import describe, publish

@@ -7,14 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.common.secrets import redacted
-from pipeline.config.schema import Settings
 from pipeline.evaluate.perplexity import held_out
 from pipeline.model.sources.base import resolve_dtype
 from pipeline.model.special_tokens import in_words
+from pipeline.prune.settings import Settings
 from pipeline.prune.stage import PruningDecision
 from pipeline.prune.workbench import Workbench
+from pipeline.run.job_identity import identity_of
 from pipeline.store.artifacts import Store
-from pipeline.store.identity import identity_of
 from pipeline.store.integrity import MANIFEST, read_sealed
 from pipeline.store.origins import changed_since
 from pipeline.store.provenance import origin

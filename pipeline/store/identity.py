@@ -6,14 +6,11 @@ the ids of both, never by text. Jobs that differ only in their replicate (the se
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Container, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from pipeline.store.integrity import digest
-
-if TYPE_CHECKING:
-    from pipeline.config.schema import Settings
 
 SAMPLE = "sample"
 _OF_TASKS = ("task", "embedding", "batch_sizes")
@@ -46,65 +43,13 @@ def identify(variant: Mapping[str, Any], conditions: Mapping[str, Any], replicat
     Empty facts are left out: a new kind of fact changes no id of the jobs without it. Components count by the name of
     their class: moving one to another file changes no id.
     """
-    base = _without(conditions, _OF_TASKS)
+    base = without(conditions, _OF_TASKS)
     parts = {"model_id": {"model": variant["model"]}, "variant_id": variant, "settings_id": conditions, "base_id": base}
     return Identity(**{name: digest(_plain(facts)) for name, facts in parts.items()}, replicate=dict(replicate))
 
 
-def identity_of(settings: Settings, dtype: str, text: Mapping[str, Any] | None) -> Identity:
-    """Identify the job of these settings, whose model and tasks have the resolved ``dtype``.
-
-    ``text`` identifies the held-out text of its perplexity; None if there is none.
-    """
-    return identify(variant_of(settings), conditions_of(settings, dtype, text), replicate_of(settings))
-
-
-def variant_of(settings: Settings) -> dict[str, Any]:
-    """Return the model and what was done to it: every option as resolved, without seeds and draws."""
-    pruner, calibration = settings.pruner, settings.calibration
-    facts = {
-        "model": settings.model.identity(),
-        "pruner": _without(pruner.identity(), pruner.replicate()),
-        "sparsity": settings.sparsity.given,
-    }
-    return facts | ({"calibration": _without(calibration.identity(), {"seed"})} if pruner.calibrated else {})
-
-
-def conditions_of(settings: Settings, dtype: str, text: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return how a model is evaluated and captured: tasks, texts, prompts, protocols and numerical precision."""
-    task, capture = settings.task, settings.capture
-    # The temperature matters to drawn tokens only.
-    idle = set() if capture.decoding == SAMPLE else {"temperature"}
-    return {
-        "task": task.identity(),
-        "embedding": None if task.writes_text else settings.model.embedding,
-        "dtype": dtype,
-        "batch_sizes": batch_sizes(settings, dtype),
-        "capture": _without(vars(capture), idle),
-        "probes": [asdict(probe) for probe in settings.probes],
-        "measure": vars(settings.measure),
-        "perplexity": text,
-    }
-
-
-def batch_sizes(settings: Settings, dtype: str) -> dict[str, int]:
-    """Return the batch sizes where they change results: below float32, where kernels round by shape."""
-    if dtype in FULL_PRECISION:
-        return {}
-    return {"task": settings.task.batch_size, "calibration": settings.calibration.batch_size}
-
-
-def replicate_of(settings: Settings) -> dict[str, Any]:
-    """Return the numbers of a job among its repetitions: the seed, draws, and the calibration's seed if it differs."""
-    pruner, calibration = settings.pruner, settings.calibration
-    found: dict[str, Any] = {"seed": settings.seed}
-    found |= {f"pruner.{name}": value for name, value in pruner.replicate().items()}
-    if pruner.calibrated and calibration.seed != settings.seed:
-        found["calibration.seed"] = calibration.seed
-    return found
-
-
-def _without(facts: Mapping[str, Any], names: Any) -> dict[str, Any]:
+def without(facts: Mapping[str, Any], names: Container[str]) -> dict[str, Any]:
+    """Return the facts but those of these names."""
     return {name: value for name, value in facts.items() if name not in names}
 
 

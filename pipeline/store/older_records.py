@@ -57,7 +57,7 @@ def upgraded(facts: Mapping[str, Any], root: Path) -> dict[str, Any]:
 
 
 def _conditions(config: Mapping[str, Any], made: Mapping[str, Mapping[str, Any]], dtype: str) -> dict[str, Any]:
-    """Return the facts of ``pipeline.store.identity.conditions_of``, as far as they are known."""
+    """Return the facts of ``pipeline.run.job_identity.conditions_of``, as far as they are known."""
     capture = {name: config.get(f"capture.{name}") for name in _CAPTURE}
     if capture["decoding"] != SAMPLE:
         del capture["temperature"]

@@ -28,11 +28,11 @@ from hypothesis_profiles import chosen
 from pipeline.check.command_line import problems
 from pipeline.common.stopping import Stopped, stoppable
 from pipeline.config.choices import CONF
-from pipeline.config.schema import Settings
 from pipeline.config.sparsity import parse
 from pipeline.evaluate.by_harness import evaluate
 from pipeline.evaluate.suites.by_name import LmEvalSuite
 from pipeline.model.sources.random import RandomModel
+from pipeline.prune.settings import Settings
 from pipeline.run.compose import resolve
 from pipeline.run.job import run_job
 from pipeline.store.artifacts import Store

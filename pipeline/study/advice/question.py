@@ -17,9 +17,9 @@ from pipeline.check.launcher import launcher_problems
 from pipeline.check.model import layers_of, writes_text
 from pipeline.check.words import read_words, shortened
 from pipeline.config.choices import CONF, choices_of, nearest, read_choice
-from pipeline.config.schema import Settings
 from pipeline.config.signature import declared
 from pipeline.evaluate.suite import GENERATIVE, MULTIPLE_CHOICE, RETRIEVAL
+from pipeline.prune.settings import Settings
 from pipeline.run.compose import resolve
 from pipeline.study.advice.ladder import SHARES, WEIGHTS, unit_counts
 
