@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
-from pipeline.config.types import Count, Positive, Seed, Temperature, Within, as_text, misfits
+from pipeline.config.types import Count, Positive, Seed, Temperature, Within, converted, misfits
 
 GROUPS = ("model", "pruner", "task", "calibration")
 EXPERIMENT = "experiment"
@@ -121,18 +121,18 @@ NODES = {
 def typed(plain: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Return the values of a resolved configuration, components as they are, and sentences about those of a wrong type.
 
-    A whole number stands for its text where only a text is taken: ``outputs=2026`` is a folder.
+    A whole number stands for its text where only a text is taken (``outputs=2026`` is a folder), and for its float.
     """
     values: dict[str, Any] = {}
     found: list[str] = []
     for key, kind in get_type_hints(Config, include_extras=True).items():
         parts = get_type_hints(NODES[key], include_extras=True) if key in NODES else {}
         for name, own in parts.items():
-            given = as_text(own, plain[key][name])
+            given = converted(own, plain[key][name])
             values.setdefault(key, {})[name] = given
             found += misfits(f"{key}.{name}", own, given)
         if not parts:
-            values[key] = as_text(kind, plain[key])
+            values[key] = converted(kind, plain[key])
             found += misfits(key, kind, values[key])
     return values, found
 

@@ -1,4 +1,4 @@
-"""Types of configuration values beyond Python's own, and what is wrong with a value, in words."""
+"""Types of configuration values beyond Python's own, and checks that say in words why a value does not fit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.config.choices import nearest
 
 
 class Within(NamedTuple):
-    """Limits of a number, both included, and the words for what lies between them."""
+    """Limits of a number, both included, and the words for the numbers between them."""
 
     low: float
     high: float
@@ -20,15 +20,15 @@ class Within(NamedTuple):
 Positive = Annotated[int, Within(1, 2**31 - 1, "a whole number of at least 1")]
 Count = Annotated[int, Within(0, 2**31 - 1, "a whole number of at least 0")]
 Bits = Annotated[int, Within(2, 8, "a whole number from 2 to 8")]
-# Random numbers cannot be seeded beyond.
+# Random number generators take no larger seed.
 Seed = Annotated[int, Within(0, 2**32 - 1, f"a whole number from 0 to {2**32 - 1}")]
-# Outside of these, exponentials of logits are no numbers.
 # A random model is for trials.
 Depth = Annotated[int, Within(1, 1000, "a whole number from 1 to 1000")]
 Width = Annotated[int, Within(1, 8192, "a whole number from 1 to 8192")]
+# Outside of these limits, exponentials of logits are not numbers.
 Temperature = Annotated[float, Within(1e-3, 1e3, "a number from 0.001 to 1000")]
 Share = Annotated[float, Within(1e-6, 1, "a share above 0 and at most 1, such as 0.9")]
-# What a pruner of units takes away, and an integer sparsity counts; sublayer is either kind, in one ranking.
+# Units that a pruner removes and an integer sparsity counts; sublayer is either kind, in one ranking.
 UnitKind = Literal["attention", "mlp", "sublayer", "block"]
 _WORDS = {
     int: "a whole number",
@@ -42,7 +42,7 @@ _WORDS = {
 def misfits(key: str, kind: Any, value: object) -> list[str]:
     """Return sentences about a value that is not of its type; empty if it is.
 
-    A text that has to be there is not blank. Of choices, the nearest one is named.
+    A required text must not be blank. For an unknown choice, the nearest one is named.
     """
     items = get_args(kind)[0] if get_origin(kind) is list else None
     if fits(kind, value) and not (kind is str and not str(value).strip()) and not (_choices(items) and not value):
@@ -58,7 +58,7 @@ def misfits(key: str, kind: Any, value: object) -> list[str]:
 
 
 def fits(kind: Any, value: object) -> bool:
-    """Whether a value, as YAML gives it, is of a type: a number, text, choice, or a list or pairs of these."""
+    """Return whether a value, as YAML gives it, is of a type: a number, text, choice, or a list or pairs of these."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return fits(inner[0], value) and all(limit.low <= value <= limit.high for limit in inner[1:])
@@ -78,10 +78,17 @@ def fits(kind: Any, value: object) -> bool:
     return kind is Any or isinstance(value, kind)
 
 
-def as_text(kind: Any, value: object) -> object:
-    """Return the text of a whole number where a text is taken and a number is not; other values as they are."""
-    takes_text = kind is str or (get_origin(kind) in (Union, UnionType) and str in get_args(kind))
-    return str(value) if takes_text and type(value) is int and not fits(kind, value) else value
+def converted(kind: Any, value: Any) -> Any:
+    """Return a whole number as a float or as its text where only these are taken; other values as they are."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return converted(inner[0], value)
+    if origin is list and isinstance(value, list):
+        return [converted(inner[0], item) for item in value]
+    kinds = inner if origin in (Union, UnionType) else (kind,)
+    if type(value) is not int or int in kinds:
+        return value
+    return next((one(value) for one in (float, str) if one in kinds), value)
 
 
 def _choices(kind: Any) -> tuple[Any, ...]:

@@ -121,7 +121,7 @@ def _flat(cfg: DictConfig) -> dict[str, Any]:
         values = _plain(cfg)
     except OmegaConfBaseException:  # a reference to a key that not every job of the sweep has
         values = _plain(cfg, resolve=False)
-    flat = {key: value for key, value in flatten(values).items() if key.partition(".")[0] not in GRIDS}
+    flat = {key: value for key, value in flatten(typed(values)[0]).items() if key.partition(".")[0] not in GRIDS}
     if isinstance(sparsity := flat.get("sparsity"), float):
         flat["sparsity"] = rounded(sparsity)
     return flat

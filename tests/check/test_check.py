@@ -310,6 +310,14 @@ def test_a_reference_to_a_value_of_another_type_is_refused():
     assert problem == "measure.temperatures=0 should be a list, each item a number from 0.001 to 1000"
 
 
+def test_a_whole_number_is_a_float_where_a_float_is_taken(make_settings):
+    whole, same = (
+        make_settings(f"measure.temperatures=[1,{two}]", f"capture.temperature={two}") for two in ("2", "2.0")
+    )
+    assert all(type(value) is float for value in (*whole.measure.temperatures, whole.capture.temperature))
+    assert whole.flat == same.flat
+
+
 def test_a_number_stands_for_its_text_where_a_text_is_taken():
     assert problems(["outputs=2026", "wandb.project=7"], multirun=False) == []
     assert "should be a text" in problems(["outputs=true"], multirun=False)[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -278,7 +279,7 @@ def assert_figures_and_page_show_the_jobs_own(rows, root: Path, own: Own) -> Non
     others = {(r.first.model_id, r.first.settings_id) for r in rows} - {(choice.model_id, choice.settings_id)}
     assert len(choice.others) == len(others)
     assert all(line in drawn["fig01"].caption for line in choice.others)
-    page = write(root, drawn=list(drawn.values())).read_text()
+    page = html.unescape(write(root, drawn=list(drawn.values())).read_text())
     assert all(line.partition(" #")[0] in page for line in choice.others)
 
 
