@@ -1,1 +1,1 @@
-"""Refuses a wrong command line at once, with every problem and the way out."""
+"""Checks that refuse a wrong command line at once, with every problem and the way out."""

@@ -1,4 +1,4 @@
-"""Everything that is wrong with a command line, found at once and before anything heavy is imported."""
+"""Check of a whole command line: all problems at once, before anything heavy is imported."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from pipeline.config import schema
 from pipeline.config.choices import CONF, nearest
 from pipeline.config.schema import flatten, typed
 
-# Which of a node's keys is meant by a value for the node.
+# The key of a node to suggest when a value is given for the node itself.
 _FIRST = {"export": "path", "capture": "steps", "measure": "temperatures", "wandb": "mode", "perplexity": "tokens"}
-# What a key that has to be given takes.
+# What to give for a mandatory key.
 _WANTED = {
     "model.path": "hub id or directory",
     "calibration.path": "file or directory",
@@ -39,7 +39,7 @@ _WANTED = {
 
 
 def problems(arguments: Sequence[str], multirun: bool) -> list[str]:
-    """Plain sentences, each naming the way out; empty if the command line is fine. Raises nothing for bad input."""
+    """Return a sentence with the way out for each problem of a command line. Bad input raises nothing."""
     words = read_words(arguments, multirun)
     found = list(words.problems)
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -57,7 +57,7 @@ def problems(arguments: Sequence[str], multirun: bool) -> list[str]:
             for setting in _product(words.values):
                 found += _check_one(copy.deepcopy(raw), setting, names, words)
     GlobalHydra.instance().clear()
-    # Some sentences quote the values that they are about.
+    # Some sentences quote values, which may be secrets.
     return list(dict.fromkeys(map(redact, found)))
 
 
@@ -69,7 +69,10 @@ def _product(options: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
 def _check_one(
     raw: dict[str, Any], setting: Mapping[str, Any], names: Mapping[str, Sequence[str | None]], words: Words
 ) -> list[str]:
-    """Problems of one composed configuration with plain values set. ``names`` are those of its choices."""
+    """Return the problems of one composed configuration after setting plain values.
+
+    ``names`` holds, for each group, the name as composed and the choice on the command line.
+    """
     found = [problem for key, value in setting.items() if (problem := _set(raw, key, value, words))]
     missing = sorted(key for key, value in flatten(raw).items() if value == "???")
     for key in missing:
@@ -90,7 +93,7 @@ def _check_one(
         return found + odd + check_components(plain, missing) + check_sparsity(plain)
     found += name_problems(plain, names)
     if unreadable := impossible(plain):
-        # The other checks look at what is there.
+        # The other checks access the paths.
         return found + unreadable
     found += clashes(plain)
     found += _checked(plain, missing, any(problem.startswith("sparsity") for problem in found))
@@ -98,7 +101,7 @@ def _check_one(
 
 
 def _set(raw: dict[str, Any], key: str, value: Any, words: Words) -> str | None:
-    """Set a value in place, as Hydra would, or say why it cannot be set. A mapping adds to the one that is there."""
+    """Set a value in place, as Hydra would, or return why it cannot be set. A mapping adds to an existing one."""
     *path, name = key.split(".")
     node: Any = raw
     for part in path:
@@ -127,7 +130,7 @@ def _set(raw: dict[str, Any], key: str, value: Any, words: Words) -> str | None:
 
 
 def _keys_near(raw: Mapping[str, Any], key: str) -> set[str]:
-    """The keys beside an unknown one; at the root, also those of any group that are spelled alike."""
+    """Return the known keys beside an unknown one; if none, or at the root, the root's keys and any spelled alike."""
     head = f"{key.rpartition('.')[0]}."
     known = {name for name in flatten(raw) if not name.startswith("hydra.") and name.rpartition(".")[2][0] != "_"}
     known |= {name.partition(".")[0] for name in known}
@@ -153,12 +156,12 @@ def _checked(plain: dict[str, Any], missing: Sequence[str], bad_sparsity: bool) 
         where = f"{error.filename} " if error.filename else "a file "
         return [*found, f"{where}cannot be looked at ({error.strerror or error}); give another path"]
     except Exception as error:
-        # Nothing that is written on a command line ends in a traceback; values of another type are told already.
+        # No command line may end in a traceback. Values of a wrong type, if any, are already in ``found``.
         return found or [f"these values cannot be checked ({plain_cause(error)}); take them back one by one"]
 
 
 def _unresolved(message: str, raw: Mapping[str, Any]) -> str:
-    """Experiments know the sparsities of their own pruners only."""
+    """Return why a configuration cannot be resolved. Experiments give sparsities for their own pruners only."""
     if "'sparsity_of." in message:
         return f"the experiment has no sparsity for pruner={raw['pruner']['name']}; give one, such as sparsity=0.5"
     return f"cannot be resolved: {message}"

@@ -1,5 +1,4 @@
-"""Which of Hydra's own settings and flags the command line takes: those that can neither lead results elsewhere nor
-run other code."""
+"""Hydra's settings and flags that the command line takes: they neither lead results elsewhere nor run other code."""
 
 from __future__ import annotations
 
@@ -11,11 +10,11 @@ from hydra.core.override_parser.types import Override
 from pipeline.check.launcher import GROUP, NODE
 
 VERBOSE = "hydra.verbose"
-# Anything else would have Hydra write outside of outputs, read a configuration from elsewhere, or load a pickle.
+# Any other flag would make Hydra write outside of outputs, read a configuration from elsewhere, or load a pickle.
 _RUNNING = ("-m", "--multirun", "-r", "--run")
 _SHOWING = ("-h", "--help", "--hydra-help", "--version", "--resolve", "-c", "--cfg", "-i", "--info", "-p", "--package")
 _COMPLETION = ("-sc", "--shell-completion")
-# Of what a refused setting would change, the part that can be had.
+# What to do instead of giving a refused setting.
 _WAYS = {
     "hydra.run": "results go to outputs=DIR",
     "hydra.sweep": "results go to outputs=DIR",
@@ -33,10 +32,10 @@ def is_hydras(key: str) -> bool:
 
 
 def hydra_problem(override: Override, text: str) -> str | None:
-    """Why an override of a key of Hydra's cannot be given, with what can be given in its place; None if it can."""
+    """Return why one of Hydra's keys cannot be overridden and what to write instead; None if it can."""
     key = override.key_or_group
     if key == GROUP or key.startswith(NODE):
-        # Which launchers and keys there are is checked with the launchers.
+        # The names of launchers and of their keys are checked in ``pipeline.check.launcher``.
         plain = override.type.name == "CHANGE" and override.package is None
         return None if plain else f"{text}: write {key}=VALUE, without anything around the key"
     if key == VERBOSE:
@@ -51,7 +50,7 @@ def hydra_problem(override: Override, text: str) -> str | None:
 
 
 def flag_problems(arguments: Sequence[str]) -> list[str]:
-    """Sentences about flags that the command line does not take; empty if all are fine."""
+    """Return a sentence for each flag that the command line does not take."""
     known = (*_RUNNING, *_SHOWING, *_COMPLETION)
     found = []
     for argument in arguments:

@@ -1,4 +1,4 @@
-"""What is wrong with one resolved configuration, value by value, without importing anything heavy."""
+"""Checks of one resolved configuration, value by value, without importing anything heavy."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from pipeline.data.matched.suite import family_problem
 
 
 def check_components(plain: Mapping[str, Any], missing: Sequence[str]) -> list[str]:
-    """Does each group's node fit the constructor that its ``_target_`` names?"""
+    """Check that each group's node fits the constructor that its ``_target_`` names."""
     found = [problem for group in schema.GROUPS for problem in _component(group, plain.get(group), missing)]
-    # A seed that refers to the root's is told of there.
+    # A seed that refers to the root's is reported for the root.
     return [problem for problem in found if f".seed={plain['seed']} " not in problem]
 
 
@@ -46,12 +46,15 @@ def _component(group: str, node: Any, missing: Sequence[str]) -> list[str]:
 
 
 def _task(node: Mapping[str, Any]) -> list[str]:
-    """Suites are light to import and know their own values."""
+    """Return the problems that a suite finds in its own values. Suites are light to import."""
     return suite_of(node)(**{key: value for key, value in node.items() if key != "_target_"}).problems()
 
 
 def check_job(plain: Mapping[str, Any], incomplete: bool, bad_sparsity: bool) -> list[str]:
-    """What does not go together in one resolved configuration. ``incomplete`` if mandatory values are not given."""
+    """Return what does not go together in one resolved configuration.
+
+    ``incomplete`` says that mandatory values are missing, ``bad_sparsity`` that the sparsity is already reported.
+    """
     found = _root(plain)
     if not bad_sparsity:
         found += check_sparsity(plain)
@@ -70,7 +73,7 @@ def _root(plain: Mapping[str, Any]) -> list[str]:
 
 
 def _figures(figures: Sequence[str] | None) -> list[str]:
-    """Figures are called in full or by their number."""
+    """Check that all figures exist. They are given by full name or by number."""
     known = figure_names()
     spellings = [name.partition("_")[0] for name in known] + known
     if figures == []:
@@ -88,7 +91,7 @@ def _probes(path: str | None) -> list[str]:
 
 
 def _perplexity(plain: Mapping[str, Any]) -> list[str]:
-    """Text to be had, windows that overlap or touch, and nothing that the pruner was calibrated on."""
+    """Check that the text can be read, that windows overlap, and that the text is not the calibration text."""
     chosen = plain["perplexity"]
     tokens, window, stride, text = (chosen[key] for key in ("tokens", "window", "stride", "text"))
     if tokens is None:
@@ -123,7 +126,7 @@ def _writable(key: str, path: Path) -> list[str]:
 
 
 def _export(plain: Mapping[str, Any]) -> list[str]:
-    """An export goes to a folder of its own, which is new, empty, or holds exports already."""
+    """Check that the export folder is not the model's, and is new, empty, or holds exports already."""
     given = plain["export"]["path"]
     if given is None:
         return []
@@ -138,7 +141,7 @@ def _export(plain: Mapping[str, Any]) -> list[str]:
 
 
 def _calibration(calibration: Mapping[str, Any]) -> list[str]:
-    """A path has to be there and of a kind that can be read; prompts have to be enough, and of families there are."""
+    """Check that a path exists and can be read, that prompts are enough, and that their families exist."""
     try:
         generated = declared(calibration, "generated")
         if isinstance(calibration.get("path"), str):

@@ -1,4 +1,4 @@
-"""What is wrong with a launcher on the command line, before anything is composed."""
+"""Check of the launcher on the command line, before anything is composed."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pipeline.config.types import Count, Positive, Share, Within, misfits
 
 GROUP, NODE = "hydra/launcher", "hydra.launcher."
 _DEFAULT = "sequential"
-# Of a launcher's YAML: what it is made of.
+# Keys of a launcher's YAML file that cannot be set.
 _FIXED = ("_target_",)
 
 
-# The types of values whose default does not say it all.
+# Types of the keys whose default value does not determine them.
 _TYPES: dict[str, Any] = {
     "jobs": Positive | None,
     "memory": Share,
@@ -27,12 +27,12 @@ _TYPES: dict[str, Any] = {
     "additional_parameters": dict[str, Any] | None,
     "setup": list[str] | None,
 }
-# Whatever sbatch takes for an option of its own.
+# Any value that an option of sbatch takes.
 _WORD = str | Count | Literal[True] | None
 
 
 def launcher_problems(overrides: Sequence[str]) -> list[str]:
-    """Plain sentences, each naming the way out; empty if the launcher and its keys are there, and their values fit."""
+    """Return a sentence with the way out for each problem of the launcher, its keys and their values."""
     given = dict(override.lstrip("+").partition("=")[::2] for override in overrides)
     launcher, known = given.get(GROUP, _DEFAULT), choices_of(GROUP)
     if launcher not in known:
@@ -53,7 +53,7 @@ def launcher_problems(overrides: Sequence[str]) -> list[str]:
 
 
 def _like(default: Any) -> Any:
-    """The type of a key that has such a value in the YAML."""
+    """Return the type of a key from its default value in the YAML file."""
     return {bool: bool, int: Positive, str: str}.get(type(default), _WORD)
 
 
@@ -62,7 +62,7 @@ def _is_broken(value: Any) -> bool:
 
 
 def _value(key: str, text: str) -> Any:
-    """The value as a job gets it; a text that cannot be read stays one, and is told of with all other words."""
+    """Return a value as a job gets it. A sweep stays text; so does unreadable text, which ``read_words`` reports."""
     try:
         override = OverridesParser.create().parse_override(f"{key}={text}")
         return text if override.is_sweep_override() else override.value()

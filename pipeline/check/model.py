@@ -1,4 +1,4 @@
-"""What is wrong with a chosen model, and whether it goes with the pruner and the tasks, without loading its weights."""
+"""Checks of a chosen model, alone and with the pruner and the tasks, without loading its weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pipeline.evaluate.retrieval.recipe import recipe_of
 from pipeline.evaluate.suite import TaskSuite
 from pipeline.model.sources.folder import ADAPTER, CONFIG, LAYER_KEYS, TOKENIZERS, check_folder, read_json
 
-# What an integer sparsity counts, and how many of these a block has.
+# Units that an integer sparsity counts, and the number of them in a block.
 _UNITS = {
     "block": ("block", 1),
     "attention": ("attention sublayer", 1),
@@ -29,12 +29,12 @@ _UNITS = {
 
 
 def check_model(plain: Mapping[str, Any]) -> list[str]:
-    """Problems of where the model comes from and of what it is asked to do, one sentence each."""
+    """Return a sentence for each problem of where the model comes from and of what it is asked to do."""
     return _path(plain["model"]) + _embedding(plain["model"]) + _architecture(plain) + _lengths(plain)
 
 
 def _path(model: Mapping[str, Any]) -> list[str]:
-    """A model path that looks like a directory has to be one, with a model in it."""
+    """Check that a model path that looks like a directory is one and holds a model."""
     given = model.get("path")
     if not isinstance(given, str):
         return []
@@ -54,7 +54,7 @@ def _path(model: Mapping[str, Any]) -> list[str]:
 
 
 def _folder(given: str, path: Path, trusted: bool) -> list[str]:
-    """A model's directory holds a model that can be loaded, as far as that can be said without its weights."""
+    """Check that a directory holds a model that can be loaded, as far as its files tell without the weights."""
     if not (path / CONFIG).exists() and not (path / ADAPTER).exists():
         return [f"model.path={given} holds no {CONFIG}, so no model"]
     try:
@@ -68,7 +68,7 @@ def _folder(given: str, path: Path, trusted: bool) -> list[str]:
 
 
 def _embedding(model: Mapping[str, Any]) -> list[str]:
-    """A model's own way to embed a text has to be one that there is."""
+    """Check the model's own recipe for embedding a text."""
     try:
         recipe_of(model.get("embedding"))
     except ValueError as error:
@@ -77,7 +77,7 @@ def _embedding(model: Mapping[str, Any]) -> list[str]:
 
 
 def _architecture(plain: Mapping[str, Any]) -> list[str]:
-    """Is the architecture supported, and can it do what the stages ask? Known for random and for local models."""
+    """Check that the architecture is supported and can do what the stages ask; known for random and local models."""
     model, known = plain["model"], architectures()
     kind = model.get("architecture") or _facts(model).get("model_type")
     if kind is None:
@@ -107,7 +107,7 @@ def _architecture(plain: Mapping[str, Any]) -> list[str]:
 
 
 def _lengths(plain: Mapping[str, Any]) -> list[str]:
-    """Do sequences fit the model's positions? Known for local models."""
+    """Check that sequences fit the model's positions, which are known for local models."""
     facts = _facts(plain["model"])
     positions = facts.get("max_position_embeddings") or facts.get("n_positions")
     calibrated = declared(plain["pruner"], "calibrated") is not False
@@ -115,7 +115,7 @@ def _lengths(plain: Mapping[str, Any]) -> list[str]:
 
 
 def check_text(plain: Mapping[str, Any], chosen: bool) -> list[str]:
-    """A pruner that compares predictions gets given text, which tells it less and is long, only if that was chosen."""
+    """Refuse given text, which says less and is long, to a pruner that compares predictions, unless it was chosen."""
     pruner, text = plain["pruner"], plain["calibration"]
     if chosen or not declared(pruner, "compares") or declared(text, "generated"):
         return []
@@ -127,7 +127,7 @@ def check_text(plain: Mapping[str, Any], chosen: bool) -> list[str]:
 
 
 def check_sparsity(plain: Mapping[str, Any]) -> list[str]:
-    """Does the sparsity make sense, for this pruner, on this model?"""
+    """Check that the sparsity makes sense for this pruner on this model."""
     try:
         sparsity = parse(plain["sparsity"])
     except ValueError as error:
@@ -156,7 +156,7 @@ def check_sparsity(plain: Mapping[str, Any]) -> list[str]:
 
 
 def layers_of(model: Mapping[str, Any]) -> int | None:
-    """Number of blocks, if that is known without loading the model."""
+    """Return the number of blocks, or None if it is not known without loading the model."""
     if isinstance(model.get("layers"), int):
         return model["layers"]
     facts = _facts(model)
@@ -164,7 +164,7 @@ def layers_of(model: Mapping[str, Any]) -> int | None:
 
 
 def _facts(model: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration file of a local model, or of one that a package carries; empty if there is none to rely on."""
+    """Return the configuration file of a local model, or of one in a package; empty if it cannot be relied on."""
     try:
         if isinstance(model.get("folder"), str):
             return read_json(package_file(str(model["package"]), f"{model['folder']}/{CONFIG}", "a check"))
@@ -174,7 +174,7 @@ def _facts(model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def writes_text(task: Mapping[str, Any]) -> bool:
-    """Whether a task suite needs a model that writes text; so does one that cannot be found."""
+    """Return whether a task suite needs a model that writes text; True if the suite cannot be found."""
     try:
         return suite_of(task).writes_text
     except (AttributeError, ImportError, KeyError):

@@ -1,4 +1,4 @@
-"""Names that the command line gives: they stand in tables, records and file names, and say who is who."""
+"""Checks of the names on the command line, which identify things in tables, records and file names."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from typing import Any
 from pipeline.config.choices import choices_of
 from pipeline.config.schema import GROUPS
 
-# Characters of a name in a table or in a heading.
+# Most characters of a name in a table or in a heading.
 LONGEST = 200
-# Models are called after their paths; other names have no parts.
+# Models are named after their paths; other names have no slashes.
 _WORD = re.compile(r"\w[\w .+-]*")
-# Between the parts of a line of settings, whose first part is a model's name.
+# Separates the parts of a settings line, of which the first is a model's name.
 _SEPARATOR = " · "
-# What Weights & Biases takes for a project or an entity.
+# Most characters of a project or entity in Weights & Biases, and the characters that it refuses.
 _WANDB_LONGEST, _WANDB_REFUSED = 128, "/\\#?%:"
 
 
 def name_problems(plain: Mapping[str, Any], own: Mapping[str, Sequence[object]]) -> list[str]:
-    """Names of one resolved configuration that would mislead or cannot be written.
+    """Return a sentence for each name of one resolved configuration that would mislead or cannot be written.
 
-    ``own`` are the names by which each group's choice goes without being given another.
+    ``own`` holds the names that each group's choice has unless it is given another.
     """
     found = []
     for group in GROUPS:
         node = plain.get(group)
         name = node.get("name") if isinstance(node, Mapping) else None
         if not isinstance(name, str) or not name.strip():
-            continue  # which is not a name for its constructor either
+            continue  # The check of its constructor's types reports it.
         if trouble := _trouble(name):
             found.append(f"{group}.name={name!r} {trouble}; give another {group}.name")
         elif group != "model" and not _WORD.fullmatch(name):

@@ -1,4 +1,4 @@
-"""What a command line that can be run says in vain: told before the jobs start, without stopping them."""
+"""Notes on what a valid command line gives in vain: shown before the jobs start, without stopping them."""
 
 from __future__ import annotations
 
@@ -6,23 +6,22 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pipeline.check.words import Words, read_words, shortened
-from pipeline.config.choices import read_choice
-from pipeline.config.signature import declared
+from pipeline.config.signature import takes_sparsity
 from pipeline.config.sparsity import parse
 
 _ONE_JOB = "so the jobs that differ in it alone are one job"
 
 
 def notes(arguments: Sequence[str], multirun: bool) -> list[str]:
-    """One sentence for each thing that a command line without problems asks for and does not get."""
+    """Return a sentence for each thing that a command line without problems asks for and does not get."""
     words = read_words(arguments, multirun)
     return [*_ignored(words), *_repeated(words)]
 
 
 def _ignored(words: Words) -> Iterator[str]:
-    """Pruners that take no sparsity, where one is given."""
+    """Yield a note on pruners that take no sparsity, if one is given."""
     given = _spellings(words)
-    pruners = [name for name in words.groups.get("pruner", ()) if not _takes_sparsity(name)]
+    pruners = [name for name in words.groups.get("pruner", ()) if not takes_sparsity(name)]
     if not pruners or not set(given) - {"0"}:
         return
     which = "it takes" if len(pruners) == 1 else "they take"
@@ -32,7 +31,7 @@ def _ignored(words: Words) -> Iterator[str]:
 
 
 def _repeated(words: Words) -> Iterator[str]:
-    """Values of a sweep that are one sparsity in two spellings."""
+    """Yield a note for each sparsity that a sweep lists more than once, such as in two spellings."""
     given = _spellings(words)
     for spelling in dict.fromkeys(given):
         if (times := given.count(spelling)) > 1:
@@ -45,15 +44,11 @@ def _spellings(words: Words) -> list[str]:
 
 
 def _spelling(option: Any) -> str:
-    """The canonical spelling; of what refers to another value, its text."""
+    """Return the canonical spelling of a sparsity, or the text of a reference to another value."""
     try:
         return parse(option).given
     except ValueError:
         return str(option)
-
-
-def _takes_sparsity(pruner: str) -> bool:
-    return bool(declared(read_choice("pruner", pruner), "accepts"))
 
 
 def _listed(options: Any) -> str:

@@ -1,6 +1,6 @@
-"""Paths of one configuration: what is written never touches what is read, nor what is not a result at all.
+"""Checks of the paths of one configuration: writing touches neither inputs nor anything that is not a result.
 
-Links are followed before anything is compared. Nothing is opened here.
+Links are followed before paths are compared. No file is opened here.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from pipeline.evaluate.suites.retrieval import BUILT_IN
 REPOSITORY = CONF.parent
 # The source tree: nothing is written into these folders of the repository.
 _SOURCES = ("conf", "pipeline", ".git")
-# What is made, replaced and removed below outputs.
+# Folders that are made, replaced and removed below outputs.
 _MADE = ("store", "jobs", "runs", "tables", "figures", "report", "wandb")
-# What is written.
+# Keys of the paths that are written.
 _WRITTEN = ("outputs", "export.path")
-# This file says that a folder is an export of ours, which stays as it is.
+# This file marks a folder as one of our exports, which stay as they are.
 FACTS = "pruning.json"
-# Bytes of a name and of a path that common file systems take. A folder's private copy has a longer name.
+# Most bytes of a name and of a path on common file systems, and room for the longer name of a private copy.
 _LONGEST_NAME, _LONGEST_PATH, _ROOM = 255, 3000, 60
 
 
 @dataclass(frozen=True)
 class Given:
-    """A path as it was given, by its key, and where it really is."""
+    """A path as given for a key, and its real location."""
 
     key: str
     text: str
@@ -51,13 +51,13 @@ class Given:
 
 
 def impossible(plain: Mapping[str, Any]) -> list[str]:
-    """Sentences about texts that cannot be paths here, at which nothing should even look."""
+    """Return a sentence for each text that cannot be a path here and that no other check should look up."""
     found = [_malformed(given, 0) for given in _inputs(plain)] + [_malformed(given, _ROOM) for given in _written(plain)]
     return [problem for problem in [*found, *_packaged(plain)] if problem]
 
 
 def clashes(plain: Mapping[str, Any]) -> list[str]:
-    """Sentences about places where nothing should be written, given that no path is impossible."""
+    """Return a sentence for each place where nothing should be written. Assumes that no path is ``impossible``."""
     inputs, written = [given for given in _inputs(plain) if os.path.lexists(given.path)], list(_written(plain))
     outputs, export = (next((given for given in written if given.key == key), None) for key in _WRITTEN)
     if found := [problem for given in written if (problem := _no_place(given))]:
@@ -70,7 +70,7 @@ def clashes(plain: Mapping[str, Any]) -> list[str]:
 
 
 def _inputs(plain: Mapping[str, Any]) -> Iterator[Given]:
-    """Everything that is read, a hub id excepted."""
+    """Yield every path that is read. A hub id is treated as a path that need not exist."""
     task = plain["task"] if isinstance(plain["task"], Mapping) else {}
     for key, value in (
         ("model.path", _of(plain, "model", "path")),
@@ -88,7 +88,7 @@ def _inputs(plain: Mapping[str, Any]) -> Iterator[Given]:
 
 
 def _packaged(plain: Mapping[str, Any]) -> Iterator[str]:
-    """What cannot be a package, or a file inside one."""
+    """Yield a sentence for each value that cannot be a package, or a file or folder inside one."""
     for group in ("model", "calibration"):
         package = _of(plain, group, "package")
         if not isinstance(package, str) or not package.strip():
@@ -113,7 +113,7 @@ def _written(plain: Mapping[str, Any]) -> Iterator[Given]:
 
 
 def _malformed(given: Given, room: int) -> str | None:
-    """Why a text cannot be a path to read, or, with ``room`` bytes for private names beside it, to write; or None."""
+    """Return why a text cannot be a path to read (or, with ``room`` bytes for private names beside it, to write)."""
     text = given.text
     try:
         encoded = text.encode()
@@ -135,12 +135,12 @@ def _malformed(given: Given, room: int) -> str | None:
 
 
 def _no_place(given: Given) -> str | None:
-    """Why no folder can or should be made at a place."""
+    """Return why no folder can or should be made at a place, or None."""
     for place in (given.path, *given.path.parents):
         if place.is_symlink() and not place.exists():
             return f"{given}: {place} is a link to nothing; give another folder"
         if place.exists():
-            # A file in its place is told of elsewhere.
+            # ``pipeline.check.job`` reports a file in its place.
             if place.is_dir() or place.is_file():
                 break
             return f"{given}: {place} is not a folder; give another"
@@ -162,12 +162,12 @@ def _beside_outputs(given: Given, outputs: Given) -> str | None:
 
 
 def _is_export(path: Path, stop: Path) -> bool:
-    """Whether a path is an export or in one, below ``stop``."""
+    """Return whether a path is an export, or inside one, below ``stop``."""
     return any(_within(place, stop) and (place / FACTS).is_file() for place in (path, *path.parents))
 
 
 def _export(export: Given, inputs: list[Given], outputs: Given | None) -> str | None:
-    """An export replaces nothing and mixes with nothing."""
+    """Return why an export would replace something or mix with it, or None."""
     real, way = export.real, "give a folder of its own"
     if _within(REPOSITORY, real) or any(_within(home, real) for home in _homes(real)):
         return f"{export} holds more than a model; {way}"
@@ -188,7 +188,7 @@ def _export(export: Given, inputs: list[Given], outputs: Given | None) -> str | 
 
 
 def _homes(path: Path) -> set[Path]:
-    """Home directories that a folder could be or hold: this user's, and that of whoever owns the folder."""
+    """Return the home directories that a folder could be or hold: this user's and that of the folder's owner."""
     homes = set()
     with suppress(RuntimeError):
         homes.add(Path(os.path.realpath(Path.home())))

@@ -1,4 +1,4 @@
-"""Values that no key of the configuration takes, whatever it is about."""
+"""Checks for values that no key of the configuration takes."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 from pipeline.check.words import shortened
 from pipeline.config.schema import GROUPS, NODES
 
-# Beyond this, whole numbers do not fit where they are used.
+# Integers of this size and beyond do not fit where they are used.
 _LARGEST = 2**63
-# With keys like these in a value, Hydra would call what they name.
+# Keys that begin and end like this, such as _target_, would make Hydra call what they name.
 _RESERVED = "_"
 
 
 def value_problems(plain: Mapping[str, Any]) -> list[str]:
-    """Plain sentences about values of one resolved configuration that cannot be meant."""
+    """Return a sentence for each value of one resolved configuration that cannot be meant."""
     found = []
     for key, value in plain.items():
-        # A choice's own _target_ comes from its YAML file; below it there is none.
+        # A choice's own _target_ comes from its YAML file; values below it may not have one.
         parts = value.items() if key in (*GROUPS, *NODES) and isinstance(value, Mapping) else [("", value)]
         for name, item in parts:
             where = f"{key}.{name}" if name else key
@@ -28,7 +28,7 @@ def value_problems(plain: Mapping[str, Any]) -> list[str]:
 
 
 def _random_model(model: Mapping[str, Any]) -> list[str]:
-    """Whether the sizes of a random model go together: its rotary embedding turns pairs of a head's numbers."""
+    """Check the sizes of a random model: its rotary embedding rotates pairs of a head's dimensions."""
     hidden, heads = model.get("hidden"), model.get("heads")
     if not (isinstance(hidden, int) and isinstance(heads, int) and heads >= 1 and hidden % (2 * heads)):
         return []

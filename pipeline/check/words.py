@@ -1,4 +1,4 @@
-"""The words of a command line: which groups and keys they set, to which alternatives, and which cannot be read."""
+"""Words of a command line: the groups and keys that they set, the alternatives, and the words that cannot be read."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from pipeline.config import schema
 from pipeline.config.choices import choices_of, nearest
 from pipeline.evaluate.suites.names import names
 
-# More jobs than one command should have; and how long and how nested one of its words may be.
+# Most jobs of one command, and most characters and levels of nesting of one of its words.
 MOST_JOBS, _LONGEST, _DEEPEST = 10_000, 10_000, 20
 _SHOWN = 100
-# How a path is given to a group.
+# How to give a path to a group.
 _BY_PATH = {
     "model": "model=hf model.path={}",
     "calibration": "calibration=file calibration.path={}",
     "task": "task=lm_eval task.include={} task.names=[NAME]",
 }
-# What a shell reads between double quotes.
+# Characters that a shell interprets between double quotes.
 _SHELL = set('"$`\\!')
 _ONE_EXPERIMENT = "give one experiment at a time, since each has a sweep of its own"
-# What is done once for all jobs of a sweep.
+# Keys that count once for all jobs of a sweep, with the reason.
 _ONCE = {"outputs": "a sweep has one outputs folder", "figures": "a sweep draws its figures once, at its end"}
 
 
 @dataclass
 class Words:
-    """Choices of groups and values of keys, each with all their alternatives in a sweep, and what is wrong.
+    """Choices of groups and values of keys, each with all its alternatives in a sweep, and the problems found.
 
-    ``added`` are the keys that were written with a ``+``, as if they were not there yet; ``growing`` those written
-    with ``+`` or ``++``, which may be there or not.
+    ``added`` are the keys written with a ``+``, which should not exist yet; ``growing`` are the keys written with
+    ``+`` or ``++``, which need not exist.
     """
 
     groups: dict[str, list[Any]] = field(default_factory=dict)
@@ -56,7 +56,7 @@ class Words:
 
 
 def read_words(arguments: Sequence[str], multirun: bool) -> Words:
-    """Sort the overrides of a command line. Those with a problem are left out; of equal keys the last one counts."""
+    """Sort the overrides of a command line. Unusable ones are left out; of equal keys the last one counts."""
     words, parser = Words(), OverridesParser.create()
     for argument in arguments:
         try:
@@ -95,7 +95,7 @@ def read_words(arguments: Sequence[str], multirun: bool) -> Words:
 
 
 def _meant(group: str, option: str, known: Sequence[str]) -> str:
-    """What somebody wanted who gave this as a choice: a path or a name has a key of its own."""
+    """Return what to write instead of an unknown choice. A path or a task name has its own key."""
     is_path = "/" in option or os.path.exists(option)
     if is_path and group in _BY_PATH:
         return f"write {_BY_PATH[group].format(shlex.quote(shortened(option)))}"
@@ -105,13 +105,13 @@ def _meant(group: str, option: str, known: Sequence[str]) -> str:
 
 
 def shortened(text: object) -> str:
-    """A text that a message can quote."""
+    """Return a text short enough for a message to quote it."""
     words = str(text)
     return words if len(words) <= _SHOWN else f"{words[:_SHOWN]}…"
 
 
 def _parsed(parser: OverridesParser, argument: str) -> Override:
-    """Raises ValueError with a sentence for what is no ``key=value``."""
+    """Parse an argument. Raises ValueError with a sentence if it is not ``key=value``."""
     shown = shortened(argument)
     try:
         argument.encode()
@@ -134,7 +134,7 @@ def _in(word: str) -> str:
 
 
 def _way_to_write(parser: OverridesParser, argument: str, error: HydraException) -> str:
-    """How a value is quoted, where that alone is missing; else what the parser says."""
+    """Return how to quote the value if only quotes are missing, else the message of the parser."""
     key, equals, value = argument.partition("=")
     literal = value.replace("\\", "\\\\").replace("'", "\\'")
     quoted = f"{key}='{literal}'"
@@ -153,7 +153,7 @@ def _depth(text: str) -> int:
 
 
 def _check_form(override: Override, argument: str) -> None:
-    """Raises ValueError for anything but setting a key of the configuration."""
+    """Raise ValueError for anything but setting a key of the configuration."""
     key, kind, shown = override.key_or_group, override.type.name, shortened(argument)
     if override.is_delete() or override.package is not None:
         raise ValueError(f"{shown}: write key=value; keys can be set, not deleted or moved")
@@ -166,7 +166,7 @@ def _check_form(override: Override, argument: str) -> None:
 
 
 def _alternatives(parser: OverridesParser, override: Override, argument: str) -> list[Any]:
-    """All values, as the jobs of a sweep read them. Raises ValueError for a sweep that does not list them."""
+    """Return all values, as the jobs of a sweep read them. Raises ValueError for a sweep that does not list them."""
     if not override.is_sweep_override():
         return [override.value()]
     key, way = override.key_or_group, "list the values of a sweep one by one, separated by commas"
@@ -196,5 +196,5 @@ def _of_sweep(key: str, options: Sequence[Any], argument: str, multirun: bool) -
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, its type where it has none."""
+    """Return the first line of an error's message, or its type if there is none."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -1,4 +1,4 @@
-"""The options of the configuration groups, and the nearest one to a word that is none."""
+"""Options of the configuration groups, and suggestions for words that are not among them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
 def choices_of(group: str) -> list[str]:
-    """The options of a config group."""
+    """Return the options of a config group."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
@@ -24,20 +24,20 @@ def read_choice(group: str, name: str) -> Mapping[str, Any]:
     own = yaml.safe_load((CONF / group / f"{name}.yaml").read_text(encoding="utf-8"))
     values: dict[str, Any] = {}
     for parent in own.pop("defaults", ()):
-        # What is not a name chooses in another group.
+        # A default that is not a name chooses from another group.
         if isinstance(parent, str) and parent != "_self_":
             values |= read_choice(group, parent)
     return values | own
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """`` Did you mean x?`` and the list of what there is."""
+    """Return ``did you mean x?`` if a known word is close, and the list of known words."""
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return (f"did you mean {close[0]}? " if close else "") + f"choose from {', '.join(known)}"
 
 
 def figure_names() -> list[str]:
-    """Every figure and table in full, without importing what draws them."""
+    """Return the full names of all figures and tables without importing the code that draws them."""
     folder = CONF.parent / "pipeline" / "plot" / "paper"
     return sorted(path.stem for kind in ("fig[0-9][0-9]_*.py", "tab[0-9]_*.py") for path in folder.glob(kind))

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 class Component:
     """Base of every model, pruner, task suite and calibration set.
 
-    Keys of stored results have the name of the class, not of its module: a class keeps its name when it moves.
+    Keys of stored results contain the name of the class, not of its module: a class keeps its name when it moves.
 
     Fields are the whole configuration: what a YAML of the group may set. ``name`` is what tables show. Raise
     ``version`` in a subclass when its results change, so that stored results of the old code are not reused.
@@ -20,7 +20,7 @@ class Component:
     version: ClassVar[int] = 1
 
     def identity(self) -> dict[str, Any]:
-        """What the results depend on: the class, its version and every field but those marked as speed-only."""
+        """Return what results depend on: the class, its version and all fields but ``name`` and the speed-only ones."""
         fields = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
@@ -35,10 +35,10 @@ class Component:
 
 
 def speed_only(default: Any) -> Any:
-    """A dataclass field that changes how fast a result is had, never the result, so no key contains it."""
+    """Return a dataclass field that changes the speed of a computation, never its result; no key contains it."""
     return dataclasses.field(default=default, metadata={"identity": False})
 
 
 def replicate(default: Any) -> Any:
-    """A dataclass field that numbers repetitions of the same thing: rows that differ in it alone are replicates."""
+    """Return a dataclass field that numbers repetitions: rows that differ in it alone are replicates."""
     return dataclasses.field(default=default, metadata={"replicate": True})

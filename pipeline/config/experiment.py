@@ -1,4 +1,4 @@
-"""Experiments: what one figure of the paper needs, as a choice of ``conf/experiment`` with a sweep of its own."""
+"""Experiments: choices of ``conf/experiment``, each with the sweep that one figure of the paper needs."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pipeline.config.choices import choices_of, read_choice
 from pipeline.config.schema import EXPERIMENT
 
-# The keys that make a sweep of an experiment; they are read here and while the configuration is composed.
+# Keys that define the sweep of an experiment, read here and while the configuration is composed.
 GRIDS = ("sweep", "sparsity_of")
 
 
 def expand(arguments: Sequence[str]) -> list[str]:
-    """The command line with the sweep of its experiment written out, except for what it sets itself.
+    """Return the command line with the sweep of its experiment written out, except for keys that it sets itself.
 
-    A name that is not an experiment adds nothing: it is refused with all other problems.
+    An unknown experiment adds nothing: it is refused with all other problems.
     """
     pairs = [argument.lstrip("+").partition("=") for argument in arguments]
     keys = {key for key, _, _ in pairs}

@@ -1,4 +1,4 @@
-"""Sequences that a configuration asks for, against the positions that a model has."""
+"""Check of the sequence lengths of a configuration against the positions of a model."""
 
 from __future__ import annotations
 

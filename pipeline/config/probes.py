@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 LETTERS = "ABCDEFGHIJ"
-# Every prompt is captured token by token: what is longer was not meant as prompts.
+# Every prompt is captured token by token: a larger file was not meant as prompts.
 _MOST_BYTES = 2**26
 _KEYS = {"text", "name", "format", "steps", "options", "answer"}
 
@@ -24,8 +24,8 @@ class Probe:
     """A prompt.
 
     ``steps`` bounds how far it is continued (None: as far as the capture goes). With ``options`` it is a
-    multiple-choice question, whose options are listed below its text by letter; ``answer`` is the place of the right
-    one, None if that is not known.
+    multiple-choice question, whose options are listed below its text by letter; ``answer`` is the index of the right
+    one, None if it is not known.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Probe:
 
     @property
     def prompt(self) -> str:
-        """What the model is asked."""
+        """Text that the model is asked, options included."""
         if not self.options:
             return self.text
         listed = "\n".join(f"{letter}. {option}" for letter, option in zip(LETTERS, self.options, strict=False))
@@ -81,9 +81,9 @@ PROBES = (
 
 
 def encode(probe: Probe, tokenizer: PreTrainedTokenizerBase, opening: str = "") -> list[int]:
-    """Token ids of a probe, as a user turn of the chat template if the tokenizer has one, else as plain text.
+    """Return the token ids of a probe, as a user turn if the tokenizer has a chat template, else as plain text.
 
-    ``opening`` is the beginning of the answer, which the model is to go on from.
+    ``opening`` is the beginning of the answer, which the model continues.
     """
     if tokenizer.chat_template is None:
         return tokenizer(f"{probe.prompt}\n{opening}" if opening else probe.prompt).input_ids
@@ -93,10 +93,10 @@ def encode(probe: Probe, tokenizer: PreTrainedTokenizerBase, opening: str = "") 
 
 
 def read_probes(path: str | Path | None) -> tuple[Probe, ...]:
-    """Probes of a file, the built-in ones if there is none.
+    """Read the probes of a file; return the built-in ones if ``path`` is None.
 
-    A ``.txt`` file has a prompt a line. A ``.jsonl`` file has an object a line: ``text``, and if wanted ``name``,
-    ``format`` (any word), ``steps`` (at most so many generated tokens), ``options`` (2 to 10 strings) and ``answer``
+    A ``.txt`` file has one prompt per line. A ``.jsonl`` file has one object per line: ``text``, and optionally
+    ``name``, ``format`` (any word), ``steps`` (most generated tokens), ``options`` (2 to 10 strings) and ``answer``
     (a letter). Raises ValueError, naming the line, for anything else.
     """
     if path is None:

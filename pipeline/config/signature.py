@@ -1,4 +1,4 @@
-"""A component's fields with their types and its constants, read from source text: no import, so checks stay fast."""
+"""Fields, their types, and constants of a component, read from source text: no import, so checks stay fast."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.config import types
+from pipeline.config.choices import choices_of, read_choice
 
-# What annotations of fields are made of.
+# Names that annotations of fields may contain.
 _NAMES = {**vars(types), "Any": Any, "Literal": Literal}
 
 
@@ -26,7 +27,7 @@ class Signature:
 
 @cache
 def signature(target: str) -> Signature:
-    """Signature of the class with a dotted path. Raises ValueError if its source is not there."""
+    """Return the signature of the class with a dotted path. Raises ValueError if its source is not there."""
     module, _, name = target.rpartition(".")
     tree = _source(module)
     node = next((n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name), None)
@@ -45,11 +46,17 @@ def signature(target: str) -> Signature:
 
 
 def declared(component: Mapping[str, Any], name: str) -> Any:
-    """Return what a component's configuration says of it, else its class; None if neither does."""
+    """Return the value of a name in a component's configuration, else the constant of its class; None if in neither."""
     try:
         return component[name] if name in component else signature(component["_target_"]).constants.get(name)
     except ValueError:
         return None
+
+
+@cache
+def takes_sparsity(pruner: str) -> bool:
+    """Return whether a pruner takes a sparsity; one without a YAML file in conf does."""
+    return pruner not in choices_of("pruner") or bool(declared(read_choice("pruner", pruner), "accepts"))
 
 
 def _read(statement: ast.AnnAssign, name: str, found: Signature) -> None:
@@ -84,7 +91,7 @@ def _resolve(tree: ast.Module, module: str, name: str) -> str | None:
 
 @cache
 def architectures() -> dict[str, bool]:
-    """The supported model types, and whether each is an encoder, from the source text of ``pipeline.model.decoder``."""
+    """Return whether each supported model type is an encoder, from the source text of ``pipeline.model.decoder``."""
     tree = _source("pipeline.model.decoder")
     table = next(
         node.value

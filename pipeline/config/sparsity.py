@@ -9,8 +9,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-# Those that take no sparsity: quantizers round every weight.
-WITHOUT_SPARSITY = ("dense", "rtn", "awq")
 _PATTERN = re.compile(r"(\d+)\s*(?:of|:)\s*(\d+)", re.IGNORECASE)
 _INTEGER = re.compile(r"\d+")
 KINDS = {
@@ -18,7 +16,7 @@ KINDS = {
     "units": "a whole number of units such as 8",
     "pattern": "a pattern such as 2:4",
 }
-# Digits of a fraction that people mean: sums such as 0.1 + 0.2 are off from the 17th on.
+# Significant digits of a fraction: sums such as 0.1 + 0.2 are off from the 17th on.
 _DIGITS = 12
 
 
@@ -47,7 +45,7 @@ class Sparsity:
         return {"pattern": self.n / max(self.m, 1), "units": float(self.units), "fraction": self.fraction}[self.kind]
 
     def units_of(self, total: int) -> int:
-        """Number of units out of ``total``: a fraction is rounded, a unit count is taken as it is.
+        """Return the number of units out of ``total``: a fraction is rounded, a unit count is taken as it is.
 
         Raises ValueError for a pattern, and for more units than there are.
         """
@@ -59,9 +57,9 @@ class Sparsity:
 
 
 def parse(value: object) -> Sparsity:
-    """Read a sparsity from a config value. Raises ValueError in plain words if it is none.
+    """Read a sparsity from a config value. Raises ValueError in plain words if it is not one.
 
-    Fractions are rounded to 12 significant digits, so that ``0.30000000000000004``, as sums and ranges give it, is 0.3.
+    Fractions are rounded to 12 significant digits: ``0.30000000000000004``, as sums and ranges give it, is 0.3.
     """
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError(f"sparsity={value!r} is not a sparsity; give {', '.join(KINDS.values())}")
@@ -85,15 +83,10 @@ def parse(value: object) -> Sparsity:
 
 
 def rounded(fraction: float) -> float:
-    """A fraction as people would write it: 0.1 + 0.2 is 0.3."""
+    """Return a fraction as people would write it: 0.1 + 0.2 is 0.3."""
     return float(f"{fraction:.{_DIGITS}g}")
 
 
 def exactly(fraction: float) -> Sparsity:
-    """A fraction as it is, for one that was computed rather than written."""
+    """Return the sparsity of a fraction that was computed rather than written, without rounding it."""
     return Sparsity(repr(fraction) if fraction else "0", "fraction", fraction=fraction or 0.0)
-
-
-def takes_sparsity(pruner: str) -> bool:
-    """Say whether a sparsity means something to a pruner of that name."""
-    return pruner not in WITHOUT_SPARSITY

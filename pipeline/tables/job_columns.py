@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.config.sparsity import parse, takes_sparsity
+from pipeline.config.signature import takes_sparsity
+from pipeline.config.sparsity import parse
 from pipeline.store.records import JobRecord
 from pipeline.tables.labels import CALIBRATION, Facts, changed_options, label, option_texts, options_of
 

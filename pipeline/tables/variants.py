@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from pipeline.config.sparsity import Sparsity, parse, takes_sparsity
+from pipeline.config.signature import takes_sparsity
+from pipeline.config.sparsity import Sparsity, parse
 from pipeline.tables.labels import label
 
 DENSE = "dense"
