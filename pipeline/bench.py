@@ -29,8 +29,8 @@ from pipeline.data.calibration.base import batches
 from pipeline.evaluate.by_harness import encode_requests
 from pipeline.evaluate.harness import load_tasks
 from pipeline.evaluate.language_model import InMemoryLM
-from pipeline.measure.compare import block_rows
 from pipeline.measure.layerwise import Stream, measure_stream
+from pipeline.measure.measures import block_rows
 from pipeline.model.decoder import Decoder
 from pipeline.model.head import Head
 from pipeline.model.sources.base import resolve_dtype

@@ -15,8 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.config.choices import CONF
 from pipeline.config.signature import signature
+from pipeline.model.architectures import ARCHITECTURES
 from pipeline.model.continuations import read
-from pipeline.model.decoder import ARCHITECTURES, Decoder
+from pipeline.model.decoder import Decoder
 from pipeline.model.linear_inputs import one_expert_at_a_time
 from pipeline.prune.base import Context, Pruner
 from pipeline.prune.decision import Change

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.measure.compare import COLUMNS
+from pipeline.measure.measures import COLUMNS
 from pipeline.model.head import Head
 
 # What only pruning can make differ from "no deviation"; the others are the dense model's own.

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from pipeline.common.terminal import Progress
-from pipeline.model.decoder import SUBLAYERS, Decoder
+from pipeline.model.architectures import SUBLAYERS
+from pipeline.model.decoder import Decoder
 from pipeline.model.finite import check_values
 from pipeline.model.offload import resident
 from pipeline.model.residual import first, layout, tap

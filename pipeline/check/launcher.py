@@ -27,6 +27,8 @@ _TYPES: dict[str, Any] = {
     "additional_parameters": dict[str, Any] | None,
     "setup": list[str] | None,
 }
+# In the place of the values of a list.
+_SEVERAL = object()
 # Any value that an option of sbatch takes.
 _WORD = str | Count | Literal[True] | None
 
@@ -48,6 +50,10 @@ def launcher_problems(overrides: Sequence[str]) -> list[str]:
             continue
         kind = _WORD if inside else _TYPES.get(name, _like(defaults[name]))
         value = _value(key, text)
+        if value is _SEVERAL:
+            way = f"""for one text with a comma, write '{key}="{text}"'"""
+            found.append(f"{key}={text} lists several values, but a sweep has one launcher: give one; {way}")
+            continue
         found += [f"{key}={text} holds a line break; leave it out"] if _is_broken(value) else misfits(key, kind, value)
     return found
 
@@ -62,9 +68,9 @@ def _is_broken(value: Any) -> bool:
 
 
 def _value(key: str, text: str) -> Any:
-    """Return a value as a job gets it. A sweep stays text; so does unreadable text, which ``read_words`` reports."""
+    """Return a value as a job gets it, or _SEVERAL. Unreadable text, which ``read_words`` reports, stays text."""
     try:
         override = OverridesParser.create().parse_override(f"{key}={text}")
-        return text if override.is_sweep_override() else override.value()
+        return _SEVERAL if override.is_sweep_override() else override.value()
     except (HydraException, RecursionError):
         return text

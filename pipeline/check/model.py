@@ -13,10 +13,11 @@ from pipeline.common.packages import package_file
 from pipeline.config.choices import nearest
 from pipeline.config.lengths import too_long
 from pipeline.config.schema import flatten
-from pipeline.config.signature import architectures, declared
+from pipeline.config.signature import declared
 from pipeline.config.sparsity import KINDS, parse
 from pipeline.evaluate.retrieval.recipe import recipe_of
 from pipeline.evaluate.suite import TaskSuite
+from pipeline.model.architectures import ARCHITECTURES
 from pipeline.model.sources.folder import ADAPTER, CONFIG, LAYER_KEYS, TOKENIZERS, check_folder, read_json
 
 # Units that an integer sparsity counts, and the number of them in a block.
@@ -78,7 +79,7 @@ def _embedding(model: Mapping[str, Any]) -> list[str]:
 
 def _architecture(plain: Mapping[str, Any]) -> list[str]:
     """Check that the architecture is supported and can do what the stages ask; known for random and local models."""
-    model, known = plain["model"], architectures()
+    model, known = plain["model"], ARCHITECTURES
     kind = model.get("architecture") or _facts(model).get("model_type")
     if kind is None:
         return []
@@ -87,18 +88,18 @@ def _architecture(plain: Mapping[str, Any]) -> list[str]:
             return [f"model.architecture={kind} is not supported; {nearest(str(kind), known)}"]
         return [
             f"model.path={model['path']}: model type {kind} is not supported, only {', '.join(sorted(known))}; another "
-            "one needs an entry in ARCHITECTURES of pipeline/model/decoder.py"
+            "one needs an entry in ARCHITECTURES of pipeline/model/architectures.py"
         ]
     needed = ["capture", "measure"]
     if writes_text(plain["task"]):
         needed.insert(0, "evaluate")
     writing = [stage for stage in plain["stages"] if stage in needed]
-    if known[kind] and writing:
+    if known[kind].encoder and writing:
         return [
             f"model={model['name']} is an encoder, which writes no text: {', '.join(writing)} cannot be done; "
             "give task=retrieval stages=[prune,evaluate,plot], or stages=[prune] with export.path=DIR to keep the model"
         ]
-    if known[kind] and declared(plain["pruner"], "compares"):
+    if known[kind].encoder and declared(plain["pruner"], "compares"):
         return [
             f"model={model['name']} is an encoder, which predicts no tokens for pruner={plain['pruner']['name']} to "
             "compare; give another pruner, such as shortgpt or wanda"

@@ -87,20 +87,3 @@ def _resolve(tree: ast.Module, module: str, name: str) -> str | None:
         if isinstance(node, ast.ImportFrom) and node.module and any(alias.name == name for alias in node.names):
             return f"{node.module}.{name}"
     return None
-
-
-@cache
-def architectures() -> dict[str, bool]:
-    """Return whether each supported model type is an encoder, from the source text of ``pipeline.model.decoder``."""
-    tree = _source("pipeline.model.decoder")
-    table = next(
-        node.value
-        for node in tree.body
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == "ARCHITECTURES"
-    )
-    assert isinstance(table, ast.Dict)
-    return {
-        ast.literal_eval(key): isinstance(value, ast.Call) and any(word.arg == "encoder" for word in value.keywords)
-        for key, value in zip(table.keys, table.values, strict=True)
-        if key is not None
-    }

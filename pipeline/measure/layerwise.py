@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from pipeline.common.terminal import Progress
-from pipeline.measure.compare import block_rows, keep_freed_memory, measure_block
+from pipeline.measure.measures import block_rows, keep_freed_memory, measure_block
 from pipeline.model.head import Head
 
 # Logits that are carried on by adding changes are projected afresh after this many sublayers, which keeps the rounding

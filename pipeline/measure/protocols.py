@@ -9,10 +9,10 @@ import torch
 
 from pipeline.common.terminal import Progress
 from pipeline.config.schema import FREE_RUNNING, LAYER, TEACHER_FORCED
-from pipeline.measure.compare import COLUMNS, as_table, compare
 from pipeline.measure.finite import check_measures
 from pipeline.measure.layerwise import Stream, measure_stream
-from pipeline.model.decoder import SUBLAYERS
+from pipeline.measure.measures import COLUMNS, as_table, compare
+from pipeline.model.architectures import SUBLAYERS
 from pipeline.model.finite import check_values
 from pipeline.model.head import Head
 from pipeline.model.trajectory import KEY, Trajectory

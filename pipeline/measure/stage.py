@@ -23,7 +23,8 @@ from pipeline.common.terminal import progress
 from pipeline.config.schema import FREE_RUNNING, LAYER, OPTIONS, TEACHER_FORCED
 from pipeline.measure.options import measure_options
 from pipeline.measure.protocols import measure_free_running, measure_layers, measure_teacher_forced, side_by_side
-from pipeline.model.decoder import ATTENTION, MLP, SUBLAYERS, Decoder
+from pipeline.model.architectures import ATTENTION, MLP, SUBLAYERS
+from pipeline.model.decoder import Decoder
 from pipeline.model.head import Head
 from pipeline.model.head_proof import head_of
 from pipeline.model.trajectory import Trajectory

@@ -15,7 +15,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from pipeline.model.decoder import SUBLAYERS, Decoder
+from pipeline.model.architectures import SUBLAYERS
+from pipeline.model.decoder import Decoder
 from pipeline.model.head import Head
 from pipeline.model.offload import is_offloaded, resident
 from pipeline.model.residual import first, stream

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from torch import nn
 
-from pipeline.model.decoder import ATTENTION, MLP, SUBLAYERS, Decoder
+from pipeline.model.architectures import ATTENTION, MLP, SUBLAYERS
+from pipeline.model.decoder import Decoder
 from pipeline.prune.decision import Decision, facts_of
 
 

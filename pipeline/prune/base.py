@@ -15,7 +15,7 @@ from pipeline.config.sparsity import Sparsity
 from pipeline.model.decoder import Decoder
 from pipeline.model.trajectory import Trajectory
 from pipeline.prune.decision import Change, Decision
-from pipeline.prune.workspace import Workspace
+from pipeline.prune.shared_setup import SharedSetup
 
 Score = dict[str, Any]
 Dropped = Mapping[str, Sequence[int]]
@@ -37,7 +37,7 @@ class Context:
     sublayers (layer numbers by kind), computed once and kept; ``candidates`` are the units to score (kind and layer
     number), if not all of them. ``changes`` collects the changed weights, block by block: entries that are there
     already were decided by an interrupted run. ``scratch`` is a folder for data that does not fit in memory;
-    ``workspace`` keeps what ``importance`` needs at every call, and is the same throughout a decision. ``seed`` is the
+    ``setup`` keeps what ``importance`` needs at every call, and is the same throughout a decision. ``seed`` is the
     experiment's, from which every random choice follows: see ``pipeline.prune.methods.random``.
     """
 
@@ -48,7 +48,7 @@ class Context:
     changes: MutableMapping[int, Change] = field(default_factory=dict)
     progress: Progress = progress
     scratch: Path | None = None
-    workspace: Workspace = field(default_factory=Workspace)
+    setup: SharedSetup = field(default_factory=SharedSetup)
     seed: int = 0
 
     @property

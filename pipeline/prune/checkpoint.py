@@ -14,7 +14,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.common.files import open_as_new, private_name, remove_orphans
-from pipeline.model.decoder import ATTENTION, MLP, SUBLAYERS, Decoder
+from pipeline.model.architectures import ATTENTION, MLP, SUBLAYERS
+from pipeline.model.decoder import Decoder
 from pipeline.model.finite import check_values
 from pipeline.model.offload import resident
 from pipeline.model.sources.base import load_pretrained, restore_shipped

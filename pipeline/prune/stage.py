@@ -20,8 +20,8 @@ from pipeline.model.tokens import tokenizer_digest
 from pipeline.prune.accounting import account
 from pipeline.prune.base import Candidates, Context, Dropped, Score
 from pipeline.prune.decision import ChangeFiles
+from pipeline.prune.shared_setup import SharedSetup
 from pipeline.prune.surgery import apply, dropped
-from pipeline.prune.workspace import Workspace
 from pipeline.store.artifacts import Artifact
 from pipeline.store.stage import Stage
 
@@ -85,7 +85,7 @@ class Importance(Stage):
     """The pruner's scores on the model without some sublayers, of the candidates if there are any."""
 
     bench: Workbench
-    workspace: Workspace
+    setup: SharedSetup
     gone: Dropped
     candidates: Candidates = ()
     name = "importance"
@@ -104,9 +104,7 @@ class Importance(Stage):
     def build(self, folder: Path) -> None:
         bench, settings, pruner = self.bench, self.bench.settings, self.bench.settings.pruner
         decoder = Decoder(bench.model(bench.dtype, pruned=False))
-        context = replace(
-            _context(bench, decoder), candidates=self.candidates, workspace=self.workspace, seed=settings.seed
-        )
+        context = replace(_context(bench, decoder), candidates=self.candidates, setup=self.setup, seed=settings.seed)
         with dropped(decoder, self.gone):
             rows = pruner.importance(decoder, context)
         check_scores(rows, f"model {settings.model.name} scored by {pruner.name}")
@@ -133,13 +131,13 @@ class PruningDecision(Stage):
         # Scores may come from the store, or from a pass over this same model.
         decoder = Decoder(bench.model(bench.dtype, pruned=False))
         torch.manual_seed(settings.seed)
-        with Workspace() as workspace:
+        with SharedSetup() as setup:
             context = replace(
                 _context(bench, decoder),
                 seed=settings.seed,
                 changes=ChangeFiles(folder, kept),
                 scratch=bench.store.private("activations"),
-                scores=lambda gone, candidates=(): _scores(bench, workspace, gone, candidates),
+                scores=lambda gone, candidates=(): _scores(bench, setup, gone, candidates),
             )
             decision = account(decoder, pruner.decide(decoder, settings.sparsity, context))
         decision.save(folder)
@@ -151,8 +149,8 @@ class PruningDecision(Stage):
         bench.keep(decoder.model, pruned=not bench.is_dense)
 
 
-def _scores(bench: Workbench, workspace: Workspace, gone: Dropped, candidates: Candidates) -> list[Score]:
-    artifact = Importance(bench, workspace, gone, candidates).make(bench.store)
+def _scores(bench: Workbench, setup: SharedSetup, gone: Dropped, candidates: Candidates) -> list[Score]:
+    artifact = Importance(bench, setup, gone, candidates).make(bench.store)
     return pd.read_parquet(artifact.file(_SCORES)).to_dict("records")
 
 

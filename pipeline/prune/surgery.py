@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from transformers import DynamicCache, PreTrainedModel
 
-from pipeline.model.decoder import ATTENTION, BLOCK, MLP, SUBLAYERS, Decoder
+from pipeline.model.architectures import ATTENTION, BLOCK, MLP, SUBLAYERS
+from pipeline.model.decoder import Decoder
 from pipeline.model.offload import resident
 from pipeline.prune.decision import Change, Decision
 

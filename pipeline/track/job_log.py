@@ -12,7 +12,7 @@ from pipeline.analysis.prompt_means import mean_over_prompts
 from pipeline.analysis.score_rows import PERPLEXITY, final_deviation, mean_scores, perplexities
 from pipeline.config.schema import FREE_RUNNING, LAYER, TEACHER_FORCED
 from pipeline.evaluate.suite import GENERATIVE
-from pipeline.measure.compare import COLUMNS
+from pipeline.measure.measures import COLUMNS
 from pipeline.tables.job_tables import JobTables
 from pipeline.track import Tracker
 

@@ -14,7 +14,8 @@ from pipeline.common.terminal import progress
 from pipeline.config.probes import PROBES, encode
 from pipeline.measure.protocols import measure_free_running, measure_layers, side_by_side
 from pipeline.model import trajectory as trajectory_module
-from pipeline.model.decoder import ARCHITECTURES, SUBLAYERS, Decoder
+from pipeline.model.architectures import ARCHITECTURES, SUBLAYERS
+from pipeline.model.decoder import Decoder
 from pipeline.model.head import Head
 from pipeline.model.residual import layout, tap
 from pipeline.model.trajectory import Trajectory, capture_forced, capture_trajectory, forwards

@@ -25,7 +25,8 @@ from pipeline.capture.options import (
 )
 from pipeline.config.probes import PROBES
 from pipeline.measure.options import CONTROL, DRAWS, OPTIONS, TOP, VOCABULARY, measure_options
-from pipeline.model.decoder import ARCHITECTURES, Decoder
+from pipeline.model.architectures import ARCHITECTURES
+from pipeline.model.decoder import Decoder
 from pipeline.model.head import Head
 from pipeline.prune.surgery import change_weights
 

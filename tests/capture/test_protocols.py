@@ -16,7 +16,7 @@ from pipeline.capture.options import decision_states, probe_questions
 from pipeline.common.terminal import progress
 from pipeline.config.probes import PROBES
 from pipeline.config.schema import PROTOCOLS
-from pipeline.measure.compare import COLUMNS
+from pipeline.measure.measures import COLUMNS
 from pipeline.measure.options import measure_options
 from pipeline.measure.protocols import (
     FREE_RUNNING,
@@ -28,7 +28,8 @@ from pipeline.measure.protocols import (
     measure_teacher_forced,
 )
 from pipeline.measure.stage import Measures, OptionMeasures
-from pipeline.model.decoder import ARCHITECTURES, SUBLAYERS, Decoder
+from pipeline.model.architectures import ARCHITECTURES, SUBLAYERS
+from pipeline.model.decoder import Decoder
 from pipeline.model.head import Head
 from pipeline.model.trajectory import Trajectory, capture_forced, capture_trajectory
 from pipeline.prune.surgery import change_weights, remove_blocks

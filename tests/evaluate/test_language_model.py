@@ -6,7 +6,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from pipeline.evaluate.language_model import InMemoryLM
-from pipeline.model.decoder import ARCHITECTURES
+from pipeline.model.architectures import ARCHITECTURES
 from pipeline.prune.decision import Decision
 from pipeline.prune.surgery import apply
 

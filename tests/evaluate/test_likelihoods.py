@@ -18,7 +18,8 @@ from pipeline.config.probes import Probe
 from pipeline.evaluate.language_model import InMemoryLM
 from pipeline.evaluate.retrieval.embed import Embedder
 from pipeline.evaluate.retrieval.recipe import Recipe
-from pipeline.model.decoder import ARCHITECTURES, Decoder
+from pipeline.model.architectures import ARCHITECTURES
+from pipeline.model.decoder import Decoder
 from pipeline.model.generation import Decoding
 from pipeline.model.generation import generate as continued
 from pipeline.model.positions import Positions

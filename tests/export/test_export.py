@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 
 from pipeline.check.command_line import problems
 from pipeline.export.hf import export, exported
-from pipeline.model.decoder import ARCHITECTURES, Decoder
+from pipeline.model.architectures import ARCHITECTURES
+from pipeline.model.decoder import Decoder
 from pipeline.prune.checkpoint import as_checkpoint, probe_outputs, write_checkpoint
 from pipeline.prune.decision import Change, Decision
 from pipeline.prune.stage import PruningDecision

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.measure.certainty import top
-from pipeline.measure.compare import compare
+from pipeline.measure.measures import compare
 from pipeline.model.head import Head
 
 

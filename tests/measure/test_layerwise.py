@@ -9,8 +9,8 @@ from naive import DEVIATIONS, assert_agrees, naive
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipeline.measure import compare as module
-from pipeline.measure.compare import COLUMNS, as_table, compare
 from pipeline.measure.layerwise import _AFRESH, Stream, measure_stream
+from pipeline.measure.measures import COLUMNS, as_table, compare
 from pipeline.model.head import Head
 
 WIDTH, VOCABULARY = 24, 300

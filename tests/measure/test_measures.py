@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from naive import DEVIATIONS, assert_agrees, largest_logit, naive
 
 from pipeline.measure import compare as module
-from pipeline.measure.compare import COLUMNS, compare
+from pipeline.measure.measures import COLUMNS, compare
 from pipeline.model.head import Head
 
 TEMPERATURES = [0.3, 1.0, 1.3]

@@ -10,8 +10,8 @@ import torch
 from naive import naive
 
 from pipeline.capture.options import Question
-from pipeline.measure.compare import COLUMNS, compare
 from pipeline.measure.finite import check_measures
+from pipeline.measure.measures import COLUMNS, compare
 from pipeline.measure.options import measure_options
 from pipeline.measure.protocols import measure_free_running
 from pipeline.model.head import Head

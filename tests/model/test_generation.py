@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.config.probes import PROBES, encode
-from pipeline.model.decoder import ARCHITECTURES
+from pipeline.model.architectures import ARCHITECTURES
 from pipeline.model.generation import GREEDY, SAMPLE, Decoding, generate, pieces
 from pipeline.model.trajectory import capture_trajectory
 

@@ -11,7 +11,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from pipeline.config.sparsity import parse
 from pipeline.measure.stage import head_and_norm
-from pipeline.model.decoder import _LLAMA, ARCHITECTURES, Architecture, Decoder, Part
+from pipeline.model.architectures import _LLAMA, ARCHITECTURES, Architecture, Part
+from pipeline.model.decoder import Decoder
 from pipeline.model.head_proof import head_of, prove
 from pipeline.model.sources.random import RandomModel
 from pipeline.prune.decision import Decision

@@ -9,7 +9,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from pipeline.model.decoder import _LLAMA, ARCHITECTURES, Decoder
+from pipeline.model.architectures import _LLAMA, ARCHITECTURES
+from pipeline.model.decoder import Decoder
 from pipeline.model.layer_config import keep_layers
 from pipeline.prune.checkpoint import as_checkpoint, probe_outputs, write_checkpoint
 from pipeline.prune.decision import Decision

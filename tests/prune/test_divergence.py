@@ -12,8 +12,9 @@ from helpers import SOME_FAMILIES, context_for, pruner_of
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.config.sparsity import parse
+from pipeline.model.architectures import ARCHITECTURES, ATTENTION, BLOCK, MLP, SUBLAYERS
 from pipeline.model.continuations import continued, read
-from pipeline.model.decoder import ARCHITECTURES, ATTENTION, BLOCK, MLP, SUBLAYERS, Decoder
+from pipeline.model.decoder import Decoder
 from pipeline.model.prefix import shared_prefix
 from pipeline.model.trajectory import forwards
 from pipeline.prune.base import Context
@@ -123,7 +124,7 @@ def test_states_follow_what_goes_and_comes_back(grown, kind):
     """Asked again and again about one model, the same answers come as from a fresh start, and blocks run once."""
     model, trajectory = grown()
     decoder, context = Decoder(model), Context(trajectory=trajectory)
-    with context.workspace:
+    with context.setup:
         for gone in ([], [3], [1, 3], [1], [], [0]):
             candidates = [(ATTENTION, layer) for layer in range(4) if layer not in gone]
             with dropped(decoder, {kind: gone}):

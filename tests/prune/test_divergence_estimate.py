@@ -12,8 +12,9 @@ import torch
 from helpers import context_for, pruner_of
 
 from pipeline.config.sparsity import parse
+from pipeline.model.architectures import ATTENTION, BLOCK, MLP
 from pipeline.model.continuations import continued
-from pipeline.model.decoder import ATTENTION, BLOCK, MLP, Decoder
+from pipeline.model.decoder import Decoder
 from pipeline.model.sources.random import RandomModel
 from pipeline.prune.base import Context
 from pipeline.prune.methods.units import ALONE

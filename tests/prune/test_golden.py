@@ -12,7 +12,7 @@ from places import ROOT
 from safetensors.torch import load_file
 
 from pipeline.config.sparsity import parse
-from pipeline.measure.compare import compare
+from pipeline.measure.measures import compare
 from pipeline.model.head import Head
 from pipeline.prune.methods.hessian import DAMPING, Moments
 from pipeline.prune.methods.masks import per_matrix, per_output

@@ -14,7 +14,8 @@ from helpers import accepted, context_for, flops, generate, outputs_of, pruner_o
 
 from pipeline.config.choices import CONF, choices_of
 from pipeline.config.sparsity import parse
-from pipeline.model.decoder import ARCHITECTURES, ATTENTION, MLP, Decoder
+from pipeline.model.architectures import ARCHITECTURES, ATTENTION, MLP
+from pipeline.model.decoder import Decoder
 from pipeline.prune.accounting import account
 from pipeline.prune.base import Context
 from pipeline.prune.decision import Decision

@@ -6,7 +6,8 @@ import pytest
 import torch
 from helpers import calibration_batches, flops, generate, outputs_of
 
-from pipeline.model.decoder import ARCHITECTURES, ATTENTION, MLP, Decoder
+from pipeline.model.architectures import ARCHITECTURES, ATTENTION, MLP
+from pipeline.model.decoder import Decoder
 from pipeline.model.residual import layout, tap
 from pipeline.prune.accounting import account
 from pipeline.prune.decision import Change, ChangeFiles, Decision, pack, unpack
@@ -169,7 +170,7 @@ def test_a_decision_drops_or_changes_but_not_both(make_model):
 def test_an_unknown_architecture_says_what_an_entry_needs(make_model):
     model = make_model()
     model.config.model_type = "novel"
-    with pytest.raises(ValueError, match=r"'novel' is not supported.*decoder\.py.*block list"):
+    with pytest.raises(ValueError, match=r"'novel' is not supported.*architectures\.py.*block list"):
         Decoder(model)
 
 

@@ -259,6 +259,13 @@ def test_launchers_on_the_command_line():
         assert "should be" in problem
 
 
+def test_several_values_of_a_launchers_key_are_refused_and_one_text_with_a_comma_is_taken():
+    slurm = "hydra/launcher=slurm"
+    (problem,) = launcher_problems([slurm, "hydra.launcher.partition=a,b"])
+    assert problem.endswith("""write 'hydra.launcher.partition="a,b"'""")
+    assert launcher_problems([slurm, 'hydra.launcher.partition="a,b"']) == []
+
+
 def test_memory_is_that_of_the_narrowest_group(tmp_path, monkeypatch):
     machine = memory()
     assert 0 < machine.available <= machine.total

@@ -19,7 +19,7 @@ from naive import DEVIATIONS
 
 from pipeline.check.command_line import problems
 from pipeline.evaluate.results import SCORE_COLUMNS
-from pipeline.measure.compare import COLUMNS
+from pipeline.measure.measures import COLUMNS
 from pipeline.plot.__main__ import main as figures_main
 from pipeline.run import summary
 from pipeline.run.job import run_job

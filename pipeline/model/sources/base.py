@@ -25,7 +25,7 @@ from transformers import (
 
 from pipeline.config.component import Component, speed_only
 from pipeline.config.types import Positive
-from pipeline.model.decoder import architecture_of
+from pipeline.model.architectures import architecture_of
 from pipeline.model.sources.complete import check_complete, check_sizes, is_head
 from pipeline.model.sources.folder import CONFIG, check_config, check_folder, read_weights
 from pipeline.store.artifacts import Store

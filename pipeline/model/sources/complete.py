@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from pipeline.model.decoder import architecture_of
+from pipeline.model.architectures import architecture_of
 from pipeline.model.sources.folder import CONFIG, Weights
 
 # Names of output heads in checkpoints.

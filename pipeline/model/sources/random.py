@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from pipeline.config.types import Depth, Positive, Seed, Width
-from pipeline.model.decoder import ARCHITECTURES
+from pipeline.model.architectures import ARCHITECTURES
 from pipeline.model.sources.base import Model, device
 from pipeline.store.artifacts import Store
 

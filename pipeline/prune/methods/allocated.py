@@ -16,7 +16,8 @@ from typing import Any, ClassVar
 import torch
 
 from pipeline.config.sparsity import Sparsity, exactly
-from pipeline.model.decoder import BLOCK, Decoder, Linear
+from pipeline.model.architectures import BLOCK
+from pipeline.model.decoder import Decoder, Linear
 from pipeline.model.head_proof import head_of
 from pipeline.model.offload import resident
 from pipeline.model.prefix import shared_prefix

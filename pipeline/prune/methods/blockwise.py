@@ -15,8 +15,9 @@ import torch
 
 from pipeline.config.sparsity import Sparsity
 from pipeline.model.activations import Activations, memory_budget
+from pipeline.model.architectures import MLP
 from pipeline.model.block_calls import Call, block_calls
-from pipeline.model.decoder import MLP, Decoder, Linear
+from pipeline.model.decoder import Decoder, Linear
 from pipeline.model.linear_inputs import OnInput, linear_inputs, one_expert_at_a_time
 from pipeline.model.offload import resident
 from pipeline.model.residual import first

@@ -16,7 +16,8 @@ import torch
 from pipeline.config.sparsity import Sparsity
 from pipeline.config.types import Positive
 from pipeline.model.activations import memory_budget
-from pipeline.model.decoder import BLOCK, SUBLAYERS, Decoder
+from pipeline.model.architectures import BLOCK, SUBLAYERS
+from pipeline.model.decoder import Decoder
 from pipeline.model.head import Head
 from pipeline.model.head_proof import head_of
 from pipeline.model.prefix import SharedPrefix, shared_prefix
@@ -63,7 +64,7 @@ class Divergence(UnitPruner):
     @torch.inference_mode()
     def importance(self, decoder: Decoder, context: Context) -> list[Score]:
         """Measure the divergence with each of ``context.candidates`` dropped, besides what is dropped already."""
-        dense, prefix = context.workspace.once(decoder.model, lambda: self._comparing(decoder, context))
+        dense, prefix = context.setup.once(decoder.model, lambda: self._comparing(decoder, context))
         rows: list[Score] = []
         for kind, layer in context.progress(context.candidates, "divergence", len(context.candidates)):
             with dropped(decoder, {kind: [layer]}):

@@ -25,7 +25,8 @@ from torch import nn
 
 from pipeline.config.sparsity import Sparsity
 from pipeline.config.types import Positive
-from pipeline.model.decoder import BLOCK, SUBLAYERS, Decoder
+from pipeline.model.architectures import BLOCK, SUBLAYERS
+from pipeline.model.decoder import Decoder
 from pipeline.model.head import Head
 from pipeline.model.head_proof import head_of
 from pipeline.model.offload import is_offloaded

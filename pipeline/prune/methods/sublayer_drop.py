@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.config.sparsity import Sparsity
-from pipeline.model.decoder import SUBLAYERS, Decoder
+from pipeline.model.architectures import SUBLAYERS
+from pipeline.model.decoder import Decoder
 from pipeline.prune.base import Context, Score
 from pipeline.prune.decision import Decision
 from pipeline.prune.methods.cosine import sublayer_cosines

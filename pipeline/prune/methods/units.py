@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 from pipeline.config.sparsity import Sparsity
 from pipeline.config.types import UnitKind
-from pipeline.model.decoder import ATTENTION, BLOCK, MLP, SUBLAYERS, Decoder
+from pipeline.model.architectures import ATTENTION, BLOCK, MLP, SUBLAYERS
+from pipeline.model.decoder import Decoder
 from pipeline.prune.base import Pruner, Score
 from pipeline.prune.decision import Decision
 from pipeline.prune.methods.search import Step

@@ -10,8 +10,8 @@ from typing import Any, Self, TypeVar
 Held = TypeVar("Held")
 
 
-class Workspace:
-    """Holds the set-up for a model until the workspace is left or another model is used."""
+class SharedSetup:
+    """Holds the set-up for a model until its block is left or another model is used."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
