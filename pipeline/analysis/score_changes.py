@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pandas as pd
 
-from pipeline.evaluate.comparison import HIGHER, LOWER, MEAN, NO_CHANGE, pool
+from pipeline.evaluate.comparison import HIGHER, LOWER, pool
 from pipeline.tables.replicates import COUNT
 from pipeline.tables.variants import VARIANT
 
 CHANGED = (LOWER, HIGHER)
-DECIDED = (*CHANGED, NO_CHANGE)
 
 
 def with_pooled(comparisons: pd.DataFrame) -> pd.DataFrame:
@@ -32,8 +31,3 @@ def with_pooled(comparisons: pd.DataFrame) -> pd.DataFrame:
         for variant, own in rows.groupby(VARIANT, sort=False)
     ]
     return pd.concat([comparisons, *means], ignore_index=True)
-
-
-def means_of(compared: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of `with_pooled` that are means."""
-    return compared[compared["task"] == MEAN] if not compared.empty else compared
