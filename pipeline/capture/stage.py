@@ -16,6 +16,7 @@ from pipeline.common.terminal import progress
 from pipeline.config.schema import FREE_RUNNING, LAYER, OPTIONS, TEACHER_FORCED
 from pipeline.model.generation import GREEDY, SAMPLE, Decoding
 from pipeline.model.trajectory import Trajectory, capture_forced, capture_trajectory
+from pipeline.prune.pruned_model import decision_of, writer
 from pipeline.prune.stage import PruningDecision
 from pipeline.prune.workbench import Workbench
 from pipeline.store.artifacts import Artifact
@@ -45,7 +46,7 @@ def captured(bench: Workbench) -> dict[str, Artifact]:
 
 def counterparts_of(bench: Workbench) -> Artifact | None:
     """Make the counterparts; None for dropped units, whose pruned form gives nothing."""
-    return None if bench.decision.drops else bench.make(Counterparts)
+    return None if decision_of(bench).drops else bench.make(Counterparts)
 
 
 @dataclass
@@ -74,7 +75,7 @@ class Continuations(Stage):
 
     def build(self, folder: Path) -> None:
         bench, capture = self.bench, self.bench.settings.capture
-        model, probes = bench.writer(capture.dtype), bench.settings.probes
+        model, probes = writer(bench, capture.dtype), bench.settings.probes
         found = capture_trajectory(model, bench.tokenizer, probes, capture.steps, bench.is_dense, self._decoding)
         found.save(folder)
 
@@ -103,7 +104,7 @@ class TeacherForced(Stage):
     def build(self, folder: Path) -> None:
         bench = self.bench
         dense = dense_trajectory(bench)
-        save_file({"final": capture_forced(bench.writer(bench.settings.capture.dtype), dense)}, folder / _FORCED)
+        save_file({"final": capture_forced(writer(bench, bench.settings.capture.dtype), dense)}, folder / _FORCED)
 
 
 def load_forced(artifact: Artifact) -> Tensor:
@@ -125,8 +126,8 @@ class Counterparts(Stage):
     def build(self, folder: Path) -> None:
         bench = self.bench
         dense = dense_trajectory(bench)
-        model = bench.model(bench.settings.capture.dtype, pruned=False)
-        save_counterparts(capture_counterparts(model, bench.decision.changes, dense, progress), folder)
+        model = bench.model(bench.settings.capture.dtype)
+        save_counterparts(capture_counterparts(model, decision_of(bench).changes, dense, progress), folder)
 
 
 @dataclass
@@ -150,7 +151,7 @@ class OptionStates(Stage):
 
     def build(self, folder: Path) -> None:
         bench, settings = self.bench, self.bench.settings
-        model = bench.writer(settings.capture.dtype)
+        model = writer(bench, settings.capture.dtype)
         if bench.is_dense:
             questions = probe_questions(settings.probes, bench.tokenizer)
             items = settings.capture.option_items

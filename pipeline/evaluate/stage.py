@@ -18,6 +18,7 @@ from pipeline.evaluate.perplexity import HeldOutText, held_out, perplexity_row
 from pipeline.model.sources.base import writes_text
 from pipeline.model.special_tokens import in_words
 from pipeline.model.tokens import tokenizer_digest, tokens_of
+from pipeline.prune.pruned_model import pruned_model, writer
 from pipeline.prune.stage import PruningDecision
 from pipeline.prune.workbench import Workbench
 from pipeline.store.artifacts import Artifact
@@ -71,7 +72,7 @@ def _perplexity(bench: Workbench) -> Artifact | None:
         return _perplexity(bench.dense)
     if found := bench.find(Perplexity):
         return found
-    return bench.make(Perplexity) if writes_text(bench.model(bench.dtype, pruned=True)) else None
+    return bench.make(Perplexity) if writes_text(pruned_model(bench, bench.dtype)) else None
 
 
 @dataclass
@@ -89,7 +90,7 @@ class Requests(Stage):
 
     def build(self, folder: Path) -> None:
         bench, settings = self.bench, self.bench.settings
-        encode_requests(bench.writer(bench.dtype), bench.tokenizer, settings.task, settings.seed)
+        encode_requests(writer(bench, bench.dtype), bench.tokenizer, settings.task, settings.seed)
         tokens_of(bench.tokenizer).save(folder)
 
 
@@ -120,7 +121,7 @@ class Evaluation(Stage):
         bench, task = self.bench, self.bench.settings.task
         if task.writes_text:
             tokens_of(bench.tokenizer).read(bench.make(Requests).path)
-        model = bench.writer(bench.dtype) if task.writes_text else bench.model(bench.dtype, pruned=True)
+        model = writer(bench, bench.dtype) if task.writes_text else pruned_model(bench, bench.dtype)
         ask.evaluate(model, bench.tokenizer, task, bench.settings.seed).save(folder)
 
 
@@ -144,7 +145,7 @@ class Perplexity(Stage):
 
     def build(self, folder: Path) -> None:
         bench = self.bench
-        model = bench.model(bench.dtype, pruned=True)
+        model = pruned_model(bench, bench.dtype)
         log.info("  text for perplexity: %s", in_words(bench.tokenizer))
         perplexity_row(model, bench.tokenizer, self._text).to_parquet(folder / SCORES, index=False)
 

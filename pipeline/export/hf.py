@@ -18,6 +18,7 @@ from pipeline.export.model_card import model_card
 from pipeline.model.sources.source_card import CARD, FACTS
 from pipeline.prune.checkpoint import Written
 from pipeline.prune.decision import facts_of
+from pipeline.prune.pruned_model import decision_of, is_encoder, write_pruned
 from pipeline.prune.settings import Settings
 from pipeline.prune.stage import PruningDecision
 from pipeline.prune.workbench import Workbench
@@ -57,14 +58,14 @@ def export(
         return
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"export.path={target} exists and is not this pruned model; give another folder or remove it")
-    encoder = bench.is_encoder
+    encoder = is_encoder(bench)
 
     def describe(folder: Path, written: Written) -> None:
         of_file = encoder, written.difference, written.blocks, written.zero
         _describe(folder, facts | dict(zip(_OF_FILE, of_file, strict=True)), scores, dense)
 
     try:
-        bench.write_checkpoint(target, describe)
+        write_pruned(bench, target, describe)
     finally:
         bench.release()
     log.info("  %-9s%6.1f s  (%s)", "export", time.monotonic() - start, target)
@@ -85,7 +86,7 @@ def exported(folder: Path) -> dict[str, Any]:
 def _facts(bench: Workbench, record: JobRecord) -> dict[str, Any]:
     settings, calibration = bench.settings, bench.settings.calibration
     source = f"{calibration.label}, seed {calibration.seed}"
-    made, decision = bench.make(PruningDecision), bench.decision
+    made, decision = bench.make(PruningDecision), decision_of(bench)
     return {
         "decision_key": made.key,
         "job": record.job,

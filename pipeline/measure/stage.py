@@ -48,7 +48,7 @@ def head_and_norm(bench: Workbench) -> tuple[Head, torch.nn.Module | None]:
     """Return the output projection and the final norm, which no pruner touches."""
     dtype = bench.settings.capture.dtype
     held = next((model for (kept, _), model in bench.held.items() if kept == dtype), None)
-    decoder = Decoder(held if held is not None else bench.model(dtype, pruned=False))
+    decoder = Decoder(held if held is not None else bench.model(dtype))
     return head_of(decoder), decoder.final_norm
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 import torch
@@ -17,16 +17,15 @@ from pipeline.model.finite import check_finite, check_scores
 from pipeline.model.offload import is_offloaded
 from pipeline.model.special_tokens import in_words
 from pipeline.model.tokens import tokenizer_digest
+from pipeline.model.trajectory import Trajectory
 from pipeline.prune.accounting import account
 from pipeline.prune.base import Candidates, Context, Dropped, Score
 from pipeline.prune.decision import ChangeFiles
 from pipeline.prune.shared_setup import SharedSetup
 from pipeline.prune.surgery import apply, dropped
+from pipeline.prune.workbench import Workbench
 from pipeline.store.artifacts import Artifact
 from pipeline.store.stage import Stage
-
-if TYPE_CHECKING:
-    from pipeline.prune.workbench import Workbench
 
 log = logging.getLogger(__name__)
 _SCORES = "scores.parquet"
@@ -72,11 +71,11 @@ class Continued(Stage):
 
     def build(self, folder: Path) -> None:
         bench, source = self.bench, self.bench.settings.calibration
-        model = bench.model(bench.dtype, pruned=False)
+        model = bench.model(bench.dtype)
         if source.generated:
             trajectory = source.continued(model, bench.tokenizer)
         else:
-            trajectory = read(model, [row for batch in bench.calibration for row in batch.tolist()])
+            trajectory = read(model, [row for batch in bench.once(calibration_of) for row in batch.tolist()])
         trajectory.save(folder)
 
 
@@ -103,7 +102,7 @@ class Importance(Stage):
 
     def build(self, folder: Path) -> None:
         bench, settings, pruner = self.bench, self.bench.settings, self.bench.settings.pruner
-        decoder = Decoder(bench.model(bench.dtype, pruned=False))
+        decoder = Decoder(bench.model(bench.dtype))
         context = replace(_context(bench, decoder), candidates=self.candidates, setup=self.setup, seed=settings.seed)
         with dropped(decoder, self.gone):
             rows = pruner.importance(decoder, context)
@@ -129,7 +128,7 @@ class PruningDecision(Stage):
         # Without calibration, the work on a block is not worth keeping for a second try.
         kept = bench.store.unfinished(self.name, self.facts) if pruner.calibrated else None
         # Scores may come from the store, or from a pass over this same model.
-        decoder = Decoder(bench.model(bench.dtype, pruned=False))
+        decoder = Decoder(bench.model(bench.dtype))
         torch.manual_seed(settings.seed)
         with SharedSetup() as setup:
             context = replace(
@@ -164,11 +163,16 @@ def _pruning_inputs(bench: Workbench, pruner: dict[str, Any]) -> dict[str, Any]:
     return inputs
 
 
+def continued_of(bench: Workbench) -> Trajectory:
+    """Return the dense model's states on the calibration text."""
+    return Trajectory.load(bench.make(Continued).path)
+
+
 def calibration_of(bench: Workbench) -> list[torch.Tensor]:
     """Return the calibration batches, int64 (sequences, tokens) of equal length each."""
     source = bench.settings.calibration
     if source.generated:
-        own = bench.continued
+        own = bench.once(continued_of)
         rows = [torch.tensor([*prompt, *tokens]) for prompt, tokens in zip(own.prompts, own.tokens, strict=True)]
         return batches(rows, source.batch_size)
     return batches(load(bench.make(CalibrationTokens).path), source.batch_size)
@@ -179,7 +183,7 @@ def _context(bench: Workbench, decoder: Decoder) -> Context:
     settings, pruner = bench.settings, bench.settings.pruner
     if not pruner.calibrated:
         return Context()
-    calibration = bench.calibration
+    calibration = bench.once(calibration_of)
     if not pruner.compares:
         return Context(calibration)
     if not settings.calibration.generated:
@@ -188,4 +192,4 @@ def _context(bench: Workbench, decoder: Decoder) -> Context:
             "calibration=trajectories",
             pruner.name,
         )
-    return Context(calibration, bench.continued)
+    return Context(calibration, bench.once(continued_of))

@@ -9,8 +9,7 @@ import gc
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -20,16 +19,14 @@ from pipeline.config.sparsity import parse
 from pipeline.model.decoder import Decoder
 from pipeline.model.finite import check_finite
 from pipeline.model.head_proof import prove
-from pipeline.model.sources.base import resolve_dtype, writes_text
-from pipeline.model.trajectory import Trajectory
-from pipeline.prune.checkpoint import Written, as_checkpoint, probe_outputs, write_checkpoint
-from pipeline.prune.decision import Decision
+from pipeline.model.sources.base import resolve_dtype
+from pipeline.prune.checkpoint import probe_outputs
 from pipeline.prune.methods.dense import Dense
 from pipeline.prune.settings import Settings
-from pipeline.prune.stage import Continued, PruningDecision, calibration_of
-from pipeline.prune.surgery import apply
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.stage import Stage
+
+Result = TypeVar("Result")
 
 
 class OfJob(Protocol):
@@ -47,6 +44,7 @@ class Workbench:
     # The one model in memory, by dtype and whether it is pruned; shared with the baseline's workbench.
     held: dict[tuple[str, bool], PreTrainedModel] = field(default_factory=dict)
     _made: dict[OfJob, Artifact] = field(default_factory=dict)
+    _computed: dict[Callable[..., Any], Any] = field(default_factory=dict)
 
     # --- artifacts ---------------------------------------------------------------------------------------------
 
@@ -60,20 +58,11 @@ class Workbench:
         """Return the artifact of a stage of this job if it is there already."""
         return self._made.get(stage) or stage(self).find(self.store)
 
-    @property
-    def decision(self) -> Decision:
-        """The pruner's decision."""
-        return Decision.load(self.make(PruningDecision).path)
-
-    @cached_property
-    def calibration(self) -> list[torch.Tensor]:
-        """The calibration batches, which a search reads again and again."""
-        return calibration_of(self)
-
-    @cached_property
-    def continued(self) -> Trajectory:
-        """The dense model's states on the calibration text."""
-        return Trajectory.load(self.make(Continued).path)
+    def once(self, compute: Callable[[Self], Result]) -> Result:
+        """Return what a function computes of this workbench, computed at the first call."""
+        if compute not in self._computed:
+            self._computed[compute] = compute(self)
+        return self._computed[compute]
 
     @cached_property
     def dense(self) -> Self:
@@ -106,15 +95,13 @@ class Workbench:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         return self.settings.model.tokenizer(self.store)
 
-    @property
-    def is_encoder(self) -> bool:
-        return Decoder(self.model(self.dtype, pruned=True)).architecture.encoder
+    def model(self, dtype: str, prune: Callable[[PreTrainedModel], None] | None = None) -> PreTrainedModel:
+        """Return the dense model in a dtype, or with ``prune`` the one that this makes of it, in place.
 
-    def model(self, dtype: str, pruned: bool) -> PreTrainedModel:
-        """Return the model in a dtype, dense or pruned as decided. Only one at a time is in memory."""
-        key = dtype, pruned and not self.is_dense
+        Only one model at a time is in memory.
+        """
+        key = dtype, prune is not None
         if key not in self.held:
-            decision = self.decision if key[1] else None
             self.release()
             model = self.settings.model.load(getattr(torch, dtype), self.store)
             check_finite(model, f"model {self.settings.model.name}")
@@ -122,8 +109,8 @@ class Workbench:
             self._check_lengths(model)
             prove(model)
             model.embedding_recipe = self.settings.model.embedding or {}
-            if decision is not None:
-                apply(model, decision)
+            if prune is not None:
+                prune(model)
                 check_finite(model, f"model {self.settings.model.name} pruned by {self.settings.pruner.name}")
                 self._probe(model, dtype)
             self.held[key] = model
@@ -141,16 +128,6 @@ class Workbench:
         if dtype == "float16":
             probe_outputs(model)
 
-    def writer(self, dtype: str) -> PreTrainedModel:
-        """Return the pruned model, which has to write text. Raises ValueError for an encoder."""
-        model = self.model(dtype, pruned=True)
-        if not writes_text(model):
-            raise ValueError(
-                f"model {self.settings.model.name} has no output head: it can neither continue a text nor weigh "
-                "answers; evaluate it with task=retrieval, or prune and export it with stages=[prune] export.path=DIR"
-            )
-        return model
-
     def keep(self, model: PreTrainedModel, pruned: bool) -> None:
         """Keep a loaded, perhaps pruned, model of this job as the one in memory."""
         self.held.clear()
@@ -162,17 +139,3 @@ class Workbench:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-    def write_checkpoint(self, target: Path, describe: Callable[[Path, Written], None]) -> None:
-        """Write the pruned model as an ordinary checkpoint: see ``pipeline.prune.checkpoint``."""
-        expected = probe_outputs(self.model(self.dtype, pruned=True))
-        decision = self.decision
-        self.release()
-
-        def prune() -> PreTrainedModel:
-            model = self.settings.model.load(getattr(torch, self.dtype), self.store)
-            as_checkpoint(model, decision)
-            return model
-
-        placement = self.settings.model.placement(self.store)
-        write_checkpoint(prune, self.tokenizer, target, expected, describe, **placement)

@@ -164,7 +164,7 @@ def test_a_job_in_float16_fails_before_it_asks_anything(make_settings, tmp_path,
 
 def test_float16_that_fits_is_loaded(make_settings, tmp_path):
     work = Workbench(make_settings("pruner=dense", "dtype=float16"), Store(tmp_path / "store"))
-    assert work.model("float16", pruned=False).dtype == torch.float16
+    assert work.model("float16").dtype == torch.float16
 
 
 @pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])

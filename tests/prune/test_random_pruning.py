@@ -101,7 +101,7 @@ def test_the_experiments_seed_reaches_the_pruner(make_settings, tmp_path):
     found = []
     for seed in range(4):
         stages = Workbench(make_settings(*words, f"seed={seed}"), Store(tmp_path / "store"))
-        pruner, decoder = stages.settings.pruner, Decoder(stages.model("float32", pruned=False))
+        pruner, decoder = stages.settings.pruner, Decoder(stages.model("float32"))
         expected = pruner.decide(decoder, parse(4), Context(seed=seed)).attention
         found.append(stages.decision.attention)
         assert found[-1] == expected
