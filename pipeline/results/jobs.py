@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pipeline.config.choices import CONF, choices_of, nearest
+from pipeline.config.choices import choices_of, nearest, read_choice
 from pipeline.config.schema import GROUPS, flatten
 from pipeline.config.sparsity import parse
 from pipeline.store.artifacts import Store
@@ -33,8 +33,7 @@ _FIELDS = (
 )
 _MORE_FIELDS = ("seconds", "started", "finished")
 _AGE = re.compile(r"(\d+(?:\.\d+)?)([mhdw])")
-# Class or name of a component, as a line of its YAML.
-_LINE = re.compile(r"^(_target_|name): *(\S+)", re.MULTILINE)
+# A reference to another value, in the name of a choice.
 _PART = re.compile(r"(\$\{[^}]*\})")
 _SPANS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -154,15 +153,15 @@ def _sparsity(text: str) -> str:
     return sparsity.given if sparsity.kind == "pattern" else _word(sparsity.given)
 
 
-def _choice(group: str, word: str) -> Mapping[str, str] | None:
+def _choice(group: str, word: str) -> Mapping[str, Any] | None:
     """Return class and name in a choice's YAML, if its jobs have other names (``model=hf`` is named after its path)."""
     if word not in choices_of(group):
         return None
-    node = dict(_LINE.findall((CONF / group / f"{word}.yaml").read_text(encoding="utf-8")))
-    return node if "${" in node.get("name", "") else None
+    node = read_choice(group, word)
+    return node if "${" in str(node.get("name")) else None
 
 
-def _is_choice(record: JobRecord, group: str, name: str, choice: Mapping[str, str]) -> bool:
+def _is_choice(record: JobRecord, group: str, name: str, choice: Mapping[str, Any]) -> bool:
     pattern = "".join(".+" if part.startswith("${") else re.escape(part) for part in _PART.split(choice["name"]))
     # Compared by the name of the class alone, since older records name the file that it was in at the time.
     made, asked = (
