@@ -9,10 +9,9 @@ from typing import Any
 
 from pipeline.check.model import check_model, check_sparsity, suite_of
 from pipeline.config import schema
-from pipeline.config.choices import choices_of, figure_names, nearest
+from pipeline.config.choices import figure_names, nearest
 from pipeline.config.probes import read_probes
-from pipeline.config.signature import declared, signature
-from pipeline.config.types import misfits
+from pipeline.config.signature import component_problems, declared
 from pipeline.data.calibration.prompt_files import read_prompts, too_few
 from pipeline.data.calibration.text_files import files_of, kind_of
 from pipeline.data.matched.suite import family_problem
@@ -20,26 +19,15 @@ from pipeline.data.matched.suite import family_problem
 
 def check_components(plain: Mapping[str, Any], missing: Sequence[str]) -> list[str]:
     """Check that each group's node fits the constructor that its ``_target_`` names."""
-    found = [problem for group in schema.GROUPS for problem in _component(group, plain.get(group), missing)]
+    found = [problem for group in schema.GROUPS for problem in _component(group, plain[group], missing)]
     # A seed that refers to the root's is reported for the root.
     return [problem for problem in found if f".seed={plain['seed']} " not in problem]
 
 
 def _component(group: str, node: Any, missing: Sequence[str]) -> list[str]:
-    if not isinstance(node, dict) or "_target_" not in node:
-        return [f"{group} has to be a choice of conf/{group}: {', '.join(choices_of(group))}"]
-    try:
-        fields = signature(node["_target_"]).fields
-    except ValueError as error:
-        return [f"conf/{group}: _target_ {node['_target_']}: {error}"]
-    found = [f"conf/{group}: {key} is missing beside _target_" for key in fields if key not in node]
-    for key, value in node.items():
-        if key == "_target_" or f"{group}.{key}" in missing or (missing and key == "name"):
-            continue
-        if key not in fields:
-            found.append(f"{group}.{key} is read by nothing; {nearest(key, fields)}")
-        else:
-            found += misfits(f"{group}.{key}", fields[key], value)
+    # A name may refer to what is missing.
+    unknown = {key.removeprefix(f"{group}.") for key in missing} | ({"name"} if missing else set())
+    found = component_problems(group, node, unknown)
     if group == "task" and not found and not missing:
         found += _task(node)
     return found

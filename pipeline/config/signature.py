@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.config import types
-from pipeline.config.choices import choices_of, read_choice
+from pipeline.config.choices import choices_of, nearest, read_choice
+from pipeline.config.types import misfits
 
 # Names that annotations of fields may contain.
 _NAMES = {**vars(types), "Any": Any, "Literal": Literal}
@@ -51,6 +52,26 @@ def declared(component: Mapping[str, Any], name: str) -> Any:
         return component[name] if name in component else signature(component["_target_"]).constants.get(name)
     except ValueError:
         return None
+
+
+def component_problems(group: str, node: Any, unknown: Collection[str] = ()) -> list[str]:
+    """Return sentences about what in a group's node does not fit the constructor that its ``_target_`` names.
+
+    Keys in ``unknown`` have no value yet.
+    """
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        return [f"{group} has to be a choice of conf/{group}: {', '.join(choices_of(group))}"]
+    try:
+        fields = signature(node["_target_"]).fields
+    except ValueError as error:
+        return [f"conf/{group}: _target_ {node['_target_']}: {error}"]
+    found = [f"conf/{group}: {key} is missing beside _target_" for key in fields if key not in node]
+    for key, value in node.items():
+        if key != "_target_" and key not in fields:
+            found.append(f"{group}.{key} is read by nothing; {nearest(key, fields)}")
+        elif key != "_target_" and key not in unknown:
+            found += misfits(f"{group}.{key}", fields[key], value)
+    return found
 
 
 @cache

@@ -22,6 +22,7 @@ from pipeline.common.secrets import redact, redacted
 from pipeline.config.experiment import GRIDS
 from pipeline.config.probes import read_probes
 from pipeline.config.schema import GROUPS, NODES, PLOT, flatten, typed
+from pipeline.config.signature import component_problems
 from pipeline.config.sparsity import parse, rounded
 from pipeline.prune.settings import Settings
 from pipeline.store.records import FAILED, OUTCOME, TRACEBACK, JobRecord, now
@@ -78,6 +79,7 @@ def _prepared(cfg: DictConfig, multirun: bool) -> Settings:
 def resolve(cfg: DictConfig) -> Settings:
     """Return the composed configuration as plain objects. Raises ValueError with a sentence for each wrong value."""
     values, found = typed(_plain(cfg))
+    found += [problem for group in GROUPS for problem in component_problems(group, values[group])]
     if found:
         raise ValueError("; ".join(found))
     parts = {group: hydra.utils.instantiate(cfg[group], _convert_="all") for group in GROUPS}

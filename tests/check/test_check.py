@@ -318,6 +318,12 @@ def test_a_whole_number_is_a_float_where_a_float_is_taken(make_settings):
     assert whole.flat == same.flat
 
 
+def test_a_configuration_that_was_never_checked_is_refused_when_it_is_resolved(make_settings):
+    """As for a caller who composes it with Hydra alone."""
+    with pytest.raises(ValueError, match=r"seed=x should be a whole number .*; pruner.bits=9 should be .* from 2 to 8"):
+        make_settings("seed=x", "calibration.seed=0", "pruner=rtn", "pruner.bits=9")
+
+
 def test_a_number_stands_for_its_text_where_a_text_is_taken():
     assert problems(["outputs=2026", "wandb.project=7"], multirun=False) == []
     assert "should be a text" in problems(["outputs=true"], multirun=False)[0]
