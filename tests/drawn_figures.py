@@ -13,8 +13,8 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.text import Text
 
 from pipeline.plot import style
+from pipeline.plot.discovery import figures
 from pipeline.plot.drawing import FigureResult, draw
-from pipeline.plot.registry import figures
 from pipeline.plot.render import from_csv
 
 

@@ -15,11 +15,11 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from pipeline.check.impossible_values import value_problems
 from pipeline.check.job import check_components, check_job
 from pipeline.check.model import check_sparsity, check_text
 from pipeline.check.names import name_problems
 from pipeline.check.paths import clashes, impossible
-from pipeline.check.values import value_problems
 from pipeline.check.words import MOST_JOBS, Words, first_line, read_words, shortened
 from pipeline.common.errors import plain as plain_cause
 from pipeline.common.secrets import redact, secret_in

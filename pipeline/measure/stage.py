@@ -83,7 +83,7 @@ class LayerMeasures(Stage):
 
 @dataclass
 class Measures(Stage):
-    """Similarity, orthogonality and KL under the chosen protocols, as tables: see ``pipeline.tables.collect``."""
+    """Similarity, orthogonality and KL under the chosen protocols, as tables: see ``pipeline.tables.write``."""
 
     bench: Workbench
     name = "measures"

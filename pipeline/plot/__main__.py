@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 
 from pipeline.plot.command import status_of, table_parser
+from pipeline.plot.discovery import figures, resolve
 from pipeline.plot.drawing import FigureResult, draw
-from pipeline.plot.registry import figures, resolve
 from pipeline.tables.choice import Choice, choose
 
 

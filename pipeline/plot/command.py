@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from pipeline.common.arguments import Arguments
 from pipeline.common.errors import plain
-from pipeline.plot.registry import UnknownFigure
+from pipeline.plot.discovery import UnknownFigure
 from pipeline.tables.choice import UnknownSettings
 from pipeline.tables.stored import DIAGNOSIS, NoTables
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.plot import render
 from pipeline.plot.base import Figure, Selection
-from pipeline.plot.registry import resolve
+from pipeline.plot.discovery import resolve
 from pipeline.tables.choice import choose
 from pipeline.tables.read import Tables, load
 from pipeline.tables.stored import MissingData

@@ -20,7 +20,7 @@ from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.integrity import record_damage
 from pipeline.store.locks import is_held
 from pipeline.store.records import OK, OUTCOME
-from pipeline.tables.collect import collect
+from pipeline.tables.write import collect
 
 # Logs of a failed command are kept for a day, to find out why it failed.
 _LOG_SECONDS = 86400

@@ -18,8 +18,8 @@ from pipeline.results.jobs import task_of
 from pipeline.store.artifacts import Store
 from pipeline.store.records import JobRecord
 from pipeline.store.table_names import SCORES
-from pipeline.tables.collect import bring_up_to_date
 from pipeline.tables.job_columns import columns_of, label_of
+from pipeline.tables.write import bring_up_to_date
 
 # Columns of the kinds of score that jobs may have, in this order.
 KINDS = {"generative": "generation", "multiple_choice": "choice", "retrieval": "retrieval", "perplexity": "ppl"}

@@ -17,9 +17,9 @@ from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.integrity import damage, record_damage
 from pipeline.store.records import LAYOUT, OK, OUTCOME, JobRecord, load_records
 from pipeline.store.table_names import COMPARISONS, ITEMS, JOBS, RANKINGS, SCORES, STATES
-from pipeline.tables.collect import collect
 from pipeline.tables.job_columns import job_row
 from pipeline.tables.job_tables import JobTables
+from pipeline.tables.write import collect
 
 _TABLES = (JOBS, SCORES, COMPARISONS, ITEMS, RANKINGS, *STATES)
 

@@ -19,9 +19,9 @@ from pipeline.store.integrity import MANIFEST, read_sealed
 from pipeline.store.origins import changed_since
 from pipeline.store.provenance import origin
 from pipeline.store.records import OK, JobRecord, find_record
-from pipeline.tables.collect import collect
 from pipeline.tables.job_tables import JobTables
 from pipeline.tables.labels import conditions_line
+from pipeline.tables.write import collect
 
 log = logging.getLogger(__name__)
 # Artifacts whose origin stands for all numbers of a job: the first of these that it has.

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.tables.collect import bring_up_to_date
 from pipeline.tables.job_columns import JOB_COLUMNS
 from pipeline.tables.labels import model_names
 from pipeline.tables.stored import NoTables, check_folders, read_table
+from pipeline.tables.write import bring_up_to_date
 
 # Separates the parts of a settings line, the first of which is the model.
 SEPARATOR = " · "

@@ -106,7 +106,7 @@ def read_table(
 
 
 def _check_schema(schema: Any, name: str) -> None:
-    """Raise DamagedTable, with the reason, for a table that is not as `pipeline.tables.collect` writes it."""
+    """Raise DamagedTable, with the reason, for a table that is not as `pipeline.tables.write` writes it."""
     from pyarrow import types
 
     _check_names(REQUIRED[name], schema.names)

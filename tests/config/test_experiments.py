@@ -22,7 +22,7 @@ from pipeline.config.choices import CONF, figure_names
 from pipeline.config.experiment import expand
 from pipeline.config.schema import STAGES
 from pipeline.plot.__main__ import main as figures_main
-from pipeline.plot.registry import figures
+from pipeline.plot.discovery import figures
 from pipeline.run.compose import resolve
 from pipeline.run.job import run_job
 from pipeline.store.records import OK, JobRecord, load_records

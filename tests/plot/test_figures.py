@@ -34,8 +34,8 @@ from places import PYTHONPATH
 
 from pipeline.plot import style
 from pipeline.plot.__main__ import main
+from pipeline.plot.discovery import figures
 from pipeline.plot.drawing import draw
-from pipeline.plot.registry import figures
 from pipeline.plot.render import from_csv, to_csv
 from pipeline.tables.choice import UnknownSettings, choose
 from pipeline.tables.job_columns import WHO

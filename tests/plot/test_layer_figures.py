@@ -17,7 +17,7 @@ from pipeline.analysis import theorems
 from pipeline.analysis.theorems import breaks, tracking
 from pipeline.plot import style
 from pipeline.plot.base import Selection
-from pipeline.plot.registry import resolve
+from pipeline.plot.discovery import resolve
 from pipeline.plot.render import from_csv, to_csv
 from pipeline.plot.single_variant import single_variant
 from pipeline.tables.choice import choose

@@ -28,8 +28,8 @@ from pipeline.prune.decision import Change
 from pipeline.store.artifacts import Store
 from pipeline.store.integrity import MANIFEST, damage, read_sealed
 from pipeline.store.records import JobRecord, load_records
-from pipeline.tables.collect import collect
 from pipeline.tables.stored import DamagedTable, read_table
+from pipeline.tables.write import collect
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become other users")
 ANN, BEN, GROUP = 61001, 61002, 61010
