@@ -188,10 +188,11 @@ def fieller(numerator: Interval, denominator: Interval, difference: Interval) ->
     # The intervals of differences and of scores are computed separately and may disagree slightly.
     low = max(low, numerator.low / (denominator.high if numerator.low > 0 else denominator.low))
     high = min(high, numerator.high / (denominator.low if numerator.high > 0 else denominator.high))
-    if difference.low <= 0:
-        low = min(low, 1.0)
-    if difference.high >= 0:
-        high = max(high, 1.0)
+    # Rounding alone decides on which side of 1 a limit lies that differs from it in the last digits.
+    above, below = math.nextafter(1, 2), math.nextafter(1, 0)
+    low = min(low, 1.0) if difference.low <= 0 else max(low, above)
+    high = max(high, 1.0) if difference.high >= 0 else min(high, below)
+    ratio = max(ratio, above) if difference.low > 0 else min(ratio, below) if difference.high < 0 else ratio
     return Interval(ratio, min(low, ratio), max(high, ratio))
 
 

@@ -261,6 +261,13 @@ pairs_of_scores = st.integers(1, 40).flatmap(
 @example(([1.0] * 30, [0.25] * 30), 0.25)
 @example(([0.9] * 30, [0.0] * 30), 0.0)
 @example(([1.0] * 30 + [0.0] * 5, [0.0] * 35), 0.0)
+@example(
+    (
+        [0.5] * 13,
+        [0.5] * 7 + [0.5 + 1e-9 * part for part in (4.6006932, 2.631487, 3.6075414, 8.2383651, 8.1719056, 3.1976609)],
+    ),
+    0.0,
+)
 def test_interval_p_verdict_and_what_is_retained_agree(scores: tuple[list[float], list[float]], chance: float) -> None:
     found = paired(*(np.array(own) for own in scores))
     agrees(found, chance)

@@ -8,7 +8,7 @@ import torch
 from naive import DEVIATIONS, assert_agrees, naive
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pipeline.measure import compare as module
+from pipeline.measure import measures as module
 from pipeline.measure.layerwise import _AFRESH, Stream, measure_stream
 from pipeline.measure.measures import COLUMNS, as_table, compare
 from pipeline.model.head import Head

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from naive import DEVIATIONS, assert_agrees, largest_logit, naive
 
-from pipeline.measure import compare as module
+from pipeline.measure import measures as module
 from pipeline.measure.measures import COLUMNS, compare
 from pipeline.model.head import Head
 

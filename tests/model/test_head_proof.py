@@ -16,6 +16,7 @@ from pipeline.model.decoder import Decoder
 from pipeline.model.head_proof import head_of, prove
 from pipeline.model.sources.random import RandomModel
 from pipeline.prune.decision import Decision
+from pipeline.prune.pruned_model import decision_of
 from pipeline.prune.surgery import apply
 from pipeline.prune.workbench import Workbench
 from pipeline.store.artifacts import Store
@@ -149,6 +150,6 @@ def test_a_job_refuses_it_when_the_model_is_loaded(tiny, make_settings, tmp_path
     settings = make_settings("pruner=shortgpt", "sparsity=1")
     monkeypatch.setattr(RandomModel, "load", lambda self, dtype, store: tiny("granite", dtype, logits_scaling=8.0))
     with pytest.raises(ValueError, match="logits_scaling=8.0"):
-        _ = Workbench(settings, Store(tmp_path)).decision
+        decision_of(Workbench(settings, Store(tmp_path)))
     with pytest.raises(ValueError, match="logits_scaling=8.0"):
         head_and_norm(Workbench(settings, Store(tmp_path)))

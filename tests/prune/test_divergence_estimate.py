@@ -18,6 +18,7 @@ from pipeline.model.decoder import Decoder
 from pipeline.model.sources.random import RandomModel
 from pipeline.prune.base import Context
 from pipeline.prune.methods.units import ALONE
+from pipeline.prune.pruned_model import decision_of
 from pipeline.prune.stage import Importance
 from pipeline.prune.workbench import Workbench
 from pipeline.store.artifacts import Store
@@ -109,7 +110,7 @@ def test_scores_are_kept_by_seed_where_they_are_drawn(make_settings, tmp_path):
             same = ("model.seed=0", "model.layers=3", "calibration.seed=0")
             words = (f"pruner={name}", f"seed={seed}", f"sparsity={sparsity}", *same)
             stages = Workbench(make_settings(*words), store)
-            rows = stages.decision.scores
+            rows = decision_of(stages).scores
             found[seed, sparsity] = {
                 (row["sublayer"], row["layer"]): row["score"] for row in rows if row.get("step", ALONE) == ALONE
             }
@@ -120,7 +121,7 @@ def test_scores_are_kept_by_seed_where_they_are_drawn(make_settings, tmp_path):
 
 def test_the_spread_comes_as_far_as_the_tables(make_settings, tmp_path):
     stages = Workbench(make_settings("pruner=divergence_estimate", "sparsity=2", "model.layers=3"), Store(tmp_path))
-    frame = pd.DataFrame(stages.decision.scores)
+    frame = pd.DataFrame(decision_of(stages).scores)
     assert {"layer", "sublayer", "score", "step", "questions", "spread"} == set(frame.columns)
     assert frame["spread"].notna().all()
     assert list(frame.loc[frame["step"] != ALONE, "questions"]) == [3, 2]

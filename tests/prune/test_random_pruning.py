@@ -14,6 +14,7 @@ from helpers import pruner_of
 from pipeline.config.sparsity import parse
 from pipeline.model.decoder import Decoder
 from pipeline.prune.base import Context
+from pipeline.prune.pruned_model import decision_of
 from pipeline.prune.workbench import Workbench
 from pipeline.store.artifacts import Store
 
@@ -103,6 +104,6 @@ def test_the_experiments_seed_reaches_the_pruner(make_settings, tmp_path):
         stages = Workbench(make_settings(*words, f"seed={seed}"), Store(tmp_path / "store"))
         pruner, decoder = stages.settings.pruner, Decoder(stages.model("float32"))
         expected = pruner.decide(decoder, parse(4), Context(seed=seed)).attention
-        found.append(stages.decision.attention)
+        found.append(decision_of(stages).attention)
         assert found[-1] == expected
     assert len(set(found)) > 1
