@@ -33,7 +33,7 @@ _FIRST = {"export": "path", "capture": "steps", "measure": "temperatures", "wand
 _WANTED = {
     "model.path": "hub id or directory",
     "calibration.path": "file or directory",
-    "task.names": "list of names in lm-eval",
+    "task.names": "list of lm-eval task names",
     "task.sets": "list of directories",
 }
 
@@ -47,10 +47,10 @@ def problems(arguments: Sequence[str], multirun: bool) -> list[str]:
             try:
                 cfg = compose("config", overrides=[f"{group}={choice}" for group, choice in choices.items()])
             except (HydraException, OmegaConfBaseException, UnicodeDecodeError) as error:
-                found.append(f"the configuration cannot be composed: {first_line(error)}; mend the YAML file in conf/")
+                found.append(f"the configuration cannot be composed: {first_line(error)}; fix the YAML file in conf/")
                 continue
             except yaml.YAMLError as error:
-                found.append(f"a file in conf/ is not YAML: {' '.join(str(error).split())}; mend it")
+                found.append(f"a file in conf/ is not valid YAML: {' '.join(str(error).split())}; fix it")
                 continue
             raw = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))
             names = {group: (raw[group].get("name"), choices.get(group)) for group in schema.GROUPS}
@@ -83,7 +83,7 @@ def _check_one(
     except (OmegaConfBaseException, RecursionError, OverflowError, ValueError) as error:
         return [*found, _unresolved(first_line(error), raw)]
     found += [problem for key, value in flatten(plain).items() if (problem := secret_in(key, value))]
-    found += [f"{key} has to be given: {key}=<{_WANTED.get(key, 'value')}>" for key in missing]
+    found += [f"{key} is required: give {key}=<{_WANTED.get(key, 'value')}>" for key in missing]
     odd = value_problems(plain)
     if not odd:
         plain, odd = typed(plain)
@@ -113,17 +113,17 @@ def _set(raw: dict[str, Any], key: str, value: Any, words: Words) -> str | None:
     if not isinstance(node, dict) or name.startswith("_") or (name not in node and not is_open) or name == "hydra":
         return f"{shortened(key)} is not a key{_owner(raw, path)}; {nearest(key, _keys_near(raw, key))}"
     if name not in node and key not in words.growing:
-        return f"{shortened(key)} is not there yet; write +{shortened(key)}=VALUE to add it"
+        return f"{shortened(key)} does not exist yet; write +{shortened(key)}=VALUE to add it"
     there: Any = node.get(name)
     if key in schema.NODES and not isinstance(value, Mapping):
         own = ", ".join(sorted(there))
-        return f"{key} has keys of its own, {own}: write {key}.{_FIRST[key]}={shortened(value)}"
+        return f"{key} is a group of keys ({own}): write {key}.{_FIRST[key]}={shortened(value)}"
     if name in node and key in words.added and not isinstance(value, Mapping):
-        return f"+{key}: {key} is there already; write it without +"
+        return f"+{key}: {key} already exists; write it without the +"
     if isinstance(there, dict) and isinstance(value, Mapping):
         if new := [str(one) for one in value if one not in there and key not in words.growing]:
-            way = f"write it with a +: +{key}={shortened(value)}"
-            return f"{key}={shortened(value)} adds {', '.join(new)} to what is there; {way}"
+            way = f"to add new keys, write +{key}={shortened(value)}"
+            return f"{key}={shortened(value)} contains {', '.join(new)}, which {key} does not have; {way}"
         value = {**there, **value}
     node[name] = value
     return None
@@ -154,14 +154,16 @@ def _checked(plain: dict[str, Any], missing: Sequence[str], bad_sparsity: bool) 
         return found + check_job(plain, bool(missing), bad_sparsity)
     except OSError as error:
         where = f"{error.filename} " if error.filename else "a file "
-        return [*found, f"{where}cannot be looked at ({error.strerror or error}); give another path"]
+        return [*found, f"{where}cannot be accessed ({error.strerror or error}); give another path"]
     except Exception as error:
         # No command line may end in a traceback. Values of a wrong type, if any, are already in ``found``.
-        return found or [f"these values cannot be checked ({plain_cause(error)}); take them back one by one"]
+        return found or [
+            f"these values cannot be checked ({plain_cause(error)}); remove them one by one to find the one that fails"
+        ]
 
 
 def _unresolved(message: str, raw: Mapping[str, Any]) -> str:
     """Return why a configuration cannot be resolved. Experiments give sparsities for their own pruners only."""
     if "'sparsity_of." in message:
         return f"the experiment has no sparsity for pruner={raw['pruner']['name']}; give one, such as sparsity=0.5"
-    return f"cannot be resolved: {message}"
+    return f"the configuration cannot be resolved: {message}"

@@ -22,8 +22,8 @@ _WAYS = {
     "hydra.job": "results go to outputs=DIR",
     "hydra.mode": "give -m for a sweep",
     "hydra.sweeper": "list the values of a sweep, separated by commas",
-    "hydra.searchpath": "put a YAML of your own into conf/",
-    "hydra.launcher": f"give {GROUP}=NAME, and its keys one by one",
+    "hydra.searchpath": "put your own YAML files into conf/",
+    "hydra.launcher": f"give {GROUP}=NAME and set its keys one by one",
 }
 
 
@@ -37,16 +37,16 @@ def hydra_problem(override: Override, text: str) -> str | None:
     if key == GROUP or key.startswith(NODE):
         # The names of launchers and of their keys are checked in ``pipeline.check.launcher``.
         plain = override.type.name == "CHANGE" and override.package is None
-        return None if plain else f"{text}: write {key}=VALUE, without anything around the key"
+        return None if plain else f"{text}: write plain {key}=VALUE"
     if key == VERBOSE:
         value: Any = override.value()
         names = value if isinstance(value, list) else [value]
         if isinstance(value, bool) or (names and all(isinstance(name, str) and name.strip() for name in names)):
             return None
-        return f"{text}: give true, or the names of loggers"
+        return f"{text}: give true or the names of loggers"
     node = ".".join(key.replace("/", ".").split(".")[:2])
     way = _WAYS.get(node, f"only {GROUP}, {NODE}KEY and {VERBOSE} can be set")
-    return f"{text}: {key} is not to be changed; {way}"
+    return f"{text}: {key} cannot be set here; {way}"
 
 
 def flag_problems(arguments: Sequence[str]) -> list[str]:
@@ -56,5 +56,5 @@ def flag_problems(arguments: Sequence[str]) -> list[str]:
     for argument in arguments:
         flag = argument.partition("=")[0]
         if argument.startswith("-") and flag not in known:
-            found.append(f"{flag} is not a flag; give -m for a sweep, --help for what there is, and key=value")
+            found.append(f"unknown flag {flag}; use -m for a sweep, --help for help, and key=value for settings")
     return found

@@ -55,7 +55,7 @@ def _root(plain: Mapping[str, Any]) -> list[str]:
     found = []
     listed = plain["measure"]["temperatures"]
     if not listed or len(set(listed)) < len(listed):
-        found.append(f"measure.temperatures={listed} should be a list of different numbers, at least one")
+        found.append(f"measure.temperatures={listed} should be a list of at least one number, without repeats")
     found += _figures(plain["figures"]) + _probes(plain["probes"]) + _perplexity(plain)
     return found + _outputs(plain["outputs"]) + _export(plain)
 
@@ -96,13 +96,15 @@ def _perplexity(plain: Mapping[str, Any]) -> list[str]:
         found.append(f"perplexity.text={text}: give {schema.STORIES}, or a .txt, .jsonl, .jsonl.gz or .parquet file")
     given = plain["calibration"].get("path")
     if isinstance(given, str) and path.absolute() == Path(os.path.expanduser(given)).absolute():
-        found.append(f"perplexity.text={text} is the calibration text, which says nothing; give another")
+        found.append(
+            f"perplexity.text={text} is the calibration text, so its perplexity would say nothing about other text; give another"
+        )
     return found
 
 
 def _outputs(outputs: str) -> list[str]:
     if not outputs.strip() or outputs.startswith("~"):
-        return [f"outputs={outputs!r}: give a folder in full, without ~"]
+        return [f"outputs={outputs!r}: give the full path of a folder, without ~"]
     return _writable("outputs", Path(outputs))
 
 
@@ -110,7 +112,7 @@ def _writable(key: str, path: Path) -> list[str]:
     above = next((parent for parent in [path, *path.absolute().parents] if parent.exists()), path)
     if above.is_file():
         return [f"{key}={path}: {above} is a file; give a folder"]
-    return [] if os.access(above, os.W_OK) else [f"{key}={path} cannot be written; give another folder"]
+    return [] if os.access(above, os.W_OK) else [f"{key}={path} is not writable; give another folder"]
 
 
 def _export(plain: Mapping[str, Any]) -> list[str]:
@@ -122,9 +124,9 @@ def _export(plain: Mapping[str, Any]) -> list[str]:
     if not given.strip():
         return ["export.path is empty; give a folder"]
     if path == Path(str(plain["model"].get("path"))).expanduser().absolute():
-        return [f"export.path={path} is where the model comes from; give another folder"]
+        return [f"export.path={path} is the folder that the model is loaded from; give another folder"]
     if path.is_dir() and not (path / "pruning.json").is_file() and any(inside.is_file() for inside in path.iterdir()):
-        return [f"export.path={path} holds other files; give a folder of its own"]
+        return [f"export.path={path} contains other files; give a new or empty folder"]
     return _writable("export.path", path)
 
 
@@ -137,7 +139,9 @@ def _calibration(calibration: Mapping[str, Any]) -> list[str]:
         if not generated:
             return []
         if calibration["packing"]:
-            return [f"calibration.packing=true: calibration={calibration['name']} continues each prompt by itself"]
+            return [
+                f"calibration.packing=true: calibration={calibration['name']} continues each prompt separately, so nothing can be packed; leave packing out"
+            ]
         if "families" in calibration:
             problem = family_problem(calibration["families"])
         else:

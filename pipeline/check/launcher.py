@@ -51,10 +51,10 @@ def launcher_problems(overrides: Sequence[str]) -> list[str]:
         kind = _WORD if inside else _TYPES.get(name, _like(defaults[name]))
         value = _value(key, text)
         if value is _SEVERAL:
-            way = f"""for one text with a comma, write '{key}="{text}"'"""
-            found.append(f"{key}={text} lists several values, but a sweep has one launcher: give one; {way}")
+            way = f"""if the comma is part of the value, write '{key}="{text}"'"""
+            found.append(f"{key}={text} lists several values, but a sweep has one launcher: give one value; {way}")
             continue
-        found += [f"{key}={text} holds a line break; leave it out"] if _is_broken(value) else misfits(key, kind, value)
+        found += [f"{key}={text} contains a line break; remove it"] if _is_broken(value) else misfits(key, kind, value)
     return found
 
 

@@ -57,14 +57,14 @@ def _path(model: Mapping[str, Any]) -> list[str]:
 def _folder(given: str, path: Path, trusted: bool) -> list[str]:
     """Check that a directory holds a model that can be loaded, as far as its files tell without the weights."""
     if not (path / CONFIG).exists() and not (path / ADAPTER).exists():
-        return [f"model.path={given} holds no {CONFIG}, so no model"]
+        return [f"model.path={given} contains no {CONFIG}, so it is not a model; give the folder of a model"]
     try:
         check_folder(path, trusted)
     except ValueError as error:
         return [f"model.path: {error}"]
     if not any((path / name).is_file() for name in TOKENIZERS) and not list(path.glob("*.tiktoken")):
-        way = "copy tokenizer.json and tokenizer_config.json from the model that this one was made of"
-        return [f"model.path={given} holds no tokenizer; {way}"]
+        way = "copy tokenizer.json and tokenizer_config.json from the model that this one was derived from"
+        return [f"model.path={given} contains no tokenizer; {way}"]
     return []
 
 
@@ -87,7 +87,7 @@ def _architecture(plain: Mapping[str, Any]) -> list[str]:
         if "architecture" in model:
             return [f"model.architecture={kind} is not supported; {nearest(str(kind), known)}"]
         return [
-            f"model.path={model['path']}: model type {kind} is not supported, only {', '.join(sorted(known))}; another "
+            f"model.path={model['path']}: model type {kind} is not supported; supported are {', '.join(sorted(known))}. A new "
             "one needs an entry in ARCHITECTURES of pipeline/model/architectures.py"
         ]
     needed = ["capture", "measure"]
@@ -96,7 +96,7 @@ def _architecture(plain: Mapping[str, Any]) -> list[str]:
     writing = [stage for stage in plain["stages"] if stage in needed]
     if known[kind].encoder and writing:
         return [
-            f"model={model['name']} is an encoder, which writes no text: {', '.join(writing)} cannot be done; "
+            f"model={model['name']} is an encoder, which generates no text, so it cannot run {', '.join(writing)}; "
             "give task=retrieval stages=[prune,evaluate,plot], or stages=[prune] with export.path=DIR to keep the model"
         ]
     if known[kind].encoder and declared(plain["pruner"], "compares"):
@@ -121,9 +121,9 @@ def check_text(plain: Mapping[str, Any], chosen: bool) -> list[str]:
     if chosen or not declared(pruner, "compares") or declared(text, "generated"):
         return []
     return [
-        f"pruner={pruner['name']} compares what models predict, best on what the dense model itself writes: add "
-        "calibration=trajectories, for all pruners of a sweep, so that they have the same text; or say "
-        f"calibration={text['name']} to compare on given text"
+        f"pruner={pruner['name']} compares the models' predictions, which works best on text that the dense model wrote: add "
+        "calibration=trajectories (in a sweep, for all pruners, so that they share one text), or give "
+        f"calibration={text['name']} to compare on that text"
     ]
 
 
@@ -152,7 +152,7 @@ def check_sparsity(plain: Mapping[str, Any]) -> list[str]:
             f"model={plain['model']['name']} has {total} {word}s; give at most {total}"
         ]
     if word == "block" and sparsity.units_of(total) == total:
-        return [f"sparsity={sparsity.given} removes all {total} blocks; keep at least one"]
+        return [f"sparsity={sparsity.given} removes all {total} blocks; leave at least one"]
     return []
 
 

@@ -34,9 +34,9 @@ def name_problems(plain: Mapping[str, Any], own: Mapping[str, Sequence[object]])
         if trouble := _trouble(name):
             found.append(f"{group}.name={name!r} {trouble}; give another {group}.name")
         elif group != "model" and not _WORD.fullmatch(name):
-            found.append(f"{group}.name={name} should be made of letters, digits, and spaces or .+-_ between them")
+            found.append(f"{group}.name={name} should consist of letters and digits, with spaces or .+-_ between them")
         elif name not in own.get(group, ()) and name in choices_of(group):
-            found.append(f"{group}.name={name} is another choice's name; give a name of its own")
+            found.append(f"{group}.name={name} is the name of another choice in conf/{group}; give a different name")
     return found + _wandb(plain["wandb"])
 
 
@@ -46,8 +46,8 @@ def _trouble(name: str) -> str | None:
     if len(name) > LONGEST:
         return f"has {len(name)} characters, more than {LONGEST}"
     if odd := next((letter for letter in name if unicodedata.category(letter) in ("Cc", "Cs", "Zl", "Zp")), None):
-        return f"holds the character {odd!r}"
-    return f"holds {_SEPARATOR!r}, which separates the parts of a settings line" if _SEPARATOR in name else None
+        return f"contains the character {odd!r}"
+    return f"contains {_SEPARATOR!r}, which separates the parts of a settings line" if _SEPARATOR in name else None
 
 
 def _wandb(wandb: Mapping[str, Any]) -> list[str]:
@@ -60,7 +60,7 @@ def _wandb(wandb: Mapping[str, Any]) -> list[str]:
         if trouble is None and len(name) > _WANDB_LONGEST:
             trouble = f"has {len(name)} characters, more than {_WANDB_LONGEST}"
         if trouble is None and any(letter in _WANDB_REFUSED for letter in name):
-            trouble = f"holds one of {' '.join(_WANDB_REFUSED)}"
+            trouble = f"contains one of {' '.join(_WANDB_REFUSED)}"
         if trouble:
             found.append(f"wandb.{key}={name!r} {trouble}; give another wandb.{key}")
     return found

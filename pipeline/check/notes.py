@@ -9,7 +9,7 @@ from pipeline.check.words import Words, read_words, shortened
 from pipeline.config.signature import takes_sparsity
 from pipeline.config.sparsity import parse
 
-_ONE_JOB = "so the jobs that differ in it alone are one job"
+_ONE_JOB = "so the jobs that differ only in it are the same job"
 
 
 def notes(arguments: Sequence[str], multirun: bool) -> list[str]:
@@ -25,7 +25,7 @@ def _ignored(words: Words) -> Iterator[str]:
     if not pruners or not set(given) - {"0"}:
         return
     which = "it takes" if len(pruners) == 1 else "they take"
-    told = f"sparsity={_listed(given)} is ignored by pruner={','.join(pruners)}: {which} none"
+    told = f"sparsity={_listed(given)} is ignored by pruner={','.join(pruners)}: {which} no sparsity"
     several = len(dict.fromkeys(given))
     yield f"{told}, {_ONE_JOB}, {several} times" if several > 1 else told
 

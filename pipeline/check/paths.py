@@ -98,7 +98,7 @@ def _packaged(plain: Mapping[str, Any]) -> Iterator[str]:
         for key in ("file", "folder"):
             inside = _of(plain, group, key)
             if isinstance(inside, str) and (inside.startswith("/") or ".." in inside.split("/") or "\0" in inside):
-                yield f"{group}.{key}={inside} is not inside the package {package}; give a path below its folder"
+                yield f"{group}.{key}={inside} is not inside the package {package}; give a path relative to the package's folder"
 
 
 def _of(plain: Mapping[str, Any], group: str, key: str) -> object:
@@ -120,7 +120,7 @@ def _malformed(given: Given, room: int) -> str | None:
     except UnicodeEncodeError:
         return f"{given.key}={text!r} is not valid text; give a path in UTF-8"
     if "\0" in text or (room and any(unicodedata.category(letter) == "Cc" for letter in text)):
-        return f"{given.key}={text!r} holds a character that no path should have; give another path"
+        return f"{given.key}={text!r} contains a control character; give another path"
     if text.startswith("~") and os.path.expanduser(text) == text:
         return f"{given} begins with ~, but there is no such home directory; give the path in full"
     if max(map(len, encoded.split(b"/"))) > _LONGEST_NAME - room or len(encoded) > _LONGEST_PATH:
@@ -138,27 +138,27 @@ def _no_place(given: Given) -> str | None:
     """Return why no folder can or should be made at a place, or None."""
     for place in (given.path, *given.path.parents):
         if place.is_symlink() and not place.exists():
-            return f"{given}: {place} is a link to nothing; give another folder"
+            return f"{given}: {place} is a broken link; give another folder"
         if place.exists():
             # ``pipeline.check.job`` reports a file in its place.
             if place.is_dir() or place.is_file():
                 break
             return f"{given}: {place} is not a folder; give another"
     if given.real == Path("/") or given.real in _homes(given.real):
-        return f"{given} holds more than results; give a folder of its own"
+        return f"{given} contains more than results; give a folder used for nothing else"
     if any(_within(given.real, REPOSITORY / name) for name in _SOURCES):
-        return f"{given} is inside the source tree; give another folder"
+        return f"{given} is inside the source tree; give a folder outside it"
     return None
 
 
 def _beside_outputs(given: Given, outputs: Given) -> str | None:
     if _within(outputs.real, given.real):
         where = "is" if outputs.real == given.real else "is inside"
-        return f"{outputs} {where} {given}, which is read; give another folder as outputs"
+        return f"{outputs} {where} {given}, which is an input; give another folder as outputs"
     managed = next((name for name in _MADE if _within(given.real, outputs.real / name)), None)
     if managed is None or _is_export(given.real, outputs.real):
         return None
-    return f"{given} is inside {outputs.text}/{managed}, where results come and go; copy it elsewhere first"
+    return f"{given} is inside {outputs.text}/{managed}, whose contents may be deleted; copy it elsewhere first"
 
 
 def _is_export(path: Path, stop: Path) -> bool:
@@ -168,22 +168,26 @@ def _is_export(path: Path, stop: Path) -> bool:
 
 def _export(export: Given, inputs: list[Given], outputs: Given | None) -> str | None:
     """Return why an export would replace something or mix with it, or None."""
-    real, way = export.real, "give a folder of its own"
+    real, way = export.real, "give a folder used for nothing else"
     if _within(REPOSITORY, real) or any(_within(home, real) for home in _homes(real)):
-        return f"{export} holds more than a model; {way}"
+        return f"{export} contains more than a model; {way}"
     if outputs is not None:
         if _within(outputs.real, real):
-            return f"{export} is or holds {outputs}; {way}"
+            return f"{export} is or contains {outputs}; {way}"
         if any(_within(real, outputs.real / name) for name in _MADE):
-            return f"{export} is among the results in {outputs}; {way}"
+            return f"{export} is inside the results in {outputs}; {way}"
     for given in inputs:
         if given.real == real:
-            what = "the model comes from" if given.key == "model.path" else f"{given.key} is"
-            return f"{export.key}={export.path} is where {what}; give another folder"
+            what = (
+                "the folder that the model is loaded from"
+                if given.key == "model.path"
+                else f"the path given as {given.key}"
+            )
+            return f"{export.key}={export.path} is {what}; give another folder"
         if _within(given.real, real):
-            return f"{export} holds {given}, which is read; {way}"
+            return f"{export} contains {given}, which is an input; {way}"
         if _within(real, given.real):
-            return f"{export} is inside {given}, which is read; {way}"
+            return f"{export} is inside {given}, which is an input; {way}"
     return None
 
 

@@ -31,7 +31,7 @@ _BY_PATH = {
 }
 # Characters that a shell interprets between double quotes.
 _SHELL = set('"$`\\!')
-_ONE_EXPERIMENT = "give one experiment at a time, since each has a sweep of its own"
+_ONE_EXPERIMENT = "give one experiment at a time, since each defines its own sweep"
 # Keys that count once for all jobs of a sweep, with the reason.
 _ONCE = {"outputs": "a sweep has one outputs folder", "figures": "a sweep draws its figures once, at its end"}
 
@@ -90,7 +90,7 @@ def read_words(arguments: Sequence[str], multirun: bool) -> Words:
             if override.type.name == "ADD":
                 words.added.add(key)
     if words.jobs > MOST_JOBS:
-        words.problems.append(f"the sweep has {words.jobs} jobs, more than {MOST_JOBS}; make several of it")
+        words.problems.append(f"the sweep has {words.jobs} jobs, more than {MOST_JOBS}; split it into several")
     return words
 
 
@@ -118,7 +118,7 @@ def _parsed(parser: OverridesParser, argument: str) -> Override:
     except UnicodeEncodeError:
         raise ValueError(f"cannot read {shown!r}: it is not valid UTF-8; write it in UTF-8") from None
     if "\0" in argument:
-        raise ValueError(f"cannot read {shown!r}: it holds a NUL character; leave that out")
+        raise ValueError(f"cannot read {shown!r}: it contains a NUL character; remove it")
     if len(argument) > _LONGEST:
         raise ValueError(f"cannot read {shown!r}: it has {len(argument)} characters; write at most {_LONGEST}")
     if max(argument.count(opening) for opening in "[{(") > _DEEPEST and _depth(argument) > _DEEPEST:
@@ -169,7 +169,7 @@ def _alternatives(parser: OverridesParser, override: Override, argument: str) ->
     """Return all values, as the jobs of a sweep read them. Raises ValueError for a sweep that does not list them."""
     if not override.is_sweep_override():
         return [override.value()]
-    key, way = override.key_or_group, "list the values of a sweep one by one, separated by commas"
+    key, way = override.key_or_group, "list the values of a sweep, separated by commas"
     try:
         if override.is_range_sweep():
             wanted: Any = override.value()
@@ -180,7 +180,7 @@ def _alternatives(parser: OverridesParser, override: Override, argument: str) ->
     except (HydraException, ValueError, TypeError, OverflowError, ZeroDivisionError):
         raise ValueError(f"{shortened(argument)}: {way}") from None
     if not options:
-        raise ValueError(f"{shortened(argument)} lists no value; {way}")
+        raise ValueError(f"{shortened(argument)} lists no values; {way}")
     return options
 
 

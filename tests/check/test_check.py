@@ -67,11 +67,11 @@ def test_all_problems_at_once_with_the_nearest_choice():
         (["model=random", "pruner=attn_drop", "sparsity=8"], "has 4 attention sublayers; give at most 4"),
         (["model=random", "pruner=shortgpt", "sparsity=4"], "removes all 4 blocks"),
         (["pruner=shortgpt", "sparsity=31"], "has 30 blocks"),
-        (["model=hf"], "model.path has to be given"),
+        (["model=hf"], "model.path is required"),
         (["model=hf", "model.path=./nowhere"], "is not a directory"),
-        (["model=hf", "model.path=tests"], "holds no config.json"),
+        (["model=hf", "model.path=tests"], "contains no config.json"),
         (["model.path=x"], "model.path is not a key of model=smollm2"),
-        (["calibration=file"], "calibration.path has to be given: calibration.path=<file or directory>"),
+        (["calibration=file"], "calibration.path is required: give calibration.path=<file or directory>"),
         (["calibration=file", "calibration.path=./nowhere.txt"], "is neither a file nor a directory; give a .txt"),
         (["calibration=file", "calibration.path=pyproject.toml"], "suffix that is not supported; give a .txt"),
         (["calibration=trajectories", "calibration.path=README.md"], "suffix that is not supported; give a .txt"),
@@ -81,7 +81,10 @@ def test_all_problems_at_once_with_the_nearest_choice():
             ["calibration=trajectories", "calibration.sequences=500"],
             "but there are 92 prompts; lower that",
         ),
-        (["calibration=trajectories", "calibration.packing=true"], "continues each prompt by itself"),
+        (
+            ["calibration=trajectories", "calibration.packing=true"],
+            "continues each prompt separately, so nothing can be packed; leave packing out",
+        ),
         (["calibration=shots", "calibration.families=[]"], "calibration.families is empty; choose from copying"),
         (["calibration=shots", "calibration.families=[copyng]"], "did you mean copying?"),
         (["calibration=shots", "calibration.path=x.txt"], "calibration.path is not a key of calibration=shots"),
@@ -94,7 +97,7 @@ def test_all_problems_at_once_with_the_nearest_choice():
         (["capture.steps=0"], "capture.steps=0 should be a whole number from 1 to 10000"),
         (["capture.option_items=-1"], "capture.option_items=-1 should be a whole number of at least 0"),
         (["capture.temperature=nan"], "must be a finite number"),
-        (["measure.temperatures=[1,1]"], "should be a list of different numbers"),
+        (["measure.temperatures=[1,1]"], "should be a list of at least one number, without repeats"),
         (["seed=1.5"], "seed=1.5 should be a whole number from 0"),
         (["capture.steps=true"], "should be a whole number"),
         (
@@ -125,35 +128,38 @@ def test_all_problems_at_once_with_the_nearest_choice():
         (["probes=it's"], "quote the value, as in 'probes="),
         (["pruner=rtn", "pruner.bits=16"], "should be a whole number from 2 to 8"),
         (["model=random", "model.architecture=lama"], "did you mean llama?"),
-        (["model=random", "model.architecture=bert"], "is an encoder, which writes no text"),
+        (["model=random", "model.architecture=bert"], "is an encoder, which generates no text"),
         (
             ["model=random", "model.architecture=bert", "task=retrieval", "stages=[prune]", "pruner=divergence"],
             "predicts no tokens for pruner=divergence to compare",
         ),
-        (["pruner=divergence", "sparsity=4"], "add calibration=trajectories, for all pruners of a sweep"),
-        (["pruner=wanda_divergence", "calibration.length=64"], "or say calibration=news to compare on given text"),
+        (
+            ["pruner=divergence", "sparsity=4"],
+            "add calibration=trajectories (in a sweep, for all pruners, so that they share one text)",
+        ),
+        (["pruner=wanda_divergence", "calibration.length=64"], "or give calibration=news to compare on that text"),
         (["model=random", "pruner=joint_drop", "sparsity=9"], "has 8 sublayers; give at most 8"),
-        (["model=minilm"], "evaluate, capture, measure cannot be done; give task=retrieval"),
-        (["model=minilm", "task=retrieval"], "writes no text: capture, measure cannot be done"),
+        (["model=minilm"], "so it cannot run evaluate, capture, measure; give task=retrieval"),
+        (["model=minilm", "task=retrieval"], "generates no text, so it cannot run capture, measure;"),
         (["model=random", "model.embedding={lenght: 3}"], "model.embedding: lenght is read by nothing"),
-        (["task=lm_eval"], "task.names has to be given: task.names=<list of names in lm-eval>"),
+        (["task=lm_eval"], "task.names is required: give task.names=<list of lm-eval task names>"),
         (["task=paper"], "humaneval and mbpp run generated code: give allow_code_execution=true"),
         (["task=offline", "task.names=[pika]"], "did you mean piqa?"),
         (["task=offline", "task.names=[humaneval]"], "humaneval runs generated code"),
         (["task=retrieval", "task.pooling=meen"], "did you mean mean?"),
-        (["task=beir"], "task.sets has to be given: task.sets=<list of directories>"),
+        (["task=beir"], "task.sets is required: give task.sets=<list of directories>"),
         (["task=beir", "task.sets=[nowhere]"], "task.sets: "),
         (["task.shots=-1"], "task.shots=-1 should be at least 0"),
         (["task.shots={copying: -1}"], "should be at least 0"),
         (["perplexity.window=1"], "perplexity.window=1 should be at least 2 and less than"),
         (["perplexity.stride=512"], "perplexity.stride=512 should be at least 1 and less than"),
         (["perplexity.text=nowhere.txt"], "perplexity.text=nowhere.txt: give stories, or a .txt"),
-        (["export.path=tests"], "holds other files"),
+        (["export.path=tests"], "contains other files"),
         (["export.path=README.md/x"], "is a file; give a folder"),
         (["export.path=''"], "export.path is empty"),
         (["export=pruned"], "write export.path=pruned"),
         (["export.format=gguff"], "export.format=gguff does not exist"),
-        (["capture=3"], "capture has keys of its own"),
+        (["capture=3"], "capture is a group of keys"),
     ],
 )
 def test_bad_input_says_what_to_do(overrides, expected):
@@ -181,7 +187,7 @@ def test_a_folder_without_a_tokenizer_is_refused_before_any_work(tmp_path):
     write_model(tmp_path, model_type="llama")
     (tmp_path / "tokenizer.json").unlink()
     (found,) = problems(["model=hf", f"model.path={tmp_path}"], multirun=False)
-    assert "holds no tokenizer; copy tokenizer.json" in found
+    assert "contains no tokenizer; copy tokenizer.json" in found
 
 
 def test_the_layers_of_a_local_model_are_known_without_loading_it(tmp_path):
@@ -201,7 +207,7 @@ def test_the_architecture_of_a_local_model_is_known_without_loading_it(tmp_path)
 def test_an_export_never_goes_where_the_model_is(tmp_path):
     write_model(tmp_path, model_type="llama")
     found = problems(["model=hf", f"model.path={tmp_path}", f"export.path={tmp_path}"], multirun=False)
-    assert found == [f"export.path={tmp_path} is where the model comes from; give another folder"]
+    assert found == [f"export.path={tmp_path} is the folder that the model is loaded from; give another folder"]
 
 
 def test_every_job_of_a_sweep_is_checked():

@@ -9,21 +9,21 @@ import pytest
 
 from pipeline.check.notes import notes
 
-ONE_JOB = "so the jobs that differ in it alone are one job"
+ONE_JOB = "so the jobs that differ only in it are the same job"
 
 
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["pruner=rtn", "sparsity=0.3"], ["sparsity=0.3 is ignored by pruner=rtn: it takes none"]),
-        (["pruner=awq", "sparsity=2:4"], ["sparsity=2:4 is ignored by pruner=awq: it takes none"]),
+        (["pruner=rtn", "sparsity=0.3"], ["sparsity=0.3 is ignored by pruner=rtn: it takes no sparsity"]),
+        (["pruner=awq", "sparsity=2:4"], ["sparsity=2:4 is ignored by pruner=awq: it takes no sparsity"]),
         (
             ["pruner=rtn,awq", "sparsity=0.2,0.4"],
-            [f"sparsity=0.2,0.4 is ignored by pruner=rtn,awq: they take none, {ONE_JOB}, 2 times"],
+            [f"sparsity=0.2,0.4 is ignored by pruner=rtn,awq: they take no sparsity, {ONE_JOB}, 2 times"],
         ),
         (
             ["pruner=wanda,dense", "sparsity=0.2,0.4,0.6"],
-            [f"sparsity=0.2,0.4,0.6 is ignored by pruner=dense: it takes none, {ONE_JOB}, 3 times"],
+            [f"sparsity=0.2,0.4,0.6 is ignored by pruner=dense: it takes no sparsity, {ONE_JOB}, 3 times"],
         ),
         (["pruner=wanda", "sparsity=0.3,0.30"], [f"sparsity=0.3,0.3 is one sparsity, 0.3, {ONE_JOB}, 2 times"]),
         (["pruner=wanda", "sparsity=2:4,2of4"], [f"sparsity=2:4,2of4 is one sparsity, 2:4, {ONE_JOB}, 2 times"]),

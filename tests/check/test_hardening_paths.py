@@ -29,18 +29,21 @@ def place(tmp_path) -> Path:
     ("words", "expected"),
     [
         (["calibration=file", "calibration.path={texts}", "outputs={texts}/results"], "is inside calibration.path="),
-        (["calibration=file", "calibration.path={texts}", "outputs={texts}"], "which is read"),
-        (["perplexity.text={texts}/a.txt", "export.path={texts}"], "holds perplexity.text="),
-        (["calibration=file", "calibration.path={texts}", "export.path={texts}"], "is where calibration.path is"),
+        (["calibration=file", "calibration.path={texts}", "outputs={texts}"], "which is an input"),
+        (["perplexity.text={texts}/a.txt", "export.path={texts}"], "contains perplexity.text="),
+        (
+            ["calibration=file", "calibration.path={texts}", "export.path={texts}"],
+            "is the path given as calibration.path",
+        ),
         (
             ["task=lm_eval", "task.names=[mine]", "task.include={texts}", "export.path={texts}/new"],
             "is inside task.include=",
         ),
-        (["model=hf", "model.path={model}", "export.path={model}"], "is where the model comes from"),
+        (["model=hf", "model.path={model}", "export.path={model}"], "is the folder that the model is loaded from"),
         (["model=hf", "model.path={model}", "outputs={model}/results"], "is inside model.path="),
-        (["outputs={texts}/o", "export.path={texts}/o"], "is or holds outputs="),
-        (["outputs={texts}/o", "export.path={texts}/o/store/x"], "is among the results"),
-        (["outputs={texts}/o", "probes={texts}/o/jobs/x.txt"], "where results come and go"),
+        (["outputs={texts}/o", "export.path={texts}/o"], "is or contains outputs="),
+        (["outputs={texts}/o", "export.path={texts}/o/store/x"], "is inside the results"),
+        (["outputs={texts}/o", "probes={texts}/o/jobs/x.txt"], "whose contents may be deleted"),
     ],
 )
 def test_what_is_written_never_touches_what_is_read(place, words, expected, link):
@@ -64,7 +67,7 @@ def test_exports_keep_away_from_what_is_no_model(tmp_path, monkeypatch):
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
     for folder in ("/", str(CONF.parent), str(home), str(tmp_path), "~"):
-        assert any("holds more than" in problem for problem in problems([f"export.path='{folder}'"], False)), folder
+        assert any("contains more than" in problem for problem in problems([f"export.path='{folder}'"], False)), folder
     assert any("source tree" in problem for problem in problems([f"export.path={CONF}/x"], False))
     assert problems([f"export.path={home}/models/one"], False) == []
 
@@ -75,9 +78,9 @@ def test_an_export_below_outputs_is_read_again(tmp_path):
     model.mkdir(parents=True)
     (model / "config.json").write_text('{"model_type": "llama"}')
     words = ["model=hf", f"model.path={model}", f"outputs={tmp_path}"]
-    assert any("results come and go" in problem for problem in problems(words, False))
+    assert any("contents may be deleted" in problem for problem in problems(words, False))
     (model / "pruning.json").write_text("{}")
-    assert not any("results come and go" in problem for problem in problems(words, False))
+    assert not any("contents may be deleted" in problem for problem in problems(words, False))
 
 
 @pytest.mark.parametrize("key", ["outputs", "export", "probes", "calibration.path", "model.path", "perplexity.text"])

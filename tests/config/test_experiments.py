@@ -201,7 +201,7 @@ def test_an_experiment_that_sweeps_is_refused_without_m():
     ("words", "expected"),
     [
         (["experiment=fig99"], "experiment=fig99 does not exist; did you mean fig"),
-        (["experiment=fig01,fig03"], "give one experiment at a time, since each has a sweep of its own"),
+        (["experiment=fig01,fig03"], "give one experiment at a time, since each defines its own sweep"),
         (["experiment=fig12", "pruner=sparsegpt"], "has no sparsity for pruner=sparsegpt; give one, such as"),
     ],
 )

@@ -221,7 +221,7 @@ def test_an_export_is_made_once_and_never_replaces_something_else(sweep, make_se
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     (problem,) = problems([f"export.path={tmp_path / 'mine'}"], multirun=False)
-    assert "holds other files; give a folder of its own" in problem
+    assert "contains other files; give a new or empty folder" in problem
     (tmp_path / "nested" / "thesis").mkdir(parents=True)
     status, error = job(tmp_path / "nested")
     assert status == FAILED
