@@ -97,7 +97,7 @@ def _perplexity(plain: Mapping[str, Any]) -> list[str]:
     given = plain["calibration"].get("path")
     if isinstance(given, str) and path.absolute() == Path(os.path.expanduser(given)).absolute():
         found.append(
-            f"perplexity.text={text} is the calibration text, so its perplexity would say nothing about other text; give another"
+            f"perplexity.text={text} is the calibration text, which shows nothing about other text; give another"
         )
     return found
 
@@ -140,7 +140,7 @@ def _calibration(calibration: Mapping[str, Any]) -> list[str]:
             return []
         if calibration["packing"]:
             return [
-                f"calibration.packing=true: calibration={calibration['name']} continues each prompt separately, so nothing can be packed; leave packing out"
+                f"calibration.packing=true: calibration={calibration['name']} continues prompts one by one; leave packing out"
             ]
         if "families" in calibration:
             problem = family_problem(calibration["families"])

@@ -87,7 +87,7 @@ def _architecture(plain: Mapping[str, Any]) -> list[str]:
         if "architecture" in model:
             return [f"model.architecture={kind} is not supported; {nearest(str(kind), known)}"]
         return [
-            f"model.path={model['path']}: model type {kind} is not supported; supported are {', '.join(sorted(known))}. A new "
+            f"model.path={model['path']}: model type {kind} is not supported, only {', '.join(sorted(known))}. A new "
             "one needs an entry in ARCHITECTURES of pipeline/model/architectures.py"
         ]
     needed = ["capture", "measure"]
@@ -121,7 +121,7 @@ def check_text(plain: Mapping[str, Any], chosen: bool) -> list[str]:
     if chosen or not declared(pruner, "compares") or declared(text, "generated"):
         return []
     return [
-        f"pruner={pruner['name']} compares the models' predictions, which works best on text that the dense model wrote: add "
+        f"pruner={pruner['name']} compares predictions, which works best on text that the dense model wrote: add "
         "calibration=trajectories (in a sweep, for all pruners, so that they share one text), or give "
         f"calibration={text['name']} to compare on that text"
     ]

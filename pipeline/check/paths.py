@@ -98,7 +98,7 @@ def _packaged(plain: Mapping[str, Any]) -> Iterator[str]:
         for key in ("file", "folder"):
             inside = _of(plain, group, key)
             if isinstance(inside, str) and (inside.startswith("/") or ".." in inside.split("/") or "\0" in inside):
-                yield f"{group}.{key}={inside} is not inside the package {package}; give a path relative to the package's folder"
+                yield f"{group}.{key}={inside} is not inside the package {package}; give a path relative to its folder"
 
 
 def _of(plain: Mapping[str, Any], group: str, key: str) -> object:

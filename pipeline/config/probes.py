@@ -105,13 +105,15 @@ def read_probes(path: str | Path | None) -> tuple[Probe, ...]:
         file = Path(path).expanduser()
         check_regular(file)
         if (size := file.stat().st_size) > _MOST_BYTES:
-            raise ValueError(f"probes={path} has {size} bytes; give a file of prompts, at most {_MOST_BYTES} bytes")
+            raise ValueError(f"probes={path} has {size} bytes; give a file of prompts of at most {_MOST_BYTES} bytes")
         # Not splitlines, which also splits at characters that may stand inside a JSON string.
         lines = file.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError, RuntimeError) as error:
-        raise ValueError(f"probes={path} cannot be read as text ({error}); give a .txt or .jsonl file") from error
+        raise ValueError(f"probes={path} is not a text file ({error}); give a .txt or .jsonl file") from error
     if file.suffix not in (".txt", ".jsonl"):
-        raise ValueError(f"probes={path}: give a .txt file with a prompt a line, or a .jsonl file with objects")
+        raise ValueError(
+            f"probes={path}: give a .txt file with one prompt per line, or a .jsonl file with one object per line"
+        )
     read = _of_json if file.suffix == ".jsonl" else _of_text
     probes: dict[str, Probe] = {}
     for number, line in enumerate(lines, 1):
@@ -122,7 +124,7 @@ def read_probes(path: str | Path | None) -> tuple[Probe, ...]:
                 raise ValueError(f"{where}: an earlier prompt is called {probe.name!r} too; give each its own name")
             probes[probe.name] = probe
     if not probes:
-        raise ValueError(f"probes={path} holds no prompt; write one a line")
+        raise ValueError(f"probes={path} contains no prompt; write one per line")
     return tuple(probes.values())
 
 
@@ -135,11 +137,11 @@ def _of_json(line: str, number: int, where: str) -> Probe:
         row = json.loads(line)
         json.dumps(row, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise ValueError(f'{where}: not JSON ({error}); write an object such as {{"text": "a prompt"}}') from error
+        raise ValueError(f'{where}: invalid JSON ({error}); write an object such as {{"text": "a prompt"}}') from error
     if not isinstance(row, dict) or not isinstance(row.get("text"), str) or not row["text"].strip():
-        raise ValueError(f'{where}: give an object with a "text" that is a prompt')
+        raise ValueError(f'{where}: give an object whose "text" is the prompt')
     if unknown := sorted(row.keys() - _KEYS):
-        raise ValueError(f"{where}: {', '.join(unknown)} is read by nothing; known are {', '.join(sorted(_KEYS))}")
+        raise ValueError(f"{where}: unknown key {', '.join(unknown)}; choose from {', '.join(sorted(_KEYS))}")
     options, steps = row.get("options", []), row.get("steps")
     if (
         not isinstance(options, list)
@@ -151,7 +153,7 @@ def _of_json(line: str, number: int, where: str) -> Probe:
         raise ValueError(f"{where}: steps={steps} should be a whole number of at least 1")
     for key in ("name", "format"):
         if not isinstance(row.get(key, ""), str):
-            raise ValueError(f"{where}: {key} should be a word")
+            raise ValueError(f"{where}: {key} should be a string")
     return Probe(
         name=row.get("name") or f"prompt-{number}",
         text=row["text"],

@@ -33,7 +33,7 @@ def signature(target: str) -> Signature:
     tree = _source(module)
     node = next((n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name), None)
     if node is None:
-        raise ValueError(f"there is no class {name} in {module}")
+        raise ValueError(f"{module} has no class {name}")
     found = Signature()
     for base in node.bases:
         if isinstance(base, ast.Name) and (path := _resolve(tree, module, base.id)):
@@ -60,15 +60,15 @@ def component_problems(group: str, node: Any, unknown: Collection[str] = ()) -> 
     Keys in ``unknown`` have no value yet.
     """
     if not isinstance(node, Mapping) or "_target_" not in node:
-        return [f"{group} has to be a choice of conf/{group}: {', '.join(choices_of(group))}"]
+        return [f"{group} must be one of the choices in conf/{group}: {', '.join(choices_of(group))}"]
     try:
         fields = signature(node["_target_"]).fields
     except ValueError as error:
         return [f"conf/{group}: _target_ {node['_target_']}: {error}"]
-    found = [f"conf/{group}: {key} is missing beside _target_" for key in fields if key not in node]
+    found = [f"conf/{group}: _target_ needs {key}, which is missing" for key in fields if key not in node]
     for key, value in node.items():
         if key != "_target_" and key not in fields:
-            found.append(f"{group}.{key} is read by nothing; {nearest(key, fields)}")
+            found.append(f"{group}.{key}: unknown key; {nearest(key, fields)}")
         elif key != "_target_" and key not in unknown:
             found += misfits(f"{group}.{key}", fields[key], value)
     return found
@@ -97,7 +97,7 @@ def _source(module: str) -> ast.Module:
     except (ImportError, ValueError):
         spec = None
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
-        raise ValueError(f"there is no module {module}")
+        raise ValueError(f"no module named {module}")
     return ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
 
 

@@ -27,13 +27,13 @@ Depth = Annotated[int, Within(1, 1000, "a whole number from 1 to 1000")]
 Width = Annotated[int, Within(1, 8192, "a whole number from 1 to 8192")]
 # Outside of these limits, exponentials of logits are not numbers.
 Temperature = Annotated[float, Within(1e-3, 1e3, "a number from 0.001 to 1000")]
-Share = Annotated[float, Within(1e-6, 1, "a share above 0 and at most 1, such as 0.9")]
+Share = Annotated[float, Within(1e-6, 1, "a fraction above 0 and at most 1, such as 0.9")]
 # Units that a pruner removes and an integer sparsity counts; sublayer is either kind, in one ranking.
 UnitKind = Literal["attention", "mlp", "sublayer", "block"]
 _WORDS = {
     int: "a whole number",
     float: "a number",
-    str: "a text",
+    str: "a string",
     bool: "true or false",
     NoneType: "null",
 }
@@ -106,5 +106,5 @@ def _in_words(kind: Any) -> str:
     if origin in (list, tuple):
         return f"a list, each item {_in_words(inner[0])}"
     if origin is dict:
-        return f"pairs {{key: {_in_words(inner[1])}}}"
+        return f"a mapping {{key: {_in_words(inner[1])}}}"
     return _WORDS.get(kind, "a value")

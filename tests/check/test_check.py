@@ -141,7 +141,7 @@ def test_all_problems_at_once_with_the_nearest_choice():
         (["model=random", "pruner=joint_drop", "sparsity=9"], "has 8 sublayers; give at most 8"),
         (["model=minilm"], "so it cannot run evaluate, capture, measure; give task=retrieval"),
         (["model=minilm", "task=retrieval"], "generates no text, so it cannot run capture, measure;"),
-        (["model=random", "model.embedding={lenght: 3}"], "model.embedding: lenght is read by nothing"),
+        (["model=random", "model.embedding={lenght: 3}"], "model.embedding: unknown key lenght"),
         (["task=lm_eval"], "task.names is required: give task.names=<list of lm-eval task names>"),
         (["task=paper"], "humaneval and mbpp run generated code: give allow_code_execution=true"),
         (["task=offline", "task.names=[pika]"], "did you mean piqa?"),

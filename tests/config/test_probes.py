@@ -56,14 +56,14 @@ def test_options_are_listed_by_letter(tmp_path, tokenizer):
 
 
 WRONG_LINES = {
-    "not json": ("{", "not JSON", '{"text": "a prompt"}'),
-    "too deep": ("[" * 100_000, "not JSON", '{"text": "a prompt"}'),
-    "half a character": (r'{"text": "\ud800"}', "not JSON", '{"text": "a prompt"}'),
+    "not json": ("{", "invalid JSON", '{"text": "a prompt"}'),
+    "too deep": ("[" * 100_000, "invalid JSON", '{"text": "a prompt"}'),
+    "half a character": (r'{"text": "\ud800"}', "invalid JSON", '{"text": "a prompt"}'),
     "a list": ('["text"]', 'give an object with a "text"', ""),
     "no text": ('{"prompt": "x"}', 'give an object with a "text"', ""),
     "empty text": ('{"text": " "}', 'give an object with a "text"', ""),
     "text of another kind": ('{"text": 3}', 'give an object with a "text"', ""),
-    "unknown key": ('{"text": "x", "choices": []}', "choices is read by nothing", "options"),
+    "unknown key": ('{"text": "x", "choices": []}', "unknown key choices", "options"),
     "one option": ('{"text": "x", "options": ["a"]}', "a list of 2 to 10 strings", ""),
     "eleven options": (json.dumps({"text": "x", "options": ["a"] * 11}), "a list of 2 to 10 strings", ""),
     "a hundred options": (json.dumps({"text": "x", "options": ["a"] * 100}), "a list of 2 to 10 strings", ""),
@@ -72,8 +72,8 @@ WRONG_LINES = {
     "no steps": ('{"text": "x", "steps": 0}', "steps=0 should be a whole number of at least 1", ""),
     "true steps": ('{"text": "x", "steps": true}', "steps=True should be a whole number of at least 1", ""),
     "half a step": ('{"text": "x", "steps": 1.5}', "steps=1.5 should be a whole number of at least 1", ""),
-    "name of another kind": ('{"text": "x", "name": 3}', "name should be a word", ""),
-    "format of another kind": ('{"text": "x", "format": []}', "format should be a word", ""),
+    "name of another kind": ('{"text": "x", "name": 3}', "name should be a string", ""),
+    "format of another kind": ('{"text": "x", "format": []}', "format should be a string", ""),
     "answer beyond the options": ('{"text": "x", "options": ["a", "b"], "answer": "C"}', "one of the letters A, B", ""),
     "answer in full": ('{"text": "x", "options": ["a", "b"], "answer": "AB"}', "one of the letters A, B", ""),
     "answer as a number": ('{"text": "x", "options": ["a", "b"], "answer": 0}', "one of the letters A, B", ""),
@@ -98,10 +98,10 @@ def test_a_wrong_line_is_named_with_the_way_out(tmp_path, case):
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
-        ("p.csv", b"text\nx\n", "give a .txt file with a prompt a line, or a .jsonl file with objects"),
+        ("p.csv", b"text\nx\n", "give a .txt file with one prompt per line, or a .jsonl file with one object per line"),
         ("p.txt", b"\xff\xfe", "cannot be read as text"),
-        ("p.txt", b" \n\n", "holds no prompt; write one a line"),
-        ("p.jsonl", b"", "holds no prompt; write one a line"),
+        ("p.txt", b" \n\n", "contains no prompt; write one per line"),
+        ("p.jsonl", b"", "contains no prompt; write one per line"),
     ],
 )
 def test_a_wrong_file_is_named_with_the_way_out(tmp_path, name, content, expected):
@@ -148,7 +148,7 @@ def test_any_text_is_one_prompt_a_line_or_refused(tmp_path_factory, lines):
     if texts:
         assert [probe.prompt for probe in read_probes(path)] == texts
     else:
-        with pytest.raises(ValueError, match="holds no prompt"):
+        with pytest.raises(ValueError, match="contains no prompt"):
             read_probes(path)
 
 

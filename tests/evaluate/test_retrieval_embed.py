@@ -119,7 +119,7 @@ def test_recipe_of_a_model_with_what_is_asked():
 @pytest.mark.parametrize(
     ("own", "message"),
     [
-        ({"poling": "mean"}, "poling is read by nothing; did you mean pooling"),
+        ({"poling": "mean"}, "unknown key poling; did you mean pooling"),
         ({"pooling": "lats"}, "lats does not exist; did you mean last"),
         ({"max_length": 1}, "at least 4"),
         ({"max_length": "long"}, "at least 4"),

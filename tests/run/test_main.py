@@ -192,7 +192,7 @@ def test_prompts_of_a_file_go_all_the_way(make_settings, tmp_path):
     (drawn,) = (tmp_path / "outputs" / "figures").glob("*.csv")
     assert "The rain in Spain" in drawn.read_text()
     path.write_text(" ")
-    assert problems(job, multirun=False) == [f"probes={path} holds no prompt; write one a line"]
+    assert problems(job, multirun=False) == [f"probes={path} contains no prompt; write one per line"]
 
 
 def test_a_failing_job_is_recorded_and_the_others_finish(tmp_path):

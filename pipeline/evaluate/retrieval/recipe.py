@@ -53,7 +53,7 @@ def recipe_of(own: Mapping[str, Any] | None, **asked: Any) -> Recipe:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
             hint = f"did you mean {near[0]}? " if near else ""
-            raise ValueError(f"model.embedding: {key} is read by nothing; {hint}choose from {', '.join(known)}")
+            raise ValueError(f"model.embedding: unknown key {key}; {hint}choose from {', '.join(known)}")
     return Recipe(**{key: value for key, value in [*(own or {}).items(), *asked.items()] if value is not None})
 
 
