@@ -37,7 +37,7 @@ def main() -> int:
         with stoppable():
             return _run()
     except KeyboardInterrupt as stop:
-        print("interrupted: finished stages are kept; the same command goes on from there", file=sys.stderr)
+        print("interrupted: finished stages are stored; run the same command again to resume", file=sys.stderr)
         return stop.status if isinstance(stop, Stopped) else 130
 
 

@@ -145,7 +145,7 @@ def _keep(record: JobRecord, store: Store | None, folder: Path) -> None:
             with store.alone("records"):
                 record.save(store)
     except OSError as error:
-        log.error("the outcome of this job cannot be written: %s", error)
+        log.error("the record of this job cannot be written: %s", error)
 
 
 def _run_spec(settings: Settings, store: Store, record: JobRecord, sweep: str) -> RunSpec:

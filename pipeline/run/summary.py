@@ -32,7 +32,7 @@ from pipeline.tables.stored import DIAGNOSIS, NoTables, check_folders
 from pipeline.tables.variants import VARIANT, Variant
 
 # Names of the columns by kind of task; those in ALWAYS are shown even where nothing was evaluated.
-KIND_COLUMNS = {"generative": "generation", "multiple_choice": "choice", "retrieval": "retrieval"}
+KIND_COLUMNS = {"generative": "generation", "multiple_choice": "multiple choice", "retrieval": "retrieval"}
 ALWAYS = ("generative", "multiple_choice")
 SETTINGS_NAMED = 3
 # Command for results elsewhere than in `outputs`.
@@ -74,10 +74,10 @@ def show_scores(jobs: Sequence[JobTables], store: Store, title: str) -> None:
 def _note(rows: Sequence[Row], kinds: Sequence[str], several: bool, left_out: Sequence[str]) -> str:
     """Return a note on what the numbers are and under which conditions they were computed."""
     settings = dict.fromkeys(row.first.settings for row in rows)
-    lines = [*settings] if len(settings) <= SETTINGS_NAMED else [f"{len(settings)} ways of asking and capturing"]
+    lines = [*settings] if len(settings) <= SETTINGS_NAMED else [f"{len(settings)} different settings"]
     said = f"{', '.join(KIND_COLUMNS[kind] for kind in kinds)}: mean score over the tasks of the job. "
-    said += "cos, KL: final state, each model on its own continuation, mean over prompts of means over steps."
-    said += f" Not in the means: {', '.join(left_out)}." if left_out else ""
+    said += "cos, KL: final hidden state, each model free-running; averaged over steps, then over prompts."
+    said += f" Left out of the means: {', '.join(left_out)}." if left_out else ""
     said += " n: seeds or draws; their mean ± standard deviation." if several else ""
     seeds = sorted({job.seed for row in rows for job in row.jobs})
     lines.append(f"seed {', '.join(map(str, seeds))}")
@@ -108,7 +108,7 @@ def headlines(jobs: Sequence[JobTables]) -> list[str]:
 
 def _said(mean: pd.Series) -> str:
     """Describe the change of a mean score in words and numbers."""
-    words = {NO_CHANGE: "unchanged", TOO_FEW: "undecided", NO_SIGNAL: "undecided"}
+    words = {NO_CHANGE: "unchanged", TOO_FEW: "inconclusive", NO_SIGNAL: "inconclusive"}
     why = f", {mean['verdict']}" if mean["verdict"] in (TOO_FEW, NO_SIGNAL) else ""
     limits = f"{mean['difference']:+.3f} [{mean['low']:+.3f}, {mean['high']:+.3f}]"
     verdict = words.get(mean["verdict"], mean["verdict"])
@@ -121,7 +121,7 @@ def show_theorems(store: Store) -> None:
     tracked = theorems.tracking(measures) if len(measures) else measures
     if tracked.empty:
         return
-    print("\nrank correlation of estimate and measured value over positions, layer by layer (in hundredths)")
+    print("\nrank correlation between estimated and measured values over positions, by layer (× 100)")
     for (*variant, sublayer, theorem), rows in tracked.groupby([*VARIANT, "sublayer", "theorem"], sort=False):
         cells = ["  –" if math.isnan(value) else f"{round(100 * value):3d}" for value in rows["rank_correlation"]]
         print(f"  {f'{Variant(*variant).label}, {sublayer}':28s}theorem {theorem:8s}{' '.join(cells)}")
@@ -141,7 +141,7 @@ def show_places(jobs: Sequence[JobRecord], store: Store) -> None:
     offline = [Path(run["directory"]) for run in runs if run.get("sync")]
     if offline:
         send = "make sync" if shown(store.root) == "outputs" else f"{_SYNC}{shown(store.root)}"
-        print(f"W&B      {shown(offline[0].parent)} ({len(offline)} offline; to send them: {send})")
+        print(f"W&B      {shown(offline[0].parent)} ({len(offline)} offline; upload them with: {send})")
     for url in sorted({run["url"] for run in runs if run.get("url")}):
         print(f"W&B      {url}")
 

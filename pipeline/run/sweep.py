@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # Characters per line where the output is not a terminal, and the least number for a cause in it.
 _WIDTH, _LEAST = 160, 20
-_COLUMNS = ("job", "status", "model", "variant", "task", "seconds", "computed, or why not")
+_COLUMNS = ("job", "status", "model", "variant", "task", "seconds", "computed stages, or cause")
 _ORDER = (OK, FAILED, INTERRUPTED, SKIPPED)
 
 
@@ -74,7 +74,7 @@ def close(outcomes: Sequence[Outcome], folder: Path, outputs: Path, stopped: boo
     from pipeline.tables.job_tables import JobTables
 
     if not outcomes:
-        print("no job left an outcome; see the messages above")
+        print("no job left a record; see the messages above")
         return 1
     jobs = [outcome.record for outcome in outcomes]
     finished = [job for job in jobs if job.status == OK]
@@ -127,7 +127,7 @@ def _computed(job: JobRecord) -> str:
     """Return the stages that a job has computed itself, in words."""
     counts = Counter(job.built)
     named = [f"{stage} ×{count}" if count > 1 else stage for stage, count in counts.items()]
-    return ", ".join(named) or "nothing: everything was found"
+    return ", ".join(named) or "nothing: all results were stored already"
 
 
 def _show_failures(outcomes: Sequence[Outcome], folder: Path) -> None:
@@ -143,8 +143,8 @@ def _show_failures(outcomes: Sequence[Outcome], folder: Path) -> None:
     if not bad:
         return
     traces = " ".join(sorted(shown(path.absolute()) for path in folder.rglob(TRACEBACK)))
-    print(f"full errors: {traces}" if traces else f"logs: {shown(folder.absolute())}")
-    print("The same command repeats only what is missing.")
+    print(f"tracebacks: {traces}" if traces else f"logs: {shown(folder.absolute())}")
+    print("Run the same command again to compute only what is missing.")
 
 
 def _plot(jobs: Sequence[JobRecord], folder: Path, store: Store) -> None:

@@ -56,17 +56,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns exit status 2 if it is bad, 1 if a server rejects the sweep, else 0."""
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.run.wandb_sweep",
-        description="Turn a command line of pipeline.main into a W&B sweep, one run a combination of its values.",
+        description="Turn a pipeline.main command line into a W&B sweep with one run per combination of values.",
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value,value", help="as for pipeline.main -m")
-    parser.add_argument(*_MULTIRUN, action="store_true", help="accepted and without effect, as in pipeline.main")
-    parser.add_argument("--metric", choices=METRICS, default="generation", help="what the sweep is about")
+    parser.add_argument(*_MULTIRUN, action="store_true", help="accepted but has no effect")
+    parser.add_argument("--metric", choices=METRICS, default="generation", help="the metric that the sweep optimizes")
     parser.add_argument("--method", choices=METHODS, default="grid", help="how the next values are chosen")
-    parser.add_argument("--offline", action="store_true", help="write the YAML and send nothing")
+    parser.add_argument("--offline", action="store_true", help="write the YAML without creating the sweep")
     chosen: Any = parser.parse_intermixed_args(arguments)
     overrides = expand(chosen.overrides)
     found = [
-        f"{word}: an agent runs one job after another; leave it out" for word in overrides if word.startswith("hydra")
+        f"{word}: a W&B agent runs its jobs one after another; leave it out" for word in overrides if word.startswith("hydra")
     ]
     if found := found or problems(overrides, multirun=True):
         print("\n".join(f"  - {problem}" for problem in found), file=sys.stderr)
@@ -93,15 +93,15 @@ def _announce(config: dict[str, Any], path: Path, program: str, project: str, en
     connection = resolve_mode("offline" if offline else "auto")
     if connection.mode != "online":
         reason = f" ({connection.reason})" if connection.reason else ""
-        print(f"not created{reason}; with a key and a network: {program} sweep --project {project} {path}")
+        print(f"not created{reason}; with an API key and network access, run: {program} sweep --project {project} {path}")
         return 0
     prepare_import()
     try:
         name = create(config, project, entity)
     except Exception as error:
-        print(f"not created: {plain(error)}; see `wandb login`", file=sys.stderr)
+        print(f"not created: {plain(error)}; check `wandb login`", file=sys.stderr)
         return 1
-    print(f"run as many agents as there is room for, each in this folder: {program} agent {name}")
+    print(f"start as many agents as the machine can hold, each in this folder: {program} agent {name}")
     return 0
 
 

@@ -120,9 +120,9 @@ def test_every_way_to_fail_is_told_and_the_others_finish(broken):
     causes = {
         "0.1": ("failed", r"KeyError: 'no such key'"),
         "0.12": ("failed", r"SystemExit: 3"),
-        "0.14": ("failed", r"killed by SIGKILL after \d+ s; it held 0\.\d of the machine's [\d.]+ GiB"),
+        "0.14": ("failed", r"killed by SIGKILL after \d+ s; it used 0\.\d of the machine's [\d.]+ GiB"),
         "0.16": ("failed", r"killed by SIGSEGV after \d+ s, a crash in compiled code"),
-        "0.18": ("failed", r"its process ended by itself with exit status 7 after \d+ s"),
+        "0.18": ("failed", r"its process exited with status 7 after \d+ s"),
         "0.2": ("failed", r"MemoryError"),
         "0.22": ("interrupted", r"stopped by SIGTERM"),
         "0.5": ("ok", r"decision"),
@@ -134,7 +134,7 @@ def test_every_way_to_fail_is_told_and_the_others_finish(broken):
         assert told[sparsity][0] == state
         assert re.search(cause, told[sparsity][1]), told[sparsity]
     assert re.search(rf"^10 jobs: {1 if full else 2} ok, {8 if full else 7} failed, 1 interrupted$", out, re.MULTILINE)
-    assert "The same command repeats only what is missing." in out
+    assert "Run the same command again to compute only what is missing." in out
     assert "Logging error" not in err
 
 
@@ -159,7 +159,7 @@ def test_the_same_command_repeats_only_what_failed_side_by_side(broken):
     found = {sparsity for sparsity, (_, computed) in told.items() if computed.startswith("nothing")}
     assert found == ({"0.5"} if os.path.ismount(command.outputs) else {"0.5", "0.6"})
     assert {sparsity for sparsity, record in command.outcomes().items() if record.built == []} == found
-    assert {sparsity for sparsity, (_, computed) in told.items() if "tried again alone" in computed} == {"0.3"}
+    assert {sparsity for sparsity, (_, computed) in told.items() if "rerun alone" in computed} == {"0.3"}
     # Lines say whose they are.
     assert "[4] " in err and "[9] " in err
     assert command.is_clean()
@@ -177,7 +177,7 @@ def test_a_stopped_sweep_ends_cleanly_and_tells_how_far_it_came(command):
     states = {"0.5": "ok", "0.4": "interrupted", "0.42": "interrupted", "0.6": "skipped"}
     assert {sparsity: state for sparsity, (state, _) in rows(out).items()} == states
     assert "4 jobs: 1 ok, 2 interrupted, 1 skipped" in out
-    assert "the same command goes on from there" in err
+    assert "run the same command again to resume" in err
     assert "Traceback" not in err
     assert command.is_clean()
     wait_until(lambda: command.processes() == [])

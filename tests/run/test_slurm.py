@@ -142,7 +142,7 @@ def test_every_end_of_a_job_is_told_with_its_cause(sweeps):
         KILLED: ("failed", "killed by SIGKILL (job "),
         WELL: ("ok", "decision"),
         CANCELLED: ("failed", "cancelled in Slurm (job "),
-        LATE: ("failed", "stopped by SIGUSR1, and not put back into the queue: "),
+        LATE: ("failed", "stopped by SIGUSR1, and could not be requeued: "),
     }
     assert list(told) == list(causes)
     kept = {record.sparsity: record for record in load_records(several.outputs / "jobs")}
@@ -192,9 +192,9 @@ def test_jobs_go_on_without_the_command(slurm, tmp_path):
     sweep.process.send_signal(signal.SIGINT)
     sweep.end()
     assert sweep.status == 130
-    assert f"the jobs go on in Slurm: `squeue --jobs={sweep.id()}` shows them" in sweep.err
+    assert f"the jobs keep running in Slurm: `squeue --jobs={sweep.id()}` lists them" in sweep.err
     assert {state for state, _ in rows(sweep.out).values()} == {"skipped"}
-    assert f"goes on in Slurm as {sweep.id()}_1" in sweep.out
+    assert f"continues in Slurm as {sweep.id()}_1" in sweep.out
     assert [slurm.states()[f"{sweep.id()}_{number}"] for number in range(2)] == ["PENDING", "PENDING"]
     slurm.ask("scancel", sweep.id())
 
@@ -205,7 +205,7 @@ def test_what_slurm_refuses_is_one_sentence(slurm, tmp_path):
     sweep.end()
     assert sweep.status == 1
     assert re.fullmatch(
-        r"the jobs could not be run: Slurm does not take the jobs: invalid partition specified: nowhere .*\n", sweep.err
+        r"the jobs could not be run: Slurm rejected the jobs: invalid partition specified: nowhere .*\n", sweep.err
     )
     assert sweep.out == ""
 
@@ -267,7 +267,7 @@ def test_a_forgotten_job_is_gone_where_there_is_no_accounting(says):
     says("squeue", err=UNKNOWN, status=1)
     says("sacct", err="Slurm accounting storage is disabled", status=1)
     assert states_of(["12"]) == {"12": State(GONE)}
-    assert "knows it no more" in cause_of(State(GONE), facts_of("12"))
+    assert "no longer known to Slurm" in cause_of(State(GONE), facts_of("12"))
 
 
 def test_a_controller_that_does_not_answer_says_nothing_about_the_jobs(says):
@@ -282,10 +282,10 @@ def test_a_controller_that_does_not_answer_says_nothing_about_the_jobs(says):
     [
         ("FAILED", "137:0", "killed by SIGKILL"),
         ("FAILED", "0:11", "killed by SIGSEGV"),
-        ("FAILED", "1:0", "its process ended by itself with exit status 1, without a record"),
-        ("COMPLETED", "0:0", "its process ended by itself with exit status 0, without a record"),
-        ("OUT_OF_MEMORY", "0:125", "killed for lack of memory: give it more with hydra.launcher.mem_gb"),
-        ("TIMEOUT", "0:15", "ended at its time limit: give it more with hydra.launcher.timeout_min"),
+        ("FAILED", "1:0", "its process exited with status 1 without writing a record"),
+        ("COMPLETED", "0:0", "its process exited with status 0 without writing a record"),
+        ("OUT_OF_MEMORY", "0:125", "out of memory: give it more with hydra.launcher.mem_gb"),
+        ("TIMEOUT", "0:15", "reached its time limit: raise hydra.launcher.timeout_min"),
     ],
 )
 def test_causes_are_told_with_and_without_the_controller(says, state, code, cause):

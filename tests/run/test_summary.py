@@ -114,12 +114,12 @@ def test_repetitions_share_a_row_with_mean_spread_and_number(run: Run, monkeypat
     assert table["generation"].iloc[1] == f"{values.mean():.3f} ± {values.std(ddof=1):.3f}"
 
 
-def test_sentences_name_what_is_lower_unchanged_or_undecided(run: Run) -> None:
+def test_sentences_name_what_is_lower_unchanged_or_inconclusive(run: Run) -> None:
     jobs = [run.add(*setup) for setup in SETUPS]
     first, second = headlines_of(run, jobs)
     assert first.startswith("attn_drop 4: generation lower (0.470 → ") and ", choice " in first
     assert second.startswith("attn_drop 8: generation lower (") and ", choice " in second
-    for verdict, said in (("no change", "choice unchanged ("), ("too few items", "choice undecided (")):
+    for verdict, said in (("no change", "multiple choice unchanged ("), ("too few items", "multiple choice inconclusive (")):
         for name, table in run.compared.items():
             choice = table["kind"] == "multiple_choice"
             run.compared[name] = table.assign(verdict=table["verdict"].where(~choice, verdict))

@@ -114,7 +114,7 @@ def test_a_wrong_command_line_makes_no_sweep(tmp_path: Path, capsys: pytest.Capt
     assert wandb_sweep.main(["pruner=wnda", "sparsity=0.5", f"outputs={outputs}"]) == 2
     assert "did you mean wanda?" in capsys.readouterr().err
     assert wandb_sweep.main(["pruner=wanda", "hydra/launcher=local", f"outputs={outputs}"]) == 2
-    assert "an agent runs one job after another; leave it out" in capsys.readouterr().err
+    assert "a W&B agent runs its jobs one after another; leave it out" in capsys.readouterr().err
     assert not outputs.exists()
 
 

@@ -28,7 +28,7 @@ from pipeline.store.records import FAILED, INTERRUPTED, OK, JobRecord, now
 # Interval at which memory and signals are checked.
 _LOOK_SECONDS = 0.5
 _CORES_A_JOB = 4
-_AGAIN = "killed or short of memory beside others, tried again alone"
+_AGAIN = "killed or out of memory next to other jobs; rerun alone"
 
 
 @dataclass
@@ -98,7 +98,7 @@ class LocalLauncher(SweepLauncher):
         try:
             process = JobProcess(job, config, self.hydra_context, self.task_function, environment, self.grace_seconds)
         except (OSError, EOFError) as error:
-            cause = f"no process could be started for it: {plain(error)}"
+            cause = f"its process could not be started: {plain(error)}"
             self.ended(job, without_a_word(config, FAILED, cause, started))
             return
         self._running.append(_Running(process, place, started, alone))
@@ -138,7 +138,7 @@ class LocalLauncher(SweepLauncher):
         code, held = process.exit_code or 0, process.peak / GIB
         if code >= 0:
             return (
-                f"its process ended by itself with exit status {code} after {process.seconds:.0f} s, without a record"
+                f"its process exited with status {code} after {process.seconds:.0f} s without writing a record"
             )
         name = signal.Signals(-code).name
         said = f"killed by {name} after {process.seconds:.0f} s"
@@ -146,7 +146,7 @@ class LocalLauncher(SweepLauncher):
             return f"{said}, a crash in compiled code" if -code in (signal.SIGSEGV, signal.SIGBUS) else said
         before, after = running.kills, kills()
         short = (before is not None and after is not None and after > before) or running.lowest < there.total / 50
-        why = ", probably for lack of memory: it held" if short else "; it held"
+        why = ", probably out of memory: it used" if short else "; it used"
         return f"{said}{why} {held:.1f} of the machine's {there.total / GIB:.1f} GiB"
 
     def _stop(self) -> None:

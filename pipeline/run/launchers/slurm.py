@@ -72,7 +72,7 @@ class SlurmLauncher(SweepLauncher):
         limit, delay = 60 * self._options["timeout_min"], self._options["signal_delay_s"]
         if delay >= limit:
             raise CannotRun(
-                f"hydra.launcher.signal_delay_s={delay} has to be less than the time limit of {limit} seconds"
+                f"hydra.launcher.signal_delay_s={delay} must be less than the time limit of {limit} seconds"
             )
         self._answers, self._told, self._reasons = True, "", ""
         with noticing() as notice:
@@ -109,14 +109,14 @@ class SlurmLauncher(SweepLauncher):
                 submitted = executor.map_array(NodeJob(self.hydra_context, self.task_function), configs)
         except (FailedJobError, FailedSubmissionError) as error:
             _check(notice)
-            said = " ".join(str(error).replace("sbatch: error:", "").split()) or "sbatch did not say why"
+            said = " ".join(str(error).replace("sbatch: error:", "").split()) or "sbatch gave no reason"
             raise CannotRun(
-                f"Slurm does not take the jobs: {said}; see the options in conf/hydra/launcher/slurm.yaml"
+                f"Slurm rejected the jobs: {said}; see the options in conf/hydra/launcher/slurm.yaml"
             ) from error
         taken = [_Submitted(job, one.job_id, str(one.paths.stderr)) for job, one in zip(jobs, submitted, strict=True)]
         self._array = taken[0].id.partition("_")[0]
         log.info(
-            "Slurm %s: submitted; `scancel %s` ends the jobs, this command's end does not", self._array, self._array
+            "Slurm %s: submitted; the jobs outlive this command, `scancel %s` cancels them", self._array, self._array
         )
         return taken
 
@@ -126,7 +126,7 @@ class SlurmLauncher(SweepLauncher):
         """Update the states of the jobs, and take the outcomes of those that have ended."""
         states = states_of(submitted.id for submitted in self._open)
         if states is None and self._answers:
-            log.warning("Slurm does not answer; its jobs are waited for all the same")
+            log.warning("Slurm does not respond; still waiting for its jobs")
         self._answers = states is not None
         for submitted in list(self._open):
             if states is not None:
@@ -177,10 +177,10 @@ class SlurmLauncher(SweepLauncher):
     def _leave(self) -> None:
         """Stop waiting. The jobs stay in Slurm, since nobody is known to want their end."""
         log.warning(
-            "the jobs go on in Slurm: `squeue --jobs=%s` shows them, `scancel %s` ends them", self._array, self._array
+            "the jobs keep running in Slurm: `squeue --jobs=%s` lists them, `scancel %s` cancels them", self._array, self._array
         )
         for submitted in self._open:
-            where = f"goes on in Slurm as {submitted.id}, {submitted.state.name.lower()} when it was last seen"
+            where = f"continues in Slurm as {submitted.id}, last seen {submitted.state.name.lower()}"
             self.ended(submitted.job, replace(self._named(submitted.job), status=SKIPPED, error=where))
 
 

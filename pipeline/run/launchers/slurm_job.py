@@ -48,7 +48,7 @@ class NodeJob:
             # submitit counts the time limits that were reached, puts the job back, and ends this process.
             signal.raise_signal(NOTICE)
         except (UncompletedJobError, OSError, subprocess.SubprocessError) as error:
-            cause = f"{record.error}, and not put back into the queue: {error}"
+            cause = f"{record.error}, and could not be requeued: {error}"
             without_a_word(config, FAILED, cause, record.started, record.seconds)
 
     def checkpoint(self, config: DictConfig) -> DelayedSubmission:

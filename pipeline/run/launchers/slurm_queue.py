@@ -34,14 +34,14 @@ _WAITING = frozenset(("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQ
 _COMMAND_SECONDS = 60
 _UNKNOWN = "Invalid job id"
 _CAUSES = {
-    "BOOT_FAIL": "its node could not be started",
+    "BOOT_FAIL": "its node failed to boot",
     "CANCELLED": "cancelled in Slurm",
     "DEADLINE": "Slurm ended it at its deadline",
     "NODE_FAIL": "its node failed",
-    "OUT_OF_MEMORY": "killed for lack of memory: give it more with hydra.launcher.mem_gb",
-    "PREEMPTED": "pre-empted by another job, and not put back into the queue",
-    "TIMEOUT": "ended at its time limit: give it more with hydra.launcher.timeout_min",
-    GONE: "Slurm knows it no more, and it has left no outcome",
+    "OUT_OF_MEMORY": "out of memory: give it more with hydra.launcher.mem_gb",
+    "PREEMPTED": "preempted by another job, and not requeued",
+    "TIMEOUT": "reached its time limit: raise hydra.launcher.timeout_min",
+    GONE: "no longer known to Slurm, and it left no record",
 }
 
 
@@ -112,7 +112,7 @@ def cause_of(state: State, facts: dict[str, str]) -> str:
     if killed:
         with suppress(ValueError):
             return f"killed by {signal.Signals(killed).name}"
-    return f"its process ended by itself with exit status {code or 'unknown'}, without a record"
+    return f"its process exited with status {code or 'unknown'} without writing a record"
 
 
 def seconds_of(facts: dict[str, str]) -> float:

@@ -64,5 +64,5 @@ def without_a_word(config: DictConfig, status: str, cause: str, started: str, se
             with store.alone("records"):
                 record.save(store)
     except OSError as error:
-        log.warning("the outcome of job %s cannot be written: %s", config.hydra.job.num, plain(error))
+        log.warning("the record of job %s cannot be written: %s", config.hydra.job.num, plain(error))
     return record
