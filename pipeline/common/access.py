@@ -46,7 +46,7 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _FORBIDDEN or isinstance(error, NoAccess):
             raise
-        raise NoAccess(error.errno, f"{forbidden(path, write=True)}, or give another outputs") from error
+        raise NoAccess(error.errno, f"{forbidden(path, write=True)}, or give another outputs folder") from error
 
 
 def forbidden(path: Path, write: bool = False) -> str:
@@ -56,7 +56,7 @@ def forbidden(path: Path, write: bool = False) -> str:
     """
     place = _closed(path)
     verb, rights = ("write to", "rwX") if write else ("read", "rX")
-    return f"this user may not {verb} {place}{_owner(place)}: let its owner run `chmod -R g+{rights} {place}`"
+    return f"no permission to {verb} {place}{_owner(place)}: ask its owner to run `chmod -R g+{rights} {place}`"
 
 
 def is_folder(path: Path) -> bool:
@@ -70,10 +70,10 @@ def is_folder(path: Path) -> bool:
 
 def _unread(error: OSError, path: Path) -> str:
     if error.errno in _FORBIDDEN:
-        return f"{forbidden(path)}, or give another outputs"
+        return f"{forbidden(path)}, or give another outputs folder"
     return (
-        f"{error.filename or path} cannot be read ({error.strerror}), which says nothing about what is in it: try "
-        "again, or give another outputs"
+        f"{error.filename or path} cannot be read ({error.strerror}); this does not mean that it is damaged: try "
+        "again, or give another outputs folder"
     )
 
 

@@ -21,7 +21,7 @@ class Arguments(argparse.ArgumentParser):
             type=Path,
             default=Path("outputs"),
             metavar="DIR",
-            help="the folder of results, also written outputs=DIR (default: outputs)",
+            help="the results folder; outputs=DIR works, too (default: outputs)",
         )
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]

@@ -23,7 +23,9 @@ def plain(error: BaseException) -> str:
     name, text = type(error).__name__, redact(" ".join(str(error).split())) or "no message"
     # Libraries that write files themselves raise their own classes of errors, so the text counts too.
     if getattr(error, "errno", None) in _FULL or os.strerror(errno.ENOSPC) in text:
-        return f"the disk is full: {text}; make room (python -m pipeline.results gc) and give the same command again"
+        return (
+            f"the disk is full: {text}; free some space (python -m pipeline.results gc) and run the same command again"
+        )
     if name in _MEMORY:
         return f"{_OUT_OF_MEMORY}: {name}: {text}"
     if isinstance(error, PermissionError) and isinstance(error.filename, str):

@@ -24,7 +24,7 @@ def rows_of_lines(lines: IO[AnyStr], path: Path, example: str) -> Iterator[tuple
             return
         where = f"{path} line {number}"
         if len(line) > LONGEST:
-            raise ValueError(f"{where} is longer than {LONGEST} characters; every line has to be one JSON object")
+            raise ValueError(f"{where} is longer than {LONGEST} characters; every line must be one JSON object")
         if not line.strip():
             continue
         try:
@@ -32,7 +32,7 @@ def rows_of_lines(lines: IO[AnyStr], path: Path, example: str) -> Iterator[tuple
         except (ValueError, RecursionError) as error:
             # The decoder's own sentence would count lines again.
             reason = getattr(error, "msg", None) or getattr(error, "reason", str(error))
-            raise ValueError(f"{where} is not JSON ({reason}); every line has to be one JSON object") from error
+            raise ValueError(f"{where} is not valid JSON ({reason}); every line must be one JSON object") from error
         if not isinstance(row, dict):
             raise ValueError(f"{where} is not a JSON object; write lines such as {example}")
         yield where, row

@@ -20,5 +20,5 @@ def package_file(package: str, file: str, reader: str, remedy: str = "`make setu
         raise ValueError(f"{reader} needs the package {package}; {remedy}")
     path = Path(spec.origin).parent / file
     if not path.is_file():
-        raise ValueError(f"{reader} needs {file} of the package {package}, which has none; {remedy}")
+        raise ValueError(f"{reader} needs {file} from the package {package}, which does not contain it; {remedy}")
     return path

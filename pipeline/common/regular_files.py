@@ -13,10 +13,10 @@ def check_regular(path: Path) -> None:
     try:
         mode = path.stat().st_mode
     except ValueError as error:
-        raise OSError(errno.EINVAL, "its name holds a character that no name can have") from error
+        raise OSError(errno.EINVAL, "its name contains a character that no file name can have") from error
     if stat.S_ISDIR(mode):
         raise OSError(errno.EISDIR, "it is a directory")
     if not stat.S_ISREG(mode):
-        raise OSError(errno.EINVAL, "it is a pipe, a socket or a device, not a file")
+        raise OSError(errno.EINVAL, "it is a pipe, a socket or a device, not a regular file")
     if not os.access(path, os.R_OK):
-        raise OSError(errno.EACCES, "this user may not read it")
+        raise OSError(errno.EACCES, "no permission to read it")

@@ -33,7 +33,7 @@ class Tolerant:
             self._broken = True
             # The reader of a pipe has seen enough; any other failure is worth a message.
             if not isinstance(error, BrokenPipeError):
-                print(f"standard output cannot be written any more: {error}", file=sys.stderr)
+                print(f"cannot write to standard output any more: {error}", file=sys.stderr)
 
 
 def tolerate_lost_output() -> None:

@@ -66,7 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen: Any = parser.parse_intermixed_args(arguments)
     overrides = expand(chosen.overrides)
     found = [
-        f"{word}: a W&B agent runs its jobs one after another; leave it out" for word in overrides if word.startswith("hydra")
+        f"{word}: a W&B agent runs its jobs one after another; leave it out"
+        for word in overrides
+        if word.startswith("hydra")
     ]
     if found := found or problems(overrides, multirun=True):
         print("\n".join(f"  - {problem}" for problem in found), file=sys.stderr)
@@ -93,7 +95,9 @@ def _announce(config: dict[str, Any], path: Path, program: str, project: str, en
     connection = resolve_mode("offline" if offline else "auto")
     if connection.mode != "online":
         reason = f" ({connection.reason})" if connection.reason else ""
-        print(f"not created{reason}; with an API key and network access, run: {program} sweep --project {project} {path}")
+        print(
+            f"not created{reason}; with an API key and network access, run: {program} sweep --project {project} {path}"
+        )
         return 0
     prepare_import()
     try:

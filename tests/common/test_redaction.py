@@ -126,7 +126,7 @@ def test_a_command_line_with_a_secret_is_told_the_way_out(monkeypatch, key, valu
         monkeypatch.setenv("WANDB_API_KEY", HEX)
     sentence = secret_in(key, value)
     assert sentence is not None
-    assert sentence.startswith(f"{key} holds {kind}, ")
+    assert sentence.startswith(f"{key} contains {kind}, ")
     assert "HF_TOKEN" in sentence
     assert not any(secret in sentence for secret in PRIVATE)
 

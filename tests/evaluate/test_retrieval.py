@@ -146,7 +146,7 @@ def test_preparing_reads_all_of_a_set(same_texts):
     prepare(suite("boolq", same_texts), 0)
     with (Path(same_texts) / "corpus.jsonl").open("a") as stream:
         stream.write("{oops\n")
-    with pytest.raises(ValueError, match="line 9 is not JSON"):
+    with pytest.raises(ValueError, match="line 9 is not valid JSON"):
         prepare(suite(same_texts), 0)
 
 

@@ -78,9 +78,9 @@ def test_missing_folder_names_a_near_one(tmp_path):
 @pytest.mark.parametrize(
     ("part", "value", "message"),
     [
-        ("corpus", json_lines(CORPUS[0]) + b"{oops\n", "corpus.jsonl line 2 is not JSON"),
+        ("corpus", json_lines(CORPUS[0]) + b"{oops\n", "corpus.jsonl line 2 is not valid JSON"),
         ("corpus", b'"text"\n', "line 1 is not a JSON object"),
-        ("corpus", b"\xff\xfe{}\n", "line 1 is not JSON"),
+        ("corpus", b"\xff\xfe{}\n", "line 1 is not valid JSON"),
         ("corpus", b'{"_id": "\\ud800", "text": ""}\n', "not valid Unicode"),
         ("corpus", b"", "holds no documents"),
         ("corpus", [*CORPUS, {"_id": "d7"}], 'line 7 has no "text"'),

@@ -242,7 +242,7 @@ def test_output_that_cannot_be_written_stops_nothing(capsys):
         stream = Tolerant(full)
         for _ in range(3):
             print("a line", file=stream, flush=True)
-        assert capsys.readouterr().err.count("standard output cannot be written any more: ") == 1
+        assert capsys.readouterr().err.count("cannot write to standard output any more: ") == 1
         with suppress(OSError):
             full.close()
 

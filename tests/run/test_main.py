@@ -55,7 +55,7 @@ def test_a_sweep_ends_well_and_says_where_everything_is(sweep):
         "shortgpt",
         "wanda",
         "generation",
-        "choice",
+        "multiple choice",
         str(outputs / "tables"),
         str(outputs / "figures"),
         "python -m pipeline.track.sync outputs=",

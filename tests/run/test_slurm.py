@@ -284,7 +284,7 @@ def test_a_controller_that_does_not_answer_says_nothing_about_the_jobs(says):
         ("FAILED", "0:11", "killed by SIGSEGV"),
         ("FAILED", "1:0", "its process exited with status 1 without writing a record"),
         ("COMPLETED", "0:0", "its process exited with status 0 without writing a record"),
-        ("OUT_OF_MEMORY", "0:125", "out of memory: give it more with hydra.launcher.mem_gb"),
+        ("OUT_OF_MEMORY", "0:125", "killed for running out of memory: raise hydra.launcher.mem_gb"),
         ("TIMEOUT", "0:15", "reached its time limit: raise hydra.launcher.timeout_min"),
     ],
 )

@@ -119,7 +119,10 @@ def test_sentences_name_what_is_lower_unchanged_or_inconclusive(run: Run) -> Non
     first, second = headlines_of(run, jobs)
     assert first.startswith("attn_drop 4: generation lower (0.470 → ") and ", choice " in first
     assert second.startswith("attn_drop 8: generation lower (") and ", choice " in second
-    for verdict, said in (("no change", "multiple choice unchanged ("), ("too few items", "multiple choice inconclusive (")):
+    for verdict, said in (
+        ("no change", "multiple choice unchanged ("),
+        ("too few items", "multiple choice inconclusive ("),
+    ):
         for name, table in run.compared.items():
             choice = table["kind"] == "multiple_choice"
             run.compared[name] = table.assign(verdict=table["verdict"].where(~choice, verdict))

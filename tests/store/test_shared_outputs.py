@@ -122,8 +122,8 @@ def test_what_another_user_keeps_closed_is_told_and_left(outputs):
     told = as_user(BEN, 0o002, ensure(outputs))
     store = outputs / "store"
     assert told == (
-        f"NoAccess: this user may not read {store}, which belongs to user {ANN}: let its owner run "
-        f"`chmod -R g+rX {store}`, or give another outputs"
+        f"NoAccess: no permission to read {store}, which belongs to user {ANN}: ask its owner to run "
+        f"`chmod -R g+rX {store}`, or give another outputs folder"
     )
     (artifact,) = (outputs / "store" / "calibration").iterdir()
     for path in [store, *store.rglob("*")]:
@@ -131,9 +131,9 @@ def test_what_another_user_keeps_closed_is_told_and_left(outputs):
             path.chmod(0o2775)
     before = sorted(path.name for path in outputs.rglob("*"))
     told = as_user(BEN, 0o002, ensure(outputs))
-    assert told.startswith(f"NoAccess: this user may not read {artifact}")
+    assert told.startswith(f"NoAccess: no permission to read {artifact}")
     assert f"`chmod -R g+rX {artifact}" in told
-    assert as_user(BEN, 0o002, lambda: damage(artifact)).startswith("NoAccess: this user may not read")
+    assert as_user(BEN, 0o002, lambda: damage(artifact)).startswith("NoAccess: no permission to read")
     assert sorted(path.name for path in outputs.rglob("*")) == before
     # The way out that the sentence names is one.
     os.system(f"chmod -R g+rX {artifact}")
@@ -145,7 +145,7 @@ def test_one_closed_file_is_not_damage(outputs, name):
     as_user(ANN, 0o002, ensure(outputs))
     (artifact,) = (outputs / "store" / "calibration").iterdir()
     (artifact / name).chmod(0o600)
-    assert "may not read" in as_user(BEN, 0o002, ensure(outputs))
+    assert "no permission to read" in as_user(BEN, 0o002, ensure(outputs))
     assert not (outputs / "store" / ".damaged").exists()
     assert as_user(ANN, 0o002, ensure(outputs)) == "found"
 
@@ -156,8 +156,8 @@ def test_a_store_that_may_be_read_alone_says_so(outputs):
     told = as_user(BEN, 0o002, lambda: Store(outputs).ensure("other", {}, build))
     locks = outputs / "store" / ".locks"
     assert told == (
-        f"NoAccess: this user may not write to {locks}, which belongs to user {ANN}: let its owner run "
-        f"`chmod -R g+rwX {locks}`, or give another outputs"
+        f"NoAccess: no permission to write to {locks}, which belongs to user {ANN}: ask its owner to run "
+        f"`chmod -R g+rwX {locks}`, or give another outputs folder"
     )
 
 
@@ -185,7 +185,7 @@ def test_a_lock_of_another_user_is_waited_for_taken_over_or_told(outputs):
     assert as_user(BEN, 0o002, locked) == "True"
     # Of one that cannot be read, nobody knows whether its holder lives.
     path.chmod(0o600)
-    assert as_user(BEN, 0o002, taken).startswith(f"NoAccess: this user may not read {path}")
+    assert as_user(BEN, 0o002, taken).startswith(f"NoAccess: no permission to read {path}")
     path.chmod(0o644)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
@@ -211,9 +211,9 @@ def test_records_and_tables_that_are_closed_are_told(outputs):
     os.chown(record, ANN, GROUP)
     os.chown(table, ANN, GROUP)
     for act in (job, lambda: read_sealed(record), lambda: load_records(outputs / "jobs")):
-        assert as_user(BEN, 0o002, act).startswith(f"NoAccess: this user may not read {record}")
+        assert as_user(BEN, 0o002, act).startswith(f"NoAccess: no permission to read {record}")
     told = as_user(BEN, 0o002, lambda: read_table(outputs, "jobs"))
-    assert told.startswith(f"{DamagedTable.__name__}: this user may not read {table}")
+    assert told.startswith(f"{DamagedTable.__name__}: no permission to read {table}")
     assert not (outputs / "store" / ".damaged").exists()
 
 
@@ -221,7 +221,7 @@ def test_an_export_that_is_closed_is_not_taken_for_something_else(outputs):
     write_json(outputs / "pruning.json", {})
     (outputs / "pruning.json").chmod(0o600)
     told = as_user(BEN, 0o002, lambda: exported(outputs))
-    assert told.startswith(f"NoAccess: this user may not read {outputs / 'pruning.json'}")
+    assert told.startswith(f"NoAccess: no permission to read {outputs / 'pruning.json'}")
 
 
 def test_any_refusal_of_the_system_is_a_sentence(outputs):
@@ -238,7 +238,7 @@ def test_any_refusal_of_the_system_is_a_sentence(outputs):
     told = as_user(BEN, 0o002, act)
     assert (
         told
-        == f"this user may not write to {closed}, which belongs to root: let its owner run `chmod -R g+rwX {closed}`"
+        == f"no permission to write to {closed}, which belongs to root: ask its owner to run `chmod -R g+rwX {closed}`"
     )
 
 
@@ -250,7 +250,7 @@ def test_a_disk_that_does_not_answer_is_no_damage(tmp_path, monkeypatch):
         raise OSError(116, "Stale file handle", str(self))
 
     monkeypatch.setattr(Path, "open", fail)
-    with pytest.raises(NoAccess, match="Stale file handle.*says nothing about what is in it: try again"):
+    with pytest.raises(NoAccess, match="Stale file handle.*this does not mean that it is damaged: try again"):
         Store(tmp_path).ensure("stage", {}, build)
     monkeypatch.undo()
     assert not (tmp_path / "store" / ".damaged").exists()

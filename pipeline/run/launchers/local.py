@@ -137,9 +137,7 @@ class LocalLauncher(SweepLauncher):
         process, there = running.process, memory()
         code, held = process.exit_code or 0, process.peak / GIB
         if code >= 0:
-            return (
-                f"its process exited with status {code} after {process.seconds:.0f} s without writing a record"
-            )
+            return f"its process exited with status {code} after {process.seconds:.0f} s without writing a record"
         name = signal.Signals(-code).name
         said = f"killed by {name} after {process.seconds:.0f} s"
         if -code != signal.SIGKILL:

@@ -66,8 +66,8 @@ class SlurmLauncher(SweepLauncher):
     def run_jobs(self, jobs: Sequence[SweepJob]) -> None:
         if missing := [command for command in COMMANDS if shutil.which(command) is None]:
             raise CannotRun(
-                f"hydra/launcher=slurm needs Slurm's commands, and {', '.join(missing)} cannot be found: give the "
-                "command where sbatch works, such as a login node, or take hydra/launcher=local"
+                f"hydra/launcher=slurm needs Slurm's commands, and {', '.join(missing)} were not found: run this "
+                "command where sbatch works, such as a login node, or use hydra/launcher=local"
             )
         limit, delay = 60 * self._options["timeout_min"], self._options["signal_delay_s"]
         if delay >= limit:
@@ -177,7 +177,9 @@ class SlurmLauncher(SweepLauncher):
     def _leave(self) -> None:
         """Stop waiting. The jobs stay in Slurm, since nobody is known to want their end."""
         log.warning(
-            "the jobs keep running in Slurm: `squeue --jobs=%s` lists them, `scancel %s` cancels them", self._array, self._array
+            "the jobs keep running in Slurm: `squeue --jobs=%s` lists them, `scancel %s` cancels them",
+            self._array,
+            self._array,
         )
         for submitted in self._open:
             where = f"continues in Slurm as {submitted.id}, last seen {submitted.state.name.lower()}"

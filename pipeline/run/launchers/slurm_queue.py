@@ -38,7 +38,7 @@ _CAUSES = {
     "CANCELLED": "cancelled in Slurm",
     "DEADLINE": "Slurm ended it at its deadline",
     "NODE_FAIL": "its node failed",
-    "OUT_OF_MEMORY": "out of memory: give it more with hydra.launcher.mem_gb",
+    "OUT_OF_MEMORY": "killed for running out of memory: raise hydra.launcher.mem_gb",
     "PREEMPTED": "preempted by another job, and not requeued",
     "TIMEOUT": "reached its time limit: raise hydra.launcher.timeout_min",
     GONE: "no longer known to Slurm, and it left no record",
