@@ -201,7 +201,7 @@ class Faults:
                 found.hits[f"{how} {what.parts[0] if what.parts[0] != 'store' else what.parts[1]}"] += 1
             found.times += len(damaged)
             said = self.finish(outputs, found)
-            told = said.count("set aside as") + said.count("is passed over")
+            told = said.count("quarantined as") + said.count("is skipped")
             for path in self._unread(damaged, outputs, found):
                 told += 1
                 shutil.rmtree(path)

@@ -68,8 +68,8 @@ def secret_in(key: str, value: object) -> str | None:
     if what is None:
         return None
     return (
-        f"{key} contains {what}, which would be stored with the results: leave it out, and set tokens in the environment "
-        "(HF_TOKEN, WANDB_API_KEY)"
+        f"{key} contains {what}, which would be stored with the results: leave it out, and set tokens in the "
+        "environment (HF_TOKEN, WANDB_API_KEY)"
     )
 
 

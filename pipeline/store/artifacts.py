@@ -182,7 +182,7 @@ class Store:
         with writing(path):
             aside.parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, aside)
-        log.warning("%s/%s is damaged (%s): set aside as %s, to be made again", path.parent.name, path.name, why, aside)
+        log.warning("%s/%s is damaged (%s): quarantined as %s and recomputed", path.parent.name, path.name, why, aside)
         return aside
 
     def problem(self, path: Path) -> str | None:
@@ -204,7 +204,7 @@ class Store:
         note = None if self.failures is None else self.failures / f"{stage}-{key}.json"
         if note is not None and note.is_file():
             with suppress(OSError, ValueError):
-                raise SharedFailure(f"{stage} has failed in another job of this sweep: {read_sealed(note)['error']}")
+                raise SharedFailure(f"{stage} failed in another job of this sweep: {read_sealed(note)['error']}")
         try:
             yield
         except _PASSING:
@@ -220,7 +220,7 @@ class Store:
 
     def _lock(self, stage: str, key: str) -> AbstractContextManager[None]:
         def waits() -> None:
-            log.info("  waiting for %s %s, which another process computes", stage, key)
+            log.info("  waiting for %s %s, which another process is computing", stage, key)
 
         return holding(self.locks / f"{stage}-{key}.lock", waits if self._waits else None)
 

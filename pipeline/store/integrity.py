@@ -99,7 +99,7 @@ def damage(artifact: Path) -> str | None:
     except ValueError as error:
         return f"its manifest: {error}"
     except (KeyError, TypeError, AttributeError):
-        return "its manifest is not one of ours"
+        return "its manifest has an unknown format"
 
 
 def _changed_file(artifact: Path, files: Mapping[str, Mapping[str, Any]]) -> str | None:

@@ -80,7 +80,7 @@ def _taken(lease: SoftFileLease, seconds: float = 0.0) -> bool:
 def _check_readable(path: Path) -> None:
     """Raise NoAccess for an unreadable lock: it says whether its holder lives, and the wait for it might never end."""
     if not os.access(path, os.R_OK) and path.exists():
-        raise NoAccess(errno.EACCES, f"{forbidden(path)}, or give another outputs")
+        raise NoAccess(errno.EACCES, f"{forbidden(path)}, or give another outputs folder")
 
 
 def _drop_empty(path: Path) -> None:

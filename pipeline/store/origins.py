@@ -79,7 +79,7 @@ def shown_together(origins: Iterable[Mapping[str, Any]]) -> str | None:
     kinds = [
         kind for kind, names in (("versions", _VERSIONS), ("machines", _MACHINE)) if {n for n, _ in found} & {*names}
     ]
-    return f"{_listed(kinds)} differ among what is shown: {'; '.join(told for _, told in found)}"
+    return f"{_listed(kinds)} differ among the jobs shown: {'; '.join(told for _, told in found)}"
 
 
 def _differences(origins: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
@@ -96,7 +96,7 @@ def _differences(origins: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
 
 def _change(change: Sequence[tuple[str, str, str]] | None) -> str:
     if change is None:
-        return "versions that were not recorded"
+        return "unrecorded versions"
     then = _listed([f"{name} {before}" for name, before, _ in change])
     return f"{then} (now {', '.join(after for *_, after in change)})"
 

@@ -84,7 +84,7 @@ class JobRecord:
         self.finished = now()
         path, earlier = store.jobs / f"{self.job}.json", find_record(store, self.job)
         if path.is_file() and earlier is None:
-            store.set_aside(path, "its record is cut, edited or of another version")
+            store.set_aside(path, "its record is truncated, edited or from another version")
         if self.status == OK or earlier is None or earlier.status != OK:
             self.write(path)
 
@@ -128,7 +128,7 @@ def load_records(folder: Path, pattern: str = "*.json") -> list[JobRecord]:
         except FileNotFoundError:
             continue
         except (ValueError, TypeError, AttributeError, KeyError) as error:
-            log.warning("the record %s is passed over: %s", path, error)
+            log.warning("the record %s is skipped: %s", path, error)
     records.sort(key=lambda record: record.finished)
     again = {_who(record) for record in records if record.layout == LAYOUT}
     return [record for record in records if record.layout == LAYOUT or _who(record) not in again]
@@ -144,5 +144,5 @@ def _checked(facts: Mapping[str, Any]) -> JobRecord:
     for path in record.artifacts.values():
         parts = Path(path).parts
         if not parts or parts[0] != "store" or ".." in parts:
-            raise ValueError(f"it names {path}, which is not in the store")
+            raise ValueError(f"it refers to {path}, which is not in the store")
     return record

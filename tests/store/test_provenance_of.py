@@ -82,7 +82,7 @@ def test_code_and_kinds_of_machine_count():
 
 def test_a_manifest_without_an_origin_does_not_pass_for_the_present():
     assert changed_since({"decision": {}}, NOW) == (
-        "decision was computed with versions that were not recorded: rerun in a new outputs folder to compare"
+        "decision was computed with unrecorded versions: rerun in a new outputs folder to compare"
     )
     assert "torch 2.13 (1 job), not recorded (1 job)" in differences([{}, NOW])
 
@@ -94,13 +94,13 @@ def test_jobs_that_are_shown_together():
     ]
     newer = made(packages={"transformers": "5.23"})
     assert shown_together([made(), newer, made(), made()]) == (
-        "versions differ among what is shown: transformers 5.20 (3 jobs), 5.23 (1 job)"
+        "versions differ among the jobs shown: transformers 5.20 (3 jobs), 5.23 (1 job)"
     )
     assert shown_together(iter([made(), made(processor="EPYC")])) == (
-        "machines differ among what is shown: processor EPYC (1 job), Xeon (1 job)"
+        "machines differ among the jobs shown: processor EPYC (1 job), Xeon (1 job)"
     )
     both = shown_together([newer, made(processor="EPYC")])
     assert both is not None
     assert both.startswith(
-        "versions and machines differ among what is shown: transformers 5.20 (1 job), 5.23 (1 job); "
+        "versions and machines differ among the jobs shown: transformers 5.20 (1 job), 5.23 (1 job); "
     )

@@ -66,7 +66,7 @@ def test_a_damaged_artifact_is_set_aside_and_built_again(tmp_path, damage, caplo
     again = store.ensure("stage", {}, write("x"))
     assert again.built
     assert again.file("result.txt").read_text() == "x"
-    assert "set aside" in caplog.text
+    assert "quarantined" in caplog.text
     assert len(list((tmp_path / "store" / ".damaged").iterdir())) == 1
 
 
