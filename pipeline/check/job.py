@@ -140,7 +140,8 @@ def _calibration(calibration: Mapping[str, Any]) -> list[str]:
             return []
         if calibration["packing"]:
             return [
-                f"calibration.packing=true: calibration={calibration['name']} continues prompts one by one; leave it out"
+                f"calibration.packing=true: calibration={calibration['name']} continues prompts one by one; leave it "
+                "out"
             ]
         if "families" in calibration:
             problem = family_problem(calibration["families"])

@@ -101,7 +101,9 @@ class Decoder:
         """Output projection from hidden states (D) to logits (V). Raises ValueError for an encoder."""
         head = None if self.architecture.encoder else self.model.get_output_embeddings()
         if not isinstance(head, nn.Linear):
-            raise ValueError(f"a {self.model.config.model_type} model has no output projection, so no logits")
+            raise ValueError(
+                f"a {self.model.config.model_type} model has no output projection, so it computes no logits"
+            )
         return head
 
     @property

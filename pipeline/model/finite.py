@@ -24,8 +24,8 @@ def check_values(x: torch.Tensor, what: str, key: str = "dtype") -> None:
     """Raise ValueError if values of a model are not finite, naming ``what`` they are and the ``key`` to change."""
     if not is_finite(x):
         raise ValueError(
-            f"{what} are not finite, so that results would mean nothing: the model's states overflow. Load it in "
-            f"another dtype ({key}=float32), or get the checkpoint again"
+            f"{what} are not finite, so results would be meaningless: the model's states overflow. Load it in another "
+            f"dtype ({key}=float32), or get a fresh copy of the checkpoint"
         )
 
 
@@ -54,8 +54,8 @@ def check_finite(model: nn.Module, what: str) -> None:
             continue
         bad = int((~torch.isfinite(weight)).sum())
         raise ValueError(
-            f"{what} has {bad} NaN or infinite values in {name}: its results would mean nothing. Load it in "
-            "another dtype (dtype=float32), or get the checkpoint again"
+            f"{what} has {bad} NaN or infinite values in {name}: its results would be meaningless. Load it in "
+            "another dtype (dtype=float32), or get a fresh copy of the checkpoint"
         )
 
 
@@ -64,6 +64,6 @@ def check_scores(rows: Sequence[Mapping[str, Any]], what: str) -> None:
     for row in rows:
         if not math.isfinite(row["score"]):
             raise ValueError(
-                f"{what} has a score of {row['score']} at layer {row['layer']} ({row['sublayer']}), by which nothing "
-                "can be ranked: states overflow. Load it in another dtype (dtype=float32)"
+                f"{what} has a score of {row['score']} at layer {row['layer']} ({row['sublayer']}), which cannot be "
+                "ranked: states overflow. Load it in another dtype (dtype=float32)"
             )

@@ -44,7 +44,7 @@ def generate(
     if decoder.positions is not None and longest > decoder.positions:
         raise ValueError(
             f"a prompt with its continuation may have {longest} tokens, but the model has {decoder.positions} "
-            "positions; give shorter prompts, or fewer tokens to write (capture.steps, calibration.length)"
+            "positions; give shorter prompts, or generate fewer tokens (capture.steps, calibration.length)"
         )
     ends = _end_tokens(model, tokenizer)
     sampling = {"do_sample": True, "temperature": decoding.temperature, "top_k": 0, "top_p": 1.0}

@@ -64,8 +64,8 @@ def prove(model: PreTrainedModel) -> None:
         logits = model(ids, use_cache=False).logits
     if not torch.isfinite(logits).all():
         raise ValueError(
-            f"the model computes NaN or infinity in {str(model.dtype).removeprefix('torch.')}: its results would mean "
-            "nothing. Load it in another dtype (dtype=float32)"
+            f"the model computes NaN or infinity in {str(model.dtype).removeprefix('torch.')}: its results would be "
+            "meaningless. Load it in another dtype (dtype=float32)"
         )
     for error, wrong in parts.errors(logits):
         if not error <= _ROUNDING.get(model.dtype, 0.0):
@@ -115,11 +115,11 @@ class _Parts:
             largest = max(1e-30, *(float(term.norm()) for term in terms))
             yield (
                 float(off) / largest,
-                f"does not add what the sublayers of block {at} give to the residual stream as it is",
+                f"does not add the outputs of block {at}'s sublayers to the residual stream unscaled",
             )
         expected = logits.double()
         off = (self.logits().to(expected) - expected).norm() / expected.norm().clamp(min=1e-30)
-        yield float(off), "does not compute its logits from its final state by its output projection"
+        yield float(off), "does not compute its logits by applying its output projection to the final state"
 
     def logits(self) -> torch.Tensor:
         decoder = self._decoder
@@ -141,8 +141,8 @@ def _shaped(update: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
 def _refusal(model: PreTrainedModel, error: float, wrong: str) -> str:
     config = model.config
     scales = [f"{name}={value}" for name in _SCALES if (value := getattr(config, name, None)) not in _NEUTRAL]
-    cause = f"says {', '.join(scales)}" if scales else f"says none of {', '.join(_SCALES)}"
+    cause = f"sets {', '.join(scales)}" if scales else f"sets none of {', '.join(_SCALES)}"
     return (
-        f"this {config.model_type} model {wrong} (off by {error:.1%}; its config.json {cause}): what would be measured "
-        "is another model; give a model without such scales"
+        f"this {config.model_type} model {wrong} (off by {error:.1%}; its config.json {cause}): measurements would not "
+        "describe this model; give a model without such scales"
     )

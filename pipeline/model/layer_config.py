@@ -32,9 +32,9 @@ def keep_layers(config: Any, kept: Sequence[int]) -> None:
     count = config.num_hidden_layers
     if unknown := next((name for name, value in vars(config).items() if _may_be_by_layer(name, value, count)), None):
         raise ValueError(
-            f"the model's configuration has {count} blocks and {count} entries in {unknown}, and it is not known "
-            f"whether each is about a block: remove {unknown} from config.json if the model does not need it, or drop "
-            "sublayers instead of blocks"
+            f"the model's configuration has {count} blocks and {count} entries in {unknown}, and it is unclear whether "
+            f"these are per block: remove {unknown} from config.json if the model does not need it, or drop sublayers "
+            "instead of blocks"
         )
     by_number = config.to_dict().get(_BY_NUMBER)
     if hasattr(config, "mlp_only_layers"):

@@ -41,4 +41,4 @@ def in_words(tokenizer: PreTrainedTokenizerBase) -> str:
     """Return which special tokens stand in calibration and perplexity text: ``BOS <bos>, documents end with <eos>``."""
     end = end_of_text(tokenizer)
     begins = f"BOS {tokenizer.bos_token}" if opening(tokenizer) else "no BOS"
-    return f"{begins}, documents end with {'nothing' if end is None else tokenizer.convert_ids_to_tokens(end)}"
+    return f"{begins}, documents end with {'no token' if end is None else tokenizer.convert_ids_to_tokens(end)}"

@@ -89,8 +89,8 @@ def test_weights_that_are_only_pickled_are_refused_with_the_way_out(model, tmp_p
 
 WAYS = {
     "index": "names 'adapter_model.bin', which is not a .safetensors file beside it",
-    "transformers_weights": "names weights of its own",
-    "adapter": "holds a PEFT adapter",
+    "transformers_weights": "names other weights",
+    "adapter": "contains a PEFT adapter",
 }
 
 

@@ -34,16 +34,19 @@ def model(intact, tmp_path) -> Path:
 
 HEAD, EMBEDDING, FIRST = "lm_head.weight", "model.embed_tokens.weight", "model.layers.0.self_attn.q_proj.weight"
 TENSORS: dict[str, tuple[Callable[[dict[str, torch.Tensor]], object], str]] = {
-    "missing": (lambda t: t.pop(FIRST), f"lacks weights: {FIRST} would be random numbers"),
+    "missing": (lambda t: t.pop(FIRST), f"lacks weights: {FIRST} would be initialized at random"),
     "missing embedding": (lambda t: t.pop(EMBEDDING), f"lacks weights: {EMBEDDING}"),
     "missing block": (lambda t: [t.pop(name) for name in list(t) if ".layers.1." in name], "lacks weights: .* and 8"),
     "another name": (lambda t: t.update({FIRST + "s": t.pop(FIRST)}), f"lacks weights: {FIRST}"),
-    "left over": (lambda t: t.update({"extra.weight": torch.ones(2)}), "no place for: extra.weight"),
-    "block too many": (lambda t: t.update({FIRST.replace("0", "7"): torch.ones(2)}), "no place for: model.layers.7"),
+    "left over": (lambda t: t.update({"extra.weight": torch.ones(2)}), "does not provide for: extra.weight"),
+    "block too many": (
+        lambda t: t.update({FIRST.replace("0", "7"): torch.ones(2)}),
+        "does not provide for: model.layers.7",
+    ),
     "another shape": (lambda t: t.update({FIRST: torch.ones(16, 8)}), f"{FIRST} has the shape 16×8, but config.json"),
     "transposed": (lambda t: t.update({HEAD: t[HEAD].T.contiguous()}), f"{HEAD} has the shape 16×"),
     "whole numbers": (lambda t: t.update({FIRST: torch.ones(16, 16).int()}), f"{FIRST} is I32, not floating-point"),
-    "none": (lambda t: t.clear(), "holds no tensors"),
+    "none": (lambda t: t.clear(), "contains no tensors"),
 }
 
 
@@ -72,7 +75,7 @@ def test_a_missing_output_head_is_known_and_heads_of_other_purposes_are_left(mod
     change_tensors(encoder, lambda t: t.pop("pooler.dense.weight"))
     assert load(encoder).num_parameters() > 0
     change_tensors(encoder, lambda t: t.update({"bert.encoder.layer.2.output.dense.bias": torch.ones(2)}))
-    assert "no place for: bert.encoder.layer.2" in reason(encoder)
+    assert "does not provide for: bert.encoder.layer.2" in reason(encoder)
 
 
 def write_shards(model: Path, named: dict[str, str]) -> None:
@@ -110,7 +113,7 @@ def test_an_index_names_whole_files_beside_it(model, second, expected):
         ({"hidden_size": 2**30, "head_dim": 2**30}, "describes a model of|cannot be loaded"),
         ({"intermediate_size": -1}, "intermediate_size=-1 should be"),
         ({"hidden_size": "16"}, "hidden_size='16' should be"),
-        ({"rms_norm_eps": float("nan")}, "holds NaN or infinity"),
+        ({"rms_norm_eps": float("nan")}, "contains NaN or infinity"),
         ({"model_type": None}, "has no model_type"),
         ({"model_type": ["llama"]}, "should be the name of an architecture"),
         ({"model_type": "mamba"}, "is not supported"),

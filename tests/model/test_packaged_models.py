@@ -44,7 +44,7 @@ def test_the_parts_are_joined_in_order_and_checked(installed, tmp_path):
 
 
 def test_parts_that_make_another_file_are_refused(installed, tmp_path):
-    with pytest.raises(ValueError, match="the parts of model joined do not make the right file; install them again"):
+    with pytest.raises(ValueError, match="the parts of model joined do not add up to the right file; reinstall them"):
         model(digest="0" * 64).checkpoint(Store(tmp_path / "outputs"))
     assert installed == []
 

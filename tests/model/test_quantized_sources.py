@@ -44,17 +44,17 @@ def said_by_the_check(folder: Path) -> str:
 @pytest.mark.parametrize("method", METHODS)
 def test_a_quantized_checkpoint_is_refused_by_the_name_of_its_method(model, method):
     change(model / "config.json", **METHODS[method])
-    expected = f"is quantized ({method}): load a dequantised copy"
+    expected = f"is quantized ({method}): give a dequantized copy"
     assert expected in reason(model)
     assert expected in said_by_the_check(model)
-    with pytest.raises(ValueError, match="dequantised copy"):
+    with pytest.raises(ValueError, match="dequantized copy"):
         load_pretrained(str(model), torch.float32, trusted=True)
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_so_is_one_of_an_older_tool_that_says_it_in_a_file_beside(model, name):
     (model / name).write_text(json.dumps({"bits": 4}))
-    assert f"is quantized ({FILES[name]}): load a dequantised copy" in reason(model)
+    assert f"is quantized ({FILES[name]}): give a dequantized copy" in reason(model)
     assert FILES[name] in said_by_the_check(model)
 
 
@@ -69,5 +69,5 @@ def test_a_peft_adapter_is_called_one_and_what_to_do_is_said(tmp_path):
     (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "base_model_name_or_path": "x/y"}))
     (folder / "adapter_model.safetensors").write_bytes(b"")
     for said in (reason(folder), said_by_the_check(folder)):
-        assert "holds a PEFT adapter (adapter_config.json), not a model: merge it first" in said
+        assert "contains a PEFT adapter (adapter_config.json), not a model: merge it first" in said
         assert "no config.json" not in said

@@ -61,7 +61,7 @@ class Model(Component):
     def check_layers(self, model: PreTrainedModel) -> None:
         found = model.config.num_hidden_layers
         if self.layers is not None and found != self.layers:
-            raise ValueError(f"model {self.name} has {found} blocks, but its config says layers: {self.layers}")
+            raise ValueError(f"model {self.name} has {found} blocks, but its YAML file says layers: {self.layers}")
 
 
 def device() -> torch.device:
@@ -128,7 +128,9 @@ def _checked(path: str, trusted: bool, revision: str | None) -> type[AutoModel |
         facts, _ = PretrainedConfig.get_config_dict(path, revision=revision)
         check_config(facts, f"{path}/{CONFIG}", trusted)
     if not facts.get("model_type"):
-        raise ValueError(f"{path}/{CONFIG} has no model_type, the name of its architecture; get the checkpoint again")
+        raise ValueError(
+            f"{path}/{CONFIG} has no model_type, the name of its architecture; get a fresh copy of the checkpoint"
+        )
     with _in_plain_words(path):
         config = AutoConfig.from_pretrained(path, trust_remote_code=trusted, revision=revision)
     source = AutoModel if architecture_of(config).encoder else AutoModelForCausalLM
@@ -165,11 +167,11 @@ def load_tokenizer(path: str, trusted: bool = False, **options: Any) -> PreTrain
         vocabulary, added = tokenizer.get_vocab(), tokenizer.get_added_vocab()
         last = max((number for token, number in vocabulary.items() if token not in added), default=0)
     if not ids:
-        raise ValueError(f"the tokenizer of {path} makes no tokens of a text; get the checkpoint again")
+        raise ValueError(f"the tokenizer of {path} produces no tokens; get a fresh copy of the checkpoint")
     if last >= rows:
         raise ValueError(
             f"the tokenizer of {path} has ids up to {last}, but {CONFIG} says vocab_size: {rows}; it belongs to "
-            "another model: get the checkpoint again"
+            "another model: get a fresh copy of the checkpoint"
         )
     if tokenizer.pad_token is None or tokenizer.pad_token_id >= rows:
         raise ValueError(
@@ -208,6 +210,6 @@ def _in_plain_words(path: str, what: str = "") -> Iterator[None]:
     except BaseException as error:
         reason = (str(error).strip().splitlines() or ["no message"])[0]
         raise ValueError(
-            f"{what}{path} cannot be loaded ({type(error).__name__}: {reason}); its files do not fit each other or "
-            "this release of transformers: get the checkpoint again"
+            f"{what}{path} cannot be loaded ({type(error).__name__}: {reason}); its files do not match each other or "
+            "this release of transformers: get a fresh copy of the checkpoint"
         ) from error

@@ -20,7 +20,7 @@ _UNREAD = ("pooler.",)
 _BUFFERS = ("rotary_emb.inv_freq", "position_ids", "masked_bias", "attn.bias", "attention.bias")
 # A checkpoint without its output head still holds at least half of the model's values.
 _MOST_TIMES = 2
-_AGAIN = "get the checkpoint again"
+_AGAIN = "get a fresh copy of the checkpoint"
 
 
 def is_head(name: str) -> bool:
@@ -54,16 +54,16 @@ def check_complete(model: PreTrainedModel, loading: Mapping[str, Any], path: str
     encoder = architecture_of(model.config).encoder
     for name, stored, wanted in sorted(loading["mismatched_keys"]):
         raise ValueError(
-            f"model {path}: {name} has the shape {_shape(stored)}, but {CONFIG} asks for {_shape(wanted)}; {_AGAIN}"
+            f"model {path}: {name} has the shape {_shape(stored)}, but {CONFIG} expects {_shape(wanted)}; {_AGAIN}"
         )
     missing = [n for n in sorted(loading["missing_keys"]) if not is_head(n) and not (encoder and n.startswith(_UNREAD))]
     if missing:
-        raise ValueError(f"model {path} lacks weights: {_listed(missing)} would be random numbers; {_AGAIN}")
+        raise ValueError(f"model {path} lacks weights: {_listed(missing)} would be initialized at random; {_AGAIN}")
     spare = [n for n in sorted(loading["unexpected_keys"]) if not n.endswith(_BUFFERS)]
     if left := [name for name in spare if not encoder or _belongs(name, model)]:
         raise ValueError(
-            f"model {path} holds tensors that {CONFIG} has no place for: {_listed(left)}; give the {CONFIG} that "
-            "belongs to these weights"
+            f"model {path} contains tensors that {CONFIG} does not provide for: {_listed(left)}; give the {CONFIG} "
+            "that belongs to these weights"
         )
     if loading["error_msgs"]:
         raise ValueError(f"model {path} cannot be loaded ({loading['error_msgs'][0]}); {_AGAIN}")

@@ -25,8 +25,8 @@ _QUANTIZED = ("quantization_config", "compression_config")
 _QUANTIZERS = {"quantize_config.json": "gptq", "quant_config.json": "awq", "hf_quant_config.json": "modelopt"}
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _CONVERT = (
-    "pickled weights can run code when they are read, so they are not; convert them once, on a machine where you trust "
-    "them, by save_pretrained(..., safe_serialization=True)"
+    "pickled weights can run code when they are loaded, so they are refused; convert them once, on a machine where "
+    "you trust them, with save_pretrained(..., safe_serialization=True)"
 )
 # Counts in a configuration, under the names of the various families.
 _SIZES = (
@@ -61,18 +61,18 @@ def read_json(path: Path) -> dict[str, Any]:
         if not path.is_file():
             raise ValueError(f"{path} is not a file; a model directory needs one")
         if (size := path.stat().st_size) > _MOST_BYTES:
-            raise ValueError(f"{path} has {size} bytes, too many for a description of a model; get it again")
+            raise ValueError(f"{path} has {size} bytes, too many for a model's configuration; get a fresh copy")
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}); give another model directory") from error
     except RecursionError as error:
-        raise ValueError(f"{path} is nested too deeply to be read; get it again") from error
+        raise ValueError(f"{path} is nested too deeply; get a fresh copy") from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text ({error.reason}); get it again") from error
+        raise ValueError(f"{path} is not UTF-8 text ({error.reason}); get a fresh copy") from error
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON ({error}); get it again") from error
+        raise ValueError(f"{path} is not valid JSON ({error}); get a fresh copy") from error
     if not isinstance(found, dict):
-        raise ValueError(f"{path} holds no JSON object; get it again")
+        raise ValueError(f"{path} contains no JSON object; get a fresh copy")
     return found
 
 
@@ -88,14 +88,16 @@ def check_config(facts: Mapping[str, Any], where: str, trusted: bool) -> None:
     if method := next((_method(facts[key]) for key in _QUANTIZED if facts.get(key)), None):
         raise ValueError(_dequantize(where, method))
     if "transformers_weights" in facts:
-        raise ValueError(f"{where} names weights of its own (transformers_weights); remove that and use {_WEIGHTS}")
+        raise ValueError(f"{where} names other weights (transformers_weights); remove that key and use {_WEIGHTS}")
     attention = facts.get("attn_implementation")
     if attention is not None and attention not in ("eager", "sdpa"):
         raise ValueError(f"{where}: attn_implementation={attention!r} may fetch code; remove it")
     try:
         json.dumps(facts, allow_nan=False)
     except ValueError as error:
-        raise ValueError(f"{where} holds NaN or infinity, so that the model would compute nothing; mend it") from error
+        raise ValueError(
+            f"{where} contains NaN or infinity, so the model's outputs would be meaningless; fix it"
+        ) from error
     kind = facts.get("model_type")
     if kind is not None and not isinstance(kind, str):
         raise ValueError(f"{where}: model_type={kind!r} should be the name of an architecture")
@@ -114,7 +116,7 @@ def check_folder(folder: Path, trusted: bool) -> dict[str, Any]:
     """
     if (folder / ADAPTER).is_file():
         raise ValueError(
-            f"{folder} holds a PEFT adapter ({ADAPTER}), not a model: merge it first (merge_and_unload, then "
+            f"{folder} contains a PEFT adapter ({ADAPTER}), not a model: merge it first (merge_and_unload, then "
             "save_pretrained) and give the merged model's directory"
         )
     facts = read_json(folder / CONFIG)
@@ -127,7 +129,7 @@ def check_folder(folder: Path, trusted: bool) -> dict[str, Any]:
             raise ValueError(_foreign(str(path)))
     pickles = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in _PICKLES)
     if pickles and not any((folder / name).exists() for name in (_WEIGHTS, _INDEX)):
-        raise ValueError(f"{folder} has its weights in {pickles[0]} and none in {_WEIGHTS}: {_CONVERT}")
+        raise ValueError(f"{folder} has its weights in {pickles[0]}, not in {_WEIGHTS}: {_CONVERT}")
     return facts
 
 
@@ -141,15 +143,17 @@ def read_weights(folder: Path, facts: Mapping[str, Any]) -> Weights:
     for path in _files(folder):
         for name, shape, kind in _header(path):
             if name in found.shapes:
-                raise ValueError(f"{path} holds {name}, and so does {found.files[name]}; get the checkpoint again")
+                raise ValueError(
+                    f"{path} contains {name}, and so does {found.files[name]}; get a fresh copy of the checkpoint"
+                )
             found.shapes[name], found.types[name], found.files[name] = shape, kind, path
     if not found.shapes:
-        raise ValueError(f"{folder} holds no tensors in its safetensors files; get the checkpoint again")
+        raise ValueError(f"{folder} contains no tensors in its safetensors files; get a fresh copy of the checkpoint")
     blocks = next((facts[key] for key in LAYER_KEYS if isinstance(facts.get(key), int)), 0)
     if blocks > len(found.shapes):
         raise ValueError(
             f"{folder / CONFIG} says {blocks} blocks, but the weights are only {len(found.shapes)} tensors; "
-            "get the checkpoint again"
+            "get a fresh copy of the checkpoint"
         )
     return found
 
@@ -159,16 +163,18 @@ def _files(folder: Path) -> list[Path]:
     if (folder / _WEIGHTS).is_file():
         return [folder / _WEIGHTS]
     if not (folder / _INDEX).is_file():
-        raise ValueError(f"{folder} holds no weights: {_WEIGHTS}, or {_INDEX} with the files that it names, is missing")
+        raise ValueError(
+            f"{folder} contains no weights: {_WEIGHTS}, or {_INDEX} with the files that it names, is missing"
+        )
     named = read_json(folder / _INDEX).get("weight_map")
     if not isinstance(named, dict) or not named:
-        raise ValueError(f"{folder / _INDEX} has no weight_map; get the checkpoint again")
+        raise ValueError(f"{folder / _INDEX} has no weight_map; get a fresh copy of the checkpoint")
     files = []
     for name in dict.fromkeys(map(str, named.values())):
         if Path(name).name != name or not name.endswith(_SUFFIX) or "\0" in name:
             raise ValueError(f"{folder / _INDEX} names {name!r}, which is not a {_SUFFIX} file beside it: {_CONVERT}")
         if not (folder / name).is_file():
-            raise ValueError(f"{folder / name} is missing, but {_INDEX} names it; get the checkpoint again")
+            raise ValueError(f"{folder / name} is missing, but {_INDEX} names it; get a fresh copy of the checkpoint")
         files.append(folder / name)
     return files
 
@@ -184,7 +190,9 @@ def _header(path: Path) -> Iterator[tuple[str, tuple[int, ...], str]]:
                 yield name, tuple(part.get_shape()), part.get_dtype()
     except (SafetensorError, OSError, UnicodeError, OverflowError) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"{path} is not a complete safetensors file ({reason}); get the checkpoint again") from error
+        raise ValueError(
+            f"{path} is not a complete safetensors file ({reason}); get a fresh copy of the checkpoint"
+        ) from error
 
 
 def _method(quantization: object) -> str:
@@ -197,13 +205,13 @@ def _method(quantization: object) -> str:
 
 
 def _dequantize(where: str, method: str) -> str:
-    return f"{where} says that the model is quantized ({method}): load a dequantised copy, with float or bfloat weights"
+    return f"{where} says that the model is quantized ({method}): give a dequantized copy with floating-point weights"
 
 
 def _foreign(where: str) -> str:
     return (
-        f"{where} names Python code of its own (auto_map), which is not run: give model.trust_remote_code=true if you "
-        "have read and trust it, or a copy of the directory without auto_map"
+        f"{where} names custom Python code (auto_map), which is not run by default: give model.trust_remote_code=true "
+        "if you have read and trust it, or a copy of the directory without auto_map"
     )
 
 

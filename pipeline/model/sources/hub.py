@@ -87,7 +87,7 @@ class HubModel(Model):
 
     def _missing(self) -> str:
         return (
-            f"model {self.path} cannot be loaded; give model.path a directory with config.json, tokenizer and "
+            f"model {self.path} cannot be loaded; give model.path a directory with config.json, a tokenizer and "
             "safetensors weights, or a hub id that this machine can reach (model=smollm2 needs no network)"
         )
 

@@ -92,7 +92,7 @@ class PackagedParts(PackagedModel):
                     with piece.open("rb") as source:
                         shutil.copyfileobj(source, file)
             if file_digest(whole) != self.sha256:
-                raise ValueError(f"the parts of model {self.name} do not make the right file; install them again")
+                raise ValueError(f"the parts of model {self.name} do not add up to the right file; reinstall them")
             self._convert_file(whole, folder)
 
     def _pieces(self) -> list[Path]:

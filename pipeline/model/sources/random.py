@@ -37,7 +37,9 @@ class RandomModel(Model):
 
     def load(self, dtype: torch.dtype, store: Store) -> PreTrainedModel:
         if self.architecture not in ARCHITECTURES:
-            raise ValueError(f"model.architecture={self.architecture} is none of {', '.join(sorted(ARCHITECTURES))}")
+            raise ValueError(
+                f"model.architecture={self.architecture} does not exist; choose from {', '.join(sorted(ARCHITECTURES))}"
+            )
         tokenizer = self.tokenizer(store)
         config = AutoConfig.for_model(self.architecture, **self._shape(), **_tokens(tokenizer))
         source = AutoModel if ARCHITECTURES[self.architecture].encoder else AutoModelForCausalLM
