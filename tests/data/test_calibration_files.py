@@ -57,20 +57,24 @@ def test_another_field_can_hold_the_text(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
-        ("a.csv", b"text", "suffix that is not supported; give a .txt, .jsonl, .jsonl.gz or .parquet file"),
+        ("a.csv", b"text", "unsupported file type; give a .txt, .jsonl, .jsonl.gz or .parquet file"),
         ("a.txt", b"\xff\xfe\x00", "is not UTF-8 text .*save it as UTF-8"),
         ("a.jsonl", b'{"text": "\xff"}', "is not UTF-8 text"),
         ("a.jsonl", b'{"text": "x"}\n\n{"text": ', "a.jsonl line 3 is not valid JSON"),
         ("a.jsonl", b"[" * 100_000, "line 1 is not valid JSON"),
         ("a.jsonl", b'["text"]', "line 1 is not a JSON object"),
         ("a.jsonl", json_lines({"text": "x"}, {"texts": "y", "id": 1}), "line 2 has no field text; did you mean texts"),
-        ("a.jsonl", json_lines({"id": 1, "url": "y"}), "has no field text; there are id, url: set calibration.field"),
+        (
+            "a.jsonl",
+            json_lines({"id": 1, "url": "y"}),
+            "has no field text; its fields are id, url: set calibration.field",
+        ),
         ("a.jsonl", b"{}", "no fields at all"),
         ("a.jsonl", json_lines({"text": 5}), "field text is int, not text"),
         ("a.jsonl", b'{"text": "\\ud800"}', "line 1: field text is not valid Unicode"),
         ("a.jsonl.gz", b"no gzip", "not a complete gzip file"),
         ("a.jsonl.gz", gzip.compress(json_lines({"text": "x" * 99}), mtime=0)[:-9], "not a complete gzip file"),
-        ("a.parquet", b"no parquet", "not a readable parquet file"),
+        ("a.parquet", b"no parquet", "not a readable Parquet file"),
     ],
 )
 def test_a_bad_file_is_refused_in_plain_words(tmp_path, name, content, expected):
@@ -83,7 +87,7 @@ def test_a_bad_file_is_refused_in_plain_words(tmp_path, name, content, expected)
 def test_a_bad_parquet_column_is_refused_in_plain_words(tmp_path):
     path = tmp_path / "rows.parquet"
     pd.DataFrame({"texts": ["x"], "text_id": [1]}).to_parquet(path)
-    with pytest.raises(ValueError, match="no field text; did you mean texts\\? there are texts, text_id"):
+    with pytest.raises(ValueError, match="no field text; did you mean texts\\? its fields are texts, text_id"):
         FileText("file", path=str(path)).documents()
     with pytest.raises(ValueError, match="field text_id is int64, not text"):
         FileText("file", path=str(path), field="text_id").documents()

@@ -73,7 +73,9 @@ def test_rows_of_a_hub_dataset_that_hold_no_text_are_refused(streamed):
 def test_a_stream_that_breaks_off_is_refused_in_plain_words(streamed):
     path, _ = streamed
     path.write_bytes(json_lines({"text": "x"}) + b"\n{")
-    with pytest.raises(ValueError, match="Salesforce/wikitext .*that failed .*offline choices are calibration=news"):
+    with pytest.raises(
+        ValueError, match="Salesforce/wikitext .*loading it failed .*these work offline: calibration=news"
+    ):
         list(WIKITEXT.documents())
 
 
@@ -84,7 +86,7 @@ def test_a_dataset_that_cannot_be_opened_is_refused_in_plain_words(monkeypatch, 
         raise RuntimeError("no such subset\nand more")
 
     monkeypatch.setattr(datasets, "load_dataset", refuse)
-    with pytest.raises(ValueError, match=r"that failed \(RuntimeError: no such subset\); offline choices"):
+    with pytest.raises(ValueError, match=r"loading it failed \(RuntimeError: no such subset\); these work offline"):
         list(WIKITEXT.documents())
 
 
@@ -97,7 +99,7 @@ def test_offline_by_environment_is_refused_at_once(monkeypatch, tokenizer, varia
 
 def refused_within(seconds: float) -> None:
     start = time.monotonic()
-    with pytest.raises(ValueError, match="cannot be reached; offline choices are calibration=news"):
+    with pytest.raises(ValueError, match="cannot be reached; these work offline: calibration=news"):
         list(WIKITEXT.documents())
     assert time.monotonic() - start < seconds
 

@@ -69,7 +69,7 @@ def test_one_kind_of_the_families_can_be_asked_alone():
 
 
 def test_an_unknown_family_is_answered_with_the_nearest_one():
-    with pytest.raises(ValueError, match=r"Did you mean 'copying'\? There are: copying, "):
+    with pytest.raises(ValueError, match=r"Did you mean 'copying'\? Choose from: copying, "):
         matched_tasks(["copyng"])
 
 

@@ -86,8 +86,8 @@ class CalibrationSet(Component):
         tokens, begin = _tokens(texts, tokenizer), opening(tokenizer)
         if self.length <= len(begin):
             raise ValueError(
-                f"calibration.length={self.length} is too short for text after the begin-of-text token; give at least "
-                f"{len(begin) + 1}"
+                f"calibration.length={self.length} leaves no room for text after the begin-of-text token; give at "
+                f"least {len(begin) + 1}"
             )
         room = self.length - len(begin)
         rows = self._packed(tokens, room, end_of_text(tokenizer)) if self.packing else self._unpacked(tokens, room)

@@ -18,8 +18,8 @@ def check_held_out(calibration: str, prompts: Sequence[str], questions: Iterable
     """Raise ValueError, naming the prompt, if one of the questions (``what`` they are, in words) is in the prompts."""
     if prompt := leaked(prompts, questions):
         raise ValueError(
-            f"calibration={calibration} continues {what} ({prompt[-60:]!r}), so that what comes out would not be held "
-            "out; take that prompt out of calibration.path, or choose other prompts"
+            f"calibration={calibration} continues {what} ({prompt[-60:]!r}), so the evaluation would no longer be held "
+            "out; remove that prompt from calibration.path, or choose other prompts"
         )
 
 

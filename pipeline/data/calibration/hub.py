@@ -67,10 +67,10 @@ class HubText(CalibrationSet):
 
     def _unavailable(self, why: str) -> str:
         return (
-            f"calibration {self.name} reads dataset {self.dataset} from the hub, but {why}; offline choices are "
+            f"calibration {self.name} reads dataset {self.dataset} from the hub, but {why}; these work offline: "
             "calibration=news, or calibration=file calibration.path=FILE"
         )
 
     def _unread(self, error: Exception) -> str:
         first = (str(error).strip().splitlines() or [""])[0]
-        return self._unavailable(f"that failed ({type(error).__name__}: {first})")
+        return self._unavailable(f"loading it failed ({type(error).__name__}: {first})")

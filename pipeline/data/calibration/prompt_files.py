@@ -18,13 +18,13 @@ def read_prompts(given: str | None) -> list[str]:
     """
     (path, *others) = [BUILT_IN] if given is None else files_of(given)
     if others:
-        raise ValueError(f"calibration.path={given} is a directory; give one file of prompts")
+        raise ValueError(f"calibration.path={given} is a directory; give a single file of prompts")
     texts = read(path, FIELD)
     if path.suffix.lower() == ".txt":
         texts = [line.replace("\\n", "\n") for text in texts for line in text.split("\n")]
     prompts = [text for text in texts if text.strip()]
     if not prompts:
-        raise ValueError(f"calibration.path={given} holds no prompt; give a file with a prompt a line")
+        raise ValueError(f"calibration.path={given} contains no prompt; give a file with one prompt per line")
     return prompts
 
 
@@ -33,6 +33,6 @@ def too_few(there: int, wanted: int) -> str | None:
     if there >= wanted:
         return None
     return (
-        f"calibration.sequences={wanted}, but there are {there} prompts; lower that, or give more prompts in "
+        f"calibration.sequences={wanted}, but there are only {there} prompts; lower it, or add prompts to "
         "calibration.path"
     )

@@ -37,7 +37,7 @@ def _files(given: str, path: Path) -> list[Path]:
     if not path.is_file():
         raise ValueError(f"calibration.path={given} is neither a file nor a directory; {_hint(path)}{WAYS}")
     if kind_of(path) is None:
-        raise ValueError(f"calibration.path={given} has a suffix that is not supported; {WAYS}")
+        raise ValueError(f"calibration.path={given} has an unsupported file type; {WAYS}")
     check_regular(path)
     return [path]
 
@@ -54,7 +54,7 @@ def read(path: Path, field: str) -> list[str]:
     """
     kind = kind_of(path)
     if kind is None:
-        raise ValueError(f"{path} has a suffix that is not supported; {WAYS}")
+        raise ValueError(f"{path} has an unsupported file type; {WAYS}")
     try:
         check_regular(path)
         return _READERS[kind](path, field)
@@ -81,7 +81,7 @@ def text_of(row: Mapping[str, Any], field: str, where: str) -> str:
         text.encode()
     except UnicodeEncodeError as error:
         # JSON can contain a lone surrogate, which no tokenizer accepts.
-        raise ValueError(f"{where}: field {field} is not valid Unicode ({error.reason}); mend that row") from error
+        raise ValueError(f"{where}: field {field} is not valid Unicode ({error.reason}); fix that row") from error
     return text
 
 
@@ -120,7 +120,7 @@ def _parquet(path: Path, field: str) -> list[str]:
             raise ValueError(_not_text(field, str(column.type), str(path)))
         return [text or "" for text in column.to_pylist()]
     except pyarrow.ArrowException as error:
-        raise ValueError(f"{path} is not a readable parquet file ({_first_line(error)}); write it again") from error
+        raise ValueError(f"{path} is not a readable Parquet file ({_first_line(error)}); write it again") from error
 
 
 def _text_types(types: Any) -> list[Callable[[Any], bool]]:
@@ -139,12 +139,12 @@ _READERS: dict[str, Callable[[Path, str], list[str]]] = {
 def _absent(field: str, known: Collection[str], where: str) -> str:
     close = difflib.get_close_matches(field, known, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]}? " if close else ""
-    there = ", ".join(known) if known else "no fields at all"
-    return f"{where} has no field {field}; {hint}there are {there}: set calibration.field"
+    there = ", ".join(known) if known else "none"
+    return f"{where} has no field {field}; {hint}its fields are {there}: set calibration.field"
 
 
 def _not_text(field: str, kind: str, where: str) -> str:
-    return f"{where}: field {field} is {kind}, not text; set calibration.field to a field of texts"
+    return f"{where}: field {field} is {kind}, not text; set calibration.field to a field that contains text"
 
 
 def _hint(path: Path) -> str:

@@ -19,7 +19,7 @@ def read_items(family: str) -> list[dict]:
     """
     path = items_file(family)
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: write it with `python -m pipeline.data.matched.generate`.")
+        raise FileNotFoundError(f"{path} is missing: generate it with `python -m pipeline.data.matched.generate`.")
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 

@@ -75,4 +75,4 @@ def _known(family: str) -> str:
         return family
     near = get_close_matches(family, FAMILIES, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"Unknown matched family {family!r}.{hint} There are: {', '.join(FAMILIES)}.")
+    raise ValueError(f"Unknown matched family {family!r}.{hint} Choose from: {', '.join(FAMILIES)}.")
