@@ -84,7 +84,9 @@ class ChangeFiles(MutableMapping[int, Change]):
                 _share(path, folder / path.name)
                 change_facts(folder / path.name)
             except (OSError, SafetensorError, KeyError, ValueError) as error:
-                log.warning("what an interrupted run left in %s cannot be used (%s): computed again", path, error)
+                log.warning(
+                    "the intermediate result %s of an interrupted run is unusable (%s): recomputing it", path, error
+                )
                 (folder / path.name).unlink(missing_ok=True)
 
     def _path(self, layer: int) -> Path:
@@ -102,7 +104,7 @@ class ChangeFiles(MutableMapping[int, Change]):
             try:
                 _share(path, self.kept / path.name)
             except OSError as error:
-                log.warning("block %d would be computed again after an interruption: %s", layer, error)
+                log.warning("block %d cannot be saved and would be recomputed after an interruption: %s", layer, error)
 
     def __delitem__(self, layer: int) -> None:
         self._path(layer).unlink()

@@ -36,8 +36,8 @@ def writer(bench: Workbench, dtype: str) -> PreTrainedModel:
     model = pruned_model(bench, dtype)
     if not writes_text(model):
         raise ValueError(
-            f"model {bench.settings.model.name} has no output head: it can neither continue a text nor weigh "
-            "answers; evaluate it with task=retrieval, or prune and export it with stages=[prune] export.path=DIR"
+            f"model {bench.settings.model.name} has no output head, so it can neither generate text nor score answers; "
+            "evaluate it with task=retrieval, or prune and export it with stages=[prune] export.path=DIR"
         )
     return model
 

@@ -188,7 +188,7 @@ def _context(bench: Workbench, decoder: Decoder) -> Context:
         return Context(calibration)
     if not settings.calibration.generated:
         log.warning(
-            "%s compares on given text; what generation loses shows on what the model writes itself: "
+            "%s compares models on the given text; generation loss shows on text that the model wrote itself: "
             "calibration=trajectories",
             pruner.name,
         )

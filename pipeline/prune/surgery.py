@@ -73,7 +73,9 @@ def change_weights(model: nn.Module, change: Change) -> None:
 def changed_weights(model: nn.Module, change: Change, names: Iterable[str]) -> Iterator[None]:
     """Apply a change to the named parameters only, for the duration of the block."""
     parameters = {name: model.get_parameter(name) for name in names}
-    assert not any(parameter.is_meta for parameter in parameters.values()), "weights are away: make the block resident"
+    assert not any(parameter.is_meta for parameter in parameters.values()), (
+        "weights are offloaded: make the block resident first"
+    )
     backup = {name: parameter.data for name, parameter in parameters.items()}
     part = Change(
         {name: mask for name, mask in change.masks.items() if name in parameters},

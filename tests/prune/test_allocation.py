@@ -96,9 +96,9 @@ def test_what_cannot_be_had_is_refused():
     flat = np.array([0.3, 0.6])
     with pytest.raises(ValueError, match="cannot be made up"):
         allocate([(flat, flat)] * 2, [5, 5], 0.2)
-    with pytest.raises(ValueError, match="are no curve"):
+    with pytest.raises(ValueError, match="are not a curve"):
         smooth([(0.5, 1.0), (0.5, 1.0)])
-    with pytest.raises(ValueError, match="are no curve"):
+    with pytest.raises(ValueError, match="are not a curve"):
         smooth([(0.0, 1.0)])
 
 

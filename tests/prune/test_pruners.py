@@ -149,7 +149,7 @@ def test_all_units_can_be_asked_for_or_are_refused_in_words(decide):
     for name in PRUNERS:
         unit = accepted(name)["unit"]
         if unit == "block":
-            with pytest.raises(ValueError, match="keep at least one"):
+            with pytest.raises(ValueError, match="leave at least one"):
                 decide(name, 4, "llama")
         elif "units" in accepted(name)["accepts"]:
             decision, _ = decide(name, 1.0, "llama")

@@ -100,8 +100,8 @@ class AllocatedPruner(Pruner):
             return Decision()
         if sparsity.fraction > GRID[-1]:
             raise ValueError(
-                f"sparsity={sparsity.given} is more than {GRID[-1]}, up to which pruner={self.name} tries every block; "
-                f"give at most {GRID[-1]}, or a pruner that takes the same from every block"
+                f"sparsity={sparsity.given} is more than {GRID[-1]}, the most that pruner={self.name} tries in a "
+                f"block; give at most {GRID[-1]}, or a pruner that removes the same fraction from every block"
             )
         rows = context.scores({})
         chosen = self.shares(decoder, sparsity.fraction, rows)

@@ -30,7 +30,7 @@ def smooth(points: Sequence[tuple[float, float]]) -> Curve:
     """
     at, costs = np.array([(0.0, 0.0), *sorted(points)]).T
     if (np.diff(at) <= 0).any():
-        raise ValueError(f"costs at shares {at.tolist()} are no curve; measure each share above 0 once")
+        raise ValueError(f"costs at fractions {at.tolist()} are not a curve; measure each fraction above 0 once")
     length = np.sqrt(np.maximum.accumulate(np.maximum(costs, 0)))
     fine = np.linspace(0, at[-1], round(at[-1] / STEP) + 1)
     return fine, PchipInterpolator(at, length)(fine) ** 2
@@ -61,7 +61,7 @@ def allocate(curves: Sequence[Curve], sizes: Sequence[int], share: float) -> lis
     first, last = (np.array([x[end] for x, _ in hulls]) for end in (0, -1))
     missing = share * weights.sum() - first @ weights
     if missing < -1e-9 * weights.sum() or share * weights.sum() > last @ weights * (1 + 1e-9):
-        raise ValueError(f"a share of {share:g} cannot be made up by blocks that give from {first} to {last}")
+        raise ValueError(f"a mean fraction of {share:g} cannot be reached by blocks that lose from {first} to {last}")
     widths = [np.diff(x) for x, _ in hulls]
     slopes = [np.diff(y) / dx / size for (_, y), dx, size in zip(hulls, widths, weights, strict=True)]
     levels, level_of = np.unique(np.concatenate([*slopes, np.empty(0)]), return_inverse=True)

@@ -65,8 +65,8 @@ class DivergenceEstimate(UnitPruner):
         assert context.trajectory is not None
         if is_offloaded(decoder.model):
             raise ValueError(
-                f"pruner={self.name} passes backward through the model, which needs all its weights in memory; give "
-                f"pruner={self.name.replace('_estimate', '')}, or more of it in model.max_memory"
+                f"pruner={self.name} runs a backward pass, which needs all weights in memory; give "
+                f"pruner={self.name.replace('_estimate', '')}, or allow more memory in model.max_memory"
             )
         slopes = slopes_of(
             decoder, context.trajectory, self.draws, self.confidence, context.seed, context.progress

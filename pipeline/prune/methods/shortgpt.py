@@ -53,5 +53,5 @@ def blocks_to_remove(decoder: Decoder, sparsity: Sparsity) -> int:
     total = len(decoder.blocks)
     count = sparsity.units_of(total)
     if count == total:
-        raise ValueError(f"sparsity={sparsity.given} removes all {count} blocks; keep at least one")
+        raise ValueError(f"sparsity={sparsity.given} removes all {count} blocks; leave at least one")
     return count
