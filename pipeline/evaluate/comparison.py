@@ -200,8 +200,8 @@ def _same_data(dense: pd.DataFrame, pruned: pd.DataFrame, key: tuple[str, str]) 
     first, second = (frame.loc[key, "data"] if key in frame.index else None for frame in (dense, pruned))
     if None not in (first, second) and first != second:
         raise ValueError(
-            f"task {key[1]}: the rows of its data were others for the dense model ({first}) than for the pruned one "
-            f"({second}); they have changed since: remove the older evaluation and evaluate both again"
+            f"task {key[1]}: the dense model was evaluated on other data ({first}) than the pruned one ({second}); the "
+            "files have changed since: remove the older evaluation and evaluate both again"
         )
 
 
@@ -228,6 +228,6 @@ def _same_items(dense: pd.Series, pruned: pd.Series, task: str) -> None:
     others = len(dense.index.symmetric_difference(pruned.index))
     if others:
         raise ValueError(
-            f"task {task}: {others} items were asked of only one of the dense and the pruned model; "
-            "evaluate both with the same task settings"
+            f"task {task}: {others} items were given to only one of the dense and the pruned model; evaluate both with "
+            "the same task settings"
         )

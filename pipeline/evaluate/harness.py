@@ -101,7 +101,7 @@ def _load(suite: TaskSuite) -> HarnessTasks:
     definitions = suite.definitions()
     _refuse_unsafe(suite, [own for own in definitions if isinstance(own, str)], manager)
     if foreign and not suite.allow_code_execution:
-        raise ValueError(f"task.include names Python code, in {'; '.join(foreign)}: give allow_code_execution=true")
+        raise ValueError(f"task.include refers to Python code, in {'; '.join(foreign)}: give allow_code_execution=true")
     reason = why_unreachable() if suite.needs_hub else None
     with ExitStack() as stack:
         stack.enter_context(sandboxed_code_eval())
@@ -141,8 +141,7 @@ def _refuse_unsafe(suite: TaskSuite, names: Sequence[str], manager: TaskManager)
         )
     if bare := [name for name in running if bypasses_sandbox(name, index)]:
         raise ValueError(
-            f"{', '.join(bare)} runs generated code by itself, outside the sandbox, so it is not evaluated; leave it "
-            "out of task.names"
+            f"{', '.join(bare)} runs generated code outside the sandbox, so it is refused; leave it out of task.names"
         )
 
 
@@ -154,16 +153,16 @@ def _build(manager: TaskManager, suite: TaskSuite, definitions: list[Any], unrea
             raise ValueError(metric) from error
         raise ValueError(f"task {suite.name}: {' '.join(str(error).split())}") from error
     except TemplateError as error:
-        raise ValueError(f"task {suite.name}: a template of its prompts cannot be filled in ({error})") from error
+        raise ValueError(f"task {suite.name}: one of its prompt templates cannot be rendered ({error})") from error
     except Exception as error:
         names = ", ".join(entry.name for entry in suite.entries())
         if reads_local_data(definitions, manager.task_index):
             raise ValueError(f"task {names}: its data cannot be read: {deepest(error)}") from error
         first = (str(error).strip().splitlines() or [""])[0]
-        why = f"{unreachable}, and this machine has no copy" if unreachable else f"{type(error).__name__}: {first}"
+        why = f"{unreachable}, and there is no local copy" if unreachable else f"{type(error).__name__}: {first}"
         what = f" ({first})" if unreachable else ""
         raise ValueError(
-            f"task={suite.name} needs data from the hub for {names}{what}: {why}; task=offline has real benchmarks "
+            f"task={suite.name} needs data from the hub for {names}{what}: {why}; task=offline offers real benchmarks "
             "that need no network"
         ) from error
 

@@ -69,8 +69,8 @@ class InMemoryLM(HFLM):
                 following = following[1:]
         if continuation and not following:
             raise ValueError(
-                f"the answer {continuation!r} has no token of its own after {context[-20:]!r}, so that nothing is left "
-                "to score; let the answers of the task begin with a space (target_delimiter)"
+                f"the answer {continuation!r} adds no token of its own after {context[-20:]!r}, so there is nothing to "
+                "score; let the task's answers begin with a space (target_delimiter)"
             )
         return ids, following
 
@@ -98,8 +98,8 @@ class InMemoryLM(HFLM):
             wanted = normalize_gen_kwargs(request.args[1], self.max_gen_toks)["max_gen_toks"]
             if wanted >= self.max_length:
                 raise ValueError(
-                    f"task {request.task_name} writes up to {wanted} tokens, which leaves no room for a prompt in the "
-                    f"model's {self.max_length} positions; leave the task out, or give a model with more positions"
+                    f"task {request.task_name} generates up to {wanted} tokens, which leaves no room for a prompt in "
+                    f"the model's {self.max_length} positions; leave the task out, or give a model with more positions"
                 )
         # The harness's progress bar would fill log files; TQDM_DISABLE does not prevent that.
         return super().generate_until(requests, disable_tqdm=disable_tqdm or not sys.stderr.isatty())

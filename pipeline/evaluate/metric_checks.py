@@ -71,7 +71,7 @@ def _registered_elsewhere(config: Mapping[str, Any]) -> Iterator[str]:
 
 def _unknown(task: str, metric: str) -> str:
     known = sorted(metric_registry.keys())
-    return f"task {task}: there is no metric {metric}, in lm-eval or where it looks further; {_near(metric, known)}"
+    return f"task {task}: neither lm-eval nor Hugging Face's evaluate has a metric {metric}; {_near(metric, known)}"
 
 
 def _near(metric: str, known: Sequence[str]) -> str:

@@ -103,7 +103,7 @@ def perplexity_row(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, t
     room = Decoder(model).positions
     if room is not None and text.window > room:
         raise ValueError(
-            f"perplexity.window={text.window} is more than the model's {room} positions; give at most that"
+            f"perplexity.window={text.window} is more than the model's {room} positions; give at most {room}"
         )
     windows = window_losses(model, text.ids(tokenizer), text.window, text.stride, opening(tokenizer))
     losses = torch.cat(windows)

@@ -41,8 +41,8 @@ def prepare(bench: Workbench) -> None:
     if not (bench.find(PruningDecision) and bench.find(Evaluation)):
         if settings.task.chat_template and not bench.tokenizer.chat_template:
             raise ValueError(
-                f"task.chat_template=true, but the tokenizer of model {settings.model.name} has no chat template; "
-                "leave it at false"
+                f"task.chat_template=true, but the tokenizer of model {settings.model.name} has no chat template; set "
+                "it to false"
             )
         ask.prepare(settings.task, settings.seed)
         _check_held_out(bench, ask.questions(settings.task, settings.seed), "an item of the tasks")
@@ -146,7 +146,7 @@ class Perplexity(Stage):
     def build(self, folder: Path) -> None:
         bench = self.bench
         model = pruned_model(bench, bench.dtype)
-        log.info("  text for perplexity: %s", in_words(bench.tokenizer))
+        log.info("  special tokens in perplexity text: %s", in_words(bench.tokenizer))
         perplexity_row(model, bench.tokenizer, self._text).to_parquet(folder / SCORES, index=False)
 
 

@@ -57,10 +57,10 @@ def check_examples(task: Any, name: str) -> None:
     # An item is not one of its own examples.
     own = split is not None and split == task.get_config("test_split")
     if wanted > there - own:
-        besides = " beside the item itself" if own else ""
+        besides = " besides the item itself" if own else ""
         raise ValueError(
-            f"task {name}: task.shots={wanted} asks for more examples than the {max(there - own, 0)} that it "
-            f"has{besides}; give fewer"
+            f"task {name}: task.shots={wanted} asks for more examples than the {max(there - own, 0)} "
+            f"available{besides}; give fewer"
         )
 
 

@@ -129,7 +129,7 @@ def write_checkpoint(
         if not difference <= _ROUNDING.get(dtype, 0.0):
             raise ValueError(
                 f"the exported checkpoint does not compute what the pruned model computes (outputs differ by "
-                f"{difference:.1%}); this form of pruning cannot be exported for a {kind} model"
+                f"{difference:.1%}); this kind of pruning cannot be exported for a {kind} model"
             )
         describe(scratch, Written(difference, decoder.blocks_name, zero_outputs(decoder)))
         open_as_new(scratch)

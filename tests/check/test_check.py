@@ -332,4 +332,4 @@ def test_a_configuration_that_was_never_checked_is_refused_when_it_is_resolved(m
 
 def test_a_number_stands_for_its_text_where_a_text_is_taken():
     assert problems(["outputs=2026", "wandb.project=7"], multirun=False) == []
-    assert "should be a text" in problems(["outputs=true"], multirun=False)[0]
+    assert "should be a string" in problems(["outputs=true"], multirun=False)[0]

@@ -64,7 +64,7 @@ class TestCompute:
         # One of three passes, two of three pass: 1/3 and 2/3 of single draws, 2/3 and all of pairs.
         assert scores == {"pass@1": pytest.approx(1 / 2), "pass@2": pytest.approx(5 / 6)}
         assert [told["result"] for _, told in results[0]] == [
-            *("passed", "AssertionError", "left before its end with exit status 0")
+            *("passed", "AssertionError", "exited early with status 0")
         ]
 
     def test_the_same_program_runs_once(self, monkeypatch: pytest.MonkeyPatch):

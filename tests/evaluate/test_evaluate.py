@@ -246,7 +246,7 @@ def test_a_task_that_runs_code_by_itself_is_refused(folder):
     task = WRITING.replace("noises", "sly") + "process_results: !function runner.score\n"
     (folder / "sly.yaml").write_text(task)
     suite = LmEvalSuite(name="mine", names=["sly"], include=str(folder), allow_code_execution=True)
-    with pytest.raises(ValueError, match="sly runs generated code by itself, outside the sandbox"):
+    with pytest.raises(ValueError, match="sly runs generated code outside the sandbox"):
         load_tasks(suite, 0)
 
 

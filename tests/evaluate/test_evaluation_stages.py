@@ -128,7 +128,7 @@ def test_an_unreachable_hub_ends_a_job_before_it_prunes(job, tmp_path, monkeypat
 
 def test_a_missing_chat_template_ends_a_job_before_it_prunes(job, tmp_path):
     record = job("pruner=wanda", "sparsity=0.5", "task.chat_template=true", status=FAILED)
-    assert "has no chat template; leave it at false" in record.error
+    assert "has no chat template; set it to false" in record.error
     assert not (tmp_path / "outputs" / "store" / PruningDecision.name).exists()
 
 

@@ -144,7 +144,7 @@ def test_a_model_of_the_hub_is_held_to_the_same(model, tmp_path):
     )
     pickled, coded, plain = done.stdout.splitlines()
     assert pickled.startswith("model some/pickled cannot be loaded; give model.path a directory")
-    assert "some/coded/config.json names Python code of its own" in coded
+    assert "some/coded/config.json names custom Python code" in coded
     assert plain == "some/plain was loaded"
 
 
@@ -169,7 +169,7 @@ def test_code_of_a_model_runs_only_with_leave(model, monkeypatch):
     trace = plant_code(model)
     for refused in (problems(["model=hf", f"model.path={model}"], multirun=False), [reason(model)]):
         assert len(refused) == 1
-        assert "config.json names Python code" in refused[0] and "model.trust_remote_code=true" in refused[0]
+        assert "config.json names custom Python code" in refused[0] and "model.trust_remote_code=true" in refused[0]
     assert not trace.exists()
     words = ["model=hf", f"model.path={model}", "model.trust_remote_code=true"]
     assert problems(words, multirun=False) == []
@@ -198,7 +198,9 @@ def test_code_for_an_architecture_that_is_none_of_ours_is_refused_plainly(model,
 
 def test_code_of_a_tokenizer_runs_only_with_leave(model):
     change(model / "tokenizer_config.json", auto_map={"AutoTokenizer": ["own.OwnTokenizer", None]})
-    with pytest.raises(ValueError, match="tokenizer_config.json names Python code .*model.trust_remote_code=true"):
+    with pytest.raises(
+        ValueError, match="tokenizer_config.json names custom Python code .*model.trust_remote_code=true"
+    ):
         load_tokenizer(str(model))
 
 

@@ -155,7 +155,7 @@ def test_metrics_that_are_programs_run_only_with_leave(folder, metric):
 )
 def test_a_template_is_no_program(folder, template):
     write(folder, text=template.replace("SPRUNG", str(folder.parent / "sprung")))
-    with pytest.raises(ValueError, match="a template of its prompts cannot be filled in"):
+    with pytest.raises(ValueError, match="one of its prompt templates cannot be rendered"):
         load_tasks(suite(folder), 0)
     assert not (folder.parent / "sprung").exists()
 
@@ -163,12 +163,12 @@ def test_a_template_is_no_program(folder, template):
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (b"\xff\xfe\x00", "is not YAML"),
-        (b"[" * 9999, "is not YAML"),
-        (b"task: [", "is not YAML"),
-        (b"", "describes no task"),
-        (b"- task", "describes no task"),
-        (b"task: sounds\n---\ntask: other\n", "is not YAML"),
+        (b"\xff\xfe\x00", "is not valid YAML"),
+        (b"[" * 9999, "is not valid YAML"),
+        (b"task: [", "is not valid YAML"),
+        (b"", "does not describe a task"),
+        (b"- task", "does not describe a task"),
+        (b"task: sounds\n---\ntask: other\n", "is not valid YAML"),
         (b"include: nowhere.yaml\n", "nowhere.yaml cannot be read"),
         (b"include: .\n", "it is a directory"),
     ],
@@ -225,8 +225,8 @@ def test_more_examples_than_there_are_are_refused_with_both_numbers(folder):
     (folder.parent / "rows.jsonl").write_bytes(json_lines(*rows))
     write(folder)
     assert load_tasks(suite(folder, shots=4), 0)
-    with pytest.raises(ValueError, match=r"task sounds: task.shots=9 asks for more examples than the 5 that it has"):
+    with pytest.raises(ValueError, match=r"task sounds: task.shots=9 asks for more examples than the 5 available"):
         load_tasks(suite(folder, shots=9), 0)
     write(folder, "fewshot_split: test\n")
-    with pytest.raises(ValueError, match="the 4 that it has beside the item itself"):
+    with pytest.raises(ValueError, match="the 4 available besides the item itself"):
         load_tasks(suite(folder, shots=5), 0)

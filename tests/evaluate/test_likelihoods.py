@@ -194,7 +194,7 @@ def test_an_answer_of_nothing_is_certain(tokenizer):
 def test_an_answer_without_a_token_of_its_own_is_refused(tokenizer, monkeypatch):
     lm = harness(kept("llama"), tokenizer, 2)
     monkeypatch.setattr(lm, "tok_encode", lambda string, *_, **__: [7] * (len(string) // 2))
-    with pytest.raises(ValueError, match="the answer 'c' has no token of its own after 'ab'"):
+    with pytest.raises(ValueError, match="the answer 'c' adds no token of its own after 'ab'"):
         lm.loglikelihood([Instance("loglikelihood", {}, ("ab", "c"), 0)])
 
 
@@ -268,7 +268,7 @@ def test_greedy_text_is_that_of_each_prompt_alone(name, tokenizer):
 
 def test_no_room_for_a_prompt_is_said(tokenizer):
     asked = [Instance("generate_until", {}, ("a", {"max_gen_toks": POSITIONS}), 0, ("talk", 0, 1))]
-    with pytest.raises(ValueError, match=f"task talk writes up to {POSITIONS} tokens"):
+    with pytest.raises(ValueError, match=f"task talk generates up to {POSITIONS} tokens"):
         harness(kept("llama"), tokenizer, 2).generate_until(asked, disable_tqdm=True)
 
 

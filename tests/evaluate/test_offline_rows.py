@@ -72,14 +72,14 @@ def test_an_answer_is_found_where_it_was_written_or_refused(texts, data):
         ({"options": "A. fire\nB.  \nC. water\nD. wind"}, "a blank option"),
         ({"options": None}, "no options"),
         ({"options": ["fire", "sand", "water", "wind"]}, "no options"),
-        ({"options": "A. water\nB. sand\nC. water\nD. wind"}, "its answer is offered twice"),
+        ({"options": "A. water\nB. sand\nC. water\nD. wind"}, "its answer appears twice among the options"),
         ({"question": " "}, "no question"),
         ({"answer": None}, "no answer"),
         ({"answer": ""}, "no answer"),
         ({"answer": 2}, "no answer"),
         ({"answer": "C. ice"}, "its answer is not among the options"),
         ({"answer": "water"}, "its answer is not among the options"),
-        ({"answer": "B. water"}, "letter and text of its answer disagree"),
+        ({"answer": "B. water"}, "its answer's letter and text disagree"),
     ],
 )
 def test_a_malformed_question_is_left_out_and_counted_by_reason(changes, reason):
@@ -104,7 +104,7 @@ def test_a_repeated_question_stays_once_and_a_contradicted_one_not_at_all():
     repeated, contradicted = _question(), [_question(question="Why?"), _question(question="Why?", answer="A. fire")]
     found = usable_rows([repeated, *contradicted, repeated], convert.mmlu)
     assert [row["question"] for row in found.usable] == ["What is wet?"]
-    assert found.left_out == Counter({"asked again with another answer": 2, "repeats another row": 1})
+    assert found.left_out == Counter({"repeats another question with another answer": 2, "repeats another row": 1})
 
 
 def test_answers_in_different_words_do_not_contradict_each_other():

@@ -244,7 +244,9 @@ def test_all_benchmarks_are_meant_without_names_and_human_eval_only_with_consent
     assert consenting.entries()[-1].metric == "pass@1"
     with caplog.at_level(logging.INFO):
         without.definitions()
-    assert "humaneval left out: it runs generated code, which allow_code_execution=true permits" in caplog.messages
+    assert (
+        "humaneval left out: it runs generated code, to include it, give allow_code_execution=true" in caplog.messages
+    )
     assert any(message.startswith("mmlu: 28") and " left out: " in message for message in caplog.messages)
 
 
@@ -260,7 +262,7 @@ def test_rows_left_out_are_reported_by_task():
     [
         ({"names": ["piqua"]}, "task.names: piqua does not exist; did you mean piqa? choose from openbookqa, "),
         ({"names": []}, "task.names is empty; choose from openbookqa, "),
-        ({"names": ["piqa", "piqa"]}, "task.names: piqa is given twice; give each name once"),
+        ({"names": ["piqa", "piqa"]}, "task.names: piqa appears twice; give each name once"),
         (
             {"names": ["humaneval"]},
             "humaneval runs generated code: give allow_code_execution=true, or leave it out of task.names",

@@ -131,11 +131,11 @@ def test_what_is_wrong_is_said_at_once(same_texts, tmp_path):
         (suite(3), "3 is neither a name nor a directory"),
         (suite("bolq"), "did you mean boolq"),
         (suite(str(tmp_path / "smae")), "did you mean"),
-        (suite(same_texts, copy), "2 sets called same"),
+        (suite(same_texts, copy), "2 sets named same"),
         (suite(same_texts, split="dev"), "no split dev"),
         (suite(same_texts, pooling="men"), "task.pooling=men does not exist; did you mean mean"),
         (suite(same_texts, max_length=2), "at least 4"),
-        (suite(same_texts, shots=3), "task.shots=3 means nothing to retrieval; leave it at null"),
+        (suite(same_texts, shots=3), "task.shots=3 has no effect on retrieval; leave it at null"),
         (suite(same_texts, chat_template=True), "leave it at false"),
     ):
         (problem,) = wrong.problems()

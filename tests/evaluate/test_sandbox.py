@@ -67,7 +67,7 @@ class TestHonestPrograms:
             ("import torch", "ModuleNotFoundError: No module named 'torch'"),
             ("raise ValueError('x' * 10**6)", f"ValueError: {'x' * 188}"),
             ("class E(BaseException):\n    def __str__(self): raise self\nraise E", "E"),
-            ("import ctypes; ctypes.string_at(0)", "ended by SIGSEGV"),
+            ("import ctypes; ctypes.string_at(0)", "killed by SIGSEGV"),
         ],
     )
     def test_failing_ones_say_why_in_one_line(self, program: str, reason: str):
@@ -96,7 +96,7 @@ class TestForgedSuccess:
             assert False
         """)
         assert not outcome.passed
-        assert "left before its end" in outcome.reason or outcome.reason == "ended by SIGKILL"
+        assert "exited early" in outcome.reason or outcome.reason == "killed by SIGKILL"
 
     def test_neither_is_what_it_prints_or_writes_to_descriptors(self):
         outcome = run_text("""
@@ -137,7 +137,7 @@ class TestLimits:
 
     def test_computing_is_limited_by_itself(self):
         outcome = run_text("while True: pass", Limits(seconds=30, cpu_seconds=1))
-        assert outcome.reason == "no answer within 1 s of computing"
+        assert outcome.reason == "no answer within 1 s of CPU time"
 
     def test_a_fork_bomb_gets_no_further_than_its_processes(self):
         outcome = run_text(

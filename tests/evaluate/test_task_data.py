@@ -178,7 +178,7 @@ def test_a_file_that_cannot_be_read_is_named(place, monkeypatch):
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr("pipeline.evaluate.suites.included.known_digest", locked)
-    assert any("cannot be read (Permission denied); mend it or take it out" in line for line in suite.problems())
+    assert any("cannot be read (Permission denied); fix it or remove it" in line for line in suite.problems())
 
 
 def test_edited_rows_are_asked_again_in_the_same_process(place, make_model, tokenizer):
@@ -224,7 +224,7 @@ def test_other_rows_are_not_compared():
         columns=["task", "kind", "metric", "main", "higher_is_better", "averaged", "chance", "data"],
     )
     assert len(compare(items, items, scores, scores)) == 2
-    with pytest.raises(ValueError, match="task caps: the rows of its data were others"):
+    with pytest.raises(ValueError, match="task caps: the dense model was evaluated on other data"):
         compare(items, items, scores, scores.assign(data="ffffffff"))
     assert compare(items, items, scores.assign(averaged=False), scores.assign(averaged=False)).empty
 

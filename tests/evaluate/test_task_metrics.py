@@ -192,7 +192,10 @@ def test_resampling_gives_lm_evals_number_here_and_quietly(suite, make_model, to
 @pytest.mark.parametrize("aggregation", ["", ", aggregation: mean, higher_is_better: true"])
 def test_a_metric_that_nobody_has_is_named(suite, aggregation):
     asked = suite(sounds=f"{WRITTEN}metric_list: [{{metric: exactmatch{aggregation}}}]\n")
-    with pytest.raises(ValueError, match="task sounds: there is no metric exactmatch.*did you mean exact_match"):
+    with pytest.raises(
+        ValueError,
+        match="task sounds: neither lm-eval nor Hugging Face's evaluate has a metric exactmatch.*did you mean exact_match",
+    ):
         load_tasks(asked, 0)
 
 

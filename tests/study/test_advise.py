@@ -72,7 +72,7 @@ def test_words_come_back_from_a_recipe(tmp_path):
     ("content", "said"),
     [
         (None, "cannot be read"),
-        ("a: [", "is not YAML"),
+        ("a: [", "is not valid YAML"),
         ("[a, b]", "key: value a line"),
         ("task: {limit: 8}", "group.key"),
     ],

@@ -46,7 +46,9 @@ class CodeEval:
             ValueError: programs cannot be run safely here, or the two lists have different lengths.
         """
         if len(references) != len(predictions):
-            raise ValueError(f"{len(references)} tests but {len(predictions)} lists of candidates; give one each")
+            raise ValueError(
+                f"{len(references)} tests but {len(predictions)} lists of candidates; give one list per test"
+            )
         programs = [
             [f"{candidate}\n{test}" for candidate in candidates]
             for test, candidates in zip(references, predictions, strict=True)

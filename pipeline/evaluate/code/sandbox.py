@@ -74,9 +74,11 @@ class Outcome:
 def unavailable() -> str | None:
     """Return why programs cannot be run safely on this machine, and how to fix that; None if they can."""
     if sys.platform != "linux":
-        return "Programs can be run safely on Linux only: use a Linux machine or leave out tasks that execute code"
+        return (
+            "programs can be run safely only on Linux: use a Linux machine or leave out tasks that run generated code"
+        )
     if shutil.which(TOOL) is None:
-        return "Programs cannot be run safely without bubblewrap: install it (Debian: apt-get install bubblewrap)"
+        return "programs cannot be run safely without bubblewrap: install it (Debian: apt-get install bubblewrap)"
     try:
         outcome = _run("pass", Limits())
     except (OSError, RuntimeError) as error:
@@ -86,9 +88,9 @@ def unavailable() -> str | None:
             return None
         detail = outcome.reason
     return (
-        f"Programs cannot be run safely here ({detail}): install bubblewrap 0.8 or newer and allow user namespaces"
+        f"programs cannot be run safely here ({detail}): install bubblewrap 0.8 or newer and allow user namespaces"
         " (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone and"
-        " kernel.apparmor_restrict_unprivileged_userns; in a container, start it with leave to make them)"
+        " kernel.apparmor_restrict_unprivileged_userns; in a container, start it with permission to create them)"
     )
 
 
@@ -279,11 +281,11 @@ class _Watch:
         code = self.process.returncode
         number = -code if code < 0 else code - 128
         if number == signal.SIGXCPU:
-            return f"no answer within {self.limits.cpu_seconds} s of computing"
+            return f"no answer within {self.limits.cpu_seconds} s of CPU time"
         if number > 0:
             with suppress(ValueError):
-                return f"ended by {signal.Signals(number).name}"
-        return f"left before its end with exit status {code}"
+                return f"killed by {signal.Signals(number).name}"
+        return f"exited early with status {code}"
 
 
 def _bytes_of(process: psutil.Process, kind: str) -> int:

@@ -49,7 +49,7 @@ def execute(program: str) -> str | None:
     except MemoryError:
         return "MemoryError"
     except SystemExit as left:
-        return f"left before its end with exit status {left.code!r:.20}"
+        return f"exited early with status {left.code!r:.20}"
     except BaseException as error:
         return _line(error)
     finally:

@@ -21,7 +21,7 @@ from pipeline.common.json_lines import rows_of_lines
 from pipeline.common.regular_files import check_regular
 
 CORPUS, QUERIES, QRELS = "corpus.jsonl", "queries.jsonl", "qrels"
-LAYOUT = f"a BEIR directory holds {CORPUS}, {QUERIES} and {QRELS}/<split>.tsv"
+LAYOUT = f"a BEIR directory contains {CORPUS}, {QUERIES} and {QRELS}/<split>.tsv"
 _DEFAULT_SPLIT = "test"
 _HEADER = ("query-id", "corpus-id", "score")
 
@@ -112,7 +112,7 @@ def find_files(folder: Path, split: str | None = None) -> Files:
         raise ValueError(f"{folder / QRELS} has no .tsv file; {LAYOUT}")
     if split is None:
         if _DEFAULT_SPLIT not in splits and len(splits) > 1:
-            raise ValueError(f"{folder} has several splits and none called test; give one of {', '.join(splits)}")
+            raise ValueError(f"{folder} has several splits and none named test; give one of {', '.join(splits)}")
         split = _DEFAULT_SPLIT if _DEFAULT_SPLIT in splits else splits[0]
     elif split not in splits:
         near = difflib.get_close_matches(split, splits, n=1)
@@ -161,7 +161,7 @@ def _queries(path: Path) -> dict[str, str]:
     for where, row in _rows(path):
         query = _id(row, where)
         if query in queries:
-            raise ValueError(f"{where}: query {query} was there before; ids have to differ")
+            raise ValueError(f"{where}: query {query} appeared before; ids must be unique")
         queries[query] = _text(row, "text", where)
     return queries
 
@@ -175,7 +175,7 @@ def _check_corpus(files: Files, judged: set[str]) -> int:
         marks.append(_mark(document.id))
         missing.discard(document.id)
     if not marks:
-        raise ValueError(f"{files.corpus} holds no documents; every line has to be one")
+        raise ValueError(f"{files.corpus} contains no documents; write one per line")
     _check_duplicates(files.corpus, marks)
     if missing:
         raise ValueError(_unknown("documents", files.qrels, files.corpus, sorted(missing)))
@@ -196,7 +196,7 @@ def _check_duplicates(path: Path, marks: array[int]) -> None:
     for where, row in _rows(path) if suspects else ():
         document = _id(row, where)
         if document in seen:
-            raise ValueError(f"{where}: document {document} was there before; ids have to differ")
+            raise ValueError(f"{where}: document {document} appeared before; ids must be unique")
         if _mark(document) in suspects:
             seen.add(document)
 
@@ -211,7 +211,7 @@ def _qrels(path: Path) -> dict[str, dict[str, int]]:
                 continue
             where = f"{path} line {number}"
             if len(cells) != len(_HEADER):
-                raise ValueError(f"{where} has {len(cells)} columns; it needs {', '.join(_HEADER)} with tabs between")
+                raise ValueError(f"{where} has {len(cells)} columns; it needs {', '.join(_HEADER)}, separated by tabs")
             query, document, score = cells
             try:
                 grade = int(score)
@@ -222,7 +222,7 @@ def _qrels(path: Path) -> dict[str, dict[str, int]]:
             if qrels.setdefault(query, {}).setdefault(document, grade) != grade:
                 raise ValueError(f"{where} judges document {document} for query {query} again, differently; keep one")
     if not qrels:
-        raise ValueError(f"{path} holds no judgements; it needs lines of {', '.join(_HEADER)} with tabs between")
+        raise ValueError(f"{path} contains no judgements; it needs lines of {', '.join(_HEADER)}, separated by tabs")
     return qrels
 
 
@@ -249,7 +249,7 @@ def _id(row: dict[str, Any], where: str) -> str:
     try:
         str(found).encode()
     except UnicodeEncodeError as error:
-        raise ValueError(f'{where}: "_id" is not valid Unicode ({error.reason}); mend that line') from error
+        raise ValueError(f'{where}: "_id" is not valid Unicode ({error.reason}); fix that line') from error
     return str(found)
 
 
@@ -260,14 +260,14 @@ def _text(row: dict[str, Any], key: str, where: str, required: bool = True) -> s
     if text is None:
         return ""
     if not isinstance(text, str):
-        raise ValueError(f'{where}: "{key}" is {type(text).__name__}; it has to be text')
+        raise ValueError(f'{where}: "{key}" is {type(text).__name__}; it must be text')
     # JSON can contain a lone surrogate, which no tokenizer accepts.
     return text.encode(errors="replace").decode()
 
 
 def _unknown(what: str, qrels: Path, source: Path, ids: list[str]) -> str:
     more = f" and {len(ids) - 1} more" if len(ids) > 1 else ""
-    return f"{qrels} judges {what} that {source} does not hold: {ids[0]}{more}; remove them there or add them here"
+    return f"{qrels} judges {what} that {source} does not contain: {ids[0]}{more}; remove them there or add them here"
 
 
 def _near(path: Path) -> str:

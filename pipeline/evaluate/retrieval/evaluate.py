@@ -76,7 +76,7 @@ def retrieve(embedder: Embedder, dataset: Dataset) -> Run:
     for places, embeddings in embedder.documents(texts, dataset.size):
         search.add(places, embeddings)
     if search.seen != dataset.size:
-        raise ValueError(f"{dataset.files.corpus} has changed while it was read; start again")
+        raise ValueError(f"{dataset.files.corpus} changed while it was being read; run the command again")
     hits = search.hits()
     names = _names(dataset, hits)
     run: Run = {}

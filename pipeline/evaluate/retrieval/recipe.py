@@ -38,7 +38,7 @@ class Recipe:
             raise ValueError(f"max_length={length} should be a whole number of at least {SHORTEST}")
         for key in ("query_prefix", "document_prefix"):
             if not isinstance(getattr(self, key), str):
-                raise ValueError(f"model.embedding: {key}={getattr(self, key)!r} should be a text")
+                raise ValueError(f"model.embedding: {key}={getattr(self, key)!r} should be a string")
         if not isinstance(self.append_eos, bool):
             raise ValueError(f"model.embedding: append_eos={self.append_eos!r} should be true or false")
 

@@ -53,7 +53,7 @@ class LmEvalSuite(TaskSuite):
     def problems(self) -> list[str]:
         found = super().problems()
         if not self.names:
-            found.append("task.names is empty; give names of lm-eval, such as task.names=[hellaswag,gsm8k]")
+            found.append("task.names is empty; give names of lm-eval tasks, such as task.names=[hellaswag,gsm8k]")
         folder = self.include_path()
         if folder is not None and not os.path.isdir(folder):
             return [*found, f"task.include={self.include} is not a folder; give one with lm-eval task YAMLs"]
@@ -77,8 +77,8 @@ class LmEvalSuite(TaskSuite):
         if foreign and not self.allow_code_execution:
             more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
             found.append(
-                f"task.include={self.include} names Python code, in {foreign[0]}{more}, which would run with your "
-                "rights: give allow_code_execution=true if you have read and trust it, or another folder"
+                f"task.include={self.include} refers to Python code, in {foreign[0]}{more}, which would run with your "
+                "permissions: give allow_code_execution=true if you have read and trust it, or another folder"
             )
         return found
 

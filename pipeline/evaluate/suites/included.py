@@ -74,7 +74,7 @@ def _digest(path: Path) -> str:
         return known_digest(path)[:16]
     except OSError as error:
         reason = error.strerror or error
-        raise ValueError(f"task.include: {path} cannot be read ({reason}); mend it or take it out") from error
+        raise ValueError(f"task.include: {path} cannot be read ({reason}); fix it or remove it") from error
 
 
 def _parsed(path: Path) -> yaml.Node:
@@ -84,12 +84,12 @@ def _parsed(path: Path) -> yaml.Node:
             node = yaml.compose(stream, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise ValueError(f"task.include: {path} cannot be read ({reason}); mend it or take it out") from error
+        raise ValueError(f"task.include: {path} cannot be read ({reason}); fix it or remove it") from error
     except (yaml.YAMLError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"task.include: {path} is not YAML ({reason}); mend it or take it out") from error
+        raise ValueError(f"task.include: {path} is not valid YAML ({reason}); fix it or remove it") from error
     if not isinstance(node, yaml.MappingNode):
-        raise ValueError(f"task.include: {path} describes no task, which is a mapping; mend it or take it out")
+        raise ValueError(f"task.include: {path} does not describe a task (a mapping); fix it or remove it")
     return node
 
 

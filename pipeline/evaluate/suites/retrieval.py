@@ -79,7 +79,9 @@ class RetrievalSuite(TaskSuite):
         found = [problem for given in self.sets if (problem := self._set_problem(given))]
         for name, times in Counter(map(_name, self.sets)).items():
             if times > 1:
-                found.append(f"task.sets has {times} sets called {name}; give each once, in folders of different names")
+                found.append(
+                    f"task.sets has {times} sets named {name}; give each once, in folders with different names"
+                )
         if self.pooling is not None and (problem := pooling_problem("task.pooling", self.pooling)):
             found.append(problem)
         if self.max_length is not None and self.max_length < SHORTEST:
@@ -91,7 +93,7 @@ class RetrievalSuite(TaskSuite):
         ):
             if value != plain:
                 left = "null" if plain is None else "false"
-                found.append(f"task.{key}={value} means nothing to retrieval; leave it at {left}")
+                found.append(f"task.{key}={value} has no effect on retrieval; leave it at {left}")
         return found
 
     def prepare(self) -> None:

@@ -53,9 +53,9 @@ def read_answer(answer: object, texts: Sequence[str]) -> int:
     written = [f"{letter}. {text}" for letter, text in zip(LETTERS, texts, strict=False)]
     if answer not in written:
         if answer[3:] in texts:
-            raise Defect("letter and text of its answer disagree")
+            raise Defect("its answer's letter and text disagree")
         raise Defect("its answer is not among the options")
     index = written.index(answer)
     if [text.strip() for text in texts].count(texts[index].strip()) > 1:
-        raise Defect("its answer is offered twice")
+        raise Defect("its answer appears twice among the options")
     return index

@@ -85,7 +85,7 @@ def usable_rows(lines: Iterable[str], converter: Converter) -> Rows:
     usable = []
     for same in groups.values():
         if _contradict(same):
-            left_out["asked again with another answer"] += len(same)
+            left_out["repeats another question with another answer"] += len(same)
         else:
             usable.append(same[0])
             if len(same) > 1:

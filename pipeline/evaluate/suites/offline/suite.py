@@ -42,7 +42,9 @@ class OfflineSuite(TaskSuite):
         from pipeline.evaluate.suites.offline.rows import checked
 
         if left := [name for name in RUNS_CODE if self.names is None and not self.allow_code_execution]:
-            log.info("%s left out: it runs generated code, which allow_code_execution=true permits", ", ".join(left))
+            log.info(
+                "%s left out: it runs generated code; to include it, give allow_code_execution=true", ", ".join(left)
+            )
         for name in self.chosen():
             if checked(name).left_out:
                 log.info("%s", checked(name).summary(name))
@@ -77,7 +79,7 @@ class OfflineSuite(TaskSuite):
                     f"{name} runs generated code: give allow_code_execution=true, or leave it out of task.names"
                 )
         if repeated := sorted({str(name) for name in self.names or () if (self.names or []).count(name) > 1}):
-            found.append(f"task.names: {', '.join(repeated)} is given twice; give each name once")
+            found.append(f"task.names: {', '.join(repeated)} appears twice; give each name once")
         missing = (_missing(name) for name in self.chosen() if str(name) in SOURCES)
         return found + list(dict.fromkeys(problem for problem in missing if problem))
 
