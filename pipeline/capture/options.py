@@ -84,7 +84,9 @@ def _asked(questions: Sequence[Question | None]) -> list[Question]:
     asked = [question for question in questions if question is not None]
     if len(asked) < len(questions):
         log.info(
-            "  %d of %d questions left out: their options begin alike", len(questions) - len(asked), len(questions)
+            "  %d of %d questions left out: their options start with the same token",
+            len(questions) - len(asked),
+            len(questions),
         )
     return asked
 
