@@ -24,6 +24,6 @@ def check_measures(frame: pd.DataFrame, columns: Sequence[str], protocol: str) -
     place = ", ".join(f"{name} {frame[name].iloc[row]}" for name in _PLACE if name in frame)
     raise ValueError(
         f"protocol {protocol}: measure {columns[column]} is {frame[columns[column]].iloc[row]} at {place}, and "
-        f"{int(wrong.any(1).sum())} of {len(frame)} rows hold such values, so that no mean over them means anything. "
-        "States or logits overflow there, or are all zero: give capture.dtype=float64, or another sparsity or model"
+        f"{int(wrong.any(1).sum())} of {len(frame)} rows have such values, so their mean would be meaningless. States "
+        "or logits overflow there, or are all zero: give capture.dtype=float64, or another sparsity or model"
     )

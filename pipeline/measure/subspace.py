@@ -52,7 +52,7 @@ def rank_matched(order: torch.Tensor, taken: torch.Tensor, draws: int, generator
     """
     given, k = set(taken.tolist()), len(taken)
     if len(order) < 2 * k:
-        raise ValueError(f"a vocabulary of {len(order)} tokens has no {k} random ones beside {k} options")
+        raise ValueError(f"a vocabulary of {len(order)} tokens is too small for {k} random tokens besides {k} options")
     sets = []
     for _ in range(draws):
         picks: list[int] = []
