@@ -76,7 +76,10 @@ def _scores(facts: Mapping[str, Any], scores: pd.DataFrame | None, dense: pd.Dat
         table = table.merge(dense[[*_KEYS, "value"]].rename(columns={"value": "dense"}), on=_KEYS, how="left")
         table["difference"] = table["pruned"] - table["dense"]
         table = table[[*_KEYS, "dense", "pruned", "difference", "stderr", "n"]]
-        note = "`dense` is the model before pruning, `difference` is pruned minus dense, `stderr` that of `pruned`.\n\n"
+        note = (
+            "`dense` is the model before pruning, `difference` is pruned minus dense, `stderr` is the standard error "
+            "of `pruned`.\n\n"
+        )
     return f"## Scores\n\n{plain_table(table)}\n\n{note}Settings: {facts['settings']}"
 
 
@@ -84,29 +87,29 @@ def _contents(facts: Mapping[str, Any]) -> str:
     decision, lines = facts["decision"], []
     if decision["blocks"]:
         lines.append(
-            f"- Blocks {_numbers(decision['blocks'])} of the dense model are gone from the file. Later blocks have "
-            "moved up: names in this file count the blocks that are left."
+            f"- Blocks {_numbers(decision['blocks'])} of the dense model are removed. Later blocks move up: names in "
+            "this file number the blocks that remain."
         )
     for kind in (ATTENTION, MLP):
         if decision[kind]:
             lines.append(
                 f"- Dropped {kind} sublayers: {_numbers(decision[kind])} of the dense model. They are still in the "
-                "file, with their output projections zero, so that they add nothing. Whatever loads the file computes "
-                "them for nothing: it is neither smaller nor faster for them. They are left out only where the pruning "
-                "itself is carried out on the dense model."
+                "file, but their output projections are zero, so they contribute nothing. A model loaded from this "
+                "file still computes them: dropping them makes it neither smaller nor faster. They are skipped only "
+                "when the pruning itself is applied to the dense model."
             )
     if facts["zeros"]:
         lines.append(
-            "- Weights that were pruned one by one are stored as zeros among the others, and multiplied as such: the "
-            "file is as large, and the model as slow, as the dense one."
+            "- Pruned weights are stored as zeros in dense matrices: the file is as large and the model as slow as "
+            "the dense one."
         )
     elif facts["changed"]:
         lines.append(f"- Changed weights are stored as plain {facts['dtype']}: the file is as large as the dense one.")
-    lines.append("- Generation settings and tokenizer are those of the source.")
+    lines.append("- Generation settings and tokenizer are those of the dense model.")
     lines.append(
-        "- `pruning.json` holds the whole decision, with the scores of all units. No optimizer state is saved."
+        "- `pruning.json` contains the full pruning decision and the scores of all units. No optimizer state is saved."
     )
-    return "## What is in this file, and what is not\n\n" + "\n".join(lines)
+    return "## Contents\n\n" + "\n".join(lines)
 
 
 def _training(facts: Mapping[str, Any]) -> str:
@@ -114,7 +117,7 @@ def _training(facts: Mapping[str, Any]) -> str:
     if facts["zero"]:
         names = "\n".join(f'    "{name}",' for name in facts["zero"])
         parts.append(f"""Training brings dropped sublayers back: their output projections are zero, but they get
-gradients like all others. Freeze them before the optimizer is made:
+gradients like any other parameter. Freeze them before creating the optimizer:
 
 ```python
 dropped = [
@@ -124,15 +127,15 @@ for name in dropped:
     model.get_parameter(name).requires_grad_(False)
 ```
 
-An adapter on such a projection brings its sublayer back, too. With PEFT, leave them out:
+An adapter on such a projection brings its sublayer back, too. With PEFT, exclude these modules:
 `LoraConfig(..., exclude_modules=exclude_modules)`, where
 
 ```python
 exclude_modules = sorted({{name.rpartition(".")[0] for name in dropped}})
 ```""")
     if facts["zeros"]:
-        parts.append(f"""Training fills the zeros of pruned weights: the file holds no mask. Take it from the model as
-loaded, and set the weights back to zero after every step of the optimizer:
+        parts.append(f"""Training makes pruned weights nonzero again: the file contains no mask. Derive it from the loaded
+model, and set these weights back to zero after every optimizer step:
 
 ```python
 import torch
@@ -150,9 +153,9 @@ def keep_zeros(*_):
         model.get_parameter(name).masked_fill_(gone, 0)
 ```
 
-`optimizer.register_step_post_hook(keep_zeros)` does it in any loop. An adapter leaves these weights alone until it is
-merged; `keep_zeros()` after merging takes away what it has put there.""")
-    return "\n\n".join(["## Training it further", *parts]) if parts else ""
+`optimizer.register_step_post_hook(keep_zeros)` does so in any training loop. An adapter leaves these weights alone
+until it is merged; call `keep_zeros()` after merging.""")
+    return "\n\n".join(["## Further training", *parts]) if parts else ""
 
 
 def _provenance(facts: Mapping[str, Any]) -> str:

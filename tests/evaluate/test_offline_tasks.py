@@ -245,7 +245,7 @@ def test_all_benchmarks_are_meant_without_names_and_human_eval_only_with_consent
     with caplog.at_level(logging.INFO):
         without.definitions()
     assert (
-        "humaneval left out: it runs generated code, to include it, give allow_code_execution=true" in caplog.messages
+        "humaneval left out: it runs generated code; to include it, give allow_code_execution=true" in caplog.messages
     )
     assert any(message.startswith("mmlu: 28") and " left out: " in message for message in caplog.messages)
 

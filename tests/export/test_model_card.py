@@ -175,8 +175,8 @@ def test_the_lines_on_the_card_keep_pruned_weights_zero(export, make_model, arch
 def test_a_card_of_removed_blocks_says_what_is_gone_and_asks_for_nothing(export):
     folder = export("llama", Decision(blocks=(1,)))
     card = (folder / "README.md").read_text()
-    assert "Blocks 1 of the dense model are gone from the file" in card
-    assert "Training it further" not in card
+    assert "Blocks 1 of the dense model are removed." in card
+    assert "Further training" not in card
     assert len(code_of(folder)) == 1
 
 
