@@ -38,4 +38,4 @@ def leave_out_unchanged(rows: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ..
     if not same or not kept:
         return rows, ()
     names = ", ".join(variant.label for variant in same)
-    return rows_of(rows, kept), (f"Equal to the dense model at every position, so not shown: {names}.",)
+    return rows_of(rows, kept), (f"Not shown, identical to the dense model at every position: {names}.",)

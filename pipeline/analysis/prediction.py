@@ -174,8 +174,8 @@ def enough(rows: pd.DataFrame) -> pd.DataFrame:
     if large.empty:
         most = counts.max() if len(counts) else pd.Series({"settings": 0, "pruners": 0})
         raise TooLittle(
-            f"{most['settings']} settings of {most['pruners']} pruners have both scores and measures, and a prediction "
-            f"needs at least {FEWEST_SETTINGS} of {FEWEST_PRUNERS}"
+            f"{most['settings']} settings of {most['pruners']} pruners have both scores and measures; a prediction "
+            f"needs at least {FEWEST_SETTINGS} settings of {FEWEST_PRUNERS} pruners"
         )
     return rows[rows["kind"].isin(large.index)].reset_index(drop=True)
 

@@ -43,7 +43,7 @@ def compete(
         except TooLittle as reason:
             reasons.append(reason)
     if not parts:
-        raise reasons[0] if reasons else TooLittle("no task was evaluated that the dense model solves")
+        raise reasons[0] if reasons else TooLittle("no evaluated task is one that the dense model can solve")
     return pd.concat(parts, ignore_index=True)
 
 

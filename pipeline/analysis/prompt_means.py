@@ -23,7 +23,7 @@ def mean_over_prompts(frame: pd.DataFrame, columns: Sequence[str], by: Sequence[
         row, column = (int(places[0]) for places in wrong.nonzero())
         place = ", ".join(f"{name} {frame[name].iloc[row]}" for name in (*by, PROMPT))
         raise ValueError(
-            f"{columns[column]} is {values.iat[row, column]} at {place}, so that it has no mean; measure again with "
+            f"{columns[column]} is {values.iat[row, column]} at {place}, so its mean is undefined; measure again with "
             "capture.dtype=float64, or leave that prompt out"
         )
     keys = [frame[name] for name in (*by, PROMPT)]

@@ -16,7 +16,7 @@ from pipeline.tables.variants import VARIANT
 READINGS = {"generative": "Generative tasks", "multiple_choice": "Multiple-choice tasks"}
 KINDS = {**READINGS, "retrieval": "Retrieval tasks"}
 MEAN = "mean"  # the series of the mean over tasks; the others are named after their task
-SAME_SETTINGS = "Other models: under these settings but for the model."
+SAME_SETTINGS = "Other models: same settings except for the model."
 POINT = ["model", *VARIANT]
 PERCENT = ["score_percent", "stderr_percent"]
 CHANCE = "chance_percent"
@@ -38,7 +38,7 @@ def task_scores(tables: Tables, kinds: Iterable[str]) -> pd.DataFrame:
         raise MissingData(f"the scores table has no {names} scores for these settings")
     shares = scores[_are_shares(scores)]
     if shares.empty:
-        raise MissingData(f"no metric of the {names} tasks is from 0 to 1 with more being better")
+        raise MissingData(f"no metric of the {names} tasks runs from 0 to 1 with higher being better")
     return shares
 
 
@@ -49,7 +49,9 @@ def other_scales(tables: Tables, kinds: Iterable[str]) -> list[str]:
     scores = _scores_of(tables, kinds)
     others = scores[~_are_shares(scores)].drop_duplicates(["task", "metric"]).sort_values("task")
     named = ", ".join(f"{row.task} ({row.metric})" for row in others.itertuples())
-    return [f"Not shown, as their metrics are not from 0 to 1 with more being better: {named}."] if named else []
+    return (
+        [f"Not shown, because their metrics do not run from 0 to 1 with higher being better: {named}."] if named else []
+    )
 
 
 def _scores_of(tables: Tables, kinds: Iterable[str]) -> pd.DataFrame:
@@ -134,7 +136,7 @@ def task_notes(scores: pd.DataFrame, dropped: pd.DataFrame) -> list[str]:
 def _left_out(dropped: pd.DataFrame) -> list[str]:
     if dropped.empty:
         return []
-    return [f"Not in the means, as some points lack them: {', '.join(sorted(set(dropped['task'])))}."]
+    return [f"Left out of the means, because some points lack them: {', '.join(sorted(set(dropped['task'])))}."]
 
 
 def axis_top(data: pd.DataFrame) -> float:

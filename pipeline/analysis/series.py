@@ -15,7 +15,7 @@ Band = Literal["range", "quartiles"]
 SPACES = ("h", "z", "p")
 STATISTICS = ["mean", "low", "high"]
 SUBLAYER_NAMES = {"attention": "attention", "mlp": "MLP"}
-STEP_NOTE = "Line: mean over prompts; band: their middle half; steps that at least half of the prompts reach."
+STEP_NOTE = "Line: mean over prompts; band: interquartile range; only steps that at least half of the prompts reach."
 
 
 def at_temperature(rows: pd.DataFrame) -> tuple[pd.DataFrame, float]:
@@ -86,7 +86,7 @@ def drop_identical(steps: pd.DataFrame, dense: Mapping[str, float]) -> tuple[pd.
     if not same or not kept:
         return steps, ()
     names = ", ".join(variant.label for variant in ordered(same))
-    return rows_of(steps, kept), (f"Equal to the dense model at every position, so not shown: {names}.",)
+    return rows_of(steps, kept), (f"Not shown, identical to the dense model at every position: {names}.",)
 
 
 def merge_equal(steps: pd.DataFrame) -> pd.DataFrame:

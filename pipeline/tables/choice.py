@@ -45,8 +45,8 @@ def choose(outputs: Path, text: str | None = None) -> Choice:
     found = groups(read_jobs(outputs))
     if not found:
         raise NoTables(
-            f"no tables to draw from in {outputs / 'tables'}; run the pipeline first, "
-            "e.g. python -m pipeline.main pruner=shortgpt sparsity=0.2"
+            f"no tables to draw from in {outputs / 'tables'}; run the pipeline first, for example python -m "
+            "pipeline.main pruner=shortgpt sparsity=0.2"
         )
     chosen = _match(text, found) if text else found[-1]
     return Choice(chosen.model_id, chosen.settings_id, chosen.line, tuple(g.line for g in found if g is not chosen))
@@ -80,10 +80,10 @@ def _match(text: str, known: Sequence[Choice]) -> Choice:
         return matches[0]
     listing = "".join(f"\n  {group.line}" for group in matches or known)
     if matches:
-        raise UnknownSettings(f"{len(matches)} settings contain {text!r}; give more of one of them:{listing}")
+        raise UnknownSettings(f"{len(matches)} settings contain {text!r}; give a longer part of one of them:{listing}")
     near = difflib.get_close_matches(text, [group.line for group in known], n=1, cutoff=0.3)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise UnknownSettings(f"no settings contain {text!r}.{hint} The tables hold:{listing}")
+    raise UnknownSettings(f"no settings contain {text!r}.{hint} The tables contain:{listing}")
 
 
 def read_jobs(outputs: Path) -> pd.DataFrame:

@@ -82,7 +82,7 @@ class Tables:
             raise MissingData("the measures table has no rows for these settings")
         rows = self.measures[self.measures["protocol"] == name]
         if rows.empty:
-            raise MissingData(f"the measures table has no rows of the {name} protocol for these settings")
+            raise MissingData(f"the measures table has no rows for the {name} protocol for these settings")
         return rows
 
     def unit(self, pruner: str) -> str:

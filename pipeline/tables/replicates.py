@@ -73,7 +73,7 @@ def notes_of(frame: pd.DataFrame) -> tuple[str, ...]:
     for count, own in by_count.items():
         names = [v.label for v in variants_of(own.reset_index())]
         parts.append(f"{', '.join(names)}: {count} seeds or draws")
-    return (f"Repeated: {'; '.join(parts)}; scores are their mean, positions of all are pooled.",)
+    return (f"Repeated: {'; '.join(parts)}; scores are means over them; their positions are pooled.",)
 
 
 def average_comparisons(frame: pd.DataFrame) -> pd.DataFrame:

@@ -15,8 +15,8 @@ from pipeline.tables.job_columns import HOW, IDS, JOB_COLUMNS, WHO
 
 SUFFIX = ".parquet"
 # Advice in messages about a file that is not a valid table.
-DIAGNOSIS = "python -m pipeline.results verify says what is damaged"
-REMEDY = "python -m pipeline.results verify --repair makes the tables again"
+DIAGNOSIS = "python -m pipeline.results verify lists what is damaged"
+REMEDY = "run python -m pipeline.results verify --repair to rebuild the tables"
 _WHO = (*WHO, *HOW, *IDS)
 # Columns that every table must have.
 REQUIRED = {
@@ -59,7 +59,7 @@ def check_folders(outputs: Path) -> None:
     for name in ("tables", "figures", "report"):
         real = os.path.realpath(outputs / name)
         if os.path.commonpath([root, real]) != root:
-            raise DamagedTable(f"{outputs / name} leads out of {outputs}, to {real}; put a folder in its place")
+            raise DamagedTable(f"{outputs / name} points outside {outputs}, to {real}; replace it with a folder")
 
 
 def read_table(
@@ -76,7 +76,7 @@ def read_table(
         with reading(path):
             path.lstat()
             if not path.is_file():
-                raise DamagedTable(f"{path} is not a file; remove it, then {REMEDY}")
+                raise DamagedTable(f"{path} is not a regular file; remove it, then {REMEDY}")
             path.open("rb").close()
     except DamagedTable:
         raise
@@ -111,7 +111,7 @@ def _check_schema(schema: Any, name: str) -> None:
 
     _check_names(REQUIRED[name], schema.names)
     if len(set(schema.names)) < len(schema.names):
-        raise DamagedTable("it has columns of equal names")
+        raise DamagedTable("it has duplicate columns")
     for field in schema:
         kind = field.type.value_type if types.is_dictionary(field.type) else field.type
         words = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
@@ -120,7 +120,7 @@ def _check_schema(schema: Any, name: str) -> None:
         if field.name in _MIXED:
             fits = fits or words or number
         if not fits:
-            raise DamagedTable(f"{field.name} holds {field.type}")
+            raise DamagedTable(f"{field.name} has type {field.type}")
 
 
 def _check_names(wanted: Sequence[str], there: Sequence[str]) -> None:

@@ -179,7 +179,7 @@ def test_exact_zeros_survive_logarithmic_axes(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("no_pictures")
 def test_what_equals_the_dense_model_is_named(tmp_path: Path) -> None:
     captions = [result.caption for result in draw(fill(tmp_path, [*SETUPS, ("wanda", "0")]), ["fig06", "fig07"])]
-    assert all("Equal to the dense model at every position, so not shown: wanda 0." in text for text in captions)
+    assert all("Not shown, identical to the dense model at every position: wanda 0." in text for text in captions)
 
 
 @pytest.mark.usefixtures("no_pictures")

@@ -292,7 +292,7 @@ def test_exact_zeros_and_few_prompts_are_drawn_without_warnings(tmp_path: Path) 
     data = shown(tmp_path, "fig24")[1]
     assert data["kl_low"].isna().all() and np.isfinite(data["kl"]).all()  # no interval over a single prompt
     caption = caption_of(shown(fill(tmp_path, [*FEW, ("wanda", "0")], LAYERS), "fig24")[0])
-    assert "Equal to the dense model at every position, so not shown: wanda 0." in caption
+    assert "Not shown, identical to the dense model at every position: wanda 0." in caption
 
 
 def test_preferred_sparsities_come_first() -> None:

@@ -150,7 +150,7 @@ def test_nothing_is_read_or_written_through_a_link_out_of_outputs(outputs, tmp_p
     (outputs / folder).symlink_to(elsewhere)
     before = sorted(elsewhere.iterdir())
     assert MAINS[main](["--outputs", str(outputs)]) == 1
-    assert f"{outputs / folder} leads out of {outputs}" in capsys.readouterr().err
+    assert f"{outputs / folder} points outside {outputs}" in capsys.readouterr().err
     assert sorted(elsewhere.iterdir()) == before
 
 
