@@ -134,8 +134,8 @@ An adapter on such a projection brings its sublayer back, too. With PEFT, exclud
 exclude_modules = sorted({{name.rpartition(".")[0] for name in dropped}})
 ```""")
     if facts["zeros"]:
-        parts.append(f"""Training makes pruned weights nonzero again: the file contains no mask. Derive it from the loaded
-model, and set these weights back to zero after every optimizer step:
+        parts.append(f"""Training makes pruned weights nonzero again: the file contains no mask. Derive one from the
+loaded model, and set these weights back to zero after every optimizer step:
 
 ```python
 import torch

@@ -15,7 +15,7 @@ from pipeline.tables.choice import Choice, choose
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw the figures and print the outcome of each; return 0 if it ran, 1 without tables, 2 for an unknown name."""
     options = _parser().parse_args(arguments)
-    return status_of(lambda: _draw(options), "not everything can be drawn")
+    return status_of(lambda: _draw(options), "cannot draw all figures")
 
 
 def _draw(options: argparse.Namespace) -> int:
@@ -31,19 +31,21 @@ def _draw(options: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = table_parser("pipeline.plot", "Draw figures from the tables.", "draw")
     parser.add_argument("names", nargs="*", metavar="figure", help=f"default: all of {', '.join(figures())}")
-    parser.add_argument("--force", action="store_true", help="draw again what is up to date")
+    parser.add_argument("--force", action="store_true", help="redraw figures that are up to date, too")
     return parser
 
 
 def _heading(choice: Choice) -> str:
     others = "".join(f"\n  {line}" for line in choice.others)
-    hint = f"\nnot drawn, to draw with --settings TEXT (any part of one):{others}" if others else ""
+    hint = (
+        f"\nnot drawn: other settings; to draw one, give any part of it as --settings TEXT:{others}" if others else ""
+    )
     return f"settings: {choice.line}{hint}"
 
 
 def _line(result: FigureResult) -> str:
     if result.missing:
-        return f"{result.name}: missing, {result.missing}"
+        return f"{result.name}: not drawn: {result.missing}"
     state = "drawn" if result.drawn else "unchanged"
     return f"{result.name}: {state}, {result.paths[0].with_suffix('')}.{{pdf,png,csv}}"
 

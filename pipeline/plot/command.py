@@ -15,7 +15,9 @@ from pipeline.tables.stored import DIAGNOSIS, NoTables
 def table_parser(prog: str, description: str, verb: str) -> Arguments:
     """Return a parser of ``outputs`` and ``--settings``; ``verb`` says what the command does with the jobs chosen."""
     parser = Arguments(prog=f"python -m {prog}", description=description)
-    parser.add_argument("--settings", metavar="TEXT", help=f"{verb} the jobs with these settings, not the newest job's")
+    parser.add_argument(
+        "--settings", metavar="TEXT", help=f"{verb} the jobs with these settings instead of the newest job's"
+    )
     return parser
 
 

@@ -39,6 +39,6 @@ def resolve(names: Sequence[str] | None) -> dict[str, Figure]:
         if name not in spellings:
             near = difflib.get_close_matches(name, spellings, n=1, cutoff=0.4)
             hint = f" Did you mean {near[0]}?" if near else ""
-            raise UnknownFigure(f"no figure is called {name!r}.{hint} There are: {', '.join(known)}.")
+            raise UnknownFigure(f"no figure is named {name!r}.{hint} Choose from: {', '.join(known)}.")
     wanted = {spellings[name] for name in names}
     return {name: figure for name, figure in known.items() if name in wanted}

@@ -65,7 +65,7 @@ def _draw_one(folder: Path, name: str, figure: Figure, tables: Tables, force: bo
         selection = figure.select(tables)
     except MissingData as reason:
         render.remove(folder, name)  # an older figure would show other settings
-        return FigureResult(name, missing=f"{reason}; make them with: {command_of(name)}")
+        return FigureResult(name, missing=f"{reason}; to get the data, run: {command_of(name)}")
     caption = _caption(figure, selection, tables)
     csv = render.to_csv(selection.data)
     stamp = render.stamp_of(figure, csv, selection.title, caption)
@@ -87,7 +87,7 @@ def _caption(figure: Figure, selection: Selection, tables: Tables) -> str:
         {peer.choice.line for peer in tables.peers.values()} if models is not None and models.nunique() > 1 else set()
     )
     others = [line for line in tables.choice.others if line not in shown]
-    left = f" Not drawn, of other settings: {'; '.join(others[:NAMED])}" if others else ""
+    left = f" Not drawn: other settings, {'; '.join(others[:NAMED])}" if others else ""
     more = f"; and {len(others) - NAMED} more" if len(others) > NAMED else ""
     notes = [*selection.notes, *tables.replicate_notes(), f"Settings: {tables.choice.line}."]
     return " ".join(notes) + (f"{left}{more}." if left else "")

@@ -33,7 +33,7 @@ def draw_once(curves: pd.DataFrame, keys: Sequence[str], values: Sequence[str]) 
                 twin.append(variant.label)
         kept += [rows for _, rows in firsts]
         notes += [f"{name} of {' and '.join(labels)}" for labels, _ in firsts if len(labels) > 1]
-    note = (f"Equal, so drawn once: {'; '.join(notes)}.",) if notes else ()
+    note = (f"Identical curves drawn once: {'; '.join(notes)}.",) if notes else ()
     return pd.concat(kept).sort_index(), note
 
 

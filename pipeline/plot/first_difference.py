@@ -38,7 +38,7 @@ def mark_notes(data: pd.DataFrame) -> tuple[str, ...]:
     if np.isfinite(firsts[COLUMN]).any():
         notes.append("Dotted: median over prompts of the first step with different tokens.")
     for rows, reason in (
-        (firsts[np.isinf(firsts[COLUMN])], "Most texts never differ"),
+        (firsts[np.isinf(firsts[COLUMN])], "Most texts never diverge"),
         (firsts[firsts[COLUMN].isna()], "No tokens recorded"),
     ):
         if not rows.empty:

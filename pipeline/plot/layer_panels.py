@@ -59,7 +59,7 @@ class LayerPanels:
     columns: Sequence[str]
     curves: Sequence[Curve]
     note: str
-    gap: str = "as they are not finite"
+    gap: str = "because they are not finite"
     median: bool = False
 
     def select(self, tables: Tables) -> Selection:
@@ -78,7 +78,7 @@ class LayerPanels:
         data = data.sort_values(["layer", "quantity", "step"], kind="stable")
         name = series.SUBLAYER_NAMES[sublayer]
         notes = (
-            f"{variant.label}, the {name} of one layer at a time, on dense inputs.",
+            f"{variant.label}, pruning the {name} of one layer at a time, on dense inputs.",
             self.note,
             series.STEP_NOTE.replace("mean", self._line),
             "All panels share their axes.",
@@ -101,7 +101,7 @@ class LayerPanels:
         notes = [f"Left out, {self.gap}: {'; '.join(parts)}."] if parts else []
         present = pd.concat(values, axis=1).notna().any(axis=1).groupby(rows["layer"]).any()
         lost = [str(layer) for layer in present.index[~present]]
-        return (*notes, *([f"No panel for lack of values: layer {', '.join(lost)}."] if lost else []))
+        return (*notes, *([f"No panel, because no finite values: layer {', '.join(lost)}."] if lost else []))
 
     def draw(self, data: pd.DataFrame, title: str, caption: str) -> Canvas:
         """Draw a panel for each layer, in reading order."""
@@ -154,7 +154,7 @@ def over_orthogonal(title: str, variance: str, symbol: str, note: str) -> Figure
 
     curves = tuple(curve(space) for space in ("h", "z"))
     ylabel = rf"{symbol} $\,/\,(\|\Delta x_\perp\|^2/\|x\|^2)$"
-    gap = "as the change has no orthogonal part there"
+    gap = "because the change has no orthogonal part there"
     columns = [variance, "orth_h", "orth_z"]
     return LayerPanels(title, ylabel, columns, curves, f"{note} {ORTHOGONAL}", gap, median=True).figure()
 

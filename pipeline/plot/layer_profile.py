@@ -35,8 +35,8 @@ def select(tables: Tables, *, weights: bool, title: str, notes: tuple[str, ...])
     data = rows_of(curves, shown).rename(columns={"quantity": "space", **NAMES})
     data = data.sort_values([*VARIANT, "sublayer", "space", "layer"], kind="stable")
     notes += (
-        "Line: mean over prompts of means over steps; band: minimum to maximum.",
-        "The cosine axis is logarithmic in its distance from 1.",
+        "Line: mean over steps, then over prompts; band: minimum to maximum over prompts.",
+        "The cosine axis is logarithmic in the distance from 1.",
         f"Temperature {temperature:g}.",
         *equal_note,
         *left_out_note([*left_out, *(variant for variant in everyone if variant not in lowest(everyone))]),

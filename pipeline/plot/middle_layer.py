@@ -41,7 +41,7 @@ def middle_steps(
     notes = (
         f"Only the {name} of layer {layer} is pruned, on dense inputs.",
         series.STEP_NOTE,
-        *((f"Without {name} measures there: {', '.join(absent)}.",) if absent else ()),
+        *((f"No {name} measures there: {', '.join(absent)}.",) if absent else ()),
         *identical_note,
         *equal_note,
         *left_out_note(left_out),

@@ -54,7 +54,7 @@ ABREAST = 2  # the most models with room for panels side by side
 WIDTH = 0.8  # of a bar, where the next one is 1 away
 CHANCE_LINE = (0, (4, 2))
 TINTS = (0.45, 1.0)  # of the pruner's colour: from its first bar to its last
-BARS = "Bars: mean over tasks, the number below each; error bars: its standard error; dots: single tasks."
+BARS = "Bars: mean over tasks, with the number below; error bars: standard error; dots: single tasks."
 VARIANTS = 9  # bars of a model beside the dense one
 
 
@@ -95,14 +95,14 @@ def _variants(tables: Tables, pruner: str) -> Selection:
     scores = task_scores(tables, READINGS)
     everyone = [variant for variant in variants_of(scores) if variant.pruner != DENSE and magnitude(variant.sparsity)]
     if not everyone:
-        raise MissingData(f"nothing pruned was evaluated under these settings, with {pruner} or otherwise")
+        raise MissingData(f"no pruned model was evaluated under these settings, with {pruner} or any other pruner")
     shown, left_out = spread(everyone, VARIANTS)
     rows = pd.concat([scores[scores["pruner"] == DENSE], rows_of(scores, shown)], ignore_index=True)
     shared, dropped = shared_tasks(rows)
     if shared.empty:
         raise MissingData("no task has a score for dense and every pruned model")
     data = _sorted(with_means(shared), [tables.model()])
-    notes = [f"{pruner} was not run; these are the models that were.", BARS, *task_notes(shared, dropped)]
+    notes = [f"{pruner} was not run; the pruned models shown are those that were.", BARS, *task_notes(shared, dropped)]
     notes += other_scales(tables, READINGS)
     return Selection("Scores of dense and pruned models", data, (*notes, *left_out_note(left_out)))
 

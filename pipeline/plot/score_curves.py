@@ -54,11 +54,11 @@ def curves(tables: Tables) -> tuple[pd.DataFrame, list[str]]:
 
 def line_notes(data: pd.DataFrame) -> list[str]:
     """Return sentences of the caption that explain the lines and numbers of the curves."""
-    notes = ["Thick: mean over tasks, bars: its standard error; faint: single tasks."]
+    notes = ["Thick: mean over tasks, with standard error; faint: single tasks."]
     if data["sparsity"].map(is_pattern).any():
         notes.append("Dotted: from dense to an N:M pattern.")
     if data["sparsity"].map(is_count).any():
-        notes.append("Whole numbers: blocks or sublayers dropped.")
+        notes.append("Integer labels: blocks or sublayers dropped.")
     return notes
 
 
@@ -96,7 +96,7 @@ def draw_curves(data: pd.DataFrame, title: str, caption: str) -> Canvas:
         column[-1].set_xlim(-0.02 * most, 1.1 * most)
         for kind, ax in zip(kinds, column, strict=True):
             _label(ax, own[(own["kind"] == kind) & (own["series"] == MEAN)], colours)
-    wide = "share of decoder-block parameters removed or zeroed (%)"
+    wide = "decoder-block parameters removed or zeroed (%)"
     canvas.outer_labels(axes, wide if len(models) == 1 else "parameters removed or zeroed (%)", "score (%)")
     return sheet
 

@@ -19,7 +19,7 @@ from pipeline.report.table import Table
 
 COLOURS = 256  # of a palette, with which figures look the same and need a third of the bytes
 LARGE_CSV = 200_000  # bytes above which the data embedded in the page are compressed
-REMEDY = "; make them with: "  # between reason and command of a missing figure
+REMEDY = "; to get the data, run: "  # between reason and command of a missing figure
 
 
 @dataclass(frozen=True)

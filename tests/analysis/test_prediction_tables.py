@@ -223,4 +223,4 @@ def test_the_figure_shows_predictions_of_unseen_pruners_against_measurements(
 
 def test_the_figure_needs_several_pruners(tmp_path: Path):
     said = missing(fill(tmp_path, SETUPS[:2], layers=1), "fig27")
-    assert said.endswith("make them with: python -m pipeline.main -m experiment=fig27") and "1 pruners" in said
+    assert said.endswith("to get the data, run: python -m pipeline.main -m experiment=fig27") and "1 pruners" in said

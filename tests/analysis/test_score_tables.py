@@ -68,7 +68,7 @@ def test_drop_table_shows_what_some_rows_lack(tmp_path: Path) -> None:
     mean = data.query("label == 'dense' and kind == 'generative' and series == 'mean'")["score_percent"]
     rows = scores.query("pruner == 'dense' and kind == 'generative' and task != 'facts'")
     assert list(mean) == pytest.approx([mean_of(rows)[0]])
-    assert "some rows lack them: facts." in result.caption
+    assert "because some rows lack them: facts." in result.caption
     assert [text.get_text() for text in texts_on(canvas_of(result, data))].count("–") == 7 + 1
     assert "none of shortgpt, attn_drop, mlp_drop was" in missing(
         save(tmp_path, scores=scores_table([("wanda", "2:4")])), "tab1"
@@ -82,7 +82,7 @@ def test_drop_table_has_perplexities(tmp_path: Path) -> None:
     words = data[data["kind"] == "perplexity"].set_index("label")
     assert words["score_percent"].isna().all() and words.loc["dense", "perplexity"] == 12.5
     assert words.loc["Drop-8A", "perplexity"] == pytest.approx(25)
-    assert "Perplexity on wiki: the lower the better." in result.caption
+    assert "Perplexity on wiki: lower is better." in result.caption
     canvas = canvas_of(result, data)
     assert_apart(texts_on(canvas), canvas)
     assert {"perplexity", "12.5", "25.0"} <= {text.get_text() for text in texts_on(canvas)}

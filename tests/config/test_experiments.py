@@ -181,13 +181,13 @@ def test_figures_without_data_are_listed_with_the_experiment_that_makes_them(tmp
     run_ends("fig03", tmp_path)
     capsys.readouterr()
     assert figures_main(["--outputs", str(tmp_path)]) == 0
-    lines = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines() if ": missing" in line)
+    lines = dict(line.split(": ", 1) for line in capsys.readouterr().out.splitlines() if ": not drawn: " in line)
     assert {"fig04_layer_cosine", "fig10_further_models", "tab2_generated_text"} <= set(lines)
     assert "fig03_wanda_patterns" not in lines
     for name, line in lines.items():
         experiment = name.partition("_")[0]
         assert experiment in EXPERIMENTS
-        assert line.endswith(f"; make them with: python -m pipeline.main -m experiment={experiment}")
+        assert line.endswith(f"; to get the data, run: python -m pipeline.main -m experiment={experiment}")
 
 
 def test_an_experiment_that_sweeps_is_refused_without_m():

@@ -146,7 +146,7 @@ def test_strata_without_teacher_forced_rows_come_from_the_last_layer(tmp_path: P
     assert np.average(mine["kl"], weights=mine["n"]) == pytest.approx(last["kl"].mean(), rel=1e-6)
     assert "last layer (1)" in caption_of(result)
     caption = caption_of(shown(outputs, "fig02")[0])
-    assert "Free running was not measured." in caption and "last layer (1)" in caption
+    assert "The free-running protocol was not measured." in caption and "last layer (1)" in caption
 
 
 def test_shared_bounds_are_written_at_the_ticks(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_shared_bounds_are_written_at_the_ticks(tmp_path: Path) -> None:
     expected = [bounds["lower"].iloc[0], *bounds["upper"]]
     assert [float(label) for label in labels] == pytest.approx(expected, abs=0.006)
     fill(tmp_path, FEW, LAYERS)  # each of these has confidences of its own
-    assert canvas_of(tmp_path, "fig24").axes[6].get_xticklabels()[0].get_text() == "least sure"
+    assert canvas_of(tmp_path, "fig24").axes[6].get_xticklabels()[0].get_text() == "least confident"
 
 
 def test_diagram_shows_the_means_of_both_protocols(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_pruners_that_drop_the_same_are_drawn_once(tmp_path: Path, name: str) ->
     same = shown(tables_of(tmp_path / "same", measures=with_twin()), name)
     assert "attn_drop" in set(apart[1]["pruner"]) and "Equal" not in caption_of(apart[0])
     assert "attn_drop" not in set(same[1]["pruner"])
-    assert "Equal, so drawn once: attention of shortgpt 0.2 and attn_drop 4." in caption_of(same[0])
+    assert "Identical curves drawn once: attention of shortgpt 0.2 and attn_drop 4." in caption_of(same[0])
 
 
 def test_temperatures(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_measured_and_estimate_in_every_layer(tmp_path: Path, name: str, measure
     tables = tables_of(tmp_path)
     selection, data = shown(tables, name)
     assert set(data["pruner"]) == {"attn_drop"} and set(data["sublayer"]) == {"attention"}
-    assert caption_of(selection).startswith("attn_drop 4, the attention of one layer at a time")
+    assert caption_of(selection).startswith("attn_drop 4, pruning the attention of one layer at a time")
     rows = positions(("attn_drop", "4")).query("layer == 2 and step == 7")
     point = data.query("layer == 2 and step == 7").set_index("quantity")
     assert point.loc["measured", "mean"] == pytest.approx(measured(rows).mean())
@@ -221,7 +221,7 @@ def test_zero_denominators_are_left_out_and_counted(tmp_path: Path) -> None:
     total = 3 * sum(lengths)
     assert f"{sum(lengths) + 16} of {total} positions of var_uniform / orth_h" in caption_of(selection)
     assert f"{sum(lengths)} of {total} positions of var_uniform / orth_z" in caption_of(selection)
-    assert "No panel for lack of values: layer 2." in caption_of(selection)
+    assert "No panel, because no finite values: layer 2." in caption_of(selection)
     assert [ax.get_title(loc="left") for ax in canvas_of(tables, "fig20").axes] == ["layer 0", "layer 1"]
 
 

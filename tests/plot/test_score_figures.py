@@ -70,8 +70,9 @@ def test_bars_of_a_model_without_a_pattern_are_marked(tmp_path: Path) -> None:
 
 def test_bars_need_a_pattern(tmp_path: Path) -> None:
     scored(tmp_path, [("shortgpt", "0.2"), ("wanda", "0")])
-    assert "with wanda under these settings; make them with: python -m pipeline.main -m experiment=fig03" in missing(
-        tmp_path, "fig03"
+    assert (
+        "with wanda under these settings; to get the data, run: python -m pipeline.main -m experiment=fig03"
+        in missing(tmp_path, "fig03")
     )
     assert "with sparsegpt" in missing(tmp_path, "fig09")
 

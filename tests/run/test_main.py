@@ -175,8 +175,8 @@ def test_figures_and_summary_come_from_finished_results_alone(sweep, capsys):
     assert figures_main([*sorted(wanted), "fig09", "--outputs", str(outputs)]) == 0
     told = capsys.readouterr().out
     assert {path.name[:5] for path in (outputs / "figures").glob("*.png")} == wanted, told
-    assert "fig09_sparsegpt_patterns: missing, " in told
-    assert "make them with: python -m pipeline.main -m experiment=fig09" in told
+    assert "fig09_sparsegpt_patterns: not drawn: " in told
+    assert "to get the data, run: python -m pipeline.main -m experiment=fig09" in told
     assert summary.main(["--outputs", str(outputs)]) == 0
     assert "shortgpt 0.5, 4×32: generation" in capsys.readouterr().out
 

@@ -31,7 +31,7 @@ def _kept(data: pd.DataFrame) -> list[str]:
             parts.append(f"{Variant(pruner, '', options).line} {' / '.join(shares)}")
     if not parts:
         return []
-    return [f"Kept of the dense mean at the highest sparsity, generative / multiple choice: {', '.join(parts)}."]
+    return [f"Retained of the dense mean at the highest sparsity, generation / multiple choice: {', '.join(parts)}."]
 
 
 FIGURE = Figure(select, draw_curves)

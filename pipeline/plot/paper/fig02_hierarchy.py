@@ -46,9 +46,9 @@ def select(tables: Tables) -> Selection:
     try:
         free, temperature = series.at_temperature(tables.protocol(FREE))
         frames.append(free)
-        loop = f"Open: free running, each model on its own tokens; temperature {temperature:g}."
+        loop = f"Open: free-running, each model on its own tokens; temperature {temperature:g}."
     except MissingData:
-        loop = "Free running was not measured."
+        loop = "The free-running protocol was not measured."
     rows = pd.concat(frames, ignore_index=True)
     require(rows, [column for column, _, _ in STRIPS.values()])
     rows, identical_note = leave_out_unchanged(rows)
@@ -58,12 +58,12 @@ def select(tables: Tables) -> Selection:
     shown, left_out = select_preferred(variants_of(data[data["protocol"] == protocol]), ("8", "4:8"), LINES)
     data = rows_of(data, shown).sort_values([*VARIANT, "protocol", "quantity"], kind="stable")
     notes = (
-        f"Numbers in the boxes: {shown[0].label}, filled points.",
+        f"Numbers in the boxes: {shown[0].label}, teacher-forced.",
         f"Filled: {said[0].lower()}{said[1:]}",
         loop,
-        "Mean over prompts of means over steps (its data have the mean over all positions, too); the cosines share"
+        "Mean over steps, then over prompts (the CSV also has the mean over all positions); the cosines share"
         " one axis.",
-        "Next token: share of positions whose argmax differs.",
+        "Next token: percentage of positions whose argmax differs.",
         *identical_note,
         *left_out_note(left_out),
     )
@@ -76,7 +76,7 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     variants = variants_of(data)
     handles = [canvas.line_handle("on the dense model's tokens", style.INK, "", "o")]
     if (data["protocol"] == FREE).any():
-        handles.append(canvas.line_handle("free running", style.INK, "", "o"))
+        handles.append(canvas.line_handle("free-running", style.INK, "", "o"))
         handles[1].set_markerfacecolor("white")
     left = max(0.85, canvas.label_room(variant.label for variant in variants))
     sheet, axes = canvas.page(

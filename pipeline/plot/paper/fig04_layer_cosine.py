@@ -11,6 +11,6 @@ select = partial(
     layer_profile.select,
     weights=False,
     title="Similarity to the dense model after dropping a single sublayer",
-    notes=("One sublayer dropped at a time, on dense inputs, whichever the pruner would choose.",),
+    notes=("One sublayer dropped at a time, on dense inputs, regardless of which ones the pruner would choose.",),
 )
 FIGURE = Figure(select, layer_profile.draw, version=2)

@@ -37,7 +37,7 @@ def select(tables: Tables) -> Selection:
         *identical_note,
         *left_out_note(left_out),
     )
-    return Selection("Free running: similarity to the dense model over steps", data[columns], notes)
+    return Selection("Free-running similarity to the dense model over steps", data[columns], notes)
 
 
 def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:

@@ -47,11 +47,11 @@ def select(tables: Tables) -> Selection:
     notes = (
         f"First decision step of the multiple-choice prompt {prompt}; probabilities over the whole vocabulary at"
         " temperature 1.",
-        "Left: the ten likeliest tokens of the dense model (\u2423 is a space); bold: option tokens.",
+        "Left: the dense model's ten most likely tokens (\u2423 is a space); bold: option tokens.",
         "Right: log-likelihood of the option tokens; the highest of each model is filled.",
         *left_out_note([variant for variant in everyone if variant not in shown]),
     )
-    return Selection("Likeliest tokens and options at the first decision step", data, notes)
+    return Selection("Most likely tokens and options at the first decision step", data, notes)
 
 
 def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
@@ -60,7 +60,7 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     colours = style.pruner_colours(variant.pruner for variant in variants)
     handles = [Patch(color=style.INK, linewidth=0, label="dense")]
     handles += [Patch(color=colours[variant.pruner], linewidth=0, label=variant.label) for variant in variants]
-    handles += [Patch(color=GOLD, linewidth=0, label="right option")] if data["gold"].any() else []
+    handles += [Patch(color=GOLD, linewidth=0, label="correct option")] if data["gold"].any() else []
     sheet, axes = canvas.page(
         len(variants),
         2,

@@ -46,23 +46,23 @@ def select(tables: Tables) -> Selection:
     classes = _classes(tables, steps)
     shown, left_out = _take_turns(classes)
     if not shown:
-        raise MissingData(f"none of {', '.join(CLASSES)} was measured running freely under these settings")
+        raise MissingData(f"none of {', '.join(CLASSES)} was measured free-running under these settings")
     order = {name: place for place, name in enumerate(PANELS)}
     data = rows_of(steps, shown).sort_values("quantity", key=lambda names: names.map(order), kind="stable")
     data = data.sort_values(VARIANT, kind="stable")
     absent = [name for name, members in classes.items() if not members]
     notes = (
         "Both models continue the same prompts; final state, compared step by step.",
-        "A line for each pruner: of attention sublayers, of weights (4:8 where it was run), or to fewer bits.",
+        "One line per pruner: attention sublayers, weights (4:8 if it was run), or fewer bits.",
         series.STEP_NOTE,
-        "The variance has equal weights over the vocabulary.",
+        "The variance weights all vocabulary entries equally.",
         f"Temperature {temperature:g}.",
         *((f"Not measured: {', '.join(absent)}.",) if absent else ()),
         *identical_note,
         *left_out_note(left_out),
     )
     columns = [*VARIANT, "quantity", "step", *series.STATISTICS, "n"]
-    return Selection("Free running: how kinds of compression deviate over steps", data[columns], notes)
+    return Selection("Free-running deviation of kinds of compression over steps", data[columns], notes)
 
 
 def _classes(tables: Tables, steps: pd.DataFrame) -> dict[str, list[Variant]]:

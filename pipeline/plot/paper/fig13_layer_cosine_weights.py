@@ -13,7 +13,7 @@ select = partial(
     title="Similarity to the dense model after changing the weights of a single sublayer",
     notes=(
         "The weights of one sublayer changed at a time, on dense inputs; each method at its lowest nonzero sparsity, "
-        "if it has one.",
+        "if any.",
     ),
 )
 FIGURE = Figure(select, layer_profile.draw)

@@ -13,5 +13,5 @@ FIGURE = LayerPanels(
         Curve("h", style.SPACE_NAMES["h"], style.SPACE_COLOURS["h"], lambda rows: rows["orth_h"].clip(lower=0.0)),
         Curve("z", style.SPACE_NAMES["z"], style.SPACE_COLOURS["z"], lambda rows: rows["orth_z"].clip(lower=0.0)),
     ),
-    note="Relative magnitude of what is orthogonal to the dense state, squared.",
+    note="Squared relative magnitude of the component orthogonal to the dense state.",
 ).figure()

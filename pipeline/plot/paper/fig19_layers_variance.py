@@ -17,5 +17,5 @@ FIGURE = LayerPanels(
     ylabel=r"variance of $\Delta z$ (squared logits)",
     columns=("var_uniform", "var_r"),
     curves=(UNIFORM, WEIGHTED),
-    note="Variance over the vocabulary, with equal weights or with r = p^2 / |p|^2.",
+    note="Variance over the vocabulary, with uniform weights or weights r = p^2 / |p|^2.",
 ).figure()

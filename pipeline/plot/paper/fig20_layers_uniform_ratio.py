@@ -8,5 +8,5 @@ FIGURE = over_orthogonal(
     "Uniform variance over the orthogonal part in every layer",
     "var_uniform",
     r"$\mathrm{Var}(\Delta z)$",
-    "Variance of dz (squared logits) with equal weights over the vocabulary, divided by orth at each position.",
+    "Variance of dz (squared logits) with uniform weights over the vocabulary, divided by orth at each position.",
 )

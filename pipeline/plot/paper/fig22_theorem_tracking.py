@@ -29,14 +29,14 @@ def select(tables: Tables) -> Selection:
     everyone = variants_of(rows)
     tracked = theorems.tracking(rows_of(rows, lowest(everyone)))
     if tracked[list(VALUES)].isna().all(axis=None):
-        raise MissingData("nothing deviates under the layer protocol for these settings, so there is nothing to track")
+        raise MissingData("the layer protocol shows no deviation for these settings, so there is nothing to track")
     tracked, equal_note = draw_once(tracked, ["theorem", "layer"], list(VALUES))
     panels = panels_of(tracked)
     data = pd.concat([_own(tracked, panel) for panel in panels[:ROWS]], ignore_index=True)
     low, high = theorems.RATIOS
     notes = (
-        "One sublayer pruned at a time, on dense inputs; each pruner at its lowest nonzero sparsity, if it has one.",
-        "Left: Spearman's correlation of measured and estimated deviation over positions (prompts and steps).",
+        "One sublayer pruned at a time, on dense inputs; each pruner at its lowest nonzero sparsity, if any.",
+        "Left: Spearman's correlation between measured and estimated deviation over positions (prompts and steps).",
         "Right: median over positions of estimate / measured.",
         f"Grey: above {theorems.LEAST_CORRELATION:g}, and between {low:g} and {high:g}, the estimate tracks.",
         f"Temperature {temperature:g}.",
@@ -69,7 +69,7 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
         for ax, value in zip(row, VALUES, strict=True):
             canvas.panel_title(ax, f"{panel[0].label}: {series.SUBLAYER_NAMES[panel[1]]}")
             if own[value].isna().all():
-                canvas.empty_panel(ax, f"{panel[0].label}: nothing deviates")
+                canvas.empty_panel(ax, f"{panel[0].label}: no deviation")
                 continue
             for theorem, colour in COLOURS.items():
                 curve = own[own["theorem"] == theorem]

@@ -41,10 +41,11 @@ def select(tables: Tables) -> Selection:
     columns = [*VARIANT, "quantity", "protocol", "step", *STATISTICS, first_difference.COLUMN]
     data = data.sort_values(columns[:5], kind="stable")
     notes = (
-        "Teacher-forced: the pruned model reads the dense model's tokens, so its error only accumulates over depth.",
-        "Free running: it reads its own, so the gap between the lines is feedback through different tokens;"
-        " until they differ, both protocols compare the same states.",
-        "Final state; mean over the prompts measured under both; steps that at least half of them reach.",
+        "Teacher-forced: the pruned model reads the dense model's tokens, so its error accumulates over depth only.",
+        "Free-running: it reads its own, so the gap between the lines is feedback through different tokens;"
+        " until the tokens differ, both protocols compare the same states.",
+        "Final state; mean over the prompts measured under both protocols; only steps that at least half of them "
+        "reach.",
         f"Temperature {temperature:g}.",
         *first_difference.mark_notes(data),
         *identical_note,
@@ -64,7 +65,7 @@ def _both(tables: Tables) -> tuple[pd.DataFrame, float]:
     rows = rows.drop_duplicates([*POSITION, "protocol", "temperature"])
     twice = rows.groupby([*POSITION, "temperature"])["protocol"].transform("size") == len(PROTOCOLS)
     if not twice.any():
-        raise MissingData("no position was measured both teacher-forced and free running under these settings")
+        raise MissingData("no position was measured both teacher-forced and free-running under these settings")
     return series.at_temperature(rows[twice])
 
 
@@ -73,7 +74,7 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     variants = variants_of(data)
     handles = [
         canvas.line_handle("teacher-forced", style.INK, PROTOCOLS["teacher_forced"]),
-        canvas.line_handle("free running", style.INK, PROTOCOLS["free_running"]),
+        canvas.line_handle("free-running", style.INK, PROTOCOLS["free_running"]),
         Patch(color=style.INK, alpha=style.BAND_ALPHA, linewidth=0, label="feedback"),
         *first_difference.mark_handles(data),
     ]

@@ -31,15 +31,15 @@ def select(tables: Tables) -> Selection:
     notes = (
         said,
         "All positions of a variant, split at the quintiles of the dense model's top-1 probability, entropy, and"
-        " margin between its two largest logits; the least confident fifth on the left, ticks"
-        " at their bounds where all variants share them.",
+        " margin between its two largest logits; the least confident fifth is on the left; ticks"
+        " mark the quintiles where all variants share them.",
         "Filled: measured means; open: the estimate of theorem 3, Var_p(dz) / 2T^2.",
         "Bars: 95% bootstrap interval over prompts.",
         *identical_note,
         *left_out_note(left_out),
     )
     columns = [*VARIANT, *[name for name in data.columns if name not in VARIANT]]
-    return Selection("Deviation where the dense model is sure, and where it is not", data[columns], notes)
+    return Selection("Deviation by the dense model's confidence", data[columns], notes)
 
 
 def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
@@ -91,7 +91,7 @@ def _bounds(ax: Axes, part: pd.DataFrame, variants: list[Variant]) -> None:
     bounds = part.groupby("stratum")[["lower", "upper"]].agg(["min", "max"])
     same = all(np.allclose(bounds[end]["min"], bounds[end]["max"], rtol=0.02, atol=1e-6) for end in ("lower", "upper"))
     if not same or len(bounds) < COUNT or part.empty:
-        ax.set_xticks(range(1, COUNT + 1), ["least sure", "2", "3", "4", "surest"])
+        ax.set_xticks(range(1, COUNT + 1), ["least confident", "2", "3", "4", "surest"])
         return
     first = rows_of(part, variants[:1]).sort_values("stratum")
     falling = first["lower"].iloc[0] > first["lower"].iloc[-1]

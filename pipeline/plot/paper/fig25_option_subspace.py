@@ -27,7 +27,7 @@ PANELS = {
     "KL": r"$\mathrm{KL}(p\,\|\,q)$ inside the set (nats)",
     "1 - cos p": r"$1-\cos(p, q)$ inside the set",
     "flip": "argmax flips (%)",
-    "mass": "probability mass kept (%)",
+    "mass": "probability mass retained (%)",
     "rank": "change of rank",
     "margin": r"change of margin (logits$\,/\,T$)",
 }
@@ -49,10 +49,10 @@ def select(tables: Tables) -> Selection:
         raise MissingData("the options table has no finite values for these settings")
     absent = [name for key, (name, _) in SETS.items() if not (data["set"] == key).any()]
     notes = (
-        "First decision step of multiple-choice prompts; KL and cosine of probabilities renormalised inside each set.",
+        "First decision step of multiple-choice prompts; KL and cosine of probabilities renormalized inside each set.",
         "Random tokens: as many as there are options, of similar rank in the dense model; mean over draws, then over"
         " prompts.",
-        "Mass kept: pruned over dense; ranks and margins: pruned minus dense.",
+        "Mass retained: pruned over dense; ranks and margins: pruned minus dense.",
         f"Bars: 95% bootstrap interval over prompts. Temperature {temperature:g}.",
         *((f"Not measured: {', '.join(absent)}.",) if absent else ()),
         *identical_note,

@@ -41,14 +41,14 @@ def select(tables: Tables) -> Selection:
     )
     notes = (
         "Retained: (pruned − chance) / (dense − chance), 100% is the dense model, 0% is guessing; bars: 95% interval"
-        " from the same items asked of both models (Fieller); small dots: single tasks.",
-        f"Filled: the difference excludes zero; hollow: no change, it is at most {100 * MARGIN:g} points either way;"
+        " (Fieller), both models on the same items; small dots: single tasks.",
+        f"Filled: the difference excludes zero; hollow: no change (at most {100 * MARGIN:g} points either way);"
         " grey and dashed: too few items to tell.",
         "No signal: the dense model is not clearly above chance.",
         *_mean_notes(data),
         *left_out_note(left_out),
     )
-    return Selection("What is retained of the score above chance", data[[*COLUMNS, *LIMITS, VERDICT]], notes)
+    return Selection("Score above chance retained after pruning", data[[*COLUMNS, *LIMITS, VERDICT]], notes)
 
 
 def _sorted(rows: pd.DataFrame) -> pd.DataFrame:
@@ -73,7 +73,9 @@ def _mean_notes(data: pd.DataFrame) -> list[str]:
         counts = own[own["series"] != MEAN].groupby("series").size()
         shared = int((counts == variants).sum())
         tasks = "one task" if shared == 1 else f"{shared} tasks"
-        notes.append(f"{KINDS[kind]}: " + (f"mean over {tasks}." if shared else "no task that all variants have."))
+        notes.append(
+            f"{KINDS[kind]}: " + (f"mean over {tasks}." if shared else "no task was evaluated for every variant.")
+        )
     return notes
 
 

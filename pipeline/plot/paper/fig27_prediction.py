@@ -48,17 +48,17 @@ def select(tables: Tables) -> Selection:
     data = pd.concat(parts, ignore_index=True).dropna(subset=["kept", "predicted"])
     values = dict(zip(PERCENT, ("kept", "predicted", "low", "high"), strict=True))
     data = data.assign(**{name: 100 * data[of] for name, of in values.items()}).rename(columns={"predictor": SOURCE})
-    return Selection("What is retained, predicted from other pruners", data[COLUMNS], _notes(data, found))
+    return Selection("Retained score, predicted from other pruners", data[COLUMNS], _notes(data, found))
 
 
 def _notes(data: pd.DataFrame, found: pd.DataFrame) -> tuple[str, ...]:
     tried = [NAMES[name] for name in found["predictor"].unique() if name != REPRESENTATIONS]
-    said = f"Below: of {', '.join(tried)}, the one with the least error." if tried else "No baseline was measured."
+    said = f"Below: the best of {', '.join(tried)} by error." if tried else "No baseline was measured."
     return (
-        "Share of the mean score above chance, (pruned − chance) / (dense − chance). Each point is one setting,"
-        " predicted by a fit to all other pruners; draws of a random one are left out together.",
-        "Bars: 95% interval of the prediction.",
-        f"Above: mean KL on the dense model's tokens, of all and of those that it is surest of. {said}",
+        "Fraction of the mean score above chance, (pruned − chance) / (dense − chance). Each point is one setting,"
+        " predicted by a fit to all other pruners; all draws of a random pruner are left out together.",
+        "Bars: 95% prediction interval.",
+        f"Above: mean KL on the dense model's tokens, over all tokens and over those it is most confident in. {said}",
         "ρ: Spearman's rank correlation with its 95% bootstrap interval over pruners; error: mean absolute, in points.",
     )
 
@@ -117,7 +117,7 @@ def _panel(ax: Axes, own: pd.DataFrame, looks: dict[str, tuple[str, str]], limit
     ax.set_ylabel(f"predicted by {first[SOURCE]} (%)")
     rank, low, high = (float(first[name]) for name in STATISTICS[1:])
     said = f"ρ = {rank:.2f} [{low:.2f}, {high:.2f}]".replace("-", "\u2212")
-    canvas.panel_title(ax, said if np.isfinite(rank) else "ρ undefined: all equal")
+    canvas.panel_title(ax, said if np.isfinite(rank) else "ρ undefined: all values equal")
     ax.text(
         0.97, 0.04, f"error {100 * float(first['error']):.1f}", transform=ax.transAxes,
         size=style.SMALL_SIZE, color=style.GREY, ha="right", va="bottom",

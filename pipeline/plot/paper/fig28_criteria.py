@@ -16,7 +16,7 @@ from pipeline.tables.stored import MissingData
 from pipeline.tables.variants import magnitude, precedence
 
 UNITS = {"attention": "attention sublayers", "mlp": "MLP sublayers", "sublayer": "sublayers", "block": "blocks"}
-UNITS |= {"weight": "share of weights"}
+UNITS |= {"weight": "fraction of weights"}
 ACROSS = 0.5  # share of the width of a budget that its points spread over
 PERCENT = ["kept_percent", "kept_low_percent", "kept_high_percent"]
 MORE = ["difference_percent", "low_percent", "high_percent"]
@@ -44,28 +44,28 @@ def select(tables: Tables) -> Selection:
     units = [] if found.empty else found.loc[found["against"] != "", "unit"].unique()
     if not kinds or not len(units):
         raise MissingData(
-            "no criterion by divergence was evaluated beside another one at the same sparsity under these settings"
+            "no divergence criterion was evaluated at the same sparsity as another criterion under these settings"
         )
     data = found[(found["kind"] == kinds[0]) & found["unit"].isin(units)]
     data = data.assign(**{name: 100 * data[of].astype(float) for name, of in VALUES.items()})
     data["place"] = data["unit"].map(list(UNITS).index)
     data = data.sort_values(["place", "against"], kind="stable")
-    return Selection("What criteria keep at the same budget", data[COLUMNS], _notes(data))
+    return Selection("Score retained by pruning criteria at equal budget", data[COLUMNS], _notes(data))
 
 
 def _notes(data: pd.DataFrame) -> tuple[str, ...]:
     many = data[data["draws"] > data["seeds"]].groupby("criterion")["draws"].max()
-    drawn = [f"{name}: mean of {count} draws, which its interval allows for." for name, count in many.items()]
+    drawn = [f"{name}: mean of {count} draws; the interval includes their variation." for name, count in many.items()]
     tasks = sorted(set(data["tasks"]))
     over = f"{tasks[0]} tasks" if len(tasks) == 1 else f"{tasks[0]} to {tasks[-1]} tasks"
     return (
         f"{KINDS[data['kind'].iloc[0]]}, mean over {over}; 100% is the dense model's score above chance.",
-        "Below: how much more of it a criterion by divergence (its marker) keeps than another one (its colour), paired"
-        " item by item; filled where the interval excludes zero.",
+        "Below: how much more a divergence criterion (marker) retains than another criterion (colour), paired"
+        " by item; filled where the interval excludes zero.",
         "Bars: 95% interval over items.",
         *drawn,
         *(
-            [f"Means over {max(data['seeds'])} seeds, which their intervals allow for."]
+            [f"Means over {max(data['seeds'])} seeds; the intervals include their variation."]
             if max(data["seeds"]) > 1
             else []
         ),
@@ -106,8 +106,8 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
         column[1].set_xticks(range(len(budgets)), budgets)
         column[1].set_xlim(-0.5, len(budgets) - 0.5)
         column[1].set_xlabel(f"{UNITS[unit]} removed")
-    axes[0, 0].set_ylabel("kept (%)")
-    axes[1, 0].set_ylabel("kept more by divergence\nthan by … (points)")
+    axes[0, 0].set_ylabel("retained (%)")
+    axes[1, 0].set_ylabel("retained more by divergence\nthan by … (points)")
     sheet.align_ylabels(axes[:, 0])
     return sheet
 

@@ -37,12 +37,13 @@ def select(tables: Tables) -> Selection:
         raise MissingData("no units were ranked both by divergence and by its estimate under these settings")
     data = pd.concat(parts, ignore_index=True)
     notes = (
-        "Each point is one unit that goes alone; KL on the calibration text, of which trajectories and shots are what"
-        " the dense model itself writes.",
-        "Estimated: theorem 3 to first order, through everything that follows, from one pass forward and a few back.",
-        "ρ: Spearman's rank correlation. In the corner: how many of the chosen units are the same both ways.",
+        "Each point is one unit removed alone; KL on the calibration text (trajectories and shots: text that"
+        " the dense model wrote).",
+        "Estimated: theorem 3 to first order through all later layers, from one forward pass and a few backward "
+        "passes.",
+        "ρ: Spearman's rank correlation. In the corner: how many of the chosen units are the same for both.",
     )
-    return Selection("The estimate of divergence against its measurement", data[COLUMNS], notes)
+    return Selection("Estimated against measured divergence", data[COLUMNS], notes)
 
 
 def _both(rankings: pd.DataFrame, exact: str, estimate: str) -> pd.DataFrame:
@@ -89,8 +90,8 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     )
     for ax, pruner in zip(axes[0], pruners, strict=True):
         _panel(ax, data[data["pruner"] == pruner], colours)
-        ax.set_xlabel("KL measured (nats a token)")
-    axes[0, 0].set_ylabel("KL estimated (nats a token)")
+        ax.set_xlabel("measured KL (nats per token)")
+    axes[0, 0].set_ylabel("estimated KL (nats per token)")
     return sheet
 
 
@@ -111,7 +112,7 @@ def _panel(ax: Axes, own: pd.DataFrame, colours: dict[str, str]) -> None:
     first = own.iloc[0]
     canvas.panel_title(ax, f"{first['pruner']}: ρ = {first['rank']:.2f}".replace("-", "\u2212"))
     ax.text(
-        0.03, 0.97, f"{first['shared']} of {first['count']} chosen alike", transform=ax.transAxes,
+        0.03, 0.97, f"{first['shared']} of {first['count']} chosen by both", transform=ax.transAxes,
         size=style.SMALL_SIZE, color=style.GREY, ha="left", va="top",
     )  # fmt: skip
 

@@ -106,14 +106,14 @@ def _parameters(tables: Tables, variant: Variant) -> float:
 
 
 def _notes(data: pd.DataFrame, dropped: pd.DataFrame, left_out: list[Variant]) -> tuple[str, ...]:
-    notes = ["Scores in percent; mean: over the tasks of a kind, ± its standard error."]
+    notes = ["Scores in percent; mean: over the tasks of a kind, ± standard error."]
     notes += drop_notes(data)
     absent = [name for kind, name in HEADINGS.items() if not (data["kind"] == kind).any()]
     notes += [f"Not evaluated: {', '.join(absent).lower()}."] if absent else []
     texts = sorted(set(data.loc[data["kind"] == PERPLEXITY, "series"]))
-    notes += [f"Perplexity on {', '.join(texts)}: the lower the better."] if texts else []
+    notes += [f"Perplexity on {', '.join(texts)}: lower is better."] if texts else []
     if not dropped.empty:
-        notes.append(f"Not in the means, as some rows lack them: {', '.join(sorted(set(dropped['task'])))}.")
+        notes.append(f"Left out of the means, because some rows lack them: {', '.join(sorted(set(dropped['task'])))}.")
     return (*notes, *left_out_note(left_out))
 
 

@@ -94,7 +94,7 @@ def _notes(tables: Tables, data: pd.DataFrame, cut: bool) -> tuple[str, ...]:
     whole = texts.get(name, "") + generated
     notes = [
         f"Prompt {name}: “{asked[0].removesuffix('.')}”." if asked else f"Prompt {name}.",
-        "Grey: the tokens that the dense model generates too; black: from the first different token on.",
+        "Grey: tokens that match the dense model's; black: from the first different token on.",
         "Steps count from 0.",
         *drop_notes(data),
         *([f"{BREAK}: line break."] if "\n" in generated else []),
