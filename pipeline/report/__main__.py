@@ -14,7 +14,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Write the page and print its path; return 0 if it ran, 1 without tables, 2 for unknown settings."""
     parser = table_parser("pipeline.report", "Write the report, one HTML page.", "report")
     options = parser.parse_args(arguments)
-    return status_of(lambda: _write(options.outputs, options.settings), "not everything can be shown")
+    return status_of(lambda: _write(options.outputs, options.settings), "cannot write the report")
 
 
 def _write(outputs: Path, settings: str | None) -> int:

@@ -27,17 +27,17 @@ class Count:
     @property
     def word(self) -> str:
         if self.undecided == self.of:
-            return "undecided"
+            return "inconclusive"
         if self.kept in (0, self.of - self.undecided):
-            return "always kept" if self.kept else "never kept"
-        return "mostly kept" if 2 * self.kept >= self.of - self.undecided else "seldom kept"
+            return "always retained" if self.kept else "never retained"
+        return "mostly retained" if 2 * self.kept >= self.of - self.undecided else "rarely retained"
 
     @property
     def text(self) -> str:
         """Rest of the sentence after the kind."""
         if self.undecided == self.of:
-            return f"undecided ({self.of} of {self.of})"
-        return f"{self.word} ({self.kept} of {self.of}{f', {self.undecided} undecided' if self.undecided else ''})"
+            return f"inconclusive ({self.of} of {self.of})"
+        return f"{self.word} ({self.kept} of {self.of}{f', {self.undecided} inconclusive' if self.undecided else ''})"
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,10 @@ def _sentences(found: Changes) -> tuple[str, ...]:
     if not {MEASURED, CHOSEN} <= set(found):
         return ()
     cases = {
-        (False, True): "Multiple choice is kept and generation is not",
-        (True, True): "Both are kept",
-        (True, False): "Generation is kept and multiple choice is not",
-        (False, False): "Neither is kept",
+        (False, True): "Multiple choice is retained, generation is not",
+        (True, True): "Both are retained",
+        (True, False): "Generation is retained, multiple choice is not",
+        (False, False): "Neither is retained",
     }
     named: dict[tuple[bool, bool] | None, list[str]] = {}
     for variant in ordered(set(found[MEASURED]) & set(found[CHOSEN])):
@@ -82,7 +82,7 @@ def _sentences(found: Changes) -> tuple[str, ...]:
         named.setdefault((pair[0].kept, pair[1].kept) if decided else None, []).append(variant.label)
     sentences = [f"{words}: {', '.join(named[case])}." for case, words in cases.items() if case in named]
     if None in named:
-        sentences.append(f"Inconclusive on these items, for one or both: {', '.join(named[None])}.")
+        sentences.append(f"Inconclusive on these items for one or both: {', '.join(named[None])}.")
     return tuple(sentences)
 
 
@@ -94,8 +94,8 @@ def _table(found: Changes) -> Table:
         cells = [_cell(by[variant]) if variant in by else Cell("–") for by in found.values()]
         rows.append((Cell(variant.label, place), *cells))
     caption = (
-        "Mean score in percent, dense → pruned; below it the difference in points with its 95 % interval from the same "
-        "items, and what that says."
+        "Mean score in percent, dense → pruned; below it, the difference in percentage points with its 95% confidence "
+        "interval (both models on the same items), and the verdict."
     )
     return Table(caption, tuple(columns), tuple(rows))
 

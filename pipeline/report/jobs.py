@@ -39,11 +39,11 @@ def pruned_table(tables: Tables) -> Table | None:
         )
     columns = (
         Column("pruner", words=True),
-        Column("sparsity", "as asked for", words=True),
-        Column("what it takes away", words=True),
-        Column("removed", "% of decoder blocks"),
+        Column("sparsity", "as given", words=True),
+        Column("unit removed", words=True),
+        Column("removed", "% of decoder-block parameters"),
         Column("parameters", "dense"),
         Column("parameters", "pruned"),
     )
-    caption = "Removed: share of the decoder blocks' parameters that is dropped or set to zero."
+    caption = "Removed: percentage of the decoder blocks' parameters that are dropped or set to zero."
     return Table(caption, columns, tuple(rows))

@@ -14,9 +14,12 @@ from pipeline.report.table import NONE, Cell, Column, Table, number, significant
 from pipeline.tables.read import Tables
 from pipeline.tables.variants import DENSE, VARIANT, rows_of, variants_of
 
-PROTOCOLS = {"teacher_forced": "both read the dense model's text", "free_running": "each reads its own text"}
+PROTOCOLS = {
+    "teacher_forced": "teacher-forced: both read the dense model's text",
+    "free_running": "free-running: each reads its own text",
+}
 MEASURES = {"cos_h": "cos h", "cos_z": "cos z", "cos_p": "cos p", "kl": "KL"}
-SETS = {"options": "option tokens", "control": "as many other tokens", "vocabulary": "vocabulary"}
+SETS = {"options": "option tokens", "control": "random tokens", "vocabulary": "vocabulary"}
 FULL_KL = 5.0  # nats at which a tint is deepest
 
 
@@ -33,15 +36,15 @@ def deviation_table(tables: Tables) -> Table | None:
     protocols = [name for name in PROTOCOLS if (rows["protocol"] == name).any()]
     columns = [Column("variant", words=True)]
     columns += [Column(label, group=PROTOCOLS[name]) for name in protocols for label in MEASURES.values()]
-    columns.append(Column("texts part", "median step"))
+    columns.append(Column("texts diverge", "median step"))
     lines = []
     for place, variant in enumerate(variants_of(rows)):
         cells = [_cell(means, (name, *variant), measure) for name in protocols for measure in MEASURES]
         lines.append((Cell(variant.label, place), *cells, _step(firsts.get(variant, math.nan))))
     caption = (
-        f"Mean over prompts of means over steps, of the final states at temperature {temperature:g}. cos: cosine "
-        "similarity of dense and pruned in embeddings h, logits z and probabilities p. KL: KL(dense‖pruned) in nats. "
-        "Texts part: median over prompts of the first step at which the tokens differ, counted from 0."
+        f"Final states at temperature {temperature:g}, averaged over steps, then over prompts. cos: cosine similarity "
+        "of dense and pruned in embeddings h, logits z and probabilities p. KL: KL(dense‖pruned) in nats. Texts "
+        "diverge: median over prompts of the first step at which the tokens differ, counted from 0."
     )
     return Table(caption, tuple(columns), tuple(lines))
 
@@ -72,8 +75,8 @@ def options_table(tables: Tables) -> Table | None:
     means = rows.groupby([*VARIANT, "set"])[["kl", "flip"]].mean()
     columns = [Column("variant", words=True)]
     columns += [Column(SETS[name], group="KL") for name in sets]
-    columns += [Column(SETS[name], group="likeliest token changed, %") for name in sets]
-    columns += [Column("dense", group="right answers, %"), Column("pruned", group="right answers, %")]
+    columns += [Column(SETS[name], group="top token changed, %") for name in sets]
+    columns += [Column("dense", group="correct answers, %"), Column("pruned", group="correct answers, %")]
     lines = []
     for place, variant in enumerate(variants_of(rows)):
         own = means.reindex([(*variant, name) for name in sets])
@@ -84,9 +87,9 @@ def options_table(tables: Tables) -> Table | None:
         right = [number(100 * _mean(answers, f"correct_{who}"), ".1f") for who in ("dense", "pruned")]
         lines.append((Cell(variant.label, place), *kl, *flips, *right))
     caption = (
-        f"The first decision of {rows['prompt'].nunique()} multiple-choice prompts at temperature {temperature:g}: "
-        "probabilities renormalised within the option tokens, within equally many other tokens, and over the whole "
-        "vocabulary."
+        f"The first decision step of {rows['prompt'].nunique()} multiple-choice prompts at temperature "
+        f"{temperature:g}: probabilities renormalized within the option tokens, within equally many random tokens of "
+        "similar rank, and over the whole vocabulary."
     )
     return Table(caption, tuple(columns), tuple(lines))
 

@@ -37,8 +37,9 @@ def scores_table(tables: Tables) -> Table | None:
         name = DENSE if variant.pruner == DENSE else variant.label
         rows[variant.pruner == DENSE].append((Cell(name, place), *line))
     caption = (
-        "Scores in percent. Below a score: its difference from dense in points with its 95 % interval from the same "
-        "items, and where these are too few to tell; below a dense score: its own standard error."
+        "Scores in percent. Below a score: its difference from dense in percentage points with its 95% confidence "
+        "interval (both models on the same items), and whether the items are too few to tell; below a dense score: "
+        "its standard error."
     )
     return Table(caption, tuple(columns), tuple(rows[False]), tuple(rows[True]))
 

@@ -22,7 +22,7 @@ class Settings:
 
 def settings_of(tables: Tables) -> Settings:
     """Return everything that numbers must share to be equal, and the other models and settings in the tables."""
-    lines = (("Asked and captured", tables.choice.line),)
+    lines = (("Evaluation and capture", tables.choice.line),)
     peers = tuple(sorted(name for name in tables.peers if name))
     same = {peer.choice.line for peer in tables.peers.values()}
     others = tuple(line for line in tables.choice.others if line not in same)
@@ -32,14 +32,14 @@ def settings_of(tables: Tables) -> Settings:
 def _facts(tables: Tables) -> list[str]:
     commits = [commit for commit in tables.jobs["commit"].unique() if commit] if not tables.jobs.empty else []
     facts = list(tables.replicate_notes())
-    facts += [f"Computed by commit {', '.join(commit[:10] for commit in sorted(commits))}."] if commits else []
+    facts += [f"Computed with commit {', '.join(commit[:10] for commit in sorted(commits))}."] if commits else []
     if not tables.measures.empty:
         temperatures = ", ".join(f"{value:g}" for value in sorted(tables.measures["temperature"].unique()))
         protocols = ", ".join(sorted(name.replace("_", " ") for name in tables.measures["protocol"].unique()))
         facts += [f"Temperatures measured: {temperatures}.", f"Protocols measured: {protocols}."]
     if not tables.trajectories.empty:
         prompts, steps = tables.trajectories["prompt"].nunique(), int(tables.trajectories["step"].max()) + 1
-        facts.append(f"Texts: {prompts} prompts, continued for at most {steps} tokens.")
+        facts.append(f"Texts: {prompts} prompts, each continued for at most {steps} tokens.")
     if not tables.scores.empty:
         counts = tables.scores.groupby("kind")["task"].nunique()
         parts = ", ".join(f"{kind_name(kind)} {counts[kind]}" for kind in kinds_of(tables.scores))
@@ -51,22 +51,22 @@ def _comparisons(tables: Tables) -> list[str]:
     said = []
     if not tables.scores.empty:
         said += [
-            "Dense and pruned models answer the same items under the same settings line. A mean is over the tasks that "
-            "every variant has, each task counting alike.",
-            "Differences are of paired items. Items that are right or wrong: McNemar's corrected test and the interval "
-            "of Tango that fits it; other items: Student's paired t; means over tasks: variances recovered from the "
-            "tasks' intervals. All intervals cover about 95 %, those of means over small tasks more.",
+            "Dense and pruned models answer the same items under the same settings. A mean covers the tasks evaluated "
+            "for every variant, each with equal weight.",
+            "Differences are paired by item. Items scored right or wrong: McNemar's test with continuity correction "
+            "and the matching Tango interval; other items: paired t-test; means over tasks: variances recovered from "
+            "the tasks' intervals. Intervals cover about 95%; those of means over small tasks cover more.",
             "A score is called lowered or higher if the interval excludes zero, mostly lost if less than half of the "
-            f"dense score above chance is left, no change if the interval stays within {100 * MARGIN:g} points of "
-            "zero, and too few items in all other cases. No signal: the dense model is not clearly above chance. Kept "
-            "are no change and higher.",
+            f"dense score above chance is retained, no change if the interval stays within {100 * MARGIN:g} points of "
+            "zero, and too few items in all other cases. No signal: the dense model is not clearly above chance. No "
+            "change and higher count as retained.",
         ]
     if not tables.measures.empty:
         said += [
             "Layer protocol: one sublayer at a time is pruned, on the dense model's own inputs and context. "
-            "Teacher forced: the whole pruned model reads the dense model's text. Free running: each model reads the "
-            "text that it has generated itself, and the states at equal steps are compared.",
-            "KL is always KL(dense‖pruned), in nats. cos is the cosine of the angle between dense and pruned. Where "
-            "no temperature is named, it is 1 (or the lowest measured, if 1 was not).",
+            "Teacher-forced: the whole pruned model reads the dense model's text. Free-running: each model reads the "
+            "text that it generated itself, and states at the same step are compared.",
+            "KL is always KL(dense‖pruned), in nats. cos is the cosine similarity of dense and pruned. Unless stated "
+            "otherwise, the temperature is 1 (or the lowest measured, if 1 was not measured).",
         ]
     return said

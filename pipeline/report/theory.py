@@ -56,7 +56,7 @@ def _table(rows: pd.DataFrame, layers: list[int]) -> Table:
             values = own[own["sublayer"] == sublayer].set_index("layer")["rank_correlation"]
             cells = [_cell(values, layer) for layer in layers]
             lines.append((Cell(f"{variant.label}, {series.SUBLAYER_NAMES[sublayer]}", len(lines)), *cells))
-    columns = (Column("layer", words=True), *(Column(str(layer)) for layer in layers))
+    columns = (Column("variant, sublayer", words=True), *(Column(str(layer)) for layer in layers))
     return Table("", columns, tuple(lines))
 
 

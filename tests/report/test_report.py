@@ -126,11 +126,11 @@ def test_scores_and_their_differences(document: Element) -> None:
 def test_the_answer_counts_what_is_kept(document: Element) -> None:
     means = comparisons_table().query("task == 'mean'").set_index(["kind", "pruner", "sparsity"]).sort_index()
     words = document.by_id("answer").with_class("lead")[0].text
-    for kind, name, often in (("generative", "Generation", "seldom"), ("multiple_choice", "multiple choice", "")):
+    for kind, name, often in (("generative", "Generation", "rarely"), ("multiple_choice", "multiple choice", "")):
         kept = int(means.loc[kind, "verdict"].isin(["no change", "higher"]).sum())
         undecided = int((means.loc[kind, "verdict"] == "too few items").sum())
         assert f"{name} is {often}" in words
-        assert f"kept ({kept} of {len(SETUPS)}{f', {undecided} undecided' if undecided else ''})" in words
+        assert f"retained ({kept} of {len(SETUPS)}{f', {undecided} inconclusive' if undecided else ''})" in words
     cell = document.by_id("answer-table").rows()["shortgpt 0.4"][0]
     row = means.loc[("generative", "shortgpt", "0.4")]
     before, after = 100 * row.dense, 100 * row.pruned
@@ -151,8 +151,8 @@ def test_too_few_items_are_not_called_kept(tmp_path: Path) -> None:
         verdict="too few items",
     )
     page = read(write(save(tmp_path, scores=scores_table(SETUPS[:2]), comparisons=few)).read_text())
-    assert "Generation is undecided (2 of 2); multiple choice is undecided (2 of 2)." in page.by_id("answer").text
-    assert "Inconclusive on these items, for one or both: shortgpt 0.2, shortgpt 0.4." in page.by_id("answer").text
+    assert "Generation is inconclusive (2 of 2); multiple choice is inconclusive (2 of 2)." in page.by_id("answer").text
+    assert "Inconclusive on these items for one or both: shortgpt 0.2, shortgpt 0.4." in page.by_id("answer").text
     assert note(page.by_id("scores-table").rows()["shortgpt 0.2"][1]) == "−5.0 [−40.0, +30.0], too few items"
 
 
@@ -199,7 +199,7 @@ def test_theorems_by_layer(document: Element) -> None:
     for number, (theorem, own) in enumerate(tracked.groupby("theorem", sort=False), start=1):
         assert document.by_id(f"theory-{number}-title").text == f"Theorem {theorem}"
         reached = (own["rank_correlation"] >= theorems.LEAST_CORRELATION).sum()
-        assert f"in {reached} of {len(own)} layers" in section.all("summary")[number - 1].text
+        assert f"in {reached} of {len(own)} cells" in section.all("summary")[number - 1].text
         own = own.query("pruner == 'wanda' and sparsity == '0.4' and sublayer == 'mlp'").sort_values("layer")
         cells = document.by_id(f"theory-{number}").rows()["wanda 0.4, MLP"]
         assert [value(cell) for cell in cells] == pytest.approx(list(own["rank_correlation"]), rel=1e-8)
@@ -289,7 +289,7 @@ def test_fits_a_phone_and_is_legible(path: Path, scheme: str) -> None:
         assert len(texts) > 500
         assert min(text["size"] for text in texts) >= 12
         assert [text for text in texts if text["contrast"] < 4.5] == []
-        ink = next(text["light"] for text in texts if text["text"].startswith("Does pruning keep"))
+        ink = next(text["light"] for text in texts if text["text"].startswith("Does pruning retain"))
         assert ink > 0.7 if scheme == "dark" else ink < 0.05
 
 
