@@ -36,21 +36,21 @@ HELP = f"""How far can each pruner go before generation, multiple choice or retr
   python -m pipeline.study.advise model=hf model.path=DIR tasks=choice pruners=[wanda,shortgpt] task.limit=16
   python -m pipeline.study.advise {RUN}=outputs/{FOLDER}/smollm2/{NAME} export.path=DIR
 
-Every pruner is tried at up to {MOST_RUNGS} sparsities. How far the pruned model's predictions are from the dense
-model's is measured at all of them, which is cheap; scores are had for a few, chosen where they tell most, and predicted
-for the others. It ends with a table, a figure and a configuration to run, in outputs/{FOLDER}/MODEL. The same command
-again finds what is there.
+Every pruner is tried at up to {MOST_RUNGS} sparsities. The divergence of the pruned model's predictions from the dense
+model's is measured at each, which is cheap; scores are evaluated at a few informative sparsities and predicted for the
+others. The result is a table, a figure and a configuration to run, in outputs/{FOLDER}/MODEL. Running the same command
+again reuses what is stored.
 
-  keep          share of the dense score above chance that is enough; now 0.9
-  tasks         {", ".join(TASKS)}; now generative
-  pruners       which to try; now [{",".join(PRUNERS)}]
-  evaluations   settings a pruner that are evaluated at most; now 3
-  task          the suite that is asked: matched, and retrieval for retrieval, if none is given
-  calibration   text for the pruners; now trajectories, what the model itself writes
-  {RUN}           a {NAME}, to run it; further words change it
+  keep          fraction of the dense score above chance to retain; default 0.9
+  tasks         {", ".join(TASKS)}; default generative
+  pruners       which to try; default [{",".join(PRUNERS)}]
+  evaluations   settings evaluated per pruner, at most; default 3
+  task          the task suite; default matched, or retrieval for retrieval tasks
+  calibration   text for the pruners; default trajectories, which the dense model writes itself
+  {RUN}           a {NAME} to run; further arguments override it
 
-All else is passed on to every job, one value each: model, task.limit, outputs, hydra/launcher, wandb.mode, ...; see
-python -m pipeline.main --help.
+Other settings are passed on to every job, one value each: model, task.limit, outputs, hydra/launcher, wandb.mode, ...;
+see python -m pipeline.main --help.
 """
 
 
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = run_jobs) ->
         with stoppable():
             return _advise(question, execute)
     except KeyboardInterrupt as stop:
-        print("interrupted: finished jobs are kept; the same command goes on from there", file=sys.stderr)
+        print("interrupted: finished jobs are stored; run the same command again to resume", file=sys.stderr)
         return stop.status if isinstance(stop, Stopped) else 130
 
 
@@ -91,7 +91,11 @@ def _run_recipe(words: Sequence[str]) -> int:
     """Run a recommended.yaml with ``pipeline.main``; further words override its own."""
     files = [word.removeprefix(f"{RUN}=") for word in words if word.startswith(f"{RUN}=")]
     others = [word for word in words if not word.startswith(f"{RUN}=")]
-    found = [f"{word}: not beside {RUN}=...; leave one of them out" for word in others if word.partition("=")[0] in OWN]
+    found = [
+        f"{word}: cannot be combined with {RUN}=...; leave one of them out"
+        for word in others
+        if word.partition("=")[0] in OWN
+    ]
     if len(files) != 1:
         found.append(f"give {RUN}= once, with the path of a {NAME}")
     try:
@@ -117,7 +121,7 @@ def _advise(question: Question, execute: Execute) -> int:
         print(error, file=sys.stderr)
         return 1
     except Exception as error:
-        print(f"no advice can be given: {plain(error)}", file=sys.stderr)
+        print(f"cannot give advice: {plain(error)}", file=sys.stderr)
         return 1
     shared: dict[tuple[str, str], list[str]] = {}
     for (pruner, sparsity), why in failures.items():

@@ -33,10 +33,10 @@ REMEDY = "measure and evaluate more with python -m pipeline.main -m experiment=f
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print accuracies and predictions. Returns 0 if there are some, 1 with too little data, 2 for unknown settings."""
     parser = table_parser(
-        "pipeline.study.predict", "Predict what settings keep that were measured, not evaluated.", "use"
+        "pipeline.study.predict", "Predict the retained scores of settings that were measured but not evaluated.", "use"
     )
     options = parser.parse_args(arguments)
-    return status_of(lambda: _predict(options.outputs, options.settings), "nothing can be predicted")
+    return status_of(lambda: _predict(options.outputs, options.settings), "cannot predict")
 
 
 def _predict(outputs: Path, settings: str | None) -> int:
@@ -90,10 +90,11 @@ def _show_accuracy(found: pd.DataFrame) -> None:
         "Predicted from other pruners",
         [*columns, "task error", "task rank"],
         rows,
-        "error: mean absolute error of the share kept of the dense score above chance, of means over tasks (and of "
-        "single tasks). rank correlation: Spearman's. Each setting is predicted by a fit without its pruner, so that "
-        "what tells nothing comes out below 0: where the left-out pruner keeps much, the others keep less. more "
-        "error: than from representations, on the same pruners. Intervals: 95 % bootstrap over pruners.",
+        "error: mean absolute error of the retained fraction of the dense score above chance, for means over tasks "
+        "(task error: for single tasks). rank correlation: Spearman's. Each setting is predicted by a fit without its "
+        "pruner; an uninformative predictor therefore scores below 0, since the others retain less where the left-out "
+        "pruner retains much. more error: in excess of the prediction from representations, on the same pruners. "
+        "Intervals: 95% bootstrap over pruners.",
     )
 
 
@@ -104,7 +105,7 @@ def _interval(value: float, low: float, high: float, form: str = ".3f") -> str:
 def _show_predictions(predictions: pd.DataFrame) -> None:
     means = predictions[predictions["task"] == MEAN]
     if means.empty:
-        print("\nevery measured setting was evaluated: there is none left to predict")
+        print("\nevery measured setting was evaluated: nothing left to predict")
         return
     kinds = [kind for kind in KIND_COLUMNS if (means["kind"] == kind).any()]
     by = means.set_index([*WHO, "kind"])
@@ -113,10 +114,10 @@ def _show_predictions(predictions: pd.DataFrame) -> None:
         cells = [_cell(by, (*variant, kind)) for kind in kinds]
         rows.append([variant.label, *cells])
     show_table(
-        "Not evaluated: share predicted to be kept",
+        "Not evaluated: predicted retained fraction",
         ["variant", *(KIND_COLUMNS[kind] for kind in kinds)],
         rows,
-        "Of the mean dense score above chance, from representations; 95 % interval of a measured share.",
+        "Of the mean dense score above chance, predicted from representations; 95% interval for a measured value.",
     )
 
 

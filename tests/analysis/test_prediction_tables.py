@@ -175,7 +175,7 @@ def test_the_command_predicts_what_was_not_evaluated(tmp_path: Path, capsys: pyt
     assert set(found["model"]) == {"tiny-lm"} and found[["predicted", "low", "high"]].notna().all(axis=None)
     save(tmp_path, comparisons=compared)
     assert predict.main(["--outputs", str(tmp_path)]) == 0
-    assert "none left to predict" in capsys.readouterr().out
+    assert "nothing left to predict" in capsys.readouterr().out
     assert not (tmp_path / "tables" / "predictions.parquet").exists()
 
 

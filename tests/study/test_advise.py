@@ -73,7 +73,7 @@ def test_words_come_back_from_a_recipe(tmp_path):
     [
         (None, "cannot be read"),
         ("a: [", "is not valid YAML"),
-        ("[a, b]", "key: value a line"),
+        ("[a, b]", "one key: value per line"),
         ("task: {limit: 8}", "group.key"),
     ],
 )
@@ -98,11 +98,11 @@ def test_what_is_no_recipe_is_refused(tmp_path, capsys, content, said):
         (["pruners=[wnda,wanda]"], "pruners: wnda does not exist; did you mean wanda?"),
         (["pruners=[awq]"], "pruners: awq takes no sparsity"),
         (["pruners=[]"], "pruners is empty; choose from"),
-        (["sparsity=0.4"], "the advice decides on sparsity; each pruner is tried"),
-        (["pruner=wanda"], "the advice decides on pruner; give pruners=[...]"),
-        (["stages=[prune]"], "the advice decides on stages"),
+        (["sparsity=0.4"], "sparsity cannot be set here; each pruner is tried"),
+        (["pruner=wanda"], "pruner cannot be set here; give pruners=[...]"),
+        (["stages=[prune]"], "stages cannot be set here"),
         (["experiment=fig01"], "run it with pipeline.main"),
-        (["-m"], "-m is not a flag; give --help"),
+        (["-m"], "unknown flag -m; use --help"),
         (["seed=1,2"], "seed lists several values"),
         (["model=smolm2"], "model=smolm2 does not exist; did you mean smollm2?"),
         (["task.limt=3"], "task.limt is not a key of task=matched; did you mean task.limit?"),
@@ -111,7 +111,7 @@ def test_what_is_no_recipe_is_refused(tmp_path, capsys, content, said):
         (["hydra/launcher=locl"], "did you mean local"),
         (["model=minilm", "tasks=retrieval"], "model=minilm is an encoder"),
         (["model.layers=1", "pruners=[shortgpt]"], "removes all 1 blocks"),
-        (["run=a.yaml", "keep=0.9"], "keep=0.9: not beside run="),
+        (["run=a.yaml", "keep=0.9"], "keep=0.9: cannot be combined with run="),
     ],
 )  # fmt: skip
 def test_a_bad_command_line_is_refused_before_anything_is_run(tmp_path, capsys, words, said):
@@ -304,7 +304,7 @@ def test_pruners_that_fail_do_not_end_the_advice(advised, tmp_path, capsys):
     assert advise.main(more, runner) == 1
     shown = capsys.readouterr()
     assert runner.jobs == 0, "all others are there"
-    assert "not known" in next(line for line in shown.out.splitlines() if "contiguous" in line and "blocks" in line)
+    assert "unknown" in next(line for line in shown.out.splitlines() if "contiguous" in line and "blocks" in line)
     assert "failed: contiguous at 1, 2, 3: its job left no result" in shown.err
     assert set(drawn(outputs).pruner) == set(PRUNERS)
 

@@ -80,7 +80,7 @@ def worst(kept: Sequence[Interval | None]) -> Interval | None:
 
 def heading(findings: Findings) -> str:
     size = f" ({_count(findings.parameters)} parameters)" if findings.parameters else ""
-    return f"How far {findings.model}{size} can be pruned and keep {findings.keep:g} of {tasks_of(findings)}"
+    return f"How far {findings.model}{size} can be pruned and still retain {findings.keep:g} of {tasks_of(findings)}"
 
 
 def tasks_of(findings: Findings) -> str:
@@ -91,13 +91,13 @@ def tasks_of(findings: Findings) -> str:
 def table_rows(findings: Findings) -> tuple[list[str], list[list[str]]]:
     """Return columns and rows of the table: how far each pruner can go, and where it goes too far."""
     several = len(findings.kinds) > 1
-    columns = ["pruner", "takes away", *(["of"] if several else []), "enough up to", "removes", "keeps"]
-    columns += ["too much from", "keeps there"]
+    columns = ["pruner", "unit", *(["task kind"] if several else []), "enough up to", "removed", "retained"]
+    columns += ["too far at", "retained there"]
     rows = []
     for kind, pruner, found in findings.thresholds():
         own = [pruner, UNITS[findings.units[pruner]], *([NAMES[kind]] if several else [])]
         known = any(rung.kept is not None for rung in findings.ladder(pruner, [kind]))
-        last, below = ("not even the smallest", "none tried") if known else ("not known", "not known")
+        last, below = ("not even the lowest", "none tried") if known else ("unknown", "unknown")
         own += [found.last.sparsity, _size(found.last, findings), _kept(found.last)] if found.last else [last, "", ""]
         own += [found.below.sparsity, _kept(found.below)] if found.below else [below, ""]
         rows.append(own)
@@ -109,29 +109,29 @@ def sentences(findings: Findings) -> list[str]:
     found = findings.recommended()
     if not found:
         return [
-            f"Nothing is recommended: no setting is known to keep {findings.keep:g} of {tasks_of(findings)}; give a "
+            f"Nothing is recommended: no setting is known to retain {findings.keep:g} of {tasks_of(findings)}; give a "
             "smaller keep=..., or other pruners=[...]"
         ]
     said = [f"Recommended: {_said(found[0], findings)}"]
     if len(found) > 1:
         said.append(
-            "Zeroed weights alone make a model neither smaller nor faster. Of what takes out whole units: "
-            f"{_said(found[1], findings)}"
+            "Zeroing weights makes a model neither smaller nor faster. The best choice that removes whole units: "
+            "{_said(found[1], findings)}"
         )
     return said
 
 
 def _said(one: Recommended, findings: Findings) -> str:
-    sure = "the whole interval is" if one.sure else "the value, but not the whole interval, is"
+    sure = "the whole interval is" if one.sure else "the estimate, but not the whole interval, is"
     return (
-        f"{one.pruner} at {one.rung.sparsity} removes {_size(one.rung, findings)} of the parameters and keeps "
+        f"{one.pruner} at {one.rung.sparsity} removes {_size(one.rung, findings)} of the parameters and retains "
         f"{_kept(one.rung)} of {tasks_of(findings)}: {sure} at least {findings.keep:g}."
     )
 
 
 def _size(rung: Rung, findings: Findings) -> str:
     if rung.removed is None or not findings.parameters:
-        return "not known"
+        return "unknown"
     return f"{_count(rung.removed)} ({rung.removed / findings.parameters:.1%})"
 
 
@@ -145,7 +145,7 @@ def _count(number: int) -> str:
 def _kept(rung: Rung) -> str:
     """Format the retained share with its interval and whether it was measured or predicted."""
     if rung.kept is None:
-        return "not known"
+        return "unknown"
     source = MEASURED if rung.measured is not None else PREDICTED
     return f"{source} {rung.kept.value:.2f} [{rung.kept.low:.2f}, {rung.kept.high:.2f}]"
 
@@ -167,8 +167,8 @@ def selection(findings: Findings) -> Selection:
         if kept is not None and rung.removed is not None and findings.parameters
     ]  # fmt: skip
     notes = [
-        "Kept: (pruned − chance) / (dense − chance). Points: evaluated, with 95% intervals from the same items asked of"
-        " both models (Fieller).",
+        "Retained: (pruned − chance) / (dense − chance). Points: evaluated, with 95% intervals (Fieller), both models "
+        "on the same items.",
         *([findings.basis] if findings.basis else []),
         f"Settings: {findings.settings}.",
     ]

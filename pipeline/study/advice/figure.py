@@ -63,7 +63,7 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
             ax.set_xlim(left=0.0)
             canvas.panel_title(ax, unit if len(kinds) == 1 else f"{KINDS[kind]}: {unit}")
         row[0].set_ylim(*_limits(data[data["kind"] == kind]))
-    canvas.outer_labels(axes, "parameters removed (%)", "kept above chance (%)")
+    canvas.outer_labels(axes, "parameters removed (%)", "retained above chance (%)")
     return sheet
 
 
@@ -71,7 +71,7 @@ def _handles(data: pd.DataFrame, colours: dict[str, str], markers: dict[str, str
     """Return the legend's handles: the pruners, and the limit."""
     handles = [canvas.line_handle(name, colours[name], marker=markers[name]) for name in colours]
     handles.sort(key=lambda handle: precedence(str(handle.get_label())))
-    limit = f"{float(data['keep_percent'].iloc[0]):g}% kept"
+    limit = f"{float(data['keep_percent'].iloc[0]):g}% retained"
     return [*handles, canvas.line_handle(limit, style.INK, _LIMIT_LINE)]
 
 

@@ -55,8 +55,8 @@ def forecast(outputs: Path, choices: Sequence[Choice]) -> Forecast:
         kept.setdefault((row.pruner, row.sparsity), {})[str(row.kind)] = interval
     settings = goals.drop_duplicates(VARIANT)
     basis = (
-        "Lines: predicted from KL, of all tokens and of those the dense model is surest of, fitted to "
-        f"{len(settings)} evaluated settings of {settings['family'].nunique()} pruners; bands: 95% intervals by the "
-        "errors on pruners that a fit left out."
+        "Lines: predicted from KL over all tokens and over those the dense model is most confident in, fitted to "
+        f"{len(settings)} evaluated settings of {settings['family'].nunique()} pruners; bands: 95% intervals from the "
+        "errors on held-out pruners."
     )
     return Forecast(known, kept, basis)

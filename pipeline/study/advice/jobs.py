@@ -37,7 +37,7 @@ def run_jobs(words: Sequence[str]) -> int:
             process.communicate()
         raise
     if process.returncode == _REFUSED:
-        raise Refused(f"pipeline.main did not take its command line: {shlex.join(words)}")
+        raise Refused(f"pipeline.main rejected its command line: {shlex.join(words)}")
     if process.returncode > _STOPPED:
         raise KeyboardInterrupt
     if process.returncode < 0:

@@ -35,11 +35,11 @@ PRUNERS = ("attn_drop", "mlp_drop", "shortgpt", "wanda", "divergence", "divergen
 # Keys that the advice sets itself, and what to give instead.
 _DECIDED = {
     "pruner": "give pruners=[...]",
-    "sparsity": "each pruner is tried from little to much",
-    "stages": "what is needed is run",
-    "capture.protocols": "what is needed is captured",
-    "experiment": "an experiment has pruners and sparsities of its own; run it with pipeline.main",
-    "export.path": "run what is recommended with export.path=DIR",
+    "sparsity": "each pruner is tried at increasing sparsity",
+    "stages": "it runs the stages that it needs",
+    "capture.protocols": "it captures what it needs",
+    "experiment": "an experiment defines its own pruners and sparsities; run it with pipeline.main",
+    "export.path": "export the recommended setting by running it with export.path=DIR",
     "figures": "draw them with python -m pipeline.plot",
 }
 # Pruners of one criterion are comparable only with the same calibration text; some need text the model itself wrote.
@@ -91,8 +91,8 @@ def read_question(arguments: Sequence[str]) -> tuple[Question | None, list[str]]
     keep, evaluations = _number(own.get("keep", "0.9")), _number(own.get("evaluations", "3"))
     if keep is None or not 0 < keep <= 1:
         found.append(
-            f"keep={shortened(own['keep'])} should be a number above 0 and at most 1: the share of the dense score "
-            "above chance, such as 0.9"
+            f"keep={shortened(own['keep'])} should be a number above 0 and at most 1: the fraction of the dense score "
+            "above chance to retain, such as 0.9"
         )
     if evaluations is None or evaluations < 1 or evaluations != int(evaluations):
         found.append(f"evaluations={shortened(own['evaluations'])} should be a whole number of at least 1, such as 3")
@@ -122,8 +122,8 @@ def own_words(given: Sequence[str]) -> list[str]:
 
 def _in_our_words(problem: str) -> str:
     """Reword a problem whose remedy would name a word that the advice does not accept."""
-    what, encoder, _ = problem.partition(" is an encoder, which writes no text")
-    return f"{what}{encoder}; give a model that does, since its texts are compared" if encoder else problem
+    what, encoder, _ = problem.partition(" is an encoder, which generates no text")
+    return f"{what}{encoder}; give a model that generates text, since the texts are compared" if encoder else problem
 
 
 def _sorted(arguments: Sequence[str]) -> tuple[dict[str, str], list[str], list[str]]:
@@ -134,16 +134,16 @@ def _sorted(arguments: Sequence[str]) -> tuple[dict[str, str], list[str], list[s
         key, equals, value = argument.partition("=")
         shown = shortened(argument)
         if argument.startswith("-"):
-            found.append(f"{shown} is not a flag; give --help for what there is, and key=value")
+            found.append(f"unknown flag {shown}; use --help for help, and key=value for settings")
         elif key in OWN and equals:
             own[key] = value
         elif key.lstrip("+~") in _DECIDED:
-            found.append(f"{shown}: the advice decides on {key.lstrip('+~')}; {_DECIDED[key.lstrip('+~')]}")
+            found.append(f"{shown}: {key.lstrip('+~')} cannot be set here; {_DECIDED[key.lstrip('+~')]}")
         else:
             others.append(argument)
     words = read_words(others, multirun=True)
     several = [key for key, options in (words.groups | words.values).items() if len(options) > 1]
-    found += [f"{key} lists several values: advice is for one at a time; give one" for key in several]
+    found += [f"{key} lists several values, but advice takes one at a time; give one value" for key in several]
     others = [word for word in others if word.partition("=")[0] not in several]
     return own, others, found
 
@@ -170,7 +170,7 @@ def _pruner_problems(pruners: Sequence[str]) -> list[str]:
         if name not in choices_of("pruner"):
             found.append(f"pruners: {shortened(name)} does not exist; {nearest(name[:100], usable)}")
         elif name not in usable:
-            found.append(f"pruners: {name} takes no sparsity, so it cannot go further or less far; leave it out")
+            found.append(f"pruners: {name} takes no sparsity, so there is nothing to vary; leave it out")
     return found
 
 
@@ -193,7 +193,7 @@ def _suites(tasks: str, chosen: Sequence[str], found: list[str]) -> tuple[tuple[
             return kinds, ()
         writes = writes_text(read_choice("task", suite))
         if not asked[writes]:
-            found.append(f"{word} has no {' or '.join(kinds)} tasks; leave it out, or ask for other tasks")
+            found.append(f"{word} has no {' or '.join(kinds)} tasks; leave it out, or give other tasks=...")
         suites[writes] = suite
     return kinds, tuple(suites[writes] for writes in asked if asked[writes])
 

@@ -30,9 +30,9 @@ def read_recipe(path: Path) -> list[str]:
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}); give the path of a {NAME}") from None
     except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())[:200]}; mend it") from None
+        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())[:200]}; fix it") from None
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise ValueError(f"{path} should hold a key: value a line, as on the command line of pipeline.main")
+        raise ValueError(f"{path} should contain one key: value per line, as on the command line of pipeline.main")
     return [f"{key}={_text(value, f'{path}: {key}')}" for key, value in values.items()]
 
 
@@ -52,7 +52,9 @@ def _text(value: object, where: str) -> str:
     if isinstance(value, list):
         return f"[{','.join(_item(item, where) for item in value)}]"
     if not isinstance(value, str | int | float):
-        raise ValueError(f"{where} holds {type(value).__name__}; write each key of a group on a line, as group.key")
+        raise ValueError(
+            f"{where} is a {type(value).__name__}; write each key of a group on its own line, as group.key"
+        )
     return str(value)
 
 

@@ -22,13 +22,13 @@ def investigate(question: Question, execute: Execute) -> tuple[Findings, dict[Se
     Raises NoAdvice if the dense model has no scores, or is not clearly above chance.
     """
     study = Study(question, execute)
-    _say(f"1 of 3: {study.model}, dense")
+    _say(f"1 of 3: evaluating {study.model}, dense")
     study.evaluate([(DENSE, "0")])
     _check_signal(question, study)
     count = sum(len(ladder) for ladder in question.ladders.values())
-    _say(f"2 of 3: what {count} settings of {len(question.ladders)} pruners change, without evaluating them")
+    _say(f"2 of 3: measuring {count} settings of {len(question.ladders)} pruners, without evaluating them")
     study.measure()
-    _say(f"3 of 3: evaluating where it matters, at most {question.evaluations} settings a pruner")
+    _say(f"3 of 3: evaluating near the threshold, at most {question.evaluations} settings per pruner")
     findings = _gathered(question, study)
     while chosen := _next(question, findings):
         _say("  " + ", ".join(f"{pruner} at {sparsity}" for pruner, sparsity in chosen))
@@ -72,13 +72,13 @@ def _check_signal(question: Question, study: Study) -> None:
     for kind in question.kinds:
         name = NAMES[kind]
         if kind not in dense:
-            raise NoAdvice(f"there are no dense scores of {name}: {study.why_not_dense()}")
+            raise NoAdvice(f"there are no dense scores for {name}: {study.why_not_dense()}")
         score = dense[kind]
         if not score.has_signal:
             raise NoAdvice(
-                f"the dense model itself is not clearly above chance in {name} ({score.value:.2f}, guessing gives "
-                f"{score.chance:.2f}): pruning has nothing to take away; give another task=..., or more items with "
-                "task.limit=..."
+                f"the dense model itself is not clearly above chance in {name} ({score.value:.2f}, chance is "
+                f"{score.chance:.2f}), so there is nothing for pruning to lose; give another task=..., or more items "
+                "with task.limit=..."
             )
 
 

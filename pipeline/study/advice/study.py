@@ -138,7 +138,7 @@ class Study:
             record = self.record(suite, (DENSE, "0"))
             if record is None or record.status != OK:
                 return (record.error if record else None) or NO_RESULT
-        return "none of these tasks is of that kind; give another task=... or other tasks=..."
+        return "no task of this kind was evaluated; give another task=... or other tasks=..."
 
     def measured(self) -> Kept:
         """Return the share of the dense score above chance that evaluated settings retain, by kind of task."""
