@@ -68,7 +68,7 @@ def _list(chosen: Any) -> int:
         found = [record for record in found if jobs.ended_since(record, moment)]
     form = listing.JSON if chosen.json else listing.CSV if chosen.csv else listing.TEXT
     if not found and form == listing.TEXT:
-        print(f"none of {len(records)} jobs fits")
+        print(f"none of {len(records)} jobs matches")
         return 0
     listing.show(found, store, form)
     return 0
@@ -89,7 +89,7 @@ def _compare(chosen: Any) -> int:
     store = Store(chosen.outputs)
     records = jobs.picked(jobs.jobs_of(store), chosen.jobs)
     if len(records) < 2:
-        raise Refused("one job has nothing beside it; give the ids of two or more")
+        raise Refused("nothing to compare: give the ids of two or more jobs")
     compare(records, store)
     return 0
 
@@ -117,7 +117,7 @@ def _remove(chosen: Any) -> int:
 def _there(outputs: Path) -> Store:
     store = Store(outputs)
     if not (store.root / "store").is_dir():
-        raise Refused(f"{store.root} holds no results; say where they are with outputs=DIR")
+        raise Refused(f"{store.root} contains no results; give their folder with outputs=DIR")
     return store
 
 
@@ -127,7 +127,7 @@ _COMMANDS = {"list": _list, "show": _show, "compare": _compare, "verify": _verif
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.results",
-        description="What is in an outputs folder: find jobs, look at them, compare them, check them, make room.",
+        description="Inspect an outputs folder: list, show, compare, verify and remove jobs and results.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -136,23 +136,25 @@ def _parser() -> argparse.ArgumentParser:
     def command(name: str, text: str) -> argparse.ArgumentParser:
         return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
 
-    listed = command("list", "one line a job (the default command)")
-    listed.add_argument("filters", nargs="*", metavar="KEY=VALUE", help="as on the command line; a comma means or")
+    listed = command("list", "list jobs, one per line (the default command)")
+    listed.add_argument(
+        "filters", nargs="*", metavar="KEY=VALUE", help="as on the command line; commas separate alternatives"
+    )
     listed.add_argument("--status", help=f"one or more of {','.join(_STATES)}")
-    listed.add_argument("--since", help="ended since a date, or a span such as 3d or 12h ago")
+    listed.add_argument("--since", help="ended since a date, or within a time span such as 3d or 12h")
     form = listed.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="everything, for scripts")
-    form.add_argument("--csv", action="store_true", help="a column a score, for scripts")
-    _ids(command("show", "everything about a job: configuration, origin, costs, artifacts, error"), "+")
-    _ids(command("compare", "what differs between jobs, scores and measures side by side"), "+")
-    checked = command("verify", "check every checksum, and the tables against what they come from")
+    form.add_argument("--json", action="store_true", help="all details as JSON, for scripts")
+    form.add_argument("--csv", action="store_true", help="one column per score as CSV, for scripts")
+    _ids(command("show", "show a job's configuration, origin, costs, artifacts and error"), "+")
+    _ids(command("compare", "compare jobs: what differs, with scores and measures side by side"), "+")
+    checked = command("verify", "check every checksum, and the tables against their sources")
     _ids(checked, "*")
-    checked.add_argument("--repair", action="store_true", help="set aside what is damaged, collect the tables again")
-    collected = command("gc", "what no job refers to, and remove it")
-    removed = command("remove", "jobs and what no other job needs, and remove it")
+    checked.add_argument("--repair", action="store_true", help="quarantine what is damaged and rebuild the tables")
+    collected = command("gc", "list, and with --yes remove, what no job refers to")
+    removed = command("remove", "list, and with --yes remove, jobs and what only they need")
     _ids(removed, "+")
     for sub in (collected, removed):
-        sub.add_argument("--yes", action="store_true", help="do it, rather than show what would go")
+        sub.add_argument("--yes", action="store_true", help="remove instead of listing what would be removed")
     return parser
 
 

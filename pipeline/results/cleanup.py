@@ -24,7 +24,7 @@ from pipeline.tables.write import collect
 
 # Logs of a failed command are kept for a day, to find out why it failed.
 _LOG_SECONDS = 86400
-_NOTHING_YET = "nothing was removed: add --yes to do it"
+_NOTHING_YET = "nothing was removed: add --yes to remove these"
 _UNFINISHED = re.compile(r"(?P<stage>.+)-(?P<key>[0-9a-f]{16})")
 
 
@@ -45,7 +45,7 @@ def collect_garbage(store: Store, yes: bool) -> int:
     busy = _at_work(store)
     items = list(_damaged(store))
     if busy:
-        print(f"somebody works in {store.root} ({', '.join(busy)}): what no job refers to stays until that is done")
+        print(f"{store.root} is in use ({', '.join(busy)}): what no job refers to stays until that process is done")
     else:
         items += [*_unused(store), *_unfinished(store), *_failed_commands(store)]
     if not items:
@@ -74,14 +74,14 @@ def remove_jobs(store: Store, words: Sequence[str], yes: bool) -> int:
         return 0
     if busy := _at_work(store):
         raise Refused(
-            f"somebody works in {store.root} ({', '.join(busy)}) and may use results of these jobs: "
-            "try again once that is done"
+            f"{store.root} is in use ({', '.join(busy)}) and the process may need results of these jobs: try again "
+            "when it is done"
         )
     # Records go first: after an interruption, no job refers to the rest.
     with store.alone("records"):
         status = _remove(items, store)
         collect(store)
-    print("the tables are collected again; logs in runs/ and W&B runs stay")
+    print("the tables were rebuilt; logs in runs/ and W&B runs stay")
     return status
 
 
@@ -90,7 +90,7 @@ def remove_jobs(store: Store, words: Sequence[str], yes: bool) -> int:
 
 def _damaged(store: Store) -> Iterator[Item]:
     for path in sorted((store.root / "store" / ".damaged").glob("*")):
-        yield Item(path, "was set aside as damaged")
+        yield Item(path, "quarantined as damaged")
 
 
 def _unused(store: Store) -> Iterator[Item]:
@@ -107,7 +107,7 @@ def _unfinished(store: Store) -> Iterator[Item]:
     for path in sorted((store.root / "store" / ".unfinished").glob("*")):
         name = _UNFINISHED.fullmatch(path.name)
         if age_of(path) > KEPT_SECONDS and not (name and store.locked(name["stage"], name["key"])):
-            yield Item(path, "was left unfinished more than two weeks ago")
+            yield Item(path, "left unfinished more than two weeks ago")
 
 
 def _failed_commands(store: Store) -> Iterator[Item]:
@@ -122,8 +122,8 @@ def _check_readable(store: Store, records: Sequence[Path]) -> None:
     """Raise Refused if a record is damaged: the artifacts that it needs are then unknown."""
     if bad := [path.name for path in records if record_damage(path) is not None]:
         raise Refused(
-            f"records of jobs are damaged ({', '.join(sorted(bad))}), so that what they need is not known: set them "
-            "aside first with `python -m pipeline.results verify --repair`, and run the commands of these jobs again"
+            f"records of jobs are damaged ({', '.join(sorted(bad))}), so what they need is unknown: quarantine them "
+            "first with `python -m pipeline.results verify --repair`, then rerun the commands of these jobs"
         )
 
 
@@ -140,7 +140,7 @@ def _show(items: Sequence[Item], store: Store) -> None:
     for item in items:
         total += (size := size_of(item.path))
         print(f"{readable(size):>10}  {item.path.relative_to(store.root)}  ({item.why})")
-    print(f"{readable(total):>10}  in all")
+    print(f"{readable(total):>10}  in total")
 
 
 def _remove(items: Sequence[Item], store: Store) -> int:

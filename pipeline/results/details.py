@@ -41,7 +41,7 @@ def _about(record: JobRecord, store: Store) -> dict[str, Any]:
         "error": record.error,
     }
     if record.status != OK and (traceback := _traceback(record, store)):
-        about["full error"] = traceback
+        about["traceback"] = traceback
     about |= {"started": record.started, "finished": record.finished, "seconds": record.seconds}
     about |= {
         "label": label_of(record) if record.variant_id else None,
@@ -84,7 +84,7 @@ def _costs(record: JobRecord) -> None:
     if there:
         rows = [[name, *(cost.get(column) for column in there)] for name, cost in costs.items()]
         print()
-        show_table("what this job itself computed", ["stage", *there], rows)
+        show_table("computed by this job itself", ["stage", *there], rows)
 
 
 def _section(title: str, facts: Mapping[str, Any]) -> None:

@@ -45,9 +45,9 @@ class Refused(Exception):
 def jobs_of(store: Store) -> list[JobRecord]:
     """Return all recorded jobs, oldest first. Raises Refused if there are none."""
     if not store.root.is_dir():
-        raise Refused(f"there is no folder {store.root}; say where results are with outputs=DIR")
+        raise Refused(f"there is no folder {store.root}; give the results folder with outputs=DIR")
     if not (records := load_records(store.jobs)):
-        raise Refused(f"no job is on record in {store.root}; `make demo` makes some, outputs=DIR looks elsewhere")
+        raise Refused(f"no jobs recorded in {store.root}; run `make demo`, or give another folder with outputs=DIR")
     return records
 
 
@@ -57,9 +57,9 @@ def pick(known: Iterable[str], words: Sequence[str]) -> list[str]:
     for word in words:
         found = [job for job in ids if job.startswith(word)]
         if not found or not word:
-            raise Refused(f"no job's id begins with {word!r}; `python -m pipeline.results list` shows all of them")
+            raise Refused(f"no job's id begins with {word!r}; `python -m pipeline.results list` lists all ids")
         if len(found) > 1 and word not in found:
-            raise Refused(f"{word} begins the ids of {len(found)} jobs, {', '.join(found)}; give more of the one")
+            raise Refused(f"{word} is the beginning of {len(found)} job ids, {', '.join(found)}; give more characters")
         chosen.append(word if word in found else found[0])
     return list(dict.fromkeys(chosen))
 

@@ -22,7 +22,12 @@ from pipeline.tables.job_columns import columns_of, label_of
 from pipeline.tables.write import bring_up_to_date
 
 # Columns of the kinds of score that jobs may have, in this order.
-KINDS = {"generative": "generation", "multiple_choice": "choice", "retrieval": "retrieval", "perplexity": "ppl"}
+KINDS = {
+    "generative": "generation",
+    "multiple_choice": "multiple choice",
+    "retrieval": "retrieval",
+    "perplexity": "ppl",
+}
 TEXT, JSON, CSV = "text", "json", "csv"
 
 

@@ -45,8 +45,8 @@ def warnings(records: Sequence[JobRecord]) -> list[str]:
         return []
     what = [", ".join(f"{key}={value}" for key, value in own.items()) for own in differing_conditions(records)]
     return [
-        f"the jobs were asked and captured in different ways ({'; '.join(dict.fromkeys(what))}): compare no number of "
-        "one with another:\n    " + "\n    ".join(reversed(ways.values()))
+        f"the jobs have different settings ({'; '.join(dict.fromkeys(what))}), so their numbers are not comparable:\n  "
+        "  " + "\n    ".join(reversed(ways.values()))
     ]
 
 

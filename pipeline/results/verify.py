@@ -43,11 +43,11 @@ def verify(store: Store, jobs: Sequence[JobRecord] | None, repair: bool) -> int:
     for problem in found:
         print(f"{problem.path.relative_to(store.root)}: {problem.what}")
     if not found:
-        print("everything matches its checksums")
+        print("no problems: all checksums match")
         return 0
     print(f"{len(found)} problem{'s' * (len(found) > 1)}")
     if not repair:
-        print("--repair sets what is damaged aside; the command of a job makes again what is missing")
+        print("--repair quarantines what is damaged; rerunning a job's command recomputes what is missing")
     else:
         _repair(store, found)
     return 1
@@ -64,11 +64,14 @@ def _repair(store: Store, found: Sequence[Problem]) -> None:
         store.set_aside(problem.path, problem.what)
         aside += 1
     if aside:
-        print(f"{aside} set aside in {store.root / 'store' / '.damaged'}: the commands of their jobs make them again")
+        print(
+            f"{aside} quarantined in {store.root / 'store' / '.damaged'}: rerun the commands of their jobs to "
+            "recompute them"
+        )
     if any(problem.stale_table or problem.damaged for problem in found):
         with store.alone("records"):
             collect(store)
-        print(f"the tables in {store.tables} are collected again")
+        print(f"the tables in {store.tables} were rebuilt")
 
 
 def _records(store: Store, jobs: Sequence[JobRecord] | None) -> Iterator[Problem]:
@@ -85,7 +88,7 @@ def _records(store: Store, jobs: Sequence[JobRecord] | None) -> Iterator[Problem
         if problem is not None:
             yield Problem(path, problem, damaged=True)
         elif plain_json(path).get("layout") == LAYOUT and not load_records(path.parent, path.name):
-            yield Problem(path, "it is not a record of ours", damaged=True)
+            yield Problem(path, "it is not a job record", damaged=True)
 
 
 def _artifacts(store: Store, jobs: Sequence[JobRecord] | None) -> Iterator[Problem]:

@@ -264,7 +264,7 @@ def test_compare_shows_differences_and_numbers(original, ask):
         text = scores[(scores.pruner == pruner) & (scores.kind == "perplexity")].value.item()
         assert f"{text:.3f}" in out
     assert "free_running" in out
-    assert "different ways" not in out
+    assert "different settings" not in out
 
 
 def test_compare_warns_of_jobs_that_cannot_be(outputs, ask):
@@ -272,7 +272,7 @@ def test_compare_warns_of_jobs_that_cannot_be(outputs, ask):
     other = replace(known["rtn"], job="e" * 16, origin={**known["rtn"].origin, "python": "3.99"})
     other.save(Store(outputs))
     _, out, _ = ask(outputs, "compare", known["wanda"].job, other.job)
-    assert "! the jobs were asked and captured in different ways (task.limit=2; task.limit=null)" in out
+    assert "! the jobs have different settings (task.limit=2; task.limit=null), so their numbers" in out
     assert "3.99" in out
 
 
@@ -282,7 +282,7 @@ def test_compare_warns_of_jobs_that_cannot_be(outputs, ask):
 def test_intact_results_are_fine(original, ask):
     before = files(original)
     status, out, _ = ask(original, "verify")
-    assert (status, out) == (0, "everything matches its checksums\n")
+    assert (status, out) == (0, "no problems: all checksums match\n")
     assert files(original) == before
 
 
@@ -305,7 +305,7 @@ def test_damage_is_found_and_set_aside(outputs, ask):
     assert "runs/second/0/outcome.json: it cannot be read" in out
     assert scores.is_dir()
     status, out, _ = ask(outputs, "verify", "--repair")
-    assert (status, "3 set aside" in out) == (1, True)
+    assert (status, "3 quarantined in" in out) == (1, True)
     assert not scores.exists()
     assert not record.exists()
     assert len(list((outputs / "store" / ".damaged").iterdir())) == 3
@@ -438,7 +438,7 @@ def test_gc_leaves_a_living_process_alone(outputs, ask, busy):
     damaged = outputs / "store" / ".damaged" / "decision-x"
     damaged.mkdir(parents=True)
     status, out, _ = ask(outputs, "gc", "--yes")
-    assert (status, "somebody works in" in out) == (0, True)
+    assert (status, "is in use (" in out) == (0, True)
     assert loose.path.is_dir()
     assert not damaged.exists()
     status, _, err = ask(outputs, "remove", "ff", "--yes")

@@ -116,7 +116,7 @@ def sentences(findings: Findings) -> list[str]:
     if len(found) > 1:
         said.append(
             "Zeroing weights makes a model neither smaller nor faster. The best choice that removes whole units: "
-            "{_said(found[1], findings)}"
+            f"{_said(found[1], findings)}"
         )
     return said
 
