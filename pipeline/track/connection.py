@@ -42,7 +42,7 @@ def resolve_mode(requested: str) -> Connection:
     if api_key(url) is None:
         return Connection("offline", "no API key: run `wandb login` or set WANDB_API_KEY")
     if not _answers(url):
-        return Connection("offline", f"{url} does not answer")
+        return Connection("offline", f"{url} does not respond")
     return Connection("online")
 
 
@@ -84,7 +84,7 @@ def api_key(url: str) -> str | None:
 
 def _checked(mode: str, where: str) -> str:
     if mode not in MODES:
-        raise ValueError(f"unknown {where} {mode!r}: choose one of {', '.join(MODES)}")
+        raise ValueError(f"unknown {where} {mode!r}: choose from {', '.join(MODES)}")
     return mode
 
 

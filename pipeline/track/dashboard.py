@@ -112,12 +112,12 @@ def build(sweep: Sweep, outputs: Path, offline: bool) -> int:
         write_bytes(path, pages.specification(page).encode())
         print(f"{name:11s}{path}")
     if sweep.unsent:
-        print(f"{sweep.unsent} of {len(sweep.jobs)} runs are on this disk alone: `make sync` sends them")
+        print(f"{sweep.unsent} of {len(sweep.jobs)} runs exist only on this disk: `make sync` uploads them")
     connection = resolve_mode("offline" if offline else "auto")
     if connection.mode != "online":
         reason = f" ({connection.reason})" if connection.reason else ""
         again = f"python -m pipeline.track.dashboard outputs={outputs} --sweep {sweep.name}"
-        print(f"not published{reason}; with a key and a network, this publishes them: {again}")
+        print(f"not published{reason}; with an API key and network access, publish with: {again}")
         return 0
     from pipeline.track.publish import publish
 
@@ -125,8 +125,8 @@ def build(sweep: Sweep, outputs: Path, offline: bool) -> int:
         addresses = publish(facts, entity, folder / MEMORY)
     except Exception as error:
         print(
-            f"not published: {plain(error)}; the project has to be there (`make sync` makes it) and the key to be "
-            f"valid (`wandb login`); if the pages were deleted there, remove {folder / MEMORY}",
+            f"not published: {plain(error)}; the project must exist (`make sync` creates it) and the API key must be "
+            f"valid (`wandb login`); if the pages were deleted in W&B, remove {folder / MEMORY}",
             file=sys.stderr,
         )
         return 1
@@ -139,10 +139,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns exit status 2 for an unknown sweep, 1 if a server rejects the pages, else 0."""
     parser = Arguments(
         prog="python -m pipeline.track.dashboard",
-        description="Build a workspace and a report in W&B that show a sweep. Without a server: their JSON alone.",
+        description="Build a W&B workspace and report for a sweep. Without a server, only their JSON is written.",
     )
-    parser.add_argument("--sweep", help="name of the sweep, a folder of outputs/runs (default: the newest)")
-    parser.add_argument("--offline", action="store_true", help="write the JSON and send nothing")
+    parser.add_argument("--sweep", help="name of the sweep, a folder in outputs/runs (default: the newest)")
+    parser.add_argument("--offline", action="store_true", help="write the JSON without publishing")
     chosen: Any = parser.parse_args(arguments)
     found = sweeps(chosen.outputs)
     if not found:
@@ -150,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     names = {sweep.name: sweep for sweep in found}
     if chosen.sweep and chosen.sweep not in names:
-        print(f"no sweep is called {chosen.sweep}; {nearest(chosen.sweep, names)}", file=sys.stderr)
+        print(f"no sweep is named {chosen.sweep}; {nearest(chosen.sweep, names)}", file=sys.stderr)
         return 2
     return build(names[chosen.sweep] if chosen.sweep else found[-1], chosen.outputs, chosen.offline)
 

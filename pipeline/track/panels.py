@@ -21,11 +21,11 @@ KINDS = {
 }
 SPACES = {"cos_h": "cosine in h", "cos_z": "cosine in z", "cos_p": "cosine in p", "kl": "KL"}
 SUBLAYERS = ("attention", "mlp")
-PROTOCOLS = {"teacher_forced": "teacher-forced", "free_running": "free running"}
+PROTOCOLS = {"teacher_forced": "teacher-forced", "free_running": "free-running"}
 TABLES = {
     "generations": "generated texts",
     "scores": "scores of every task",
-    "comparison with dense": "every task beside dense",
+    "comparison with dense": "every task compared with dense",
 }
 # Largest number of runs in one panel; W&B's default is 10.
 MOST_RUNS = 200
@@ -61,28 +61,28 @@ def sections(logged: Collection[str] | None, pruners: Iterable[str], figures: Se
     made = [
         Section(
             "Scores over sparsity",
-            "Mean scores over all tasks of a kind, against the share of the decoder blocks' parameters that is "
-            "removed. One point is one job, in the colour of its pruner; lines are means over the jobs of a pruner.",
-            [*_points(REMOVED, "share removed"), *_lines(list(pruners))],
+            "Mean scores over all tasks of a kind, against the fraction of decoder-block parameters removed. Each "
+            "point is one job, coloured by pruner; lines are means over the jobs of a pruner.",
+            [*_points(REMOVED, "fraction removed"), *_lines(list(pruners))],
         ),
         Section(
-            "What the deviation does to scores",
-            "KL of the pruned from the dense model at the final state, each on its own continuation, against scores; "
-            "and both ways of asking against each other.",
+            "How scores depend on the deviation",
+            "Scores against the free-running KL(dense‖pruned) at the final state, and generation against multiple "
+            "choice.",
             [*_points("final/kl", "KL", kinds=("generative", "multiple_choice", "retrieval")), _both_ways()],
         ),
-        Section("Everything at once", "One line is one job.", [_parallel(logged)], columns=1),
+        Section("Everything at once", "Each line is one job.", [_parallel(logged)], columns=1),
         Section(
             "Layer by layer",
             "One sublayer at a time is replaced by its pruned form on the dense model's own inputs; the residual "
             "stream after it is compared in h, z and p.",
-            [*_over_layers(), _line("share removed by layer", "layer", ["layer/achieved"])],
+            [*_over_layers(), _line("fraction removed by layer", "layer", ["layer/achieved"])],
             columns=4,
         ),
         Section(
             "Step by step",
             "Final states while a prompt is continued: the pruned model reads the dense model's tokens "
-            "(teacher-forced), or its own (free running).",
+            "(teacher-forced) or its own (free-running).",
             _over_steps(),
             columns=4,
         ),
@@ -127,11 +127,11 @@ def _points(x: str, name: str, kinds: Iterable[str] = KINDS) -> list[Panel]:
 def _lines(pruners: Sequence[str]) -> list[Panel]:
     return [
         _line(
-            f"{name} over sparsity, a line a pruner",
+            f"{name} over sparsity, one line per pruner",
             "removed",
             [curve_key(pruner, kind) for pruner in pruners],
             log=kind == "perplexity",
-            title_x="share removed",
+            title_x="fraction removed",
         )
         for kind, name in KINDS.items()
         if pruners
@@ -155,7 +155,7 @@ def _both_ways() -> Panel:
 def _parallel(logged: Collection[str] | None) -> Panel:
     columns: dict[str, wr.Config | wr.SummaryMetric] = {
         "pruner": wr.Config("pruner"),
-        "share removed": wr.SummaryMetric(REMOVED),
+        "fraction removed": wr.SummaryMetric(REMOVED),
         "calibration": wr.Config("calibration"),
         "seed": wr.Config("seed"),
         "generation": wr.SummaryMetric("generative/mean"),

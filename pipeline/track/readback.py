@@ -113,7 +113,7 @@ def _problems(sent: Sent, record: RunRecord, exit_code: int) -> Iterator[str]:
     for name, files in sent.artifacts.items():
         found = {path: size for path, (_, size) in record.artifacts.get(name, {}).items()}
         if found != files:
-            yield f"artifact {name} holds {found or 'nothing'} instead of {files}"
+            yield f"artifact {name} contains {found or 'nothing'} instead of {files}"
 
 
 def _differences(what: str, sent: Mapping[str, Any], found: Mapping[str, Any]) -> Iterator[str]:
@@ -143,4 +143,4 @@ def _missing_media(key: str, record: RunRecord) -> Iterator[str]:
         return
     path = record.directory / "files" / row[f"{key}.path"]
     if not path.is_file() or path.stat().st_size != row.get(f"{key}.size"):
-        yield f"the file of {key} is missing or cut: {path}"
+        yield f"the file of {key} is missing or truncated: {path}"

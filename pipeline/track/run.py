@@ -91,12 +91,12 @@ def _start(spec: RunSpec, mode: str, reason: str | None) -> Tracker:
                 reason = brief(error)
                 _discard(spec.outputs, run_id)
         if mode == "online" or (spec.mode == "online" and reason):
-            log.warning("W&B: no online run (%s); the run is kept on disk", reason)
+            log.warning("W&B: no online run (%s); the run is stored on disk", reason)
         run_id = agent.run_id if agent else secrets.token_hex(4)
         return Tracker(_open(spec, "offline", run_id, config, agent), "offline", config, reason)
     except Exception as error:  # no disk space, no permission, a broken installation: the job is worth more
-        problem = f"no run could be opened ({brief(error)})"
-        log.warning("W&B: %s; the job goes on without one", problem)
+        problem = f"cannot start a run ({brief(error)})"
+        log.warning("W&B: %s; the job continues without one", problem)
         return Tracker(None, "offline", config, problem=problem)
 
 

@@ -66,7 +66,9 @@ def _send(folder: Path) -> Sent:
     try:
         if read_run(folder).exit_code is None:
             return Sent(
-                LEFT, f"its log has no end: its job is at work, or was killed (wandb sync {folder} sends it so)"
+                LEFT,
+                f"its log is incomplete: its job is still running or was killed (wandb sync {folder} uploads it "
+                "anyway)",
             )
     except (RuntimeError, OSError, subprocess.SubprocessError) as error:
         return Sent(FAILED, redact(str(error)))
@@ -83,7 +85,7 @@ def _send(folder: Path) -> Sent:
         # The server has the run without its files: remove the mark, and the next try sends them.
         for mark in folder.glob(_MARK):
             mark.unlink()
-        return Sent(FAILED, f"not all of its files were taken: {redact(lost)}")
+        return Sent(FAILED, f"not all of its files were uploaded: {redact(lost)}")
     return Sent(SENT)
 
 
@@ -108,7 +110,7 @@ def _wandb_sync(folder: Path, scratch: Path) -> str:
 def _cause(output: str) -> str:
     """Return the lines of wandb's output that mention an error, else the last ones, as one line without secrets."""
     lines = [line.removeprefix("wandb:").strip() for line in output.splitlines() if line.strip()]
-    errors = [line for line in lines if "error" in line.lower()] or lines[-2:] or ["wandb sync says nothing"]
+    errors = [line for line in lines if "error" in line.lower()] or lines[-2:] or ["wandb sync printed nothing"]
     return redact(" ".join(errors))[:_LONGEST]
 
 
@@ -125,7 +127,7 @@ def _lost(scratch: Path) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns exit status 1 if a run could not be sent, 2 without a key or a server, else 0."""
     parser = Arguments(
-        prog="python -m pipeline.track.sync", description="Send offline runs to the W&B server, each one once."
+        prog="python -m pipeline.track.sync", description="Upload offline runs to the W&B server, each of them once."
     )
     chosen: Any = parser.parse_args(arguments)
     if not (chosen.outputs / "wandb").is_dir():
@@ -134,20 +136,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     store = Store(chosen.outputs)
     waiting = len(unsent(store))
     if not waiting:
-        print(f"every run in {chosen.outputs} has been sent")
+        print(f"every run in {chosen.outputs} has been uploaded")
         return 0
     connection = resolve_mode("online")
     if connection.mode != "online":
-        print(f"runs to send: {waiting}; none was sent: {connection.reason}", file=sys.stderr)
+        print(f"runs to upload: {waiting}; none was uploaded: {connection.reason}", file=sys.stderr)
         return 2
-    print(f"runs to send: {waiting}; they go to {base_url()}")
+    print(f"uploading {waiting} runs to {base_url()}")
     failed = 0
     for place, (folder, sent) in enumerate(send_all(store), start=1):
         why = f": {sent.why}" if sent.why else ""
         print(f"  {place}/{waiting} {sent.status:6s} {folder.name}{why}", flush=True)
         failed += sent.status == FAILED
     if failed:
-        print(f"{failed} of {waiting} runs could not be sent; the same command tries them again", file=sys.stderr)
+        print(f"{failed} of {waiting} runs could not be uploaded; run the same command again to retry", file=sys.stderr)
     return 1 if failed else 0
 
 

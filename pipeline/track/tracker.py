@@ -167,7 +167,7 @@ class Tracker:
         try:
             action()
         except Exception as error:  # any failure of the library or the disk: the job goes on
-            self._report(f"{what} was not recorded: {brief(error)}")
+            self._report(f"{what} was not logged: {brief(error)}")
 
     def _report(self, problem: str) -> None:
         log.warning("W&B: %s", problem)
@@ -202,7 +202,7 @@ class Tracker:
         command = f"wandb sync {shlex.quote(str(directory))}" if unsent and any(directory.glob("*.wandb")) else None
         if command:
             reason = f" ({self._reason})" if self._reason else ""
-            log.info("W&B run %s is kept on disk%s; to send it: %s", run.id, reason, command)
+            log.info("W&B run %s is stored on disk%s; to upload it: %s", run.id, reason, command)
         self._receipt = Receipt(
             run_id=run.id,
             group=run.group,
@@ -226,21 +226,21 @@ def _scalar(key: str, value: object) -> float | int | str:
     try:
         return number(value)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"summary {key}: {value!r} is neither a number nor a text") from error
+        raise TypeError(f"summary {key}: {value!r} is neither a number nor a string") from error
 
 
 def _check_curve(name: str, frame: pd.DataFrame, step: str) -> None:
     if step not in frame.columns:
         raise ValueError(f"curve {name}: no step column {step!r} among {list(frame.columns)}")
     if frame[step].isna().any() or frame[step].duplicated().any():
-        raise ValueError(f"curve {name}: {step!r} needs one row a value; aggregate first")
+        raise ValueError(f"curve {name}: {step!r} must have one row per value; aggregate first")
     if texts := [column for column in frame.columns if frame[column].dtype.kind not in "biuf"]:
         raise ValueError(f"curve {name}: columns {texts} are not numeric; drop them first")
 
 
 def _check_file(path: Path) -> None:
     if not path.is_file():
-        raise FileNotFoundError(f"no file {path} to record")
+        raise FileNotFoundError(f"no file {path} to log")
 
 
 def _link(path: Path, folder: Path) -> Path:

@@ -220,7 +220,7 @@ def assert_every_surface_shows_the_jobs_own(jobs: list[JobRecord], root: Path, m
     for row, (_, line) in zip(rows, table.iterrows(), strict=True):
         for column, value in (
             ("generation", lambda job: own.mean(job, "generative")),
-            ("choice", lambda job: own.mean(job, "multiple_choice")),
+            ("multiple choice", lambda job: own.mean(job, "multiple_choice")),
             ("KL", lambda job: own.final(job, "kl")),
             ("cos h", lambda job: own.final(job, "cos_h")),
         ):
@@ -323,7 +323,7 @@ def test_a_dense_job_shows_what_it_was_asked_and_no_failure_of_an_earlier_one(ma
     run(make_settings(*words, outputs=root), tmp_path)
     one = run(make_settings(*words, "task.kinds=[generative]", outputs=root), tmp_path)
     table = shown_on_screen([one], Store(root), monkeypatch)
-    assert list(table["choice"]) == [None] and len(table) == 1
+    assert list(table["multiple choice"]) == [None] and len(table) == 1
     failed = replace(one, status="failed", artifacts={})
     failed.write(Store(root).jobs / f"{one.job}.json")
     pruned = run(make_settings("pruner=wanda", "task.kinds=[generative]", "stages=[evaluate]", outputs=root), tmp_path)

@@ -229,7 +229,7 @@ def test_pages_are_published_once_and_then_changed(
     assert [line for line in said if line[0].isdigit() and "runs" not in line] == ["0 0", "1"], done.stderr
     assert sum(line.startswith(f"workspace  {server.url}/team/mine?nw=") for line in said) == 2
     assert sum(line.startswith(f"report     {server.url}/team/mine/reports/") for line in said) == 2
-    assert said.count("2 of 2 runs are on this disk alone: `make sync` sends them") == 3
+    assert said.count("2 of 2 runs exist only on this disk: `make sync` uploads them") == 3
     assert [(view["type"], view.get("id")) for view in server.views] == [
         ("runs", None),
         ("project-view", None),
@@ -249,7 +249,7 @@ def _runsets(view: dict[str, Any]) -> list[dict[str, Any]]:
 
 def test_a_sweep_that_is_not_there(outputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert dashboard.main(["--outputs", str(outputs), "--sweep", "20260101"]) == 2
-    assert f"no sweep is called 20260101; did you mean {SWEEP}?" in capsys.readouterr().err
+    assert f"no sweep is named 20260101; did you mean {SWEEP}?" in capsys.readouterr().err
     assert dashboard.main(["--outputs", str(tmp_path)]) == 2
     assert "run one with wandb.mode=auto or offline" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

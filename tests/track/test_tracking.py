@@ -227,8 +227,8 @@ def test_full_disk_does_not_stop_the_job(
         run.artifact("decision", "decision", [source], {})
     assert run.receipt.exit_code == 0
     assert run.receipt.verified is False
-    assert "decision was not recorded: OSError" in (run.receipt.problem or "")
-    assert "artifact decision holds nothing" in caplog.text
+    assert "decision was not logged: OSError" in (run.receipt.problem or "")
+    assert "artifact decision contains nothing" in caplog.text
 
 
 def test_wrong_arguments_are_refused(tmp_path: Path) -> None:

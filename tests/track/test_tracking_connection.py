@@ -68,7 +68,7 @@ def test_artifact_that_the_server_does_not_take_is_reported(tmp_path: Path, serv
     with track(spec_in(tmp_path, "online")) as run:
         run.artifact("decision", "decision", [source], {})
     assert (run.receipt.mode, run.receipt.exit_code, run.receipt.verified) == ("online", 0, False)
-    assert "artifact decision was not recorded" in (run.receipt.problem or "")
+    assert "artifact decision was not logged" in (run.receipt.problem or "")
     assert run.receipt.directory is not None
     assert read_run(run.receipt.directory).exit_code == 0
 
@@ -81,7 +81,7 @@ def test_unreachable_server_keeps_the_run_on_disk(
     receipt = _score_once(spec_in(tmp_path, "online")).receipt
     assert (receipt.mode, receipt.verified) == ("offline", True)
     assert [record.message for record in caplog.records if record.levelno == logging.WARNING] == [
-        f"W&B: no online run ({closed_port} does not answer); the run is kept on disk"
+        f"W&B: no online run ({closed_port} does not respond); the run is stored on disk"
     ]
 
 
@@ -111,7 +111,7 @@ def test_mode_follows_key_server_and_environment(
     monkeypatch.setenv("WANDB_MODE", "sometimes")
     with pytest.raises(ValueError, match="unknown WANDB_MODE 'sometimes'"):
         resolve_mode("auto")
-    with pytest.raises(ValueError, match="choose one of auto, online, offline, disabled"):
+    with pytest.raises(ValueError, match="choose from auto, online, offline, disabled"):
         resolve_mode("on")
 
 

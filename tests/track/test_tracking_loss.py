@@ -46,8 +46,8 @@ def test_where_no_run_can_be_opened_the_job_has_none(tmp_path: Path, caplog: pyt
     receipt = run.receipt
     assert (receipt.run_id, receipt.directory, receipt.sync_command) == ("", None, None)
     assert (receipt.exit_code, receipt.verified) == (0, False)
-    assert "no run could be opened (NotADirectoryError" in (receipt.problem or "")
-    assert "the job goes on without one" in caplog.text
+    assert "cannot start a run (NotADirectoryError" in (receipt.problem or "")
+    assert "the job continues without one" in caplog.text
     with pytest.raises(ValueError, match="of the job itself"), track(spec_in(tmp_path / "outputs")) as run:
         raise ValueError("of the job itself")
     assert (run.receipt.exit_code, run.receipt.verified) == (1, False)
@@ -121,7 +121,7 @@ def test_a_killed_writer_costs_its_run_and_nothing_else(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     during, after, again, last = done.stdout.splitlines()
     assert during.startswith("during 0 False")
-    assert "scores was not recorded" in during
+    assert "scores was not logged" in during
     assert "the run did not finish" in during
     assert last.startswith("last 0 False")
     assert (after, again) == ("after 0 True None", "again 0 True None")

@@ -52,7 +52,7 @@ def test_each_run_is_sent_once(tmp_path: Path, server: FakeServer, capsys: pytes
     assert [line.split()[0] for line in said[1:4]] == ["1/3", "2/3", "3/3"]
     sent, left = sorted(line.split(maxsplit=2)[1:] for line in said[1:4] if " sent " in line), said[1:4]
     assert [name for _, name in sent] == sorted([first.name, second.name])
-    why = f"left   {killed.name}: its log has no end: its job is at work, or was killed"
+    why = f"left   {killed.name}: its log is incomplete: its job is still running or was killed"
     assert [why in line for line in left if " sent " not in line] == [True]
     assert sorted(run["displayName"] for run in server.runs if run["displayName"]) == ["first", "second"]
     before = len(server.requests)
@@ -72,7 +72,7 @@ def test_what_a_server_takes_without_its_files_is_sent_again(
     run = keep(tmp_path, "with a file", (source,))
     assert sync.main(["--outputs", str(tmp_path)]) == 1
     said = capsys.readouterr()
-    assert f"1/1 failed {run.name}: not all of its files were taken: sender: failed to log artifact" in said.out
+    assert f"1/1 failed {run.name}: not all of its files were uploaded: sender: failed to log artifact" in said.out
     assert "the same command tries them again" in said.err
     assert sync.unsent(Store(tmp_path)) == [run]
 
@@ -94,7 +94,7 @@ def test_without_a_key_it_says_what_to_do(tmp_path: Path, capsys: pytest.Capture
     assert sync.main(["--outputs", str(tmp_path)]) == 2
     assert (
         capsys.readouterr().err
-        == "runs to send: 1; none was sent: no API key: run `wandb login` or set WANDB_API_KEY\n"
+        == "runs to upload: 1; none was uploaded: no API key: run `wandb login` or set WANDB_API_KEY\n"
     )
 
 
