@@ -9,7 +9,7 @@ SWEEP ?= -m pruner=shortgpt,wanda sparsity=0.2,0.4
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-setup: .venv/.complete ## make .venv/ and install everything that is pinned
+setup: .venv/.complete ## create .venv/ and install the pinned requirements
 
 .venv/.complete: requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'
@@ -27,7 +27,7 @@ demo: setup ## prune, evaluate, measure and plot the embedded model: a sweep of 
 # Matrices are small: more threads in each of two processes would only wait for each other.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-test: lint browser sandbox slurm ## run the tests; of cases alike, two that the commit chooses
+test: lint browser sandbox slurm ## run the tests; of similar cases only two, chosen by commit
 	$(PYTEST)
 
 test-all: lint browser sandbox slurm ## run the tests on every pruner, model family, experiment, figure and fault
@@ -45,7 +45,7 @@ sandbox:
 	@command -v bwrap > /dev/null \
 	|| { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null \
 	&& apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends bubblewrap > /dev/null; } \
-	|| echo "bubblewrap could not be installed: HumanEval and MBPP are refused, and their tests will be skipped"
+	|| echo "bubblewrap could not be installed: HumanEval and MBPP will be refused, and their tests will be skipped"
 
 # Sweeps on Slurm are tested on a cluster of one node, which the tests start and stop.
 slurm:
@@ -58,10 +58,10 @@ slurm:
 advise: setup ## how far each pruner can go before generation suffers: hours on two cores
 	$(BIN)/python -m pipeline.study.advise $(ADVICE)
 
-figures: setup ## redraw the figures from finished results alone
+figures: setup ## redraw the figures from stored results
 	$(BIN)/python -m pipeline.plot
 
-report: setup ## write outputs/report/index.html, one page with everything that was found
+report: setup ## write outputs/report/index.html, one page with all results
 	$(BIN)/python -m pipeline.report
 
 # What every figure of the paper needs, one experiment after another. EXPERIMENTS="fig04 tab1" runs some of them.
@@ -72,20 +72,20 @@ paper: setup ## run the experiments behind all figures of the paper (hours on tw
 	for name in $(EXPERIMENTS); do $(BIN)/python -m pipeline.main -m experiment=$$name $(OVERRIDES) || exit 1; done
 	$(BIN)/python -m pipeline.report
 
-faults: setup ## kill, damage, crowd and starve sweeps, and see that nothing is lost or wrong (half an hour)
+faults: setup ## kill, damage, crowd and starve sweeps, and check that nothing is lost or wrong (half an hour)
 	PYTHONPATH=tests $(BIN)/python -m fault_run $(FAULTS)
 
 # SHOW="--sweep NAME" for another sweep than the newest.
-dashboard: setup ## a W&B workspace and report of the newest sweep; without a server, their JSON
+dashboard: setup ## build a W&B workspace and report of the newest sweep; without a server, their JSON
 	$(BIN)/python -m pipeline.track.dashboard $(SHOW)
 
-sync: setup ## send the W&B runs that are on this disk alone, each one once
+sync: setup ## upload the W&B runs that exist only on this disk
 	$(BIN)/python -m pipeline.track.sync
 
-bench: setup ## measure speed as ratios, one `name value` a line
+bench: setup ## measure speed as ratios, one `name value` per line
 	$(BIN)/python -m pipeline.bench
 
-lint: setup ## formatting, lint, types, and which folder may import which
+lint: setup ## check formatting, lint, types, and which folder may import which
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

@@ -126,7 +126,7 @@ def architecture_of(config: object) -> Architecture:
     if kind not in ARCHITECTURES:
         raise ValueError(
             f"model type {kind!r} is not supported; supported are {', '.join(sorted(ARCHITECTURES))}. An entry in "
-            "ARCHITECTURES of pipeline/model/architectures.py has to name its block list, its final norm, and for "
+            "ARCHITECTURES of pipeline/model/architectures.py must name its block list, its final norm, and for "
             "attention and MLP the modules of a block that compute them, the norms around them and their output "
             "projection"
         )

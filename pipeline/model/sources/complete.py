@@ -38,7 +38,8 @@ def check_sizes(skeleton: nn.Module, weights: Weights, folder: Path) -> None:
     asked = sum(parameter.numel() for parameter in parameters.values())
     if asked > _MOST_TIMES * weights.values:
         raise ValueError(
-            f"{folder / CONFIG} describes a model of {asked:,} values, but its weights are {weights.values:,}; {_AGAIN}"
+            f"{folder / CONFIG} describes a model of {asked:,} parameters, but its weights have {weights.values:,}; "
+            f"{_AGAIN}"
         )
     for name, kind in weights.types.items():
         if name in parameters and not kind.startswith(("F", "BF")):
