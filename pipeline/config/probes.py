@@ -109,7 +109,7 @@ def read_probes(path: str | Path | None) -> tuple[Probe, ...]:
         # Not splitlines, which also splits at characters that may stand inside a JSON string.
         lines = file.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError, RuntimeError) as error:
-        raise ValueError(f"probes={path} is not a text file ({error}); give a .txt or .jsonl file") from error
+        raise ValueError(f"probes={path} cannot be read as text ({error}); give a .txt or .jsonl file") from error
     if file.suffix not in (".txt", ".jsonl"):
         raise ValueError(
             f"probes={path}: give a .txt file with one prompt per line, or a .jsonl file with one object per line"

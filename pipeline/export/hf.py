@@ -54,7 +54,7 @@ def export(
     start, known, facts = time.monotonic(), exported(target), _facts(bench, record)
     if known.get("decision_key") == facts["decision_key"]:
         _describe(target, facts | {key: known[key] for key in _OF_FILE}, scores, dense)
-        log.info("  %-9s  found", "export")
+        log.info("  %-9s  reused", "export")
         return
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"export.path={target} exists and is not this pruned model; give another folder or remove it")

@@ -110,7 +110,7 @@ def _run_stage(stage: str, make: Callable[[], Mapping[str, Artifact]], store: St
     artifacts = make()
     fresh = dict.fromkeys(record.built[before:])
     record.artifacts |= {role: str(artifact.path.relative_to(store.root)) for role, artifact in artifacts.items()}
-    what = f"{time.monotonic() - start:6.1f} s  ({', '.join(fresh)})" if fresh else "  found"
+    what = f"{time.monotonic() - start:6.1f} s  ({', '.join(fresh)})" if fresh else "  reused"
     log.info("  %-9s%s", stage, what)
 
 

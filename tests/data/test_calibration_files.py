@@ -69,7 +69,7 @@ def test_another_field_can_hold_the_text(tmp_path):
             json_lines({"id": 1, "url": "y"}),
             "has no field text; its fields are id, url: set calibration.field",
         ),
-        ("a.jsonl", b"{}", "no fields at all"),
+        ("a.jsonl", b"{}", "it has no fields"),
         ("a.jsonl", json_lines({"text": 5}), "field text is int, not text"),
         ("a.jsonl", b'{"text": "\\ud800"}', "line 1: field text is not valid Unicode"),
         ("a.jsonl.gz", b"no gzip", "not a complete gzip file"),

@@ -122,7 +122,7 @@ def test_an_unreachable_hub_ends_a_job_before_it_prunes(job, tmp_path, monkeypat
     record = job(
         "task=lm_eval", "task.names=[gsm8k]", "pruner=wanda", "sparsity=0.5", EVALUATE, status=FAILED, base=base
     )
-    assert "openai/gsm8k" in record.error and "task=offline has real benchmarks" in record.error
+    assert "openai/gsm8k" in record.error and "task=offline offers real benchmarks" in record.error
     assert not (tmp_path / "outputs" / "store" / PruningDecision.name).exists()
 
 

@@ -255,7 +255,7 @@ class TestWithoutIsolation:
 
     def test_elsewhere_than_on_linux_it_says_so(self, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(sys, "platform", "darwin")
-        assert "Linux only" in str(sandbox.unavailable())
+        assert "only on Linux" in str(sandbox.unavailable())
 
 
 @isolated

@@ -109,7 +109,7 @@ def test_an_index_names_whole_files_beside_it(model, second, expected):
         ({"num_hidden_layers": 10**12}, "num_hidden_layers=1000000000000 should be a whole number from 1 to 10000"),
         ({"num_hidden_layers": 9_000}, "says 9000 blocks, but the weights are only 21 tensors"),
         ({"num_hidden_layers": True}, "num_hidden_layers=True should be"),
-        ({"vocab_size": 2_000_000_000}, "describes a model of .* values, but its weights are"),
+        ({"vocab_size": 2_000_000_000}, "describes a model of .* parameters, but its weights have"),
         ({"hidden_size": 2**30, "head_dim": 2**30}, "describes a model of|cannot be loaded"),
         ({"intermediate_size": -1}, "intermediate_size=-1 should be"),
         ({"hidden_size": "16"}, "hidden_size='16' should be"),

@@ -57,10 +57,10 @@ def tiny(monkeypatch):
 @pytest.mark.parametrize(
     ("kind", "fields", "named"),
     [
-        ("granite", {"logits_scaling": 8.0}, "off by 700.0%.*config.json says logits_scaling=8.0"),
-        ("granite", {"residual_multiplier": 0.22}, "sublayers of block 0 .*says residual_multiplier=0.22"),
-        ("cohere", {"logit_scale": 0.0625}, "config.json says logit_scale=0.0625"),
-        ("llama", {"final_logit_softcapping": 3.0}, "config.json says final_logit_softcapping=3.0"),
+        ("granite", {"logits_scaling": 8.0}, "off by 700.0%.*config.json sets logits_scaling=8.0"),
+        ("granite", {"residual_multiplier": 0.22}, "block 0's sublayers .*sets residual_multiplier=0.22"),
+        ("cohere", {"logit_scale": 0.0625}, "config.json sets logit_scale=0.0625"),
+        ("llama", {"final_logit_softcapping": 3.0}, "config.json sets final_logit_softcapping=3.0"),
     ],
 )
 def test_scales_that_the_views_do_not_know_are_refused_by_name(tiny, kind, fields, named, dtype):

@@ -70,7 +70,7 @@ def test_pruning_and_applying_give_what_they_give_in_memory(checkpoint, make_set
 
 def test_passes_backward_are_refused_in_a_sentence(checkpoint, make_settings):
     pruner, away = make_settings("pruner=divergence_estimate").pruner, checkpoint(away=True)
-    with pytest.raises(ValueError, match="needs all its weights in memory; give pruner=divergence, or more"):
+    with pytest.raises(ValueError, match="needs all weights in memory; give pruner=divergence, or allow more"):
         pruner.decide(Decoder(away), parse(1), context_for(pruner, away))
 
 

@@ -148,7 +148,7 @@ def test_statistics_of_weight_pruners(overflowing, name):
 def test_calibration_scores(overflowing, name):
     model, pruner = overflowing(), pruner_of(name)
     rows = pruner.importance(Decoder(model), context_for(pruner, model, calibration_batches()))
-    with pytest.raises(ValueError, match=r"cannot be ranked|nothing can be ranked"):
+    with pytest.raises(ValueError, match="cannot be ranked"):
         check_scores(rows, "the model")
 
 

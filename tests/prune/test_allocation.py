@@ -91,10 +91,10 @@ def test_dear_weights_are_spared_and_sizes_count():
 
 
 def test_what_cannot_be_had_is_refused():
-    with pytest.raises(ValueError, match="cannot be made up"):
+    with pytest.raises(ValueError, match="cannot be reached"):
         allocate([curve([1.0] * len(GRID))] * 2, [5, 5], 0.95)
     flat = np.array([0.3, 0.6])
-    with pytest.raises(ValueError, match="cannot be made up"):
+    with pytest.raises(ValueError, match="cannot be reached"):
         allocate([(flat, flat)] * 2, [5, 5], 0.2)
     with pytest.raises(ValueError, match="are not a curve"):
         smooth([(0.5, 1.0), (0.5, 1.0)])

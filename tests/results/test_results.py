@@ -442,7 +442,7 @@ def test_gc_leaves_a_living_process_alone(outputs, ask, busy):
     assert loose.path.is_dir()
     assert not damaged.exists()
     status, _, err = ask(outputs, "remove", "ff", "--yes")
-    assert (status, "try again once that is done" in err) == (2, True)
+    assert (status, "try again when it is done" in err) == (2, True)
     assert "rtn" in jobs(outputs)
 
 

@@ -156,7 +156,9 @@ def test_every_end_of_a_job_is_told_with_its_cause(sweeps):
 
 def test_the_command_tells_how_far_the_jobs_are(sweeps):
     several, _, _ = sweeps
-    assert re.search(r"^Slurm \d+: submitted; `scancel \d+` ends the jobs", several.err, re.MULTILINE)
+    assert re.search(
+        r"^Slurm \d+: submitted; the jobs outlive this command, `scancel \d+` cancels them", several.err, re.MULTILINE
+    )
     assert re.search(r"^Slurm \d+: \d pending.*, [234] running, [012] done$", several.err, re.MULTILINE)
     assert re.search(r"^job 1 \(\d of 4\): ok after ", several.err, re.MULTILINE)
     assert re.search(r"^Slurm \d+: 0 pending, 0 running, 4 done$", several.err, re.MULTILINE)
@@ -217,7 +219,7 @@ def test_without_slurm_there_is_a_way_out(tmp_path):
     )
     assert done.returncode == 1
     assert re.fullmatch(
-        r"the jobs could not be run: .* sbatch, .* cannot be found: .*hydra/launcher=local\n", done.stderr
+        r"the jobs could not be run: .* \(not found: sbatch, .*\): .*hydra/launcher=local\n", done.stderr
     )
 
 

@@ -73,7 +73,7 @@ def test_what_a_server_takes_without_its_files_is_sent_again(
     assert sync.main(["--outputs", str(tmp_path)]) == 1
     said = capsys.readouterr()
     assert f"1/1 failed {run.name}: not all of its files were uploaded: sender: failed to log artifact" in said.out
-    assert "the same command tries them again" in said.err
+    assert "run the same command again to retry" in said.err
     assert sync.unsent(Store(tmp_path)) == [run]
 
 

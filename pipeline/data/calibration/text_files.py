@@ -139,8 +139,8 @@ _READERS: dict[str, Callable[[Path, str], list[str]]] = {
 def _absent(field: str, known: Collection[str], where: str) -> str:
     close = difflib.get_close_matches(field, known, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]}? " if close else ""
-    there = ", ".join(known) if known else "none"
-    return f"{where} has no field {field}; {hint}its fields are {there}: set calibration.field"
+    there = f"its fields are {', '.join(known)}" if known else "it has no fields"
+    return f"{where} has no field {field}; {hint}{there}: set calibration.field"
 
 
 def _not_text(field: str, kind: str, where: str) -> str:

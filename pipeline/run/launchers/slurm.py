@@ -66,7 +66,7 @@ class SlurmLauncher(SweepLauncher):
     def run_jobs(self, jobs: Sequence[SweepJob]) -> None:
         if missing := [command for command in COMMANDS if shutil.which(command) is None]:
             raise CannotRun(
-                f"hydra/launcher=slurm needs Slurm's commands, and {', '.join(missing)} were not found: run this "
+                f"hydra/launcher=slurm needs Slurm's commands (not found: {', '.join(missing)}): run this "
                 "command where sbatch works, such as a login node, or use hydra/launcher=local"
             )
         limit, delay = 60 * self._options["timeout_min"], self._options["signal_delay_s"]
