@@ -24,9 +24,9 @@ def on_dense_trajectory(tables: Tables) -> tuple[pd.DataFrame, str, str]:
     except MissingData:
         rows, temperature = series.at_temperature(tables.protocol("layer"))
         last = int(rows["layer"].max())
-        said = f"Layer protocol: only a sublayer of the last layer ({last}) is pruned, on dense inputs"
+        said = f"Layer protocol, pruning only a sublayer of the last layer ({last}) on dense inputs"
         return rows[rows["layer"] == last], "layer", f"{said}; temperature {temperature:g}."
-    said = "Teacher-forced: the whole pruned model on the dense model's own tokens, final states"
+    said = "Teacher-forced, the whole pruned model on the dense model's own tokens; final states"
     return rows, "teacher_forced", f"{said}; temperature {temperature:g}."
 
 

@@ -43,7 +43,7 @@ def compete(
         except TooLittle as reason:
             reasons.append(reason)
     if not parts:
-        raise reasons[0] if reasons else TooLittle("no evaluated task is one that the dense model can solve")
+        raise reasons[0] if reasons else TooLittle("the dense model solves none of the evaluated tasks")
     return pd.concat(parts, ignore_index=True)
 
 

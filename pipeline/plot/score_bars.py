@@ -75,7 +75,7 @@ def _selecting(pruner: str, else_any: bool) -> Callable[[Tables], Selection]:
         bars = {name: part[(part["pruner"] == DENSE) | part["sparsity"].isin(wanted)] for name, part in parts.items()}
         bars = {name: part for name, part in bars.items() if (part["pruner"] != DENSE).any()}
         if tables.model() not in bars:
-            raise MissingData(f"neither a fraction nor 4:8 or 2:4 was evaluated with {pruner} under these settings")
+            raise MissingData(f"no fraction and neither 4:8 nor 2:4 was evaluated with {pruner} under these settings")
         shown, left_out = list(bars)[:MODELS], list(bars)[MODELS:]
         rows = pd.concat([bars[name] for name in shown], ignore_index=True)
         shared, dropped = shared_tasks(rows)
@@ -85,7 +85,7 @@ def _selecting(pruner: str, else_any: bool) -> Callable[[Tables], Selection]:
         notes = _notes(
             data, pruner, fraction, [*task_notes(shared, dropped), *other_scales(tables, READINGS)], left_out
         )
-        return Selection(f"Scores under the patterns of {pruner}", data, notes)
+        return Selection(f"Scores by sparsity pattern: {pruner}", data, notes)
 
     return select
 

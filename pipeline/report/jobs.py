@@ -34,7 +34,7 @@ def pruned_table(tables: Tables) -> Table | None:
                 Cell(UNIT_NAMES.get(unit, unit), note=named),
                 number(100 * removed, ".1f", bar=min(1.0, removed)),
                 number(before, ",.0f"),
-                number(after, ",.0f", note="" if after == before else minus(f"{100 * (after / before - 1):+.1f} %")),
+                number(after, ",.0f", note="" if after == before else minus(f"{100 * (after / before - 1):+.1f}%")),
             )
         )
     columns = (

@@ -35,7 +35,7 @@ def _facts(tables: Tables) -> list[str]:
     facts += [f"Computed with commit {', '.join(commit[:10] for commit in sorted(commits))}."] if commits else []
     if not tables.measures.empty:
         temperatures = ", ".join(f"{value:g}" for value in sorted(tables.measures["temperature"].unique()))
-        protocols = ", ".join(sorted(name.replace("_", " ") for name in tables.measures["protocol"].unique()))
+        protocols = ", ".join(sorted(name.replace("_", "-") for name in tables.measures["protocol"].unique()))
         facts += [f"Temperatures measured: {temperatures}.", f"Protocols measured: {protocols}."]
     if not tables.trajectories.empty:
         prompts, steps = tables.trajectories["prompt"].nunique(), int(tables.trajectories["step"].max()) + 1

@@ -13,7 +13,7 @@ WEIGHTED = Curve(
 )
 
 FIGURE = LayerPanels(
-    title="Variance of the change of the logits in every layer",
+    title="Variance of the logit change in every layer",
     ylabel=r"variance of $\Delta z$ (squared logits)",
     columns=("var_uniform", "var_r"),
     curves=(UNIFORM, WEIGHTED),

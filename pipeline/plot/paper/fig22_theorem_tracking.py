@@ -38,7 +38,8 @@ def select(tables: Tables) -> Selection:
         "One sublayer pruned at a time, on dense inputs; each pruner at its lowest nonzero sparsity, if any.",
         "Left: Spearman's correlation between measured and estimated deviation over positions (prompts and steps).",
         "Right: median over positions of estimate / measured.",
-        f"Grey: above {theorems.LEAST_CORRELATION:g}, and between {low:g} and {high:g}, the estimate tracks.",
+        f"Grey: where the estimate tracks, above {theorems.LEAST_CORRELATION:g} on the left and between {low:g} and "
+        f"{high:g} on the right.",
         f"Temperature {temperature:g}.",
         *equal_note,
         *_left_out_note(panels[ROWS:]),
