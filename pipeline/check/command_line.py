@@ -24,8 +24,9 @@ from pipeline.check.words import MOST_JOBS, Words, first_line, read_words, short
 from pipeline.common.errors import plain as plain_cause
 from pipeline.common.secrets import redact, secret_in
 from pipeline.config import schema
-from pipeline.config.choices import CONF, nearest
+from pipeline.config.choices import nearest
 from pipeline.config.schema import flatten, typed
+from pipeline.config.search_path import CONF, searched
 
 # The key of a node to suggest when a value is given for the node itself.
 _FIRST = {"export": "path", "capture": "steps", "measure": "temperatures", "wandb": "mode", "perplexity": "tokens"}
@@ -36,6 +37,8 @@ _WANTED = {
     "task.names": "list of lm-eval task names",
     "task.sets": "list of directories",
 }
+# What to do where an experiment lists several sparsities for a pruner and the command runs one job of each.
+_SEVERAL = "add -m to run all of them with hydra/sweeper=grid, or give sparsity=VALUE"
 
 
 def problems(arguments: Sequence[str], multirun: bool) -> list[str]:
@@ -45,16 +48,17 @@ def problems(arguments: Sequence[str], multirun: bool) -> list[str]:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for choices in _product(words.groups) if words.jobs <= MOST_JOBS else ():
             try:
-                cfg = compose("config", overrides=[f"{group}={choice}" for group, choice in choices.items()])
+                chosen = [f"{group}={choice}" for group, choice in choices.items()]
+                cfg = compose("config", overrides=[*chosen, *searched()])
             except (HydraException, OmegaConfBaseException, UnicodeDecodeError) as error:
-                found.append(f"the configuration cannot be composed: {first_line(error)}; fix the YAML file in conf/")
+                found.append(f"the configuration cannot be composed: {first_line(error)}; fix the YAML file")
                 continue
             except yaml.YAMLError as error:
-                found.append(f"a file in conf/ is not valid YAML: {' '.join(str(error).split())}; fix it")
+                found.append(f"a configuration file is not valid YAML: {' '.join(str(error).split())}; fix it")
                 continue
             raw = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))
             names = {group: (raw[group].get("name"), choices.get(group)) for group in schema.GROUPS}
-            for setting in _product(words.values):
+            for setting in _product(words.values) if not words.sampled else _one_by_one(words.values):
                 found += _check_one(copy.deepcopy(raw), setting, names, words)
     GlobalHydra.instance().clear()
     # Some sentences quote values, which may be secrets.
@@ -64,6 +68,15 @@ def problems(arguments: Sequence[str], multirun: bool) -> list[str]:
 def _product(options: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
     for combination in itertools.product(*options.values()):
         yield dict(zip(options, combination, strict=True))
+
+
+def _one_by_one(options: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    """Yield settings in which each value appears, all others being the first of their key."""
+    first = {key: values[0] for key, values in options.items()}
+    yield first
+    for key, values in options.items():
+        for value in values[1:]:
+            yield {**first, key: value}
 
 
 def _check_one(
@@ -82,7 +95,25 @@ def _check_one(
         plain = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(raw), resolve=True))
     except (OmegaConfBaseException, RecursionError, OverflowError, ValueError) as error:
         return [*found, _unresolved(first_line(error), raw)]
-    found += [problem for key, value in flatten(plain).items() if (problem := secret_in(key, value))]
+    several = plain["sparsity"]
+    if isinstance(several, list) and "sparsity" not in setting:
+        # An experiment's own list for this pruner, each of which is a job.
+        if not words.multirun or words.sampled:
+            who = f"pruner={raw['pruner']['name']}"
+            return [*found, f"the experiment has {len(several)} sparsities for {who}: {_SEVERAL}"]
+        each = [_check_plain({**plain, "sparsity": one}, missing, names, found) for one in several]
+        return [problem for own in each for problem in own]
+    return _check_plain(plain, missing, names, found)
+
+
+def _check_plain(
+    plain: dict[str, Any], missing: Sequence[str], names: Mapping[str, Sequence[str | None]], before: Sequence[str]
+) -> list[str]:
+    """Return the problems of one configuration whose references are resolved, after those found ``before``.
+
+    ``missing`` keys are None in it.
+    """
+    found = [*before, *(problem for key, value in flatten(plain).items() if (problem := secret_in(key, value)))]
     found += [f"{key} is required: give {key}=<{_WANTED.get(key, 'value')}>" for key in missing]
     odd = value_problems(plain)
     if not odd:

@@ -8,12 +8,19 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 
 from pipeline.check.launcher import GROUP, NODE
+from pipeline.check.plugins import SAMPLER, SWEEPER
+from pipeline.check.sweeper import NODE as SWEEPER_NODE
+from pipeline.config.search_path import SEARCHPATH
 
 VERBOSE = "hydra.verbose"
-# Any other flag would make Hydra write outside of outputs, read a configuration from elsewhere, or load a pickle.
-_RUNNING = ("-m", "--multirun", "-r", "--run")
-_SHOWING = ("-h", "--help", "--hydra-help", "--version", "--resolve", "-c", "--cfg", "-i", "--info", "-p", "--package")
-_COMPLETION = ("-sc", "--shell-completion")
+MULTIRUN = ("-m", "--multirun")
+CONFIG_DIR = ("-cd", "--config-dir")
+DRY_RUN = "--dry-run"
+VERSION = "--version"
+# With these, Hydra prints something and runs no job.
+SHOWING = ("-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info", "-sc", "--shell-completion")
+# Any other flag would make Hydra write outside of outputs, take another primary configuration, or load a pickle.
+_FLAGS = (*MULTIRUN, *CONFIG_DIR, *SHOWING, DRY_RUN, VERSION, "-r", "--run", "--resolve", "-p", "--package")
 # What to do instead of giving a refused setting.
 _WAYS = {
     "hydra.run": "results go to outputs=DIR",
@@ -21,8 +28,6 @@ _WAYS = {
     "hydra.output_subdir": "results go to outputs=DIR",
     "hydra.job": "results go to outputs=DIR",
     "hydra.mode": "give -m for a sweep",
-    "hydra.sweeper": "list the values of a sweep, separated by commas",
-    "hydra.searchpath": "put your own YAML files into conf/",
     "hydra.launcher": f"give {GROUP}=NAME and set its keys one by one",
 }
 
@@ -34,8 +39,8 @@ def is_hydras(key: str) -> bool:
 def hydra_problem(override: Override, text: str) -> str | None:
     """Return why one of Hydra's keys cannot be overridden and what to write instead; None if it can."""
     key = override.key_or_group
-    if key == GROUP or key.startswith(NODE):
-        # The names of launchers and of their keys are checked in ``pipeline.check.launcher``.
+    if key in (GROUP, SWEEPER, SAMPLER) or key.startswith((NODE, SWEEPER_NODE)):
+        # The names of launchers, sweepers and their keys are checked in files of their own.
         plain = override.type.name == "CHANGE" and override.package is None
         return None if plain else f"{text}: write plain {key}=VALUE"
     if key == VERBOSE:
@@ -45,16 +50,16 @@ def hydra_problem(override: Override, text: str) -> str | None:
             return None
         return f"{text}: give true or the names of loggers"
     node = ".".join(key.replace("/", ".").split(".")[:2])
-    way = _WAYS.get(node, f"only {GROUP}, {NODE}KEY and {VERBOSE} can be set")
+    free = (GROUP, f"{NODE}KEY", SWEEPER, f"{SWEEPER_NODE}KEY", SEARCHPATH)
+    way = _WAYS.get(node, f"only {', '.join(free)} and {VERBOSE} can be set")
     return f"{text}: {key} cannot be set here; {way}"
 
 
 def flag_problems(arguments: Sequence[str]) -> list[str]:
     """Return a sentence for each flag that the command line does not take."""
-    known = (*_RUNNING, *_SHOWING, *_COMPLETION)
     found = []
     for argument in arguments:
         flag = argument.partition("=")[0]
-        if argument.startswith("-") and flag not in known:
+        if argument.startswith("-") and flag not in _FLAGS:
             found.append(f"unknown flag {flag}; use -m for a sweep, --help for help, and key=value for settings")
     return found

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.check.model import check_model, check_sparsity, suite_of
+from pipeline.common.packages import absent
 from pipeline.config import schema
 from pipeline.config.choices import figure_names, nearest
+from pipeline.config.objective import LARGER_IS_BETTER, objectives, stage_of
 from pipeline.config.probes import read_probes
 from pipeline.config.signature import component_problems, declared
 from pipeline.data.calibration.prompt_files import read_prompts, too_few
@@ -56,8 +58,21 @@ def _root(plain: Mapping[str, Any]) -> list[str]:
     listed = plain["measure"]["temperatures"]
     if not listed or len(set(listed)) < len(listed):
         found.append(f"measure.temperatures={listed} should be a list of at least one number, without repeats")
+    found += _objective(plain["objective"], plain["stages"])
     found += _figures(plain["figures"]) + _probes(plain["probes"]) + _perplexity(plain)
-    return found + _outputs(plain["outputs"]) + _export(plain)
+    return found + _outputs(plain["outputs"]) + _export(plain) + _wandb(plain["wandb"]["mode"])
+
+
+def _objective(given: str | Sequence[str] | None, stages: Sequence[str]) -> list[str]:
+    """Check that the objectives exist, each once, and that the stages of the job make them."""
+    names = objectives(given)
+    if len(set(names)) < len(names):
+        return [f"objective={','.join(names)} names one of them twice"]
+    return [
+        f"objective={name} comes from the stage {stage_of(name)}; add it to stages"
+        for name in names
+        if name in LARGER_IS_BETTER and stage_of(name) not in stages
+    ]
 
 
 def _figures(figures: Sequence[str] | None) -> list[str]:
@@ -106,6 +121,12 @@ def _outputs(outputs: str) -> list[str]:
     if not outputs.strip() or outputs.startswith("~"):
         return [f"outputs={outputs!r}: give the full path of a folder, without ~"]
     return _writable("outputs", Path(outputs))
+
+
+def _wandb(mode: str) -> list[str]:
+    """Check that runs can be made where they were asked for; with auto, a job goes on without one."""
+    missing = absent("wandb", "track") if mode in ("online", "offline") else None
+    return [f"wandb.mode={mode}: {missing}"] if missing else []
 
 
 def _writable(key: str, path: Path) -> list[str]:

@@ -8,10 +8,13 @@ from typing import Annotated, Any, Literal
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from pipeline.check.plugins import LAUNCHER as GROUP
+from pipeline.check.plugins import plugin_choices, plugin_problems
+from pipeline.common.packages import absent
 from pipeline.config.choices import choices_of, nearest, read_choice
 from pipeline.config.types import Count, Positive, Share, Within, misfits
 
-GROUP, NODE = "hydra/launcher", "hydra.launcher."
+NODE = "hydra.launcher."
 _DEFAULT = "sequential"
 # Keys of a launcher's YAML file that cannot be set.
 _FIXED = ("_target_",)
@@ -36,9 +39,11 @@ _WORD = str | Count | Literal[True] | None
 def launcher_problems(overrides: Sequence[str]) -> list[str]:
     """Return a sentence with the way out for each problem of the launcher, its keys and their values."""
     given = dict(override.lstrip("+").partition("=")[::2] for override in overrides)
-    launcher, known = given.get(GROUP, _DEFAULT), choices_of(GROUP)
-    if launcher not in known:
-        return [f"{GROUP}={launcher} does not exist; {nearest(launcher, known)}"]
+    launcher, own = given.get(GROUP, _DEFAULT), choices_of(GROUP)
+    if launcher not in own:
+        return _of_plugin(launcher, {key: text for key, text in given.items() if key.startswith(NODE)})
+    if launcher == "slurm" and (missing := absent("submitit", "slurm")):
+        return [f"{GROUP}=slurm: {missing}"]
     defaults = {key: value for key, value in read_choice(GROUP, launcher).items() if key not in _FIXED}
     found = []
     for key, text in given.items():
@@ -56,6 +61,14 @@ def launcher_problems(overrides: Sequence[str]) -> list[str]:
             continue
         found += [f"{key}={text} contains a line break; remove it"] if _is_broken(value) else misfits(key, kind, value)
     return found
+
+
+def _of_plugin(launcher: str, settings: Mapping[str, str]) -> list[str]:
+    """Check a launcher of an installed Hydra plugin, such as joblib or submitit_slurm."""
+    known = plugin_choices(GROUP)
+    if launcher not in known:
+        return [f"{GROUP}={launcher} does not exist; {nearest(launcher, {*choices_of(GROUP), *known})}"]
+    return plugin_problems(GROUP, launcher, settings)
 
 
 def _like(default: Any) -> Any:

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.choices import CONF
+from pipeline.config.choices import CONF, PACKAGE
 from pipeline.config.schema import STORIES
 from pipeline.evaluate.suites.retrieval import BUILT_IN
 
+# Of a clone the top, of an installed package its own folder.
 REPOSITORY = CONF.parent
-# The source tree: nothing is written into these folders of the repository.
-_SOURCES = ("conf", "pipeline", ".git")
+# The source tree: nothing is written into these folders.
+_SOURCES = (CONF, PACKAGE, REPOSITORY / ".git")
 # Folders that are made, replaced and removed below outputs.
 _MADE = ("store", "jobs", "runs", "tables", "figures", "report", "wandb")
 # Keys of the paths that are written.
@@ -146,7 +147,7 @@ def _no_place(given: Given) -> str | None:
             return f"{given}: {place} is not a folder; give another"
     if given.real == Path("/") or given.real in _homes(given.real):
         return f"{given} contains more than results; give a folder used for nothing else"
-    if any(_within(given.real, REPOSITORY / name) for name in _SOURCES):
+    if any(_within(given.real, folder) for folder in _SOURCES):
         return f"{given} is inside the source tree; give a folder outside it"
     return None
 

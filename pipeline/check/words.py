@@ -16,6 +16,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from pipeline.check.hydra_settings import hydra_problem, is_hydras
+from pipeline.check.sweeper import chooses_trials
 from pipeline.config import schema
 from pipeline.config.choices import choices_of, nearest
 from pipeline.evaluate.suites.names import names
@@ -41,7 +42,7 @@ class Words:
     """Choices of groups and values of keys, each with all its alternatives in a sweep, and the problems found.
 
     ``added`` are the keys written with a ``+``, which should not exist yet; ``growing`` are the keys written with
-    ``+`` or ``++``, which need not exist.
+    ``+`` or ``++``, which need not exist. ``sampled`` says that a sweeper chooses among the alternatives.
     """
 
     groups: dict[str, list[Any]] = field(default_factory=dict)
@@ -49,15 +50,21 @@ class Words:
     added: set[str] = field(default_factory=set)
     growing: set[str] = field(default_factory=set)
     problems: list[str] = field(default_factory=list)
+    multirun: bool = False
+    sampled: bool = False
 
     @property
     def jobs(self) -> int:
-        return math.prod(len(options) for options in (*self.groups.values(), *self.values.values()))
+        """Number of configurations to check: all jobs of a grid; of sampled values, each beside the first others."""
+        values = [len(options) for options in self.values.values()]
+        choices = math.prod(len(options) for options in self.groups.values())
+        return choices * (1 + sum(values) if self.sampled else math.prod(values))
 
 
 def read_words(arguments: Sequence[str], multirun: bool) -> Words:
     """Sort the overrides of a command line. Unusable ones are left out; of equal keys the last one counts."""
-    words, parser = Words(), OverridesParser.create()
+    words = Words(multirun=multirun, sampled=chooses_trials(arguments))
+    parser = OverridesParser.create()
     for argument in arguments:
         try:
             override = _parsed(parser, argument)
@@ -69,7 +76,7 @@ def read_words(arguments: Sequence[str], multirun: bool) -> Words:
             if key == schema.EXPERIMENT and key in words.groups:
                 raise ValueError(f"{shortened(argument)}: {_ONE_EXPERIMENT}")
             _check_form(override, argument)
-            options = _alternatives(parser, override, argument)
+            options = _alternatives(parser, override, argument, words.sampled)
             words.problems += _of_sweep(key, options, argument, multirun)
         except ValueError as error:
             words.problems.append(str(error))
@@ -165,11 +172,17 @@ def _check_form(override: Override, argument: str) -> None:
         raise ValueError(f"{shown}: sparsity_of belongs to experiments; give sparsity=VALUE")
 
 
-def _alternatives(parser: OverridesParser, override: Override, argument: str) -> list[Any]:
-    """Return all values, as the jobs of a sweep read them. Raises ValueError for a sweep that does not list them."""
+def _alternatives(parser: OverridesParser, override: Override, argument: str, sampled: bool) -> list[Any]:
+    """Return all values, as the jobs of a sweep read them; of a sampled interval, its ends.
+
+    Raises ValueError for a sweep that does not list its values.
+    """
     if not override.is_sweep_override():
         return [override.value()]
-    key, way = override.key_or_group, "list the values of a sweep, separated by commas"
+    if sampled and override.is_interval_sweep():
+        ends: Any = override.value()
+        return [ends.start, ends.end]
+    key, way = override.key_or_group, "list the values of a sweep separated by commas"
     try:
         if override.is_range_sweep():
             wanted: Any = override.value()

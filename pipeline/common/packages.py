@@ -5,6 +5,15 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+from pipeline.common.version import NAME
+
+
+def absent(package: str, extra: str) -> str | None:
+    """Return a sentence with the way out if an optional package is not installed, else None."""
+    if importlib.util.find_spec(package) is not None:
+        return None
+    return f"{package} is not installed; the extra installs it: pip install '{NAME}[{extra}]'"
+
 
 def package_file(package: str, file: str, reader: str, remedy: str = "`make setup` installs it") -> Path:
     """Return the path of ``file`` inside an installed package, without importing it.

@@ -10,23 +10,37 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+from pipeline.config.search_path import CONF, folders
+
+PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def choices_of(group: str) -> list[str]:
-    """Return the options of a config group."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    """Return the options of a config group, in the project's configuration and in folders of the user's own."""
+    return list(_files(group, folders()))
+
+
+def read_choice(group: str, name: str) -> Mapping[str, Any]:
+    """Return the values in a choice's YAML file, and in those that it inherits from. Raises OSError, yaml.YAMLError."""
+    return _read(group, name, folders())
 
 
 @cache
-def read_choice(group: str, name: str) -> Mapping[str, Any]:
-    """Return the values in a choice's YAML file, and in those that it inherits from. Raises OSError, yaml.YAMLError."""
-    own = yaml.safe_load((CONF / group / f"{name}.yaml").read_text(encoding="utf-8"))
+def _files(group: str, where: tuple[Path, ...]) -> dict[str, Path]:
+    """Return the file of each option. The project's own come last, since Hydra takes them before all others."""
+    found = {path.stem: path for folder in reversed(where) for path in (folder / group).glob("*.yaml")}
+    return dict(sorted(found.items()))
+
+
+@cache
+def _read(group: str, name: str, where: tuple[Path, ...]) -> Mapping[str, Any]:
+    path = _files(group, where).get(name, CONF / group / f"{name}.yaml")
+    own = yaml.safe_load(path.read_text(encoding="utf-8"))
     values: dict[str, Any] = {}
     for parent in own.pop("defaults", ()):
         # A default that is not a name chooses from another group.
         if isinstance(parent, str) and parent != "_self_":
-            values |= read_choice(group, parent)
+            values |= _read(group, parent, where)
     return values | own
 
 
@@ -39,5 +53,5 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 def figure_names() -> list[str]:
     """Return the full names of all figures and tables without importing the code that draws them."""
-    folder = CONF.parent / "pipeline" / "plot" / "paper"
+    folder = PACKAGE / "plot" / "paper"
     return sorted(path.stem for kind in ("fig[0-9][0-9]_*.py", "tab[0-9]_*.py") for path in folder.glob(kind))

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 class Component:
     """Base of every model, pruner, task suite and calibration set.
 
-    Keys of stored results contain the name of the class, not of its module: a class keeps its name when it moves.
+    Keys of stored results contain the name of the class: see `stable_name`.
 
     Fields are the whole configuration: what a YAML of the group may set. ``name`` is what tables show. Raise
     ``version`` in a subclass when its results change, so that stored results of the old code are not reused.
@@ -26,12 +26,22 @@ class Component:
             for field in dataclasses.fields(self)
             if field.name != "name" and field.metadata.get("identity", True)
         }
-        return {"type": type(self).__qualname__, "version": self.version, **fields}
+        return {"type": stable_name(type(self)), "version": self.version, **fields}
 
     def replicate(self) -> dict[str, Any]:
         """Return the fields that number repetitions of the same thing, by name."""
         fields = dataclasses.fields(self)
         return {field.name: getattr(self, field.name) for field in fields if field.metadata.get("replicate")}
+
+
+def stable_name(kind: type) -> str:
+    """Return the name of a component's class in keys of results.
+
+    That of this package is its name alone, which stays when the class moves. One of the user's own has its module, so
+    that two packages may have classes of the same name.
+    """
+    own = kind.__module__.partition(".")[0] == __name__.partition(".")[0]
+    return kind.__qualname__ if own else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def speed_only(default: Any) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pipeline.config.choices import choices_of, read_choice
 from pipeline.config.schema import EXPERIMENT
@@ -26,3 +27,16 @@ def expand(arguments: Sequence[str]) -> list[str]:
         grid = read_choice(EXPERIMENT, name).get("sweep", {})
         added |= {str(key): ",".join(map(str, values)) for key, values in grid.items() if key not in keys}
     return [*arguments, *(f"{key}={values}" for key, values in added.items())]
+
+
+def each_sparsity(job: Sequence[str], listed: Mapping[str, Any], pruner: str) -> list[list[str]]:
+    """Return the overrides of a job, once for each of the sparsities that an experiment lists for its pruner.
+
+    ``listed`` is the experiment's ``sparsity_of``; ``pruner`` names the pruner of a job that does not choose one. A job
+    that sets its sparsity itself keeps it.
+    """
+    given = dict(word.lstrip("+").partition("=")[::2] for word in job)
+    own = listed.get(given.get("pruner.name", given.get("pruner", pruner)))
+    if "sparsity" in given or not isinstance(own, list):
+        return [list(job)]
+    return [[*job, f"sparsity={value}"] for value in own]

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
+from pipeline.config.objective import Objective
 from pipeline.config.types import Count, Positive, Seed, Temperature, Within, converted, misfits
 
 GROUPS = ("model", "pruner", "task", "calibration")
 EXPERIMENT = "experiment"
+OBJECTIVE = "objective"
 PLOT = "plot"
 StageName = Literal["prune", "evaluate", "capture", "measure", "plot"]
 STAGES = get_args(StageName)
@@ -84,7 +86,8 @@ class Config:
     """The root of the configuration: the type of every key. Defaults stand in ``conf/config.yaml``.
 
     The groups' types are the constructors that their ``_target_`` names. ``sweep`` and ``sparsity_of`` belong to
-    experiments: the values of a sweep by key, and sparsities by pruner.
+    experiments: the values of a sweep by key, and sparsities by pruner. ``objective`` is what jobs return to a sweeper
+    that chooses its trials.
     """
 
     model: Any
@@ -99,6 +102,7 @@ class Config:
     outputs: str
     probes: str | None
     figures: list[str] | None
+    objective: Objective | list[Objective] | None
     sweep: dict[str, Any]
     sparsity_of: dict[str, Any]
     export: ExportConfig

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 
 from pipeline.common.terminal import Progress, progress
-from pipeline.config.component import Component
+from pipeline.config.component import Component, stable_name
 from pipeline.config.sparsity import Sparsity
 from pipeline.model.decoder import Decoder
 from pipeline.model.trajectory import Trajectory
@@ -85,7 +85,7 @@ class Pruner(Component):
         """
         definer: Any = next(cls for cls in type(self).__mro__ if "importance" in cls.__dict__)
         own = self.identity()
-        return own | {"type": definer.__qualname__, "version": definer.version}
+        return own | {"type": stable_name(definer), "version": definer.version}
 
     def importance(self, decoder: Decoder, context: Context) -> list[Score]:
         """Return scores that serve every sparsity, as rows with ``layer``, ``sublayer`` and ``score``.

@@ -9,23 +9,22 @@ import sys
 import hydra
 
 from pipeline.check.command_line import problems
-from pipeline.check.hydra_settings import flag_problems
+from pipeline.check.hydra_settings import MULTIRUN, VERSION
 from pipeline.check.launcher import launcher_problems
 from pipeline.check.notes import notes
+from pipeline.check.plugins import uses_plugin
+from pipeline.check.sweeper import chooses_trials, sweeper_of, sweeper_problems
 from pipeline.common.errors import plain
 from pipeline.common.quiet import quiet_libraries
 from pipeline.common.stopping import Stopped, noticing, stoppable
 from pipeline.common.streams import tolerate_lost_output
-from pipeline.config.choices import CONF
-from pipeline.config.experiment import expand
-from pipeline.run.compose import VERSION_BASE, job
+from pipeline.common.version import version_line
+from pipeline.config.search_path import CONF
+from pipeline.run.arguments import CommandLine, read
+from pipeline.run.compose import VERSION_BASE, task
 from pipeline.run.launchers import register
 from pipeline.run.launchers.base import CannotRun
 from pipeline.run.sweep import SweepSummary, close
-
-_MULTIRUN = ("-m", "--multirun")
-# These only print; hydra handles them before any job.
-_INFORMATION = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
 
 
 def main() -> int:
@@ -42,28 +41,31 @@ def main() -> int:
 
 
 def _run() -> int:
-    arguments = expand(sys.argv[1:])
+    if VERSION in sys.argv[1:]:
+        print(version_line())
+        return 0
+    given = read(sys.argv[1:])
     quiet_libraries()
-    found = flag_problems(arguments)
-    told: list[str] = []
-    if not any(argument.split("=")[0] in _INFORMATION for argument in arguments):
-        overrides = [argument for argument in arguments if not argument.startswith("-")]
-        multirun = any(argument in _MULTIRUN for argument in arguments)
-        found += [*launcher_problems(overrides), *problems(overrides, multirun)]
-        told = notes(overrides, multirun)
+    found = [*given.problems] if given.shows else _problems_of(given)
     if found:
         print(f"{len(found)} problem{'s' * (len(found) > 1)} in the configuration:", file=sys.stderr)
         print("\n".join(f"  - {problem}" for problem in found), file=sys.stderr)
         return 2
-    for note in told:
-        print(f"note: {note}", file=sys.stderr)
+    if not given.shows:
+        for note in notes(given.overrides, given.multirun):
+            print(f"note: {note}", file=sys.stderr)
+    if given.dry_run:
+        # Deferred: it loads what jobs load.
+        from pipeline.run.dry_run import show_plan
+
+        return show_plan(given.overrides)
     # The argument parser takes overrides as one block: a flag between them would be an error.
-    sys.argv[1:] = sorted(arguments, key=lambda argument: argument not in _MULTIRUN)
+    sys.argv[1:] = sorted(given.words, key=lambda word: word not in MULTIRUN)
     # Otherwise Hydra would print errors itself and exit.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     register()
     try:
-        hydra.main(version_base=VERSION_BASE, config_path=str(CONF), config_name="config")(job)()
+        hydra.main(version_base=VERSION_BASE, config_path=str(CONF), config_name="config")(task)()
     except KeyboardInterrupt:
         if SweepSummary.folder is not None and SweepSummary.outcomes:
             # Further signals are only noted: the table takes a moment, and is all that there is to see.
@@ -74,6 +76,27 @@ def _run() -> int:
         why = str(error) if isinstance(error, CannotRun) else plain(error)
         print(f"the jobs could not be run: {why}", file=sys.stderr)
         return 1
+    except Exception as error:
+        if not uses_plugin(given.overrides):
+            raise
+        SweepSummary.gather()
+        # A launcher or sweeper of another package: what its jobs have left is shown all the same.
+        print(f"the sweep ended early: {plain(error)}", file=sys.stderr)
+        if SweepSummary.folder is not None and SweepSummary.outcomes:
+            close(SweepSummary.outcomes, SweepSummary.folder, SweepSummary.outputs, stopped=True)
+        return 1
     if SweepSummary.folder is None:
         return 0
     return close(SweepSummary.outcomes, SweepSummary.folder, SweepSummary.outputs)
+
+
+def _problems_of(given: CommandLine) -> list[str]:
+    """Return a sentence for each problem of a command line that runs jobs."""
+    overrides, multirun = given.overrides, given.multirun
+    found = [*given.problems, *launcher_problems(overrides), *sweeper_problems(overrides, multirun)]
+    found += problems(overrides, multirun)
+    if given.dry_run and chooses_trials(overrides):
+        found.append(
+            f"--dry-run: {sweeper_of(overrides)} chooses its jobs by results, so that none can be listed before"
+        )
+    return found

@@ -20,8 +20,10 @@ from pipeline.common.errors import plain
 from pipeline.common.quiet import quiet_libraries
 from pipeline.common.secrets import redact, redacted
 from pipeline.config.experiment import GRIDS
+from pipeline.config.objective import objectives
 from pipeline.config.probes import read_probes
 from pipeline.config.schema import GROUPS, NODES, PLOT, flatten, typed
+from pipeline.config.search_path import CONF, search_also
 from pipeline.config.signature import component_problems
 from pipeline.config.sparsity import parse, rounded
 from pipeline.prune.settings import Settings
@@ -32,11 +34,26 @@ log = logging.getLogger(__name__)
 VERSION_BASE = "1.3"
 
 
-def job(cfg: DictConfig) -> JobRecord:
-    """Run one job in its own tracked run; leave its outcome in its folder, and return it. Hydra's task function.
+def task(cfg: DictConfig) -> JobRecord | float | list[float]:
+    """Run one job and return its record, or in a sweep with an ``objective`` that number of it. Hydra's task function.
 
     Never raises for a failing job. An interruption passes.
     """
+    record, names = job(cfg), objectives(cfg.objective)
+    if not names or HydraConfig.get().mode is not RunMode.MULTIRUN:
+        return record
+    from pipeline.run.objective import objective_of
+
+    return objective_of(record, Path(str(cfg.outputs)), names)
+
+
+def job(cfg: DictConfig) -> JobRecord:
+    """Run one job in its own tracked run; leave its outcome in its folder, and return it.
+
+    Never raises for a failing job. An interruption passes.
+    """
+    # A job may run in a process that has seen no command line.
+    search_also(_own_folders())
     folder = Path(HydraConfig.get().runtime.output_dir)
     multirun = HydraConfig.get().mode is RunMode.MULTIRUN
     started = now()
@@ -107,6 +124,13 @@ def unstarted(cfg: DictConfig) -> JobRecord:
     flat = _flat(cfg)
     model, pruner, sparsity = (str(flat.get(key, "?")) for key in ("model.name", "pruner.name", "sparsity"))
     return JobRecord("", "", model, pruner, sparsity, config=redacted(flat))
+
+
+def _own_folders() -> list[Path]:
+    """Return the folders with configuration of the user's own, in which Hydra has composed this job."""
+    sources = HydraConfig.get().runtime.config_sources
+    paths = [Path(source.path) for source in sources if source.schema == "file"]
+    return [path for path in paths if path.resolve() != CONF.resolve()]
 
 
 def _plain(cfg: DictConfig, resolve: bool = True) -> dict[str, Any]:

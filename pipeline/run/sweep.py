@@ -17,7 +17,7 @@ from rich.table import Table
 from pipeline.common.errors import plain
 from pipeline.config.schema import PLOT
 from pipeline.store.artifacts import Store
-from pipeline.store.records import FAILED, INTERRUPTED, OK, SKIPPED, TRACEBACK, JobRecord
+from pipeline.store.records import FAILED, INTERRUPTED, OK, OUTCOME, SKIPPED, TRACEBACK, JobRecord, load_records
 
 if TYPE_CHECKING:
     from hydra.core.utils import JobReturn
@@ -57,6 +57,19 @@ class SweepSummary(Callback):
         """Take the outcome of a single job. Jobs of a sweep end in other processes, and their launcher reports them."""
         if not SweepSummary.several:
             SweepSummary.outcomes = [Outcome(0, job_return.return_value)]
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        self.gather()
+
+    @staticmethod
+    def gather() -> None:
+        """Take the outcomes of jobs from their folders, where a launcher of a Hydra plugin has run them."""
+        if SweepSummary.outcomes or SweepSummary.folder is None:
+            return
+        for place in sorted(SweepSummary.folder.glob(f"*/{OUTCOME}"), key=lambda path: (len(path.parent.name), path)):
+            SweepSummary.outcomes += [
+                Outcome(len(SweepSummary.outcomes), record) for record in load_records(place.parent, OUTCOME)
+            ]
 
     @staticmethod
     def _remember(config: DictConfig, folder: str, several: bool) -> None:

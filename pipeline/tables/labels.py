@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 import yaml  # type: ignore[import-untyped]
 
-from pipeline.config.choices import CONF, choices_of, read_choice
+from pipeline.config.choices import choices_of, read_choice
+from pipeline.config.search_path import CONF
 
 CALIBRATION = "calibration"
 # Configuration keys of a component that do not count as options.
@@ -159,7 +160,6 @@ def _listed(names: Any) -> str:
     return f" {', '.join(map(str, names[:3]))}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
 
 
-@cache
 def _defaults(group: str, name: str) -> Mapping[str, Any] | None:
     """Return the values in the file of a choice, without references and unset ones; None if there is no such file."""
     name = PurePath(name).name

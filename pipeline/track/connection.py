@@ -11,6 +11,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from pipeline.common.packages import absent
+
+# The optional dependencies of tracking in pyproject.toml.
+EXTRA = "track"
 MODES = ("auto", "online", "offline", "disabled")
 DEFAULT_URL = "https://api.wandb.ai"
 CONNECT_SECONDS = 2.0
@@ -29,10 +33,12 @@ def resolve_mode(requested: str) -> Connection:
     """Turn a requested mode (one of `MODES`) into the one to use.
 
     `auto` follows the environment variable WANDB_MODE if it is set; otherwise, and for `online`, the run goes
-    online if an API key is found and the server answers, and stays offline if not.
-    Raises ValueError for an unknown mode, naming the choices.
+    online if an API key is found and the server answers, and stays offline if not. Without the package `wandb`,
+    every mode is `disabled`. Raises ValueError for an unknown mode, naming the choices.
     """
     mode = _checked(requested, "wandb mode")
+    if mode != "disabled" and (missing := absent("wandb", EXTRA)):
+        return Connection("disabled", missing)
     if mode == "auto" and os.environ.get("WANDB_MODE"):
         value = os.environ["WANDB_MODE"]
         mode = _checked(_OLD_NAMES.get(value, value), "WANDB_MODE")

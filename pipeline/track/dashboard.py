@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from pipeline.common.arguments import Arguments
 from pipeline.common.errors import plain
 from pipeline.common.files import write_bytes
+from pipeline.common.packages import absent
 from pipeline.config.choices import nearest
 from pipeline.store.records import OK, OUTCOME, JobRecord, load_records
-from pipeline.track.connection import prepare_import, resolve_mode
+from pipeline.track.connection import EXTRA, prepare_import, resolve_mode
 from pipeline.track.readback import RunRecord, read_run
 
 if TYPE_CHECKING:
@@ -102,6 +103,9 @@ def _closing_run(sweep: Sweep, outputs: Path) -> RunRecord | None:
 
 def build(sweep: Sweep, outputs: Path, offline: bool) -> int:
     """Write the JSON of both pages; publish them if a server can be reached, and print where they are."""
+    if missing := absent("wandb_workspaces", EXTRA):
+        print(missing, file=sys.stderr)
+        return 1
     prepare_import()
     from pipeline.track import pages
 

@@ -61,6 +61,8 @@ def track(spec: RunSpec) -> Iterator[Tracker]:
     """
     connection = resolve_mode(spec.mode)
     if connection.mode == "disabled":
+        if connection.reason:
+            log.warning("W&B: nothing is logged: %s", connection.reason)
         yield from _closing(Tracker(None, "disabled", {}))
         return
     with _local_storage(spec.outputs.resolve()):

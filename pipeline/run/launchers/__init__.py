@@ -1,17 +1,18 @@
-"""Launchers, which run the jobs of a sweep: the choices of ``conf/hydra/launcher``."""
+"""Launchers, which run the jobs of a sweep, and the sweeper, which lists them: see ``conf/hydra``."""
 
 from __future__ import annotations
 
 from hydra.core.plugins import Plugins
 
-# Hydra takes launchers from this namespace only; the classes themselves are here.
+# Hydra takes plugins from this namespace only; the classes themselves are here.
 NAMESPACE = "hydra_plugins.pipeline"
 
 
 def register() -> None:
-    """Make the launchers known to Hydra under the names that their YAML files give as ``_target_``."""
+    """Make launchers and sweeper known to Hydra under the names that their YAML files give as ``_target_``."""
+    from pipeline.run.grid_sweeper import GridSweeper
     from pipeline.run.launchers.local import LocalLauncher
     from pipeline.run.launchers.slurm import SlurmLauncher
 
-    for launcher in (LocalLauncher, SlurmLauncher):
-        Plugins.instance().class_name_to_class[f"{NAMESPACE}.{launcher.__name__}"] = launcher
+    for plugin in (LocalLauncher, SlurmLauncher, GridSweeper):
+        Plugins.instance().class_name_to_class[f"{NAMESPACE}.{plugin.__name__}"] = plugin

@@ -13,7 +13,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from pipeline.run.compose import unstarted
+from pipeline.config.objective import objectives
+from pipeline.run.compose import job, unstarted
 from pipeline.run.sweep import Outcome, SweepSummary
 from pipeline.store.records import OK, SKIPPED, JobRecord
 
@@ -43,7 +44,8 @@ class SweepLauncher(Launcher):
     config: DictConfig
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+        # Hydra's own launchers return what the task function returns; these need the record, and compute that from it.
+        self.hydra_context, self.task_function, self.config = hydra_context, job, config
         self._outcomes: dict[int, Outcome] = {}
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
@@ -61,7 +63,7 @@ class SweepLauncher(Launcher):
                     never = replace(self._named(job), status=SKIPPED, error="the sweep was stopped before it began")
                     self.ended(job, never)
             SweepSummary.outcomes += [self._outcomes[job.number] for job in jobs]
-        return [_returned(self._outcomes[job.number], job) for job in jobs]
+        return [self._returned(self._outcomes[job.number].record, job) for job in jobs]
 
     @abstractmethod
     def run_jobs(self, jobs: Sequence[SweepJob]) -> None:
@@ -98,9 +100,13 @@ class SweepLauncher(Launcher):
             record.config["task.name"] = given["task"]
         return record
 
+    def _returned(self, record: JobRecord, job: SweepJob) -> JobReturn:
+        """Return a job as completed for Hydra, however it ended: its record, or the sweep's objective, says whether."""
+        done = JobReturn(overrides=list(job.overrides), status=JobStatus.COMPLETED)
+        done.return_value = record
+        if names := objectives(self.config.objective):
+            # Deferred: this module is imported for every command line.
+            from pipeline.run.objective import objective_of
 
-def _returned(outcome: Outcome, job: SweepJob) -> JobReturn:
-    """Return a job as completed for Hydra, however it ended: its record says whether it failed."""
-    done = JobReturn(overrides=list(job.overrides), status=JobStatus.COMPLETED)
-    done.return_value = outcome.record
-    return done
+            done.return_value = objective_of(record, SweepSummary.outputs, names)
+        return done

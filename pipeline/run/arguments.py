@@ -1,0 +1,92 @@
+"""Words of the command line, sorted: flags, overrides, and folders with configuration of the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from pipeline.check.hydra_settings import CONFIG_DIR, DRY_RUN, MULTIRUN, SHOWING, flag_problems
+from pipeline.config.experiment import expand
+from pipeline.config.schema import EXPERIMENT
+from pipeline.config.search_path import SEARCHPATH, folder_of, search_also, searched, shadowed
+
+
+@dataclass(frozen=True)
+class CommandLine:
+    """A command line as it was meant.
+
+    ``words`` are all of it for Hydra, with the sweep of an experiment written out and folders of the user's own as an
+    override of the search path; ``overrides`` those of the form ``key=value``, without the search path. ``shows`` says
+    that Hydra only prints something and runs nothing.
+    """
+
+    words: tuple[str, ...]
+    overrides: tuple[str, ...]
+    problems: tuple[str, ...]
+    multirun: bool
+    shows: bool
+    dry_run: bool
+
+
+def read(arguments: Sequence[str]) -> CommandLine:
+    """Sort the words of a command line. From here on, this process searches its folders with configuration too."""
+    joined = _joined(arguments)
+    shows = any(word.partition("=")[0] in SHOWING for word in joined)
+    folders, problems = _folders(joined)
+    search_also(folders)
+    problems += shadowed(folders)
+    # Hydra's users write +experiment=, since in most projects the key is not there yet.
+    plain = [word.removeprefix("+") if word.startswith(f"+{EXPERIMENT}=") else word for word in joined]
+    kept = [word for word in plain if word.partition("=")[0] not in (SEARCHPATH, *CONFIG_DIR)]
+    words = kept if shows else expand(kept)
+    overrides = [word for word in words if not word.startswith("-")]
+    return CommandLine(
+        words=(*(word for word in words if word != DRY_RUN), *searched()),
+        overrides=tuple(overrides),
+        problems=(*flag_problems(words), *problems),
+        multirun=any(word in MULTIRUN for word in words),
+        shows=shows,
+        dry_run=DRY_RUN in words,
+    )
+
+
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """Return the words with the value of ``--config-dir`` in the same word."""
+    joined: list[str] = []
+    for word in arguments:
+        if joined and joined[-1] in CONFIG_DIR:
+            joined[-1] = f"{CONFIG_DIR[-1]}={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def _folders(words: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Return the folders that the command line adds to Hydra's search path, in its order, and problems with them."""
+    named, listed = [], []
+    for word in words:
+        key, _, value = word.partition("=")
+        if key in CONFIG_DIR:
+            named.append(value)
+        elif key == SEARCHPATH:
+            listed = _values(word)
+    folders, problems = [], []
+    for entry in [*named, *listed]:
+        try:
+            folders.append(folder_of(entry))
+        except ValueError as error:
+            problems.append(f"configuration: {error}")
+    return folders, problems
+
+
+def _values(word: str) -> list[str]:
+    """Return the entries of an override of the search path; of one that cannot be read, its text as the only entry."""
+    try:
+        value = OverridesParser.create().parse_override(word).value()
+    except HydraException:
+        value = word.partition("=")[2]
+    return [str(entry) for entry in (value if isinstance(value, list) else [value])]

@@ -1,0 +1,22 @@
+"""Sweeper that runs every combination of the listed values: Hydra's own, with lists of sparsities by pruner."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from omegaconf import OmegaConf
+
+from pipeline.config.experiment import each_sparsity
+
+
+class GridSweeper(BasicSweeper):
+    """Runs every combination; a pruner with a list of sparsities of its own (``sparsity_of``) at each of those."""
+
+    def get_job_batch(self) -> Sequence[Sequence[str]]:
+        """Return the overrides of the next jobs, one sequence a job."""
+        assert self.config is not None
+        listed: Any = OmegaConf.to_container(self.config.sparsity_of)
+        pruner = str(self.config.pruner.name)
+        return [own for job in super().get_job_batch() for own in each_sparsity(job, listed, pruner)]
