@@ -17,7 +17,7 @@ from pipeline.config.signature import declared
 from pipeline.config.sparsity import KINDS, parse
 from pipeline.evaluate.retrieval.recipe import recipe_of
 from pipeline.evaluate.suite import TaskSuite
-from pipeline.model.architectures import ARCHITECTURES
+from pipeline.model.architectures import ARCHITECTURES, unsuited
 from pipeline.model.sources.folder import ADAPTER, CONFIG, LAYER_KEYS, TOKENIZERS, check_folder, read_json
 
 # Units that an integer sparsity counts, and the number of them in a block.
@@ -99,12 +99,10 @@ def _architecture(plain: Mapping[str, Any]) -> list[str]:
             f"model={model['name']} is an encoder, which generates no text, so it cannot run {', '.join(writing)}; "
             "give task=retrieval stages=[prune,evaluate,plot], or stages=[prune] with export.path=DIR to keep the model"
         ]
-    if known[kind].encoder and declared(plain["pruner"], "compares"):
-        return [
-            f"model={model['name']} is an encoder, which predicts no tokens for pruner={plain['pruner']['name']} to "
-            "compare; give another pruner, such as shortgpt or wanda"
-        ]
-    return []
+    pruner = plain["pruner"]
+    decoder_only = bool(declared(pruner, "decoder_only") or declared(pruner, "compares"))
+    why = unsuited(str(kind), decoder_only, declared(pruner, "architectures") or ())
+    return [f"model={model['name']}: pruner={pruner['name']} {why}"] if why else []
 
 
 def _lengths(plain: Mapping[str, Any]) -> list[str]:

@@ -5,6 +5,7 @@ To add an architecture, add an entry to ``ARCHITECTURES``.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 ATTENTION, MLP = "attention", "mlp"
@@ -114,6 +115,18 @@ ARCHITECTURES: dict[str, Architecture] = {
         encoder=True,
     ),
 }
+
+
+def unsuited(kind: str, decoder_only: bool, only: Collection[str]) -> str | None:
+    """Return why a pruner with these limits does not work on a model type, with the way out; None if it does.
+
+    ``only`` are the model types that it works on; empty for all.
+    """
+    if only and kind not in only:
+        return f"works on {', '.join(sorted(only))} only, not on {kind}; give another pruner or one of those models"
+    if decoder_only and ARCHITECTURES[kind].encoder:
+        return f"needs a model that predicts tokens, and {kind} is an encoder; give another pruner, such as wanda"
+    return None
 
 
 def architecture_of(config: object) -> Architecture:

@@ -129,6 +129,8 @@ class PruningDecision(Stage):
         kept = bench.store.unfinished(self.name, self.facts) if pruner.calibrated else None
         # Scores may come from the store, or from a pass over this same model.
         decoder = Decoder(bench.model(bench.dtype))
+        if why := pruner.unsuited(decoder.model.config.model_type):
+            raise ValueError(f"pruner {pruner.name} {why}")
         torch.manual_seed(settings.seed)
         with SharedSetup() as setup:
             context = replace(

@@ -131,7 +131,7 @@ def test_all_problems_at_once_with_the_nearest_choice():
         (["model=random", "model.architecture=bert"], "is an encoder, which generates no text"),
         (
             ["model=random", "model.architecture=bert", "task=retrieval", "stages=[prune]", "pruner=divergence"],
-            "predicts no tokens for pruner=divergence to compare",
+            "pruner=divergence needs a model that predicts tokens",
         ),
         (
             ["pruner=divergence", "sparsity=4"],

@@ -93,7 +93,6 @@ def test_hydras_own_settings_are_refused(key):
         ("hydra.run.dir=/tmp/x", "results go to outputs=DIR"),
         ("+hydra.sweep.dir=/tmp/x", "results go to outputs=DIR"),
         ("~hydra.callbacks", "cannot be set here"),
-        ("hydra.searchpath=[/tmp/x]", "put your own YAML files into conf/"),
         ("hydra.mode=MULTIRUN", "give -m"),
         ("~hydra/launcher", "write plain hydra/launcher=VALUE"),
         ("hydra/launcher@x=local", "write plain hydra/launcher=VALUE"),
@@ -110,7 +109,7 @@ def test_the_harmless_ones_can_be_set():
         assert [*problems(words, multirun=True), *launcher_problems(words)] == []
 
 
-@pytest.mark.parametrize("flag", ["--config-dir=/tmp", "-cd", "--config-path=x", "--config-name=x", "-cn", "--multi"])
+@pytest.mark.parametrize("flag", ["--config-path=x", "--config-name=x", "-cn", "--multi"])
 def test_flags_that_read_a_configuration_from_elsewhere_are_refused(flag):
     (problem,) = flag_problems(["-m", flag, "seed=1"])
     assert problem.startswith(f"unknown flag {flag.partition('=')[0]}; ")

@@ -14,7 +14,7 @@ from helpers import accepted, context_for, flops, generate, outputs_of, pruner_o
 
 from pipeline.config.choices import CONF, choices_of
 from pipeline.config.sparsity import parse
-from pipeline.model.architectures import ARCHITECTURES, ATTENTION, MLP
+from pipeline.model.architectures import ATTENTION, MLP
 from pipeline.model.decoder import Decoder
 from pipeline.prune.accounting import account
 from pipeline.prune.base import Context
@@ -32,8 +32,8 @@ def decide(make_model):
 
     def run(name: str, sparsity: object, architecture: str) -> tuple[Decision, torch.nn.Module]:
         pruner, model = pruner_of(name), make_model(architecture, LAYERS)
-        if pruner.compares and ARCHITECTURES[architecture].encoder:
-            pytest.skip("an encoder predicts no tokens to compare")
+        if why := pruner.unsuited(architecture):
+            pytest.skip(f"{name} {why}")
         torch.manual_seed(0)
         decision = pruner.decide(Decoder(model), parse(sparsity), context_for(pruner, model))
         return account(Decoder(make_model(architecture, LAYERS)), decision), model

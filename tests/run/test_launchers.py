@@ -251,7 +251,7 @@ def test_launchers_on_the_command_line():
     assert launcher_problems(["pruner=wanda", "hydra/launcher=local", "hydra.launcher.jobs=null"]) == []
     assert launcher_problems(["hydra.launcher.grace_seconds=5"]) == []
     assert "did you mean sequential?" in launcher_problems(["hydra/launcher=sequentail"])[0]
-    assert "choose from" in launcher_problems(["hydra/launcher=basic"])[0]
+    assert "choose from" in launcher_problems(["hydra/launcher=elsewhere"])[0]
     assert "did you mean memory?" in launcher_problems(["hydra/launcher=local", "hydra.launcher.memroy=1"])[0]
     assert "not a key of hydra/launcher=sequential" in launcher_problems(["hydra.launcher.jobs=2"])[0]
     for bad in ("jobs=0", "jobs=two", "jobs=true", "memory=0", "memory=90", "memory=[1", "grace_seconds=-1"):

@@ -1,0 +1,94 @@
+"""Folders with configuration of the user's own: what Hydra composes and what checks read are the same files."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from hydra import compose, initialize_config_dir
+from own_configuration import own_folder
+
+from pipeline.check.command_line import problems
+from pipeline.config.choices import choices_of, read_choice
+from pipeline.config.search_path import CONF, folder_of, search_also, searched, shadowed
+from pipeline.config.signature import component_problems
+from pipeline.run.compose import resolve
+
+PACKAGE = "package_of_ones_own"
+
+
+@pytest.fixture(autouse=True)
+def _alone():
+    yield
+    search_also([])
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    # As paths may be: Hydra decodes nothing.
+    folder = own_folder(tmp_path / "my own, %20 [folder]", PACKAGE)
+    monkeypatch.syspath_prepend(str(folder))
+    search_also([folder / "conf"])
+    yield folder
+    # The next test has a package of this name elsewhere.
+    for name in [name for name in sys.modules if name.partition(".")[0] == PACKAGE]:
+        del sys.modules[name]
+
+
+def test_choices_of_ones_own_stand_beside_the_projects(own):
+    assert {"last_blocks", "wanda"} <= set(choices_of("pruner"))
+    assert read_choice("pruner", "last_blocks")["kept"] == 1
+    search_also([])
+    assert "last_blocks" not in choices_of("pruner")
+
+
+def test_hydra_composes_them_from_the_same_folders(own, tmp_path):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", overrides=["pruner=last_blocks", "sparsity=2", f"outputs={tmp_path}", *searched()])
+    settings = resolve(cfg)
+    assert settings.pruner.kept == 1
+    # Two packages may have classes of the same name.
+    assert settings.pruner.identity()["type"] == f"{PACKAGE}.last_blocks.LastBlocks"
+
+
+def test_components_of_ones_own_are_checked_as_the_projects_are(own):
+    found = problems(["model=random", "pruner=last_blocks", "sparsity=0.5", "pruner.kept=much"], multirun=False)
+    assert any("pruner.kept=much should be a whole number" in problem for problem in found)
+    assert any("sparsity=0.5" in problem and "last_blocks" in problem for problem in found)
+    assert problems(["model=random", "pruner=last_blocks", "sparsity=1"], multirun=False) == []
+
+
+def test_a_class_that_is_no_component_of_its_group_is_refused(own):
+    (own / PACKAGE / "other.py").write_text("class Other:\n    name: str = ''\n", encoding="utf-8")
+    (problem,) = component_problems("pruner", {"_target_": f"{PACKAGE}.other.Other", "name": "x"})
+    assert "derive it from pipeline.prune.base.Pruner" in problem
+
+
+def test_each_sparsity_of_an_experiments_list_is_checked(own):
+    words = ["model=random", "experiment=own", "pruner=last_blocks,magnitude"]
+    assert problems(words, multirun=True) == []
+    (problem,) = problems(["model=random", "experiment=own", "pruner=magnitude"], multirun=False)
+    assert "add -m" in problem
+    yaml = own / "conf" / "experiment" / "own.yaml"
+    yaml.write_text(yaml.read_text(encoding="utf-8").replace("[1, 2]", "[1, 99]"), encoding="utf-8")
+    (problem,) = problems(words, multirun=True)
+    assert problem.startswith("sparsity=99")
+
+
+def test_a_folder_that_is_no_configuration_is_refused_with_the_way_out(own, tmp_path):
+    with pytest.raises(ValueError, match="did you mean .*conf"):
+        folder_of(str(own))
+    with pytest.raises(ValueError, match="not a folder"):
+        folder_of(str(tmp_path / "nowhere"))
+    with pytest.raises(ValueError, match="PYTHONPATH"):
+        folder_of("pkg://no_such_package.conf")
+    with pytest.raises(ValueError, match="pkg://PACKAGE"):
+        folder_of("https://example.org/conf")
+    assert folder_of(f"file://{own / 'conf'}") == own / "conf"
+
+
+def test_a_choice_behind_another_of_its_name_is_refused(own):
+    (own / "conf" / "pruner" / "wanda.yaml").write_text("name: wanda\n", encoding="utf-8")
+    (problem,) = shadowed([own / "conf"])
+    assert "wanda.yaml" in problem
+    assert "another name" in problem
