@@ -43,6 +43,9 @@ def hydra_problem(override: Override, text: str) -> str | None:
         # The names of launchers, sweepers and their keys are checked in files of their own.
         plain = override.type.name == "CHANGE" and override.package is None
         return None if plain else f"{text}: write plain {key}=VALUE"
+    if key == SEARCHPATH:
+        # Who reads the command line has looked at its folders.
+        return None
     if key == VERBOSE:
         value: Any = override.value()
         names = value if isinstance(value, list) else [value]

@@ -34,15 +34,11 @@ class CommandLine:
 
 def read(arguments: Sequence[str]) -> CommandLine:
     """Sort the words of a command line. From here on, this process searches its folders with configuration too."""
-    joined = _joined(arguments)
-    shows = any(word.partition("=")[0] in SHOWING for word in joined)
-    folders, problems = _folders(joined)
-    search_also(folders)
-    problems += shadowed(folders)
+    others, problems = take_folders(arguments)
+    shows = any(word.partition("=")[0] in SHOWING for word in others)
     # Hydra's users write +experiment=, since in most projects the key is not there yet.
-    plain = [word.removeprefix("+") if word.startswith(f"+{EXPERIMENT}=") else word for word in joined]
-    kept = [word for word in plain if word.partition("=")[0] not in (SEARCHPATH, *CONFIG_DIR)]
-    words = kept if shows else expand(kept)
+    plain = [word.removeprefix("+") if word.startswith(f"+{EXPERIMENT}=") else word for word in others]
+    words = plain if shows else expand(plain)
     overrides = [word for word in words if not word.startswith("-")]
     return CommandLine(
         words=(*(word for word in words if word != DRY_RUN), *searched()),
@@ -52,6 +48,18 @@ def read(arguments: Sequence[str]) -> CommandLine:
         shows=shows,
         dry_run=DRY_RUN in words,
     )
+
+
+def take_folders(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Let this process search the folders with configuration that the words name.
+
+    Returns the other words, and a sentence for each problem with a folder.
+    """
+    joined = _joined(arguments)
+    folders, problems = _folders(joined)
+    search_also(folders)
+    others = [word for word in joined if word.partition("=")[0] not in (SEARCHPATH, *CONFIG_DIR)]
+    return others, [*problems, *shadowed(folders)]
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 VERSION_BASE = "1.3"
 
 
-def task(cfg: DictConfig) -> JobRecord | float | list[float]:
+def task(cfg: DictConfig) -> JobRecord | float | list[float | None] | None:
     """Run one job and return its record, or in a sweep with an ``objective`` that number of it. Hydra's task function.
 
     Never raises for a failing job. An interruption passes.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pipeline.common.errors import plain
 from pipeline.common.quiet import quiet_libraries
 from pipeline.common.stopping import Stopped, stoppable
+from pipeline.run.arguments import take_folders
 from pipeline.study.advice.jobs import Execute, Refused, run_jobs
 from pipeline.study.advice.ladder import MOST_RUNGS
 from pipeline.study.advice.question import (
@@ -66,9 +67,10 @@ def main(arguments: Sequence[str] | None = None, execute: Execute = run_jobs) ->
     if any(word.partition("=")[0] == RUN for word in words):
         return _run_recipe(words)
     quiet_libraries()
-    question, found = read_question(words)
-    if question is None:
-        return _refuse(found)
+    words, found = take_folders(words)
+    question, bad = read_question(words)
+    if question is None or found:
+        return _refuse([*found, *bad])
     try:
         with stoppable():
             return _advise(question, execute)

@@ -79,7 +79,9 @@ def test_any_value_of_any_key_is_checked_without_crashing(words):
     assert_sentences(problems(words, multirun=False))
 
 
-@pytest.mark.parametrize("key", [key for key in HYDRAS if key not in ("hydra.verbose", "hydra/launcher")])
+@pytest.mark.parametrize(
+    "key", [key for key in HYDRAS if key not in ("hydra.verbose", "hydra/launcher", "hydra.searchpath")]
+)
 def test_hydras_own_settings_are_refused(key):
     words = [f"{key}=/tmp/elsewhere"]
     found = [*problems(words, multirun=False), *launcher_problems(words)]

@@ -16,7 +16,8 @@ from pipeline.check.hydra_settings import is_hydras
 from pipeline.check.launcher import launcher_problems
 from pipeline.check.model import layers_of, writes_text
 from pipeline.check.words import read_words, shortened
-from pipeline.config.choices import CONF, choices_of, nearest, read_choice
+from pipeline.config.choices import choices_of, nearest, read_choice
+from pipeline.config.search_path import CONF, searched
 from pipeline.config.signature import declared
 from pipeline.evaluate.suite import GENERATIVE, MULTIPLE_CHOICE, RETRIEVAL
 from pipeline.prune.settings import Settings
@@ -69,7 +70,7 @@ class Question:
     def words(self, suite: str, pruners: Sequence[str], sparsities: Sequence[str], stages: str) -> list[str]:
         """Return the command line of ``pipeline.main`` that runs all these settings."""
         grid = [f"pruner={','.join(pruners)}", f"sparsity={','.join(sparsities)}"]
-        return ["-m", *self.given, *self.suite_words(suite), PROTOCOLS, stages, *grid]
+        return ["-m", *searched(), *self.given, *self.suite_words(suite), PROTOCOLS, stages, *grid]
 
     def suite_words(self, suite: str) -> list[str]:
         """Return the words that choose a suite and, where it can be restricted, the kinds of task asked for."""
@@ -82,7 +83,7 @@ class Question:
         """Return the settings of one of these jobs without running it."""
         words = self.words(suite, [pruner], [sparsity], EVALUATION)[1:]
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            return resolve(compose("config", overrides=own_words(words)))
+            return resolve(compose("config", overrides=[*own_words(words), *searched()]))
 
 
 def read_question(arguments: Sequence[str]) -> tuple[Question | None, list[str]]:
@@ -201,7 +202,7 @@ def _suites(tasks: str, chosen: Sequence[str], found: list[str]) -> tuple[tuple[
 def _ladders(pruners: Sequence[str], words: Sequence[str]) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
     """Return the sparsities of each pruner, and the kind of unit that each removes."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        model: Any = OmegaConf.to_container(compose("config", overrides=list(words)).model, resolve=True)
+        model: Any = OmegaConf.to_container(compose("config", overrides=[*words, *searched()]).model, resolve=True)
     blocks = layers_of(model)
     ladders: dict[str, tuple[str, ...]] = {}
     units: dict[str, str] = {}
