@@ -1,4 +1,4 @@
-"""The package: what its wheel holds, where an installed one finds its configuration, and its pins against its ranges."""
+"""The package: what its wheel holds, where an installed one finds its configuration, its pins within its ranges."""
 
 from __future__ import annotations
 
