@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from pipeline.analysis.prompt_means import mean_over_prompts
+from pipeline.measure.columns import further_columns
 from pipeline.store.records import OK, JobRecord, dense_of
 from pipeline.tables.job_columns import DENSE, facts_of_records
 from pipeline.tables.job_tables import JobTables
@@ -122,13 +123,17 @@ def perplexities(scores: pd.DataFrame | None) -> dict[str, float]:
 
 
 def final_deviation(measures: pd.DataFrame | None) -> dict[str, float]:
-    """Compute the mean over prompts of means over steps of the free-running measures at the first temperature."""
+    """Compute the mean over prompts of means over steps of the free-running measures at the first temperature.
+
+    Further measures that the job has come after the usual ones.
+    """
     if measures is None:
         return {}
     final = measures[measures.protocol == "free_running"]
     if final.empty:
         return {}
-    (means,) = mean_over_prompts(final[final.temperature == final.temperature.iloc[0]], FINAL).to_dict("records")
+    final, columns = final[final.temperature == final.temperature.iloc[0]], [*FINAL, *further_columns(final)]
+    (means,) = mean_over_prompts(final, columns).to_dict("records")
     return {str(name): float(value) for name, value in means.items()}
 
 

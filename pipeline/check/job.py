@@ -12,11 +12,13 @@ from pipeline.common.packages import absent
 from pipeline.config import schema
 from pipeline.config.choices import figure_names, nearest
 from pipeline.config.objective import LARGER_IS_BETTER, objectives, stage_of
+from pipeline.config.figures import is_module, module_problems
 from pipeline.config.probes import read_probes
 from pipeline.config.signature import component_problems, declared
 from pipeline.data.calibration.prompt_files import read_prompts, too_few
 from pipeline.data.calibration.text_files import files_of, kind_of
 from pipeline.data.matched.suite import family_problem
+from pipeline.measure.extras import extra_problems
 
 
 def check_components(plain: Mapping[str, Any], missing: Sequence[str]) -> list[str]:
@@ -59,6 +61,7 @@ def _root(plain: Mapping[str, Any]) -> list[str]:
     if not listed or len(set(listed)) < len(listed):
         found.append(f"measure.temperatures={listed} should be a list of at least one number, without repeats")
     found += _objective(plain["objective"], plain["stages"])
+    found += extra_problems(plain["measure"]["extra"])
     found += _figures(plain["figures"]) + _probes(plain["probes"]) + _perplexity(plain)
     return found + _outputs(plain["outputs"]) + _export(plain) + _wandb(plain["wandb"]["mode"])
 
@@ -76,13 +79,17 @@ def _objective(given: str | Sequence[str] | None, stages: Sequence[str]) -> list
 
 
 def _figures(figures: Sequence[str] | None) -> list[str]:
-    """Check that all figures exist. They are given by full name or by number."""
+    """Check that all figures exist. They are given by full name or by number, those of the user's own by module."""
     known = figure_names()
     spellings = [name.partition("_")[0] for name in known] + known
     if figures == []:
         return [f"figures is empty; choose from {', '.join(spellings)}"]
-    absent = [item for item in figures or () if item not in spellings]
-    return [f"figures: {item} does not exist; {nearest(item, spellings)}" for item in absent]
+    modules = [item for item in figures or () if is_module(item)]
+    absent = [item for item in figures or () if item not in spellings and item not in modules]
+    return [
+        *(f"figures: {item} does not exist; {nearest(item, spellings)}" for item in absent),
+        *(f"figures: {problem}" for problem in module_problems(modules)),
+    ]
 
 
 def _probes(path: str | None) -> list[str]:

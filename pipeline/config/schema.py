@@ -42,11 +42,13 @@ class CaptureConfig:
 class MeasureConfig:
     """Softmax temperatures of the probability-space measures, and how logits are read between the blocks.
 
-    ``readout`` is ``raw`` (``W h``) or ``final_norm`` (``W norm(h)``).
+    ``readout`` is ``raw`` (``W h``) or ``final_norm`` (``W norm(h)``). ``extra`` names further measures, choices of
+    ``conf/measures``.
     """
 
     temperatures: list[Temperature]
     readout: Literal["raw", "final_norm"]
+    extra: list[str]
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from pipeline.common.terminal import Progress
+from pipeline.measure.base import Measure
 from pipeline.measure.measures import block_rows, keep_freed_memory, measure_block
 from pipeline.model.head import Head
 
@@ -38,11 +39,12 @@ def measure_stream(
     temperatures: Sequence[float],
     progress: Progress,
     norm: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    extra: Sequence[Measure] = (),
 ) -> torch.Tensor:
-    """Compute all measures of every sublayer and position: (sublayers, N, len(temperatures), len(COLUMNS)) float64.
+    """Compute all measures of every sublayer and position: (sublayers, N, len(temperatures), columns) float64.
 
-    Logits are read from the raw states, or through ``norm`` if one is given. States are cast to the projection's
-    dtype, float32 at least, and moved to its device.
+    Logits are read from the raw states, or through ``norm`` if one is given; ``extra`` are further measures. States are
+    cast to the projection's dtype, float32 at least, and moved to its device.
     """
     head = head.to(torch.promote_types(head.weight.dtype, torch.float32))
     rows, sublayers = block_rows(head), len(stream.after)
@@ -54,7 +56,7 @@ def measure_stream(
         walk = _Walk(stream, slice(start, start + rows), head, norm)
         for index in range(sublayers):
             h, delta_h, z, delta = walk.step(index)
-            found[index].append(measure_block(h, delta_h, z, delta, head, temperatures))
+            found[index].append(measure_block(h, delta_h, z, delta, head, temperatures, extra))
             next(ticks)
     next(ticks, None)
     return torch.stack([torch.cat(parts) for parts in found])

@@ -9,31 +9,11 @@ import pandas as pd
 import torch
 
 from pipeline.measure import certainty, divergence, orthogonality, similarity
+from pipeline.measure.base import Measure, Tile, checked
+from pipeline.measure.columns import COLUMNS
 from pipeline.model.head import Head
 from pipeline.model.softmax import kl_estimate
 
-COLUMNS = [
-    "cos_h",
-    "cos_z",
-    "cos_p",
-    "kl",
-    "orth_h",
-    "orth_z",
-    "par_h",
-    "par_z",
-    "var_p",
-    "var_r",
-    "var_uniform",
-    "rms_dz",
-    "est_cos_h",
-    "est_cos_z",
-    "est_cos_p",
-    "est_kl",
-    "top1",
-    "entropy",
-    "margin",
-    "flip",
-]
 # Logits are projected in blocks of this many entries (340 positions of a 49k vocabulary, 64 MiB in float32), large
 # enough for an efficient matrix product; on a processor they are measured in tiles that stay in its cache.
 _BLOCK, _TILE = 2**24, 2**19
@@ -53,8 +33,14 @@ def block_rows(head: Head) -> int:
 
 
 @torch.inference_mode()
-def compare(dense: torch.Tensor, pruned: torch.Tensor, head: Head, temperatures: Sequence[float]) -> pd.DataFrame:
-    """Compute all measures of section 2 for each position and temperature, and the dense model's confidence.
+def compare(
+    dense: torch.Tensor,
+    pruned: torch.Tensor,
+    head: Head,
+    temperatures: Sequence[float],
+    extra: Sequence[Measure] = (),
+) -> pd.DataFrame:
+    """Compute all measures of section 2 for each position and temperature, the dense model's confidence, and ``extra``.
 
     ``dense`` and ``pruned`` are (N, D) hidden states; they and the output projection are cast to
     float32 at least (float64 stays). Returns N·len(temperatures) rows as ``as_table`` does.
@@ -69,20 +55,25 @@ def compare(dense: torch.Tensor, pruned: torch.Tensor, head: Head, temperatures:
     for x, y in zip(dense.split(block_rows(head)), pruned.split(block_rows(head)), strict=True):
         h = x.to(dtype)
         delta_h = y.to(dtype) - h
-        parts.append(measure_block(h, delta_h, head.project(h), head.change(delta_h), head, temperatures))
-    values = torch.cat(parts) if parts else torch.empty(0, len(temperatures), len(COLUMNS))
-    return as_table(values, temperatures)
+        parts.append(measure_block(h, delta_h, head.project(h), head.change(delta_h), head, temperatures, extra))
+    values = torch.cat(parts) if parts else torch.empty(0, len(temperatures), len(columns_of(extra)))
+    return as_table(values, temperatures, extra)
 
 
-def as_table(values: torch.Tensor, temperatures: Sequence[float]) -> pd.DataFrame:
-    """Return values (N, len(temperatures), len(COLUMNS)) as rows, positions outermost, temperatures in the given order.
+def columns_of(extra: Sequence[Measure]) -> list[str]:
+    """Return the names of the built-in measures, then those of further ones."""
+    return [*COLUMNS, *(name for measure in extra for name in measure.columns)]
 
-    Columns: ``position``, ``temperature`` and ``COLUMNS``. Cosines are one minus an exactly computed angular
-    deviation; ``orth_*`` and ``par_*`` are squared relative magnitudes; variances and RMS are in squared and plain
-    logits; ``top1`` is the dense model's largest probability, ``entropy`` in nats, ``margin`` the difference of its
-    two largest logits over T, ``flip`` 1 where pruning changes the argmax.
+
+def as_table(values: torch.Tensor, temperatures: Sequence[float], extra: Sequence[Measure] = ()) -> pd.DataFrame:
+    """Return values (N, len(temperatures), columns) as rows, positions outermost, temperatures in the given order.
+
+    Columns: ``position``, ``temperature``, ``COLUMNS`` and those of ``extra``. Cosines are one minus an exactly
+    computed angular deviation; ``orth_*`` and ``par_*`` are squared relative magnitudes; variances and RMS are in
+    squared and plain logits; ``top1`` is the dense model's largest probability, ``entropy`` in nats, ``margin`` the
+    difference of its two largest logits over T, ``flip`` 1 where pruning changes the argmax.
     """
-    frame = pd.DataFrame(values.flatten(0, 1).cpu().numpy(), columns=COLUMNS)
+    frame = pd.DataFrame(values.flatten(0, 1).cpu().numpy(), columns=columns_of(extra))
     frame.insert(0, "position", np.repeat(np.arange(len(values)), len(temperatures)))
     frame.insert(1, "temperature", np.tile(np.asarray(temperatures, dtype=float), len(values)))
     return frame
@@ -95,31 +86,37 @@ def measure_block(
     delta: torch.Tensor,
     head: Head,
     temperatures: Sequence[float],
+    extra: Sequence[Measure] = (),
 ) -> torch.Tensor:
-    """Compute all measures of n positions: (n, len(temperatures), len(COLUMNS)) float64.
+    """Compute all measures of n positions: (n, len(temperatures), columns) float64.
 
     ``h`` and ``delta_h`` are dense states and their change (n, D), ``z`` and ``delta`` logits and their change
     (n, V), before any cap of the head.
     """
     rows = max(1, _TILE // z.shape[-1]) if z.device.type == "cpu" else len(z)
     tiles = [
-        _logit_measures(*head.capped(x, dx), temperatures)
-        for x, dx in zip(z.split(rows), delta.split(rows), strict=True)
+        _tile_measures(y, dy, *head.capped(x, dx), temperatures, extra)
+        for y, dy, x, dx in zip(*(each.split(rows) for each in (h, delta_h, z, delta)), strict=True)
     ]
-    shared = _geometry(h, delta_h, "h")
+    shared, names = _geometry(h, delta_h, "h"), columns_of(extra)
     columns = [
         torch.stack(
-            [shared[name] if name in shared else torch.cat([tile[at][name] for tile in tiles]) for name in COLUMNS], -1
+            [shared[name] if name in shared else torch.cat([tile[at][name] for tile in tiles]) for name in names], -1
         )
         for at in range(len(temperatures))
     ]
     return torch.stack(columns, 1)
 
 
-def _logit_measures(
-    z: torch.Tensor, delta: torch.Tensor, temperatures: Sequence[float]
+def _tile_measures(
+    h: torch.Tensor,
+    delta_h: torch.Tensor,
+    z: torch.Tensor,
+    delta: torch.Tensor,
+    temperatures: Sequence[float],
+    extra: Sequence[Measure],
 ) -> list[dict[str, torch.Tensor]]:
-    """Compute the measures in logit and probability space of a tile (n, V), one mapping per temperature."""
+    """Compute the measures in logit and probability space of a tile (n, V), and ``extra``: a mapping a temperature."""
     first, gap, flip = certainty.top(z, delta)
     shared = _geometry(z, delta, "z") | _uniform(delta) | {"flip": flip}
     measured = []
@@ -128,7 +125,23 @@ def _logit_measures(
         top1, entropy = certainty.confidence(p, z, first, temperature)
         sure = {"top1": top1, "entropy": entropy, "margin": gap / temperature}
         measured.append(shared | sure | _probabilities(p, z, delta, temperature))
+        if extra:
+            measured[-1] |= _further(Tile(h, delta_h, z, delta, temperature), extra)
     return measured
+
+
+def _further(tile: Tile, extra: Sequence[Measure]) -> dict[str, torch.Tensor]:
+    found = {}
+    for measure in extra:
+        for name, values in checked(measure, measure.compute(tile)).items():
+            if not isinstance(values, torch.Tensor) or values.shape != tile.z.shape[:1]:
+                what = f"of shape {tuple(values.shape)}" if isinstance(values, torch.Tensor) else type(values).__name__
+                raise ValueError(
+                    f"measure {measure.name}: {name} is {what} at {len(tile.z)} positions; return a tensor with a "
+                    "number for each position"
+                )
+            found[name] = values.double()
+    return found
 
 
 def _geometry(x: torch.Tensor, delta: torch.Tensor, space: str) -> dict[str, torch.Tensor]:

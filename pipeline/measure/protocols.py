@@ -9,15 +9,16 @@ import torch
 
 from pipeline.common.terminal import Progress
 from pipeline.config.schema import FREE_RUNNING, LAYER, TEACHER_FORCED
+from pipeline.measure.base import Measure
+from pipeline.measure.columns import INDEX
 from pipeline.measure.finite import check_measures
 from pipeline.measure.layerwise import Stream, measure_stream
-from pipeline.measure.measures import COLUMNS, as_table, compare
+from pipeline.measure.measures import as_table, columns_of, compare
 from pipeline.model.architectures import SUBLAYERS
 from pipeline.model.finite import check_values
 from pipeline.model.head import Head
 from pipeline.model.trajectory import KEY, Trajectory
 
-INDEX = ("protocol", "prompt", "step", "layer", "sublayer", "temperature")
 FINAL = "final"
 
 
@@ -28,48 +29,63 @@ def measure_layers(
     temperatures: Sequence[float],
     progress: Progress,
     norm: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    extra: Sequence[Measure] = (),
 ) -> pd.DataFrame:
     """Measure the layer protocol: the dense residual stream after each sublayer against its pruned counterpart.
 
     ``counterparts`` is (2L, N, D); None means that pruned sublayers add nothing, which leaves the stream as it was
     before them. ``head`` is the output projection, applied to the raw residual stream, or through the final ``norm``
-    if that is given.
+    if that is given. ``extra`` are further measures, here and below.
     """
     assert dense.residual is not None
     check_values(dense.residual, "captured states", KEY)
     if counterparts is not None:
         check_values(counterparts, "counterparts of sublayers", KEY)
     stream = Stream(dense.residual, dense.before, dense.after, counterparts)
-    values, frames = measure_stream(stream, head, temperatures, progress, norm), []
+    values, frames = measure_stream(stream, head, temperatures, progress, norm, extra), []
     for index, one in enumerate(values):
         place = {"protocol": LAYER, "layer": index // 2, "sublayer": SUBLAYERS[index % 2]}
-        frames.append(_placed(as_table(one, temperatures), dense.positions(), place))
+        frames.append(_placed(as_table(one, temperatures, extra), dense.positions(), place, columns_of(extra)))
     return pd.concat(frames, ignore_index=True)
 
 
 def measure_teacher_forced(
-    dense: Trajectory, forced: torch.Tensor, head: Head, temperatures: Sequence[float]
+    dense: Trajectory,
+    forced: torch.Tensor,
+    head: Head,
+    temperatures: Sequence[float],
+    extra: Sequence[Measure] = (),
 ) -> pd.DataFrame:
     """Measure the teacher-forced protocol: final states of both models on the dense trajectory; ``forced`` is (N, D).
 
     ``layer`` is -1, ``sublayer`` is ``final``.
     """
-    return _final(dense.final, forced, dense.positions(), TEACHER_FORCED, head, temperatures)
+    return _final(dense.final, forced, dense.positions(), TEACHER_FORCED, head, temperatures, extra)
 
 
 def measure_free_running(
-    dense: Trajectory, pruned: Trajectory, head: Head, temperatures: Sequence[float]
+    dense: Trajectory,
+    pruned: Trajectory,
+    head: Head,
+    temperatures: Sequence[float],
+    extra: Sequence[Measure] = (),
 ) -> pd.DataFrame:
     """Measure the free-running protocol: final states of both models, each on its own trajectory, at equal steps.
 
     A prompt ends where the shorter of its continuations does. ``layer`` is -1, ``sublayer`` is ``final``.
     """
+    rows, others = shared_rows(dense, pruned)
     positions = dense.positions()
-    there = {position: row for row, position in enumerate(pruned.positions())}
-    both = [(row, there[position]) for row, position in enumerate(positions) if position in there]
-    rows, others = (list(part) for part in zip(*both, strict=True))
     shared = [positions[row] for row in rows]
-    return _final(dense.final[rows], pruned.final[others], shared, FREE_RUNNING, head, temperatures)
+    return _final(dense.final[rows], pruned.final[others], shared, FREE_RUNNING, head, temperatures, extra)
+
+
+def shared_rows(dense: Trajectory, pruned: Trajectory) -> tuple[list[int], list[int]]:
+    """Return the rows of both trajectories at which both have a state, prompt by prompt and step by step."""
+    there = {position: row for row, position in enumerate(pruned.positions())}
+    both = [(row, there[position]) for row, position in enumerate(dense.positions()) if position in there]
+    rows, others = (list(part) for part in zip(*both, strict=True))
+    return rows, others
 
 
 def _final(
@@ -79,13 +95,14 @@ def _final(
     protocol: str,
     head: Head,
     temperatures: Sequence[float],
+    extra: Sequence[Measure],
 ) -> pd.DataFrame:
     for states in (dense, pruned):
         check_values(states, "captured states", KEY)
     device = head.weight.device
-    frame = compare(dense.to(device), pruned.to(device), head, temperatures)
+    frame = compare(dense.to(device), pruned.to(device), head, temperatures, extra)
     place = {"protocol": protocol, "layer": -1, "sublayer": FINAL}
-    return _placed(frame, positions, place)
+    return _placed(frame, positions, place, columns_of(extra))
 
 
 def side_by_side(dense: Trajectory, pruned: Trajectory) -> pd.DataFrame:
@@ -106,7 +123,9 @@ def side_by_side(dense: Trajectory, pruned: Trajectory) -> pd.DataFrame:
     return pd.DataFrame(rows)[columns]
 
 
-def _placed(frame: pd.DataFrame, positions: Sequence[tuple[str, int]], place: dict[str, object]) -> pd.DataFrame:
+def _placed(
+    frame: pd.DataFrame, positions: Sequence[tuple[str, int]], place: dict[str, object], columns: Sequence[str]
+) -> pd.DataFrame:
     """Return the measures with their place; prompt name and step replace the position number.
 
     Raises ValueError if a measure is not finite.
@@ -116,4 +135,4 @@ def _placed(frame: pd.DataFrame, positions: Sequence[tuple[str, int]], place: di
     located = frame.assign(
         prompt=pd.Series(prompts).iloc[number].to_numpy(), step=pd.Series(steps).iloc[number].to_numpy(), **place
     )
-    return check_measures(located[[*INDEX, *COLUMNS]], COLUMNS, str(place["protocol"]))
+    return check_measures(located[[*INDEX, *columns]], columns, str(place["protocol"]))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import torch
@@ -21,8 +22,10 @@ from pipeline.capture.stage import (
 )
 from pipeline.common.terminal import progress
 from pipeline.config.schema import FREE_RUNNING, LAYER, OPTIONS, TEACHER_FORCED
+from pipeline.measure.base import FurtherMeasure, Measure, SetMeasure
 from pipeline.measure.options import measure_options
 from pipeline.measure.protocols import measure_free_running, measure_layers, measure_teacher_forced, side_by_side
+from pipeline.measure.sets import Pair, forced_pair, free_pair, layer_pairs, measure_sets
 from pipeline.model.architectures import ATTENTION, MLP, SUBLAYERS
 from pipeline.model.decoder import Decoder
 from pipeline.model.head import Head
@@ -34,14 +37,29 @@ from pipeline.store.artifacts import Artifact
 from pipeline.store.stage import Stage
 
 FINAL_NORM = "final_norm"
+Further = TypeVar("Further", bound=FurtherMeasure)
 
 
 def measured(bench: Workbench) -> dict[str, Artifact]:
     """Make the measures under the chosen protocols, by role; the dense model has none."""
     if bench.is_dense:
         return {}
-    options = OPTIONS in bench.settings.capture.protocols
-    return {"measures": bench.make(Measures)} | ({"option measures": bench.make(OptionMeasures)} if options else {})
+    found = {"measures": bench.make(Measures)}
+    if OPTIONS in bench.settings.capture.protocols:
+        found["option measures"] = bench.make(OptionMeasures)
+    if chosen(bench, SetMeasure) and set(bench.settings.capture.protocols) - {OPTIONS}:
+        found["set measures"] = bench.make(SetMeasures)
+    return found
+
+
+def chosen(bench: Workbench, kind: type[Further]) -> list[Further]:
+    """Return the further measures of a kind that this job asks for."""
+    return [measure for measure in bench.settings.extra if isinstance(measure, kind)]
+
+
+def _identities(measures: Sequence[FurtherMeasure]) -> dict[str, Any]:
+    """Return the input of a stage that computes further measures; none without them, so that keys stay."""
+    return {"extra": [measure.identity() for measure in measures]} if measures else {}
 
 
 def head_and_norm(bench: Workbench) -> tuple[Head, torch.nn.Module | None]:
@@ -68,6 +86,7 @@ class LayerMeasures(Stage):
             "counterparts": counterparts.key if counterparts else None,
             "temperatures": list(measure.temperatures),
             "readout": measure.readout,
+            **_identities(chosen(bench, Measure)),
         }
 
     def build(self, folder: Path) -> None:
@@ -77,7 +96,8 @@ class LayerMeasures(Stage):
         head, norm = head_and_norm(bench)
         dense = dense_trajectory(bench)
         readout = norm if measure.readout == FINAL_NORM else None
-        table = measure_layers(dense, states, head, list(measure.temperatures), progress, readout)
+        temperatures, extra = list(measure.temperatures), chosen(bench, Measure)
+        table = measure_layers(dense, states, head, temperatures, progress, readout, extra)
         table.to_parquet(folder / table_names.MEASURES, index=False)
 
 
@@ -98,28 +118,33 @@ class Measures(Stage):
             "pruned": bench.make(Continuations).key if FREE_RUNNING in protocols else None,
             "unit": bench.settings.pruner.unit,
             "temperatures": list(bench.settings.measure.temperatures),
+            **_identities(chosen(bench, Measure)),
         }
 
     def build(self, folder: Path) -> None:
         bench, protocols = self.bench, self.bench.settings.capture.protocols
-        temperatures, unit = list(bench.settings.measure.temperatures), bench.settings.pruner.unit
+        temperatures, extra = list(bench.settings.measure.temperatures), chosen(bench, Measure)
         dense, frames = dense_trajectory(bench), []
         if LAYER in protocols:
             layers = pd.read_parquet(bench.make(LayerMeasures).file(table_names.MEASURES))
-            # A pruner that only drops attention says nothing about a dropped MLP.
-            kinds = [unit] if unit in (ATTENTION, MLP) else SUBLAYERS
-            frames.append(layers[layers.sublayer.isin(kinds)])
+            frames.append(layers[layers.sublayer.isin(_kinds(bench))])
         head, _ = head_and_norm(bench)
         if TEACHER_FORCED in protocols:
             forced = load_forced(bench.make(TeacherForced))
-            frames.append(measure_teacher_forced(dense, forced, head, temperatures))
+            frames.append(measure_teacher_forced(dense, forced, head, temperatures, extra))
         if FREE_RUNNING in protocols:
             pruned = Trajectory.load(bench.make(Continuations).path)
-            frames.append(measure_free_running(dense, pruned, head, temperatures))
+            frames.append(measure_free_running(dense, pruned, head, temperatures, extra))
             side_by_side(dense, pruned).to_parquet(folder / table_names.TRAJECTORIES, index=False)
         if frames:
             pd.concat(frames, ignore_index=True).to_parquet(folder / table_names.MEASURES, index=False)
         _prompts(bench).to_parquet(folder / table_names.PROMPTS, index=False)
+
+
+def _kinds(bench: Workbench) -> Sequence[str]:
+    """Return the kinds of sublayer to measure: a pruner that only drops attention says nothing about a dropped MLP."""
+    unit = bench.settings.pruner.unit
+    return [unit] if unit in (ATTENTION, MLP) else SUBLAYERS
 
 
 def _prompts(bench: Workbench) -> pd.DataFrame:
@@ -129,6 +154,42 @@ def _prompts(bench: Workbench) -> pd.DataFrame:
         for probe in bench.settings.probes
     ]
     return pd.DataFrame(rows)
+
+
+@dataclass
+class SetMeasures(Stage):
+    """Further measures of sets of states under the chosen protocols."""
+
+    bench: Workbench
+    name = "set_measures"
+    version = 1
+
+    def inputs(self) -> dict[str, Any]:
+        bench, protocols = self.bench, self.bench.settings.capture.protocols
+        counterparts = counterparts_of(bench) if LAYER in protocols else None
+        return {
+            "dense": bench.dense.make(Continuations).key,
+            "layers": list(_kinds(bench)) if LAYER in protocols else None,
+            "counterparts": counterparts.key if counterparts else None,
+            "forced": bench.make(TeacherForced).key if TEACHER_FORCED in protocols else None,
+            "pruned": bench.make(Continuations).key if FREE_RUNNING in protocols else None,
+            **_identities(chosen(bench, SetMeasure)),
+        }
+
+    def build(self, folder: Path) -> None:
+        table = measure_sets(chosen(self.bench, SetMeasure), self._pairs())
+        table.to_parquet(folder / table_names.SET_MEASURES, index=False)
+
+    def _pairs(self) -> Iterator[Pair]:
+        bench, protocols = self.bench, self.bench.settings.capture.protocols
+        dense = dense_trajectory(bench)
+        if LAYER in protocols:
+            counterparts = counterparts_of(bench)
+            yield from layer_pairs(dense, load_counterparts(counterparts.path) if counterparts else None, _kinds(bench))
+        if TEACHER_FORCED in protocols:
+            yield forced_pair(dense, load_forced(bench.make(TeacherForced)))
+        if FREE_RUNNING in protocols:
+            yield free_pair(dense, Trajectory.load(bench.make(Continuations).path))
 
 
 @dataclass

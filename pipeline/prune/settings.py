@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.config.component import Component
 from pipeline.config.probes import Probe
 from pipeline.config.schema import CaptureConfig, ExportConfig, MeasureConfig, PerplexityConfig, WandbConfig
 from pipeline.config.sparsity import Sparsity
@@ -38,6 +39,8 @@ class Settings:
     figures: tuple[str, ...] | None
     capture: CaptureConfig
     measure: MeasureConfig
+    # The further measures that measure.extra names, in the order of their names.
+    extra: tuple[Component, ...]
     perplexity: PerplexityConfig
     wandb: WandbConfig
     flat: Mapping[str, Any]

@@ -15,7 +15,7 @@ from pipeline.report.answer import answer
 from pipeline.report.changes import mean_changes
 from pipeline.report.jobs import pruned_table
 from pipeline.report.pictures import missing, pictures
-from pipeline.report.representations import deviation_table, options_table
+from pipeline.report.representations import deviation_table, options_table, sets_table
 from pipeline.report.scores import scores_table
 from pipeline.report.settings import settings_of
 from pipeline.report.texts import side_by_side
@@ -58,6 +58,7 @@ def _findings(tables: Tables) -> dict[str, object]:
         "pruned": pruned_table(tables),
         "scores": scores_table(tables),
         "deviations": deviation_table(tables),
+        "sets": sets_table(tables),
         "options": options_table(tables),
         "least_correlation": theorems.LEAST_CORRELATION,
         "breaks": [] if tracked.empty else theorems.breaks(tracked),

@@ -9,6 +9,7 @@ import pandas as pd
 
 from pipeline.analysis import series
 from pipeline.analysis.prompt_means import mean_over_prompts
+from pipeline.measure.columns import further_columns
 from pipeline.plot import first_difference
 from pipeline.report.table import NONE, Cell, Column, Table, number, significant
 from pipeline.tables.read import Tables
@@ -18,6 +19,7 @@ PROTOCOLS = {
     "teacher_forced": "teacher-forced: both read the dense model's text",
     "free_running": "free-running: each reads its own text",
 }
+SETS_OF = {"layer": "sublayer by sublayer", **PROTOCOLS}
 MEASURES = {"cos_h": "cos h", "cos_z": "cos z", "cos_p": "cos p", "kl": "KL"}
 SETS = {"options": "option tokens", "control": "random tokens", "vocabulary": "vocabulary"}
 FULL_KL = 5.0  # nats at which a tint is deepest
@@ -32,14 +34,15 @@ def deviation_table(tables: Tables) -> Table | None:
     rows, temperature = series.at_temperature(rows)
     firsts = first_difference.first_differences(tables.trajectories).set_index(VARIANT)[first_difference.COLUMN]
     keys = ["protocol", *VARIANT]
-    means = mean_over_prompts(rows, list(MEASURES), keys).set_index(keys)
+    labels = MEASURES | {name: name.replace("_", " ") for name in further_columns(rows)}
+    means = mean_over_prompts(rows, list(labels), keys).set_index(keys)
     protocols = [name for name in PROTOCOLS if (rows["protocol"] == name).any()]
     columns = [Column("variant", words=True)]
-    columns += [Column(label, group=PROTOCOLS[name]) for name in protocols for label in MEASURES.values()]
+    columns += [Column(label, group=PROTOCOLS[name]) for name in protocols for label in labels.values()]
     columns.append(Column("texts diverge", "median step"))
     lines = []
     for place, variant in enumerate(variants_of(rows)):
-        cells = [_cell(means, (name, *variant), measure) for name in protocols for measure in MEASURES]
+        cells = [_cell(means, (name, *variant), measure) for name in protocols for measure in labels]
         lines.append((Cell(variant.label, place), *cells, _step(firsts.get(variant, math.nan))))
     caption = (
         f"Final states at temperature {temperature:g}, averaged over steps, then over prompts. cos: cosine similarity "
@@ -55,13 +58,36 @@ def _cell(means: pd.DataFrame, key: tuple[str, ...], measure: str) -> Cell:
     value = float(means.loc[key, measure])
     if measure == "kl":
         return significant(value, tone=-value / FULL_KL)
-    return number(value, ".4f", tone=value - 1.0)
+    return number(value, ".4f", tone=value - 1.0) if measure in MEASURES else significant(value)
 
 
 def _step(step: float) -> Cell:
     if math.isinf(step):
         return Cell("never", math.inf)
     return number(step, ".0f")
+
+
+def sets_table(tables: Tables) -> Table | None:
+    """Return the measures of sets of states per variant and protocol; None without rows."""
+    rows = tables.set_measures
+    if rows.empty:
+        return None
+    names, protocols = (
+        list(dict.fromkeys(rows["measure"])),
+        [name for name in SETS_OF if (rows["protocol"] == name).any()],
+    )
+    means = rows.groupby(["protocol", *VARIANT, "measure"])["value"].mean()
+    columns = [Column("variant", words=True)]
+    columns += [Column(name.replace("_", " "), group=SETS_OF[protocol]) for protocol in protocols for name in names]
+    lines = []
+    for place, variant in enumerate(variants_of(rows)):
+        values = [means.get((protocol, *variant, name), math.nan) for protocol in protocols for name in names]
+        lines.append((Cell(variant.label, place), *map(significant, values)))
+    caption = (
+        f"Measures of all states of a protocol together, {rows['n'].min()} to {rows['n'].max()} of each model: of the "
+        "final states, and the mean over sublayers, each pruned alone."
+    )
+    return Table(caption, tuple(columns), tuple(lines))
 
 
 def options_table(tables: Tables) -> Table | None:

@@ -12,6 +12,7 @@ from pipeline.analysis.prompt_means import mean_over_prompts
 from pipeline.analysis.score_rows import differing_conditions
 from pipeline.common.terminal import show_table
 from pipeline.config.schema import flatten
+from pipeline.measure.columns import further_columns
 from pipeline.results.listing import shortest
 from pipeline.store.artifacts import Store
 from pipeline.store.records import JobRecord
@@ -83,7 +84,8 @@ def _measures(tables: Sequence[JobTables], names: Sequence[str]) -> None:
     for name, own in zip(names, tables, strict=True):
         if (measures := own.measures) is not None:
             first = measures[measures["temperature"] == measures["temperature"].iloc[0]]
-            columns[name] = mean_over_prompts(first, _MEASURES, ["protocol"]).set_index("protocol").stack()
+            shown = [*_MEASURES, *further_columns(first)]
+            columns[name] = mean_over_prompts(first, shown, ["protocol"]).set_index("protocol").stack()
     _show("measures: means at the first temperature", ["protocol", "measure"], columns, names)
 
 

@@ -8,7 +8,7 @@ import traceback
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pipeline.common.errors import plain
 from pipeline.common.quiet import quiet_libraries
 from pipeline.common.secrets import redact, redacted
+from pipeline.config.choices import read_choice
 from pipeline.config.experiment import GRIDS
 from pipeline.config.objective import objectives
 from pipeline.config.probes import read_probes
@@ -26,8 +27,13 @@ from pipeline.config.schema import GROUPS, NODES, PLOT, flatten, typed
 from pipeline.config.search_path import CONF, search_also
 from pipeline.config.signature import component_problems
 from pipeline.config.sparsity import parse, rounded
+from pipeline.measure.extras import CONTRACTS, extra_problems
+from pipeline.measure.extras import GROUP as MEASURES
 from pipeline.prune.settings import Settings
 from pipeline.store.records import FAILED, OUTCOME, TRACEBACK, JobRecord, now
+
+if TYPE_CHECKING:
+    from pipeline.measure.base import FurtherMeasure
 
 log = logging.getLogger(__name__)
 # Version of Hydra whose behaviour is used.
@@ -97,6 +103,7 @@ def resolve(cfg: DictConfig) -> Settings:
     """Return the composed configuration as plain objects. Raises ValueError with a sentence for each wrong value."""
     values, found = typed(_plain(cfg))
     found += [problem for group in GROUPS for problem in component_problems(group, values[group])]
+    found = found or extra_problems(values["measure"]["extra"])
     if found:
         raise ValueError("; ".join(found))
     parts = {group: hydra.utils.instantiate(cfg[group], _convert_="all") for group in GROUPS}
@@ -111,9 +118,21 @@ def resolve(cfg: DictConfig) -> Settings:
         dtype=values["dtype"],
         outputs=Path(values["outputs"]),
         probes=read_probes(values["probes"]),
+        extra=tuple(_measure(name) for name in sorted(values["measure"]["extra"])),
         figures=None if values["figures"] is None else tuple(values["figures"]),
         flat=_flat(cfg),
     )
+
+
+def _measure(name: str) -> FurtherMeasure:
+    """Return a further measure. Raises ValueError if its class is none."""
+    # Deferred: help, checks and mistakes should be answered at once.
+    from pipeline.measure.base import Measure, SetMeasure
+
+    made: FurtherMeasure = hydra.utils.instantiate(dict(read_choice(MEASURES, name)), _convert_="all")
+    if not isinstance(made, Measure | SetMeasure):
+        raise ValueError(f"conf/{MEASURES}/{name}: {type(made).__name__} is no measure; derive it from {CONTRACTS}")
+    return made
 
 
 def unstarted(cfg: DictConfig) -> JobRecord:

@@ -41,7 +41,8 @@ def conditions_of(settings: Settings, dtype: str, text: Mapping[str, Any] | None
         "batch_sizes": settings.batch_sizes(dtype),
         "capture": without(vars(capture), idle),
         "probes": [asdict(probe) for probe in settings.probes],
-        "measure": vars(settings.measure),
+        "measure": without(vars(settings.measure), {"extra"}),
+        "extra": [measure.identity() for measure in settings.extra] or None,
         "perplexity": text,
     }
 

@@ -11,22 +11,9 @@ import pandas as pd
 from pipeline.config.signature import takes_sparsity
 from pipeline.config.sparsity import parse
 from pipeline.store.records import JobRecord
+from pipeline.store.table_columns import HOW, IDS, WHO
 from pipeline.tables.labels import CALIBRATION, Facts, changed_options, label, option_texts, options_of
 
-# Columns to group by, in every table: WHO comes before the table's own columns, HOW and IDS after them.
-WHO = [
-    "model",
-    "model_revision",
-    "pruner",
-    "pruner_options",
-    "sparsity",
-    "sparsity_value",
-    "unit",
-    "seed",
-    "pruner_draw",
-]
-HOW = ["calibration", "calibration_options", "sequences", "length", "dtype", "shots", "chat_template", "limit"]
-IDS = ["variant_id", "settings_id", "model_id", "job", "commit", "started", "settings"]
 # Columns of the jobs table that readers need; it also has a column for each scalar option of a pruner.
 JOB_COLUMNS = [*WHO, *HOW, *IDS, "base_id", "changed", "achieved", "parameters", "dense_parameters", "finished"]
 _OWN = ("shots",)

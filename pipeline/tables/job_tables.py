@@ -14,7 +14,16 @@ import pandas as pd
 from pipeline.evaluate.results import read_samples
 from pipeline.store.artifacts import Store
 from pipeline.store.records import JobRecord
-from pipeline.store.table_names import COMPARISONS, DECISION, ITEMS, MEASURES, RANKINGS, SCORES, STATES
+from pipeline.store.table_names import (
+    COMPARISONS,
+    DECISION,
+    ITEMS,
+    MEASURES,
+    RANKINGS,
+    SCORES,
+    SET_MEASURES,
+    STATES,
+)
 from pipeline.tables.job_columns import with_columns
 
 log = logging.getLogger(__name__)
@@ -54,6 +63,11 @@ class JobTables:
         return self._told("measures", MEASURES)
 
     @cached_property
+    def set_measures(self) -> pd.DataFrame | None:
+        """Further measures of sets of states, one row per measure and place; None without any."""
+        return self._told("set measures", SET_MEASURES)
+
+    @cached_property
     def decision(self) -> dict[str, Any]:
         """Decision of the pruner, as stored in its file; empty if there is none."""
         path = self.record.artifacts.get("decision")
@@ -67,7 +81,8 @@ class JobTables:
 
     def table(self, name: str) -> pd.DataFrame | None:
         """Return the job's rows of a table by its file name, one of ``pipeline.store.table_names``."""
-        own = {SCORES: "scores", COMPARISONS: "comparisons", ITEMS: "items", RANKINGS: "rankings", MEASURES: "measures"}
+        own = {SCORES: "scores", COMPARISONS: "comparisons", ITEMS: "items", RANKINGS: "rankings"}
+        own |= {MEASURES: "measures", SET_MEASURES: "set_measures"}
         return getattr(self, own[name]) if name in own else self._told(STATES[name], name)
 
     def samples(self) -> Iterator[dict[str, Any]]:

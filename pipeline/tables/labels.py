@@ -114,6 +114,7 @@ def conditions_line(
     states = [f"{probes} prompts", f"{config.get('capture.steps')} steps", decoding]
     temperatures = config.get("measure.temperatures") or [1.0]
     states += [] if list(temperatures) == [1.0] else [f"T {', '.join(f'{value:g}' for value in temperatures)}"]
+    states += [f"with {', '.join(sorted(extra))}"] if (extra := config.get("measure.extra")) else []
     text = [special_tokens] if special_tokens else []
     return " · ".join([", ".join(task), ", ".join(states), *text, dtype, f"#{settings_id[:4]}"])
 

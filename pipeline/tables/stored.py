@@ -11,7 +11,8 @@ import pandas as pd
 
 from pipeline.common.access import NoAccess, reading
 from pipeline.config.sparsity import parse
-from pipeline.tables.job_columns import HOW, IDS, JOB_COLUMNS, WHO
+from pipeline.store.table_columns import HOW, IDS, WHO, WORDS
+from pipeline.tables.job_columns import JOB_COLUMNS
 
 SUFFIX = ".parquet"
 # Advice in messages about a file that is not a valid table.
@@ -25,19 +26,13 @@ REQUIRED = {
     "items": (*_WHO, "kind", "task", "item", "score"),
     "rankings": (*_WHO, "layer", "sublayer", "score", "step"),
     "measures": (*_WHO, "protocol", "prompt", "step", "layer", "sublayer", "temperature"),
+    "set_measures": (*_WHO, "protocol", "layer", "sublayer", "n", "measure", "value"),
     "trajectories": (*_WHO, "prompt", "step", "dense_token", "pruned_token", "dense_text", "pruned_text"),
     "options": (*_WHO, "prompt", "origin", "set", "temperature"),
     "option_tokens": (*_WHO, "prompt", "origin", "role", "place", "token", "text"),
     "prompts": (*_WHO, "prompt", "format", "text"),
     "jobs": tuple(JOB_COLUMNS),
 }
-# Columns of text; all others hold numbers or booleans.
-_WORDS = {
-    "model", "model_revision", "pruner", "pruner_options", "sparsity", "unit", "calibration", "calibration_options",
-    "dtype", *IDS, "base_id", "changed", "finished", "status", "kind", "task", "metric", "method", "verdict",
-    "protocol", "prompt", "sublayer", "origin", "set", "role", "text", "dense_text", "pruned_text", "format",
-    "data",
-}  # fmt: skip
 _MIXED = ("shots", "steps", "item")  # numbers that may be missing, or given as text
 
 
@@ -116,7 +111,7 @@ def _check_schema(schema: Any, name: str) -> None:
         kind = field.type.value_type if types.is_dictionary(field.type) else field.type
         words = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
         number = types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
-        fits = types.is_null(kind) or (words if field.name in _WORDS else number)
+        fits = types.is_null(kind) or (words if field.name in WORDS else number)
         if field.name in _MIXED:
             fits = fits or words or number
         if not fits:

@@ -12,7 +12,7 @@ from pipeline.analysis.prompt_means import mean_over_prompts
 from pipeline.analysis.score_rows import PERPLEXITY, final_deviation, mean_scores, perplexities
 from pipeline.config.schema import FREE_RUNNING, LAYER, TEACHER_FORCED
 from pipeline.evaluate.suite import GENERATIVE
-from pipeline.measure.measures import COLUMNS
+from pipeline.measure.columns import COLUMNS, further_columns
 from pipeline.tables.job_tables import JobTables
 from pipeline.track import Tracker
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # Columns of the table of generated texts.
 _SAMPLE = ["task", "item", "prompt", "completion", "answer", "gold", "score"]
+# Artifacts that go to the run, and the names that they have there.
+_ARTIFACTS = {"decision": "decision", "evaluation": "scores", "measures": "measures", "set measures": "set-measures"}
 
 
 def log_results(tables: JobTables, tracker: Tracker, drawn: Sequence[FigureResult]) -> None:
@@ -38,8 +40,10 @@ def log_results(tables: JobTables, tracker: Tracker, drawn: Sequence[FigureResul
     if tables.measures is not None:
         tracker.summary({f"final/{name}": value for name, value in final_deviation(tables.measures).items()})
         _log_curves(tracker, tables.measures)
+    if tables.set_measures is not None:
+        _log_sets(tracker, tables.set_measures)
     log_figures(tracker, drawn)
-    for role, name in (("decision", "decision"), ("evaluation", "scores"), ("measures", "measures")):
+    for role, name in _ARTIFACTS.items():
         if role in record.artifacts:
             files = sorted((tables.store.root / record.artifacts[role]).iterdir())
             ids = {"settings": record.settings, "variant_id": record.variant_id, "settings_id": record.settings_id}
@@ -67,12 +71,23 @@ def _score_summary(scores: pd.DataFrame | None, prefix: str) -> dict[str, float]
 def _log_curves(tracker: Tracker, measures: pd.DataFrame) -> None:
     """Log means over prompts by layer for each sublayer, and by step for the final state, at the first temperature."""
     measures = measures[measures.temperature == measures.temperature.iloc[0]]
+    columns = [*COLUMNS, *further_columns(measures)]
     for kind, frame in measures[measures.protocol == LAYER].groupby("sublayer"):
-        tracker.curve(f"layer/{kind}", mean_over_prompts(frame, COLUMNS, ["layer"]), "layer")
+        tracker.curve(f"layer/{kind}", mean_over_prompts(frame, columns, ["layer"]), "layer")
     for protocol in (TEACHER_FORCED, FREE_RUNNING):
         final = measures[measures.protocol == protocol]
         if len(final):
-            tracker.curve(f"step/{protocol}", final.groupby("step")[COLUMNS].mean().reset_index(), "step")
+            tracker.curve(f"step/{protocol}", final.groupby("step")[columns].mean().reset_index(), "step")
+
+
+def _log_sets(tracker: Tracker, rows: pd.DataFrame) -> None:
+    """Log measures of sets: by layer for each sublayer, of the final states as numbers, and all as a table."""
+    tracker.table("measures of sets", rows)
+    for kind, frame in rows[rows.protocol == LAYER].groupby("sublayer"):
+        by_layer = frame.pivot(index="layer", columns="measure", values="value").reset_index()
+        tracker.curve(f"layer/{kind}", by_layer, "layer")
+    final = rows[rows.protocol != LAYER]
+    tracker.summary({f"{row.protocol}/{row.measure}": float(row.value) for row in final.itertuples()})
 
 
 def receipt_of(tracker: Tracker | None) -> dict[str, Any]:
