@@ -1,4 +1,4 @@
-"""Command line: `python -m pipeline.plot [fig01 ...] [outputs=DIR] [--settings TEXT] [--force]`."""
+"""Command line: `python -m pipeline.plot [fig01 my_package.fig30 ...] [outputs=DIR] [--settings TEXT] [--force]`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pipeline.plot.command import status_of, table_parser
 from pipeline.plot.discovery import figures, resolve
 from pipeline.plot.drawing import FigureResult, draw
 from pipeline.tables.choice import Choice, choose
+
+_NAMES = "by name or number, or the dotted module of a figure of your own"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,7 +32,7 @@ def _draw(options: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = table_parser("pipeline.plot", "Draw figures from the tables.", "draw")
-    parser.add_argument("names", nargs="*", metavar="figure", help=f"default: all of {', '.join(figures())}")
+    parser.add_argument("names", nargs="*", metavar="figure", help=f"{_NAMES}; default: all of {', '.join(figures())}")
     parser.add_argument("--force", action="store_true", help="redraw figures that are up to date, too")
     return parser
 

@@ -27,6 +27,8 @@ class Selection:
 class Figure:
     """One figure. To add one, write a module `figNN_name.py` (or `tabN_name.py`) that assigns it to `FIGURE`.
 
+    The module may lie in a package of the user's own: see docs/extending/figure.md.
+
     Attributes:
         select: reads the tables of one group of comparable jobs; raises `MissingData` if they do not suffice.
         draw: turns (data read back from the CSV, title, caption) into a canvas, looking at nothing else.

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.config.choices import choices_of
+from pipeline.config.schema import EXPERIMENT
 from pipeline.plot import render
 from pipeline.plot.base import Figure, Selection
 from pipeline.plot.discovery import resolve
@@ -45,7 +47,7 @@ def draw(
 
     Args:
         outputs: the folder that holds `tables/`.
-        names: figures by name or number ("fig01"); all of them by default.
+        names: figures by name or number ("fig01"), or the dotted modules of others; all built-in ones by default.
         settings: the settings of a group of comparable jobs, in full or any part that only one group has; by
             default those of the newest job.
         force: draw figures again even if they are up to date.
@@ -77,8 +79,13 @@ def _draw_one(folder: Path, name: str, figure: Figure, tables: Tables, force: bo
 
 
 def command_of(name: str) -> str:
-    """Return the command that makes the data of a figure: the experiment named after its number."""
-    return f"python -m pipeline.main -m experiment={name.partition('_')[0]}"
+    """Return the command that makes the data of a figure: the experiment named after its number.
+
+    That of a figure of the user's own is in a configuration folder of theirs.
+    """
+    experiment = name.partition("_")[0]
+    own = "" if experiment in choices_of(EXPERIMENT) else "--config-dir=DIR "
+    return f"python -m pipeline.main {own}-m experiment={experiment}"
 
 
 def _caption(figure: Figure, selection: Selection, tables: Tables) -> str:

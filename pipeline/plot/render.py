@@ -39,10 +39,17 @@ def from_csv(content: bytes) -> pd.DataFrame:
     header = content.split(b"\n", 1)[0].decode().split(",")
     text = {name: str for name in header if name in TEXT_COLUMNS}
     frame = pd.read_csv(io.BytesIO(content), dtype=text, keep_default_na=False, na_values=[""])
-    numbers = [name for name in header if name not in text]
-    frame = frame.assign(**{name: pd.to_numeric(frame[name]) for name in numbers})
+    frame = frame.assign(**{name: _numbers(frame[name]) for name in header if name not in text})
     # An empty cell means a variant without distinguishing options, not unknown ones.
     return frame.assign(options=frame["options"].fillna("")) if "options" in frame else frame
+
+
+def _numbers(column: pd.Series) -> pd.Series:
+    """Return a column as numbers; one with words in it as it is."""
+    try:
+        return pd.to_numeric(column)
+    except ValueError:
+        return column
 
 
 def stamp_of(figure: Figure, csv: bytes, title: str, caption: str) -> str:

@@ -1,0 +1,82 @@
+"""Figures by name: the built-in ones, and modules of the user's own. Nothing that draws is imported."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+from collections import Counter
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+from pipeline.config.choices import figure_names, nearest
+
+# The name of a figure is that of its file.
+NAME = re.compile(r"(fig\d\d|tab\d)_\w+")
+# What a module of a figure assigns.
+FIGURE = "FIGURE"
+
+
+def is_module(name: str) -> bool:
+    """Return whether a figure is given by the dotted path of its module, as those of the user's own are."""
+    return "." in name
+
+
+def number_of(name: str) -> str:
+    """Return the number of a figure, such as ``fig04``, from its name or the path of its module."""
+    return name.rpartition(".")[2].partition("_")[0]
+
+
+def module_problems(modules: Sequence[str]) -> list[str]:
+    """Return sentences about modules of figures that are not there, are no figures, or take another one's number."""
+    found = [problem for module in dict.fromkeys(modules) if (problem := _problem(module))]
+    numbers = Counter(number_of(module) for module in dict.fromkeys(modules))
+    return found + [
+        f"{', '.join(module for module in dict.fromkeys(modules) if number_of(module) == number)} are all {number}; "
+        "give each figure a number of its own"
+        for number, count in numbers.items()
+        if count > 1
+    ]
+
+
+def _problem(module: str) -> str | None:
+    parent, _, name = module.rpartition(".")
+    if not all(part.isidentifier() for part in module.split(".")):
+        return f"{module} is not the dotted path of a module, such as my_package.figures.fig30_mine"
+    try:
+        package = importlib.util.find_spec(parent)
+        spec = importlib.util.find_spec(module) if package else None
+    except Exception as error:  # whatever the user's own package raises
+        return f"{module} cannot be found: importing {parent} fails ({type(error).__name__}: {error}); correct that"
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        return f"there is no module {module}; {_near(name, package, module)}"
+    if not NAME.fullmatch(name):
+        return f"{module}: the file of a figure is called figNN_name.py or tabN_name.py; rename it"
+    if number_of(name) in {number_of(known) for known in figure_names()}:
+        return f"{module}: {number_of(name)} is the number of a built-in figure; give the file another, such as fig99"
+    return _source_problem(module, Path(spec.origin))
+
+
+def _near(name: str, package: ModuleSpec | None, module: str) -> str:
+    """Return where to look for a module that is not there."""
+    if package is None:
+        folder = module.partition(".")[0]
+        return f"install its package, or add the folder that holds {folder}/ to PYTHONPATH"
+    files = [path.stem for place in package.submodule_search_locations or () for path in Path(place).glob("*.py")]
+    figures = [file for file in files if NAME.fullmatch(file)]
+    return nearest(name, figures) if figures else f"{package.name} holds no figure"
+
+
+def _source_problem(module: str, path: Path) -> str | None:
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError) as error:
+        return f"{module} cannot be read as Python ({error}); correct {path}"
+    assigned = [node for node in tree.body if isinstance(node, ast.Assign | ast.AnnAssign)]
+    targets = [
+        target for node in assigned for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+    ]
+    if any(isinstance(target, ast.Name) and target.id == FIGURE for target in targets):
+        return None
+    return f"{module} assigns nothing to {FIGURE}; end it with {FIGURE} = Figure(select, draw) of pipeline.plot.base"
