@@ -10,8 +10,8 @@ from pipeline.measure.similarity import angular_deviation
 # Below the first perturbation the exponential's series is summed; above the second, an entry's growth is computed from
 # its logit rather than from its dense probability, which may have been raised to the floor.
 _SMALL, _LARGE = 0.05, 30.0
-# Perturbation up to which the logarithm of a mean growth is computed from the growth less one.
-_NEAR = 1.0
+# Mean growth from which its logarithm has digits enough without subtracting one.
+_FAR = 0.5
 # Probabilities are scaled by this power of two and are at least exp(_FLOOR) of the largest: squares of smaller ones
 # would be subnormal numbers, which processors multiply a hundred times slower. The floor adds far less than rounding.
 SCALE, _FLOOR = 2.0**58, -70.0
@@ -70,12 +70,14 @@ def deviations(e: torch.Tensor, z: torch.Tensor, delta: torch.Tensor, temperatur
 def log_ratio(p: torch.Tensor, z: torch.Tensor, delta: torch.Tensor, temperature: float) -> torch.Tensor:
     """Compute ``log q - log p`` (N, V) of p = softmax(z/T) and q = softmax((z + Δz)/T), from Δz alone.
 
-    It is ``c - log E_p[exp(c)]``, c = Δz/T less its mean under p: exactly zero without a change, and with all digits of
-    small ones.
+    It is ``c - log E_p[exp(c)]``, c = Δz/T less its value at the likeliest token: exactly zero without a change, and
+    small ones keep their digits, also where nearly all probability is at one token.
     """
-    c = (delta - vecdot(p, delta).unsqueeze(-1)) / temperature
-    normaliser = vecdot(p, torch.expm1(c.clamp(max=_NEAR))).log1p()
-    far = c.abs().amax(-1) > _NEAR
+    first = p.argmax(-1, keepdim=True)
+    c = (delta - delta.gather(-1, first)) / temperature
+    growth = vecdot(p, torch.expm1(c.clamp(max=_LARGE)))
+    normaliser = growth.log1p()
+    far = (growth.abs() > _FAR) | (c.amax(-1) > _LARGE)
     if far.any():
         normaliser[far] = torch.logsumexp(torch.log_softmax(z[far] / temperature, -1) + c[far], -1)
     return c - normaliser.unsqueeze(-1)

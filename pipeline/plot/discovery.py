@@ -61,5 +61,6 @@ def _imported(module: str) -> Figure:
     except Exception as error:  # whatever the user's own module raises
         raise UnknownFigure(f"{module} cannot be imported: {plain(error)}; correct it") from error
     if not isinstance(found, Figure):
-        raise UnknownFigure(f"{module}: {FIGURE} is a {type(found).__name__}; make it a Figure of pipeline.plot.base")
+        way = f"end it with {FIGURE} = Figure(select, draw)"
+        raise UnknownFigure(f"{module}: {FIGURE} is no Figure of pipeline.plot.base; {way}")
     return found

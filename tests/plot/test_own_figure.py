@@ -1,0 +1,117 @@
+"""Figures of the user's own: docs/extending/figure.md carried out, and modules that are no figures refused."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from doc_pages import Page, call, start
+from PIL import Image
+from places import PYTHONPATH
+
+from pipeline.check.command_line import problems
+from pipeline.plot import style
+from pipeline.plot.__main__ import main
+
+MODULE = "my_package.figures.fig30_js"
+
+
+@pytest.fixture
+def page(tmp_path, monkeypatch) -> Iterator[Page]:
+    """The page, its folder written outside the clone and importable."""
+    written = Page("extending/figure.md")
+    written.write(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(style, "DPI", 40)
+    yield written
+    for name in [name for name in sys.modules if name.partition(".")[0] == "my_package"]:
+        del sys.modules[name]
+
+
+def test_the_page_draws_the_figure_and_shows_it_in_the_report(page, tmp_path, monkeypatch, capsys):
+    # Drawing all figures takes longer than all the rest.
+    monkeypatch.setattr("pipeline.report.__main__.figures", lambda: ["fig04"])
+    run, plot, report = page.commands
+    done = start(run, tmp_path)
+    assert done.returncode == 0, done.stderr
+    drawn = pd.read_csv("outputs/figures/fig30_js.csv")
+    assert set(drawn["pruner"]) == {"attn_drop"} and (drawn["jensen_shannon"] > 0).all()
+    measures = pd.read_parquet("outputs/tables/measures.parquet")
+    expected = measures.groupby(["pruner", "layer"])["jensen_shannon"].mean()
+    assert drawn["jensen_shannon"].to_numpy() == pytest.approx(expected.to_numpy(), rel=1e-8)
+    with Image.open("outputs/figures/fig30_js.png") as picture:
+        assert len(picture.convert("L").getcolors()) > 10
+    assert "Jensen-Shannon divergence by layer" in Path("outputs/report/index.html").read_text()
+    assert call(f"{plot} --force") == 0
+    assert "fig30_js: drawn" in capsys.readouterr().out
+    Path("outputs/report/index.html").unlink()
+    assert call(report) == 0
+    assert 'id="fig30_js"' in Path("outputs/report/index.html").read_text()
+
+
+def change(text: str, path: str = "fig30_js.py") -> None:
+    Path("my_package/figures", path).write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("module", "why"),
+    [
+        ("my_package.figures.fig30_jss", "there is no module my_package.figures.fig30_jss; did you mean fig30_js?"),
+        ("other_package.fig30_js", "install its package, or add the folder that holds other_package/ to PYTHONPATH"),
+        ("my_package.figures.fig04_mine", "fig04 is the number of a built-in figure"),
+        ("my_package.figures.mine", "the file of a figure is called figNN_name.py"),
+        ("my_package.figures.fig31_empty", "assigns nothing to FIGURE"),
+        ("my_package.figures.fig32_broken", "cannot be read as Python"),
+        ("my package.fig30", "is not the dotted path of a module"),
+    ],
+)
+@pytest.mark.usefixtures("page")
+def test_what_is_no_figure_is_refused_with_the_way_out(module, why, capsys):
+    for name, text in (
+        ("fig04_mine", "FIGURE = 1"),
+        ("mine", "FIGURE = 1"),
+        ("fig31_empty", ""),
+        ("fig32_broken", "("),
+    ):
+        change(text, f"{name}.py")
+    (problem,) = problems([f"figures=['{module}']"], multirun=False)
+    assert problem.startswith("figures: ") and why in problem
+    assert main([module]) == 2
+    assert why in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("import absent_library\nFIGURE = 1", "cannot be imported: ModuleNotFoundError: No module named"),
+        ("FIGURE = 1", "FIGURE is no Figure of pipeline.plot.base; end it with FIGURE = Figure(select, draw)"),
+    ],
+)
+@pytest.mark.usefixtures("page")
+def test_a_module_that_fails_when_it_is_imported_says_so(text, why, capsys):
+    change(text)
+    assert problems([f"figures=[{MODULE}]"], multirun=False) == []
+    assert main([MODULE]) == 2
+    assert why in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("page")
+def test_two_figures_of_one_number_are_refused():
+    change("FIGURE = 1", "fig30_other.py")
+    (problem,) = problems([f"figures=[{MODULE},my_package.figures.fig30_other]"], multirun=False)
+    assert "are all fig30; give each figure a number of its own" in problem
+
+
+@pytest.mark.usefixtures("page")
+def test_a_command_line_is_checked_without_importing_what_draws():
+    script = (
+        "import sys; from pipeline.check.command_line import problems\n"
+        f"assert problems(['figures=[fig04,{MODULE}]'], False) == []\n"
+        f"sys.exit(any(name in sys.modules for name in ('{MODULE}', 'matplotlib', 'torch')))"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, env={"PYTHONPATH": PYTHONPATH})
