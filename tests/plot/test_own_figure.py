@@ -46,16 +46,16 @@ def test_the_page_draws_the_figure_and_shows_it_in_the_report(page, tmp_path, mo
     assert drawn["jensen_shannon"].to_numpy() == pytest.approx(expected.to_numpy(), rel=1e-8)
     with Image.open("outputs/figures/fig30_js.png") as picture:
         assert len(picture.convert("L").getcolors()) > 10
-    assert "Jensen-Shannon divergence by layer" in Path("outputs/report/index.html").read_text()
+    assert "Jensen-Shannon divergence by layer" in Path("outputs/report/index.html").read_text(encoding="utf-8")
     assert call(f"{plot} --force") == 0
     assert "fig30_js: drawn" in capsys.readouterr().out
     Path("outputs/report/index.html").unlink()
     assert call(report) == 0
-    assert 'id="fig30_js"' in Path("outputs/report/index.html").read_text()
+    assert 'id="fig30_js"' in Path("outputs/report/index.html").read_text(encoding="utf-8")
 
 
 def change(text: str, path: str = "fig30_js.py") -> None:
-    Path("my_package/figures", path).write_text(text)
+    Path("my_package/figures", path).write_text(text, encoding="utf-8")
 
 
 @pytest.mark.parametrize(
