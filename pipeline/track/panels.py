@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import wandb_workspaces.reports.v2 as wr
 
+from pipeline.measure.columns import TAKEN
 from pipeline.track.readback import RunRecord
 
 # Axis of the share of parameters removed, on which the sparsities of all pruners are comparable, whether they are
@@ -58,6 +59,7 @@ def sections(logged: Collection[str] | None, pruners: Iterable[str], figures: Se
     If ``logged`` is None, all panels stay. ``pruners`` are those whose curves over sparsity were logged at the sweep's
     end, ``figures`` the names of the pictures.
     """
+    measures = SPACES | _further(logged or ())
     made = [
         Section(
             "Scores over sparsity",
@@ -76,14 +78,14 @@ def sections(logged: Collection[str] | None, pruners: Iterable[str], figures: Se
             "Layer by layer",
             "One sublayer at a time is replaced by its pruned form on the dense model's own inputs; the residual "
             "stream after it is compared in h, z and p.",
-            [*_over_layers(), _line("fraction removed by layer", "layer", ["layer/achieved"])],
+            [*_over_layers(measures), _line("fraction removed by layer", "layer", ["layer/achieved"])],
             columns=4,
         ),
         Section(
             "Step by step",
             "Final states while a prompt is continued: the pruned model reads the dense model's tokens "
             "(teacher-forced) or its own (free-running).",
-            _over_steps(),
+            _over_steps(measures),
             columns=4,
         ),
         Section("Texts and tables", "", [wr.WeavePanelSummaryTable(table_name=name) for name in TABLES], columns=1),
@@ -97,6 +99,15 @@ def sections(logged: Collection[str] | None, pruners: Iterable[str], figures: Se
         for section in made
     ]
     return [section for section in kept if section.panels]
+
+
+def _further(logged: Collection[str]) -> dict[str, str]:
+    """Return the further measures that runs have logged by layer or by step, and their names for readers."""
+    places = [f"layer/{sublayer}" for sublayer in SUBLAYERS] + [f"step/{protocol}" for protocol in PROTOCOLS]
+    found = {
+        key.rpartition("/")[2] for key in logged if key.rpartition("/")[0] in {f"history:{each}" for each in places}
+    }
+    return {name: name.replace("_", " ") for name in sorted(found - TAKEN)}
 
 
 def _line(title: str, x: str, y: Sequence[str], log: bool = False, title_x: str | None = None) -> Panel:
@@ -173,19 +184,19 @@ def _parallel(logged: Collection[str] | None) -> Panel:
     )
 
 
-def _over_layers() -> list[Panel]:
+def _over_layers(measures: Mapping[str, str]) -> list[Panel]:
     return [
         _line(f"{name} by layer, {sublayer}", "layer", [f"layer/{sublayer}/{column}"], log=column == _KL)
         for sublayer in SUBLAYERS
-        for column, name in SPACES.items()
+        for column, name in measures.items()
     ]
 
 
-def _over_steps() -> list[Panel]:
+def _over_steps(measures: Mapping[str, str]) -> list[Panel]:
     return [
         _line(f"{name} by step, {words}", "step", [f"step/{protocol}/{column}"], log=column == _KL)
         for protocol, words in PROTOCOLS.items()
-        for column, name in SPACES.items()
+        for column, name in measures.items()
     ]
 
 
