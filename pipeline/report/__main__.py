@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.plot.command import status_of, table_parser
-from pipeline.plot.discovery import figures
-from pipeline.plot.drawing import draw
 from pipeline.report.page import write
 
 
@@ -22,8 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _write(outputs: Path, settings: str | None, modules: Sequence[str]) -> int:
-    drawn = draw(outputs, [*figures(), *modules], settings)
-    print(f"report: {write(outputs, settings, drawn)}")
+    print(f"report: {write(outputs, settings, modules=modules)}")
     return 0
 
 

@@ -35,7 +35,7 @@ def page(tmp_path, monkeypatch) -> Iterator[Page]:
 
 def test_the_page_draws_the_figure_and_shows_it_in_the_report(page, tmp_path, monkeypatch, capsys):
     # Drawing all figures takes longer than all the rest.
-    monkeypatch.setattr("pipeline.report.__main__.figures", lambda: ["fig04"])
+    monkeypatch.setattr("pipeline.report.page.figures", lambda: ["fig04"])
     run, plot, report = page.commands
     done = start(run, tmp_path)
     assert done.returncode == 0, done.stderr
