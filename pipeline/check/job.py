@@ -11,8 +11,8 @@ from pipeline.check.model import check_model, check_sparsity, suite_of
 from pipeline.common.packages import absent
 from pipeline.config import schema
 from pipeline.config.choices import figure_names, nearest
-from pipeline.config.objective import LARGER_IS_BETTER, objectives, stage_of
 from pipeline.config.figures import is_module, module_problems
+from pipeline.config.objective import LARGER_IS_BETTER, objectives, stage_of
 from pipeline.config.probes import read_probes
 from pipeline.config.signature import component_problems, declared
 from pipeline.data.calibration.prompt_files import read_prompts, too_few
