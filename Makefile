@@ -4,7 +4,7 @@ BIN := .venv/bin
 SWEEP ?= -m pruner=shortgpt,wanda sparsity=0.2,0.4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all browser sandbox slurm advise figures report paper faults dashboard sync bench lint
+.PHONY: help setup demo test test-all browser sandbox slurm advise figures report paper faults dashboard sync bench docs findings lint
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -84,6 +84,14 @@ sync: setup ## upload the W&B runs that exist only on this disk
 
 bench: setup ## measure speed as ratios, one `name value` per line
 	$(BIN)/python -m pipeline.bench
+
+# Search needs a server: python -m http.server --directory outputs/docs
+docs: setup ## build the documentation into outputs/docs/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+# FINDINGS="demo bench_pruning" for some of them; those of bench take minutes each.
+findings: setup ## measure what is cheap, read what `make demo` has found, and write the numbers into the pages
+	$(BIN)/python -m pipeline.study.findings $(FINDINGS)
 
 lint: setup ## check formatting, lint, types, and which folder may import which
 	$(BIN)/ruff format --check .

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import sys
-import types
 from dataclasses import replace
 
 import pytest
@@ -12,12 +9,11 @@ import torch
 from cases import SOME_PRUNERS
 from helpers import accepted, context_for, flops, generate, outputs_of, pruner_of, sparsities
 
-from pipeline.config.choices import CONF, choices_of
+from pipeline.config.choices import choices_of
 from pipeline.config.sparsity import parse
 from pipeline.model.architectures import ATTENTION, MLP
 from pipeline.model.decoder import Decoder
 from pipeline.prune.accounting import account
-from pipeline.prune.base import Context
 from pipeline.prune.decision import Decision
 from pipeline.prune.surgery import apply
 
@@ -155,15 +151,3 @@ def test_all_units_can_be_asked_for_or_are_refused_in_words(decide):
             decision, _ = decide(name, 1.0, "llama")
             gone = len(decision.attention) + len(decision.mlp) + 2 * len(decision.blocks)
             assert gone == (8 if unit == "sublayer" else 4)
-
-
-def test_the_pruner_that_the_readme_shows_works(make_model):
-    """Its code as it stands there, on every kind of sparsity that it says it accepts."""
-    text = (CONF.parent / "README.md").read_text()
-    code = next(block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "class LastBlocks" in block)
-    space: dict[str, object] = {"__name__": "last_blocks"}
-    sys.modules["last_blocks"] = types.ModuleType("last_blocks")
-    exec(code, space)
-    pruner = space["LastBlocks"](name="last_blocks")
-    for sparsity, blocks in ((2, (2, 3)), (0.25, (3,)), (0, ())):
-        assert pruner.decide(Decoder(make_model()), parse(sparsity), Context()).blocks == blocks
