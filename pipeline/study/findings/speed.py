@@ -1,0 +1,78 @@
+"""Findings of `make bench`: runs one part of it, which takes minutes, and reads what it prints."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from pipeline.study.findings.source import Measured, NoResults, Source, Values, measured_now
+from pipeline.study.findings.table import ROOT
+from pipeline.study.findings.versions import versions_of_code
+
+Numbers = Mapping[str, float]
+_STAGES = {
+    "pruning": ("calibration", "importance", "decision"),
+    "measuring": ("trajectory", "layers"),
+    "evaluating": ("requests", "evaluation"),
+}
+
+
+def pruning(found: Numbers) -> Values:
+    """Return the times of scoring, in forward passes, and the largest peak of memory."""
+    *first, last = (f"{found[f'{name}_vs_forward']:.2f}" for name in ("shortgpt", "attn_drop", "mlp_drop"))
+    memory = max(value for name, value in found.items() if name.endswith("_peak_gib"))
+    return {
+        "scoring": f"{', '.join(first)} and {last}",
+        "wanda": f"{found['wanda_vs_forward']:.2f}",
+        "sparsegpt": f"{found['sparsegpt_vs_forward']:.2f}",
+        "memory": f"{memory:.1f} GiB",
+    }
+
+
+def measuring(found: Numbers) -> Values:
+    """Return the times of measuring, in bare projections, and its peak of memory."""
+    return {
+        "dropped": f"{found['measure_vs_gemm']:.1f}",
+        "changed": f"{found['measure_changed_vs_gemm']:.1f}",
+        "loop": f"{found['measure_vs_loop']:.0f}",
+        "memory": f"{found['measure_peak_gib']:.2f} GiB",
+    }
+
+
+def evaluating(found: Numbers) -> Values:
+    """Return how much faster scoring is without some units, measured and counted."""
+    values = {}
+    for name, unit in (("without_attention", "attention_8"), ("without_blocks", "blocks_6")):
+        values[name] = f"{found[f'scoring_without_{unit}_speedup']:.2f}"
+        values[f"{name}_counted"] = f"{found[f'scoring_without_{unit}_counted']:.2f}"
+    return values
+
+
+def numbers_of(printed: str) -> dict[str, float]:
+    """Return the numbers of lines of ``name value``."""
+    pairs = (line.split() for line in printed.splitlines())
+    return {pair[0]: float(pair[1]) for pair in pairs if len(pair) == 2}
+
+
+def source(part: str, values: Callable[[Numbers], Values]) -> Source:
+    """Return the source that runs one part of the benchmarks."""
+
+    def read(outputs: Path) -> Measured:
+        command = [sys.executable, "-m", "pipeline.bench", "--only", part, f"outputs={outputs.absolute()}"]
+        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode:
+            raise NoResults(
+                f"pipeline.bench --only {part} ended with status {done.returncode}; what it printed says why"
+            )
+        versions = versions_of_code()
+        return measured_now(values(numbers_of(done.stdout)), {name: versions[name] for name in _STAGES[part]})
+
+    return Source(f"python -m pipeline.bench --only {part}", read, slow=True)
+
+
+SOURCES = {
+    f"bench_{name}": source(name, values)
+    for name, values in {"pruning": pruning, "measuring": measuring, "evaluating": evaluating}.items()
+}

@@ -1,0 +1,127 @@
+"""The table of measured numbers, the pages that show it, and its reading from a demo of a tiny model."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+from conftest import TINY
+from hydra import compose, initialize_config_dir
+
+from pipeline.config.choices import CONF
+from pipeline.run.compose import resolve
+from pipeline.run.job import run_job
+from pipeline.store.artifacts import Store
+from pipeline.study.findings import demo, speed
+from pipeline.study.findings.__main__ import SOURCES, main
+from pipeline.study.findings.pages import UnknownFinding, origin, pages, render
+from pipeline.study.findings.source import NoResults
+from pipeline.study.findings.table import ROOT, Finding, Grid, read_findings, write_findings
+from pipeline.study.findings.versions import versions_of_code
+from pipeline.tables.write import collect
+
+FINDING = Finding("make x", "abc1234", "2026-01-02", True, {"evaluation": 1}, {"n": "7", "all": Grid(["a"], [["1"]])})
+REMEDY = "python -m pipeline.study.findings --pages"
+
+
+@pytest.mark.parametrize("path", pages(), ids=lambda path: path.name)
+def test_pages_show_what_the_table_holds(path):
+    text = path.read_text(encoding="utf-8")
+    assert render(text, read_findings(), versions_of_code()) == text, f"run {REMEDY}"
+    # Markdown takes a line that begins with a comment for HTML, which ends the paragraph.
+    assert re.findall(r"^\s*(?:- )?<!-- finding: [\w.]+ -->[^\n]", text, re.MULTILINE) == []
+
+
+def test_the_page_of_findings_says_where_each_comes_from():
+    page = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"<!-- finding: (\w+) -->", page)) == set(read_findings())
+
+
+def test_commands_of_the_table_are_those_that_measure():
+    findings = read_findings()
+    assert {name: findings[name].command for name in SOURCES} == {name: one.command for name, one in SOURCES.items()}
+
+
+def test_blocks_are_rendered_in_a_line_and_as_paragraphs():
+    page = "It is <!-- finding: x.n -->?<!-- /finding -->.\n\n<!-- finding: x.all -->\n<!-- /finding -->\n"
+    rendered = render(page, {"x": FINDING}, {"evaluation": 1})
+    assert "It is <!-- finding: x.n -->7<!-- /finding -->." in rendered
+    assert "-->\n\n| a |\n| --- |\n| 1 |\n\n<!--" in rendered
+    assert render(rendered, {"x": FINDING}, {"evaluation": 1}) == rendered
+
+
+@pytest.mark.parametrize("name", ["y", "y.n", "x.other"])
+def test_a_block_without_a_finding_is_named(name):
+    with pytest.raises(UnknownFinding, match=re.escape(name)):
+        render(f"<!-- finding: {name} --><!-- /finding -->", {"x": FINDING}, {})
+
+
+def test_a_note_says_which_stages_have_changed_since():
+    assert "Older" not in origin(FINDING, {"evaluation": 1, "decision": 9})
+    assert "**Older than the code**: versions of stages since then: `evaluation` 1 → 3." in origin(
+        FINDING, {"evaluation": 3}
+    )
+    assert "`evaluation` 1 → gone" in origin(FINDING, {})
+    assert "From the README" in origin(replace(FINDING, measured=False), {"evaluation": 1})
+
+
+def test_the_table_is_read_as_it_was_written(tmp_path):
+    write_findings({"x": FINDING}, tmp_path / "findings.json")
+    assert read_findings(tmp_path / "findings.json") == {"x": FINDING}
+
+
+def test_an_unknown_finding_is_refused_with_the_nearest(capsys):
+    assert main(["demoo"]) == 2
+    assert "did you mean demo?" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory) -> Store:
+    """The demo's four jobs on a tiny model."""
+    outputs = tmp_path_factory.mktemp("findings") / "outputs"
+    own = ["stages=[prune,evaluate,capture,measure]", "task.families=[copying]", "task.limit=2"]
+    own += ["capture.protocols=[layer,teacher_forced,free_running]"]
+    base = [word for word in TINY if not word.startswith(("task.", "calibration."))]
+    for number, (pruner, sparsity) in enumerate(demo.WANTED):
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            overrides = [*base, *own, f"pruner={pruner}", f"sparsity={sparsity}", f"outputs={outputs}"]
+            settings = resolve(compose("config", overrides=overrides))
+        assert run_job(settings, "demo", outputs / "runs" / "demo" / str(number)).error is None
+    return Store(outputs)
+
+
+TINY_DEMO = {"model.name": "random-llama", "task.families": ["copying"]}
+
+
+def test_the_demo_is_read_from_its_jobs(sweep):
+    found = demo.read_demo(sweep, TINY_DEMO, demo.scores, ["decision", "evaluation", "comparison"])
+    code = versions_of_code()
+    assert found.stages == {name: code[name] for name in ("decision", "evaluation", "comparison")}
+    table = found.values["scores"]
+    assert isinstance(table, Grid)
+    assert [row[:2] for row in table.rows] == [list(pair) for pair in demo.WANTED]
+    assert {len(row) for row in table.rows} == {len(table.columns)}
+    assert table.rows[0][2] == "25.0 %"
+
+
+def test_protocols_and_theorems_are_read_from_the_jobs_of_the_demo(sweep):
+    lines = demo.read_demo(sweep, TINY_DEMO, demo.protocols, ["measures"]).values["teacher_forced"]
+    assert isinstance(lines, Grid)
+    assert len(lines.rows) == len(demo.WANTED)
+    collect(sweep)
+    least = demo.read_demo(sweep, TINY_DEMO, demo.theorems, ["measures"]).values
+    assert all(-1 <= float(str(least[name])) <= 1 for name in ("second", "third"))
+
+
+def test_a_folder_without_the_jobs_of_the_demo_says_how_to_get_them(sweep):
+    assert "model.name" in demo.default_conditions()
+    with pytest.raises(NoResults, match="run `make demo` first"):
+        demo.jobs_of_demo(sweep, demo.default_conditions())
+
+
+def test_what_the_benchmarks_print_is_read():
+    found = speed.numbers_of("positions 200.000\nmeasure_vs_gemm 1.944\nsome words here\n")
+    assert found == {"positions": 200.0, "measure_vs_gemm": 1.944}
+    more = {"measure_changed_vs_gemm": 1.5, "measure_vs_loop": 24.6, "measure_peak_gib": 0.131}
+    assert speed.measuring(found | more) == {"dropped": "1.9", "changed": "1.5", "loop": "25", "memory": "0.13 GiB"}
