@@ -182,7 +182,7 @@ def _alternatives(parser: OverridesParser, override: Override, argument: str, sa
     if sampled and override.is_interval_sweep():
         ends: Any = override.value()
         return [ends.start, ends.end]
-    key, way = override.key_or_group, "list the values of a sweep separated by commas"
+    key, way = override.key_or_group, "list the values of a sweep, separated by commas"
     try:
         if override.is_range_sweep():
             wanted: Any = override.value()
