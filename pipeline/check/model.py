@@ -14,7 +14,7 @@ from pipeline.config.choices import nearest
 from pipeline.config.lengths import too_long
 from pipeline.config.schema import flatten
 from pipeline.config.signature import declared
-from pipeline.config.sparsity import KINDS, parse
+from pipeline.config.sparsity import parse, unaccepted
 from pipeline.evaluate.retrieval.recipe import recipe_of
 from pipeline.evaluate.suite import TaskSuite
 from pipeline.model.architectures import ARCHITECTURES, unsuited
@@ -134,11 +134,8 @@ def check_sparsity(plain: Mapping[str, Any]) -> list[str]:
     pruner, accepts = plain["pruner"]["name"], declared(plain["pruner"], "accepts") or ()
     if sparsity.is_zero or not accepts:
         return []
-    if sparsity.kind not in accepts:
-        wanted = " or ".join(KINDS[kind] for kind in accepts)
-        return [
-            f"sparsity={sparsity.given} is {KINDS[sparsity.kind].split(' such')[0]}, but pruner={pruner} takes {wanted}"
-        ]
+    if problem := unaccepted(pruner, accepts, sparsity):
+        return [problem]
     layers = layers_of(plain["model"])
     if layers is None or sparsity.kind == "pattern" or "units" not in accepts:
         return []

@@ -7,6 +7,7 @@ one is a number of units (blocks or sublayers). Zero, however written, removes n
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 _PATTERN = re.compile(r"(\d+)\s*(?:of|:)\s*(\d+)", re.IGNORECASE)
@@ -80,6 +81,14 @@ def parse(value: object) -> Sparsity:
         hint = f"; for {text} percent write {fraction / 100:g}" if 2 < fraction <= 100 else ""
         raise ValueError(f"sparsity={text} is outside 0..1{hint}")
     return exactly(fraction)
+
+
+def unaccepted(pruner: str, accepts: Collection[str], sparsity: Sparsity) -> str | None:
+    """Return a sentence if a pruner that accepts these kinds of sparsity does not take this one, else None."""
+    if sparsity.is_zero or sparsity.kind in accepts:
+        return None
+    wanted = " or ".join(KINDS[kind] for kind in accepts)
+    return f"sparsity={sparsity.given} is {KINDS[sparsity.kind].split(' such')[0]}, but pruner={pruner} takes {wanted}"
 
 
 def rounded(fraction: float) -> float:

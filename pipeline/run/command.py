@@ -19,9 +19,10 @@ from pipeline.common.quiet import quiet_libraries
 from pipeline.common.stopping import Stopped, noticing, stoppable
 from pipeline.common.streams import tolerate_lost_output
 from pipeline.common.version import version_line
+from pipeline.config.by_name import VERSION_BASE
 from pipeline.config.search_path import CONF
 from pipeline.run.arguments import CommandLine, read
-from pipeline.run.compose import VERSION_BASE, task
+from pipeline.run.compose import task
 from pipeline.run.launchers import register
 from pipeline.run.launchers.base import CannotRun
 from pipeline.run.sweep import SweepSummary, close

@@ -1,4 +1,4 @@
-"""Turns a composed configuration into a job. The only file below the entry point that sees OmegaConf."""
+"""Turns a composed configuration into a job. Like ``pipeline.config.by_name``, it sees OmegaConf."""
 
 from __future__ import annotations
 
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from pipeline.measure.base import FurtherMeasure
 
 log = logging.getLogger(__name__)
-# Version of Hydra whose behaviour is used.
-VERSION_BASE = "1.3"
 
 
 def task(cfg: DictConfig) -> JobRecord | float | list[float | None] | None:

@@ -13,7 +13,8 @@ from omegaconf import DictConfig
 
 from pipeline.common.errors import plain
 from pipeline.common.stopping import stoppable
-from pipeline.run.compose import VERSION_BASE, unstarted
+from pipeline.config.by_name import VERSION_BASE
+from pipeline.run.compose import unstarted
 from pipeline.store.artifacts import Store
 from pipeline.store.records import FAILED, INTERRUPTED, OUTCOME, JobRecord, load_records, now
 
