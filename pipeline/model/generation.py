@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,15 +90,26 @@ def continue_rows(
             whole = model.generate(
                 torch.tensor(ids, device=device),
                 attention_mask=torch.tensor(mask, device=device),
-                max_new_tokens=steps,
-                pad_token_id=pad_token_id,
-                use_cache=cached and model.config.use_cache,
                 stopping_criteria=None if stops is None else stops(width, len(places)),
-                **settings,
+                **_with(
+                    settings,
+                    max_new_tokens=steps,
+                    pad_token_id=pad_token_id,
+                    use_cache=cached and model.config.use_cache,
+                ),
             )
         for place, row in zip(places, whole[:, width:].tolist(), strict=True):
             found[place] = row
     return found
+
+
+def _with(settings: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """Return settings of generation with some more, which belong into a configuration if that is what is given."""
+    if "generation_config" not in settings:
+        return {**settings, **more}
+    config = copy.deepcopy(settings["generation_config"])
+    config.update(**more)
+    return {**settings, "generation_config": config}
 
 
 def _together(

@@ -34,12 +34,17 @@ def pruned_model(bench: Workbench, dtype: str) -> PreTrainedModel:
 def writer(bench: Workbench, dtype: str) -> PreTrainedModel:
     """Return the pruned model, which has to write text. Raises ValueError for an encoder."""
     model = pruned_model(bench, dtype)
+    check_writes_text(model, f"model {bench.settings.model.name}")
+    return model
+
+
+def check_writes_text(model: PreTrainedModel, name: str) -> None:
+    """Raise ValueError for a model without a trained output head."""
     if not writes_text(model):
         raise ValueError(
-            f"model {bench.settings.model.name} has no output head, so it can neither generate text nor score answers; "
+            f"{name} has no output head, so it can neither generate text nor score answers; "
             "evaluate it with task=retrieval, or prune and export it with stages=[prune] export.path=DIR"
         )
-    return model
 
 
 def is_encoder(bench: Workbench) -> bool:

@@ -11,18 +11,15 @@ import pandas as pd
 import torch
 
 from pipeline.data.calibration.base import batches, load, save
-from pipeline.model.continuations import read
-from pipeline.model.decoder import Decoder
-from pipeline.model.finite import check_finite, check_scores
 from pipeline.model.offload import is_offloaded
 from pipeline.model.special_tokens import in_words
 from pipeline.model.tokens import tokenizer_digest
 from pipeline.model.trajectory import Trajectory
-from pipeline.prune.accounting import account
-from pipeline.prune.base import Candidates, Context, Dropped, Score
+from pipeline.prune.base import Candidates, Context, Dropped
+from pipeline.prune.calibration import context_of, own_text, states_on
+from pipeline.prune.decide import carry_out, decide, score
 from pipeline.prune.decision import ChangeFiles
 from pipeline.prune.shared_setup import SharedSetup
-from pipeline.prune.surgery import apply, dropped
 from pipeline.prune.workbench import Workbench
 from pipeline.store.artifacts import Artifact
 from pipeline.store.stage import Stage
@@ -72,11 +69,7 @@ class Continued(Stage):
     def build(self, folder: Path) -> None:
         bench, source = self.bench, self.bench.settings.calibration
         model = bench.model(bench.dtype)
-        if source.generated:
-            trajectory = source.continued(model, bench.tokenizer)
-        else:
-            trajectory = read(model, [row for batch in bench.once(calibration_of) for row in batch.tolist()])
-        trajectory.save(folder)
+        states_on(model, bench.tokenizer, source, lambda: bench.once(calibration_of)).save(folder)
 
 
 @dataclass
@@ -102,12 +95,10 @@ class Importance(Stage):
 
     def build(self, folder: Path) -> None:
         bench, settings, pruner = self.bench, self.bench.settings, self.bench.settings.pruner
-        decoder = Decoder(bench.model(bench.dtype))
-        context = replace(_context(bench, decoder), candidates=self.candidates, setup=self.setup, seed=settings.seed)
-        with dropped(decoder, self.gone):
-            rows = pruner.importance(decoder, context)
-        check_scores(rows, f"model {settings.model.name} scored by {pruner.name}")
-        pd.DataFrame(rows).to_parquet(folder / _SCORES, index=False)
+        model = bench.model(bench.dtype)
+        context = replace(_context(bench), candidates=self.candidates, setup=self.setup, seed=settings.seed)
+        rows = score(model, f"model {settings.model.name}", pruner, self.gone, context)
+        rows.to_parquet(folder / _SCORES, index=False)
 
 
 @dataclass
@@ -128,31 +119,24 @@ class PruningDecision(Stage):
         # Without calibration, the work on a block is not worth keeping for a second try.
         kept = bench.store.unfinished(self.name, self.facts) if pruner.calibrated else None
         # Scores may come from the store, or from a pass over this same model.
-        decoder = Decoder(bench.model(bench.dtype))
-        if why := pruner.unsuited(decoder.model.config.model_type):
-            raise ValueError(f"pruner {pruner.name} {why}")
-        torch.manual_seed(settings.seed)
-        with SharedSetup() as setup:
-            context = replace(
-                _context(bench, decoder),
-                seed=settings.seed,
-                changes=ChangeFiles(folder, kept),
-                scratch=bench.store.private("activations"),
-                scores=lambda gone, candidates=(): _scores(bench, setup, gone, candidates),
-            )
-            decision = account(decoder, pruner.decide(decoder, settings.sparsity, context))
+        model = bench.model(bench.dtype)
+        context = replace(
+            _context(bench),
+            seed=settings.seed,
+            changes=ChangeFiles(folder, kept),
+            scratch=bench.store.private("activations"),
+        )
+
+        def scoring(setup: SharedSetup, gone: Dropped, candidates: Candidates) -> pd.DataFrame:
+            return pd.read_parquet(Importance(bench, setup, gone, candidates).make(bench.store).file(_SCORES))
+
+        decision = decide(model, pruner, settings.sparsity, context, scoring)
         decision.save(folder)
-        if is_offloaded(decoder.model):
+        if is_offloaded(model):
             bench.release()
             return
-        apply(decoder.model, decision)
-        check_finite(decoder.model, f"model {settings.model.name} pruned by {pruner.name}")
-        bench.keep(decoder.model, pruned=not bench.is_dense)
-
-
-def _scores(bench: Workbench, setup: SharedSetup, gone: Dropped, candidates: Candidates) -> list[Score]:
-    artifact = Importance(bench, setup, gone, candidates).make(bench.store)
-    return pd.read_parquet(artifact.file(_SCORES)).to_dict("records")
+        carry_out(model, f"model {settings.model.name}", pruner, decision)
+        bench.keep(model, pruned=not bench.is_dense)
 
 
 def _pruning_inputs(bench: Workbench, pruner: dict[str, Any]) -> dict[str, Any]:
@@ -174,24 +158,11 @@ def calibration_of(bench: Workbench) -> list[torch.Tensor]:
     """Return the calibration batches, int64 (sequences, tokens) of equal length each."""
     source = bench.settings.calibration
     if source.generated:
-        own = bench.once(continued_of)
-        rows = [torch.tensor([*prompt, *tokens]) for prompt, tokens in zip(own.prompts, own.tokens, strict=True)]
-        return batches(rows, source.batch_size)
+        return own_text(bench.once(continued_of), source.batch_size)
     return batches(load(bench.make(CalibrationTokens).path), source.batch_size)
 
 
-def _context(bench: Workbench, decoder: Decoder) -> Context:
+def _context(bench: Workbench) -> Context:
     """Return the inputs that a pruner may read besides the model."""
-    settings, pruner = bench.settings, bench.settings.pruner
-    if not pruner.calibrated:
-        return Context()
-    calibration = bench.once(calibration_of)
-    if not pruner.compares:
-        return Context(calibration)
-    if not settings.calibration.generated:
-        log.warning(
-            "%s compares models on the given text; generation loss shows on text that the model wrote itself: "
-            "calibration=trajectories",
-            pruner.name,
-        )
-    return Context(calibration, bench.once(continued_of))
+    pruner, source = bench.settings.pruner, bench.settings.calibration
+    return context_of(pruner, source, lambda: bench.once(calibration_of), lambda: bench.once(continued_of))

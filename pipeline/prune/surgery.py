@@ -15,6 +15,9 @@ from pipeline.model.decoder import Decoder
 from pipeline.model.offload import resident
 from pipeline.prune.decision import Change, Decision
 
+# A module of the dense model that another one stands in for: its parent, its name there, and itself.
+Replaced = tuple[nn.Module, str, nn.Module]
+
 
 class DroppedSublayer(nn.Module):
     """Stands in for a module of a dropped sublayer: no parameters, no compute, a zero that the residual stream adds."""
@@ -35,21 +38,26 @@ class PassedBlock(nn.Module):
         return hidden_states
 
 
-def apply(model: PreTrainedModel, decision: Decision) -> None:
-    """Prune ``model`` in place as decided. Weights change first, since their names count the dense blocks.
+def apply(model: PreTrainedModel, decision: Decision) -> list[Replaced]:
+    """Prune ``model`` in place as decided; return the modules of dropped sublayers.
 
-    The achieved sparsity is a property of the decision and the dense model: see ``pipeline.prune.accounting``.
+    Weights change first, since their names count the dense blocks. The achieved sparsity is a property of the decision
+    and the dense model: see ``pipeline.prune.accounting``.
     """
     decoder = Decoder(model)
     change_blocks(decoder, decision)
-    for kind, layers in ((ATTENTION, decision.attention), (MLP, decision.mlp)):
-        for layer in layers:
-            _drop(decoder, layer, kind)
+    gone = [
+        replaced
+        for kind, layers in ((ATTENTION, decision.attention), (MLP, decision.mlp))
+        for layer in layers
+        for replaced in _drop(decoder, layer, kind)
+    ]
     if decision.blocks:
         remove_blocks(decoder, decision.blocks)
     if decision.attention:
         slots = range(len(decoder.blocks))
-        _renumber_cache(decoder, [at for at in slots if not _is_dropped(decoder, at, ATTENTION)])
+        _renumber_cache(decoder, [at for at in slots if not is_dropped(decoder, at, ATTENTION)])
+    return gone
 
 
 def change_blocks(decoder: Decoder, decision: Decision) -> None:
@@ -106,7 +114,7 @@ def dropped(decoder: Decoder, sublayers: Mapping[str, Iterable[int]]) -> Iterato
         yield
 
 
-def _drop(decoder: Decoder, layer: int, kind: str) -> list[tuple[nn.Module, str, nn.Module]]:
+def _drop(decoder: Decoder, layer: int, kind: str) -> list[Replaced]:
     """Replace the modules of a sublayer; return parent, name and module of each, to put it back."""
     block, part = decoder.blocks[layer], decoder.part(kind)
     norms = {decoder.part(other).norm for other in SUBLAYERS if other != kind}
@@ -118,11 +126,12 @@ def _drop(decoder: Decoder, layer: int, kind: str) -> list[tuple[nn.Module, str,
         parent, _, name = path.rpartition(".")
         holder = block.get_submodule(parent)
         replaced.append((holder, name, holder.get_submodule(name)))
-        setattr(holder, name, module)
+        setattr(holder, name, module.train(holder.training))
     return replaced
 
 
-def _is_dropped(decoder: Decoder, layer: int, kind: str) -> bool:
+def is_dropped(decoder: Decoder, layer: int, kind: str) -> bool:
+    """Return whether a sublayer of a pruned model is one that was dropped."""
     return isinstance(decoder.blocks[layer].get_submodule(decoder.part(kind).modules[0]), DroppedSublayer)
 
 

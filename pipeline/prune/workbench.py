@@ -17,12 +17,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from pipeline.config.lengths import too_long
 from pipeline.config.sparsity import parse
 from pipeline.model.decoder import Decoder
-from pipeline.model.finite import check_finite
 from pipeline.model.head_proof import prove
 from pipeline.model.sources.base import resolve_dtype
-from pipeline.prune.checkpoint import probe_outputs
 from pipeline.prune.methods.dense import Dense
 from pipeline.prune.settings import Settings
+from pipeline.prune.vet import vet
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.stage import Stage
 
@@ -95,7 +94,7 @@ class Workbench:
     def tokenizer(self) -> PreTrainedTokenizerBase:
         return self.settings.model.tokenizer(self.store)
 
-    def model(self, dtype: str, prune: Callable[[PreTrainedModel], None] | None = None) -> PreTrainedModel:
+    def model(self, dtype: str, prune: Callable[[PreTrainedModel], object] | None = None) -> PreTrainedModel:
         """Return the dense model in a dtype, or with ``prune`` the one that this makes of it, in place.
 
         Only one model at a time is in memory.
@@ -104,15 +103,13 @@ class Workbench:
         if key not in self.held:
             self.release()
             model = self.settings.model.load(getattr(torch, dtype), self.store)
-            check_finite(model, f"model {self.settings.model.name}")
-            self._probe(model, dtype)
+            vet(model, f"model {self.settings.model.name}")
             self._check_lengths(model)
             prove(model)
             model.embedding_recipe = self.settings.model.embedding or {}
             if prune is not None:
                 prune(model)
-                check_finite(model, f"model {self.settings.model.name} pruned by {self.settings.pruner.name}")
-                self._probe(model, dtype)
+                vet(model, f"model {self.settings.model.name} pruned by {self.settings.pruner.name}")
             self.held[key] = model
         return self.held[key]
 
@@ -122,11 +119,6 @@ class Workbench:
         calibrated = self.settings.pruner.calibrated
         if positions is not None and (found := too_long(self.settings.flat, positions, calibrated)):
             raise ValueError("; ".join(found))
-
-    def _probe(self, model: PreTrainedModel, dtype: str) -> None:
-        """Try a model in float16 on a short text: an overflow should show before hours of work."""
-        if dtype == "float16":
-            probe_outputs(model)
 
     def keep(self, model: PreTrainedModel, pruned: bool) -> None:
         """Keep a loaded, perhaps pruned, model of this job as the one in memory."""

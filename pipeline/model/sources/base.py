@@ -111,12 +111,17 @@ def load_pretrained(path: str, dtype: torch.dtype, trusted: bool = False, **opti
         # Some checkpoints ship a repetition penalty or sampling settings, which would change greedy decoding. They go
         # into exports as they came.
         model.shipped_generation = shipped
-        model.generation_config = GenerationConfig(
-            bos_token_id=shipped.bos_token_id, eos_token_id=shipped.eos_token_id, pad_token_id=shipped.pad_token_id
-        )
+        model.generation_config = plain_generation(shipped)
     if "offload_folder" in options:
         weakref.finalize(model, shutil.rmtree, options["offload_folder"], ignore_errors=True)
     return (model if options.get("device_map") else model.to(device())).eval()
+
+
+def plain_generation(shipped: GenerationConfig) -> GenerationConfig:
+    """Return the special tokens of a model's generation settings, without the settings that change what it writes."""
+    return GenerationConfig(
+        bos_token_id=shipped.bos_token_id, eos_token_id=shipped.eos_token_id, pad_token_id=shipped.pad_token_id
+    )
 
 
 def _checked(path: str, trusted: bool, revision: str | None) -> type[AutoModel | AutoModelForCausalLM]:
@@ -159,7 +164,7 @@ def load_tokenizer(path: str, trusted: bool = False, **options: Any) -> PreTrain
     rows = facts.get("vocab_size") or math.inf
     with _in_plain_words(path, "the tokenizer of "):
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trusted, **options)
-        tokenizer.shipped = _changed_by_use(tokenizer)
+        tokenizer.shipped = changed_by_use(tokenizer)
         if tokenizer.pad_token is None or tokenizer.pad_token_id >= rows:
             tokenizer.pad_token = tokenizer.eos_token
         # A trial call shows defects of the files here, not in the middle of a job.
@@ -183,14 +188,19 @@ def load_tokenizer(path: str, trusted: bool = False, **options: Any) -> PreTrain
 
 def restore_shipped(tokenizer: PreTrainedTokenizerBase) -> None:
     """Give a tokenizer of ``load_tokenizer`` the padding token, padding and truncation that its files came with."""
-    pad_token, padding, truncation = getattr(tokenizer, "shipped", _changed_by_use(tokenizer))
+    restore_use(tokenizer, getattr(tokenizer, "shipped", changed_by_use(tokenizer)))
+
+
+def restore_use(tokenizer: PreTrainedTokenizerBase, use: tuple[Any, ...]) -> None:
+    """Give a tokenizer what ``changed_by_use`` returned of it."""
+    pad_token, padding, truncation = use
     tokenizer.pad_token = pad_token
     if (backend := getattr(tokenizer, "backend_tokenizer", None)) is not None:
         backend.enable_padding(**padding) if padding else backend.no_padding()
         backend.enable_truncation(**truncation) if truncation else backend.no_truncation()
 
 
-def _changed_by_use(tokenizer: PreTrainedTokenizerBase) -> tuple[Any, ...]:
+def changed_by_use(tokenizer: PreTrainedTokenizerBase) -> tuple[Any, ...]:
     """Return the padding token, padding and truncation; every call of a tokenizer may set the last two."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     return tokenizer.pad_token, getattr(backend, "padding", None), getattr(backend, "truncation", None)

@@ -1,0 +1,62 @@
+"""A pruner at work on a dense model in memory: its scores, its decision, and the decision carried out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pandas as pd
+import torch
+from transformers import PreTrainedModel
+
+from pipeline.config.sparsity import Sparsity
+from pipeline.model.decoder import Decoder
+from pipeline.model.finite import check_finite, check_scores
+from pipeline.prune.accounting import account
+from pipeline.prune.base import Candidates, Context, Dropped, Pruner
+from pipeline.prune.decision import Decision
+from pipeline.prune.shared_setup import SharedSetup
+from pipeline.prune.surgery import Replaced, apply, dropped
+
+# Scores of the model without some sublayers, of the candidates if there are any; the set-up is shared by all calls.
+Scoring = Callable[[SharedSetup, Dropped, Candidates], pd.DataFrame]
+
+
+def score(model: PreTrainedModel, name: str, pruner: Pruner, gone: Dropped, context: Context) -> pd.DataFrame:
+    """Score the dense model, called ``name``, without the sublayers ``gone``: one row a unit or matrix.
+
+    Raises ValueError for scores that are not finite.
+    """
+    decoder = Decoder(model)
+    with dropped(decoder, gone):
+        rows = pruner.importance(decoder, context)
+    check_scores(rows, f"{name} scored by {pruner.name}")
+    return pd.DataFrame(rows)
+
+
+def decide(model: PreTrainedModel, pruner: Pruner, sparsity: Sparsity, context: Context, scoring: Scoring) -> Decision:
+    """Decide what to remove from a dense model, and count it.
+
+    The model may be left with weights changed as decided. Random numbers start from ``context.seed``. Raises ValueError
+    for a model that the pruner does not work on.
+    """
+    decoder = Decoder(model)
+    if why := pruner.unsuited(model.config.model_type):
+        raise ValueError(f"pruner {pruner.name} {why}")
+    torch.manual_seed(context.seed)
+    with SharedSetup() as setup:
+
+        def scores(gone: Dropped, candidates: Candidates = ()) -> list[dict]:
+            return scoring(setup, gone, candidates).to_dict("records")
+
+        return account(decoder, pruner.decide(decoder, sparsity, replace(context, scores=scores)))
+
+
+def carry_out(model: PreTrainedModel, name: str, pruner: Pruner, decision: Decision) -> list[Replaced]:
+    """Prune a model, called ``name``, in place as decided; return its dropped modules.
+
+    Raises ValueError if weights are not finite afterwards.
+    """
+    gone = apply(model, decision)
+    check_finite(model, f"{name} pruned by {pruner.name}")
+    return gone
