@@ -10,6 +10,7 @@ import pandas as pd
 from lm_eval.api.task import Task
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from pipeline.evaluate.bars import bars_on_terminals
 from pipeline.evaluate.harness import HarnessTasks, Row, load_tasks, options_of, rows_of
 from pipeline.evaluate.language_model import InMemoryLM
 from pipeline.evaluate.metric_errors import in_this_process
@@ -28,7 +29,7 @@ def evaluate(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, suite: 
     """Evaluate the model on every task of the suite: lm-eval's prompts, filters and metrics, our log-likelihoods."""
     loaded = load_tasks(suite, seed)
     # The harness's simple_evaluate would also probe the machine and its git checkout, which takes seconds a job.
-    with in_this_process():
+    with in_this_process(), bars_on_terminals():
         found = lm_eval.evaluator.evaluate(
             lm=InMemoryLM(model, tokenizer, suite.batch_size),
             task_dict=loaded.as_harness(),
@@ -60,14 +61,15 @@ def encode_requests(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
 def build_requests(task: Task, suite: TaskSuite, limit: int | None, harness: InMemoryLM) -> None:
     """Build a task's requests for ``limit`` items, as lm-eval's evaluator does."""
     chat = {"chat_template": harness.apply_chat_template, "tokenizer_name": harness.tokenizer_name}
-    task.build_all_requests(
-        limit=limit,
-        rank=0,
-        world_size=1,
-        apply_chat_template=suite.chat_template,
-        fewshot_as_multiturn=suite.chat_template,
-        **(chat if suite.chat_template else {}),
-    )
+    with bars_on_terminals():
+        task.build_all_requests(
+            limit=limit,
+            rank=0,
+            world_size=1,
+            apply_chat_template=suite.chat_template,
+            fewshot_as_multiturn=suite.chat_template,
+            **(chat if suite.chat_template else {}),
+        )
 
 
 def _scores(row: Row, found: Any, loaded: HarnessTasks, left_out: int) -> Iterator[dict[str, Any]]:

@@ -51,6 +51,12 @@ class Results:
     items: pd.DataFrame
     samples: Sequence[dict[str, Any]]
 
+    def __repr__(self) -> str:
+        return repr(self.scores)
+
+    def _repr_html_(self) -> str | None:
+        return self.scores._repr_html_()
+
     def save(self, folder: Path) -> None:
         self.scores.to_parquet(folder / SCORES, index=False)
         self.items.to_parquet(folder / ITEMS, index=False)

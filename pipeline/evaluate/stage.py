@@ -39,11 +39,7 @@ def prepare(bench: Workbench) -> None:
     if "evaluate" not in settings.stages:
         return
     if not (bench.find(PruningDecision) and bench.find(Evaluation)):
-        if settings.task.chat_template and not bench.tokenizer.chat_template:
-            raise ValueError(
-                f"task.chat_template=true, but the tokenizer of model {settings.model.name} has no chat template; set "
-                "it to false"
-            )
+        ask.check_chat_template(settings.task, bench.tokenizer, f"model {settings.model.name}")
         ask.prepare(settings.task, settings.seed)
         _check_held_out(bench, ask.questions(settings.task, settings.seed), "an item of the tasks")
 
