@@ -56,10 +56,8 @@ def check_job(plain: Mapping[str, Any], incomplete: bool, bad_sparsity: bool) ->
 
 
 def _root(plain: Mapping[str, Any]) -> list[str]:
-    found = []
-    listed = plain["measure"]["temperatures"]
-    if not listed or len(set(listed)) < len(listed):
-        found.append(f"measure.temperatures={listed} should be a list of at least one number, without repeats")
+    problem = schema.temperatures_problem(plain["measure"]["temperatures"])
+    found = [problem] if problem else []
     found += _objective(plain["objective"], plain["stages"])
     found += extra_problems(plain["measure"]["extra"])
     found += _figures(plain["figures"]) + _probes(plain["probes"]) + _perplexity(plain)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,6 +138,30 @@ def _of_json(line: str, number: int, where: str) -> Probe:
         json.dumps(row, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise ValueError(f'{where}: invalid JSON ({error}); write an object such as {{"text": "a prompt"}}') from error
+    return _of_row(row, number, where)
+
+
+def probes_of(prompts: Iterable[str | Mapping[str, Any] | Probe]) -> tuple[Probe, ...]:
+    """Return the probes that texts, or mappings as the lines of a .jsonl file are, stand for.
+
+    Raises ValueError, naming the prompt by its number, for anything else, and for two prompts of one name.
+    """
+    if isinstance(prompts, str):
+        raise ValueError("prompts should be a list of texts, not one text")
+    probes: dict[str, Probe] = {}
+    for number, given in enumerate(prompts, 1):
+        row: Any = {"text": given} if isinstance(given, str) else given
+        row = dict(row) if isinstance(row, Mapping) else row
+        probe = row if isinstance(row, Probe) else _of_row(row, number, f"prompt {number}")
+        if probe.name in probes:
+            raise ValueError(f"prompt {number}: an earlier prompt is called {probe.name!r} too; give each its own name")
+        probes[probe.name] = probe
+    if not probes:
+        raise ValueError("prompts is empty; give at least one")
+    return tuple(probes.values())
+
+
+def _of_row(row: Any, number: int, where: str) -> Probe:
     if not isinstance(row, dict) or not isinstance(row.get("text"), str) or not row["text"].strip():
         raise ValueError(f'{where}: give an object whose "text" is the prompt')
     if unknown := sorted(row.keys() - _KEYS):

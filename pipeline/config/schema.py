@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
@@ -17,6 +17,8 @@ StageName = Literal["prune", "evaluate", "capture", "measure", "plot"]
 STAGES = get_args(StageName)
 Protocol = Literal["layer", "teacher_forced", "free_running", "options"]
 PROTOCOLS = LAYER, TEACHER_FORCED, FREE_RUNNING, OPTIONS = get_args(Protocol)
+Readout = Literal["raw", "final_norm"]
+RAW, FINAL_NORM = get_args(Readout)
 # The built-in text for perplexity.
 STORIES = "stories"
 HF = "hf"
@@ -47,7 +49,7 @@ class MeasureConfig:
     """
 
     temperatures: list[Temperature]
-    readout: Literal["raw", "final_norm"]
+    readout: Readout
     extra: list[str]
 
 
@@ -141,6 +143,13 @@ def typed(plain: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
             values[key] = converted(kind, plain[key])
             found += misfits(key, kind, values[key])
     return values, found
+
+
+def temperatures_problem(listed: Sequence[float]) -> str | None:
+    """Return a sentence if softmax temperatures are missing or repeated, else None."""
+    if listed and len(set(listed)) == len(listed):
+        return None
+    return f"measure.temperatures={listed} should be a list of different numbers, at least one"
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

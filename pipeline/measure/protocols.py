@@ -22,6 +22,37 @@ from pipeline.model.trajectory import KEY, Trajectory
 FINAL = "final"
 
 
+def measure_protocols(
+    dense: Trajectory,
+    head: Head,
+    temperatures: Sequence[float],
+    unit: str,
+    layers: pd.DataFrame | None = None,
+    forced: torch.Tensor | None = None,
+    pruned: Trajectory | None = None,
+    extra: Sequence[Measure] = (),
+) -> pd.DataFrame | None:
+    """Return the measures of the protocols whose states are given, in one table; None if none are.
+
+    ``layers`` are the measures of `measure_layers`, of which those of sublayers that the pruner's ``unit`` concerns are
+    kept; ``forced`` are the final states (N, D) of the pruned model on the dense trajectory, ``pruned`` is its own. ``extra`` are
+    further measures of positions.
+    """
+    frames = []
+    if layers is not None:
+        frames.append(layers[layers["sublayer"].isin(kinds_of(unit))])
+    if forced is not None:
+        frames.append(measure_teacher_forced(dense, forced, head, temperatures, extra))
+    if pruned is not None:
+        frames.append(measure_free_running(dense, pruned, head, temperatures, extra))
+    return pd.concat(frames, ignore_index=True) if frames else None
+
+
+def kinds_of(unit: str) -> Sequence[str]:
+    """Return the kinds of sublayer to measure: a pruner that only drops attention says nothing about a dropped MLP."""
+    return [unit] if unit in SUBLAYERS else SUBLAYERS
+
+
 def measure_layers(
     dense: Trajectory,
     counterparts: torch.Tensor | None,

@@ -21,12 +21,11 @@ from pipeline.capture.stage import (
     load_forced,
 )
 from pipeline.common.terminal import progress
-from pipeline.config.schema import FREE_RUNNING, LAYER, OPTIONS, TEACHER_FORCED
+from pipeline.config.schema import FINAL_NORM, FREE_RUNNING, LAYER, OPTIONS, TEACHER_FORCED
 from pipeline.measure.base import FurtherMeasure, Measure, SetMeasure
 from pipeline.measure.options import measure_options
-from pipeline.measure.protocols import measure_free_running, measure_layers, measure_teacher_forced, side_by_side
+from pipeline.measure.protocols import kinds_of, measure_layers, measure_protocols, side_by_side
 from pipeline.measure.sets import Pair, forced_pair, free_pair, layer_pairs, measure_sets
-from pipeline.model.architectures import ATTENTION, MLP, SUBLAYERS
 from pipeline.model.decoder import Decoder
 from pipeline.model.head import Head
 from pipeline.model.head_proof import head_of
@@ -36,7 +35,6 @@ from pipeline.store import table_names
 from pipeline.store.artifacts import Artifact
 from pipeline.store.stage import Stage
 
-FINAL_NORM = "final_norm"
 Further = TypeVar("Further", bound=FurtherMeasure)
 
 
@@ -123,28 +121,22 @@ class Measures(Stage):
 
     def build(self, folder: Path) -> None:
         bench, protocols = self.bench, self.bench.settings.capture.protocols
-        temperatures, extra = list(bench.settings.measure.temperatures), chosen(bench, Measure)
-        dense, frames = dense_trajectory(bench), []
+        dense, layers, forced, pruned = dense_trajectory(bench), None, None, None
         if LAYER in protocols:
             layers = pd.read_parquet(bench.make(LayerMeasures).file(table_names.MEASURES))
-            frames.append(layers[layers.sublayer.isin(_kinds(bench))])
         head, _ = head_and_norm(bench)
         if TEACHER_FORCED in protocols:
             forced = load_forced(bench.make(TeacherForced))
-            frames.append(measure_teacher_forced(dense, forced, head, temperatures, extra))
         if FREE_RUNNING in protocols:
             pruned = Trajectory.load(bench.make(Continuations).path)
-            frames.append(measure_free_running(dense, pruned, head, temperatures, extra))
             side_by_side(dense, pruned).to_parquet(folder / table_names.TRAJECTORIES, index=False)
-        if frames:
-            pd.concat(frames, ignore_index=True).to_parquet(folder / table_names.MEASURES, index=False)
+        temperatures, unit = list(bench.settings.measure.temperatures), bench.settings.pruner.unit
+        measures = measure_protocols(
+            dense, head, temperatures, unit, layers, forced, pruned, chosen(bench, Measure)
+        )
+        if measures is not None:
+            measures.to_parquet(folder / table_names.MEASURES, index=False)
         _prompts(bench).to_parquet(folder / table_names.PROMPTS, index=False)
-
-
-def _kinds(bench: Workbench) -> Sequence[str]:
-    """Return the kinds of sublayer to measure: a pruner that only drops attention says nothing about a dropped MLP."""
-    unit = bench.settings.pruner.unit
-    return [unit] if unit in (ATTENTION, MLP) else SUBLAYERS
 
 
 def _prompts(bench: Workbench) -> pd.DataFrame:
@@ -169,7 +161,7 @@ class SetMeasures(Stage):
         counterparts = counterparts_of(bench) if LAYER in protocols else None
         return {
             "dense": bench.dense.make(Continuations).key,
-            "layers": list(_kinds(bench)) if LAYER in protocols else None,
+            "layers": list(kinds_of(bench.settings.pruner.unit)) if LAYER in protocols else None,
             "counterparts": counterparts.key if counterparts else None,
             "forced": bench.make(TeacherForced).key if TEACHER_FORCED in protocols else None,
             "pruned": bench.make(Continuations).key if FREE_RUNNING in protocols else None,
@@ -185,7 +177,7 @@ class SetMeasures(Stage):
         dense = dense_trajectory(bench)
         if LAYER in protocols:
             counterparts = counterparts_of(bench)
-            yield from layer_pairs(dense, load_counterparts(counterparts.path) if counterparts else None, _kinds(bench))
+            yield from layer_pairs(dense, load_counterparts(counterparts.path) if counterparts else None, kinds_of(bench.settings.pruner.unit))
         if TEACHER_FORCED in protocols:
             yield forced_pair(dense, load_forced(bench.make(TeacherForced)))
         if FREE_RUNNING in protocols:
