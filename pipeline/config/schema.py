@@ -149,7 +149,7 @@ def temperatures_problem(listed: Sequence[float]) -> str | None:
     """Return a sentence if softmax temperatures are missing or repeated, else None."""
     if listed and len(set(listed)) == len(listed):
         return None
-    return f"measure.temperatures={listed} should be a list of different numbers, at least one"
+    return f"measure.temperatures={listed} should be a list of at least one number, without repeats"
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -14,10 +14,13 @@ import pandas as pd
 
 from pipeline.common.access import NoAccess, reading
 from pipeline.common.files import write_bytes, write_json
+from pipeline.config.sparsity import Sparsity
+from pipeline.data.calibration.base import CalibrationSet
 from pipeline.export.model_card import model_card
 from pipeline.model.sources.source_card import CARD, FACTS
+from pipeline.prune.base import Pruner
 from pipeline.prune.checkpoint import Written
-from pipeline.prune.decision import facts_of
+from pipeline.prune.decision import Decision, facts_of
 from pipeline.prune.pruned_model import decision_of, is_encoder, write_pruned
 from pipeline.prune.settings import Settings
 from pipeline.prune.stage import PruningDecision
@@ -53,22 +56,31 @@ def export(
     """
     start, known, facts = time.monotonic(), exported(target), _facts(bench, record)
     if known.get("decision_key") == facts["decision_key"]:
-        _describe(target, facts | {key: known[key] for key in _OF_FILE}, scores, dense)
+        write_facts(target, facts | {key: known[key] for key in _OF_FILE}, scores, dense)
         log.info("  %-9s  reused", "export")
         return
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(f"export.path={target} exists and is not this pruned model; give another folder or remove it")
+    check_free(target)
     encoder = is_encoder(bench)
 
     def describe(folder: Path, written: Written) -> None:
-        of_file = encoder, written.difference, written.blocks, written.zero
-        _describe(folder, facts | dict(zip(_OF_FILE, of_file, strict=True)), scores, dense)
+        write_facts(folder, facts | of_file(written, encoder), scores, dense)
 
     try:
         write_pruned(bench, target, describe)
     finally:
         bench.release()
     log.info("  %-9s%6.1f s  (%s)", "export", time.monotonic() - start, target)
+
+
+def check_free(target: Path) -> None:
+    """Raise ValueError if something is in the place of a checkpoint."""
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise ValueError(f"export.path={target} exists and is not this pruned model; give another folder or remove it")
+
+
+def of_file(written: Written, encoder: bool) -> dict[str, Any]:
+    """Return the facts that are known only once the file is written."""
+    return dict(zip(_OF_FILE, (encoder, written.difference, written.blocks, written.zero), strict=True))
 
 
 def exported(folder: Path) -> dict[str, Any]:
@@ -84,26 +96,35 @@ def exported(folder: Path) -> dict[str, Any]:
 
 
 def _facts(bench: Workbench, record: JobRecord) -> dict[str, Any]:
-    settings, calibration = bench.settings, bench.settings.calibration
-    source = f"{calibration.label}, seed {calibration.seed}"
-    made, decision = bench.make(PruningDecision), decision_of(bench)
+    settings, made = bench.settings, bench.make(PruningDecision)
+    pruner, sparsity, calibration = settings.pruner, settings.sparsity, settings.calibration
     return {
         "decision_key": made.key,
         "job": record.job,
         "model": record.model,
-        "pruner": record.pruner,
-        "sparsity": record.sparsity,
-        "accepts": list(settings.pruner.accepts),
         "settings": record.settings,
-        "calibration": source if settings.pruner.calibrated else None,
-        "seed": settings.seed,
+        **facts_of_pruning(pruner, sparsity, calibration, settings.seed, decision_of(bench)),
         "dtype": bench.dtype,
+        "source": settings.model.card(),
+        "identity": {"model": settings.model.identity(), "pruner": pruner.identity()},
+        "provenance": provenance({"decision": _origin(made.path)} | _origins(record, bench.store)),
+    }
+
+
+def facts_of_pruning(
+    pruner: Pruner, sparsity: Sparsity, calibration: CalibrationSet | None, seed: int, decision: Decision
+) -> dict[str, Any]:
+    """Return what was done to a model, as plain values."""
+    source = f"{calibration.label}, seed {calibration.seed}" if calibration and pruner.calibrated else None
+    return {
+        "pruner": pruner.name,
+        "sparsity": sparsity.given,
+        "accepts": list(pruner.accepts),
+        "calibration": source,
+        "seed": seed,
         "decision": decision.facts(),
         "changed": bool(decision.changes),
         "zeros": sum(facts_of(decision.changes, layer)[1] for layer in decision.changes),
-        "source": settings.model.card(),
-        "identity": {"model": settings.model.identity(), "pruner": settings.pruner.identity()},
-        "provenance": provenance({"decision": _origin(made.path)} | _origins(record, bench.store)),
     }
 
 
@@ -117,6 +138,9 @@ def _origin(artifact: Path) -> Mapping[str, Any]:
     return read_sealed(artifact / MANIFEST).get("origin", {})
 
 
-def _describe(folder: Path, facts: Mapping[str, Any], scores: pd.DataFrame | None, dense: pd.DataFrame | None) -> None:
+def write_facts(
+    folder: Path, facts: Mapping[str, Any], scores: pd.DataFrame | None = None, dense: pd.DataFrame | None = None
+) -> None:
+    """Write the facts about a checkpoint and its model card into its folder."""
     write_json(folder / FACTS, facts)
     write_bytes(folder / CARD, model_card(facts, scores, dense).encode())

@@ -5,7 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from pipeline.model.finite import check_values
 from pipeline.model.offload import resident
 from pipeline.model.sources.base import load_pretrained, restore_shipped
 from pipeline.prune.decision import Decision
-from pipeline.prune.surgery import change_blocks, remove_blocks
+from pipeline.prune.surgery import Replaced, change_blocks, is_dropped, remove_blocks
 
 # Number of tokens in the check that the checkpoint computes what the pruned model computes.
 _PROBE = 32
@@ -53,13 +54,44 @@ def as_checkpoint(model: PreTrainedModel, decision: Decision) -> None:
     for kind, layers in ((ATTENTION, decision.attention), (MLP, decision.mlp)):
         for layer in layers:
             with resident(decoder.blocks[layer], write=True):
-                for linear in decoder.outputs(layer, kind):
-                    linear.weight.zero_()
-                    bias = getattr(linear.module, "bias", None)
-                    if isinstance(bias, torch.Tensor):
-                        bias.data.zero_()
+                _silence(decoder, layer, kind)
     if decision.blocks:
         remove_blocks(decoder, decision.blocks)
+
+
+@contextmanager
+def put_back(model: PreTrainedModel, dropped: Sequence[Replaced]) -> Iterator[PreTrainedModel]:
+    """Give a pruned model, within the block, the form that an ordinary checkpoint can express: see `as_checkpoint`.
+
+    ``dropped`` are the modules of its dropped sublayers. Their output projections stay zero.
+    """
+    decoder, config = Decoder(model), model.config
+    places = [(layer, kind) for layer in range(len(decoder.blocks)) for kind in SUBLAYERS]
+    silent = [(layer, kind) for layer, kind in places if is_dropped(decoder, layer, kind)]
+    stand_ins = [(parent, name, parent.get_submodule(name)) for parent, name, _ in dropped]
+    use_cache = config.use_cache
+    if all((layer, ATTENTION) in silent for layer in range(len(decoder.blocks))):
+        # Without any attention there was nothing to cache.
+        config.use_cache = True
+    try:
+        for parent, name, module in dropped:
+            setattr(parent, name, module)
+        for layer, kind in silent:
+            _silence(decoder, layer, kind)
+        yield model
+    finally:
+        config.use_cache = use_cache
+        for parent, name, module in stand_ins:
+            setattr(parent, name, module)
+
+
+def _silence(decoder: Decoder, layer: int, kind: str) -> None:
+    """Set the output projection of a sublayer to zero, with its bias."""
+    for linear in decoder.outputs(layer, kind):
+        linear.weight.zero_()
+        bias = getattr(linear.module, "bias", None)
+        if isinstance(bias, torch.Tensor):
+            bias.data.zero_()
 
 
 def zero_outputs(decoder: Decoder) -> tuple[str, ...]:
@@ -94,13 +126,13 @@ def probe_outputs(model: PreTrainedModel, key: str = "dtype") -> torch.Tensor:
 
 def write_checkpoint(
     prune: Callable[[], PreTrainedModel],
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerBase | None,
     target: Path,
     expected: torch.Tensor,
     describe: Callable[[Path, Written], None],
     **placement: Any,
 ) -> None:
-    """Save the model that ``prune`` returns, and its tokenizer, under ``target``.
+    """Save the model that ``prune`` returns, and its tokenizer if there is one, under ``target``.
 
     The folder appears only when complete and checked: the checkpoint is loaded again (with ``placement``) and has to
     give the ``expected`` probe outputs. ``describe`` adds its files, given the folder and the facts found in it. The
@@ -116,8 +148,9 @@ def write_checkpoint(
         if (shipped := getattr(model, "shipped_generation", None)) is not None:
             # Not by its own method for saving, which refuses settings that many published models have.
             shipped.to_json_file(scratch / _GENERATION, use_diff=True)
-        restore_shipped(tokenizer)
-        tokenizer.save_pretrained(scratch)
+        if tokenizer is not None:
+            restore_shipped(tokenizer)
+            tokenizer.save_pretrained(scratch)
         kind, dtype = model.config.model_type, model.dtype
         # Code that came with the model was permitted to run before, and is part of its checkpoint.
         trusted = bool(getattr(model.config, "auto_map", None))
