@@ -53,12 +53,14 @@ def export(pruned: Pruned, path: str | os.PathLike[str], tokenizer: PreTrainedTo
             model.shipped_generation = getattr(model, "generation_config", None)
             stack.callback(delattr, model, "shipped_generation")
         stack.enter_context(borrowed([model], None, pruned.seed))
-        expected, place = probe_outputs(model), Decoder(model).device
+        expected = probe_outputs(model)
+        spread = len(set(getattr(model, "hf_device_map", {}).values())) > 1
+        place = "auto" if spread else {"": str(Decoder(model).device)}
 
         def whole() -> PreTrainedModel:
             return stack.enter_context(put_back(model, pruned.dropped))
 
-        write_checkpoint(whole, tokenizer, target, expected, describe, device_map={"": str(place)})
+        write_checkpoint(whole, tokenizer, target, expected, describe, device_map=place)
     return target
 
 
