@@ -22,9 +22,10 @@ from hydra.version import VersionBase
 from omegaconf import OmegaConf
 from omegaconf.basecontainer import BaseContainer
 
-from pipeline.config.choices import CONF, choices_of, nearest
+from pipeline.config.choices import choices_of, nearest
 from pipeline.config.impossible import troubles
 from pipeline.config.schema import NODES, Config
+from pipeline.config.search_path import CONF, searched
 from pipeline.config.signature import component_problems
 from pipeline.config.types import converted, misfits
 
@@ -53,7 +54,7 @@ def defaults(group: str, name: str, **root: Any) -> dict[str, Any]:
     hints = get_type_hints(Config, include_extras=True)
     if found := [problem for key, value in root.items() for problem in misfits(key, hints[key], value)]:
         raise ValueError("; ".join(found))
-    cfg = OmegaConf.create(_composed(group, name))
+    cfg = OmegaConf.create(_composed(group, name, *searched()))
     cfg.update(root)
     values: Any = OmegaConf.to_container(cfg, resolve=True)
     return values[group]
@@ -62,7 +63,7 @@ def defaults(group: str, name: str, **root: Any) -> dict[str, Any]:
 def built(group: str, values: Mapping[str, Any]) -> Any:
     """Build the component that ``_target_`` names. Raises ValueError with a sentence for each value that is wrong."""
     node = {key: plain(value) for key, value in values.items()}
-    found = [f"{group}.{key} has to be given" for key, value in node.items() if value == _MISSING]
+    found = [f"{group}.{key} is required" for key, value in node.items() if value == _MISSING]
     missing = [key for key, value in node.items() if value == _MISSING]
     found += component_problems(group, node, missing)
     found += [f"{group}.{key}={node[key]} {trouble}" for key in node for trouble in dict.fromkeys(troubles(node[key]))]
@@ -78,7 +79,7 @@ def settings(key: str, **values: Any) -> Any:
     """
     node: dict[str, Any] = dict(_composed("pruner", "dense")[key])
     hints = get_type_hints(NODES[key], include_extras=True)
-    found = [f"{key}.{name} is read by nothing; {nearest(name, hints)}" for name in values if name not in hints]
+    found = [f"{key}.{name}: unknown key; {nearest(name, hints)}" for name in values if name not in hints]
     node |= {name: plain(value) for name, value in values.items() if name in hints}
     node = {name: converted(hints[name], plain(value)) for name, value in node.items()}
     for name, value in node.items():
@@ -106,10 +107,13 @@ def plain(value: Any) -> Any:
 
 
 @cache
-def _composed(group: str, name: str) -> Any:
-    """Return the configuration with one choice, as plain values with its references unresolved."""
+def _composed(group: str, name: str, *searching: str) -> Any:
+    """Return the configuration with one choice, as plain values with its references unresolved.
+
+    ``searching`` are the overrides with which Hydra searches further folders.
+    """
     with _own_hydra(), initialize_config_dir(str(CONF), version_base=VERSION_BASE):
-        return OmegaConf.to_container(compose("config", overrides=[f"{group}={name}"]), resolve=False)
+        return OmegaConf.to_container(compose("config", overrides=[f"{group}={name}", *searching]), resolve=False)
 
 
 @contextmanager

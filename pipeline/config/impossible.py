@@ -16,7 +16,7 @@ def troubles(value: object) -> Iterator[str]:
     if isinstance(value, Mapping):
         for key, item in value.items():
             if isinstance(key, str) and key.startswith(_RESERVED) and key.endswith(_RESERVED):
-                yield f"holds the key {key}, which is for the YAML files of conf/; leave it out"
+                yield f"contains the key {key}, which only YAML files in conf/ may set; remove it"
             yield from troubles(item)
     elif isinstance(value, list | tuple):
         for item in value:
@@ -24,12 +24,12 @@ def troubles(value: object) -> Iterator[str]:
     elif isinstance(value, float) and not math.isfinite(value):
         yield "must be a finite number"
     elif isinstance(value, int) and abs(value) >= _LARGEST:
-        yield "is too large a number; give a smaller one"
+        yield "is too large; give a smaller number"
     elif isinstance(value, str):
         if "\0" in value:
-            yield "holds a NUL character; leave that out"
+            yield "contains a NUL character; remove it"
         elif not _writable(value):
-            yield "is not valid text; write it in UTF-8"
+            yield "is not valid UTF-8; write it in UTF-8"
 
 
 def _writable(text: str) -> bool:

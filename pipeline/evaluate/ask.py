@@ -24,9 +24,7 @@ def prepare(suite: TaskSuite, seed: int) -> None:
 def check_chat_template(suite: TaskSuite, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     """Raise ValueError if prompts are to be in the chat format of a model, called ``name``, that has none."""
     if suite.chat_template and not tokenizer.chat_template:
-        raise ValueError(
-            f"task.chat_template=true, but the tokenizer of {name} has no chat template; set it to false"
-        )
+        raise ValueError(f"task.chat_template=true, but the tokenizer of {name} has no chat template; set it to false")
 
 
 def questions(suite: TaskSuite, seed: int) -> Iterator[str]:

@@ -35,8 +35,8 @@ def measure_protocols(
     """Return the measures of the protocols whose states are given, in one table; None if none are.
 
     ``layers`` are the measures of `measure_layers`, of which those of sublayers that the pruner's ``unit`` concerns are
-    kept; ``forced`` are the final states (N, D) of the pruned model on the dense trajectory, ``pruned`` is its own. ``extra`` are
-    further measures of positions.
+    kept; ``forced`` are the final states (N, D) of the pruned model on the dense trajectory, ``pruned`` is its own.
+    ``extra`` are further measures of positions.
     """
     frames = []
     if layers is not None:

@@ -131,9 +131,7 @@ class Measures(Stage):
             pruned = Trajectory.load(bench.make(Continuations).path)
             side_by_side(dense, pruned).to_parquet(folder / table_names.TRAJECTORIES, index=False)
         temperatures, unit = list(bench.settings.measure.temperatures), bench.settings.pruner.unit
-        measures = measure_protocols(
-            dense, head, temperatures, unit, layers, forced, pruned, chosen(bench, Measure)
-        )
+        measures = measure_protocols(dense, head, temperatures, unit, layers, forced, pruned, chosen(bench, Measure))
         if measures is not None:
             measures.to_parquet(folder / table_names.MEASURES, index=False)
         _prompts(bench).to_parquet(folder / table_names.PROMPTS, index=False)
@@ -177,7 +175,11 @@ class SetMeasures(Stage):
         dense = dense_trajectory(bench)
         if LAYER in protocols:
             counterparts = counterparts_of(bench)
-            yield from layer_pairs(dense, load_counterparts(counterparts.path) if counterparts else None, kinds_of(bench.settings.pruner.unit))
+            yield from layer_pairs(
+                dense,
+                load_counterparts(counterparts.path) if counterparts else None,
+                kinds_of(bench.settings.pruner.unit),
+            )
         if TEACHER_FORCED in protocols:
             yield forced_pair(dense, load_forced(bench.make(TeacherForced)))
         if FREE_RUNNING in protocols:

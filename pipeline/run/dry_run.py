@@ -15,13 +15,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from pipeline.common.terminal import show_table
+from pipeline.config.by_name import VERSION_BASE
 from pipeline.config.experiment import each_sparsity
 from pipeline.config.search_path import CONF, searched
 from pipeline.prune.decision import Decision
 from pipeline.prune.settings import Settings
 from pipeline.prune.stage import PruningDecision
 from pipeline.prune.workbench import OfJob, Workbench
-from pipeline.run.compose import VERSION_BASE, resolve
+from pipeline.run.compose import resolve
 from pipeline.run.job import STAGES
 from pipeline.run.job_record import describe
 from pipeline.store.artifacts import Artifact, Store
