@@ -19,8 +19,7 @@ from pipeline.config.choices import choices_of
 from pipeline.config.sparsity import parse
 from pipeline.evaluate.comparison import COLUMNS as COMPARED
 from pipeline.evaluate.results import ITEM_COLUMNS, SCORE_COLUMNS
-from pipeline.measure.measures import COLUMNS
-from pipeline.measure.protocols import INDEX
+from pipeline.measure.columns import COLUMNS, INDEX
 from pipeline.prune.checkpoint import as_checkpoint
 from pipeline.prune.decision import Decision
 from pipeline.run.job import run_job
@@ -254,7 +253,7 @@ def test_an_export_is_that_of_the_command_line_and_follows_further_training(mode
         (("rtn", 0.5), {}, "pruner=rtn removes nothing and takes no sparsity"),
         (("rtn",), {"bits": 9}, "pruner.bits=9 should be a whole number from 2 to 8"),
         (("wanda", 0.5), {"texts": "one text"}, "texts should be a list"),
-        (("wanda", 0.5), {"texts": [1]}, "calibration.texts=.* should be a list, each item a text"),
+        (("wanda", 0.5), {"texts": [1]}, "calibration.texts=.* should be a list, each item a string"),
         (("wanda", 0.5), {"calibration": "newz"}, "did you mean news"),
         (("wanda", 0.5), {"calibration": {"sequence": 3}}, "did you mean sequences"),
         (("wanda", 0.5), {"calibration": {"length": 5000}}, "calibration.length=5000 is more than the model's 4096"),
@@ -272,10 +271,10 @@ def test_what_cannot_be_pruned_is_refused_in_words(model, tokenizer, arguments, 
         ({"protocols": ["layers"]}, "capture.protocols: layers does not exist; did you mean layer"),
         ({"protocols": ["options"]}, "options protocol has tables of its own"),
         ({"steps": 0}, "capture.steps=0 should be a whole number from 1"),
-        ({"temperatures": [1.0, 1.0]}, "different numbers"),
+        ({"temperatures": [1.0, 1.0]}, "without repeats"),
         ({"readout": "norm"}, "measure.readout=norm does not exist"),
         ({"prompts": "one prompt"}, "prompts should be a list of texts"),
-        ({"prompts": [{"text": "a", "step": 3}]}, "prompt 1: step is read by nothing"),
+        ({"prompts": [{"text": "a", "step": 3}]}, "prompt 1: unknown key step"),
         ({"pruned": "model"}, "the layer protocol needs to know what was pruned"),
     ],
 )
@@ -293,8 +292,8 @@ def test_what_cannot_be_measured_is_refused_in_words(model, tokenizer, options, 
         ("matchd", {}, "tasks: matchd does not exist; did you mean matched"),
         ([], {}, "tasks is empty"),
         (["copying", "copying"], {}, "is given twice"),
-        ("matched", {"familys": ["copying"]}, "familys is read by nothing; did you mean families"),
-        ("copying", {"families": ["plurals"]}, "families is read by nothing"),
+        ("matched", {"familys": ["copying"]}, "familys: unknown option; did you mean families"),
+        ("copying", {"families": ["plurals"]}, "families: unknown option"),
         ("copying", {"limit": 0}, "task.limit=0"),
         ("matched", {"families": ["plural"]}, "did you mean plurals"),
         ("copying", {"chat_template": True}, "no chat template"),

@@ -132,7 +132,7 @@ def suites(
     ]
     # What the names of tasks say is not said again.
     free = {key for node, own in chosen for key in node if key not in (*own, *_FIXED)}
-    if wrong := [f"{key} is read by nothing; {nearest(key, free)}" for key in options if key not in free]:
+    if wrong := [f"{key}: unknown option; {nearest(key, free)}" for key in options if key not in free]:
         raise ValueError("; ".join(wrong))
     found: list[TaskSuite] = [
         built("task", node | {key: value for key, value in options.items() if key in node} | own)

@@ -13,7 +13,19 @@ from pipeline.capture.counterparts import capture_counterparts
 from pipeline.common.terminal import progress
 from pipeline.config.by_name import settings
 from pipeline.config.probes import Probe, probes_of, read_probes
-from pipeline.config.schema import FINAL_NORM, FREE_RUNNING, LAYER, OPTIONS, RAW, TEACHER_FORCED, temperatures_problem
+from pipeline.config.schema import (
+    FINAL_NORM,
+    FREE_RUNNING,
+    LAYER,
+    OPTIONS,
+    RAW,
+    TEACHER_FORCED,
+    MeasureConfig,
+    temperatures_problem,
+)
+from pipeline.measure.base import Measure
+from pipeline.measure.extras import extra_problems
+from pipeline.measure.further import further_measure
 from pipeline.measure.protocols import measure_layers, measure_protocols
 from pipeline.model.borrowed import borrowed
 from pipeline.model.decoder import Decoder
@@ -21,6 +33,7 @@ from pipeline.model.generation import GREEDY, Decoding
 from pipeline.model.head import Head
 from pipeline.model.head_proof import head_of
 from pipeline.model.trajectory import Trajectory, capture_forced, capture_trajectory
+from pipeline.prune.decision import Decision
 from pipeline.prune.prune import Pruned, name_of
 from pipeline.prune.pruned_model import check_writes_text
 from pipeline.prune.vet import vet
@@ -40,6 +53,7 @@ def measure(
     decoding: str = GREEDY,
     temperature: float = 1.0,
     readout: str = RAW,
+    extra: Sequence[str] = (),
     seed: int = 0,
 ) -> pd.DataFrame:
     """Measure similarity, orthogonality and KL between a dense and a pruned model, position by position.
@@ -65,6 +79,7 @@ def measure(
         decoding: ``greedy``, or ``sample`` at ``temperature``.
         temperature: of the tokens that are drawn, with ``decoding="sample"``.
         readout: how logits are read between the blocks: ``raw``, or through the ``final_norm``.
+        extra: further measures of positions, by their names in ``conf/measures``.
         seed: where random numbers start, within this call alone.
 
     Returns:
@@ -80,9 +95,10 @@ def measure(
         raise ValueError("the options protocol has tables of its own: see pipeline.api.measure_options")
     given: dict[str, Any] = {"protocols": protocols, "steps": steps, "decoding": decoding, "temperature": temperature}
     capture = settings("capture", **given)
-    wanted = settings("measure", temperatures=temperatures, readout=readout)
+    wanted = settings("measure", temperatures=temperatures, readout=readout, extra=extra)
     if problem := temperatures_problem(wanted.temperatures):
         raise ValueError(problem)
+    further = _further(wanted.extra)
     probes = probes_given(prompts)
     model = pruned_beside(dense, pruned)
     if LAYER in capture.protocols and not isinstance(pruned, Pruned):
@@ -96,13 +112,13 @@ def measure(
         layers = forced = own = None
         if LAYER in capture.protocols:
             assert isinstance(pruned, Pruned)
-            layers = _layers(dense, pruned, base, head, wanted.temperatures, wanted.readout)
+            layers = _layers(dense, pruned.decision, base, head, wanted, further)
         if TEACHER_FORCED in capture.protocols:
             forced = capture_forced(model, base)
         if FREE_RUNNING in capture.protocols:
             own = capture_trajectory(model, tokenizer, probes, capture.steps, False, how)
         unit = pruned.pruner.unit if isinstance(pruned, Pruned) else ""
-        measures = measure_protocols(base, head, wanted.temperatures, unit, layers, forced, own)
+        measures = measure_protocols(base, head, wanted.temperatures, unit, layers, forced, own, further)
     assert measures is not None
     return measures
 
@@ -126,9 +142,27 @@ def pruned_beside(dense: PreTrainedModel, pruned: Pruned | PreTrainedModel) -> P
 
 
 def _layers(
-    dense: PreTrainedModel, pruned: Pruned, base: Trajectory, head: Head, temperatures: list[float], readout: str
+    dense: PreTrainedModel,
+    decision: Decision,
+    base: Trajectory,
+    head: Head,
+    wanted: MeasureConfig,
+    further: Sequence[Measure],
 ) -> pd.DataFrame:
     """Measure the layer protocol; the pruned form of dropped units gives nothing, so they need no second pass."""
-    decision, norm = pruned.decision, Decoder(dense).final_norm
+    norm = Decoder(dense).final_norm if wanted.readout == FINAL_NORM else None
     states = None if decision.drops else capture_counterparts(dense, decision.changes, base, progress)
-    return measure_layers(base, states, head, temperatures, progress, norm if readout == FINAL_NORM else None)
+    return measure_layers(base, states, head, wanted.temperatures, progress, norm, further)
+
+
+def _further(names: Sequence[str]) -> list[Measure]:
+    """Return further measures in the order of the command line. Raises ValueError for one of sets of states."""
+    if problems := extra_problems(names):
+        raise ValueError("; ".join(problems))
+    found: list[Measure] = []
+    for name in sorted(names):
+        made = further_measure(name)
+        if not isinstance(made, Measure):
+            raise ValueError(f"extra: {name} measures sets of states and has a table of its own; give it to a job")
+        found.append(made)
+    return found

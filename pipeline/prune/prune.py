@@ -110,7 +110,7 @@ def prune(
     wanted = _sparsity(chosen, sparsity)
     source = calibration_set(chosen, texts, calibration, seed)
     name = name_of(model)
-    _check(model, tokenizer, chosen, source, name)
+    _check(model, tokenizer, chosen, source)
     work = model if in_place else _copied(model)
     with borrowed([work], tokenizer, seed):
         vet(work, name)
@@ -199,19 +199,15 @@ def _check(
     tokenizer: PreTrainedTokenizerBase | None,
     pruner: Pruner,
     source: CalibrationSet,
-    name: str,
 ) -> None:
     """Refuse what does not go together before any work. Raises ValueError."""
     decoder = Decoder(model)
+    if why := pruner.unsuited(model.config.model_type):
+        raise ValueError(f"pruner {pruner.name} {why}")
     if not pruner.calibrated:
         return
     if tokenizer is None:
         raise ValueError(f"pruner={pruner.name} reads calibration text; give the tokenizer of the model")
-    if pruner.compares and decoder.architecture.encoder:
-        raise ValueError(
-            f"{name} is an encoder, which predicts no tokens for pruner={pruner.name} to compare; give another pruner, "
-            "such as shortgpt or wanda"
-        )
     asked = {"stages": (), "calibration.length": source.length}
     if decoder.positions is not None and (found := too_long(asked, decoder.positions, calibrated=True)):
         raise ValueError("; ".join(found))

@@ -19,7 +19,6 @@ from omegaconf.errors import OmegaConfBaseException
 from pipeline.common.errors import plain
 from pipeline.common.quiet import quiet_libraries
 from pipeline.common.secrets import redact, redacted
-from pipeline.config.choices import read_choice
 from pipeline.config.experiment import GRIDS
 from pipeline.config.objective import objectives
 from pipeline.config.probes import read_probes
@@ -27,8 +26,7 @@ from pipeline.config.schema import GROUPS, NODES, PLOT, flatten, typed
 from pipeline.config.search_path import CONF, search_also
 from pipeline.config.signature import component_problems
 from pipeline.config.sparsity import parse, rounded
-from pipeline.measure.extras import CONTRACTS, extra_problems
-from pipeline.measure.extras import GROUP as MEASURES
+from pipeline.measure.extras import extra_problems
 from pipeline.prune.settings import Settings
 from pipeline.store.records import FAILED, OUTCOME, TRACEBACK, JobRecord, now
 
@@ -123,14 +121,10 @@ def resolve(cfg: DictConfig) -> Settings:
 
 
 def _measure(name: str) -> FurtherMeasure:
-    """Return a further measure. Raises ValueError if its class is none."""
     # Deferred: help, checks and mistakes should be answered at once.
-    from pipeline.measure.base import Measure, SetMeasure
+    from pipeline.measure.further import further_measure
 
-    made: FurtherMeasure = hydra.utils.instantiate(dict(read_choice(MEASURES, name)), _convert_="all")
-    if not isinstance(made, Measure | SetMeasure):
-        raise ValueError(f"conf/{MEASURES}/{name}: {type(made).__name__} is no measure; derive it from {CONTRACTS}")
-    return made
+    return further_measure(name)
 
 
 def unstarted(cfg: DictConfig) -> JobRecord:

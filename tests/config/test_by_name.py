@@ -46,7 +46,7 @@ def test_options_and_values_of_the_root():
         (lambda: component("pruner", "wnda", {}), "pruner=wnda does not exist; did you mean wanda"),
         (
             lambda: component("pruner", "divergence", {"beem": 2}),
-            "pruner.beem is read by nothing; did you mean beam",
+            "pruner.beem: unknown key; did you mean beam",
         ),
         (
             lambda: component("pruner", "divergence", {"beam": 0}),
@@ -61,7 +61,7 @@ def test_options_and_values_of_the_root():
         (lambda: component("pruner", "wanda", {"_target_": "os.system"}), "pruner._target_ belongs to the YAML file"),
         (lambda: component("pruner", "wanda", {}, seed=-1), "seed=-1 should be a whole number from 0"),
         (lambda: component("calibration", "file", {}), "calibration.path has to be given"),
-        (lambda: settings("capture", step=3), "capture.step is read by nothing; did you mean steps"),
+        (lambda: settings("capture", step=3), "capture.step: unknown key; did you mean steps"),
         (lambda: settings("measure", temperatures=[0]), "measure.temperatures"),
     ],
 )
