@@ -49,7 +49,8 @@ def same(left: pd.DataFrame, right: pd.DataFrame) -> None:
 def test_the_numbers_are_those_of_the_command_line(make_settings, tmp_path, model, tokenizer, name, sparsity):
     own = ("calibration=trajectories",) if name == "divergence" else ()
     stages = "stages=[prune,evaluate,capture,measure]"
-    job = make_settings(f"pruner={name}", f"sparsity={sparsity}", "dtype=float32", stages, *own)
+    further = "measure.extra=[jensen_shannon]"
+    job = make_settings(f"pruner={name}", f"sparsity={sparsity}", "dtype=float32", stages, further, *own)
     record = run_job(job, "test", tmp_path)
     assert record.status == OK, record.error
     store = Store(tmp_path / "outputs")
@@ -69,7 +70,9 @@ def test_the_numbers_are_those_of_the_command_line(make_settings, tmp_path, mode
     same(found.items, tables.items[ITEM_COLUMNS])
     same(compare(dense, found), tables.comparisons[COMPARED])
 
-    same(measure(model, pruned, tokenizer, steps=5), tables.measures[[*INDEX, *COLUMNS]])
+    measures = measure(model, pruned, tokenizer, steps=5, extra=["jensen_shannon"])
+    assert {*INDEX, *COLUMNS} < set(measures)
+    same(measures, tables.measures[list(measures.columns)])
     options = measure_options(model, pruned, tokenizer, tasks=FAMILIES)
     for frame, there in ((options.sets, tables.table(OPTIONS)), (options.tokens, tables.table(OPTION_TOKENS))):
         same(frame, there[list(frame.columns)])
@@ -209,7 +212,7 @@ def test_tables_are_read_when_they_are_asked_for(make_settings, tmp_path):
     record = run_job(make_settings("pruner=magnitude", "sparsity=0.5", "stages=[prune,evaluate]"), "test", tmp_path)
     assert record.status == OK
     tables = load(tmp_path / "outputs")
-    assert len(tables) == 10 and "scores" in dir(tables) and "scores" in repr(tables)
+    assert len(tables) == 11 and "scores" in dir(tables) and "scores" in repr(tables)
     same(tables.scores, pd.read_parquet(tmp_path / "outputs" / "tables" / "scores.parquet"))
     assert tables["items"] is tables.items and list(dict(tables)) == list(tables)
     assert tables.measures.empty and {"protocol", "layer", "variant_id"} <= set(tables.measures)
@@ -272,6 +275,8 @@ def test_what_cannot_be_pruned_is_refused_in_words(model, tokenizer, arguments, 
         ({"protocols": ["options"]}, "options protocol has tables of its own"),
         ({"steps": 0}, "capture.steps=0 should be a whole number from 1"),
         ({"temperatures": [1.0, 1.0]}, "without repeats"),
+        ({"extra": ["jensen"]}, "measure.extra: jensen does not exist"),
+        ({"extra": ["cka"]}, "has a table of its own"),
         ({"readout": "norm"}, "measure.readout=norm does not exist"),
         ({"prompts": "one prompt"}, "prompts should be a list of texts"),
         ({"prompts": [{"text": "a", "step": 3}]}, "prompt 1: unknown key step"),

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import numbers
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any, get_type_hints
 
 from hydra import compose, initialize_config_dir
@@ -25,7 +26,7 @@ from omegaconf.basecontainer import BaseContainer
 from pipeline.config.choices import choices_of, nearest
 from pipeline.config.impossible import troubles
 from pipeline.config.schema import NODES, Config
-from pipeline.config.search_path import CONF, searched
+from pipeline.config.search_path import CONF, folders, searched
 from pipeline.config.signature import component_problems
 from pipeline.config.types import converted, misfits
 
@@ -54,7 +55,7 @@ def defaults(group: str, name: str, **root: Any) -> dict[str, Any]:
     hints = get_type_hints(Config, include_extras=True)
     if found := [problem for key, value in root.items() for problem in misfits(key, hints[key], value)]:
         raise ValueError("; ".join(found))
-    cfg = OmegaConf.create(_composed(group, name, *searched()))
+    cfg = OmegaConf.create(_composed(group, name, folders()))
     cfg.update(root)
     values: Any = OmegaConf.to_container(cfg, resolve=True)
     return values[group]
@@ -77,7 +78,7 @@ def settings(key: str, **values: Any) -> Any:
 
     Raises ValueError with a sentence for each unknown key and each value of a wrong type.
     """
-    node: dict[str, Any] = dict(_composed("pruner", "dense")[key])
+    node: dict[str, Any] = dict(_composed("pruner", "dense", folders())[key])
     hints = get_type_hints(NODES[key], include_extras=True)
     found = [f"{key}.{name}: unknown key; {nearest(name, hints)}" for name in values if name not in hints]
     node |= {name: plain(value) for name, value in values.items() if name in hints}
@@ -107,13 +108,10 @@ def plain(value: Any) -> Any:
 
 
 @cache
-def _composed(group: str, name: str, *searching: str) -> Any:
-    """Return the configuration with one choice, as plain values with its references unresolved.
-
-    ``searching`` are the overrides with which Hydra searches further folders.
-    """
+def _composed(group: str, name: str, where: Sequence[Path]) -> Any:
+    """Return the configuration with one choice of these folders, as plain values with its references unresolved."""
     with _own_hydra(), initialize_config_dir(str(CONF), version_base=VERSION_BASE):
-        return OmegaConf.to_container(compose("config", overrides=[f"{group}={name}", *searching]), resolve=False)
+        return OmegaConf.to_container(compose("config", overrides=[f"{group}={name}", *searched()]), resolve=False)
 
 
 @contextmanager

@@ -77,9 +77,20 @@ def evaluate(
     text = _held_out(perplexity)
     if isinstance(model, Pruned):
         model = model.model
-    name = name_of(model)
     if text is not None or any(suite.writes_text for suite in asked):
-        check_writes_text(model, name)
+        check_writes_text(model, name_of(model))
+    return _asked(model, tokenizer, asked, text, seed)
+
+
+def _asked(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    asked: Sequence[TaskSuite],
+    text: HeldOutText | None,
+    seed: int,
+) -> Results:
+    """Ask a model the tasks of all suites, and compute its perplexity on a text if there is one."""
+    name = name_of(model)
     with borrowed([model], tokenizer, seed):
         for suite in asked:
             ask.check_chat_template(suite, tokenizer, name)

@@ -20,6 +20,7 @@ from pipeline.config.schema import (
     OPTIONS,
     RAW,
     TEACHER_FORCED,
+    CaptureConfig,
     MeasureConfig,
     temperatures_problem,
 )
@@ -106,19 +107,34 @@ def measure(
     with borrowed([dense, model], tokenizer, seed):
         for each in (dense, model):
             vet(each, name_of(each))
-        how = Decoding(capture.decoding, capture.temperature, seed)
-        head = head_of(Decoder(dense))
-        base = capture_trajectory(dense, tokenizer, probes, capture.steps, LAYER in capture.protocols, how)
-        layers = forced = own = None
-        if LAYER in capture.protocols:
-            assert isinstance(pruned, Pruned)
-            layers = _layers(dense, pruned.decision, base, head, wanted, further)
-        if TEACHER_FORCED in capture.protocols:
-            forced = capture_forced(model, base)
-        if FREE_RUNNING in capture.protocols:
-            own = capture_trajectory(model, tokenizer, probes, capture.steps, False, how)
-        unit = pruned.pruner.unit if isinstance(pruned, Pruned) else ""
-        measures = measure_protocols(base, head, wanted.temperatures, unit, layers, forced, own, further)
+        return _measured(dense, pruned, tokenizer, probes, capture, wanted, further, seed)
+
+
+def _measured(
+    dense: PreTrainedModel,
+    pruned: Pruned | PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    probes: Sequence[Probe],
+    capture: CaptureConfig,
+    wanted: MeasureConfig,
+    further: Sequence[Measure],
+    seed: int,
+) -> pd.DataFrame:
+    """Capture both models under the protocols, one after the other, and measure their states."""
+    model = pruned.model if isinstance(pruned, Pruned) else pruned
+    how = Decoding(capture.decoding, capture.temperature, seed)
+    head = head_of(Decoder(dense))
+    base = capture_trajectory(dense, tokenizer, probes, capture.steps, LAYER in capture.protocols, how)
+    layers = forced = own = None
+    if LAYER in capture.protocols:
+        assert isinstance(pruned, Pruned)
+        layers = _layers(dense, pruned.decision, base, head, wanted, further)
+    if TEACHER_FORCED in capture.protocols:
+        forced = capture_forced(model, base)
+    if FREE_RUNNING in capture.protocols:
+        own = capture_trajectory(model, tokenizer, probes, capture.steps, False, how)
+    unit = pruned.pruner.unit if isinstance(pruned, Pruned) else ""
+    measures = measure_protocols(base, head, wanted.temperatures, unit, layers, forced, own, further)
     assert measures is not None
     return measures
 

@@ -131,7 +131,8 @@ class Measures(Stage):
             pruned = Trajectory.load(bench.make(Continuations).path)
             side_by_side(dense, pruned).to_parquet(folder / table_names.TRAJECTORIES, index=False)
         temperatures, unit = list(bench.settings.measure.temperatures), bench.settings.pruner.unit
-        measures = measure_protocols(dense, head, temperatures, unit, layers, forced, pruned, chosen(bench, Measure))
+        extra = chosen(bench, Measure)
+        measures = measure_protocols(dense, head, temperatures, unit, layers, forced, pruned, extra)
         if measures is not None:
             measures.to_parquet(folder / table_names.MEASURES, index=False)
         _prompts(bench).to_parquet(folder / table_names.PROMPTS, index=False)

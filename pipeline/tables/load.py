@@ -14,7 +14,7 @@ from pipeline.tables.write import bring_up_to_date
 
 
 class OutputTables:
-    """The ten tables of an outputs folder, as entries (``tables["scores"]``) and as attributes (``tables.scores``).
+    """The tables of an outputs folder, as entries (``tables["scores"]``) and as attributes (``tables.scores``).
 
     A table is read and checked when it is first asked for, and kept. One without any rows is an empty frame with the
     columns that it would have at least. ``dict(tables)`` reads all of them; ``items`` is the table of that name. Raises
@@ -70,8 +70,9 @@ def load(outputs: str | os.PathLike[str] = "outputs") -> OutputTables:
         outputs: the folder that was given as ``outputs`` on the command line.
 
     Returns:
-        The tables ``scores``, ``comparisons``, ``items``, ``rankings``, ``measures``, ``trajectories``, ``options``,
-        ``option_tokens``, ``prompts`` and ``jobs``, as attributes and as entries of an object.
+        The tables ``scores``, ``comparisons``, ``items``, ``rankings``, ``measures``, ``set_measures``,
+        ``trajectories``, ``options``, ``option_tokens``, ``prompts`` and ``jobs``, as attributes
+        and as entries of an object.
 
     Raises:
         NoTables: if the folder holds no tables.
