@@ -92,22 +92,24 @@ def measure(
         ValueError: for values of a wrong type, models that do not belong together or write no text, prompts that are
             too long, and measures that are not finite.
     """
-    if OPTIONS in protocols:
-        raise ValueError("the options protocol has tables of its own: see pipeline.api.measure_options")
     given: dict[str, Any] = {"protocols": protocols, "steps": steps, "decoding": decoding, "temperature": temperature}
     capture = settings("capture", **given)
+    _check_protocols(capture.protocols, pruned)
     wanted = settings("measure", temperatures=temperatures, readout=readout, extra=extra)
     if problem := temperatures_problem(wanted.temperatures):
         raise ValueError(problem)
-    further = _further(wanted.extra)
-    probes = probes_given(prompts)
-    model = pruned_beside(dense, pruned)
-    if LAYER in capture.protocols and not isinstance(pruned, Pruned):
-        raise ValueError("the layer protocol needs to know what was pruned; give the result of pipeline.api.prune")
+    further, probes, model = _further(wanted.extra), probes_given(prompts), pruned_beside(dense, pruned)
     with borrowed([dense, model], tokenizer, seed):
         for each in (dense, model):
             vet(each, name_of(each))
         return _measured(dense, pruned, tokenizer, probes, capture, wanted, further, seed)
+
+
+def _check_protocols(protocols: Sequence[str], pruned: Pruned | PreTrainedModel) -> None:
+    if OPTIONS in protocols:
+        raise ValueError("the options protocol has tables of its own: see pipeline.api.measure_options")
+    if LAYER in protocols and not isinstance(pruned, Pruned):
+        raise ValueError("the layer protocol needs to know what was pruned; give the result of pipeline.api.prune")
 
 
 def _measured(
