@@ -77,8 +77,7 @@ def measure(
             what it wrote itself.
         steps: how many tokens each prompt is continued at most.
         temperatures: softmax temperatures of the measures of probabilities.
-        decoding: ``greedy``, or ``sample`` at ``temperature``.
-        temperature: of the tokens that are drawn, with ``decoding="sample"``.
+        decoding, temperature: ``greedy``, or ``sample`` at a temperature.
         readout: how logits are read between the blocks: ``raw``, or through the ``final_norm``.
         extra: further measures of positions, by their names in ``conf/measures``.
         seed: where random numbers start, within this call alone.
