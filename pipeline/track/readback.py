@@ -6,9 +6,7 @@ W&B writes in a separate process, so a full disk or a killed writer loses record
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -53,13 +51,20 @@ class RunRecord:
 
 
 def read_run(directory: Path) -> RunRecord:
-    """Read the run in `directory` (an `offline-run-*` or `run-*` folder) through `wandb leet inspect`.
+    """Read the run in `directory` (an `offline-run-*` or `run-*` folder) as `wandb leet inspect` does.
 
     A damaged or cut log gives the records before the damage. Raises RuntimeError if there is no log to read.
     """
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(directory)]
-    environment = {**os.environ, "WANDB_ERROR_REPORTING": "false"}
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=READ_SECONDS, env=environment, check=False)
+    # Deferred: importing wandb takes seconds.
+    from wandb.util import get_core_path
+
+    logs = list(directory.glob("run-*.wandb"))
+    if len(logs) != 1:
+        raise RuntimeError(f"the log in {directory} cannot be read: there are {len(logs)} instead of one")
+    # The program itself: through `python -m wandb`, each run would wait for another import of wandb.
+    command = [get_core_path(), "leet", "inspect", "--no-observability", "--json", "--run-file", str(logs[0].resolve())]
+    command.append(str(logs[0].resolve().parent.parent))
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=READ_SECONDS, check=False)
     if answer.returncode != 0:
         raise RuntimeError(f"the log in {directory} cannot be read: {answer.stderr.strip()[-300:]}")
     record = RunRecord(directory)
