@@ -29,22 +29,6 @@ from pipeline.store.records import OK
 UNCHECKED = "cannot be checked"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def composed_once():
-    """Composing takes most of a check's time, and gives the same each time."""
-    known = {}
-
-    def cached(name: str, overrides: list[str]):
-        key = tuple(overrides)
-        if key not in known:
-            known[key] = compose(name, overrides=overrides)
-        return known[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(check, "compose", cached)
-        yield
-
-
 def assert_sentences(found: list[str]) -> None:
     assert all(isinstance(problem, str) and problem.strip() for problem in found)
     # Such a one is the last resort, for what none of the checks foresaw.
