@@ -17,12 +17,13 @@ FAULTS = ("kills", "corruptions", "together", "together_and_killed", "full_disks
 SOME_PRUNERS = some("pruners", choices_of("pruner"))
 SOME_EXPERIMENTS = some("experiments", YIELDING)
 SOME_FIGURES = some("figures", figure_names())
-SOME_FAULTS = some("faults", FAULTS)
+# A sweep in processes of its own takes ten seconds, and a fault several sweeps.
+SOME_FAULTS = some("faults", FAULTS, count=1)
 # Estimates of many draws: family, draws, confidence, and how near they are.
 SOME_ESTIMATES = some(
     "estimates", [("llama", 1000, 0.0, 0.12), ("llama", 1000, 4.0, 0.12), ("gemma3_text", 1000, 4.0, 0.2)]
 )
 # On the embedded model, which takes long: what is compared with lm-eval's own command, and pruners at sparsity 0.
-SOME_BENCHMARKS = some("benchmarks", ("openbookqa", "commonsense_qa", "social_iqa", "boolq", "nq_open"))
+SOME_BENCHMARKS = some("benchmarks", ("openbookqa", "commonsense_qa", "social_iqa", "boolq", "nq_open"), count=1)
 SOME_PAIRS = some("matched tasks", ("copying", "plurals"), count=1)
 SOME_UNCHANGED = some("pruners of nothing", ("shortgpt", "wanda"), count=1)

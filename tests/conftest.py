@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import cases  # noqa: F401 - so that the header tells what it chooses
+import hydra_once  # noqa: F401 - faster compositions
 import pytest
 import torch
 from choice import header
@@ -28,6 +29,8 @@ quiet_libraries()
 # Tiny matrices and several test processes: more threads only wait for each other, in what the tests start as well.
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# What is started a dozen times need not be compiled each time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 TINY = (
     "model=random",
@@ -40,10 +43,12 @@ TINY = (
     "perplexity.tokens=96",
     "perplexity.window=64",
     "perplexity.stride=32",
-    # Drawing all figures takes longer than all the rest.
+    # Drawing takes longer than all the rest: who needs figures asks for them, with `DRAWN`.
+    "stages=[prune,evaluate,capture,measure]",
     "figures=[fig01]",
     "wandb.mode=disabled",
 )
+DRAWN = "stages=[prune,evaluate,capture,measure,plot]"
 
 
 @pytest.fixture(scope="module", autouse=True)

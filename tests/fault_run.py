@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from conftest import TINY
+from conftest import DRAWN, TINY
 from fault_kinds import artifact_of, damage_file, gone_at_once, small_disk
 from fault_state import content, differences, finished, halves, litter, work
 
@@ -82,7 +82,7 @@ class Faults:
     # --- sweeps --------------------------------------------------------------------------------------------------
 
     def start(self, outputs: Path, **environment: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "pipeline.main", *TINY, f"outputs={outputs}", "-m", *self.sweep]
+        command = [sys.executable, "-m", "pipeline.main", *TINY, DRAWN, f"outputs={outputs}", "-m", *self.sweep]
         variables = os.environ | {"OMP_NUM_THREADS": "1"} | environment
         return subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=variables, start_new_session=True

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ from typing import Any
 import pandas as pd
 import pytest
 from cases import EXPERIMENTS, SOME_EXPERIMENTS
+from forked import run_forked
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from pipeline.check.command_line import problems
 from pipeline.config.choices import CONF, figure_names
 from pipeline.config.experiment import expand
-from pipeline.config.schema import STAGES
+from pipeline.config.schema import PLOT, STAGES
 from pipeline.plot.__main__ import main as figures_main
 from pipeline.plot.discovery import figures
 from pipeline.run.compose import resolve
@@ -66,12 +68,16 @@ def settings_of(name: str, outputs: Path, *overrides: str):
         return resolve(compose("config", overrides=words))
 
 
-def run_ends(name: str, outputs: Path, *overrides: str) -> list[JobRecord]:
-    """The first and the last job of an experiment's sweep."""
+def run_ends(name: str, outputs: Path, *overrides: str, drawn: bool = False) -> list[JobRecord]:
+    """The first and the last job of an experiment's sweep; the figure, once they are done."""
     records, sweep = [], points(name)
-    for point in [sweep[0], *sweep[1:][-1:]]:
+    ends = [sweep[0], *sweep[1:][-1:]]
+    for point in ends:
         words = [f"{key}={value}" for key, value in point.items()]
-        records.append(run_job(settings_of(name, outputs, *words, *overrides), name, outputs))
+        settings = settings_of(name, outputs, *words, *overrides)
+        if not drawn or point is not ends[-1]:
+            settings = replace(settings, stages=tuple(stage for stage in settings.stages if stage != PLOT))
+        records.append(run_job(settings, name, outputs))
         assert records[-1].status == OK, records[-1].error
     return records
 
@@ -130,13 +136,13 @@ def test_an_experiment_has_no_problems_and_does_no_more_than_its_figure_needs(na
 
 @pytest.mark.parametrize("name", SOME_EXPERIMENTS)
 def test_an_experiment_yields_its_figure(outputs, name):
-    run_ends(name, outputs)
+    run_ends(name, outputs, drawn=True)
     assert_drawn(outputs, name)
 
 
 def test_the_experiment_of_further_models_yields_its_figure(outputs):
     for architecture in ("llama", "gpt2"):
-        run_ends("fig10", outputs, f"model.architecture={architecture}")
+        run_ends("fig10", outputs, f"model.architecture={architecture}", drawn=architecture == "gpt2")
     assert_drawn(outputs, "fig10")
     (data,) = (pd.read_csv(path) for path in (outputs / "figures").glob("fig10_*.csv"))
     assert set(data.model) == {"random-llama"}, "the model of the newest job is in figure 1"
@@ -149,18 +155,16 @@ def assert_drawn(outputs: Path, name: str) -> None:
     assert len(pd.read_csv(outputs / "figures" / f"{full}.csv")) > 0
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_experiments_share_what_they_have_in_common(outputs):
     """All panels of the layer protocol come from one job, and a further temperature captures nothing again."""
     (first,) = run_ends("fig14", outputs)
     for name in ("fig15", "fig21"):
         assert {(record.job, len(record.built)) for record in run_ends(name, outputs)} == {(first.job, 0)}
     run_ends("fig11", outputs)
-    warm = ("pruner=attn_drop", "sparsity=8", "measure.temperatures=[0.25]")
+    warm = ("pruner=attn_drop", "sparsity=8", "measure.temperatures=[0.25]", "stages=[prune,capture,measure]")
     assert run_job(settings_of("fig11", outputs, *warm), "warm", outputs).built == ["layers", "measures"]
 
 
-@pytest.mark.usefixtures("no_pictures")
 def test_protocols_and_temperatures_are_conditions_that_stay_side_by_side_in_the_tables(outputs):
     records = [record for name in ("fig05", "fig07", "fig11") for record in run_ends(name, outputs)]
     assert len({record.job for record in records}) == 3
@@ -210,8 +214,8 @@ def test_experiments_that_cannot_be_run_are_refused_with_the_way_out(words, expe
     assert expected in problem
 
 
-def test_a_whole_experiment_in_a_process_of_its_own(tmp_path):
-    done = command("-m", "experiment=fig12", *FAST, FEW["matched"], f"outputs={tmp_path}")
+def test_a_whole_experiment_from_the_command_line(tmp_path):
+    done = run_forked("-m", "experiment=fig12", *FAST, FEW["matched"], f"outputs={tmp_path}")
     assert done.returncode == 0, done.stderr
     jobs = pd.read_parquet(tmp_path / "tables" / "jobs.parquet")
     assert dict(zip(jobs.pruner, jobs.sparsity, strict=True)) == {"attn_drop": "8", "wanda": "4:8", "rtn": "0"}

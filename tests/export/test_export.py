@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import TINY
+from forked import run_forked
 from helpers import SOME_FAMILIES, outputs_of
 from safetensors.torch import load_file
 
@@ -118,10 +119,7 @@ def test_a_checkpoint_that_computes_something_else_is_not_kept(tmp_path, make_mo
 # --- from the command line ------------------------------------------------------------------------------------------
 
 
-def run(outputs: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pipeline.main", *TINY, "capture.protocols=[free_running]", f"outputs={outputs}"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, env=environment)
+EVALUATED = "stages=[prune,evaluate]"
 
 
 def one(models: Path, pruner: str) -> Path:
@@ -131,7 +129,8 @@ def one(models: Path, pruner: str) -> Path:
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory) -> tuple[Path, Path, subprocess.CompletedProcess[str]]:
     root = tmp_path_factory.mktemp("export")
-    done = run(root / "outputs", "-m", "pruner=attn_drop,shortgpt", "sparsity=2", f"export.path={root / 'models'}")
+    words = ("pruner=attn_drop,shortgpt", "sparsity=2", EVALUATED, f"export.path={root / 'models'}")
+    done = run_forked("-m", *TINY, f"outputs={root / 'outputs'}", *words)
     return root / "outputs", root / "models", done
 
 
@@ -195,7 +194,7 @@ def test_an_export_is_taken_back_as_dense_and_pruned_further(sweep, make_setting
     base = ("model=hf", f"model.path={folder}")
     kept = [argument for argument in TINY if not argument.startswith("model=")]
     for pruner in ("dense", "wanda"):
-        words = (*base, f"pruner={pruner}", "sparsity=0.5", "stages=[prune,evaluate]")
+        words = (*base, f"pruner={pruner}", "sparsity=0.5", EVALUATED)
         record = run_job(make_settings(*words, outputs=outputs, base=kept), "taken back", tmp_path)
         assert record.status == OK, record.error
     scores = pd.read_parquet(outputs / "tables" / "scores.parquet")
@@ -210,7 +209,7 @@ def test_an_export_is_made_once_and_never_replaces_something_else(sweep, make_se
     folder = one(models, "attn_drop")
 
     def job(target: Path) -> tuple[str, str | None]:
-        words = ("capture.protocols=[free_running]", "pruner=attn_drop", "sparsity=2", f"export.path={target}")
+        words = (EVALUATED, "pruner=attn_drop", "sparsity=2", f"export.path={target}")
         assert problems(words, multirun=False) == []
         record = run_job(make_settings(*words, outputs=outputs), "export", tmp_path)
         return record.status, record.error

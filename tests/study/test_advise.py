@@ -229,7 +229,7 @@ class InProcess:
 
 def words_of(task: Path, outputs: Path) -> list[str]:
     """A tiny question: three pruners of whole units with three sparsities each."""
-    base = [word for word in TINY if not word.startswith(("task.", "figures", "calibration", "perplexity"))]
+    base = [word for word in TINY if not word.startswith(("task.", "stages", "figures", "calibration", "perplexity"))]
     outputs.parent.mkdir(parents=True, exist_ok=True)
     (outputs.parent / "probes.txt").write_text("One day\nThe sea\n")
     own = ["task=lm_eval", "task.names=[words]", f"task.include={task}", "allow_code_execution=true", "dtype=float32"]
@@ -336,7 +336,7 @@ def test_settings_that_were_evaluated_before_count(advised):
 
 
 def test_a_model_without_anything_to_lose_gets_no_advice(tmp_path, capsys):
-    words = [*(word for word in TINY if not word.startswith("figures")), f"outputs={tmp_path / 'outputs'}"]
+    words = [*(word for word in TINY if not word.startswith(("stages", "figures"))), f"outputs={tmp_path / 'outputs'}"]
     runner = InProcess(tmp_path / "runs")
     assert advise.main([*words, "pruners=[magnitude]", "perplexity.tokens=null"], runner) == 1
     assert runner.jobs == 1, "nothing is pruned"
