@@ -23,8 +23,10 @@ from pipeline.check.command_line import problems
 from pipeline.config.choices import CONF, figure_names
 from pipeline.config.experiment import expand
 from pipeline.config.schema import PLOT, STAGES
+from pipeline.plot import style
 from pipeline.plot.__main__ import main as figures_main
 from pipeline.plot.discovery import figures
+from pipeline.plot.drawing import draw
 from pipeline.run.compose import resolve
 from pipeline.run.job import run_job
 from pipeline.store.records import OK, JobRecord, load_records
@@ -68,18 +70,27 @@ def settings_of(name: str, outputs: Path, *overrides: str):
         return resolve(compose("config", overrides=words))
 
 
-def run_ends(name: str, outputs: Path, *overrides: str, drawn: bool = False) -> list[JobRecord]:
-    """The first and the last job of an experiment's sweep; the figure, once they are done."""
-    records, sweep = [], points(name)
-    ends = [sweep[0], *sweep[1:][-1:]]
-    for point in ends:
+def run_points(name: str, outputs: Path, chosen: list[dict[str, Any]], *overrides: str) -> list[JobRecord]:
+    """Some jobs of an experiment's sweep, without its figure."""
+    records = []
+    for point in chosen:
         words = [f"{key}={value}" for key, value in point.items()]
         settings = settings_of(name, outputs, *words, *overrides)
-        if not drawn or point is not ends[-1]:
-            settings = replace(settings, stages=tuple(stage for stage in settings.stages if stage != PLOT))
-        records.append(run_job(settings, name, outputs))
+        stages = tuple(stage for stage in settings.stages if stage != PLOT)
+        records.append(run_job(replace(settings, stages=stages), name, outputs))
         assert records[-1].status == OK, records[-1].error
     return records
+
+
+def run_ends(name: str, outputs: Path, *overrides: str) -> list[JobRecord]:
+    """The first and the last job of an experiment's sweep."""
+    sweep = points(name)
+    return run_points(name, outputs, [sweep[0], *sweep[1:][-1:]], *overrides)
+
+
+@pytest.fixture(autouse=True)
+def _coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(style, "DPI", 40)
 
 
 @pytest.fixture(scope="module")
@@ -136,13 +147,15 @@ def test_an_experiment_has_no_problems_and_does_no_more_than_its_figure_needs(na
 
 @pytest.mark.parametrize("name", SOME_EXPERIMENTS)
 def test_an_experiment_yields_its_figure(outputs, name):
-    run_ends(name, outputs, drawn=True)
+    run_ends(name, outputs)
+    draw(outputs, [name])
     assert_drawn(outputs, name)
 
 
 def test_the_experiment_of_further_models_yields_its_figure(outputs):
     for architecture in ("llama", "gpt2"):
-        run_ends("fig10", outputs, f"model.architecture={architecture}", drawn=architecture == "gpt2")
+        run_points("fig10", outputs, points("fig10")[-1:], f"model.architecture={architecture}")
+    draw(outputs, ["fig10"])
     assert_drawn(outputs, "fig10")
     (data,) = (pd.read_csv(path) for path in (outputs / "figures").glob("fig10_*.csv"))
     assert set(data.model) == {"random-llama"}, "the model of the newest job is in figure 1"
@@ -215,7 +228,8 @@ def test_experiments_that_cannot_be_run_are_refused_with_the_way_out(words, expe
 
 
 def test_a_whole_experiment_from_the_command_line(tmp_path):
-    done = run_forked("-m", "experiment=fig12", *FAST, FEW["matched"], f"outputs={tmp_path}")
+    words = ["experiment=fig12", *FAST, "model.layers=9", FEW["matched"], f"outputs={tmp_path}"]
+    done = run_forked("-m", *words)
     assert done.returncode == 0, done.stderr
     jobs = pd.read_parquet(tmp_path / "tables" / "jobs.parquet")
     assert dict(zip(jobs.pruner, jobs.sparsity, strict=True)) == {"attn_drop": "8", "wanda": "4:8", "rtn": "0"}

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from cases import SOME_FIGURES
+from cases import SOME_FIGURES, SOME_SELECTIONS
+from choice import some
 from figure_tables import (
     LINE,
     MODEL,
@@ -42,6 +43,8 @@ from pipeline.tables.job_columns import WHO
 from pipeline.tables.read import load
 from pipeline.tables.stored import MissingData
 
+SOME_LOGARITHMIC = some("logarithmic axes", ["fig05", "fig06", "fig07", "fig11", "fig13", "fig14"], always=["fig06"])
+
 
 @pytest.fixture(autouse=True)
 def _coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,11 +61,11 @@ def contents(outputs: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted((outputs / "figures").iterdir())}
 
 
-def draw_some_and_select_all(outputs: Path) -> None:
-    """The files of the chosen figures, and of the others what decides about their files."""
+def draw_and_select(outputs: Path) -> None:
+    """The files of some figures, and of others what decides about their files."""
     draw(outputs, SOME_FIGURES)
     tables = load(outputs, choose(outputs))
-    for name in set(figures()) - set(SOME_FIGURES):
+    for name in SOME_SELECTIONS:
         selection = figures()[name].select(tables)
         text = "\n".join([selection.title, *selection.notes]).encode()
         (outputs / "figures" / f"{name}.selected").write_bytes(to_csv(selection.data) + text)
@@ -73,8 +76,8 @@ def test_same_tables_make_same_bytes_without_torch(tmp_path: Path) -> None:
     here = second_model(fill(tmp_path / "here", setups, layers=2), "other-lm")
     there = Path(shutil.copytree(here, tmp_path / "there"))
     script = (
-        "import sys; from pathlib import Path; from test_figures import draw_some_and_select_all, style\n"
-        "style.DPI = 40; draw_some_and_select_all(Path(sys.argv[1]))\n"
+        "import sys; from pathlib import Path; from test_figures import draw_and_select, style\n"
+        "style.DPI = 40; draw_and_select(Path(sys.argv[1]))\n"
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'lm_eval', 'hydra')))"
     )
     # Sets of words have another order there.
@@ -82,8 +85,8 @@ def test_same_tables_make_same_bytes_without_torch(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONHASHSEED": seed, "SOURCE_DATE_EPOCH": "2000000000"}
     environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), PYTHONPATH])
     subprocess.run([sys.executable, "-c", script, str(there)], check=True, env=environment)
-    draw_some_and_select_all(here)
-    assert len(contents(here)) == 3 * len(SOME_FIGURES) + len(figures())
+    draw_and_select(here)
+    assert len(contents(here)) == 4 * len(SOME_FIGURES) + len(SOME_SELECTIONS)
     assert contents(here) == contents(there)
 
 
@@ -163,12 +166,13 @@ def test_no_panel_is_empty_and_no_text_leaves_the_page(
     assert missing == lacking
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_exact_zeros_survive_logarithmic_axes(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        results = draw(
-            fill(tmp_path, [("wanda", "0")], layers=3), ["fig05", "fig06", "fig07", "fig11", "fig13", "fig14"]
-        )
+        results = draw(fill(tmp_path, [("wanda", "0")], layers=3), SOME_LOGARITHMIC)
+        for result in results:
+            FigureCanvasAgg(canvas_of(tmp_path, result.name)).draw()
     assert all(result.drawn for result in results)
     panel = canvas_of(tmp_path, "fig06_measured_vs_estimate").axes[0]
     steps, values = (np.asarray(column) for column in panel.lines[0].get_data())

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import figure_tables as tables_of
 import numpy as np
 import pandas as pd
 import pytest
+from choice import some
 from figure_tables import (
     SETUPS,
     fill,
@@ -35,13 +37,14 @@ from pipeline.plot.first_difference import first_differences
 from pipeline.plot.render import from_csv, to_csv
 from pipeline.plot.token_labels import visible
 from pipeline.tables.choice import choose
-from pipeline.tables.read import load
+from pipeline.tables.read import Tables, load
 from pipeline.tables.stored import MissingData
 from pipeline.tables.variants import Variant, preferred, select_preferred
 
 NAMES = ("fig02", "fig08", "fig12", "fig23", "fig24", "fig25")
 FEW = (("attn_drop", "8"), ("wanda", "4:8"), ("rtn", "0"))
 LAYERS = 2
+SOME_PAGES = some("pages", NAMES)
 
 
 def shown(outputs: Path, name: str) -> tuple[Selection, pd.DataFrame]:
@@ -50,8 +53,15 @@ def shown(outputs: Path, name: str) -> tuple[Selection, pd.DataFrame]:
     Raises:
         MissingData: if the tables do not suffice.
     """
-    selection = resolve([name]).popitem()[1].select(load(outputs, choose(outputs)))
+    stamps = tuple((path.name, path.stat().st_mtime_ns) for path in sorted((outputs / "tables").iterdir()))
+    selection = resolve([name]).popitem()[1].select(loaded(outputs, stamps))
     return selection, from_csv(to_csv(selection.data))
+
+
+@lru_cache(1)
+def loaded(outputs: Path, stamps: tuple[tuple[str, int], ...]) -> Tables:
+    """The tables, read once for all figures of a test."""
+    return load(outputs, choose(outputs))
 
 
 def caption_of(selection: Selection) -> str:
@@ -268,7 +278,7 @@ def test_subspace_means_over_draws_before_prompts(tmp_path: Path) -> None:
 def test_pages_are_tidy(tmp_path: Path, setups: Sequence[tuple[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(tables_of.UNITS, "iterative_joint_drop", "sublayer")
     fill(tmp_path, setups, LAYERS)
-    for name in NAMES:
+    for name in SOME_PAGES:
         canvas = canvas_of(tmp_path, name)
         FigureCanvasAgg(canvas).draw()
         for panel in canvas.axes:
@@ -282,7 +292,7 @@ def test_exact_zeros_and_few_prompts_are_drawn_without_warnings(tmp_path: Path) 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         fill(tmp_path, [("wanda", "0")], LAYERS)
-        for name in NAMES:
+        for name in SOME_PAGES:
             FigureCanvasAgg(canvas_of(tmp_path, name)).draw()
         zeros = shown(tmp_path, "fig24")[1]
         assert not zeros[["kl", "est_kl", "remainder", "flip", "kl_low", "kl_high"]].to_numpy().any()
