@@ -46,24 +46,30 @@ def profile(rows: pd.DataFrame, by: Sequence[str], values: Mapping[str, pd.Serie
         by quantity (as given), then `by`.
     """
     low, high = (0.0, 1.0) if band == "range" else (0.25, 0.75)
+    # Rows are grouped by a number, and once: grouping by words takes longer than all that is computed here.
+    place = rows.groupby(list(by)).ngroup()
+    keys = rows[list(by)].set_axis(place).loc[lambda frame: ~frame.index.duplicated()]
+    prompts = (
+        None
+        if "prompt" not in rows or "prompt" in by
+        else pd.Series(pd.factorize(rows["prompt"], sort=True)[0], rows.index)
+    )
     parts = []
     for quantity, column in values.items():
         finite = column.astype(float).replace([np.inf, -np.inf], np.nan).dropna()
-        groups = finite.groupby([rows.loc[finite.index, name] for name in by])
-        part = pd.DataFrame({"mean": _by_prompt(finite, rows, by), "n": groups.size()})
-        part["mean_by_position"] = groups.mean()
+        places = place.loc[finite.index]
+        groups = finite.groupby(places)
+        part = pd.DataFrame({"n": groups.size(), "mean_by_position": groups.mean()})
+        part["mean"] = part["mean_by_position"] if prompts is None else _by_prompt(finite, places, prompts)
         part["low"] = groups.min() if band == "range" else groups.quantile(low)
         part["high"] = groups.max() if band == "range" else groups.quantile(high)
-        parts.append(part.reset_index().assign(quantity=quantity))
+        parts.append(keys.loc[part.index].assign(quantity=quantity, **part))
     return pd.concat(parts, ignore_index=True)[[*by, "quantity", *STATISTICS, "n", "mean_by_position"]]
 
 
-def _by_prompt(values: pd.Series, rows: pd.DataFrame, by: Sequence[str]) -> pd.Series:
-    """Compute the mean over prompts of the mean of each; over all values where there are no prompts."""
-    keys = [rows.loc[values.index, name] for name in by]
-    if "prompt" not in rows or "prompt" in by:
-        return values.groupby(keys).mean()
-    return values.groupby([*keys, rows.loc[values.index, "prompt"]]).mean().groupby(level=list(by)).mean()
+def _by_prompt(values: pd.Series, places: pd.Series, prompts: pd.Series) -> pd.Series:
+    """Compute the mean over prompts of the mean of each."""
+    return values.groupby([places, prompts.loc[values.index]]).mean().groupby(level=0).mean()
 
 
 def well_covered(steps: pd.DataFrame) -> pd.DataFrame:

@@ -36,10 +36,19 @@ def _coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def tables_of(outputs: Path, setups: Sequence[tuple[str, str]] = FEW, measures: pd.DataFrame | None = None) -> Tables:
-    if measures is None:
-        measures = measures_table(setups, LAYERS, PROMPTS)
-    save(outputs, measures=measures, jobs=jobs_table(setups))
-    return load(outputs, choose(outputs))
+    """Tables of some setups; those without measures of their own are read once for all figures."""
+    key = tuple(setups)
+    if measures is not None or key not in _read:
+        own = measures_table(setups, LAYERS, PROMPTS) if measures is None else measures
+        save(outputs, measures=own, jobs=jobs_table(setups))
+        tables = load(outputs, choose(outputs))
+        if measures is not None:
+            return tables
+        _read[key] = tables
+    return _read[key]
+
+
+_read: dict[tuple[tuple[str, str], ...], Tables] = {}
 
 
 def shown(tables: Tables, name: str) -> tuple[Selection, pd.DataFrame]:
