@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from choice import header
 from helpers import SOME_FAMILIES, context_for
 from hydra import compose, initialize_config_dir
+from PIL import Image
 
 from pipeline.common.quiet import quiet_libraries
 from pipeline.config.choices import CONF
@@ -60,8 +62,10 @@ def _long_lived() -> None:
 
 @pytest.fixture
 def no_pictures(monkeypatch) -> None:
-    """Figures are drawn and written, but not rendered: for tests of their numbers and captions."""
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda _, stream, **__: stream.write(b"not rendered"))
+    """Figures are drawn and written, but rendered as one pixel: for tests of their numbers and captions."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(buffer, "PNG")
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda _, stream, **__: stream.write(buffer.getvalue()))
 
 
 @pytest.fixture(params=SOME_FAMILIES)

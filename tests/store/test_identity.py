@@ -21,7 +21,6 @@ from hypothesis_profiles import chosen
 from pipeline.analysis.score_rows import final_deviation, rows_of_jobs
 from pipeline.config.choices import CONF
 from pipeline.evaluate.task_data import shipped_digest
-from pipeline.plot import style
 from pipeline.plot.drawing import draw
 from pipeline.plot.render import from_csv
 from pipeline.prune.settings import Settings
@@ -272,13 +271,11 @@ def assert_every_surface_shows_the_jobs_own(jobs: list[JobRecord], root: Path, m
         logged = [frame for name, frame in curves(row.jobs, store).items()]
         expected = np.mean([own.mean(job, "generative") for job in row.jobs])
         assert any(np.isclose(frame["generative"], expected).any() for frame in logged)
-    assert_figures_and_page_show_the_jobs_own(rows, root, own, monkeypatch)
+    assert_figures_and_page_show_the_jobs_own(rows, root, own)
 
 
-def assert_figures_and_page_show_the_jobs_own(rows, root: Path, own: Own, monkeypatch) -> None:
+def assert_figures_and_page_show_the_jobs_own(rows, root: Path, own: Own) -> None:
     """Under the newest settings every variant is drawn; all other settings are named."""
-    # The page holds the pictures, which may be coarse.
-    monkeypatch.setattr(style, "DPI", 40)
     choice = choose(root)
     tables = load(root, choice)
     here = [r for r in rows if (r.first.model_id, r.first.settings_id) == (choice.model_id, choice.settings_id)]
@@ -304,6 +301,7 @@ def sweep(make_settings, root: Path, ways: list[tuple[str, ...]]) -> list[JobRec
     return [run(make_settings(*BASE, *words, outputs=root), root.parent) for words in ways]
 
 
+@pytest.mark.usefixtures("no_pictures")
 def test_repetitions_conditions_and_options_together(make_settings, tmp_path, monkeypatch, capsys):
     """Two seeds of two settings, and a third that has one."""
     ways = [
@@ -315,6 +313,7 @@ def test_repetitions_conditions_and_options_together(make_settings, tmp_path, mo
     assert_every_surface_shows_the_jobs_own(jobs, tmp_path / "outputs", monkeypatch, capsys)
 
 
+@pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("pair", SOME_PAIRS)
 def test_any_two_keys_make_rows_of_each_jobs_own(make_settings, tmp_path, monkeypatch, capsys, pair):
     first, second = pair.split(" & ")
