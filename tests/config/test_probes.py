@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 from helpers import json_lines
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis_profiles import chosen
 
 from pipeline.config.probes import LETTERS, PROBES, Probe, encode, read_probes
 
@@ -140,7 +141,7 @@ ROWS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@chosen(2)
 @given(st.lists(LINES, max_size=4))
 def test_any_text_is_one_prompt_a_line_or_refused(tmp_path_factory, lines):
     path = write(tmp_path_factory.getbasetemp(), "any.txt", "\n".join(lines))
@@ -152,7 +153,7 @@ def test_any_text_is_one_prompt_a_line_or_refused(tmp_path_factory, lines):
             read_probes(path)
 
 
-@settings(max_examples=300, deadline=None)
+@chosen(4)
 @given(st.lists(LINES | ROWS.map(json.dumps) | VALUES.map(json.dumps), max_size=3))
 def test_any_json_lines_give_probes_that_can_be_asked_or_are_refused(tmp_path_factory, tokenizer, lines):
     path = write(tmp_path_factory.getbasetemp(), "any.jsonl", "\n".join(lines))

@@ -12,8 +12,9 @@ import pytest
 from helpers import json_lines
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis_profiles import chosen
 
 from pipeline.config.choices import CONF
 from pipeline.data.calibration.base import CalibrationSet
@@ -128,7 +129,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@chosen(2)
 @given(
     name=st.sampled_from(["a.txt", "a.jsonl", "a.jsonl.gz", "a.parquet"]),
     content=st.binary(max_size=60) | st.lists(JSON, max_size=3).map(lambda rows: json_lines(*rows)),

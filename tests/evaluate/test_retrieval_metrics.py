@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis_profiles import chosen
 
 from pipeline.evaluate.retrieval.metrics import MAP, NDCG, RECALL, per_query, summary
 
@@ -95,7 +96,7 @@ def test_of_equal_scores_the_larger_id_stands_first():
     assert found.loc["q", MAP] == pytest.approx(1)
 
 
-@settings(max_examples=150, deadline=None)
+@chosen(2)
 @given(st.lists(st.tuples(judgements, rankings), min_size=1, max_size=4))
 def test_equals_the_formulas(pairs):
     qrels = {f"q{number}": grades for number, (grades, _) in enumerate(pairs)}

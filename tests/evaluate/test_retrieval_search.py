@@ -10,8 +10,9 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis_profiles import chosen
 from places import ROOT
 
 from pipeline.evaluate.retrieval import search as module
@@ -32,7 +33,7 @@ def brute_force(queries: torch.Tensor, documents: torch.Tensor, k: int) -> tuple
     return np.take_along_axis(scores, order, 1), order
 
 
-@settings(max_examples=60, deadline=None)
+@chosen()
 @given(st.data())
 def test_equals_sorting_all_scores(data):
     size, count, k = (data.draw(st.integers(1, most)) for most in (60, 5, 12))

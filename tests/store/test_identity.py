@@ -297,32 +297,44 @@ def assert_figures_and_page_show_the_jobs_own(rows, root: Path, own: Own) -> Non
     assert all(line.partition(" #")[0] in page for line in choice.others)
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("made")
+
+
+@pytest.fixture
+def root(made, tmp_path) -> Path:
+    """Outputs of a test of its own, whose jobs find the artifacts that those of other tests have made."""
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs" / "store").symlink_to(made)
+    return tmp_path / "outputs"
+
+
 def sweep(make_settings, root: Path, ways: list[tuple[str, ...]]) -> list[JobRecord]:
     return [run(make_settings(*BASE, *words, outputs=root), root.parent) for words in ways]
 
 
 @pytest.mark.usefixtures("no_pictures")
-def test_repetitions_conditions_and_options_together(make_settings, tmp_path, monkeypatch, capsys):
+def test_repetitions_conditions_and_options_together(make_settings, root, monkeypatch, capsys):
     """Two seeds of two settings, and a third that has one."""
     ways = [
         ("pruner=rtn", f"pruner.bits={bits}", f"task.shots={shots}", f"seed={seed}")
         for bits, shots, seed in ((3, 0, 0), (3, 0, 1), (8, 0, 0), (8, 2, 0), (8, 2, 1))
     ]
-    jobs = sweep(make_settings, tmp_path / "outputs", ways)
+    jobs = sweep(make_settings, root, ways)
     assert len({job.job for job in jobs}) == 5 and len({(j.variant_id, j.settings_id) for j in jobs}) == 3
-    assert_every_surface_shows_the_jobs_own(jobs, tmp_path / "outputs", monkeypatch, capsys)
+    assert_every_surface_shows_the_jobs_own(jobs, root, monkeypatch, capsys)
 
 
 @pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("pair", SOME_PAIRS)
-def test_any_two_keys_make_rows_of_each_jobs_own(make_settings, tmp_path, monkeypatch, capsys, pair):
+def test_any_two_keys_make_rows_of_each_jobs_own(make_settings, root, monkeypatch, capsys, pair):
     first, second = pair.split(" & ")
     places = [(0, 0), (0, 1), (1, 0)]
     if first == "pruner option" or second == "pruner option":
         words = [(*of_one_key(first, i), *of_one_key(second, j)) for i, j in places]
     else:
         words = [(KEYS[first][1][i], KEYS[second][1][j]) for i, j in places]
-    root = tmp_path / "outputs"
     jobs = sweep(make_settings, root, words)
     assert len({job.job for job in jobs}) == len(places)
     assert_every_surface_shows_the_jobs_own(jobs, root, monkeypatch, capsys)
