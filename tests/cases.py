@@ -17,8 +17,9 @@ FAULTS = ("kills", "corruptions", "together", "together_and_killed", "full_disks
 SOME_PRUNERS = some("pruners", choices_of("pruner"))
 SOME_EXPERIMENTS = some("experiments", YIELDING)
 SOME_FIGURES = some("figures", figure_names())
-# Of those that are not drawn in another process, what it selects for them.
-SOME_SELECTIONS = some("selections elsewhere", [name for name in figure_names() if name not in SOME_FIGURES], count=5)
+# What another process gives, byte for byte: the files of a figure, and what others select.
+SOME_FILES = some("files of figures", figure_names(), count=1)
+SOME_SELECTIONS = some("selections", [name for name in figure_names() if name not in SOME_FILES], count=5)
 # A sweep in processes of its own takes ten seconds, and a fault several sweeps.
 SOME_FAULTS = some("faults", FAULTS, count=1)
 # Estimates of many draws: family, draws, confidence, and how near they are.

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from cases import SOME_FIGURES, SOME_SELECTIONS
+from cases import SOME_FIGURES, SOME_FILES, SOME_SELECTIONS
 from choice import some
 from figure_tables import (
     LINE,
@@ -63,7 +63,7 @@ def contents(outputs: Path) -> dict[str, bytes]:
 
 def draw_and_select(outputs: Path) -> None:
     """The files of some figures, and of others what decides about their files."""
-    draw(outputs, SOME_FIGURES)
+    draw(outputs, SOME_FILES)
     tables = load(outputs, choose(outputs))
     for name in SOME_SELECTIONS:
         selection = figures()[name].select(tables)
@@ -86,7 +86,7 @@ def test_same_tables_make_same_bytes_without_torch(tmp_path: Path) -> None:
     environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), PYTHONPATH])
     subprocess.run([sys.executable, "-c", script, str(there)], check=True, env=environment)
     draw_and_select(here)
-    assert len(contents(here)) == 4 * len(SOME_FIGURES) + len(SOME_SELECTIONS)
+    assert len(contents(here)) == 4 * len(SOME_FILES) + len(SOME_SELECTIONS)
     assert contents(here) == contents(there)
 
 
