@@ -260,7 +260,8 @@ def test_settings_of_the_newest_job_unless_asked(tmp_path: Path, capsys: pytest.
     printed = capsys.readouterr().out
     assert printed.startswith(f"settings: {LINE}\n") and "--settings" in printed and line in printed
     (result,) = draw(tmp_path, ["fig01"], settings="BIG")
-    assert result.drawn and f"Settings: {line}." in result.caption and result.caption.endswith(f"settings: {LINE}.")
+    assert result.drawn and f"Settings: {line}." in result.caption
+    assert result.caption.endswith(f"Not drawn: other settings, {LINE}.")
     assert main(["--outputs", str(tmp_path), "--settings", "lm"]) == 2
     assert "2 settings contain 'lm'" in capsys.readouterr().err
     assert main(["--outputs", str(tmp_path), "--settings", "big-lm tasks"]) == 2
