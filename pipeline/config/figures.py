@@ -45,8 +45,7 @@ def _problem(module: str) -> str | None:
     if not all(part.isidentifier() for part in module.split(".")):
         return f"{module} is not the dotted path of a module, such as my_package.figures.fig30_mine"
     try:
-        package = importlib.util.find_spec(parent)
-        spec = importlib.util.find_spec(module) if package else None
+        package, spec = _spec(parent), _spec(module)
     except Exception as error:  # whatever the user's own package raises
         return f"{module} cannot be found: importing {parent} fails ({type(error).__name__}: {error}); correct that"
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
@@ -56,6 +55,16 @@ def _problem(module: str) -> str | None:
     if number_of(name) in {number_of(known) for known in figure_names()}:
         return f"{module}: {number_of(name)} is the number of a built-in figure; give the file another, such as fig99"
     return _source_problem(module, Path(spec.origin))
+
+
+def _spec(module: str) -> ModuleSpec | None:
+    """Find a module by importing the packages above it, none of which need be there."""
+    try:
+        return importlib.util.find_spec(module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{module}.".startswith(f"{error.name}."):
+            return None
+        raise
 
 
 def _near(name: str, package: ModuleSpec | None, module: str) -> str:

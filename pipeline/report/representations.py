@@ -84,8 +84,8 @@ def sets_table(tables: Tables) -> Table | None:
         values = [means.get((protocol, *variant, name), math.nan) for protocol in protocols for name in names]
         lines.append((Cell(variant.label, place), *map(significant, values)))
     caption = (
-        f"Measures of all states of a protocol together, {rows['n'].min()} to {rows['n'].max()} of each model: of the "
-        "final states, and the mean over sublayers, each pruned alone."
+        f"Measures of all states of a protocol together, {rows['n'].min()} or more of each model: of the final states, "
+        "and the mean over sublayers, each pruned alone."
     )
     return Table(caption, tuple(columns), tuple(lines))
 

@@ -63,6 +63,7 @@ def change(text: str, path: str = "fig30_js.py") -> None:
     [
         ("my_package.figures.fig30_jss", "there is no module my_package.figures.fig30_jss; did you mean fig30_js?"),
         ("other_package.fig30_js", "install its package, or add the folder that holds other_package/ to PYTHONPATH"),
+        ("my_packet.figures.fig30_js", "install its package, or add the folder that holds my_packet/ to PYTHONPATH"),
         ("my_package.figures.fig04_mine", "fig04 is the number of a built-in figure"),
         ("my_package.figures.mine", "the file of a figure is called figNN_name.py"),
         ("my_package.figures.fig31_empty", "assigns nothing to FIGURE"),
