@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from pipeline.config.probes import LETTERS, Probe, encode
 from pipeline.evaluate.by_harness import build_requests
 from pipeline.evaluate.harness import load_tasks, options_of, rows_of
+from pipeline.evaluate.harness_suite import HarnessSuite
 from pipeline.evaluate.language_model import InMemoryLM
 from pipeline.evaluate.suite import MULTIPLE_CHOICE, TaskSuite
 from pipeline.model.decoder import Decoder
@@ -95,7 +96,7 @@ def task_questions(
     suite: TaskSuite, items: int, seed: int, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> list[Question]:
     """Return the first ``items`` questions of each multiple-choice task, with the harness's own prompts."""
-    if not suite.writes_text or not items:
+    if not isinstance(suite, HarnessSuite) or not items:
         return []
     loaded = load_tasks(suite, seed)
     chosen = [row for row in rows_of(suite, loaded) if row.kind == MULTIPLE_CHOICE]

@@ -20,12 +20,18 @@ class Component:
     version: ClassVar[int] = 1
 
     def identity(self) -> dict[str, Any]:
-        """Return what results depend on: the class, its version and all fields but ``name`` and the speed-only ones."""
+        """Return what results depend on: the class, its version and its fields.
+
+        Left out are ``name``, the speed-only fields, and optional ones at their default.
+        """
         fields = {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
             if field.name != "name" and field.metadata.get("identity", True)
         }
+        for field in dataclasses.fields(self):
+            if field.metadata.get("optional") and getattr(self, field.name) == field.default:
+                del fields[field.name]
         return {"type": stable_name(type(self)), "version": self.version, **fields}
 
     def replicate(self) -> dict[str, Any]:
@@ -47,6 +53,14 @@ def stable_name(kind: type) -> str:
 def speed_only(default: Any) -> Any:
     """Return a dataclass field that changes the speed of a computation, never its result; no key contains it."""
     return dataclasses.field(default=default, metadata={"identity": False})
+
+
+def optional(default: Any) -> Any:
+    """Return a dataclass field that keys contain only where it is not at its default.
+
+    An option that is added to a component later this way leaves stored results where they are.
+    """
+    return dataclasses.field(default=default, metadata={"optional": True})
 
 
 def replicate(default: Any) -> Any:

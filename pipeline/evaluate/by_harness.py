@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import lm_eval.evaluator
 import pandas as pd
+import torch
 from lm_eval.api.task import Task
+from lm_eval.evaluator_utils import get_sample_size
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.evaluate.bars import bars_on_terminals
-from pipeline.evaluate.harness import HarnessTasks, Row, load_tasks, options_of, rows_of
+from pipeline.evaluate.harness import UNSCORED, HarnessTasks, Row, load_tasks, options_of, rows_of
+from pipeline.evaluate.harness_suite import HarnessSuite
 from pipeline.evaluate.language_model import InMemoryLM
+from pipeline.evaluate.lm_eval_log import lines_of_log
 from pipeline.evaluate.metric_errors import in_this_process
 from pipeline.evaluate.metrics import is_share, more_is_better
 from pipeline.evaluate.results import ITEM_COLUMNS, SCORE_COLUMNS, Results, rows_digest
-from pipeline.evaluate.suite import GENERATIVE, MULTIPLE_CHOICE, PERPLEXITY, TaskSuite
+from pipeline.evaluate.suite import GENERATIVE, MULTIPLE_CHOICE, PERPLEXITY
 
 # Number of resamples for the standard error of metrics that are not plain means.
 _BOOTSTRAP = 1000
@@ -25,40 +30,57 @@ _GUESSED = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info")
 _Sample = Mapping[str, Any]
 
 
-def evaluate(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, suite: TaskSuite, seed: int) -> Results:
-    """Evaluate the model on every task of the suite: lm-eval's prompts, filters and metrics, our log-likelihoods."""
-    loaded = load_tasks(suite, seed)
+def evaluate(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, suite: HarnessSuite, seed: int) -> Results:
+    """Evaluate the model on every task of the suite: lm-eval's prompts, filters and metrics, our log-likelihoods.
+
+    Drawn tokens follow from the seed.
+    """
+    loaded, harness = load_tasks(suite, seed), InMemoryLM(model, tokenizer, suite.batch_size)
     # The harness's simple_evaluate would also probe the machine and its git checkout, which takes seconds a job.
-    with in_this_process(), bars_on_terminals():
+    devices = [harness.device] if harness.device.type == "cuda" else []
+    with in_this_process(), bars_on_terminals(), torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
         found = lm_eval.evaluator.evaluate(
-            lm=InMemoryLM(model, tokenizer, suite.batch_size),
+            lm=harness,
             task_dict=loaded.as_harness(),
             limit=suite.limit,
             bootstrap_iters=_BOOTSTRAP,
             log_samples=True,
-            apply_chat_template=suite.chat_template,
-            fewshot_as_multiturn=suite.chat_template,
             confirm_run_unsafe_code=suite.allow_code_execution,
+            **_prompting(suite),
         )
+    log = lines_of_log(found, harness)
+    if suite.predict_only:
+        unscored = (replace(row, metric=UNSCORED) for row in rows_of(suite, loaded))
+        samples = [sample for row in unscored for sample in _samples(row, found, loaded)]
+        return Results(pd.DataFrame(columns=SCORE_COLUMNS), pd.DataFrame(columns=ITEM_COLUMNS), samples, log)
     metrics = {name: [key.partition(",")[0] for key in values] for name, values in found["results"].items()}
     rows = list(rows_of(suite, loaded, metrics))
     left_out = suite.left_out()
     scores = [score for row in rows for score in _scores(row, found, loaded, left_out.get(row.task, 0))]
     samples = [sample for row in rows for sample in _samples(row, found, loaded)]
     items = [{name: sample[name] for name in ITEM_COLUMNS} for sample in samples if sample["score"] is not None]
-    return Results(pd.DataFrame(scores, columns=SCORE_COLUMNS), pd.DataFrame(items, columns=ITEM_COLUMNS), samples)
+    return Results(pd.DataFrame(scores, columns=SCORE_COLUMNS), pd.DataFrame(items, columns=ITEM_COLUMNS), samples, log)
 
 
-def encode_requests(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, suite: TaskSuite, seed: int) -> None:
+def _prompting(suite: HarnessSuite) -> dict[str, Any]:
+    return {
+        "system_instruction": suite.system_instruction,
+        "apply_chat_template": suite.chat_template,
+        "fewshot_as_multiturn": suite.multiturn,
+    }
+
+
+def encode_requests(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, suite: HarnessSuite, seed: int) -> None:
     """Tokenise all requests of the suite; ``pipeline.model.tokens`` keeps the token ids."""
     harness = InMemoryLM(model, tokenizer, suite.batch_size)
     for task in load_tasks(suite, seed).tasks.values():
-        build_requests(task, suite, suite.limit, harness)
+        build_requests(task, suite, get_sample_size(task, suite.limit), harness)
         for request in task.instances:
             harness.encode(*request.args)
 
 
-def build_requests(task: Task, suite: TaskSuite, limit: int | None, harness: InMemoryLM) -> None:
+def build_requests(task: Task, suite: HarnessSuite, limit: int | None, harness: InMemoryLM) -> None:
     """Build a task's requests for ``limit`` items, as lm-eval's evaluator does."""
     chat = {"chat_template": harness.apply_chat_template, "tokenizer_name": harness.tokenizer_name}
     with bars_on_terminals():
@@ -66,8 +88,7 @@ def build_requests(task: Task, suite: TaskSuite, limit: int | None, harness: InM
             limit=limit,
             rank=0,
             world_size=1,
-            apply_chat_template=suite.chat_template,
-            fewshot_as_multiturn=suite.chat_template,
+            **_prompting(suite),
             **(chat if suite.chat_template else {}),
         )
 
@@ -152,11 +173,14 @@ def _read(leaf: str, found: Any) -> Iterator[_Sample]:
 def _samples(row: Row, found: Any, loaded: HarnessTasks) -> Iterator[dict[str, Any]]:
     item = 0
     for leaf in row.leaves:
-        reading = _main_key(row, found["results"][leaf]).partition(",")[2]
-        for sample in found["samples"][leaf]:
-            if sample["filter"] == reading:
-                yield _sample(row, item, sample, loaded.tasks[leaf])
-                item += 1
+        if row.metric == UNSCORED:
+            read = _read(leaf, found)
+        else:
+            reading = _main_key(row, found["results"][leaf]).partition(",")[2]
+            read = (sample for sample in found["samples"][leaf] if sample["filter"] == reading)
+        for sample in read:
+            yield _sample(row, item, sample, loaded.tasks[leaf])
+            item += 1
 
 
 def _sample(row: Row, item: int, sample: _Sample, task: Task) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from pipeline.data.matched.suite import FAMILIES
 from pipeline.evaluate import ask, comparison
 from pipeline.evaluate.perplexity import HeldOutText, held_out, perplexity_row
 from pipeline.evaluate.results import ITEM_COLUMNS, SCORE_COLUMNS, Results
-from pipeline.evaluate.suite import TaskSuite
 from pipeline.evaluate.suites.names import names as task_names
 from pipeline.model.borrowed import borrowed
 from pipeline.model.head_proof import prove
@@ -34,7 +33,7 @@ def evaluate(
     model: PreTrainedModel | Pruned,
     tokenizer: PreTrainedTokenizerBase,
     tasks: str | Sequence[str] = MATCHED,
-    limit: int | None = 32,
+    limit: float | None = 32,
     *,
     perplexity: bool | Mapping[str, Any] = False,
     allow_code_execution: bool = False,
@@ -56,14 +55,15 @@ def evaluate(
         tokenizer: its tokenizer.
         tasks: names, or one name: a suite in ``conf/task``, a family of the suite ``matched``, or a task, group or tag
             of lm-eval, among them those in the folder ``include``.
-        limit: items of each task; None for all.
+        limit: items of each task, or below 1 the fraction of them; None for all.
         perplexity: whether to add the perplexity on held-out text, or options of ``perplexity`` such as
             ``{"tokens": 2048}``.
         allow_code_execution: whether tasks may run what the model writes, in a sandbox, and task files of your own
             their Python functions, without one.
         seed: where random numbers start, within this call alone.
         options: further keys of the suites: ``shots``, ``chat_template``, ``batch_size``, ``names``, ``include``,
-            ``metrics``, ``families``, ``kinds``, ``sets`` and others, each for the suites that have it.
+            ``metrics``, ``families``, ``kinds``, ``sets``, lm-eval's ``gen_kwargs``, ``system_instruction`` and
+            ``predict_only``, and others, each for the suites that have it.
 
     Returns:
         `Results`, which a notebook shows as its table ``scores``; ``items`` has the score of every item, ``samples``
@@ -132,7 +132,7 @@ def compare(dense: Results, pruned: Results) -> pd.DataFrame:
 
 def suites(
     tasks: str | Sequence[str], options: Mapping[str, Any], allow_code_execution: bool, seed: int
-) -> list[TaskSuite]:
+) -> list[ask.Suite]:
     """Return the suites that ask tasks of these names. Raises ValueError as `evaluate` does."""
     given = [tasks] if isinstance(tasks, str) else list(tasks)
     if not given or (twice := {name for name in given if given.count(name) > 1}):
@@ -145,7 +145,7 @@ def suites(
     free = {key for node, own in chosen for key in node if key not in (*own, *_FIXED)}
     if wrong := [f"{key}: unknown option; {nearest(key, free)}" for key in options if key not in free]:
         raise ValueError("; ".join(wrong))
-    found: list[TaskSuite] = [
+    found: list[ask.Suite] = [
         built("task", node | {key: value for key, value in options.items() if key in node} | own)
         for node, own in chosen
     ]

@@ -19,9 +19,10 @@ from pipeline.common.errors import deepest
 from pipeline.data.hub import from_cache_only, why_unreachable
 from pipeline.evaluate.beside_definition import data_beside_definitions
 from pipeline.evaluate.code.code_eval import bypasses_sandbox, needs_code_execution, sandboxed_code_eval
+from pipeline.evaluate.harness_suite import HarnessSuite
 from pipeline.evaluate.metric_checks import check_chosen, check_known, unknown_metric
 from pipeline.evaluate.metrics import main_metric
-from pipeline.evaluate.suite import GENERATIVE, MULTIPLE_CHOICE, PERPLEXITY, TaskEntry, TaskSuite
+from pipeline.evaluate.suite import GENERATIVE, MULTIPLE_CHOICE, PERPLEXITY, TaskEntry
 from pipeline.evaluate.task_data import check_examples, reads_local_data
 from pipeline.store.integrity import digest
 
@@ -34,6 +35,8 @@ _KINDS = {
 }
 # Output types whose metrics compare likelihoods.
 _BY_LIKELIHOOD = ("multiple_choice", "loglikelihood")
+# lm-eval's metric of answers that are not scored.
+UNSCORED = "bypass"
 # Number of suites that stay loaded, since a sweep may alternate between them.
 _KEPT = 4
 _LOADED: dict[str, HarnessTasks] = {}
@@ -77,7 +80,7 @@ class Row:
     leaves: tuple[str, ...]
 
 
-def load_tasks(suite: TaskSuite, seed: int) -> HarnessTasks:
+def load_tasks(suite: HarnessSuite, seed: int) -> HarnessTasks:
     """Load the suite's tasks.
 
     Raises ValueError in plain words for unknown names, an unreachable hub, or missing consent.
@@ -94,7 +97,7 @@ def load_tasks(suite: TaskSuite, seed: int) -> HarnessTasks:
     return loaded
 
 
-def _load(suite: TaskSuite) -> HarnessTasks:
+def _load(suite: HarnessSuite) -> HarnessTasks:
     include, foreign = suite.include_path(), suite.foreign_code()
     content = digest(suite.identity().get("include"))
     manager = _manager(str(include) if include else None, suite.needs_definitions(), content)
@@ -119,7 +122,18 @@ def _load(suite: TaskSuite) -> HarnessTasks:
             wanted = suite.shots_of(row.task)
             task.set_config("num_fewshot", own if wanted is None else wanted)
             check_examples(task, row.task)
+    for task in tasks.values():
+        _change(task, suite)
     return loaded
+
+
+def _change(task: Task, suite: HarnessSuite) -> None:
+    """Set how a task generates, and whether its answers are scored, as lm-eval's ``simple_evaluate`` does."""
+    if suite.generation and task.OUTPUT_TYPE == "generate_until":
+        # The definition's own mapping may be shared with the tasks of other suites.
+        task.set_config("generation_kwargs", {**task.get_config("generation_kwargs"), **suite.generation})
+    if suite.predict_only:
+        task.override_metric(UNSCORED)
 
 
 @cache
@@ -128,7 +142,7 @@ def _manager(include: str | None, defaults: bool, content: str) -> TaskManager:
     return TaskManager(include_path=include, include_defaults=defaults)
 
 
-def _refuse_unsafe(suite: TaskSuite, names: Sequence[str], manager: TaskManager) -> None:
+def _refuse_unsafe(suite: HarnessSuite, names: Sequence[str], manager: TaskManager) -> None:
     """Raise ValueError for tasks that run generated code without permission, or outside the sandbox.
 
     Whole configurations come from the suites, which ask for permission themselves.
@@ -145,7 +159,7 @@ def _refuse_unsafe(suite: TaskSuite, names: Sequence[str], manager: TaskManager)
         )
 
 
-def _build(manager: TaskManager, suite: TaskSuite, definitions: list[Any], unreachable: str | None) -> Any:
+def _build(manager: TaskManager, suite: HarnessSuite, definitions: list[Any], unreachable: str | None) -> Any:
     try:
         return manager.load(definitions)
     except (KeyError, ValueError) as error:
@@ -167,7 +181,7 @@ def _build(manager: TaskManager, suite: TaskSuite, definitions: list[Any], unrea
         ) from error
 
 
-def questions(suite: TaskSuite, seed: int) -> Iterator[str]:
+def questions(suite: HarnessSuite, seed: int) -> Iterator[str]:
     """Yield the text of every test item of a suite's tasks, without few-shot examples."""
     for task in load_tasks(suite, seed).tasks.values():
         for doc in task.eval_docs:
@@ -176,7 +190,7 @@ def questions(suite: TaskSuite, seed: int) -> Iterator[str]:
 
 
 def rows_of(
-    suite: TaskSuite, loaded: HarnessTasks, reported: Mapping[str, Collection[str]] | None = None
+    suite: HarnessSuite, loaded: HarnessTasks, reported: Mapping[str, Collection[str]] | None = None
 ) -> Iterator[Row]:
     """Yield the rows of the score table, in the suite's order.
 

@@ -6,7 +6,7 @@ import gzip
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ import pandas as pd
 from pipeline.store.table_names import ITEMS, SCORES
 
 SAMPLES = "samples.jsonl.gz"
+# lm-eval's own account: a line of results, then its samples. Results of an earlier version lack it.
+LM_EVAL = "lm_eval.jsonl.gz"
 SCORE_COLUMNS = [
     "task",
     "kind",
@@ -42,14 +44,16 @@ class Results:
         scores: one row per task and metric: task, kind, metric, main (whether it is the task's main metric), value,
             stderr, n (items), shots, higher_is_better, averaged (whether it counts in means over tasks: the main
             metric, from 0 to 1, higher is better), chance (the score of guessing), left_out (unusable rows), data (8
-            hexadecimal digits of the rows that were asked).
-        items: one row per item: task, kind, item, score (of the main metric).
+            hexadecimal digits of the rows that were asked). Empty if answers were not scored.
+        items: one row per item: task, kind, item, score (of the main metric). Empty if answers were not scored.
         samples: one row per item: task, kind, item, prompt, completion, gold, score, and further details for a reader.
+        lm_eval: JSON texts of what lm-eval writes, made while they are read, once: `pipeline.evaluate.lm_eval_log`.
     """
 
     scores: pd.DataFrame
     items: pd.DataFrame
     samples: Sequence[dict[str, Any]]
+    lm_eval: Iterable[str] | None = None
 
     def __repr__(self) -> str:
         return repr(self.scores)
@@ -58,11 +62,20 @@ class Results:
         return self.scores._repr_html_()
 
     def save(self, folder: Path) -> None:
-        self.scores.to_parquet(folder / SCORES, index=False)
-        self.items.to_parquet(folder / ITEMS, index=False)
-        lines = "".join(json.dumps(sample, ensure_ascii=False, default=str) + "\n" for sample in self.samples)
-        # Without a time stamp, equal samples give equal bytes.
-        (folder / SAMPLES).write_bytes(gzip.compress(lines.encode(), mtime=0))
+        """Write the results to a folder; without the tables if answers were not scored."""
+        if len(self.scores):
+            self.scores.to_parquet(folder / SCORES, index=False)
+            self.items.to_parquet(folder / ITEMS, index=False)
+        _write_lines(folder / SAMPLES, (json.dumps(one, ensure_ascii=False, default=str) for one in self.samples))
+        if self.lm_eval is not None:
+            _write_lines(folder / LM_EVAL, self.lm_eval)
+
+
+def _write_lines(path: Path, lines: Iterable[str]) -> None:
+    # Without a name and a time stamp, equal lines give equal bytes.
+    with path.open("wb") as file, gzip.GzipFile("", "wb", fileobj=file, mtime=0) as stream:
+        for line in lines:
+            stream.write(f"{line}\n".encode(errors="replace"))
 
 
 def rows_digest(rows: object) -> str:
@@ -78,6 +91,11 @@ def _plain(value: object) -> object:
 
 def read_samples(folder: Path) -> Iterator[dict[str, Any]]:
     """Yield the samples of saved results, in order."""
-    with gzip.open(folder / SAMPLES, "rt", encoding="utf-8") as stream:
+    return read_lines(folder / SAMPLES)
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a compressed file of saved results, in order."""
+    with gzip.open(path, "rt", encoding="utf-8") as stream:
         for line in stream:
             yield json.loads(line)

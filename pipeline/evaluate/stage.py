@@ -51,13 +51,18 @@ def _check_held_out(bench: Workbench, asked: Iterable[str], what: str) -> None:
 
 
 def evaluated(bench: Workbench) -> dict[str, Artifact]:
-    """Make scores and perplexity of this and of the dense model, and their comparison; return the artifacts by role."""
+    """Make scores and perplexity of this and of the dense model, and their comparison; return the artifacts by role.
+
+    Answers that are not scored are not compared.
+    """
     steps = {"dense evaluation": lambda: bench.dense.make(Evaluation), "evaluation": lambda: bench.make(Evaluation)}
     artifacts = bench.store.in_turn(steps)
     texts = {"dense perplexity": lambda: _perplexity(bench.dense), "perplexity": lambda: _perplexity(bench)}
     if len(there := {role: text for role, text in bench.store.in_turn(texts).items() if text}) == len(texts):
         artifacts |= there
-    return artifacts if bench.is_dense else artifacts | {"comparison": bench.make(Comparison)}
+    if bench.is_dense or not bench.settings.task.is_scored:
+        return artifacts
+    return artifacts | {"comparison": bench.make(Comparison)}
 
 
 def _perplexity(bench: Workbench) -> Artifact | None:
@@ -92,7 +97,7 @@ class Requests(Stage):
 
 @dataclass
 class Evaluation(Stage):
-    """Scores, items and samples of the task suite: ``pipeline.evaluate.results``."""
+    """Scores, items and samples of the task suite, or samples alone: ``pipeline.evaluate.results``."""
 
     bench: Workbench
     name = "evaluation"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pipeline.config.component import Component, speed_only
-from pipeline.config.types import Positive
+from pipeline.config.types import Part, Positive
 
 GENERATIVE, MULTIPLE_CHOICE, RETRIEVAL, PERPLEXITY = "generative", "multiple_choice", "retrieval", "perplexity"
 
@@ -31,14 +31,16 @@ class TaskEntry:
 
 @dataclass(frozen=True)
 class TaskSuite(Component):
-    """A set of tasks. ``limit`` items of each are evaluated, all if None; ``batch_size`` prompts at a time.
+    """A set of tasks. The first ``limit`` items of each are evaluated, a share of them below 1, all if None.
+
+    ``batch_size`` prompts are evaluated at a time.
 
     ``shots`` examples precede an item: one number for all tasks, or by task; a task's own number if None.
     ``chat_template`` puts prompts into the model's chat format. Tasks that run generated programs need
     ``allow_code_execution``.
     """
 
-    limit: Positive | None = None
+    limit: Positive | Part | None = None
     shots: int | dict[str, int] | None = None
     chat_template: bool = False
     # A permission decides whether a task runs, never its result.
@@ -51,6 +53,11 @@ class TaskSuite(Component):
     needs_hub: ClassVar[bool] = False
     # Fields that choose tasks: they change which tasks are asked, not how a task is asked.
     chooses: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether answers are scored, or only kept."""
+        return True
 
     def entries(self) -> Sequence[TaskEntry]:
         """Return the tasks to run."""

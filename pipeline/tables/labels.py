@@ -16,6 +16,7 @@ import yaml  # type: ignore[import-untyped]
 
 from pipeline.config.choices import choices_of, read_choice
 from pipeline.config.search_path import CONF
+from pipeline.evaluate.gen_kwargs import in_words
 
 CALIBRATION = "calibration"
 # Configuration keys of a component that do not count as options.
@@ -24,6 +25,8 @@ _NO_OPTIONS = ("_target_", "name", "batch_size", "seed", "draw")
 _COUNTED = ("bits", "draws")
 # A longer list is described by its length.
 _MOST_NAMED = 2
+# Characters of an instruction that a line shows.
+_MOST_SHOWN = 30
 
 
 class Facts(NamedTuple):
@@ -105,9 +108,10 @@ def conditions_line(
 ) -> str:
     """Return a line for people on how a job was evaluated and captured; the id distinguishes equal lines."""
     limit, shots, names = (config.get(f"task.{key}") for key in ("limit", "shots", "names"))
-    task = [f"{config.get('task.name', '?')}{_listed(names)}", "all items" if limit is None else f"{limit} items"]
+    task = [f"{config.get('task.name', '?')}{_listed(names)}", _amount(limit)]
     task += [f"{shots} shots"] if isinstance(shots, int) else []
     task += ["chat template"] if config.get("task.chat_template") else []
+    task += _of_harness(config)
     decoding = str(config.get("capture.decoding"))
     if decoding == "sample":
         decoding = f"drawn at {config.get('capture.temperature')}"
@@ -117,6 +121,23 @@ def conditions_line(
     states += [f"with {', '.join(sorted(extra))}"] if (extra := config.get("measure.extra")) else []
     text = [special_tokens] if special_tokens else []
     return " · ".join([", ".join(task), ", ".join(states), *text, dtype, f"#{settings_id[:4]}"])
+
+
+def _amount(limit: Any) -> str:
+    if limit is None:
+        return "all items"
+    return f"{100 * limit:g} % of the items" if limit < 1 else f"{limit} items"
+
+
+def _of_harness(config: Mapping[str, Any]) -> list[str]:
+    """Describe the options of lm-eval that are not at their defaults."""
+    prefix = "task.gen_kwargs."
+    pairs = {key.removeprefix(prefix): value for key, value in config.items() if key.startswith(prefix)}
+    instruction, turns = (config.get(f"task.{key}") for key in ("system_instruction", "fewshot_as_multiturn"))
+    found = [text] if (text := in_words(pairs or config.get("task.gen_kwargs"))) else []
+    found += [f"instructed {instruction[:_MOST_SHOWN]!r}"] if instruction else []
+    found += ["examples in one turn"] if turns is False and config.get("task.chat_template") else []
+    return found + (["not scored"] if config.get("task.predict_only") else [])
 
 
 def _differing(variants: Sequence[Facts]) -> set[str]:

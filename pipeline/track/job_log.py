@@ -34,6 +34,7 @@ def log_results(tables: JobTables, tracker: Tracker, drawn: Sequence[FigureResul
         tracker.curve("layer", pd.DataFrame({"layer": range(len(layers)), "achieved": layers}), "layer")
     if tables.scores is not None:
         tracker.table("scores", tables.scores)
+    if "evaluation" in record.artifacts:
         tracker.table("generations", _generations(tables))
     if tables.comparisons is not None:
         tracker.table("comparison with dense", tables.comparisons)

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.evaluate.comparison import VERDICTS
 from pipeline.evaluate.results import SCORE_COLUMNS
-from pipeline.evaluate.stage import Evaluation
+from pipeline.evaluate.stage import Evaluation, prepare
 from pipeline.prune.stage import PruningDecision
 from pipeline.prune.workbench import Workbench
 from pipeline.run.job import run_job
@@ -130,6 +130,18 @@ def test_a_missing_chat_template_ends_a_job_before_it_prunes(job, tmp_path):
     record = job("pruner=wanda", "sparsity=0.5", "task.chat_template=true", status=FAILED)
     assert "has no chat template; set it to false" in record.error
     assert not (tmp_path / "outputs" / "store" / PruningDecision.name).exists()
+
+
+def test_an_instruction_that_a_chat_template_would_lose_is_refused(make_settings, monkeypatch, tmp_path):
+    settings = make_settings("task.chat_template=true", "task.system_instruction=Go.", EVALUATE)
+    bench = Workbench(settings, Store(tmp_path))
+    turns = "{% for turn in messages %}REFUSAL{{ turn.content }}{% endfor %}"
+    refusal = "{% if turn.role == 'system' %}{{ raise_exception('only user and assistant') }}{% endif %}"
+    monkeypatch.setattr(bench.tokenizer, "chat_template", turns.replace("REFUSAL", refusal))
+    with pytest.raises(ValueError, match="takes no system's turn; leave it out, or give task.chat_template=false"):
+        prepare(bench)
+    monkeypatch.setattr(bench.tokenizer, "chat_template", turns.replace("REFUSAL", ""))
+    prepare(bench)
 
 
 def test_encoders_are_pruned_and_evaluated_by_retrieval(job, table):

@@ -111,6 +111,9 @@ def test_smaller_keeps_what_is_relevant_and_fills_up_from_the_start(tmp_path):
     assert [d.id for d in small.documents()] == ["d0", "d1", "d4", "d5"] and small.size == 4
     fewest = dataset.smaller(queries=2, documents=1)
     assert [d.id for d in fewest.documents()] == ["d4", "d5"] and fewest.size == 2
+    # A share of the queries is rounded up.
+    assert list(dataset.smaller(0.1, None).queries) == ["q0"]
+    assert len(dataset.smaller(0.5, None).queries) == -(-len(dataset.queries) // 2)
     for whole in (dataset.smaller(None, None), dataset.smaller(9, 9)):
         assert whole.queries == dataset.queries and [d.id for d in whole.documents()] == [d["_id"] for d in CORPUS]
 

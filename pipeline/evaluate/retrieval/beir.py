@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 import os
 from array import array
 from collections.abc import Iterator
@@ -82,11 +83,15 @@ class Dataset:
             content.update(json.dumps([document.id, document.text]).encode())
         return content.hexdigest()[:8]
 
-    def smaller(self, queries: int | None, documents: int | None) -> Dataset:
-        """Return a data set of the first ``queries`` queries and ``documents`` documents; None keeps all.
+    def smaller(self, queries: float | None, documents: int | None) -> Dataset:
+        """Return a data set of the first ``queries`` queries, a share of them below 1, and ``documents`` documents.
+
+        None keeps all.
 
         The corpus holds all documents relevant to these queries, even if they are more, and then the first others.
         """
+        if queries is not None:
+            queries = math.ceil(len(self.queries) * queries) if queries < 1 else int(queries)
         asked = dict(islice(self.queries.items(), queries))
         qrels = {query: self.qrels[query] for query in asked}
         small = replace(self, queries=asked, qrels=qrels)

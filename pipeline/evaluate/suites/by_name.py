@@ -10,14 +10,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pipeline.evaluate.suite import TaskEntry, TaskSuite
+from pipeline.evaluate.harness_suite import HarnessSuite
+from pipeline.evaluate.suite import TaskEntry
 from pipeline.evaluate.suites.included import code_in, content_of
 from pipeline.evaluate.suites.names import names as known_names
 from pipeline.evaluate.suites.names import runs_code
 
 
 @dataclass(frozen=True)
-class LmEvalSuite(TaskSuite):
+class LmEvalSuite(HarnessSuite):
     """``names`` of lm-eval's tasks, groups or tags, with its own definitions; data comes from the hub.
 
     ``include`` is a folder with further task YAMLs. ``metrics`` maps tasks to main metrics that replace the
@@ -61,7 +62,7 @@ class LmEvalSuite(TaskSuite):
             foreign = self.foreign_code()
             self.identity()
         except ValueError as error:
-            return [*found, str(error)]
+            return list(dict.fromkeys([*found, str(error)]))
         files = known_names() | self._included()
         unknown = [name for name in self.names if name not in files]
         found += self._unknown(unknown) if unknown else []

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pipeline.data.matched.suite import FAMILIES, INCLUDE_PATH, METRICS, items_file, matched_tasks
-from pipeline.evaluate.suite import TaskEntry, TaskSuite
+from pipeline.evaluate.harness_suite import HarnessSuite
+from pipeline.evaluate.suite import TaskEntry
 from pipeline.evaluate.task_data import shipped_digest
 
 
 @dataclass(frozen=True)
-class MatchedSuite(TaskSuite):
+class MatchedSuite(HarnessSuite):
     """The same items of each of ``families``, asked as generation and as multiple choice, or in one of ``kinds``."""
 
     families: list[str] = field(default_factory=lambda: list(FAMILIES))

@@ -10,7 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pipeline.evaluate.suite import TaskEntry, TaskSuite
+from pipeline.config.component import optional
+from pipeline.evaluate.harness_suite import HarnessSuite
+from pipeline.evaluate.suite import TaskEntry
 from pipeline.evaluate.suites.offline.sources import RUNS_CODE, SOURCES
 from pipeline.evaluate.task_data import shipped_digest
 
@@ -18,15 +20,17 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class OfflineSuite(TaskSuite):
+class OfflineSuite(HarnessSuite):
     """Benchmarks whose rows installed packages carry, asked as lm-eval asks them.
 
     ``names`` chooses some of them; None stands for all, HumanEval among them only with ``allow_code_execution``.
+    ``metrics`` maps some of these names to main metrics that replace the definition's.
     """
 
     names: list[str] | None = None
+    metrics: dict[str, str] | None = optional(None)
 
-    chooses: ClassVar[tuple[str, ...]] = ("names",)
+    chooses: ClassVar[tuple[str, ...]] = ("names", "metrics")
 
     def chosen(self) -> list[str]:
         """Return the names of the benchmarks to run."""
@@ -35,7 +39,8 @@ class OfflineSuite(TaskSuite):
         return [name for name in SOURCES if self.allow_code_execution or name not in RUNS_CODE]
 
     def entries(self) -> Sequence[TaskEntry]:
-        return [TaskEntry(f"offline_{name}", name, SOURCES[name].kind, SOURCES[name].metric) for name in self.chosen()]
+        main = {name: SOURCES[name].metric for name in self.chosen()} | (self.metrics or {})
+        return [TaskEntry(f"offline_{name}", name, SOURCES[name].kind, main[name]) for name in self.chosen()]
 
     def definitions(self) -> list[str | dict[str, Any]]:
         from pipeline.evaluate.suites.offline.definitions import definition
@@ -80,6 +85,9 @@ class OfflineSuite(TaskSuite):
                 )
         if repeated := sorted({str(name) for name in self.names or () if (self.names or []).count(name) > 1}):
             found.append(f"task.names: {', '.join(repeated)} appears twice; give each name once")
+        found += [
+            f"task.metrics: {name} is not among task.names" for name in self.metrics or () if name not in self.chosen()
+        ]
         missing = (_missing(name) for name in self.chosen() if str(name) in SOURCES)
         return found + list(dict.fromkeys(problem for problem in missing if problem))
 

@@ -1,0 +1,65 @@
+"""Options of the suites whose tasks lm-eval asks, beyond those of every suite, under the names that lm-eval uses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.config.component import optional
+from pipeline.evaluate.gen_kwargs import draws, gen_kwargs_problems, generation
+from pipeline.evaluate.suite import TaskSuite
+
+
+@dataclass(frozen=True)
+class HarnessSuite(TaskSuite):
+    """A set of tasks for the lm-eval harness.
+
+    ``gen_kwargs`` replace parameters of generation in the definitions, see `pipeline.evaluate.gen_kwargs`.
+    ``system_instruction`` precedes every prompt, in the chat format as the system's turn. Few-shot examples are turns
+    of the chat, or with ``fewshot_as_multiturn=False`` text of the only user's turn. With ``predict_only`` the answers
+    are kept and not scored.
+    """
+
+    gen_kwargs: dict[str, Any] | str | None = optional(None)
+    system_instruction: str | None = optional(None)
+    fewshot_as_multiturn: bool | None = optional(None)
+    predict_only: bool = optional(False)
+
+    @property
+    def generation(self) -> dict[str, Any]:
+        """Parameters of generation that replace those of the definitions, by name."""
+        return generation(self.gen_kwargs)
+
+    @property
+    def multiturn(self) -> bool:
+        """Whether few-shot examples are turns of a chat; where not said, if prompts are in the chat format."""
+        return self.chat_template if self.fewshot_as_multiturn is None else self.fewshot_as_multiturn
+
+    @property
+    def is_scored(self) -> bool:
+        return not self.predict_only
+
+    def identity(self) -> dict[str, Any]:
+        """Return what results depend on. Spellings of one way of asking have one identity."""
+        found = super().identity()
+        for name in ("gen_kwargs", "fewshot_as_multiturn"):
+            found.pop(name, None)
+        if parameters := self.generation:
+            found["gen_kwargs"] = parameters
+        if draws(parameters):
+            # The draws of a batch follow those of the batch before.
+            found["batch_size"] = self.batch_size
+        if self.multiturn != self.chat_template:
+            found["fewshot_as_multiturn"] = self.multiturn
+        return found
+
+    def problems(self) -> list[str]:
+        found = super().problems() + gen_kwargs_problems(self.gen_kwargs)
+        if self.fewshot_as_multiturn and not self.chat_template:
+            found.append(
+                "task.fewshot_as_multiturn=true makes examples turns of a chat: add task.chat_template=true, or leave "
+                "it at null"
+            )
+        if self.system_instruction is not None and not self.system_instruction.strip():
+            found.append("task.system_instruction is blank; give a text, or null for none")
+        return found
