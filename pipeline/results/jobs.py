@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.config.choices import choices_of, nearest, read_choice
 from pipeline.config.schema import GROUPS, flatten
 from pipeline.config.sparsity import parse
+from pipeline.config.synonyms import SYNONYMS
 from pipeline.store.artifacts import Store
 from pipeline.store.records import JobRecord, load_records
 
@@ -97,6 +98,7 @@ def filtered(records: Sequence[JobRecord], filters: Sequence[str]) -> list[JobRe
         key, equals, values = text.partition("=")
         if not equals:
             raise Refused(f"{text!r} is not a filter; write key=value, such as pruner=wanda")
+        key = SYNONYMS.get(key, key)
         if key not in known:
             raise Refused(f"no job has a key {key}; {_near(key, known)}")
         fits = _any_of(key, _split(values))

@@ -13,6 +13,7 @@ from pipeline.check.hydra_settings import CONFIG_DIR, DRY_RUN, MULTIRUN, SHOWING
 from pipeline.config.experiment import expand
 from pipeline.config.schema import EXPERIMENT
 from pipeline.config.search_path import SEARCHPATH, folder_of, search_also, searched, shadowed
+from pipeline.config.synonyms import contradictions, translated
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,13 @@ def read(arguments: Sequence[str]) -> CommandLine:
     others, problems = take_folders(arguments)
     shows = any(word.partition("=")[0] in SHOWING for word in others)
     # Hydra's users write +experiment=, since in most projects the key is not there yet.
-    plain = [word.removeprefix("+") if word.startswith(f"+{EXPERIMENT}=") else word for word in others]
+    plain = [word.removeprefix("+") if word.startswith(f"+{EXPERIMENT}=") else word for word in translated(others)]
     words = plain if shows else expand(plain)
     overrides = [word for word in words if not word.startswith("-")]
     return CommandLine(
         words=(*(word for word in words if word != DRY_RUN), *searched()),
         overrides=tuple(overrides),
-        problems=(*flag_problems(words), *problems),
+        problems=(*flag_problems(words), *contradictions(others), *problems),
         multirun=any(word in MULTIRUN for word in words),
         shows=shows,
         dry_run=DRY_RUN in words,

@@ -19,6 +19,7 @@ from pipeline.check.notes import notes
 from pipeline.common.errors import plain
 from pipeline.config.choices import CONF
 from pipeline.config.experiment import expand
+from pipeline.config.synonyms import contradictions, translated
 from pipeline.track.connection import prepare_import, resolve_mode
 from pipeline.track.dashboard import FOLDER
 from pipeline.track.sweeps import METHODS, METRICS, create, sweep_config, write
@@ -64,8 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--method", choices=METHODS, default="grid", help="how the next values are chosen")
     parser.add_argument("--offline", action="store_true", help="write the YAML without creating the sweep")
     chosen: Any = parser.parse_intermixed_args(arguments)
-    overrides = expand(chosen.overrides)
-    found = [
+    overrides = expand(translated(chosen.overrides))
+    found = contradictions(chosen.overrides)
+    found += [
         f"{word}: a W&B agent runs its jobs one after another; leave it out"
         for word in overrides
         if word.startswith("hydra")

@@ -22,6 +22,7 @@ from pipeline.measure.measures import COLUMNS
 from pipeline.plot.__main__ import main as figures_main
 from pipeline.prune.decision import ChangeFiles
 from pipeline.run import summary
+from pipeline.run.command import main
 from pipeline.run.job import run_job
 from pipeline.store.records import FAILED, OK, load_records
 from pipeline.tables.job_columns import HOW, IDS, WHO
@@ -252,3 +253,9 @@ def test_killed_between_blocks_the_same_command_goes_on_with_the_finished_ones(m
     assert len(fresh) == 4
     for path in fresh:
         assert path.read_bytes() == decided[path.name].read_bytes()
+
+
+def test_two_spellings_of_a_key_may_not_contradict_each_other(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["main", "model=random", "task.num_fewshot=2", "task.shots=5"])
+    assert main() == 2
+    assert "task.num_fewshot=2 and task.shots=5 are two spellings of one key" in capsys.readouterr().err

@@ -101,6 +101,8 @@ def test_what_is_no_recipe_is_refused(tmp_path, capsys, content, said):
         (["sparsity=0.4"], "sparsity cannot be set here; each pruner is tried"),
         (["pruner=wanda"], "pruner cannot be set here; give pruners=[...]"),
         (["stages=[prune]"], "stages cannot be set here"),
+        (["task.predict_only=true"], "task.predict_only cannot be set here; it compares scores"),
+        (["task.num_fewshot=1", "task.shots=2"], "are two spellings of one key"),
         (["experiment=fig01"], "run it with pipeline.main"),
         (["-m"], "unknown flag -m; use --help"),
         (["seed=1,2"], "seed lists several values"),

@@ -19,6 +19,7 @@ from pipeline.check.words import read_words, shortened
 from pipeline.config.choices import choices_of, nearest, read_choice
 from pipeline.config.search_path import CONF, searched
 from pipeline.config.signature import declared
+from pipeline.config.synonyms import contradictions, translated
 from pipeline.evaluate.suite import GENERATIVE, MULTIPLE_CHOICE, RETRIEVAL
 from pipeline.prune.settings import Settings
 from pipeline.run.compose import resolve
@@ -41,6 +42,7 @@ _DECIDED = {
     "capture.protocols": "it captures what it needs",
     "experiment": "an experiment defines its own pruners and sparsities; run it with pipeline.main",
     "export.path": "export the recommended setting by running it with export.path=DIR",
+    "task.predict_only": "it compares scores",
     "figures": "draw them with python -m pipeline.plot",
 }
 # Pruners of one criterion are comparable only with the same calibration text; some need text the model itself wrote.
@@ -88,7 +90,8 @@ class Question:
 
 def read_question(arguments: Sequence[str]) -> tuple[Question | None, list[str]]:
     """Return the question that a command line asks, or sentences on what is wrong with it."""
-    own, others, found = _sorted(arguments)
+    own, others, found = _sorted(translated(arguments))
+    found += contradictions(arguments)
     keep, evaluations = _number(own.get("keep", "0.9")), _number(own.get("evaluations", "3"))
     if keep is None or not 0 < keep <= 1:
         found.append(
