@@ -15,7 +15,7 @@ from pipeline.common.quiet import quiet_libraries
 from pipeline.results import jobs
 from pipeline.results.jobs import Refused
 from pipeline.store.artifacts import Store
-from pipeline.store.records import FAILED, INTERRUPTED, OK, SKIPPED
+from pipeline.store.records import FAILED, INTERRUPTED, OK, SKIPPED, JobRecord
 
 _STATES = (OK, FAILED, INTERRUPTED, SKIPPED)
 _EPILOG = """examples:
@@ -24,6 +24,8 @@ _EPILOG = """examples:
   python -m pipeline.results list task=matched --csv > jobs.csv
   python -m pipeline.results show 3f2a
   python -m pipeline.results compare 3f2a 90bc
+  python -m pipeline.results samples 3f2a copying --wrong --dense
+  python -m pipeline.results samples 3f2a --lm-eval DIR
   python -m pipeline.results verify --repair
   python -m pipeline.results gc --yes
 """
@@ -66,7 +68,7 @@ def _list(chosen: Any) -> int:
     if chosen.since:
         moment = jobs.since(chosen.since)
         found = [record for record in found if jobs.ended_since(record, moment)]
-    form = listing.JSON if chosen.json else listing.CSV if chosen.csv else listing.TEXT
+    form = _form(chosen)
     if not found and form == listing.TEXT:
         print(f"none of {len(records)} jobs matches")
         return 0
@@ -92,6 +94,40 @@ def _compare(chosen: Any) -> int:
         raise Refused("nothing to compare: give the ids of two or more jobs")
     compare(records, store)
     return 0
+
+
+def _samples(chosen: Any) -> int:
+    from pipeline.results import samples
+
+    store = Store(chosen.outputs)
+    (record,) = jobs.picked(jobs.jobs_of(store), [chosen.job])
+    if chosen.lm_eval is not None:
+        return _write_lm_eval(chosen, record, store)
+    if chosen.limit is not None and chosen.limit < 1:
+        raise Refused(f"--limit {chosen.limit} should be at least 1; without it a terminal shows a few of each task")
+    wanted = samples.Wanted(chosen.tasks, chosen.limit, chosen.wrong, chosen.dense, chosen.full)
+    samples.show_samples(record, store, wanted, _form(chosen))
+    return 0
+
+
+def _write_lm_eval(chosen: Any, record: JobRecord, store: Store) -> int:
+    from pipeline.results.lm_eval_files import write_lm_eval
+    from pipeline.results.samples import DENSE_EVALUATION, EVALUATION
+
+    if chosen.tasks or chosen.limit is not None or chosen.wrong or chosen.full:
+        raise Refused("--lm-eval writes every item in full; leave TASK, --limit, --wrong and --full out")
+    for role in (EVALUATION, DENSE_EVALUATION) if chosen.dense else (EVALUATION,):
+        try:
+            print(write_lm_eval(record, store, role, chosen.lm_eval))
+        except OSError as error:
+            raise Refused(f"--lm-eval {chosen.lm_eval} cannot be written ({error.strerror}); give a folder") from error
+    return 0
+
+
+def _form(chosen: Any) -> str:
+    from pipeline.results import listing
+
+    return listing.JSON if chosen.json else listing.CSV if chosen.csv else listing.TEXT
 
 
 def _verify(chosen: Any) -> int:
@@ -121,7 +157,15 @@ def _there(outputs: Path) -> Store:
     return store
 
 
-_COMMANDS = {"list": _list, "show": _show, "compare": _compare, "verify": _verify, "gc": _gc, "remove": _remove}
+_COMMANDS = {
+    "list": _list,
+    "show": _show,
+    "compare": _compare,
+    "samples": _samples,
+    "verify": _verify,
+    "gc": _gc,
+    "remove": _remove,
+}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -147,6 +191,7 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument("--csv", action="store_true", help="one column per score as CSV, for scripts")
     _ids(command("show", "show a job's configuration, origin, costs, artifacts and error"), "+")
     _ids(command("compare", "compare jobs: what differs, with scores and measures side by side"), "+")
+    _of_samples(command("samples", "show prompts, answers, gold answers and scores of a job's items"))
     checked = command("verify", "check every checksum, and the tables against their sources")
     _ids(checked, "*")
     checked.add_argument("--repair", action="store_true", help="quarantine what is damaged and rebuild the tables")
@@ -156,6 +201,24 @@ def _parser() -> argparse.ArgumentParser:
     for sub in (collected, removed):
         sub.add_argument("--yes", action="store_true", help="remove instead of listing what would be removed")
     return parser
+
+
+def _of_samples(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("job", metavar="JOB", help="the beginning of a job's id")
+    parser.add_argument("tasks", nargs="*", metavar="TASK", help="some of its tasks; all without one")
+    parser.add_argument("--limit", type=int, metavar="N", help="at most N items of each task")
+    parser.add_argument("--wrong", action="store_true", help="only items whose score is below 1")
+    parser.add_argument("--dense", action="store_true", help="the dense model's answers beside the job's")
+    parser.add_argument("--full", action="store_true", help="texts of any length, not shortened")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="all details as JSON, for scripts")
+    form.add_argument("--csv", action="store_true", help="one line per item as CSV, for scripts")
+    form.add_argument(
+        "--lm-eval",
+        type=Path,
+        metavar="DIR",
+        help="write results_*.json and samples_*.jsonl there, as lm-eval's --output_path --log_samples does",
+    )
 
 
 def _ids(parser: argparse.ArgumentParser, number: str) -> None:
