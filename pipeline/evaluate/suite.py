@@ -31,7 +31,7 @@ class TaskEntry:
 
 @dataclass(frozen=True)
 class TaskSuite(Component):
-    """A set of tasks. The first ``limit`` items of each are evaluated, a share of them below 1, all if None.
+    """A set of tasks. The first ``limit`` items of each are evaluated, a fraction of them below 1, all if None.
 
     ``batch_size`` prompts are evaluated at a time.
 

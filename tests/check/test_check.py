@@ -150,7 +150,7 @@ def test_all_problems_at_once_with_the_nearest_choice():
         (["task=beir"], "task.sets is required: give task.sets=<list of directories>"),
         (["task=beir", "task.sets=[nowhere]"], "task.sets: "),
         (["task.shots=-1"], "task.shots=-1 should be at least 0"),
-        (["task.limit=1.5"], "should be a whole number of at least 1 or a share above 0 and below 1"),
+        (["task.limit=1.5"], "should be a whole number of at least 1 or a fraction above 0 and below 1"),
         (
             ["task.gen_kwargs={temperatur: 0.7}"],
             "task.gen_kwargs: temperatur does not exist; did you mean temperature?",

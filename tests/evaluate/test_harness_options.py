@@ -190,10 +190,10 @@ def test_options_at_their_defaults_are_in_no_key_and_spellings_of_one_way_have_o
     ("given", "words"),
     [
         ({"temprature": 0.7}, "task.gen_kwargs: temprature does not exist; did you mean temperature?"),
-        ({"top_p": 1.5}, "task.gen_kwargs.top_p=1.5 should be a share above 0 and at most 1"),
+        ({"top_p": 1.5}, "task.gen_kwargs.top_p=1.5 should be a fraction above 0 and at most 1"),
         ({"max_gen_toks": 0}, "task.gen_kwargs.max_gen_toks=0 should be a whole number of at least 1"),
         ({"max_new_tokens": 5}, "write max_gen_toks instead of max_new_tokens"),
-        ({"until": 3}, "task.gen_kwargs.until=3 should be a text or a list"),
+        ({"until": 3}, "task.gen_kwargs.until=3 should be a string or a list"),
         ({"temperature": 0.7, "top_p": 0.9}, "temperature and top_p would do nothing without do_sample=true; add"),
         ({"temperature": 0.7, "do_sample": False}, "take do_sample=false out, or leave it out"),
         ({"do_sample": True}, "do_sample=true needs a temperature above 0; add temperature=1.0"),

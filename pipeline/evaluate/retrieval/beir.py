@@ -84,7 +84,7 @@ class Dataset:
         return content.hexdigest()[:8]
 
     def smaller(self, queries: float | None, documents: int | None) -> Dataset:
-        """Return a data set of the first ``queries`` queries, a share of them below 1, and ``documents`` documents.
+        """Return a data set of the first ``queries`` queries, a fraction of them below 1, and ``documents`` documents.
 
         None keeps all.
 
