@@ -85,7 +85,7 @@ def evaluate(
 def _asked(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    asked: Sequence[TaskSuite],
+    asked: Sequence[ask.Suite],
     text: HeldOutText | None,
     seed: int,
 ) -> Results:
