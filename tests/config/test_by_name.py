@@ -60,7 +60,7 @@ def test_options_and_values_of_the_root():
         ),
         (lambda: component("pruner", "wanda", {"_target_": "os.system"}), "pruner._target_ belongs to the YAML file"),
         (lambda: component("pruner", "wanda", {}, seed=-1), "seed=-1 should be a whole number from 0"),
-        (lambda: component("calibration", "file", {}), "calibration.path has to be given"),
+        (lambda: component("calibration", "file", {}), "calibration.path is required"),
         (lambda: settings("capture", step=3), "capture.step: unknown key; did you mean steps"),
         (lambda: settings("measure", temperatures=[0]), "measure.temperatures"),
     ],
