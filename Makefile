@@ -87,7 +87,7 @@ bench: setup ## measure speed as ratios, one `name value` per line
 
 # Search needs a server: python -m http.server --directory outputs/docs
 docs: setup ## build the documentation into outputs/docs/index.html
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 # FINDINGS="demo bench_pruning" for some of them; those of bench take minutes each.
 findings: setup ## measure what is cheap, read what `make demo` has found, and write the numbers into the pages
