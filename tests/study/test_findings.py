@@ -100,9 +100,9 @@ def test_the_demo_is_read_from_its_jobs(sweep):
     assert found.stages == {name: code[name] for name in ("decision", "evaluation", "comparison")}
     table = found.values["scores"]
     assert isinstance(table, Grid)
-    assert [row[:2] for row in table.rows] == [list(pair) for pair in demo.WANTED]
+    assert [row[:2] for row in table.rows] == [["dense", "0"], *(list(pair) for pair in demo.WANTED)]
     assert {len(row) for row in table.rows} == {len(table.columns)}
-    assert table.rows[0][2] == "25.0 %"
+    assert table.rows[1][2] == "25.0 %"
 
 
 def test_protocols_and_theorems_are_read_from_the_jobs_of_the_demo(sweep):
