@@ -1,8 +1,11 @@
-"""Counterparts for the layer protocol with changed weights: the state after each sublayer in its pruned form."""
+"""Counterparts for the layer protocol: the state after each sublayer in its pruned form.
+
+A decision that only drops units has none: its layer protocol drops every sublayer, one at a time.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -18,17 +21,24 @@ from pipeline.model.finite import check_values
 from pipeline.model.offload import resident
 from pipeline.model.residual import first, layout, tap
 from pipeline.model.trajectory import KEY, Forward, Trajectory, forwards
-from pipeline.prune.decision import Change
+from pipeline.prune.decision import Change, Decision
 from pipeline.prune.surgery import changed_weights
 
 _FILE = "counterparts.safetensors"
 
 
+def has_counterparts(decision: Decision) -> bool:
+    """Return whether the layer protocol needs counterparts, rather than the stream before each sublayer."""
+    return bool(decision.changes) or not decision.drops
+
+
 @torch.inference_mode()
 def capture_counterparts(
-    model: PreTrainedModel, changes: Mapping[int, Change], dense: Trajectory, progress: Progress
+    model: PreTrainedModel, decision: Decision, dense: Trajectory, progress: Progress
 ) -> torch.Tensor:
     """Compute ``x + f'(x)`` of every sublayer, each on the dense inputs and the full dense context.
+
+    A dropped sublayer leaves ``x``.
 
     ``model`` is dense. It runs once over its own trajectory; after each block the block runs again on the same
     arguments, once for each of its sublayers whose weights change, with only these changed. Returns (2L, N, D), row
@@ -37,7 +47,7 @@ def capture_counterparts(
     parts = list(forwards(dense))
     total = len(parts) * len(dense.after)
     ticks = iter(progress(range(total), "counterparts", total))
-    states = [_counterparts_of(part, model, changes, lambda: next(ticks)) for part in parts]
+    states = [_counterparts_of(part, model, decision, lambda: next(ticks)) for part in parts]
     next(ticks, None)
     found = torch.cat(states, 1)
     check_values(found, "counterparts of sublayers", KEY)
@@ -45,10 +55,10 @@ def capture_counterparts(
 
 
 def _counterparts_of(
-    part: Forward, model: PreTrainedModel, changes: Mapping[int, Change], tick: Callable[[], object]
+    part: Forward, model: PreTrainedModel, decision: Decision, tick: Callable[[], object]
 ) -> torch.Tensor:
     """Compute the counterparts (2L, n, D) at the n positions of one forward pass."""
-    decoder, plan = Decoder(model), layout(Decoder(model))
+    decoder, plan, gone = Decoder(model), layout(Decoder(model)), decision.dropped
     states: dict[int, torch.Tensor] = {}
     updates: dict[int, torch.Tensor] = {}
     found: dict[int, torch.Tensor] = {}
@@ -68,15 +78,19 @@ def _counterparts_of(
 
     def rerun(layer: int) -> Callable[..., None]:
         def hook(block: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> None:
-            change = changes.get(layer, Change())
+            change = decision.changes.get(layer, Change())
             for index, kind in enumerate(SUBLAYERS, start=2 * layer):
+                x = states[plan.before[index]]
+                if (layer, kind) in gone:
+                    found[index] = part.at_predictions(x)
+                    tick()
+                    continue
                 names = [name for name in {**change.masks, **change.weights} if decoder.belongs(name, layer, kind)]
                 if names:
                     again[:] = [index]
                     with resident(block), changed_weights(model, change, names), suppress(_Seen):
                         block.forward(*args, **kwargs)
                     again.clear()
-                x = states[plan.before[index]]
                 found[index] = part.at_predictions(x + updates[index].view_as(x))
                 tick()
             states.clear()

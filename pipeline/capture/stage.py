@@ -10,7 +10,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pipeline.capture.counterparts import capture_counterparts, save_counterparts
+from pipeline.capture.counterparts import capture_counterparts, has_counterparts, save_counterparts
 from pipeline.capture.options import decision_states, load_options, probe_questions, save_options, task_questions
 from pipeline.common.terminal import progress
 from pipeline.config.schema import FREE_RUNNING, LAYER, OPTIONS, TEACHER_FORCED
@@ -45,8 +45,8 @@ def captured(bench: Workbench) -> dict[str, Artifact]:
 
 
 def counterparts_of(bench: Workbench) -> Artifact | None:
-    """Make the counterparts; None for dropped units, whose pruned form gives nothing."""
-    return None if decision_of(bench).drops else bench.make(Counterparts)
+    """Make the counterparts; None where units are dropped and nothing else."""
+    return bench.make(Counterparts) if has_counterparts(decision_of(bench)) else None
 
 
 @dataclass
@@ -127,7 +127,7 @@ class Counterparts(Stage):
         bench = self.bench
         dense = dense_trajectory(bench)
         model = bench.model(bench.settings.capture.dtype)
-        save_counterparts(capture_counterparts(model, decision_of(bench).changes, dense, progress), folder)
+        save_counterparts(capture_counterparts(model, decision_of(bench), dense, progress), folder)
 
 
 @dataclass

@@ -124,7 +124,7 @@ def facts_of_pruning(
         "seed": seed,
         "decision": decision.facts(),
         "changed": bool(decision.changes),
-        "zeros": sum(facts_of(decision.changes, layer)[1] for layer in decision.changes),
+        "zeros": sum(facts_of(decision.changes, at)[1] for at in decision.changes if at not in decision.blocks),
     }
 
 

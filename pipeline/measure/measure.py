@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from pipeline.capture.counterparts import capture_counterparts
+from pipeline.capture.counterparts import capture_counterparts, has_counterparts
 from pipeline.common.terminal import progress
 from pipeline.config.by_name import settings
 from pipeline.config.probes import Probe, probes_of, read_probes
@@ -166,9 +166,9 @@ def _layers(
     wanted: MeasureConfig,
     further: Sequence[Measure],
 ) -> pd.DataFrame:
-    """Measure the layer protocol; the pruned form of dropped units gives nothing, so they need no second pass."""
+    """Measure the layer protocol; units that are dropped, with nothing changed, need no second pass."""
     norm = Decoder(dense).final_norm if wanted.readout == FINAL_NORM else None
-    states = None if decision.drops else capture_counterparts(dense, decision.changes, base, progress)
+    states = capture_counterparts(dense, decision, base, progress) if has_counterparts(decision) else None
     return measure_layers(base, states, head, wanted.temperatures, progress, norm, further)
 
 

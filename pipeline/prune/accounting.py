@@ -14,15 +14,13 @@ from pipeline.prune.decision import Decision, facts_of
 def account(decoder: Decoder, decision: Decision) -> Decision:
     """Return the decision with its achieved sparsity: shares of parameters removed or zeroed, in [0, 1], and counts.
 
-    A dropped sublayer takes its own norms with it. Call it on the dense model, before the decision is applied.
-    Raises ValueError for a decision that both drops units and changes weights.
+    A dropped sublayer takes its own norms with it, and weights of dropped units that are changed as well count once.
+    Call it on the dense model, before the decision is applied.
     """
-    if decision.drops and decision.changes:
-        raise ValueError("a decision either drops units or changes weights; this one does both")
     sizes = [_size(block) for block in decoder.blocks]
     gone = [0] * len(sizes)
     for layer in decision.changes:
-        gone[layer] = facts_of(decision.changes, layer)[1]
+        gone[layer] = _zeros(decoder, decision, layer)
     for layer in decision.blocks:
         gone[layer] = sizes[layer]
     for kind, layers in ((ATTENTION, decision.attention), (MLP, decision.mlp)):
@@ -41,10 +39,24 @@ def account(decoder: Decoder, decision: Decision) -> Decision:
 
 def sublayer_size(decoder: Decoder, layer: int, kind: str) -> int:
     """Return the number of parameters of a sublayer and of the norms that only it reads."""
-    part, block = decoder.part(kind), decoder.blocks[layer]
+    return sum(_size(decoder.blocks[layer].get_submodule(name)) for name in _modules(decoder, kind))
+
+
+def _modules(decoder: Decoder, kind: str) -> list[str]:
+    """Return the names, in a block, of the modules of a sublayer and of the norms that only it reads."""
+    part = decoder.part(kind)
     others = {decoder.part(other).norm for other in SUBLAYERS if other != kind}
-    norms = [norm for norm in (part.norm, part.post_norm) if norm and norm not in others]
-    return sum(_size(block.get_submodule(name)) for name in [*part.modules, *norms])
+    return [*part.modules, *(norm for norm in (part.norm, part.post_norm) if norm and norm not in others)]
+
+
+def _zeros(decoder: Decoder, decision: Decision, layer: int) -> int:
+    """Count the masked weights of a block outside of its dropped sublayers."""
+    dropped = [kind for kind, layers in ((ATTENTION, decision.attention), (MLP, decision.mlp)) if layer in layers]
+    if not dropped:
+        return facts_of(decision.changes, layer)[1]
+    block = f"{decoder.blocks_name}.{layer}."
+    gone = tuple(f"{block}{name}." for kind in dropped for name in _modules(decoder, kind))
+    return sum(int(mask.sum()) for name, mask in decision.changes[layer].masks.items() if not name.startswith(gone))
 
 
 def _size(module: nn.Module) -> int:

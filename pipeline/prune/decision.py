@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from pipeline.common.files import replacing
+from pipeline.model.architectures import ATTENTION, MLP, SUBLAYERS
 from pipeline.store.table_names import DECISION
 
 log = logging.getLogger(__name__)
@@ -144,9 +145,10 @@ class Decision:
     """Storable outcome of pruning; enough to rebuild the pruned model from the dense one.
 
     ``blocks``, ``attention`` and ``mlp`` are dropped layer numbers of the dense model. ``changes`` maps layer numbers
-    to the changed weights of that block. ``scores`` are rows with at least ``layer``, ``sublayer`` and ``score``.
-    ``achieved`` is the share of decoder-block parameters removed or zeroed, ``achieved_by_layer`` the same for each
-    block; ``parameters`` counts those left of the whole model's ``dense_parameters``: tied ones once, zeroed ones not.
+    to the changed weights of that block; those of dropped units have no effect. ``scores`` are rows with at least
+    ``layer``, ``sublayer`` and ``score``. ``achieved`` is the share of decoder-block parameters removed or zeroed,
+    ``achieved_by_layer`` the same for each block; ``parameters`` counts those left of the whole model's
+    ``dense_parameters``: tied ones once, zeroed ones not.
     """
 
     blocks: tuple[int, ...] = ()
@@ -161,8 +163,14 @@ class Decision:
 
     @property
     def drops(self) -> bool:
-        """Whether whole units are removed, rather than single weights changed."""
+        """Whether whole units are removed."""
         return bool(self.blocks or self.attention or self.mlp)
+
+    @property
+    def dropped(self) -> set[tuple[int, str]]:
+        """Layer number and kind of every dropped sublayer, both of a dropped block included."""
+        whole = {(layer, kind) for layer in self.blocks for kind in SUBLAYERS}
+        return whole | {(layer, ATTENTION) for layer in self.attention} | {(layer, MLP) for layer in self.mlp}
 
     def facts(self) -> dict[str, Any]:
         """Return everything but the weights, as plain values."""

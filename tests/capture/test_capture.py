@@ -19,7 +19,7 @@ from pipeline.model.decoder import Decoder
 from pipeline.model.head import Head
 from pipeline.model.residual import layout, tap
 from pipeline.model.trajectory import Trajectory, capture_forced, capture_trajectory, forwards
-from pipeline.prune.decision import Change
+from pipeline.prune.decision import Change, Decision
 from pipeline.prune.surgery import change_weights
 
 STEPS = 6
@@ -73,7 +73,8 @@ def test_more_prompts_than_go_through_at_once_are_captured_alike(make_model, tok
     model, probes = make_model(), PROBES[:7]
     whole = capture_trajectory(model, tokenizer, probes, STEPS, residual=True)
     forced = capture_forced(model, whole)
-    states = capture_counterparts(model, changes_of(model, 0.5), whole, progress)
+    decision = Decision(mlp=(1,), changes=changes_of(model, 0.5))
+    states = capture_counterparts(model, decision, whole, progress)
     monkeypatch.setattr(trajectory_module, "BATCH", 3)
     cut = capture_trajectory(model, tokenizer, probes, STEPS, residual=True)
     assert (cut.tokens, cut.texts, cut.positions()) == (whole.tokens, whole.texts, whole.positions())
@@ -81,7 +82,7 @@ def test_more_prompts_than_go_through_at_once_are_captured_alike(make_model, tok
     torch.testing.assert_close(cut.final, whole.final, **close)
     torch.testing.assert_close(cut.residual, whole.residual, **close)
     torch.testing.assert_close(capture_forced(model, whole), forced, **close)
-    torch.testing.assert_close(capture_counterparts(model, changes_of(model, 0.5), whole, progress), states, **close)
+    torch.testing.assert_close(capture_counterparts(model, decision, whole, progress), states, **close)
     assert torch.equal(capture_forced(model, cut), cut.final)
 
 
@@ -102,7 +103,7 @@ def test_layer_protocol_of_pruned_weights_replaces_one_sublayer_on_the_dense_con
     """By brute force: put one pruned sublayer into a dense copy, and read the stream after it."""
     model, trajectory = dense
     changes = changes_of(model, 0.5)
-    states = capture_counterparts(model, changes, trajectory, progress)
+    states = capture_counterparts(model, Decision(changes=changes), trajectory, progress)
     decoder, plan = Decoder(model), layout(Decoder(model))
     for index in (0, 3, len(states) - 1):
         copy = make_model(architecture)
@@ -121,6 +122,19 @@ def test_layer_protocol_of_pruned_weights_replaces_one_sublayer_on_the_dense_con
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in decoder.model.modules())
     fresh = make_model(architecture)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), fresh.parameters(), strict=True))
+
+
+def test_layer_protocol_of_changed_weights_leaves_the_stream_as_it_was_at_dropped_units(dense):
+    model, trajectory = dense
+    changes = changes_of(model, 0.5)
+    changed = capture_counterparts(model, Decision(changes=changes), trajectory, progress)
+    both = Decision(blocks=(1,), attention=(0,), mlp=(2,), changes=changes)
+    states = capture_counterparts(model, both, trajectory, progress)
+    gone, plan = {0, 2, 3, 5}, layout(Decoder(model))
+    for index, state in enumerate(states):
+        expected = trajectory.residual[plan.before[index]] if index in gone else changed[index]
+        torch.testing.assert_close(state, expected, rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(state, trajectory.residual[plan.after[index]])
 
 
 def test_layer_protocol_of_dropped_units_compares_with_the_stream_before(dense):

@@ -32,6 +32,7 @@ from pipeline.model.architectures import ARCHITECTURES, SUBLAYERS
 from pipeline.model.decoder import Decoder
 from pipeline.model.head import Head
 from pipeline.model.trajectory import Trajectory, capture_forced, capture_trajectory
+from pipeline.prune.decision import Decision
 from pipeline.prune.surgery import change_weights, remove_blocks
 from pipeline.prune.workbench import Workbench
 from pipeline.store.artifacts import Store
@@ -75,7 +76,7 @@ def test_an_unchanged_model_deviates_nowhere(dense, tokenizer, make_model, archi
     """With nothing masked, and with masks that mask nothing, under every protocol and at every position."""
     model, trajectory = dense
     head, changes = head_of(model), changes_of(model, 0.0) if masked else {}
-    states = capture_counterparts(model, changes, trajectory, progress)
+    states = capture_counterparts(model, Decision(changes=changes), trajectory, progress)
     other = make_model(architecture, LAYERS)
     for change in changes.values():
         change_weights(other, change)
@@ -121,7 +122,7 @@ def test_layers_are_measured_as_their_states_say(dense):
     """Pruned weights and dropped units, in the layout of every architecture."""
     model, trajectory = dense
     head = head_of(model)
-    states = capture_counterparts(model, changes_of(model, 0.5), trajectory, progress)
+    states = capture_counterparts(model, Decision(changes=changes_of(model, 0.5)), trajectory, progress)
     for counterparts in (states, None):
         table = measure_layers(trajectory, counterparts, head, TEMPERATURES, progress)
         assert list(table.columns) == [*INDEX, *COLUMNS]

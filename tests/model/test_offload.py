@@ -18,7 +18,7 @@ from pipeline.model.sources.hub import HubModel
 from pipeline.model.sources.random import RandomModel
 from pipeline.model.trajectory import capture_trajectory
 from pipeline.prune.checkpoint import as_checkpoint
-from pipeline.prune.decision import Change
+from pipeline.prune.decision import Change, Decision
 from pipeline.prune.surgery import apply
 from pipeline.store.artifacts import Store
 
@@ -75,15 +75,15 @@ def test_passes_backward_are_refused_in_a_sentence(checkpoint, make_settings):
 
 
 def test_the_layer_protocol_sees_changes_of_blocks_that_are_away(checkpoint, tokenizer):
-    changes = {}
+    changes: dict[int, Change] = {}
     whole, away = checkpoint(away=False), checkpoint(away=True)
     for layer in range(4):
         names = sorted({w.parameter for w in Decoder(whole).linears(layer)})
         changes[layer] = Change({n: torch.rand(whole.get_parameter(n).shape) < 0.5 for n in names})
     dense = capture_trajectory(whole, tokenizer, PROBES[:2], 4, residual=True)
     assert capture_trajectory(away, tokenizer, PROBES[:2], 4, residual=True).tokens == dense.tokens
-    expected = capture_counterparts(whole, changes, dense, progress)
-    found = capture_counterparts(away, changes, dense, progress)
+    expected = capture_counterparts(whole, Decision(changes=changes), dense, progress)
+    found = capture_counterparts(away, Decision(changes=changes), dense, progress)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     assert not torch.allclose(expected[-1], dense.residual[dense.after[-1]])
 

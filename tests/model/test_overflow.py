@@ -24,6 +24,7 @@ from pipeline.model.head import Head
 from pipeline.model.sources.base import resolve_dtype
 from pipeline.model.sources.random import RandomModel
 from pipeline.model.trajectory import capture_forced, capture_trajectory
+from pipeline.prune.decision import Decision
 from pipeline.prune.workbench import Workbench
 from pipeline.run.job import run_job
 from pipeline.store.artifacts import Store
@@ -100,7 +101,7 @@ def test_captured_states(overflowing, make_model, tokenizer):
     with pytest.raises(ValueError, match=CAPTURED):
         capture_forced(overflowing(), dense)
     with pytest.raises(ValueError, match=CAPTURED):
-        capture_counterparts(overflowing(), {}, dense, progress)
+        capture_counterparts(overflowing(), Decision(), dense, progress)
     with pytest.raises(ValueError, match=CAPTURED):
         decision_states(overflowing(), probe_questions(PROBES, tokenizer))
 

@@ -161,10 +161,21 @@ def test_what_was_kept_may_be_damaged_or_vanish(tmp_path, caplog):
     assert sorted(path.name for path in first.iterdir()) == [f"block-00{layer}.safetensors" for layer in range(3)]
 
 
-def test_a_decision_drops_or_changes_but_not_both(make_model):
-    both = Decision(mlp=(1,), changes={0: Change({"w": torch.ones(1, dtype=torch.bool)})})
-    with pytest.raises(ValueError, match="this one does both"):
-        account(Decoder(make_model()), both)
+def test_what_is_dropped_and_changed_counts_once(make_model, architecture):
+    """As many are left as the pruned model has, without those that it has and that are zero."""
+    dense, pruned = make_model(architecture), make_model(architecture)
+    changes = {
+        layer: Change({w.parameter: torch.ones_like(dense.get_parameter(w.parameter), dtype=torch.bool)})
+        for layer in range(4)
+        for w in Decoder(dense).outputs(layer, MLP)
+    }
+    decision = account(Decoder(dense), Decision(blocks=(0,), attention=(1,), mlp=(1, 2), changes=changes))
+    apply(pruned, decision)
+    last = changes[3].masks
+    assert decision.parameters == sum(p.numel() for p in pruned.parameters()) - sum(m.numel() for m in last.values())
+    assert decision.achieved_by_layer[0] == 1
+    left = Decoder(pruned).blocks
+    assert not any(pruned.get_parameter(name.replace("3", "2", 1)).any() for name in last) and len(left) == 3
 
 
 def test_an_unknown_architecture_says_what_an_entry_needs(make_model):
