@@ -112,7 +112,7 @@ def test_links_of_the_readme_lead_to_files_and_headings(site):
 
 def test_the_pruner_that_the_docs_show_works(make_model):
     """Its code as it stands there, on every kind of sparsity that it says it accepts."""
-    (code,) = _CODE.findall((DOCS / "extending" / "pruner.md").read_text(encoding="utf-8"))
+    code, _ = _CODE.findall((DOCS / "extending" / "pruner.md").read_text(encoding="utf-8"))
     space: dict[str, object] = {"__name__": "last_blocks"}
     sys.modules["last_blocks"] = types.ModuleType("last_blocks")
     exec(code, space)
@@ -123,7 +123,7 @@ def test_the_pruner_that_the_docs_show_works(make_model):
 
 def test_the_readme_shows_the_same_pruner():
     (shown,) = _CODE.findall((ROOT / "README.md").read_text(encoding="utf-8"))
-    (code,) = _CODE.findall((DOCS / "extending" / "pruner.md").read_text(encoding="utf-8"))
+    code, _ = _CODE.findall((DOCS / "extending" / "pruner.md").read_text(encoding="utf-8"))
     assert code.endswith(shown)
 
 
