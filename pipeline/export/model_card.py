@@ -100,8 +100,8 @@ def _contents(facts: Mapping[str, Any]) -> str:
             )
     if facts["zeros"]:
         lines.append(
-            "- Pruned weights are stored as zeros in dense matrices: the file is as large and the model as slow as "
-            "the dense one."
+            "- Pruned weights are stored as zeros in dense matrices: they make neither the file smaller nor the model "
+            "faster."
         )
     elif facts["changed"]:
         lines.append(f"- Changed weights are stored as plain {facts['dtype']}: the file is as large as the dense one.")
