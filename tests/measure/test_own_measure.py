@@ -41,4 +41,4 @@ def test_a_mistake_is_refused_before_anything_is_loaded(page, tmp_path):
     done = start(command, tmp_path)
     assert done.returncode == 2
     assert "measure.extra: cak does not exist; did you mean cka?" in done.stderr
-    assert "there is no class Spraed in my_package.spread" in done.stderr
+    assert "my_package.spread has no class Spraed" in done.stderr
