@@ -1,4 +1,4 @@
-"""``--dry-run``: the jobs of a command line, what each would find and compute, and how long that took before."""
+"""``--dry-run``: the jobs of a command line, what each would reuse and compute, and how long that took before."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from pipeline.store.integrity import digest
 from pipeline.store.records import JobRecord, load_records
 from pipeline.tables.job_columns import label_of
 
-FOUND, SHARED, COMPUTE, NOT_ASKED = "found", "as above", "compute", "–"
+REUSE, SHARED, COMPUTE, NOT_ASKED = "reuse", "as above", "compute", "–"
 _MINUTE, _HOUR = 60, 3600
 # Earlier costs as (stage, pruner or "" for any): seconds of each artifact.
 Costs = Mapping[tuple[str, str], Sequence[float]]
@@ -139,7 +139,7 @@ def _cells(settings: Settings, seen: set[tuple[str, str]]) -> tuple[list[str], l
             make(bench)
             needed = set(bench.needed) - before
             fresh = needed - seen
-            cells.append(COMPUTE if fresh else SHARED if needed else FOUND)
+            cells.append(COMPUTE if fresh else SHARED if needed else REUSE)
             new += [name for name, _ in fresh]
             seen |= fresh
     return cells, new
@@ -181,7 +181,7 @@ def in_words(seconds: float) -> str:
 
 def _note(rows: Sequence[Sequence[str]], seconds: float, unknown: set[str]) -> str:
     idle = sum(not {COMPUTE, SHARED} & set(row) for row in rows)
-    said = [f"{len(rows)} job{'s' * (len(rows) != 1)}, of which {idle} would find everything."]
+    said = [f"{len(rows)} job{'s' * (len(rows) != 1)}, of which {idle} would reuse everything."]
     if seconds:
         said.append(f"About {in_words(seconds)} one after another, judging by earlier jobs in the same outputs.")
     if unknown and not seconds:

@@ -134,9 +134,9 @@ def test_a_dry_run_tells_what_is_there_and_what_is_not(capsys, job):
     rows, said = plan(capsys, outputs, "pruner=magnitude,shortgpt", "sparsity=0.5,0.25")
     assert sorted(outputs.rglob("*")) == before
     cells = {row[2].partition(",")[0]: row[4:8] for row in rows}
-    assert cells["magnitude 0.5"] == ["found"] * 4
+    assert cells["magnitude 0.5"] == ["reuse"] * 4
     assert cells["magnitude 0.25"] == cells["shortgpt 0.5"] == ["compute"] * 4
-    assert "4 jobs, of which 1 would find everything" in said
+    assert "4 jobs, of which 1 would reuse everything" in said
     # Earlier jobs of the same model tell the rest of the time, not what another pruner's decision takes.
     assert "decision of shortgpt" in said
     assert "decision of magnitude" not in said
