@@ -15,7 +15,7 @@ from pipeline.run.job import run_job
 from pipeline.store.artifacts import Store
 from pipeline.study.findings import demo, speed
 from pipeline.study.findings.__main__ import SOURCES, main
-from pipeline.study.findings.pages import UnknownFinding, origin, pages, render
+from pipeline.study.findings.pages import UnknownFinding, explanation_from, origin, pages, render
 from pipeline.study.findings.source import NoResults
 from pipeline.study.findings.table import ROOT, Finding, Grid, read_findings, write_findings
 from pipeline.study.findings.versions import versions_of_code
@@ -28,7 +28,7 @@ REMEDY = "python -m pipeline.study.findings --pages"
 @pytest.mark.parametrize("path", pages(), ids=lambda path: path.name)
 def test_pages_show_what_the_table_holds(path):
     text = path.read_text(encoding="utf-8")
-    assert render(text, read_findings(), versions_of_code()) == text, f"run {REMEDY}"
+    assert render(text, read_findings(), versions_of_code(), explanation_from(path)) == text, f"run {REMEDY}"
     # Markdown takes a line that begins with a comment for HTML, which ends the paragraph.
     assert re.findall(r"^\s*(?:- )?<!-- finding: [\w.]+ -->[^\n]", text, re.MULTILINE) == []
 
@@ -45,25 +45,39 @@ def test_commands_of_the_table_are_those_that_measure():
 
 def test_blocks_are_rendered_in_a_line_and_as_paragraphs():
     page = "It is <!-- finding: x.n -->?<!-- /finding -->.\n\n<!-- finding: x.all -->\n<!-- /finding -->\n"
-    rendered = render(page, {"x": FINDING}, {"evaluation": 1})
+    rendered = render(page, {"x": FINDING}, {"evaluation": 1}, "why")
     assert "It is <!-- finding: x.n -->7<!-- /finding -->." in rendered
     assert "-->\n\n| a |\n| --- |\n| 1 |\n\n<!--" in rendered
-    assert render(rendered, {"x": FINDING}, {"evaluation": 1}) == rendered
+    assert render(rendered, {"x": FINDING}, {"evaluation": 1}, "why") == rendered
+
+
+def test_numbers_older_than_the_code_have_a_dagger():
+    page = "It is <!-- finding: x.n -->?<!-- /finding -->.\n\n<!-- finding: x.all -->\n<!-- /finding -->\n"
+    rendered = render(page, {"x": FINDING}, {"evaluation": 2}, "why")
+    assert "-->7[†](why)<!--" in rendered
+    assert "| 1 |\n\n† [Older than the code](why)\n\n<!--" in rendered
+
+
+def test_the_dagger_leads_to_the_page_of_findings():
+    links = [explanation_from(ROOT / path).partition("#")[0] for path in ("README.md", "docs/a/b.md", "docs/findings.md")]
+    assert links == ["docs/findings.md", "../findings.md", ""]
 
 
 @pytest.mark.parametrize("name", ["y", "y.n", "x.other"])
 def test_a_block_without_a_finding_is_named(name):
     with pytest.raises(UnknownFinding, match=re.escape(name)):
-        render(f"<!-- finding: {name} --><!-- /finding -->", {"x": FINDING}, {})
+        render(f"<!-- finding: {name} --><!-- /finding -->", {"x": FINDING}, {}, "why")
 
 
-def test_a_note_says_which_stages_have_changed_since():
+def test_a_note_says_which_artifacts_have_changed_since():
     assert "Older" not in origin(FINDING, {"evaluation": 1, "decision": 9})
-    assert "**Older than the code**: versions of stages since then: `evaluation` 1 → 3." in origin(
+    assert "**Older than the code**: versions of artifacts since then: `evaluation` 1 → 3." in origin(
         FINDING, {"evaluation": 3}
     )
     assert "`evaluation` 1 → gone" in origin(FINDING, {})
-    assert "From the README" in origin(replace(FINDING, measured=False), {"evaluation": 1})
+    assert "Not measured again" in origin(replace(FINDING, measured=False), {"evaluation": 1})
+    changes = origin(replace(FINDING, commit="abc1234 with changes"), {"evaluation": 1})
+    assert "`abc1234` with changes that were not committed" in changes
 
 
 def test_the_table_is_read_as_it_was_written(tmp_path):

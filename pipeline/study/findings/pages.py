@@ -1,11 +1,13 @@
 """The marked blocks of the README and of docs/, rendered from the table of findings.
 
 A block is ``<!-- finding: ID.NAME -->…<!-- /finding -->``, which shows a value, or ``<!-- finding: ID -->…``, which
-says where the values of a finding come from.
+says where the values of a finding come from. A value that is older than the code has a dagger, which leads to the
+explanation on the page of findings.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +15,9 @@ from pathlib import Path
 from pipeline.common.files import replacing
 from pipeline.study.findings.table import ROOT, Finding, Grid
 
+# The heading on the page of findings that explains the dagger.
+EXPLANATION = "docs/findings.md#numbers-older-than-the-code"
+_CHANGES = " with changes"
 _BLOCK = re.compile(r"<!-- finding: ([\w.]+) -->.*?<!-- /finding -->", re.DOTALL)
 
 
@@ -26,8 +31,15 @@ def pages(root: Path = ROOT) -> Iterator[Path]:
     yield from sorted((root / "docs").rglob("*.md"))
 
 
-def render(text: str, findings: Mapping[str, Finding], versions: Mapping[str, int]) -> str:
-    """Return the text of a page with all its blocks rendered.
+def explanation_from(path: Path, root: Path = ROOT) -> str:
+    """Return the link from a page to the explanation of the dagger."""
+    target, _, heading = EXPLANATION.partition("#")
+    name = Path(os.path.relpath(root / target, path.parent)).as_posix()
+    return f"#{heading}" if path == root / target else f"{name}#{heading}"
+
+
+def render(text: str, findings: Mapping[str, Finding], versions: Mapping[str, int], explanation: str) -> str:
+    """Return the text of a page with all its blocks rendered; ``explanation`` is where the dagger leads.
 
     Raises:
         UnknownFinding: if the table has no such value.
@@ -37,21 +49,34 @@ def render(text: str, findings: Mapping[str, Finding], versions: Mapping[str, in
         name, _, value = found[1].partition(".")
         if name not in findings or (value and value not in findings[name].values):
             raise UnknownFinding(f"docs/findings.json has no {found[1]}; correct the block, or measure it")
-        shown = findings[name].values[value] if value else origin(findings[name], versions)
+        finding = findings[name]
+        shown = finding.values[value] if value else origin(finding, versions)
+        old = bool(value and finding.changed(versions))
         # A table and a note are paragraphs; a number stands within one.
-        inside = f"\n\n{shown.markdown()}\n\n" if isinstance(shown, Grid) else shown if value else f"\n\n{shown}\n\n"
+        if isinstance(shown, Grid):
+            inside = f"\n\n{shown.markdown()}\n\n" + (f"† [Older than the code]({explanation})\n\n" if old else "")
+        elif value:
+            inside = f"{shown}[†]({explanation})" if old else shown
+        else:
+            inside = f"\n\n{shown}\n\n"
         return f"<!-- finding: {found[1]} -->{inside}<!-- /finding -->"
 
     return _BLOCK.sub(block, text)
 
 
 def origin(finding: Finding, versions: Mapping[str, int]) -> str:
-    """Return a note in Markdown: the command, the commit and date, and which stages have changed since."""
-    how = "Measured at" if finding.measured else "From the README, where these numbers last changed at"
-    lines = [f"> Command: `{finding.command}`", f"> {how} commit `{finding.commit}` ({finding.date})."]
+    """Return a note in Markdown: the command, the commit and date, and which artifacts have changed since."""
+    commit, date = finding.commit.removesuffix(_CHANGES), finding.date
+    if not finding.measured:
+        when = f"Not measured again; the text last changed at commit `{commit}` ({date})."
+    elif finding.commit.endswith(_CHANGES):
+        when = f"Measured on {date} at commit `{commit}` with changes that were not committed; measure it again."
+    else:
+        when = f"Measured at commit `{commit}` ({date})."
+    lines = [f"> Command: `{finding.command}`", f"> {when}"]
     if changed := finding.changed(versions):
         told = [f"`{name}` {old} → {'gone' if new is None else new}" for name, (old, new) in sorted(changed.items())]
-        lines.append(f"> **Older than the code**: versions of stages since then: {', '.join(told)}.")
+        lines.append(f"> **Older than the code**: versions of artifacts since then: {', '.join(told)}.")
     return "  \n".join(lines)
 
 
@@ -60,7 +85,7 @@ def write_pages(findings: Mapping[str, Finding], versions: Mapping[str, int], ro
     changed = []
     for path in pages(root):
         text = path.read_text(encoding="utf-8")
-        if (rendered := render(text, findings, versions)) != text:
+        if (rendered := render(text, findings, versions, explanation_from(path, root))) != text:
             with replacing(path) as scratch:
                 scratch.write_text(rendered, encoding="utf-8")
             changed.append(path)

@@ -40,7 +40,7 @@ class Finding:
             the README.
         date: of the measurement or of that commit.
         measured: whether ``python -m pipeline.study.findings`` wrote them; if not, they come from the README's history.
-        stages: versions of the stages that they depend on, by name, at that commit.
+        stages: versions of the artifacts that they depend on, by the name of their stage class, at that commit.
         values: texts and tables by name, as the pages show them.
     """
 
