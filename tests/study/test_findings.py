@@ -59,7 +59,9 @@ def test_numbers_older_than_the_code_have_a_dagger():
 
 
 def test_the_dagger_leads_to_the_page_of_findings():
-    links = [explanation_from(ROOT / path).partition("#")[0] for path in ("README.md", "docs/a/b.md", "docs/findings.md")]
+    links = [
+        explanation_from(ROOT / path).partition("#")[0] for path in ("README.md", "docs/a/b.md", "docs/findings.md")
+    ]
     assert links == ["docs/findings.md", "../findings.md", ""]
 
 
