@@ -35,16 +35,16 @@ stages: [prune]
 """
 
 
-def own_folder(place: Path, package: str = "own_package") -> Path:
+def own_folder(place: Path, package: str = "own_package", sparsities: str = "[1, 2]") -> Path:
     """Write a package with a pruner, and ``conf`` with that pruner and an experiment; return the folder of both.
 
-    The package is found where the folder is on ``sys.path``.
+    The package is found where the folder is on ``sys.path``. ``sparsities`` are those of its pruner in the experiment.
     """
     files = {
         f"{package}/__init__.py": "",
         f"{package}/last_blocks.py": PRUNER,
         "conf/pruner/last_blocks.yaml": f"_target_: {package}.last_blocks.LastBlocks\nname: last_blocks\nkept: 1\n",
-        "conf/experiment/own.yaml": EXPERIMENT,
+        "conf/experiment/own.yaml": EXPERIMENT.replace("[1, 2]", sparsities),
     }
     for name, text in files.items():
         path = place / name

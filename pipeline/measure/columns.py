@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from pipeline.store.table_columns import HOW, IDS, WHO, WORDS
+
+if TYPE_CHECKING:
+    # Read by the check of a command line, which loads no such library.
+    import pandas as pd
 
 INDEX = ("protocol", "prompt", "step", "layer", "sublayer", "temperature")
 COLUMNS = [

@@ -83,7 +83,7 @@ def test_too_little_data_is_refused(families: tuple[str, ...], each: int, said: 
     measured = settings(FAMILIES)
     kept = kept_of(measured[measured["pruner"].isin(families) & (measured["sparsity"].astype(int) <= each)])
     for judge in (fit, cross_validate):
-        with pytest.raises(TooLittle, match=f"{said}.* needs at least 6 of 3"):
+        with pytest.raises(TooLittle, match=f"{said}.* needs at least 6 settings of 3 pruners"):
             judge(measured, kept, COLUMNS)
 
 

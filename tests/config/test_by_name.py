@@ -97,7 +97,8 @@ def test_inside_an_application_of_hydra(tmp_path, monkeypatch):
         found.append(component("pruner", "divergence", {"beam": cfg.width}).beam)
         found.append(cfg.name == HydraConfig.get().job.name)
 
-    quiet = ["hydra/job_logging=disabled", "hydra/hydra_logging=disabled", "hydra.output_subdir=null"]
+    # Without a configuration of logging, which would silence every logger of this process from here on.
+    quiet = ["hydra/job_logging=none", "hydra/hydra_logging=none", "hydra.output_subdir=null"]
     monkeypatch.setattr(sys, "argv", ["app", *quiet, f"hydra.run.dir={tmp_path}"])
     GlobalHydra.instance().clear()
     try:

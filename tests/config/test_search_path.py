@@ -69,9 +69,12 @@ def test_each_sparsity_of_an_experiments_list_is_checked(own):
     assert problems(words, multirun=True) == []
     (problem,) = problems(["model=random", "experiment=own", "pruner=magnitude"], multirun=False)
     assert "add -m" in problem
-    yaml = own / "conf" / "experiment" / "own.yaml"
-    yaml.write_text(yaml.read_text(encoding="utf-8").replace("[1, 2]", "[1, 99]"), encoding="utf-8")
-    (problem,) = problems(words, multirun=True)
+
+
+def test_an_impossible_one_among_them_is_refused(own, tmp_path):
+    other = own_folder(tmp_path / "other", PACKAGE, sparsities="[1, 99]")
+    search_also([other / "conf"])
+    (problem,) = problems(["model=random", "experiment=own", "pruner=last_blocks,magnitude"], multirun=True)
     assert problem.startswith("sparsity=99")
 
 

@@ -82,7 +82,7 @@ def test_a_job_that_mixes_them_is_refused_before_any_work(make_settings, tmp_pat
 
 
 def test_too_few_prompts_are_refused_with_the_number():
-    with pytest.raises(ValueError, match=r"calibration\.sequences=100, but there are 92 prompts"):
+    with pytest.raises(ValueError, match=r"calibration\.sequences=100, but there are only 92 prompts"):
         Trajectories("trajectories", sequences=100).prompts()
 
 

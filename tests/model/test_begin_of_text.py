@@ -135,7 +135,7 @@ def test_calibration_sequences_begin_as_text_does(adds, packing):
 
 
 def test_a_length_without_room_for_text_is_refused():
-    with pytest.raises(ValueError, match="length=1 is too short .* at least 2"):
+    with pytest.raises(ValueError, match="length=1 leaves no room for text .* at least 2"):
         Listed("x", 1, 1, texts=("w1 w2",)).tokenize(make_tokenizer(True))
     assert [row.tolist() for row in Listed("x", 1, 1, texts=("w1 w2",)).tokenize(make_tokenizer(False))] == [[1]]
 

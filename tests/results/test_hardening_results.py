@@ -20,6 +20,7 @@ from pipeline.export.hf import export_folder
 from pipeline.plot import style
 from pipeline.plot.__main__ import main as figures_main
 from pipeline.report.__main__ import main as report_main
+from pipeline.store.table_columns import HOW, IDS, WHO
 from pipeline.tables.choice import choose
 from pipeline.tables.read import load
 from pipeline.tables.stored import REQUIRED, DamagedTable, read_table
@@ -37,7 +38,11 @@ def _coarse_figures():
 @pytest.fixture(scope="module")
 def results(tmp_path_factory) -> Path:
     # Every table there is, also the one of pruners that search.
-    return fill(tmp_path_factory.mktemp("results"), [*SETUPS, ("divergence", "4")])
+    outputs = fill(tmp_path_factory.mktemp("results"), [*SETUPS, ("divergence", "4")])
+    measures = pd.read_parquet(table(outputs, "measures")).drop_duplicates("job")
+    sets = measures[[*WHO, *HOW, *IDS]].assign(protocol="layer", layer=0, sublayer="mlp", n=4, measure="cka", value=0.9)
+    sets.to_parquet(table(outputs, "set_measures"))
+    return outputs
 
 
 @pytest.fixture
@@ -187,5 +192,5 @@ def test_names_that_only_the_metadata_have_wrong_are_told(tmp_path):
     table = pyarrow.parquet.read_table(path)
     flipped = table.schema.metadata[b"pandas"].replace(b'"name": "pruner"', b'"name": "pquner"')
     pyarrow.parquet.write_table(table.replace_schema_metadata({b"pandas": flipped}), path)
-    with pytest.raises(DamagedTable, match="it has no pruner; python -m pipeline.results verify --repair"):
+    with pytest.raises(DamagedTable, match="it has no pruner; run python -m pipeline.results verify --repair"):
         load(outputs, choose(outputs))

@@ -84,9 +84,10 @@ def test_every_job_has_a_row_of_its_own_numbers_beside_its_dense_one(run: Run, m
     table = shown(run, jobs, monkeypatch)
     assert list(zip(table["pruner"], table["sparsity"], strict=True)) == [("dense", "0"), *SETUPS]
     assert {"retrieval", "n", "task.shots"}.isdisjoint(table) and list(table["ppl"]) == ["12.250"] * 3
-    for row in table.itertuples():
-        assert row.generation == f"{mean(row.pruner, row.sparsity):.3f}"
-        assert row.choice == f"{mean(row.pruner, row.sparsity, 'multiple_choice'):.3f}"
+    for row in table.to_dict("records"):
+        own = row["pruner"], row["sparsity"]
+        assert row["generation"] == f"{mean(*own):.3f}"
+        assert row["multiple choice"] == f"{mean(*own, 'multiple_choice'):.3f}"
 
 
 def test_jobs_that_were_asked_otherwise_are_rows_that_say_so(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,8 +118,8 @@ def test_repetitions_share_a_row_with_mean_spread_and_number(run: Run, monkeypat
 def test_sentences_name_what_is_lower_unchanged_or_inconclusive(run: Run) -> None:
     jobs = [run.add(*setup) for setup in SETUPS]
     first, second = headlines_of(run, jobs)
-    assert first.startswith("attn_drop 4: generation lower (0.470 → ") and ", choice " in first
-    assert second.startswith("attn_drop 8: generation lower (") and ", choice " in second
+    assert first.startswith("attn_drop 4: generation lower (0.470 → ") and ", multiple choice " in first
+    assert second.startswith("attn_drop 8: generation lower (") and ", multiple choice " in second
     for verdict, said in (
         ("no change", "multiple choice unchanged ("),
         ("too few items", "multiple choice inconclusive ("),

@@ -91,7 +91,7 @@ def _bounds(ax: Axes, part: pd.DataFrame, variants: list[Variant]) -> None:
     bounds = part.groupby("stratum")[["lower", "upper"]].agg(["min", "max"])
     same = all(np.allclose(bounds[end]["min"], bounds[end]["max"], rtol=0.02, atol=1e-6) for end in ("lower", "upper"))
     if not same or len(bounds) < COUNT or part.empty:
-        ax.set_xticks(range(1, COUNT + 1), ["least confident", "2", "3", "4", "surest"])
+        ax.set_xticks(range(1, COUNT + 1), ["lowest", "2", "3", "4", "highest"])
         return
     first = rows_of(part, variants[:1]).sort_values("stratum")
     falling = first["lower"].iloc[0] > first["lower"].iloc[-1]

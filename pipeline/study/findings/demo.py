@@ -76,7 +76,7 @@ def scores(jobs: Sequence[JobRecord], store: Store) -> Values:
         cells = [own.get(name) for name in (GENERATIVE, MULTIPLE_CHOICE, text, *FINAL)]
         told = ["" if number is None else f"{number:.3f}" for number in cells]
         lines.append([job.pruner, job.sparsity, f"{100 * (job.achieved or 0):.1f} %", *told])
-    names = ["pruner", "sparsity", "removed", "generation", "choice", "ppl", "cos h", "cos z", "cos p", "KL"]
+    names = ["pruner", "sparsity", "removed", "generation", "multiple choice", "ppl", "cos h", "cos z", "cos p", "KL"]
     divergences = [numbers.final[job.job]["kl"] for job in jobs]
     kept = {"generation": GENERATIVE, "choice": MULTIPLE_CHOICE}
     return {
