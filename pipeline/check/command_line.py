@@ -100,7 +100,7 @@ def _check_one(
         # An experiment's own list for this pruner, each of which is a job.
         if not words.multirun or words.sampled:
             who = f"pruner={raw['pruner']['name']}"
-            return [*found, f"the experiment has {len(several)} sparsities for {who}: {_SEVERAL}"]
+            return [*found, f"the experiment has a list of {len(several)} for sparsity with {who}: {_SEVERAL}"]
         each = [_check_plain({**plain, "sparsity": one}, missing, names, found) for one in several]
         return [problem for own in each for problem in own]
     return _check_plain(plain, missing, names, found)

@@ -35,9 +35,17 @@ def name_problems(plain: Mapping[str, Any], own: Mapping[str, Sequence[object]])
             found.append(f"{group}.name={name!r} {trouble}; give another {group}.name")
         elif group != "model" and not _WORD.fullmatch(name):
             found.append(f"{group}.name={name} should consist of letters and digits, with spaces or .+-_ between them")
-        elif name not in own.get(group, ()) and name in choices_of(group):
+        elif _is_anothers(group, name, own):
             found.append(f"{group}.name={name} is the name of another choice in conf/{group}; give a different name")
     return found + _wandb(plain["wandb"])
+
+
+def _is_anothers(group: str, name: str, own: Mapping[str, Sequence[object]]) -> bool:
+    """Return whether a name is that of a choice other than the one made; results would be taken for its results."""
+    composed, chosen = own.get(group, (None, None))
+    if group == "model" or chosen is None:
+        return name != composed and name in choices_of(group)
+    return name != chosen and name in choices_of(group)
 
 
 def _trouble(name: str) -> str | None:

@@ -91,7 +91,9 @@ def component_problems(group: str, node: Any, unknown: Collection[str] = ()) -> 
     base, fields = BASES.get(group), own.fields
     if base is not None and own.known and base not in own.bases:
         return [f"{group}: {node['_target_']} is not a {group}; derive it from {base}"]
-    found = [f"conf/{group}: _target_ needs {key}, which is missing" for key in fields if key not in node]
+    found = [
+        f"conf/{group}: {node['_target_']} needs {key}, which its YAML file lacks" for key in fields if key not in node
+    ]
     for key, value in node.items():
         if key != "_target_" and key not in fields:
             found.append(f"{group}.{key}: unknown key; {nearest(key, fields)}")

@@ -90,7 +90,8 @@ def _ticks(low: float, top: float) -> list[float]:
     if len(inside) < 3:
         fine = [float(f"{digit}e{power}") for power in range(first, last + 1) for digit in (1, 2, 5)]
         inside = [tick for tick in fine if low / 1.25 <= tick <= top]
-    return sorted(inside)
+    # Where all values are nearly the same, none of these may lie among them.
+    return sorted(inside) or [float(f"{math.sqrt(low * top):.1e}")]
 
 
 def _plain(value: float) -> str:
@@ -106,6 +107,7 @@ def _cosine(deviation: float) -> str:
 
 
 def _scientific(value: float) -> str:
-    digit, power = f"{value:.0e}".split("e")
+    digits, power = f"{value:.1e}".split("e")
+    digit = digits.removesuffix(".0")
     factor = "" if digit == "1" else rf"{digit}\!\cdot\!"
     return f"${factor}10^{{{int(power)}}}$"

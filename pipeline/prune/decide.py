@@ -49,7 +49,22 @@ def decide(model: PreTrainedModel, pruner: Pruner, sparsity: Sparsity, context: 
         def scores(gone: Dropped, candidates: Candidates = ()) -> list[dict]:
             return scoring(setup, gone, candidates).to_dict("records")
 
-        return account(decoder, pruner.decide(decoder, sparsity, replace(context, scores=scores)))
+        decided = pruner.decide(decoder, sparsity, replace(context, scores=scores))
+    _check(decided, len(decoder.blocks), pruner.name)
+    return account(decoder, decided)
+
+
+def _check(decided: object, blocks: int, name: str) -> None:
+    """Raise ValueError, naming the pruner, unless this is a decision about blocks that the model has."""
+    if not isinstance(decided, Decision):
+        raise ValueError(f"pruner {name}: decide() returned a {type(decided).__name__}; return a Decision")
+    named = {"blocks": decided.blocks, "attention": decided.attention, "mlp": decided.mlp, "changes": decided.changes}
+    for key, layers in named.items():
+        if wrong := [layer for layer in layers if not 0 <= layer < blocks]:
+            raise ValueError(
+                f"pruner {name}: {key} of its decision names the block {wrong[0]}, but the model has {blocks}, counted "
+                "from 0"
+            )
 
 
 def carry_out(model: PreTrainedModel, name: str, pruner: Pruner, decision: Decision) -> list[Replaced]:

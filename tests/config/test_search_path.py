@@ -95,3 +95,16 @@ def test_a_choice_behind_another_of_its_name_is_refused(own):
     (problem,) = shadowed([own / "conf"])
     assert "wanda.yaml" in problem
     assert "another name" in problem
+
+
+def test_the_name_of_a_built_in_choice_is_refused_under_another(own):
+    # Tables tell pruners apart by their names.
+    path = own / "conf" / "pruner" / "last_blocks.yaml"
+    renamed = path.with_name("mine.yaml")
+    renamed.write_text(
+        path.read_text(encoding="utf-8").replace("name: last_blocks", "name: shortgpt"), encoding="utf-8"
+    )
+    # Files of choices are listed once a process: a folder that is new is looked into.
+    search_also([path.parents[1], own / "conf" / ".." / "conf"])
+    (problem,) = problems(["model=random", "pruner=mine", "sparsity=1"], multirun=False)
+    assert "pruner.name=shortgpt is the name of another choice" in problem

@@ -166,7 +166,7 @@ def test_shared_bounds_are_written_at_the_ticks(tmp_path: Path) -> None:
     expected = [bounds["lower"].iloc[0], *bounds["upper"]]
     assert [float(label) for label in labels] == pytest.approx(expected, abs=0.006)
     fill(tmp_path, FEW, LAYERS)  # each of these has confidences of its own
-    assert canvas_of(tmp_path, "fig24").axes[6].get_xticklabels()[0].get_text() == "least confident"
+    assert canvas_of(tmp_path, "fig24").axes[6].get_xticklabels()[0].get_text() == "lowest"
 
 
 def test_diagram_shows_the_means_of_both_protocols(tmp_path: Path) -> None:
@@ -321,5 +321,10 @@ def test_axes_of_either_sign_survive_zero() -> None:
     assert low < -3 and high > 40 and (np.diff(places) > 0).all() and 0.0 in ax.get_xticks()
     scales.signed_axis(ax, "y", [0.5, 40.0])
     assert ax.get_yscale() == "log" and (np.asarray(ax.get_yticks()) > 0).all()
+    # No round number lies near these.
+    for value in (0.128, 0.29, 6.4, 1.3e-5):
+        scales.signed_axis(ax, "y", [value], ticks=3)
+        low, high = ax.get_ylim()
+        assert ax.get_yticks().size and all(low < place < high for place in ax.get_yticks())
     scales.signed_axis(ax, "y", [0.0, 0.0])
     assert ax.get_ylim()[0] < 0 < ax.get_ylim()[1]

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import yaml
+from choice import some
 from conftest import TINY
 from own_configuration import own_folder
 
@@ -37,23 +38,24 @@ def job(tmp_path_factory):
 # --- configuration of one's own, on somebody else's launcher -----------------------------------------------------
 
 
-def test_a_folder_of_ones_own_serves_jobs_in_processes_of_another_launcher(tmp_path):
+@pytest.mark.parametrize("launcher", some("launchers of others", ["joblib", "submitit_local"], count=1))
+def test_a_folder_of_ones_own_serves_jobs_in_processes_of_another_launcher(tmp_path, launcher):
     own, outputs = own_folder(tmp_path / "own"), tmp_path / "outputs"
-    done = command(outputs, f"--config-dir={own / 'conf'}", "+experiment=own", "hydra/launcher=submitit_local", own=own)
+    words = [f"--config-dir={own / 'conf'}", "+experiment=own", "pruner=last_blocks"]
+    done = command(outputs, *words, f"hydra/launcher={launcher}", own=own)
     assert done.returncode == 0, done.stderr
     jobs = {(record.pruner, record.sparsity) for record in load_records(outputs / "jobs") if record.status == OK}
-    wanted = {("last_blocks", "1"), ("last_blocks", "2"), ("magnitude", "0.5"), ("magnitude", "2:4")}
-    assert jobs - {("dense", "0")} == wanted
+    assert jobs - {("dense", "0")} == {("last_blocks", "1"), ("last_blocks", "2")}
     # The closing table is that of every launcher.
-    assert "4 jobs: 4 ok" in done.stdout
+    assert "2 jobs: 2 ok" in done.stdout
 
 
 # --- sweepers that choose their trials ---------------------------------------------------------------------------
 
 
-def test_optuna_looks_for_the_best_trial_with_joblib(tmp_path):
-    sweeper = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=2", "objective=perplexity"]
-    words = ["hydra/launcher=joblib", "pruner=magnitude", "sparsity=interval(0.1,0.9)", "stages=[prune,evaluate]"]
+def test_optuna_looks_for_the_best_trial(tmp_path):
+    sweeper = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "objective=perplexity"]
+    words = ["pruner=magnitude", "sparsity=interval(0.1,0.9)", "stages=[prune,evaluate]"]
     done = command(tmp_path, *sweeper, *words)
     assert done.returncode == 0, done.stderr
     (found,) = tmp_path.glob("runs/*/optimization_results.yaml")

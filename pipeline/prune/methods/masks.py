@@ -64,23 +64,34 @@ Choose = Callable[[str, torch.Tensor], torch.Tensor]
 
 
 def weight_masks(linears: Sequence[Linear], choose: Choose) -> dict[str, torch.Tensor]:
-    """Return masks by parameter, in the parameter's own shape, from ``choose(name, weight)`` for (out, in) weights."""
+    """Return masks by parameter, in the parameter's own shape, from ``choose(name, weight)`` for (out, in) weights.
+
+    Raises ValueError for a mask of another shape.
+    """
     masks: dict[str, torch.Tensor] = {}
     for linear in linears:
         shape = getattr(linear.module, linear.attribute).shape
         mask = masks.setdefault(linear.parameter, torch.zeros(shape, dtype=torch.bool))
-        linear.view(mask).copy_(choose(linear.name, linear.weight))
+        linear.view(mask).copy_(_of_its_shape(choose(linear.name, linear.weight), linear))
     return masks
 
 
 def new_weights(linears: Sequence[Linear], choose: Choose) -> dict[str, torch.Tensor]:
     """Return new weights by parameter, as ``weight_masks`` does masks.
 
-    ``choose`` gets float32 and the result has the parameter's dtype.
+    ``choose`` gets float32 and the result has the parameter's dtype. Raises ValueError for weights of another shape.
     """
     weights: dict[str, torch.Tensor] = {}
     for linear in linears:
         whole = getattr(linear.module, linear.attribute).data
         value = weights.setdefault(linear.parameter, whole.cpu().clone())
-        linear.view(value).copy_(choose(linear.name, linear.weight.float()))
+        linear.view(value).copy_(_of_its_shape(choose(linear.name, linear.weight.float()), linear))
     return weights
+
+
+def _of_its_shape(chosen: torch.Tensor, linear: Linear) -> torch.Tensor:
+    # A smaller tensor would be repeated over the weight without a word.
+    if chosen.shape != linear.weight.shape:
+        shapes = tuple(chosen.shape), tuple(linear.weight.shape)
+        raise ValueError(f"what was chosen for {linear.name} has the shape {shapes[0]}, but its weight {shapes[1]}")
+    return chosen

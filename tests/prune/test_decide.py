@@ -1,0 +1,38 @@
+"""Decisions of pruners, the user's own among them: what cannot be carried out is refused with the pruner's name."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+
+from pipeline.config.sparsity import parse
+from pipeline.model.decoder import Decoder
+from pipeline.prune.base import Context
+from pipeline.prune.decide import decide
+from pipeline.prune.decision import Decision
+from pipeline.prune.methods.dense import Dense
+from pipeline.prune.methods.masks import new_weights, weight_masks
+
+
+@pytest.mark.parametrize(
+    ("decided", "why"),
+    [
+        (Decision(blocks=(0, 77)), "blocks of its decision names the block 77, but the model has 4"),
+        (Decision(attention=(-1,)), "attention of its decision names the block -1"),
+        ([0], "decide() returned a list; return a Decision"),
+    ],
+)
+def test_what_is_no_decision_about_this_model_is_refused(make_model, monkeypatch, decided, why):
+    monkeypatch.setattr(Dense, "decide", lambda *_: decided)
+    with pytest.raises(ValueError, match=f"pruner odd: {re.escape(why)}"):
+        decide(make_model(), Dense(name="odd"), parse(0), Context(), lambda *_: None)
+
+
+@pytest.mark.parametrize("make", [new_weights, weight_masks])
+def test_a_tensor_of_another_shape_is_not_repeated_over_the_weight(make_model, make):
+    linears = Decoder(make_model()).linears(0)
+    first = tuple(linears[0].weight.shape)
+    with pytest.raises(ValueError, match=re.escape(f"the shape (1, {first[1]}), but its weight {first}")):
+        make(linears, lambda name, weight: torch.zeros_like(weight[:1]))
