@@ -128,6 +128,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         "test_identity.py",
         "test_fault_injection.py",
         "test_launchers.py",
+        "test_doors.py",
+        "test_api.py",
         "test_final_figures.py",
         "test_layer_figures.py",
         "test_evaluation_stages.py",
@@ -137,5 +139,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         "test_advise.py",
         "test_divergence.py",
         "test_report.py",
+        "test_extending.py",
+        "test_own_figure.py",
+        "test_own_measure.py",
+        "test_python_page.py",
     )
     items.sort(key=lambda item: longest.index(item.path.name) if item.path.name in longest else len(longest))
