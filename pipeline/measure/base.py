@@ -76,7 +76,7 @@ class Measure(FurtherMeasure):
 
     def compute(self, tile: Tile) -> Mapping[str, torch.Tensor]:
         """Compute the measure at n positions: a tensor (n,) by column. All have to be finite."""
-        raise NotImplementedError
+        raise TypeError(f"measure {type(self).__name__} does not define compute()")
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class SetMeasure(FurtherMeasure):
 
         States are float32 or float64, those of all prompts one after another. All numbers have to be finite.
         """
-        raise NotImplementedError
+        raise TypeError(f"measure {type(self).__name__} does not define compute()")
 
 
 def checked(measure: FurtherMeasure, found: Mapping[str, Any]) -> Mapping[str, Any]:
