@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -11,11 +10,11 @@ import pandas as pd
 from pipeline.tables.variants import VARIANT, Variant, magnitude, ordered, rows_of, variants_of
 
 ROUNDING = 1e-6  # error of a cosine in single precision, with a margin
-Band = Literal["range", "quartiles"]
 SPACES = ("h", "z", "p")
-STATISTICS = ["mean", "low", "high"]
+QUARTILES = (0.25, 0.75)
+STATISTICS = ["median", "low", "high"]
 SUBLAYER_NAMES = {"attention": "attention", "mlp": "MLP"}
-STEP_NOTE = "Line: mean over prompts; band: interquartile range; only steps that at least half of the prompts reach."
+STEP_NOTE = "Line: median over prompts; band: quartiles; only steps that at least half of the prompts reach."
 
 
 def at_temperature(rows: pd.DataFrame) -> tuple[pd.DataFrame, float]:
@@ -30,50 +29,40 @@ def deviation(cosine: pd.Series) -> pd.Series:
     return (1.0 - cosine.astype(float)).clip(lower=0.0)
 
 
-def profile(rows: pd.DataFrame, by: Sequence[str], values: Mapping[str, pd.Series], band: Band) -> pd.DataFrame:
-    """Compute the mean and band of each quantity for each combination of `by`, over whatever else varies.
+def profile(rows: pd.DataFrame, by: Sequence[str], values: Mapping[str, pd.Series]) -> pd.DataFrame:
+    """Compute median and quartiles of each quantity over prompts, for each combination of `by`.
 
-    The mean is over prompts of their own means, since long texts must not count more; the band is over positions.
+    A prompt counts once, by its mean over whatever else varies: long texts must not count more.
 
     Args:
         rows: measures, one row per position.
         by: columns to keep apart.
         values: quantity name -> one value for each of `rows` (same index); values that are not finite are left out.
-        band: "range" for minimum to maximum, "quartiles" for the middle half.
 
     Returns:
-        Columns: `by`, quantity, mean, low, high, n (positions), mean_by_position (over all positions alike), sorted
-        by quantity (as given), then `by`.
+        Columns: `by`, quantity, median, low, high (the quartiles), mean, n (positions), mean_by_position (over all
+        positions alike), sorted by quantity (as given), then `by`.
     """
-    low, high = (0.0, 1.0) if band == "range" else (0.25, 0.75)
     # Rows are grouped by a number, and once: grouping by words takes longer than all that is computed here.
     place = rows.groupby(list(by)).ngroup()
     keys = rows[list(by)].set_axis(place).loc[lambda frame: ~frame.index.duplicated()]
-    prompts = (
-        None
-        if "prompt" not in rows or "prompt" in by
-        else pd.Series(pd.factorize(rows["prompt"], sort=True)[0], rows.index)
-    )
+    single = "prompt" not in rows or "prompt" in by
+    prompts = None if single else pd.Series(pd.factorize(rows["prompt"], sort=True)[0], rows.index)
     parts = []
     for quantity, column in values.items():
         finite = column.astype(float).replace([np.inf, -np.inf], np.nan).dropna()
-        places = place.loc[finite.index]
-        groups = finite.groupby(places)
+        groups = finite.groupby(place.loc[finite.index])
         part = pd.DataFrame({"n": groups.size(), "mean_by_position": groups.mean()})
-        part["mean"] = part["mean_by_position"] if prompts is None else _by_prompt(finite, places, prompts)
-        part["low"] = groups.min() if band == "range" else groups.quantile(low)
-        part["high"] = groups.max() if band == "range" else groups.quantile(high)
-        parts.append(keys.loc[part.index].assign(quantity=quantity, **part))
-    return pd.concat(parts, ignore_index=True)[[*by, "quantity", *STATISTICS, "n", "mean_by_position"]]
-
-
-def _by_prompt(values: pd.Series, places: pd.Series, prompts: pd.Series) -> pd.Series:
-    """Compute the mean over prompts of the mean of each."""
-    return values.groupby([places, prompts.loc[values.index]]).mean().groupby(level=0).mean()
+        if prompts is not None:
+            means = finite.groupby([place.loc[finite.index], prompts.loc[finite.index]]).mean()
+            groups = means.groupby(level=0)
+        part[STATISTICS[1:]] = groups.quantile(list(QUARTILES)).unstack()
+        parts.append(keys.loc[part.index].assign(quantity=quantity, median=groups.median(), mean=groups.mean(), **part))
+    return pd.concat(parts, ignore_index=True)[[*by, "quantity", *STATISTICS, "mean", "n", "mean_by_position"]]
 
 
 def well_covered(steps: pd.DataFrame) -> pd.DataFrame:
-    """Return the steps that at least half of a variant's prompts reach: later means are over ever fewer prompts."""
+    """Return the steps that at least half of a variant's prompts reach: later medians are over ever fewer prompts."""
     most = steps.groupby([*VARIANT, "quantity"])["n"].transform("max")
     return steps[2 * steps["n"] >= most]
 

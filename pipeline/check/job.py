@@ -10,8 +10,7 @@ from typing import Any
 from pipeline.check.model import check_model, check_sparsity, suite_of
 from pipeline.common.packages import absent
 from pipeline.config import schema
-from pipeline.config.choices import figure_names, nearest
-from pipeline.config.figures import is_module, module_problems
+from pipeline.config.figures import figure_problems
 from pipeline.config.objective import LARGER_IS_BETTER, objectives, stage_of
 from pipeline.config.probes import read_probes
 from pipeline.config.signature import component_problems, declared
@@ -60,7 +59,11 @@ def _root(plain: Mapping[str, Any]) -> list[str]:
     found = [problem] if problem else []
     found += _objective(plain["objective"], plain["stages"])
     found += extra_problems(plain["measure"]["extra"])
-    found += _figures(plain["figures"]) + _probes(plain["probes"]) + _perplexity(plain)
+    found += (
+        figure_problems(plain["figures"]["select"], plain["figures"]["include"])
+        + _probes(plain["probes"])
+        + _perplexity(plain)
+    )
     return found + _outputs(plain["outputs"]) + _export(plain) + _wandb(plain["wandb"]["mode"])
 
 
@@ -73,20 +76,6 @@ def _objective(given: str | Sequence[str] | None, stages: Sequence[str]) -> list
         f"objective={name} comes from the stage {stage_of(name)}; add it to stages"
         for name in names
         if name in LARGER_IS_BETTER and stage_of(name) not in stages
-    ]
-
-
-def _figures(figures: Sequence[str] | None) -> list[str]:
-    """Check that all figures exist. They are given by full name or by number, those of the user's own by module."""
-    known = figure_names()
-    spellings = [name.partition("_")[0] for name in known] + known
-    if figures == []:
-        return [f"figures is empty; choose from {', '.join(spellings)}"]
-    modules = [item for item in figures or () if is_module(item)]
-    absent = [item for item in figures or () if item not in spellings and item not in modules]
-    return [
-        *(f"figures: {item} does not exist; {nearest(item, spellings)}" for item in absent),
-        *(f"figures: {problem}" for problem in module_problems(modules)),
     ]
 
 

@@ -201,8 +201,8 @@ def _of_sweep(key: str, options: Sequence[Any], argument: str, multirun: bool) -
     if len(options) == 1:
         return []
     shown = shortened(argument)
-    if key in _ONCE:
-        return [f"{shown}: {_ONCE[key]}"]
+    if reason := _ONCE.get(key.partition(".")[0]):
+        return [f"{shown}: {reason}"]
     if key == schema.EXPERIMENT:
         raise ValueError(f"{shown}: {_ONE_EXPERIMENT}")
     return [] if multirun else [f"{shown} lists {len(options)} values: add -m to run them as a sweep"]

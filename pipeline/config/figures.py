@@ -1,16 +1,19 @@
-"""Figures by name: the built-in ones, and modules of the user's own. Nothing that draws is imported."""
+"""Figures by name: the built-in ones, and those in a folder of the user's own. Nothing that draws is imported."""
 
 from __future__ import annotations
 
 import ast
-import importlib.util
 import re
 from collections import Counter
 from collections.abc import Sequence
-from importlib.machinery import ModuleSpec
+from functools import cache
 from pathlib import Path
 
+import yaml  # type: ignore[import-untyped]
+
 from pipeline.config.choices import figure_names, nearest
+from pipeline.config.schema import FiguresConfig
+from pipeline.config.search_path import CONF
 
 # The name of a figure is that of its file.
 NAME = re.compile(r"(fig\d\d|tab\d)_\w+")
@@ -18,74 +21,69 @@ NAME = re.compile(r"(fig\d\d|tab\d)_\w+")
 FIGURE = "FIGURE"
 
 
-def is_module(name: str) -> bool:
-    """Return whether a figure is given by the dotted path of its module, as those of the user's own are."""
-    return "." in name
+@cache
+def by_default() -> FiguresConfig:
+    """Return the settings of figures that ``conf/config.yaml`` has, for commands that Hydra does not compose."""
+    return FiguresConfig(**yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))["figures"])
 
 
 def number_of(name: str) -> str:
-    """Return the number of a figure, such as ``fig04``, from its name or the path of its module."""
-    return name.rpartition(".")[2].partition("_")[0]
+    """Return the number of a figure, such as ``fig04``, from its name."""
+    return name.partition("_")[0]
 
 
-def module_problems(modules: Sequence[str]) -> list[str]:
-    """Return sentences about modules of figures that are not there, are no figures, or take another one's number."""
-    found = [problem for module in dict.fromkeys(modules) if (problem := _problem(module))]
-    numbers = Counter(number_of(module) for module in dict.fromkeys(modules))
-    return found + [
-        f"{', '.join(module for module in dict.fromkeys(modules) if number_of(module) == number)} are all {number}; "
+def files_of(folder: str | None) -> dict[str, Path]:
+    """Return the files of the figures in a folder of the user's own, by name."""
+    files = sorted(Path(folder).expanduser().glob("*.py")) if folder else []
+    return {path.stem: path.absolute() for path in files if NAME.fullmatch(path.stem)}
+
+
+def figure_problems(select: Sequence[str] | None, include: str | None) -> list[str]:
+    """Return sentences about figures that do not exist, and about files of a folder that are no figures."""
+    found = [f"figures.include: {problem}" for problem in _include_problems(include)]
+    if found:
+        return found
+    names = [*figure_names(), *files_of(include)]
+    spellings = [*dict.fromkeys(number_of(name) for name in names), *names]
+    if select is not None and not select:
+        return [f"figures.select is empty; choose from {', '.join(spellings)}"]
+    absent = [name for name in select or () if name not in spellings]
+    return [f"figures.select: {name} does not exist; {nearest(name, spellings)}" for name in absent]
+
+
+def _include_problems(include: str | None) -> list[str]:
+    if include is None:
+        return []
+    folder, files = Path(include).expanduser(), files_of(include)
+    if not folder.is_dir():
+        return [f"there is no folder {include}; give the one that holds your figures"]
+    if not files:
+        return [f"{include} holds no figure; a figure is a file called figNN_name.py or tabN_name.py"]
+    builtin = {number_of(name) for name in figure_names()}
+    numbers = Counter(number_of(name) for name in files)
+    found = [
+        f"{path}: {number_of(name)} is the number of a built-in figure; give the file another, such as fig99"
+        for name, path in files.items()
+        if number_of(name) in builtin
+    ]
+    found += [
+        f"{', '.join(name for name in files if number_of(name) == number)} are all {number}; "
         "give each figure a number of its own"
         for number, count in numbers.items()
         if count > 1
     ]
+    return found + [problem for path in files.values() if (problem := _source_problem(path))]
 
 
-def _problem(module: str) -> str | None:
-    parent, _, name = module.rpartition(".")
-    if not all(part.isidentifier() for part in module.split(".")):
-        return f"{module} is not the dotted path of a module, such as my_package.figures.fig30_mine"
-    try:
-        package, spec = _spec(parent), _spec(module)
-    except Exception as error:  # whatever the user's own package raises
-        return f"{module} cannot be found: importing {parent} fails ({type(error).__name__}: {error}); correct that"
-    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
-        return f"there is no module {module}; {_near(name, package, module)}"
-    if not NAME.fullmatch(name):
-        return f"{module}: the file of a figure is called figNN_name.py or tabN_name.py; rename it"
-    if number_of(name) in {number_of(known) for known in figure_names()}:
-        return f"{module}: {number_of(name)} is the number of a built-in figure; give the file another, such as fig99"
-    return _source_problem(module, Path(spec.origin))
-
-
-def _spec(module: str) -> ModuleSpec | None:
-    """Find a module by importing the packages above it, none of which need be there."""
-    try:
-        return importlib.util.find_spec(module)
-    except ModuleNotFoundError as error:
-        if error.name is not None and f"{module}.".startswith(f"{error.name}."):
-            return None
-        raise
-
-
-def _near(name: str, package: ModuleSpec | None, module: str) -> str:
-    """Return where to look for a module that is not there."""
-    if package is None:
-        folder = module.partition(".")[0]
-        return f"install its package, or add the folder that holds {folder}/ to PYTHONPATH"
-    files = [path.stem for place in package.submodule_search_locations or () for path in Path(place).glob("*.py")]
-    figures = [file for file in files if NAME.fullmatch(file)]
-    return nearest(name, figures) if figures else f"{package.name} holds no figure"
-
-
-def _source_problem(module: str, path: Path) -> str | None:
+def _source_problem(path: Path) -> str | None:
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError) as error:
-        return f"{module} cannot be read as Python ({error}); correct {path}"
+        return f"{path} cannot be read as Python ({error}); correct it"
     assigned = [node for node in tree.body if isinstance(node, ast.Assign | ast.AnnAssign)]
     targets = [
         target for node in assigned for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
     ]
     if any(isinstance(target, ast.Name) and target.id == FIGURE for target in targets):
         return None
-    return f"{module} assigns nothing to {FIGURE}; end it with {FIGURE} = Figure(select, draw) of pipeline.plot.base"
+    return f"{path} assigns nothing to {FIGURE}; end it with {FIGURE} = Figure(select, draw) of pipeline.plot.base"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from pipeline.config.objective import Objective
-from pipeline.config.types import Count, Positive, Seed, Temperature, Within, converted, misfits
+from pipeline.config.types import Count, Inches, Positive, Seed, Temperature, Within, converted, misfits
 
 GROUPS = ("model", "pruner", "task", "calibration")
 EXPERIMENT = "experiment"
@@ -19,6 +19,8 @@ Protocol = Literal["layer", "teacher_forced", "free_running", "options"]
 PROTOCOLS = LAYER, TEACHER_FORCED, FREE_RUNNING, OPTIONS = get_args(Protocol)
 Readout = Literal["raw", "final_norm"]
 RAW, FINAL_NORM = get_args(Readout)
+FigureStyle = Literal["screen", "paper"]
+SCREEN, PAPER = get_args(FigureStyle)
 # The built-in text for perplexity.
 STORIES = "stories"
 HF = "hf"
@@ -77,6 +79,22 @@ class ExportConfig:
 
 
 @dataclass(frozen=True)
+class FiguresConfig:
+    """Which figures are drawn, and their form.
+
+    ``select`` names some, by number or in full; ``include`` is a folder with figures of the user's own. In ``style``
+    ``screen`` title and caption are in the picture; in ``paper`` they are in files beside it. ``column`` and ``page``
+    are widths in inches.
+    """
+
+    select: list[str] | None
+    include: str | None
+    style: FigureStyle
+    column: Inches
+    page: Inches
+
+
+@dataclass(frozen=True)
 class WandbConfig:
     """Where runs are logged. ``auto`` is online with a key and a network, else offline."""
 
@@ -105,7 +123,7 @@ class Config:
     allow_code_execution: bool
     outputs: str
     probes: str | None
-    figures: list[str] | None
+    figures: FiguresConfig
     objective: Objective | list[Objective] | None
     sweep: dict[str, Any]
     sparsity_of: dict[str, Any]
@@ -119,6 +137,7 @@ class Config:
 # Keys of the root that have keys of their own, with their types.
 NODES = {
     "export": ExportConfig,
+    "figures": FiguresConfig,
     "capture": CaptureConfig,
     "measure": MeasureConfig,
     "perplexity": PerplexityConfig,

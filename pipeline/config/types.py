@@ -29,6 +29,7 @@ Width = Annotated[int, Within(1, 8192, "a whole number from 1 to 8192")]
 Temperature = Annotated[float, Within(1e-3, 1e3, "a number from 0.001 to 1000")]
 Share = Annotated[float, Within(1e-6, 1, "a fraction above 0 and at most 1, such as 0.9")]
 Part = Annotated[float, Within(1e-9, 1 - 1e-9, "a fraction above 0 and below 1, such as 0.1")]
+Inches = Annotated[float, Within(2, 40, "a number of inches from 2 to 40")]
 # Units that a pruner removes and an integer sparsity counts; sublayer is either kind, in one ranking.
 UnitKind = Literal["attention", "mlp", "sublayer", "block"]
 _WORDS = {

@@ -1,4 +1,4 @@
-"""Command line: `python -m pipeline.plot [fig01 my_package.fig30 ...] [outputs=DIR] [--settings TEXT] [--force]`."""
+"""Command line: `python -m pipeline.plot [fig01 ...] [outputs=DIR] [figures.style=paper] [--settings TEXT]`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline.plot.discovery import figures, resolve
 from pipeline.plot.drawing import FigureResult, draw
 from pipeline.tables.choice import Choice, choose
 
-_NAMES = "by name or number, or the dotted module of a figure of your own"
+_NAMES = "by name or number"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,9 +21,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _draw(options: argparse.Namespace) -> int:
-    resolve(options.names)
+    resolve(options.names or options.form.select, options.form.include)
     choice = choose(options.outputs, options.settings)
-    results = draw(options.outputs, options.names, options.settings, force=options.force)
+    results = draw(options.outputs, options.names, options.settings, force=options.force, form=options.form)
     print(_heading(choice))
     for result in results:
         print(_line(result))
@@ -31,7 +31,7 @@ def _draw(options: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = table_parser("pipeline.plot", "Draw figures from the tables.", "draw")
+    parser = table_parser("pipeline.plot", "Draw figures from the tables.", "draw", figures=True)
     parser.add_argument("names", nargs="*", metavar="figure", help=f"{_NAMES}; default: all of {', '.join(figures())}")
     parser.add_argument("--force", action="store_true", help="redraw figures that are up to date, too")
     return parser
@@ -49,7 +49,8 @@ def _line(result: FigureResult) -> str:
     if result.missing:
         return f"{result.name}: not drawn: {result.missing}"
     state = "drawn" if result.drawn else "unchanged"
-    return f"{result.name}: {state}, {result.paths[0].with_suffix('')}.{{pdf,png,csv}}"
+    suffixes = ",".join(path.suffix[1:] for path in result.paths)
+    return f"{result.name}: {state}, {result.paths[0].with_suffix('')}.{{{suffixes}}}"
 
 
 if __name__ == "__main__":

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
+    from pipeline.plot.table_block import Block
     from pipeline.tables.read import Tables
+
+# How wide a picture is in print.
+Span = Literal["column", "page"]
 
 
 @dataclass(frozen=True)
@@ -27,14 +31,19 @@ class Selection:
 class Figure:
     """One figure. To add one, write a module `figNN_name.py` (or `tabN_name.py`) that assigns it to `FIGURE`.
 
-    The module may lie in a package of the user's own: see docs/extending/figure.md.
+    The module may lie in a folder of the user's own: see docs/extending/figure.md.
 
     Attributes:
         select: reads the tables of one group of comparable jobs; raises `MissingData` if they do not suffice.
-        draw: turns (data read back from the CSV, title, caption) into a canvas, looking at nothing else.
+        draw: turns (data read back from the CSV, title, caption) into a canvas, looking at nothing else. Title and
+            caption are empty for a paper.
         version: raise it when `draw` changes, so that finished files are drawn again.
+        span: whether the picture is as wide as a column or as a page in print.
+        blocks: of a table, turns the same data into the blocks that `draw` shows, for LaTeX.
     """
 
     select: Callable[[Tables], Selection]
     draw: Callable[[pd.DataFrame, str, str], Canvas]
     version: int = 1
+    span: Span = "page"
+    blocks: Callable[[pd.DataFrame], Sequence[Block]] | None = None

@@ -1,18 +1,19 @@
 """Registry of the figures: every module of `pipeline.plot.paper` called `figNN_name` or `tabN_name`.
 
-Figures of the user's own are modules with such names, too, given by their dotted paths.
+Figures of the user's own are files with such names in a folder of theirs.
 """
 
 from __future__ import annotations
 
-import difflib
 import importlib
+import importlib.util
 import pkgutil
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 
 from pipeline.common.errors import plain
-from pipeline.config.figures import FIGURE, NAME, is_module, module_problems
+from pipeline.config.figures import FIGURE, NAME, figure_problems, files_of, number_of
 from pipeline.plot import paper
 from pipeline.plot.base import Figure
 
@@ -29,38 +30,34 @@ def figures() -> dict[str, Figure]:
     return {name: importlib.import_module(f"{paper.__name__}.{name}").FIGURE for name in names}
 
 
-def resolve(names: Sequence[str] | None) -> dict[str, Figure]:
-    """Return the figures called `names`, each in full or by its number (`fig01`); all built-in ones without names.
+def resolve(names: Sequence[str] | None, include: str | None = None) -> dict[str, Figure]:
+    """Return the figures called `names`, each in full or by its number (`fig01`); all of them without names.
 
-    A name with dots is the module of a figure of the user's own, whose name is that of its file.
+    Args:
+        include: a folder with files of the user's own figures, beside the built-in ones.
 
     Raises:
-        UnknownFigure: if a name is unknown, with the nearest name and the whole list; if a module is no figure.
+        UnknownFigure: if a name is unknown, with the nearest name and the whole list; if a file is no figure.
     """
-    known = figures()
-    if not names:
-        return dict(known)
-    spellings = {alias: name for name in known for alias in (name, name.split("_")[0])}
-    modules = [name for name in names if is_module(name)]
-    if found := module_problems(modules):
+    if found := figure_problems(names, include):
         raise UnknownFigure("; ".join(found))
-    for name in names:
-        if name not in spellings and name not in modules:
-            near = difflib.get_close_matches(name, spellings, n=1, cutoff=0.4)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            raise UnknownFigure(f"no figure is named {name!r}.{hint} Choose from: {', '.join(known)}.")
-    wanted = {spellings[name] for name in names if name in spellings}
-    own = {module.rpartition(".")[2]: _imported(module) for module in modules}
-    return {name: figure for name, figure in known.items() if name in wanted} | dict(sorted(own.items()))
+    files = files_of(include)
+    known = [*figures(), *files]
+    wanted = [name for name in known if names is None or name in names or number_of(name) in names]
+    return {name: _imported(files[name]) if name in files else figures()[name] for name in wanted}
 
 
-def _imported(module: str) -> Figure:
-    """Import the figure of a module. Raises UnknownFigure, with the cause, if that fails."""
+def _imported(path: Path) -> Figure:
+    """Import the figure of a file. Raises UnknownFigure, with the cause, if that fails."""
     try:
-        found = getattr(importlib.import_module(module), FIGURE)
-    except Exception as error:  # whatever the user's own module raises
-        raise UnknownFigure(f"{module} cannot be imported: {plain(error)}; correct it") from error
+        spec = importlib.util.spec_from_file_location(f"figures_included.{path.stem}", path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        found = getattr(module, FIGURE)
+    except Exception as error:  # whatever the user's own file raises
+        raise UnknownFigure(f"{path} cannot be imported: {plain(error)}; correct it") from error
     if not isinstance(found, Figure):
         way = f"end it with {FIGURE} = Figure(select, draw)"
-        raise UnknownFigure(f"{module}: {FIGURE} is no Figure of pipeline.plot.base; {way}")
+        raise UnknownFigure(f"{path}: {FIGURE} is no Figure of pipeline.plot.base; {way}")
     return found

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.config.choices import choices_of
-from pipeline.config.schema import EXPERIMENT
+from pipeline.config.figures import by_default
+from pipeline.config.schema import EXPERIMENT, FiguresConfig
 from pipeline.plot import render
 from pipeline.plot.base import Figure, Selection
 from pipeline.plot.discovery import resolve
@@ -25,7 +26,7 @@ class FigureResult:
 
     Attributes:
         name: `figNN_name`.
-        paths: its PDF, PNG and CSV; empty if its data are missing.
+        paths: its PDF, PNG and CSV, for a paper also its caption and LaTeX; empty if its data are missing.
         caption: its caption; empty if its data are missing.
         missing: why it was not drawn and how to make its data; None if its files are there.
         drawn: whether this call drew it; False if the files were up to date.
@@ -41,41 +42,51 @@ class FigureResult:
 
 
 def draw(
-    outputs: Path, names: Sequence[str] | None = None, settings: str | None = None, *, force: bool = False
+    outputs: Path,
+    names: Sequence[str] | None = None,
+    settings: str | None = None,
+    *,
+    force: bool = False,
+    form: FiguresConfig | None = None,
 ) -> list[FigureResult]:
     """Draw figures into `outputs/figures` from `outputs/tables`, leaving those that are up to date.
 
+    Those for a paper are in `outputs/figures/paper`.
+
     Args:
         outputs: the folder that holds `tables/`.
-        names: figures by name or number ("fig01"), or the dotted modules of others; all built-in ones by default.
+        names: figures by name or number ("fig01"); by default those that the form selects.
         settings: the settings of a group of comparable jobs, in full or any part that only one group has; by
             default those of the newest job.
         force: draw figures again even if they are up to date.
+        form: style, widths and folder of further figures; by default that of `conf/config.yaml`.
 
     Raises:
         UnknownFigure: if no figure has one of the names.
         NoTables: if there are no tables.
         UnknownSettings: if no settings match, or several.
     """
-    wanted = resolve(names)
+    form = form or by_default()
+    wanted = resolve(names or form.select, form.include)
     tables = load(outputs, choose(outputs, settings))
-    return [_draw_one(outputs / "figures", name, figure, tables, force) for name, figure in wanted.items()]
+    return [_draw_one(outputs / "figures", name, figure, tables, force, form) for name, figure in wanted.items()]
 
 
-def _draw_one(folder: Path, name: str, figure: Figure, tables: Tables, force: bool) -> FigureResult:
+def _draw_one(
+    folder: Path, name: str, figure: Figure, tables: Tables, force: bool, form: FiguresConfig
+) -> FigureResult:
+    files = render.FigureFiles(folder, name, form)
     try:
         selection = figure.select(tables)
     except MissingData as reason:
-        render.remove(folder, name)  # an older figure would show other settings
+        files.remove()  # an older figure would show other settings
         return FigureResult(name, missing=f"{reason}; to get the data, run: {command_of(name)}")
     caption = _caption(figure, selection, tables)
-    csv = render.to_csv(selection.data)
-    stamp = render.stamp_of(figure, csv, selection.title, caption)
-    stale = force or not render.is_current(folder, name, stamp)
+    content = render.Content(figure, render.to_csv(selection.data), selection.title, caption)
+    stale = force or not files.are_current(content)
     if stale:
-        render.write(folder, name, figure, csv, selection.title, caption, stamp)
-    paths = tuple(render.paths_of(folder, name).values())
-    return FigureResult(name, paths, caption, drawn=stale, title=selection.title)
+        files.write(content)
+    return FigureResult(name, tuple(files.paths.values()), caption, drawn=stale, title=selection.title)
 
 
 def command_of(name: str) -> str:

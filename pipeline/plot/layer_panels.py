@@ -51,7 +51,6 @@ class LayerPanels:
         curves: the lines of every panel.
         note: a sentence of the caption on what is drawn.
         gap: why positions are left out, for curves that leave some out.
-        median: whether lines are medians over prompts, for values of which a few may outweigh all others, or means.
     """
 
     title: str
@@ -60,7 +59,6 @@ class LayerPanels:
     curves: Sequence[Curve]
     note: str
     gap: str = "because they are not finite"
-    median: bool = False
 
     def select(self, tables: Tables) -> Selection:
         """Select each curve of one variant and sublayer, per layer and step: its line and quartiles over prompts."""
@@ -72,27 +70,21 @@ class LayerPanels:
         values = {curve.quantity: curve.values(rows).replace([np.inf, -np.inf], np.nan) for curve in self.curves}
         if all(column.isna().all() for column in values.values()):
             raise MissingData(f"no position has a value to draw, {self.gap}")
-        data = series.profile(rows, [*KEYS, "step"], values, "quartiles")
-        if self.median:
-            data = _with_medians(data, rows, values)
+        data = series.profile(rows, [*KEYS, "step"], values)
         data = data.sort_values(["layer", "quantity", "step"], kind="stable")
         name = series.SUBLAYER_NAMES[sublayer]
         notes = (
             f"{variant.label}, pruning the {name} of one layer at a time, on dense inputs.",
             self.note,
-            series.STEP_NOTE.replace("mean", self._line),
+            series.STEP_NOTE,
             "All panels share their axes.",
             f"Temperature {temperature:g}.",
             *not_shown_note(other for other in others if other != variant),
             *sampling_note,
             *self._gaps(rows, values),
         )
-        columns = [*KEYS, "quantity", "step", self._line, "low", "high", "n"]
+        columns = [*KEYS, "quantity", "step", *series.STATISTICS, "n"]
         return Selection(f"{self.title} ({name})", data[columns], notes)
-
-    @property
-    def _line(self) -> str:
-        return "median" if self.median else "mean"
 
     def _gaps(self, rows: pd.DataFrame, values: dict[str, pd.Series]) -> tuple[str, ...]:
         """Return notes on how many positions are left out, and on the layers that have none left."""
@@ -105,9 +97,9 @@ class LayerPanels:
 
     def draw(self, data: pd.DataFrame, title: str, caption: str) -> Canvas:
         """Draw a panel for each layer, in reading order."""
-        data = data.rename(columns={self._line: "mean"})
         layers = sorted(data["layer"].unique())
         handles = [canvas.line_handle(curve.label, curve.colour, curve.line) for curve in self.curves]
+        handles += canvas.statistic_handles()
         sheet, axes, panels = small_panels.grid(len(layers), title=title, caption=caption, handles=handles)
         everything = data[series.STATISTICS].to_numpy().ravel()
         for ax, layer in zip(panels, layers, strict=True):
@@ -138,11 +130,7 @@ def measured_and_estimate(title: str, theorem: Theorem) -> Figure:
 
 
 def over_orthogonal(title: str, variance: str, symbol: str, note: str) -> Figure:
-    """Return the figure of a variance of dz divided by the relative orthogonal magnitudes of h and of z.
-
-    Where the orthogonal part almost vanishes, the ratio grows without bound, and a few positions would dominate a
-    mean of ratios: lines are medians.
-    """
+    """Return the figure of a variance of dz divided by the relative orthogonal magnitudes of h and of z."""
 
     def curve(space: str) -> Curve:
         def ratio(rows: pd.DataFrame) -> pd.Series:
@@ -156,21 +144,11 @@ def over_orthogonal(title: str, variance: str, symbol: str, note: str) -> Figure
     ylabel = rf"{symbol} $\,/\,(\|\Delta x_\perp\|^2/\|x\|^2)$"
     gap = "because the change has no orthogonal part there"
     columns = [variance, "orth_h", "orth_z"]
-    return LayerPanels(title, ylabel, columns, curves, f"{note} {ORTHOGONAL}", gap, median=True).figure()
-
-
-def _with_medians(data: pd.DataFrame, rows: pd.DataFrame, values: dict[str, pd.Series]) -> pd.DataFrame:
-    """Replace the means in the result of `series.profile` with medians."""
-    keys = [rows[name] for name in (*KEYS, "step")]
-    medians = [
-        column.groupby(keys).median().rename("median").reset_index().assign(quantity=quantity)
-        for quantity, column in values.items()
-    ]
-    return data.drop(columns="mean").merge(pd.concat(medians), on=[*KEYS, "step", "quantity"], validate="one_to_one")
+    return LayerPanels(title, ylabel, columns, curves, f"{note} {ORTHOGONAL}", gap).figure()
 
 
 def _steps_reached(rows: pd.DataFrame) -> pd.DataFrame:
-    """Keep the steps that at least half of the prompts reach: later means are over ever fewer prompts."""
+    """Keep the steps that at least half of the prompts reach: later medians are over ever fewer prompts."""
     reached = rows.groupby("step")["prompt"].nunique()
     return rows[rows["step"].isin(reached.index[2 * reached >= reached.max()])]
 

@@ -18,7 +18,7 @@ NAMES = {name: f"{name}_deviation" for name in series.STATISTICS}
 
 
 def select(tables: Tables, *, weights: bool, title: str, notes: tuple[str, ...]) -> Selection:
-    """Select the deviation `1 - cos` per variant, sublayer, layer and space: mean and range over prompts and steps.
+    """Select the deviation `1 - cos` per variant, sublayer, layer and space: median and quartiles over prompts.
 
     Args:
         weights: whether to select pruners that change weights, or those that drop whole units.
@@ -29,14 +29,14 @@ def select(tables: Tables, *, weights: bool, title: str, notes: tuple[str, ...])
     everyone = variants_of(rows)
     rows = rows_of(rows, lowest(everyone))
     values = {space: series.deviation(rows[f"cos_{space}"]) for space in series.SPACES}
-    curves = series.profile(rows, [*VARIANT, "sublayer", "layer"], values, "range")
+    curves = series.profile(rows, [*VARIANT, "sublayer", "layer"], values)
     curves, equal_note = draw_once(curves, ["quantity", "layer"], series.STATISTICS)
     shown, left_out = spread(variants_of(curves), VARIANTS)
     data = rows_of(curves, shown).rename(columns={"quantity": "space", **NAMES})
     data = data.sort_values([*VARIANT, "sublayer", "space", "layer"], kind="stable")
     notes += (
-        "Line: mean over steps, then over prompts; band: minimum to maximum over prompts.",
-        "The cosine axis is logarithmic in the distance from 1.",
+        "Of each prompt the mean over its steps; line: median over prompts, band: quartiles.",
+        scales.COSINE_NOTE,
         f"Temperature {temperature:g}.",
         *equal_note,
         *left_out_note([*left_out, *(variant for variant in everyone if variant not in lowest(everyone))]),
@@ -50,14 +50,13 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     panels = panels_of(data)
     columns = min(2, len(panels))
     handles = [canvas.line_handle(style.SPACE_NAMES[space], style.SPACE_COLOURS[space]) for space in series.SPACES]
+    handles += canvas.statistic_handles()
     sheet, axes = canvas.page(
         -(-len(panels) // columns),
         columns,
         title=title,
         caption=caption,
         handles=handles,
-        gaps=(0.32, 0.2),
-        margins=(0.78, 0.12),
         sharey="row",
     )
     for ax, (variant, sublayer) in zip(axes.flat, panels, strict=False):

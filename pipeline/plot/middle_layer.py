@@ -15,7 +15,7 @@ from pipeline.tables.variants import VARIANT, left_out_note, rows_of, spread, va
 def middle_steps(
     rows: pd.DataFrame, values: Callable[[pd.DataFrame], Mapping[str, pd.Series]], limit: int
 ) -> tuple[pd.DataFrame, str, tuple[str, ...]]:
-    """Compute mean and quartiles over prompts at each step of the middle layer, for at most `limit` variants.
+    """Compute median and quartiles over prompts at each step of the middle layer, for at most `limit` variants.
 
     Args:
         rows: measures of the layer protocol at one temperature.
@@ -23,14 +23,14 @@ def middle_steps(
         limit: how many variants the figure has room for.
 
     Returns:
-        Columns pruner, sparsity, sublayer, layer, quantity, step, mean, low, high, n; the place in words
+        Columns pruner, sparsity, sublayer, layer, quantity, step, median, low, high, n; the place in words
         ("layer 15, attention"); and the notes for the caption.
     """
     everyone = variants_of(rows)
     rows, sublayer, layer = middle_layer(rows)
     name = series.SUBLAYER_NAMES[sublayer]
     absent = [variant.label for variant in everyone if variant not in variants_of(rows)]
-    steps = series.profile(rows, [*VARIANT, "step"], values(rows), "quartiles")
+    steps = series.profile(rows, [*VARIANT, "step"], values(rows))
     steps = series.well_covered(steps)
     steps, identical_note = series.drop_identical(steps, dict.fromkeys(steps["quantity"], 0.0))
     steps = series.merge_equal(steps).assign(sublayer=sublayer, layer=layer)

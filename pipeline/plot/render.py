@@ -5,28 +5,28 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib as mpl
 import pandas as pd
 
 from pipeline.common.files import write_bytes
-from pipeline.plot import style
+from pipeline.config.schema import PAPER, SCREEN, FiguresConfig
+from pipeline.plot import canvas, latex, style
 from pipeline.plot.base import Figure
 from pipeline.tables.variants import VARIANT
 
-SUFFIXES = ("pdf", "png", "csv")
+SUFFIXES = {SCREEN: ("pdf", "png", "csv"), PAPER: ("pdf", "png", "csv", "txt", "tex")}
+# Of a PNG's metadata: how many pixels title and caption take at its top and bottom.
+MARGINS = "Margins"
 # Columns of words that pandas would otherwise read back as numbers ("0.2", "6") or as missing.
 TEXT_COLUMNS = (
     "kind", "model", *VARIANT, "task", "metric", "series", "protocol", "prompt", "sublayer", "space",
     "quantity", "source", "stratum", "set", "theorem", "role", "text", "same_text", "label", "format",
     "unit", "criterion", "against",
 )  # fmt: skip
-
-
-def paths_of(folder: Path, name: str) -> dict[str, Path]:
-    """Return the paths of the files of a figure, by suffix."""
-    return {suffix: folder / f"{name}.{suffix}" for suffix in SUFFIXES}
 
 
 def to_csv(data: pd.DataFrame) -> bytes:
@@ -52,56 +52,93 @@ def _numbers(column: pd.Series) -> pd.Series:
         return column
 
 
-def stamp_of(figure: Figure, csv: bytes, title: str, caption: str) -> str:
-    """Compute a digest of everything that the files depend on."""
-    parts = [csv.decode(), title, caption, str(style.STYLE_VERSION), str(figure.version), mpl.__version__]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+@dataclass(frozen=True)
+class Content:
+    """What a figure shows: its data as CSV, title and caption."""
+
+    figure: Figure
+    csv: bytes
+    title: str
+    caption: str
 
 
-def is_current(folder: Path, name: str, stamp: str) -> bool:
-    """Return whether the files of the figure are those written under this stamp."""
-    marker, paths = _marker(folder, name), paths_of(folder, name)
-    if not all(path.exists() for path in (marker, *paths.values())):
-        return False
-    return marker.read_text(encoding="utf-8") == _seal(
-        stamp, {suffix: path.read_bytes() for suffix, path in paths.items()}
-    )
+@dataclass(frozen=True)
+class FigureFiles:
+    """The files of a figure in one form. Those for a paper are in a folder inside `folder`."""
+
+    folder: Path
+    name: str
+    form: FiguresConfig
+
+    @property
+    def paths(self) -> dict[str, Path]:
+        """The path of each file, by suffix."""
+        return {suffix: self._home / f"{self.name}.{suffix}" for suffix in SUFFIXES[self.form.style]}
+
+    @property
+    def _home(self) -> Path:
+        return self.folder / PAPER if self.form.style == PAPER else self.folder
+
+    @property
+    def _marker(self) -> Path:
+        return self._home / f".{self.name}.stamp"
+
+    def are_current(self, content: Content) -> bool:
+        """Return whether the files are those that `write` makes of this content."""
+        if not all(path.exists() for path in (self._marker, *self.paths.values())):
+            return False
+        files = {suffix: path.read_bytes() for suffix, path in self.paths.items()}
+        return self._marker.read_text(encoding="utf-8") == _seal(self._stamp(content), files)
+
+    def write(self, content: Content) -> None:
+        """Draw the figure and write its files, each complete or not at all, and last the seal over all of them."""
+        self._home.mkdir(parents=True, exist_ok=True)
+        with style.look(self.form, content.figure.span):
+            files = _render(content) | ({} if self.form.style != PAPER else self._texts(content))
+        for suffix, path in self.paths.items():
+            write_bytes(path, files[suffix])
+        write_bytes(self._marker, _seal(self._stamp(content), files).encode())
+
+    def remove(self) -> None:
+        """Delete the files of an earlier `write`, for a figure that the present tables no longer support."""
+        if self._marker.exists():
+            for path in (self._marker, *self.paths.values()):
+                path.unlink(missing_ok=True)
+
+    def _texts(self, content: Content) -> dict[str, bytes]:
+        """Return the caption as text, and LaTeX that shows it with the picture or the table."""
+        figure, caption = content.figure, f"{content.title}. {content.caption}"
+        if figure.blocks is None:
+            tex = latex.picture(self.name, caption, figure.span)
+        else:
+            tex = latex.tables(self.name, caption, figure.span, figure.blocks(from_csv(content.csv)))
+        return {"txt": f"{caption}\n".encode(), "tex": tex.encode()}
+
+    def _stamp(self, content: Content) -> str:
+        """Compute a digest of everything that the files depend on."""
+        form = [self.form.style, self.form.column, self.form.page, content.figure.span]
+        versions = [style.STYLE_VERSION, content.figure.version, mpl.__version__]
+        parts = [content.csv.decode(), content.title, content.caption, *form, *versions]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def write(folder: Path, name: str, figure: Figure, csv: bytes, title: str, caption: str, stamp: str) -> None:
-    """Draw a figure and write PDF, PNG and CSV, each complete or not at all, and last the seal over all three."""
-    folder.mkdir(parents=True, exist_ok=True)
-    files = _render(figure, csv, title, caption)
-    for suffix, path in paths_of(folder, name).items():
-        write_bytes(path, files[suffix])
-    write_bytes(_marker(folder, name), _seal(stamp, files).encode())
-
-
-def remove(folder: Path, name: str) -> None:
-    """Delete the files of an earlier `write`, for a figure that the present tables no longer support."""
-    if _marker(folder, name).exists():
-        for path in (_marker(folder, name), *paths_of(folder, name).values()):
-            path.unlink(missing_ok=True)
-
-
-def _render(figure: Figure, csv: bytes, title: str, caption: str) -> dict[str, bytes]:
+def _render(content: Content) -> dict[str, bytes]:
     # Dates and program versions are left out: they would change the bytes.
-    pdf = {"Title": title, "Subject": caption, "CreationDate": None, "Producer": None, "Creator": None}
-    png = {"Title": title, "Description": caption, "Software": None}
-    with style.look():
-        canvas = figure.draw(from_csv(csv), title, caption)
-        files = {"csv": csv}
-        for suffix, metadata in (("pdf", pdf), ("png", png)):
-            buffer = io.BytesIO()
-            canvas.savefig(buffer, format=suffix, dpi=style.DPI, metadata=metadata)
-            files[suffix] = buffer.getvalue()
+    pdf = {"Title": content.title, "Subject": content.caption, "CreationDate": None, "Producer": None, "Creator": None}
+    png = {"Title": content.title, "Description": content.caption, "Software": None}
+    shown = ("", "") if style.for_paper() else (content.title, content.caption)
+    sheet = content.figure.draw(from_csv(content.csv), *shown)
+    canvas.settle(sheet)
+    if isinstance(sheet, canvas.Sheet):
+        png[MARGINS] = f"{round(sheet.head * style.DPI)} {round(sheet.foot * style.DPI)}"
+    files = {"csv": content.csv}
+    for suffix, metadata in (("pdf", pdf), ("png", png)):
+        buffer = io.BytesIO()
+        sheet.savefig(buffer, format=suffix, dpi=style.DPI, metadata=metadata)
+        files[suffix] = buffer.getvalue()
     return files
 
 
-def _seal(stamp: str, files: dict[str, bytes]) -> str:
+def _seal(stamp: str, files: Mapping[str, bytes]) -> str:
     """Join the stamp and the digests of the files, since two jobs that draw at once may leave a mixture of files."""
-    return "\n".join([stamp, *(hashlib.sha256(files[suffix]).hexdigest() for suffix in SUFFIXES)])
-
-
-def _marker(folder: Path, name: str) -> Path:
-    return folder / f".{name}.stamp"
+    return "\n".join([stamp, *(hashlib.sha256(files[suffix]).hexdigest() for suffix in sorted(files))])

@@ -12,6 +12,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLoc
 
 DECADES = 8  # as many as single precision resolves; smaller values are drawn near zero
 TICKS = 5
+COSINE_NOTE = "The axis of cosines is logarithmic in the distance from 1."
 
 
 def decade_limits(values: Iterable[float]) -> tuple[float, float, bool]:

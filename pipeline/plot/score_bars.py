@@ -190,9 +190,6 @@ def draw_bars(data: pd.DataFrame, title: str, caption: str) -> Canvas:
         title=title,
         caption=caption,
         handles=handles,
-        gaps=(0.62, 0.5),
-        # Names of variants are longer than those of patterns.
-        legend_columns=6 if len(handles) <= 6 else 4,
     )
     for kind, ax in zip(kinds, axes.ravel(), strict=True):
         rows = data[data["kind"] == kind]

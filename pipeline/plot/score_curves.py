@@ -75,9 +75,7 @@ def draw_curves(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     if guessed := chances(data):
         handles.append(canvas.line_handle(chance_name(guessed), style.GREY, CHANCE_LINE))
     models = list(dict.fromkeys(data["model"]))
-    sheet, axes = canvas.page(
-        len(kinds), len(models), title=title, caption=caption, handles=handles, legend_columns=6, gaps=(0.3, 0.32)
-    )
+    sheet, axes = canvas.page(len(kinds), len(models), title=title, caption=caption, handles=handles)
     for model, column in zip(models, axes.T, strict=True):
         own = data[data["model"] == model]
         for kind, ax in zip(kinds, column, strict=True):

@@ -39,8 +39,8 @@ def split_sources(steps: pd.DataFrame) -> pd.DataFrame:
 
 
 def handles() -> list[Artist]:
-    """Return the legend entries: measured and estimate."""
-    return [canvas.line_handle(source, *look) for source, look in SOURCES.items()]
+    """Return the legend entries: measured and estimate, line and band."""
+    return [*(canvas.line_handle(source, *look) for source, look in SOURCES.items()), *canvas.statistic_handles()]
 
 
 def panel(ax: Axes, own: pd.DataFrame, shared: pd.DataFrame) -> None:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
 
 import matplotlib as mpl
 import seaborn as sns
 from matplotlib.typing import LineStyleType
 
-from pipeline.tables.variants import Variant, ordered
+from pipeline.config.figures import by_default
+from pipeline.config.schema import PAPER, FiguresConfig
+from pipeline.plot.base import Span
+from pipeline.tables.variants import DENSE, Variant, ordered
 
-STYLE_VERSION = 2  # raise it when a change here or in canvas.py or scales.py alters what is drawn
+STYLE_VERSION = 3  # raise it when a change here or in canvas.py or scales.py alters what is drawn
 
-WIDTH = 7.0  # inches: the text width of a two-column page
 DPI = 200
+EDGE = 0.08  # inches between the text and the left and right edge of the page
 TEXT_SIZE, SMALL_SIZE, TITLE_SIZE = 8.0, 6.8, 9.5
 LINE, THIN = 1.5, 0.7
 BAND_ALPHA, FAINT_ALPHA = 0.18, 0.35
@@ -28,24 +33,31 @@ ESTIMATE_COLOUR = INK
 # The vocabulary has the colour of p, as it is all of p; the options have another blue of the palette.
 SET_COLOURS = {"vocabulary": SPACE_COLOURS["p"], "control": GREY, "options": "#56B4E9"}
 
-# Paul Tol's muted palette: colour-blind safe, too, and distinct from the colours of the spaces.
-PRUNER_COLOURS = {
-    "dense": INK,
-    "shortgpt": "#332288",
-    "attn_drop": "#CC6677",
-    "mlp_drop": "#DDAA33",
-    "joint_drop": "#882255",
-    "contiguous": "#88CCEE",
-    "magnitude": "#999933",
-    "wanda": "#117733",
-    "sparsegpt": "#AA4499",
-    "divergence": "#44AA99",
-    "divergence_blocks": "#44AA99",
-    "divergence_estimate": "#6699CC",
-    "divergence_estimate_blocks": "#6699CC",
-}
-SPARE_COLOURS = ("#A65628", "#5E6A71", "#661100", "#BB8899")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "h")
+# Found by a search for colours that are far from one another and from those of the spaces, also without green cones.
+PALETTE = (
+    "#E11EA5", "#690F0F", "#1E695A", "#FF87F0", "#3C3C5A", "#9687FF", "#F0A569", "#2D0FB4", "#1E781E", "#5AD2B4",
+)  # fmt: skip
+# Pruners of one kind share a colour, and have a marker each: place in the palette -> pruners by marker.
+_KINDS: tuple[dict[str, str], ...] = (
+    {"o": "attn_drop", "s": "iterative_attn_drop", "D": "random_attn"},
+    {"o": "shortgpt", "s": "iterative_blocks", "^": "contiguous", "D": "random_blocks"},
+    {"o": "wanda", "v": "wanda_divergence"},
+    {"o": "joint_drop", "s": "iterative_joint_drop"},
+    {"o": "magnitude", "v": "magnitude_divergence", "D": "random_weights"},
+    {"o": "sparsegpt", "v": "sparsegpt_divergence"},
+    {"o": "mlp_drop", "s": "iterative_mlp_drop", "D": "random_mlp"},
+    {"o": "divergence", "s": "divergence_mlp", "^": "divergence_blocks", "D": "divergence_joint"},
+    {"o": "awq", "s": "rtn"},
+    {
+        "o": "divergence_estimate",
+        "s": "divergence_estimate_mlp",
+        "^": "divergence_estimate_blocks",
+        "D": "divergence_estimate_joint",
+    },
+)
+LOOKS = {name: (PALETTE[place], marker) for place, kind in enumerate(_KINDS) for marker, name in kind.items()}
+# Of pruners of the user's own: markers that no built-in pruner has.
+SPARE_LOOKS = tuple((colour, marker) for marker in ("P", "X", "<", ">", "h") for colour in PALETTE)
 LINE_STYLES: tuple[LineStyleType, ...] = (
     "-",
     (0, (4, 1.5)),
@@ -57,14 +69,13 @@ LINE_STYLES: tuple[LineStyleType, ...] = (
 
 
 def pruner_colours(names: Iterable[str]) -> dict[str, str]:
-    """Return a colour for each pruner: from `PRUNER_COLOURS` if listed, else a spare one by the name's checksum."""
-    return _assign(names, PRUNER_COLOURS, SPARE_COLOURS)
+    """Return the colour of each pruner, which a built-in one has in every figure."""
+    return {name: colour for name, (colour, _) in _looks(names).items()}
 
 
 def pruner_markers(names: Iterable[str]) -> dict[str, str]:
-    """Return a marker for each pruner, by the same rule as its colour."""
-    known = {name: MARKERS[place % len(MARKERS)] for place, name in enumerate(PRUNER_COLOURS)}
-    return _assign(names, known, MARKERS)
+    """Return the marker of each pruner, which a built-in one has in every figure."""
+    return {name: marker for name, (_, marker) in _looks(names).items()}
 
 
 def line_looks(pruners: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
@@ -92,54 +103,74 @@ def line_styles(variants: Iterable[Variant]) -> dict[Variant, LineStyleType]:
     return styles
 
 
-def _assign(names: Iterable[str], known: dict[str, str], spare: tuple[str, ...]) -> dict[str, str]:
-    """Assign known names their value, and unknown names the next spare value that no other name has taken."""
-    unique = sorted(set(names))
-    taken = {name: known[name] for name in unique if name in known}
-    for name in unique:
-        if name in taken:
-            continue
-        start = zlib.crc32(name.encode()) % len(spare)
-        turns = [spare[(start + step) % len(spare)] for step in range(len(spare))]
-        taken[name] = next((choice for choice in turns if choice not in taken.values()), turns[0])
-    return {name: taken[name] for name in unique}
+def _looks(names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Return colour and marker of each name: its own, or a spare look by checksum that no other name here has."""
+    looks: dict[str, tuple[str, str]] = {}
+    for name in sorted(set(names)):
+        start = zlib.crc32(name.encode()) % len(SPARE_LOOKS)
+        turns = SPARE_LOOKS[start:] + SPARE_LOOKS[:start]
+        known = (INK, "*") if name == DENSE else LOOKS.get(name)
+        looks[name] = known or next((look for look in turns if look not in looks.values()), turns[0])
+    return looks
+
+
+_PARAMETERS: dict[Any, Any] = {
+    "font.size": TEXT_SIZE,
+    "axes.labelsize": TEXT_SIZE,
+    "axes.titlesize": TEXT_SIZE,
+    "legend.fontsize": TEXT_SIZE,
+    "xtick.labelsize": SMALL_SIZE,
+    "ytick.labelsize": SMALL_SIZE,
+    "axes.linewidth": 0.7,
+    "axes.edgecolor": GREY,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "xtick.major.width": 0.7,
+    "ytick.major.width": 0.7,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "lines.linewidth": LINE,
+    "lines.solid_capstyle": "round",
+    "axes.grid": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "text.hinting": "no_hinting",  # text is as wide as measured, at every resolution
+    "pdf.fonttype": 42,
+    "svg.hashsalt": "figures",
+}
+_given: ContextVar[FiguresConfig | None] = ContextVar("figures", default=None)
+_span: ContextVar[Span] = ContextVar("span", default="page")
+
+
+def for_paper() -> bool:
+    """Return whether figures are drawn without title and caption, which a paper has in its text."""
+    return _config().style == PAPER
+
+
+def width() -> float:
+    """Return the width of the picture in inches: of a column or of a page in print."""
+    return float(getattr(_config(), _span.get()))
+
+
+def _config() -> FiguresConfig:
+    return _given.get() or by_default()
 
 
 @contextmanager
-def look() -> Iterator[None]:
-    """Draw with this project's style and none of the user's own settings."""
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        sns.set_theme(context="paper", style="ticks", font="DejaVu Sans")  # the font that matplotlib ships
-        mpl.rcParams.update(
-            {
-                "font.size": TEXT_SIZE,
-                "axes.labelsize": TEXT_SIZE,
-                "axes.titlesize": TEXT_SIZE,
-                "legend.fontsize": TEXT_SIZE,
-                "xtick.labelsize": SMALL_SIZE,
-                "ytick.labelsize": SMALL_SIZE,
-                "axes.linewidth": 0.7,
-                "axes.edgecolor": GREY,
-                "xtick.color": GREY,
-                "ytick.color": GREY,
-                "xtick.labelcolor": INK,
-                "ytick.labelcolor": INK,
-                "text.color": INK,
-                "axes.labelcolor": INK,
-                "xtick.major.width": 0.7,
-                "ytick.major.width": 0.7,
-                "xtick.major.size": 2.5,
-                "ytick.major.size": 2.5,
-                "lines.linewidth": LINE,
-                "lines.solid_capstyle": "round",
-                "axes.grid": True,
-                "grid.color": "#e6e6e6",
-                "grid.linewidth": 0.6,
-                "axes.axisbelow": True,
-                "text.hinting": "no_hinting",  # text is as wide as measured, at every resolution
-                "pdf.fonttype": 42,
-                "svg.hashsalt": "figures",
-            }
-        )
-        yield
+def look(figures: FiguresConfig | None = None, span: Span = "page") -> Iterator[None]:
+    """Draw with this project's style, in the given form, and with none of the user's own settings of matplotlib."""
+    tokens = _given.set(figures), _span.set(span)
+    try:
+        with mpl.rc_context():
+            mpl.rcdefaults()
+            sns.set_theme(context="paper", style="ticks", font="DejaVu Sans")  # the font that matplotlib ships
+            mpl.rcParams.update(_PARAMETERS)
+            yield
+    finally:
+        _given.reset(tokens[0])
+        _span.reset(tokens[1])

@@ -2,68 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
 from pipeline.plot import canvas, style
+from pipeline.plot.base import Figure, Selection
 from pipeline.plot.cell_text import Cell, Line, Piece, wrap_cell
+from pipeline.plot.table_block import Block, Column
+from pipeline.tables.read import Tables
 
 LINE = 0.135  # inches from one line of text to the next
-GAP = 0.12  # between columns
 HEAVY, LIGHT = 1.0, 0.5  # points: outer rules, and rules inside
-ROOM = style.WIDTH - 2 * canvas.EDGE  # inches for a row
-
-
-@dataclass(frozen=True)
-class Column:
-    """Column of `width` inches; numbers, in one colour, are right-aligned."""
-
-    header: str
-    width: float
-    right: bool = False
-
-
-@dataclass(frozen=True)
-class Block:
-    """Rows under one header.
-
-    Attributes:
-        spanner: a heading over the columns from index `first` on.
-        pad: inches above and below the text of a row.
-    """
-
-    columns: Sequence[Column]
-    rows: Sequence[Sequence[Cell]]
-    spanner: str = ""
-    first: int = 0
-    pad: float = 0.045
-
-    @property
-    def edges(self) -> list[tuple[float, float]]:
-        """Left and right edges of the columns, in inches from the left edge of the page."""
-        edges, left = [], canvas.EDGE
-        for column in self.columns:
-            edges.append((left, left + column.width))
-            left += column.width + GAP
-        return edges
 
 
 def table_page(blocks: Sequence[Block], *, title: str, caption: str) -> Canvas:
     """Return a canvas with the blocks one below the other, between title and caption."""
-    footer = canvas.wrap(caption)
     laid = [[_layout(block.columns, row) for row in (_header(block), *block.rows)] for block in blocks]
     table = sum(_height(row, block.pad) for block, rows in zip(blocks, laid, strict=True) for row in rows)
     table += sum(LINE + 2 * block.pad for block in blocks if block.spanner)
-    height = canvas.TITLE_HEIGHT + 0.1 + table + 0.12 + canvas.CAPTION_LINE * len(footer) + 0.1
-    right = max(block.edges[-1][1] for block in blocks)
-    page = _Page(Canvas(figsize=(style.WIDTH, height)), height, right)
-    page.text(canvas.EDGE, height - 0.07, title, size=style.TITLE_SIZE, weight="bold", va="top")
-    page.text(canvas.EDGE, 0.06, "\n".join(footer), size=style.SMALL_SIZE, color=style.GREY, va="bottom")
-    top = height - canvas.TITLE_HEIGHT - 0.1
+    sheet, _ = canvas.blank(table + 0.16, title=title, caption=caption)
+    page = _Page(sheet, max(block.edges[-1][1] for block in blocks))
+    top = page.height - sheet.head - 0.06
     page.rule(top, HEAVY)
     for number, (block, rows) in enumerate(zip(blocks, laid, strict=True)):
         if number:
@@ -78,15 +42,18 @@ class _Page:
     """Canvas addressed in inches from its lower left corner."""
 
     sheet: Canvas
-    height: float
     right: float  # of the rules across the table
 
-    def text(self, x: float, y: float, text: str, **look: Any) -> None:
-        self.sheet.text(x / style.WIDTH, y / self.height, text, parse_math=False, **look)
+    @property
+    def height(self) -> float:
+        return float(self.sheet.get_size_inches()[1])
 
-    def rule(self, y: float, thickness: float, left: float = canvas.EDGE, right: float | None = None) -> None:
+    def text(self, x: float, y: float, text: str, **look: Any) -> None:
+        self.sheet.text(x / style.width(), y / self.height, text, parse_math=False, **look)
+
+    def rule(self, y: float, thickness: float, left: float = style.EDGE, right: float | None = None) -> None:
         right = self.right if right is None else right
-        ends = ([left / style.WIDTH, right / style.WIDTH], [y / self.height] * 2)
+        ends = ([left / style.width(), right / style.width()], [y / self.height] * 2)
         line = Line2D(*ends, transform=self.sheet.transFigure, color=style.INK, linewidth=thickness)
         line.set_solid_capstyle("butt")
         self.sheet.add_artist(line)
@@ -134,3 +101,14 @@ def _layout(columns: Sequence[Column], row: Sequence[Cell]) -> list[list[Line]]:
 
 def _height(row: Sequence[Sequence[Line]], pad: float) -> float:
     return LINE * max(1, *(len(lines) for lines in row)) + 2 * pad
+
+
+def table_figure(
+    select: Callable[[Tables], Selection], blocks: Callable[[pd.DataFrame], list[Block]], version: int = 1
+) -> Figure:
+    """Return the figure of a table, whose blocks become a page, or LaTeX."""
+
+    def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
+        return table_page(blocks(data), title=title, caption=caption)
+
+    return Figure(select, draw, version, blocks=blocks)

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.config.component import Component
 from pipeline.config.probes import Probe
-from pipeline.config.schema import CaptureConfig, ExportConfig, MeasureConfig, PerplexityConfig, WandbConfig
+from pipeline.config.schema import (
+    CaptureConfig,
+    ExportConfig,
+    FiguresConfig,
+    MeasureConfig,
+    PerplexityConfig,
+    WandbConfig,
+)
 from pipeline.config.sparsity import Sparsity
 from pipeline.store.identity import FULL_PRECISION
 
@@ -36,7 +43,7 @@ class Settings:
     outputs: Path
     export: ExportConfig
     probes: tuple[Probe, ...]
-    figures: tuple[str, ...] | None
+    figures: FiguresConfig
     capture: CaptureConfig
     measure: MeasureConfig
     # The further measures that measure.extra names, in the order of their names.

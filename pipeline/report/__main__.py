@@ -1,4 +1,4 @@
-"""Command line: `python -m pipeline.report [my_package.figures.fig30 ...] [outputs=DIR] [--settings TEXT]`."""
+"""Command line: `python -m pipeline.report [outputs=DIR] [figures.include=DIR] [--settings TEXT]`."""
 
 from __future__ import annotations
 
@@ -6,21 +6,20 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.config.schema import FiguresConfig
 from pipeline.plot.command import status_of, table_parser
 from pipeline.report.page import write
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the page and print its path; return 0 if it ran, 1 without tables, 2 for unknown settings."""
-    parser = table_parser("pipeline.report", "Write the report, one HTML page.", "report")
-    own = "dotted module of a figure of your own, to show beside the built-in ones"
-    parser.add_argument("modules", nargs="*", metavar="figure", help=own)
+    parser = table_parser("pipeline.report", "Write the report, one HTML page.", "report", figures=True)
     options = parser.parse_args(arguments)
-    return status_of(lambda: _write(options.outputs, options.settings, options.modules), "cannot write the report")
+    return status_of(lambda: _write(options.outputs, options.settings, options.form), "cannot write the report")
 
 
-def _write(outputs: Path, settings: str | None, modules: Sequence[str]) -> int:
-    print(f"report: {write(outputs, settings, modules=modules)}")
+def _write(outputs: Path, settings: str | None, form: FiguresConfig) -> int:
+    print(f"report: {write(outputs, settings, form=form)}")
     return 0
 
 

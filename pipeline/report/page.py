@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from pipeline.analysis import theorems
 from pipeline.common.files import write_bytes
-from pipeline.plot.discovery import figures
+from pipeline.config.schema import FiguresConfig
 from pipeline.plot.drawing import FigureResult, command_of, draw
 from pipeline.report.answer import answer
 from pipeline.report.changes import mean_changes
@@ -32,7 +32,7 @@ def write(
     outputs: Path,
     settings: str | None = None,
     drawn: Sequence[FigureResult] | None = None,
-    modules: Sequence[str] = (),
+    form: FiguresConfig | None = None,
 ) -> Path:
     """Write `outputs/report/index.html`; the same tables give the same bytes.
 
@@ -40,17 +40,15 @@ def write(
         outputs: the folder that holds `tables/`.
         settings: the settings line of the jobs to show, or a part of it that no other line has; by default the
             newest job's.
-        drawn: the figures to show, just drawn from the same tables; by default all built-in figures are brought up to
-            date, and those of `modules`.
-        modules: the dotted modules of figures of the user's own.
+        drawn: the figures to show, just drawn from the same tables; by default all figures are brought up to date.
+        form: style, widths and folder of figures of the user's own; by default that of `conf/config.yaml`.
 
     Raises:
         NoTables: if there are no tables.
         UnknownSettings: if no settings match, or several.
-        UnknownFigure: if a module is no figure.
+        UnknownFigure: if a file of the user's own is no figure.
     """
-    names = [*figures(), *modules] if modules else None
-    results = draw(outputs, names, settings) if drawn is None else drawn
+    results = draw(outputs, settings=settings, form=form) if drawn is None else drawn
     tables = load(outputs, choose(outputs, settings))
     path = outputs / "report" / "index.html"
     shown = {"pictures": pictures(results, path), "missing": missing(results)}

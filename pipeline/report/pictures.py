@@ -14,6 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from pipeline.plot.drawing import FigureResult
+from pipeline.plot.render import MARGINS
 from pipeline.report.csv_tables import csv_table
 from pipeline.report.table import Table
 
@@ -97,8 +98,10 @@ def _picture(result: FigureResult, folder: Path) -> Picture:
 
 
 def _palette_png(content: bytes) -> tuple[bytes, int, int]:
-    """Reduce a picture to a palette; return it with its width and height in pixels."""
-    picture = Image.open(io.BytesIO(content)).convert("RGB")
+    """Reduce a picture to a palette, without title and caption; return it with its width and height in pixels."""
+    whole = Image.open(io.BytesIO(content))
+    top, bottom = map(int, whole.info.get(MARGINS, "0 0").split())
+    picture = whole.convert("RGB").crop((0, top, whole.width, whole.height - bottom))
     buffer = io.BytesIO()
     picture.quantize(COLOURS, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
     return buffer.getvalue(), picture.width, picture.height

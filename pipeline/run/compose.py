@@ -115,7 +115,6 @@ def resolve(cfg: DictConfig) -> Settings:
         outputs=Path(values["outputs"]),
         probes=read_probes(values["probes"]),
         extra=tuple(_measure(name) for name in sorted(values["measure"]["extra"])),
-        figures=None if values["figures"] is None else tuple(values["figures"]),
         flat=_flat(cfg),
     )
 

@@ -121,8 +121,8 @@ def _draw(settings: Settings, store: Store) -> list[FigureResult]:
 
     start = time.monotonic()
     with store.alone("figures"):
-        drawn = draw(store.root, settings.figures)
-    for figure in drawn if settings.figures else ():
+        drawn = draw(store.root, form=settings.figures)
+    for figure in drawn if settings.figures.select else ():
         if figure.missing:
             log.warning("  figure %s is not drawn: %s", figure.name, figure.missing)
     log.info("  %-9s%6.1f s  (%d figures)", "plot", time.monotonic() - start, sum(not f.missing for f in drawn))

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.common.errors import plain
-from pipeline.config.schema import PLOT
+from pipeline.config.schema import PLOT, FiguresConfig
 from pipeline.store.artifacts import Store
 from pipeline.store.records import FAILED, INTERRUPTED, OK, OUTCOME, SKIPPED, TRACEBACK, JobRecord, load_records
 
@@ -43,7 +43,7 @@ class SweepSummary(Callback):
 
     folder: ClassVar[Path | None] = None
     outputs: ClassVar[Path] = Path("outputs")
-    figures: ClassVar[tuple[str, ...] | None] = None
+    figures: ClassVar[FiguresConfig | None] = None
     several: ClassVar[bool] = False
     outcomes: ClassVar[list[Outcome]] = []
 
@@ -74,7 +74,8 @@ class SweepSummary(Callback):
     @staticmethod
     def _remember(config: DictConfig, folder: str, several: bool) -> None:
         SweepSummary.folder, SweepSummary.outputs, SweepSummary.several = Path(folder), Path(config.outputs), several
-        SweepSummary.figures = None if config.figures is None else tuple(config.figures)
+        chosen = config.figures.select
+        SweepSummary.figures = FiguresConfig(**{**config.figures, "select": None if chosen is None else list(chosen)})
 
 
 def close(outcomes: Sequence[Outcome], folder: Path, outputs: Path, stopped: bool = False) -> int:
@@ -176,7 +177,7 @@ def _plot(jobs: Sequence[JobRecord], folder: Path, store: Store) -> None:
     try:
         # Another sweep on the same folder may be closing too.
         with store.alone("figures"):
-            drawn = draw(store.root, SweepSummary.figures)
+            drawn = draw(store.root, form=SweepSummary.figures)
             page = report.write(store.root, drawn=drawn)
     except DamagedTable:
         raise

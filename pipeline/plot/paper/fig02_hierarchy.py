@@ -54,7 +54,7 @@ def select(tables: Tables) -> Selection:
     rows, identical_note = leave_out_unchanged(rows)
     values = {name: series.deviation(rows[STRIPS[name][0]]) for name in COSINES}
     values |= {"KL": rows["kl"].clip(lower=0.0), "flip": 100.0 * rows["flip"]}
-    data = series.profile(rows, [*VARIANT, "protocol"], values, "quartiles")
+    data = series.profile(rows, [*VARIANT, "protocol"], values)
     shown, left_out = select_preferred(variants_of(data[data["protocol"] == protocol]), ("8", "4:8"), LINES)
     data = rows_of(data, shown).sort_values([*VARIANT, "protocol", "quantity"], kind="stable")
     notes = (
@@ -78,9 +78,8 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     if (data["protocol"] == FREE).any():
         handles.append(canvas.line_handle("free-running", style.INK, "", "o"))
         handles[1].set_markerfacecolor("white")
-    left = max(0.85, canvas.label_room(variant.label for variant in variants))
     sheet, axes = canvas.page(
-        2, len(STRIPS), title=title, caption=caption, handles=handles, gaps=(0.12, 0.14), margins=(left, 0.16),
+        2, len(STRIPS), title=title, caption=caption, handles=handles,
         sharey="row",
     )  # fmt: skip
     for ax, quantity in zip(axes[1], STRIPS, strict=True):

@@ -17,7 +17,7 @@ SPACES = ("h", "z")
 
 
 def select(tables: Tables) -> Selection:
-    """Select `|orthogonal part of dx|^2 / |x|^2` per variant, space and step: mean and quartiles over prompts."""
+    """Select `|orthogonal part of dx|^2 / |x|^2` per variant, space and step: median and quartiles over prompts."""
     rows, _ = series.at_temperature(tables.protocol("layer"))  # h and z are the same at every temperature
     require(rows, [f"orth_{space}" for space in SPACES])
     data, place, notes = middle_steps(
@@ -32,7 +32,8 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     variants = variants_of(data)
     colours, lines = style.pruner_colours(variant.pruner for variant in variants), style.line_styles(variants)
     handles = [canvas.line_handle(variant.label, colours[variant.pruner], lines[variant]) for variant in variants]
-    sheet, axes = canvas.page(1, 2, title=title, caption=caption, handles=handles, gaps=(0.3, 0.2), sharey="row")
+    handles += canvas.statistic_handles()
+    sheet, axes = canvas.page(1, 2, title=title, caption=caption, handles=handles, sharey="row")
     for ax, space in zip(axes[0], SPACES, strict=True):
         part = data[data["space"] == space]
         for variant in variants:

@@ -16,7 +16,7 @@ ROWS = 6
 
 
 def select(tables: Tables) -> Selection:
-    """Select measured and estimated `1 - cos(p, q)` and KL per variant and step: mean and quartiles over prompts."""
+    """Select measured and estimated `1 - cos(p, q)` and KL per variant and step: median and quartiles over prompts."""
     rows, temperature = series.at_temperature(tables.protocol("layer"))
     require(rows, softmax_estimates.COLUMNS)
     data, place, notes = middle_steps(rows, softmax_estimates.values_of, ROWS)
@@ -28,9 +28,7 @@ def select(tables: Tables) -> Selection:
 def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     """Draw a row for each variant, with the deviation of p on the left and KL on the right."""
     variants, quantities = variants_of(data), softmax_estimates.QUANTITIES
-    sheet, axes = canvas.page(
-        len(variants), 2, title=title, caption=caption, handles=softmax_estimates.handles(), gaps=(0.3, 0.62)
-    )
+    sheet, axes = canvas.page(len(variants), 2, title=title, caption=caption, handles=softmax_estimates.handles())
     for row, variant in zip(axes, variants, strict=True):
         own = rows_of(data, [variant])
         for ax, quantity in zip(row, quantities, strict=True):

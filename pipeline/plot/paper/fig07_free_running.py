@@ -22,9 +22,11 @@ def select(tables: Tables) -> Selection:
     """Select cosines and KL of the final state per variant and step, and the first step with different tokens."""
     rows, temperature = series.at_temperature(tables.protocol("free_running"))
     require(rows, [*(f"cos_{space}" for space in series.SPACES), "kl"])
-    values = {space: rows[f"cos_{space}"] for space in series.SPACES} | {"KL": rows["kl"].clip(lower=0.0)}
-    steps = series.well_covered(series.profile(rows, [*VARIANT, "step"], values, "quartiles"))
-    steps, identical_note = series.drop_identical(steps, {"h": 1.0, "z": 1.0, "p": 1.0, "KL": 0.0})
+    values = {space: series.deviation(rows[f"cos_{space}"]) for space in series.SPACES} | {
+        "KL": rows["kl"].clip(lower=0.0)
+    }
+    steps = series.well_covered(series.profile(rows, [*VARIANT, "step"], values))
+    steps, identical_note = series.drop_identical(steps, dict.fromkeys((*series.SPACES, "KL"), 0.0))
     shown, left_out = spread(variants_of(steps), ROWS)
     data = rows_of(steps, shown).merge(first_difference.first_differences(tables.trajectories), on=VARIANT, how="left")
     columns = [*VARIANT, "quantity", "step", *series.STATISTICS, "n", first_difference.COLUMN]
@@ -32,6 +34,7 @@ def select(tables: Tables) -> Selection:
     notes = (
         "Both models continue the same prompts; final state, compared step by step.",
         series.STEP_NOTE,
+        scales.COSINE_NOTE,
         f"Temperature {temperature:g}.",
         *first_difference.mark_notes(data),
         *identical_note,
@@ -44,8 +47,9 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     """Draw a row for each variant: cosine of h and z, cosine of p, and KL from left to right."""
     variants = variants_of(data)
     handles = [canvas.line_handle(style.SPACE_NAMES[space], style.SPACE_COLOURS[space]) for space in series.SPACES]
+    handles += canvas.statistic_handles()
     handles += first_difference.mark_handles(data)
-    sheet, axes = canvas.page(len(variants), 3, title=title, caption=caption, handles=handles, gaps=(0.3, 0.5))
+    sheet, axes = canvas.page(len(variants), 3, title=title, caption=caption, handles=handles)
     for row, variant in zip(axes, variants, strict=True):
         own = rows_of(data, [variant])
         for ax, quantities in zip(row, PANELS.values(), strict=True):
@@ -69,12 +73,7 @@ def _panel(ax: Axes, own: pd.DataFrame, quantities: tuple[str, ...]) -> None:
 
 def _limits(ax: Axes, rows: pd.DataFrame, quantities: tuple[str, ...]) -> None:
     """Set the same limits in every row of a column, to make rows comparable."""
-    values = rows[series.STATISTICS].to_numpy()
-    if quantities == ("KL",):
-        scales.decade_axis(ax, values.ravel())
-    else:
-        span = max(1.0 - values.min(), 0.01)
-        ax.set_ylim(1.0 - 1.08 * span, 1.0 + 0.08 * span)
+    scales.decade_axis(ax, rows[series.STATISTICS].to_numpy().ravel(), cosine=quantities != ("KL",))
 
 
 FIGURE = Figure(select, draw)

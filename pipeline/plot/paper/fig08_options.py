@@ -67,8 +67,6 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
         title=title,
         caption=caption,
         handles=handles,
-        gaps=(0.3, 0.55),
-        legend_columns=canvas.fitting_columns(handles),
     )
     axes[0, 0].get_gridspec().set_width_ratios(SHARES)
     for row, variant in zip(axes, variants, strict=True):

@@ -20,7 +20,7 @@ COLUMNS = 6
 def select(tables: Tables) -> Selection:
     """Select measured and estimated `1 - cos(p, q)` and KL per temperature and step.
 
-    Each is given as mean and quartiles over prompts.
+    Each is given as median and quartiles over prompts.
     """
     rows = tables.protocol("layer")
     counts = rows.groupby(VARIANT)["temperature"].transform("nunique")
@@ -54,7 +54,6 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
         title=title,
         caption=caption,
         handles=softmax_estimates.handles(),
-        gaps=(0.14, 0.14),
         sharey="row",
         row_height=1.6,
     )

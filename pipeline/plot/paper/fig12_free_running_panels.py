@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from pipeline.analysis import series
@@ -23,26 +22,29 @@ from pipeline.tables.variants import (
 )
 
 LINES = 6
-# Quantity -> (column, panel title, its value in the unchanged model), in the order of the paper's figure 12.
+# Quantity -> (column, panel title), in the order of the paper's figure 12. Of cosines, the distance from 1.
 PANELS = {
-    "cos h": ("cos_h", "cosine of h", 1.0),
-    "cos z": ("cos_z", "cosine of z", 1.0),
-    "cos p": ("cos_p", "cosine of p", 1.0),
-    "rms dz": ("rms_dz", r"RMS of $\Delta z$", 0.0),
-    "var dz": ("var_uniform", r"$\mathrm{Var}(\Delta z)$", 0.0),
-    "KL": ("kl", r"$\mathrm{KL}(p\,\|\,q)$ (nats)", 0.0),
+    "1 - cos h": ("cos_h", "cosine of h"),
+    "1 - cos z": ("cos_z", "cosine of z"),
+    "1 - cos p": ("cos_p", "cosine of p"),
+    "rms dz": ("rms_dz", r"RMS of $\Delta z$"),
+    "var dz": ("var_uniform", r"$\mathrm{Var}(\Delta z)$"),
+    "KL": ("kl", r"$\mathrm{KL}(p\,\|\,q)$ (nats)"),
 }
 CLASSES = ("an attention dropper", "a weight pruner", "weight-only quantization")
 SPARSITIES = ("8", "4:8", "2:4")  # Drop-8A and 4:8 as in the paper, if they were run
 
 
 def select(tables: Tables) -> Selection:
-    """Select the six measures per variant and step: mean and quartiles over prompts."""
+    """Select the six measures per variant and step: median and quartiles over prompts."""
     rows, temperature = series.at_temperature(tables.protocol("free_running"))
-    require(rows, [column for column, _, _ in PANELS.values()])
-    values = {name: rows[column].astype(float) for name, (column, _, _) in PANELS.items()}
-    steps = series.well_covered(series.profile(rows, [*VARIANT, "step"], values, "quartiles"))
-    steps, identical_note = series.drop_identical(steps, {name: same for name, (_, _, same) in PANELS.items()})
+    require(rows, [column for column, _ in PANELS.values()])
+    values = {
+        name: series.deviation(rows[column]) if column.startswith("cos") else rows[column].astype(float)
+        for name, (column, _) in PANELS.items()
+    }
+    steps = series.well_covered(series.profile(rows, [*VARIANT, "step"], values))
+    steps, identical_note = series.drop_identical(steps, dict.fromkeys(PANELS, 0.0))
     classes = _classes(tables, steps)
     shown, left_out = _take_turns(classes)
     if not shown:
@@ -55,6 +57,7 @@ def select(tables: Tables) -> Selection:
         "Both models continue the same prompts; final state, compared step by step.",
         "One line per pruner: attention sublayers, weights (4:8 if it was run), or fewer bits.",
         series.STEP_NOTE,
+        scales.COSINE_NOTE,
         "The variance weights all vocabulary entries equally.",
         f"Temperature {temperature:g}.",
         *((f"Not measured: {', '.join(absent)}.",) if absent else ()),
@@ -73,7 +76,7 @@ def _classes(tables: Tables, steps: pd.DataFrame) -> dict[str, list[Variant]]:
     found: dict[str, list[Variant]] = {name: [] for name in CLASSES}
     for variant in preferred(variants_of(steps), SPARSITIES):
         unit = tables.unit(variant.pruner)
-        changes = rows_of(steps[steps["quantity"] == "rms dz"], [variant])["mean"].max() > series.ROUNDING
+        changes = rows_of(steps[steps["quantity"] == "rms dz"], [variant])["median"].max() > series.ROUNDING
         if unit == "attention":
             found[CLASSES[0]].append(variant)
         elif unit == WEIGHT:
@@ -93,17 +96,15 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     variants = variants_of(data)
     colours, lines = style.pruner_colours(variant.pruner for variant in variants), style.line_styles(variants)
     handles = [canvas.line_handle(variant.label, colours[variant.pruner], lines[variant]) for variant in variants]
+    handles += canvas.statistic_handles()
     sheet, axes = canvas.page(
         2,
         3,
         title=title,
         caption=caption,
         handles=handles,
-        gaps=(0.32, 0.5),
-        margins=(0.5, 0.12),
-        legend_columns=canvas.fitting_columns(handles),
     )
-    for ax, (quantity, (_, name, same)) in zip(axes.flat, PANELS.items(), strict=True):
+    for ax, (quantity, (column, name)) in zip(axes.flat, PANELS.items(), strict=True):
         part = data[data["quantity"] == quantity]
         canvas.panel_title(ax, name)
         if part.empty:
@@ -112,19 +113,10 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
         for variant in variants:
             curve = rows_of(part, [variant])
             canvas.line_and_band(ax, curve["step"], curve, colours[variant.pruner], lines[variant], len(variants))
-        _limits(ax, part, cosine=same == 1.0)
+        scales.decade_axis(ax, part[series.STATISTICS].to_numpy().ravel(), cosine=column.startswith("cos"))
         scales.whole_steps(ax)
     canvas.outer_labels(axes, "generation step", "")
     return sheet
-
-
-def _limits(ax: Axes, part: pd.DataFrame, *, cosine: bool) -> None:
-    values = part[series.STATISTICS].to_numpy()
-    if not cosine:
-        scales.decade_axis(ax, values.ravel())
-        return
-    span = max(1.0 - values.min(), 0.01)
-    ax.set_ylim(1.0 - 1.08 * span, 1.0 + 0.08 * span)
 
 
 FIGURE = Figure(select, draw)

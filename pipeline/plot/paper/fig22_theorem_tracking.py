@@ -63,7 +63,7 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     panels = panels_of(data)
     handles = [canvas.line_handle(f"theorem {name}", colour, LINES[name]) for name, colour in COLOURS.items()]
     sheet, axes = canvas.page(
-        len(panels), 2, title=title, caption=caption, handles=handles, gaps=(0.3, 0.62), row_height=_height(len(panels))
+        len(panels), 2, title=title, caption=caption, handles=handles, row_height=_height(len(panels))
     )
     for row, panel in zip(axes, panels, strict=True):
         own = _own(data, panel)

@@ -19,22 +19,27 @@ ROWS = 5
 PROTOCOLS: dict[str, LineStyleType] = {"teacher_forced": "-", "free_running": (0, (3, 1.5))}
 # Quantity -> (column, label of the y axis, colour).
 PANELS = {
-    **{f"cos {space}": (f"cos_{space}", f"cosine of {space}", style.SPACE_COLOURS[space]) for space in series.SPACES},
+    **{
+        f"1 - cos {space}": (f"cos_{space}", f"cosine of {space}", style.SPACE_COLOURS[space])
+        for space in series.SPACES
+    },
     "KL": ("kl", r"$\mathrm{KL}(p\,\|\,q)$ (nats)", style.SPACE_COLOURS["p"]),
 }
 POSITION = [*VARIANT, "prompt", "step"]
-STATISTICS = ["mean", "n"]
+STATISTICS = ["median", "n"]
 
 
 def select(tables: Tables) -> Selection:
-    """Select mean cosines and KL of the final state per variant, step and protocol, over prompts that both have."""
+    """Select median cosines and KL of the final state per variant, step and protocol, over prompts that both have."""
     rows, temperature = _both(tables)
     require(rows, [column for column, _, _ in PANELS.values()])
-    values = {name: rows[column].astype(float) for name, (column, _, _) in PANELS.items()}
-    steps = series.profile(rows, [*VARIANT, "protocol", "step"], values, "quartiles")
+    values = {
+        name: series.deviation(rows[column]) if column.startswith("cos") else rows[column].astype(float)
+        for name, (column, _, _) in PANELS.items()
+    }
+    steps = series.profile(rows, [*VARIANT, "protocol", "step"], values)
     steps = series.well_covered(steps)
-    same = {name: 0.0 if name == "KL" else 1.0 for name in PANELS}
-    steps, identical_note = series.drop_identical(steps, same)
+    steps, identical_note = series.drop_identical(steps, dict.fromkeys(PANELS, 0.0))
     shown, left_out = select_preferred(variants_of(steps), ("8", "4:8"), ROWS)
     firsts = first_difference.first_differences(tables.trajectories)
     data = rows_of(steps, shown).merge(firsts, on=VARIANT, how="left")
@@ -44,7 +49,8 @@ def select(tables: Tables) -> Selection:
         "Teacher-forced: the pruned model reads the dense model's tokens, so its error accumulates over depth only.",
         "Free-running: it reads its own, so the gap between the lines is feedback through different tokens;"
         " until the tokens differ, both protocols compare the same states.",
-        "Final state; mean over the prompts measured under both protocols; only steps that at least half of them "
+        scales.COSINE_NOTE,
+        "Final state; median over the prompts measured under both protocols; only steps that at least half of them "
         "reach.",
         f"Temperature {temperature:g}.",
         *first_difference.mark_notes(data),
@@ -78,9 +84,7 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
         Patch(color=style.INK, alpha=style.BAND_ALPHA, linewidth=0, label="feedback"),
         *first_difference.mark_handles(data),
     ]
-    sheet, axes = canvas.page(
-        len(variants), 4, title=title, caption=caption, handles=handles, gaps=(0.2, 0.4), margins=(0.62, 0.1)
-    )
+    sheet, axes = canvas.page(len(variants), 4, title=title, caption=caption, handles=handles)
     for row, variant in zip(axes, variants, strict=True):
         own = rows_of(data, [variant])
         for ax, (quantity, (_, _, colour)) in zip(row, PANELS.items(), strict=True):
@@ -89,7 +93,9 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
                 canvas.empty_panel(ax, f"{variant.label}: no finite {quantity}")
                 continue
             _panel(ax, part, colour)
-            _limits(ax, data[data["quantity"] == quantity], quantity)
+            # The same limits in every row of a column make rows comparable.
+            shared = data.loc[data["quantity"] == quantity, "median"]
+            scales.decade_axis(ax, shared, cosine=quantity != "KL")
         row[0].set_ylabel(variant.label)
     for ax, (_, name, colour) in zip(axes[0], PANELS.values(), strict=True):
         canvas.panel_title(ax, name, colour)
@@ -100,7 +106,7 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
 
 
 def _panel(ax: Axes, part: pd.DataFrame, colour: str) -> None:
-    curves = {name: part[part["protocol"] == name].set_index("step")["mean"] for name in PROTOCOLS}
+    curves = {name: part[part["protocol"] == name].set_index("step")["median"] for name in PROTOCOLS}
     for name, line in PROTOCOLS.items():
         marker = "o" if len(curves[name]) == 1 else ""
         ax.plot(curves[name].index, curves[name], color=colour, linestyle=line, marker=marker, markersize=3)
@@ -108,15 +114,6 @@ def _panel(ax: Axes, part: pd.DataFrame, colour: str) -> None:
     ax.fill_between(forced.index, forced, free, color=colour, alpha=style.BAND_ALPHA, linewidth=0)
     first_difference.mark(ax, part)
     scales.whole_steps(ax)
-
-
-def _limits(ax: Axes, rows: pd.DataFrame, quantity: str) -> None:
-    """Set the same limits in every row of a column, to make rows comparable."""
-    if quantity == "KL":
-        scales.decade_axis(ax, rows["mean"])
-    else:
-        span = max(1.0 - rows["mean"].min(), 0.01)
-        ax.set_ylim(1.0 - 1.08 * span, 1.0 + 0.08 * span)
 
 
 FIGURE = Figure(select, draw)

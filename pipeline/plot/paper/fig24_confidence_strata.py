@@ -55,10 +55,7 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
         title=title,
         caption=caption,
         handles=handles,
-        gaps=(0.2, 0.3),
-        margins=(0.72, 0.15),
         sharey="row",
-        legend_columns=canvas.fitting_columns(handles),
     )
     for column, (measure, name) in zip(axes.T, NAMES.items(), strict=True):
         part = data[data["quantity"] == measure]

@@ -34,6 +34,7 @@ PANELS = {
 LOGARITHMIC = ("KL", "mass", "rank")
 UNCHANGED = {"mass": 100.0}  # the value of a quantity in the unchanged model, where it is not zero
 KEYS = [*VARIANT, "set", "quantity"]
+STATISTICS = ["mean", "low", "high"]
 
 
 def select(tables: Tables) -> Selection:
@@ -89,7 +90,7 @@ def _summary(prompts: pd.DataFrame) -> pd.DataFrame:
     for key, part in prompts.groupby(KEYS, sort=True):
         low, high = interval(part["value"], part["of"])
         rows.append((*key, part["value"].mean(), low, high, len(part)))
-    return pd.DataFrame(rows, columns=[*KEYS, *series.STATISTICS, "n"])
+    return pd.DataFrame(rows, columns=[*KEYS, *STATISTICS, "n"])
 
 
 def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
@@ -103,8 +104,6 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
         title=title,
         caption=caption,
         handles=handles,
-        gaps=(0.62, 0.2),
-        margins=(canvas.label_room(variant.label for variant in variants), 0.12),
         sharey="row",
         sharex="none",
     )
@@ -134,7 +133,7 @@ def _point(ax: Axes, row: pd.Series, y: float, key: str) -> None:
 
 
 def _limits(ax: Axes, quantity: str, part: pd.DataFrame) -> None:
-    values = part[series.STATISTICS].to_numpy().ravel()
+    values = part[STATISTICS].to_numpy().ravel()
     if quantity in LOGARITHMIC:
         scales.signed_axis(ax, "x", values, ticks=3)
         return

@@ -90,9 +90,6 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
         title=title,
         caption=caption,
         handles=handles,
-        legend_columns=canvas.fitting_columns(handles),
-        gaps=(0.3, 0.2),
-        margins=(canvas.label_room(variant.label for variant in variants), 0.12),
         row_height=max(1.2, ROW_HEIGHT * len(variants)),
         sharey="row",
     )

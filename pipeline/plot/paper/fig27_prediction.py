@@ -76,9 +76,6 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
         title=title,
         caption=caption,
         handles=handles,
-        legend_columns=canvas.fitting_columns(handles),
-        gaps=(0.66, 0.58),
-        margins=(0.62, 0.12),
         sharex="none",
         row_height=SIDE,
     )

@@ -86,9 +86,6 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
         title=title,
         caption=caption,
         handles=handles,
-        legend_columns=canvas.fitting_columns(handles),
-        gaps=(0.3, 0.3),
-        margins=(0.75, 0.12),
         sharey="row",
     )
     for column, unit in zip(axes.T, units, strict=True):

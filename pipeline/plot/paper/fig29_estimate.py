@@ -84,7 +84,6 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
         title=title,
         caption=caption,
         handles=handles,
-        gaps=(0.3, 0.5),
         sharex="none",
         row_height=SIDE,
     )

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure as Canvas
 
 from pipeline.analysis.score_means import KINDS, MEAN, PERCENT, other_scales, shared_tasks, task_scores, with_means
-from pipeline.plot.base import Figure, Selection
+from pipeline.plot.base import Selection
 from pipeline.plot.cell_text import plain, text_width
-from pipeline.plot.table_page import GAP, ROOM, Block, Column, table_page
+from pipeline.plot.table_block import GAP, Block, Column, room
+from pipeline.plot.table_page import table_figure
 from pipeline.tables.read import Tables
 from pipeline.tables.replicates import over_replicates
 from pipeline.tables.stored import MissingData
@@ -117,24 +117,24 @@ def _notes(data: pd.DataFrame, dropped: pd.DataFrame, left_out: list[Variant]) -
     return (*notes, *left_out_note(left_out))
 
 
-def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
+def blocks(data: pd.DataFrame) -> list[Block]:
     """Draw a block with parameters and means, then the tasks of each kind."""
     kinds = [kind for kind in HEADINGS if (data["kind"] == kind).any()]
     rows = _downwards(variants_of(data))
     blocks = [_summary(data, kinds, rows)]
     for kind in kinds:
         blocks += _kind_blocks(data[data["kind"] == kind], HEADINGS[kind], rows)
-    return table_page(_widened(blocks), title=title, caption=caption)
+    return _widened(blocks)
 
 
 def _widened(blocks: Sequence[Block]) -> list[Block]:
     """Widen the columns of numbers evenly, to blocks of the same width, but not without limit."""
     wishes = [sum(GAP + max(column.width, SPREAD) for column in block.columns[1:]) for block in blocks]
-    room = min(ROOM - blocks[0].columns[0].width, max(wishes))
+    space = min(room() - blocks[0].columns[0].width, max(wishes))
     even = []
     for block in blocks:
         label, *numbers = block.columns
-        spare = (room - sum(GAP + column.width for column in numbers)) / len(numbers)
+        spare = (space - sum(GAP + column.width for column in numbers)) / len(numbers)
         wider = [replace(column, width=column.width + max(0.0, spare)) for column in numbers]
         even.append(replace(block, columns=[label, *wider]))
     return even
@@ -162,7 +162,7 @@ def _kind_blocks(data: pd.DataFrame, heading: str, rows: Sequence[Variant]) -> l
     """Build the blocks of the tasks of one kind, as many as their names need."""
     scores = data.set_index([*VARIANT, "series"])["score_percent"]
     blocks: list[Block] = []
-    for part in _lines(sorted(set(data["series"]) - {MEAN}), ROOM - _label_width(rows)):
+    for part in _lines(sorted(set(data["series"]) - {MEAN}), room() - _label_width(rows)):
         cells = []
         for row in rows:
             values = [scores.get((*row, name), np.nan) for name in part]
@@ -215,4 +215,4 @@ def _with_error(mean: pd.Series | None) -> str:
     return f"{mean['score_percent']:.1f}" + ("" if np.isnan(error) else f" ± {error:.1f}")
 
 
-FIGURE = Figure(select, draw)
+FIGURE = table_figure(select, blocks)

@@ -7,12 +7,12 @@ import textwrap
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure as Canvas
 
 from pipeline.plot import style
-from pipeline.plot.base import Figure, Selection
+from pipeline.plot.base import Selection
 from pipeline.plot.cell_text import GLYPHS_NOTE, Cell, Piece, drawable, plain, storable, text_width
-from pipeline.plot.table_page import GAP, ROOM, Block, Column, table_page
+from pipeline.plot.table_block import GAP, Block, Column, room
+from pipeline.plot.table_page import table_figure
 from pipeline.tables.read import Tables
 from pipeline.tables.replicates import first_replicates
 from pipeline.tables.stored import MissingData
@@ -104,11 +104,11 @@ def _notes(tables: Tables, data: pd.DataFrame, cut: bool) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
+def blocks(data: pd.DataFrame) -> list[Block]:
     """Draw a row for each model."""
     label = min(LABEL, max(text_width(text) for text in data["label"]) + 0.01)
     columns = [Column("model", label), Column("tokens", 0.42, right=True), Column("differs at step", 0.5, right=True)]
-    rest = ROOM - sum(column.width + GAP for column in columns)
+    rest = room() - sum(column.width + GAP for column in columns)
     columns.append(Column("generated text", rest))
     data = data.assign(**{name: data[name].fillna("") for name in ("same_text", "text")})
     rows = [
@@ -120,7 +120,7 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
         ]
         for row in data.itertuples()
     ]
-    return table_page([Block(columns, rows)], title=title, caption=caption)
+    return [Block(columns, rows)]
 
 
 def _step(pruner: str, first: float) -> str:
@@ -141,4 +141,4 @@ def _broken(text: str) -> str:
     return re.sub(r"\n+", lambda run: BREAK * len(run[0]) + "\n", text)
 
 
-FIGURE = Figure(select, draw)
+FIGURE = table_figure(select, blocks)

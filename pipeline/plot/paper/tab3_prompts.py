@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pandas as pd
-from matplotlib.figure import Figure as Canvas
 
-from pipeline.plot.base import Figure, Selection
+from pipeline.plot.base import Selection
 from pipeline.plot.cell_text import GLYPHS_NOTE, drawable, plain, storable, text_width
-from pipeline.plot.table_page import GAP, ROOM, Block, Column, table_page
+from pipeline.plot.table_block import GAP, Block, Column, room
+from pipeline.plot.table_page import table_figure
 from pipeline.tables.read import Tables
 from pipeline.tables.stored import MissingData
 
@@ -25,13 +25,13 @@ def select(tables: Tables) -> Selection:
     return Selection("The probe prompts", data[["number", "prompt", "format", "text"]], tuple(notes))
 
 
-def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
+def blocks(data: pd.DataFrame) -> list[Block]:
     """Draw a row for each prompt."""
     format_width = max(text_width(name) for name in ["arithmetic", *data["format"]]) + 0.01
     columns = [Column("no.", 0.25, right=True), Column("format", min(format_width, 1.5))]
-    columns.append(Column("prompt", ROOM - sum(column.width + GAP for column in columns)))
+    columns.append(Column("prompt", room() - sum(column.width + GAP for column in columns)))
     rows = [[plain(f"{row.number:.0f}"), plain(row.format), plain(row.text)] for row in data.fillna("").itertuples()]
-    return table_page([Block(columns, rows)], title=title, caption=caption)
+    return [Block(columns, rows)]
 
 
-FIGURE = Figure(select, draw)
+FIGURE = table_figure(select, blocks)

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
 from pipeline.analysis.score_means import KINDS
+from pipeline.config.figures import by_default
 from pipeline.plot import canvas, render, style
 from pipeline.plot.base import Figure, Selection
 from pipeline.tables.variants import precedence
@@ -47,9 +48,6 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
         title=title,
         caption=caption,
         handles=handles,
-        legend_columns=canvas.fitting_columns(handles),
-        gaps=(0.42, 0.2),
-        margins=(0.5, 0.12),
         sharey="row",
     )
     for kind, row in zip(kinds, axes, strict=True):
@@ -106,12 +104,9 @@ def _limits(rows: pd.DataFrame) -> tuple[float, float]:
 
 def write(folder: Path, name: str, selection: Selection) -> Path:
     """Write PDF, PNG and CSV of the advice to a folder unless they are current. Returns the path of the PNG."""
-    figure, csv, caption = (
-        Figure(lambda tables: selection, draw),
-        render.to_csv(selection.data),
-        " ".join(selection.notes),
-    )
-    stamp = render.stamp_of(figure, csv, selection.title, caption)
-    if not render.is_current(folder, name, stamp):
-        render.write(folder, name, figure, csv, selection.title, caption, stamp)
-    return render.paths_of(folder, name)["png"]
+    figure = Figure(lambda tables: selection, draw)
+    content = render.Content(figure, render.to_csv(selection.data), selection.title, " ".join(selection.notes))
+    files = render.FigureFiles(folder, name, by_default())
+    if not files.are_current(content):
+        files.write(content)
+    return files.paths["png"]

@@ -43,7 +43,7 @@ _DECIDED = {
     "experiment": "an experiment defines its own pruners and sparsities; run it with pipeline.main",
     "export.path": "export the recommended setting by running it with export.path=DIR",
     "task.predict_only": "it compares scores",
-    "figures": "draw them with python -m pipeline.plot",
+    "figures.select": "draw them with python -m pipeline.plot",
 }
 # Pruners of one criterion are comparable only with the same calibration text; some need text the model itself wrote.
 _CALIBRATION = "calibration=trajectories"
