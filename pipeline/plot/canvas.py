@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 from matplotlib.font_manager import FontProperties
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.textpath import text_to_path
@@ -22,7 +23,8 @@ from matplotlib.typing import LineStyleType
 
 from pipeline.plot import style
 
-TITLE_HEIGHT, LEGEND_LINE, CAPTION_LINE = 0.27, 0.19, 0.125
+TITLE_HEIGHT, TITLE_LINE, CAPTION_LINE = 0.27, 0.16, 0.125
+LEGEND_GAP = 0.06  # inches below the legend
 LABEL_HEIGHT = 0.42  # tick labels and x label below the lowest panels
 PANEL_TITLE = 0.17  # above each panel, with the space to the panel above it
 PANEL_HEIGHTS, LEAST_HEIGHT = {1: 2.1, 2: 1.85, 3: 1.5}, 1.3  # of panels, by the number of rows
@@ -83,23 +85,24 @@ def blank(
 
     Without the engine, whatever is drawn has to keep clear of `head` and `foot` and of the legend by itself.
     """
-    lines = wrap(caption) if caption else []
-    columns = fitting_columns(handles) if handles else 1
-    legend_rows = math.ceil(len(handles) / columns)
+    heading, lines = wrap(title, style.TITLE_SIZE, bold=True), wrap(caption)
     width = style.width()
-    head = TITLE_HEIGHT if title else 0.0
+    head = TITLE_HEIGHT + TITLE_LINE * (len(heading) - 1) if heading else 0.0
     foot = CAPTION_LINE * len(lines) + 0.1 if lines else 0.0
-    legend = LEGEND_LINE * legend_rows + (0.06 if legend_rows else 0.0)
-    height = head + legend + inside + foot
-    sheet = Sheet(figsize=(width, height))
+    sheet = Sheet(figsize=(width, head + inside + foot))
     sheet.head, sheet.foot = head, foot
-    if title:
-        sheet.text(style.EDGE / width, 1 - 0.07 / height, title, size=style.TITLE_SIZE, weight="bold", va="top")
+    legend = _legend(sheet, handles) if handles else None
+    height = head + inside + foot
+    if legend is not None:
+        height += _height(sheet, legend) + LEGEND_GAP
+        sheet.set_size_inches(width, height)
+        legend.set_bbox_to_anchor((0.0, 1 - head / height), sheet.transFigure)
+    if heading:
+        big: dict[str, Any] = {"size": style.TITLE_SIZE, "weight": "bold", "va": "top", "parse_math": False}
+        sheet.text(style.EDGE / width, 1 - 0.07 / height, "\n".join(heading), **big)
     if lines:
         small: dict[str, Any] = {"size": style.SMALL_SIZE, "color": style.GREY, "va": "bottom"}
         sheet.text(style.EDGE / width, 0.06 / height, "\n".join(lines), parse_math=False, **small)
-    if handles:
-        _legend(sheet, handles, legend_rows, 1 - head / height)
     room = (0.0, foot / height, 1.0, inside / height)
     return sheet, ConstrainedLayoutEngine(rect=room, w_pad=0.04, h_pad=0.04, wspace=0.03, hspace=0.03)
 
@@ -112,45 +115,68 @@ def settle(sheet: Canvas) -> None:
         sheet.set_layout_engine("none")
 
 
-def _legend(sheet: Canvas, handles: Sequence[Artist], rows: int, top: float) -> None:
-    """Draw the one legend of a page in `rows` rows, below `top`, a fraction of the height of the page."""
+def _legend(sheet: Canvas, handles: Sequence[Artist]) -> Legend:
+    """Draw the one legend of a page, with as many columns as fit, and names broken that are wider than the page."""
+    beside = 5 * style.TEXT_SIZE / 72  # inches: the line or patch before a name, and the space after it
+    room = style.width() - beside
+    names = [str(handle.get_label()) for handle in handles]
+    labels = [name if "$" in name else "\n".join(wrap(name, style.TEXT_SIZE, room)) for name in names]
+    widths = [beside + max(_width(line, style.TEXT_SIZE) for line in label.split("\n")) for label in labels]
     legend = sheet.legend(
         handles=handles,
+        labels=labels,
         loc="upper left",
-        bbox_to_anchor=(0.0, top),
-        ncols=math.ceil(len(handles) / rows),
+        ncols=_fitting_columns(widths),
         frameon=False,
         borderpad=0.2,
+        borderaxespad=0.3,
         handlelength=2.4,
         columnspacing=1.6,
         labelspacing=0.3,
     )
     legend.set_in_layout(False)
+    return legend
 
 
-def wrap(caption: str) -> list[str]:
-    """Break a caption into lines that fill the width of the page in its proportional font."""
-    font, room = FontProperties(size=style.SMALL_SIZE), 72 * (style.width() - 2 * style.EDGE)
+def _height(sheet: Canvas, legend: Legend) -> float:
+    """Return the height of a legend in inches."""
+    return float(legend.get_window_extent(FigureCanvasAgg(sheet).get_renderer()).height) / sheet.dpi
+
+
+def _fitting_columns(widths: Sequence[float]) -> int:
+    """Return the most columns, filled one after the other, that fit on the page; `widths` of the entries in inches."""
+    for columns in range(len(widths), 1, -1):
+        filled = np.array_split(np.asarray(widths), columns)
+        if sum(column.max() for column in filled) <= style.width():
+            return columns
+    return 1
+
+
+def wrap(text: str, size: float = style.SMALL_SIZE, room: float | None = None, *, bold: bool = False) -> list[str]:
+    """Break a text into lines that fill `room` inches, or the width of the page, in its proportional font.
+
+    Words that are wider are broken anywhere.
+    """
+    room = style.width() - 2 * style.EDGE if room is None else room
     lines: list[str] = []
-    for word in caption.split():
+    for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word
-        if lines and text_to_path.get_text_width_height_descent(longer, font, ismath=False)[0] <= room:
+        if lines and _width(longer, size, bold) <= room:
             lines[-1] = longer
-        else:
-            lines.append(word)
+            continue
+        lines.append(word if _width(word, size, bold) <= room else "")
+        for mark in "" if lines[-1] else word:
+            if lines[-1] and _width(lines[-1] + mark, size, bold) > room:
+                lines.append("")
+            lines[-1] += mark
     return lines
 
 
-def fitting_columns(handles: Sequence[Artist]) -> int:
-    """Return how many entries of a legend fit on one line of the page."""
-    beside = 5 * style.TEXT_SIZE / 72  # the line or patch before the text, and the space after it
-    widest = _widest((str(handle.get_label()) for handle in handles), style.TEXT_SIZE)
-    return max(1, int(style.width() / (beside + widest)))
-
-
-def _widest(texts: Iterable[str], size: float) -> float:
-    font = FontProperties(size=size)
-    return max(text_to_path.get_text_width_height_descent(text, font, ismath=False)[0] for text in texts) / 72
+@cache
+def _width(text: str, size: float, bold: bool = False) -> float:
+    """Return the width of a text in inches."""
+    font = FontProperties(size=size, weight="bold" if bold else "normal")
+    return float(text_to_path.get_text_width_height_descent(text, font, ismath=False)[0]) / 72
 
 
 def panel_title(ax: Axes, text: str, colour: str = style.INK) -> None:
