@@ -123,14 +123,21 @@ def task_notes(scores: pd.DataFrame, dropped: pd.DataFrame) -> list[str]:
     """Return caption sentences on the tasks of each kind, and on those that are not in the means."""
     named = {kind: set(scores.loc[scores["kind"] == kind, "task"]) for kind in KINDS}
     both = named["generative"] & named["multiple_choice"]
-    notes = [f"Tasks of both kinds: {', '.join(sorted(both))}."] if both else []
+    notes = [f"Tasks of both kinds: {', '.join(sorted(both))}{_items(scores, *READINGS)}."] if both else []
     for kind, name in KINDS.items():
         tasks = sorted(named[kind] - both)
         if tasks:
-            notes.append(f"{name}: {', '.join(tasks)}.")
+            notes.append(f"{name}: {', '.join(tasks)}{_items(scores, kind)}.")
         elif kind in READINGS and not named[kind] and not (dropped["kind"] == kind).any():
             notes.append(f"{name}: not evaluated.")
     return [*notes, *_left_out(dropped)]
+
+
+def _items(scores: pd.DataFrame, *kinds: str) -> str:
+    """Return how many items each task of these kinds has, as the end of a sentence."""
+    counts = scores.loc[scores["kind"].isin(kinds), "n"]
+    least, most = int(counts.min()), int(counts.max())
+    return f" ({least if least == most else f'{least} to {most}'} items each)"
 
 
 def _left_out(dropped: pd.DataFrame) -> list[str]:

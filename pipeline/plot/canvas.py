@@ -227,6 +227,13 @@ def statistic_handles(line: str = "median over prompts", band: str = "quartiles"
     return [line_handle(line, style.GREY), Patch(color=style.GREY, alpha=style.BAND_ALPHA, linewidth=0, label=band)]
 
 
+def error_handle(label: str, *, upright: bool = True) -> Line2D:
+    """Return a legend entry that says what error bars are."""
+    handle = line_handle(label, style.GREY, "", "|" if upright else "_")
+    handle.set_markersize(8)
+    return handle
+
+
 def line_and_band(
     ax: Axes, x: pd.Series, rows: pd.DataFrame, colour: str, line: LineStyleType = "-", crowd: int = 1
 ) -> None:

@@ -1,4 +1,4 @@
-"""Short labels beside points, each on the side of its point where it overlaps other labels and points least."""
+"""Short labels beside points, each on a side of its point where it covers neither other labels nor points."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pipeline.plot import style
 
 HALO = withStroke(linewidth=2, foreground="white")
 REACH = 4.0  # points from the middle of a marker to the nearest edge of its label
+HAIR = 0.5  # square points of another label or point that a label may cover
 MARKER = 3.0  # points from the middle of a marker to its edge
 # Where a label may lie, best first: directions from the point (right, up).
 SIDES = ((1, 1), (-1, 1), (1, -1), (-1, -1), (0, 2), (0, -2), (2, 0), (-2, 0), (1, 3), (-1, 3), (1, -3), (-1, -3))
@@ -30,7 +31,7 @@ class PointLabel(NamedTuple):
 
 
 def place_labels(ax: Axes, labels: Sequence[PointLabel], points: Sequence[tuple[float, float]] = ()) -> None:
-    """Write the labels beside their points. The limits and the position of `ax` must be final.
+    """Write the labels beside their points, except those without room. Limits and position of `ax` must be final.
 
     Args:
         points: markers without a label that labels should not cover either, in data coordinates.
@@ -49,7 +50,9 @@ def place_labels(ax: Axes, labels: Sequence[PointLabel], points: Sequence[tuple[
         x, y = spot(label.x, label.y)
         width, height, _ = text_to_path.get_text_width_height_descent(label.text, font, ismath=False)
         boxes = [_beside(x, y, width, height, side) for side in SIDES]
-        best = min(boxes, key=lambda box: sum(_overlap(box, other) for other in taken) + _outside(box, frame))
+        best = min(boxes, key=lambda box: _cost(box, taken, frame))
+        if _cost(best, taken, frame) > HAIR:
+            continue
         taken.append(best)
         ax.annotate(
             label.text, (label.x, label.y), xytext=(best.x0 - x, best.y0 - y), textcoords="offset points",
@@ -67,6 +70,11 @@ def _beside(x: float, y: float, width: float, height: float, side: tuple[int, in
     rise = {0: -height / 2, 1: REACH, 2: REACH + 1, 3: REACH + height + 1}
     bottom = y + rise[up] if up >= 0 else y - rise[-up] - height
     return Bbox.from_bounds(left, bottom, width, height)
+
+
+def _cost(box: Bbox, taken: Sequence[Bbox], frame: Bbox) -> float:
+    """Compute the area of a box that others take or that is outside the axes, in square points."""
+    return sum(_overlap(box, other) for other in taken) + _outside(box, frame)
 
 
 def _overlap(one: Bbox, other: Bbox) -> float:

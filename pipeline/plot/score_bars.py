@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure as Canvas
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from pipeline.analysis.score_means import (
@@ -54,7 +55,11 @@ ABREAST = 2  # the most models with room for panels side by side
 WIDTH = 0.8  # of a bar, where the next one is 1 away
 CHANCE_LINE = (0, (4, 2))
 TINTS = (0.45, 1.0)  # of the pruner's colour: from its first bar to its last
-BARS = "Bars: mean over tasks, with the number below; error bars: standard error; dots: single tasks."
+BARS = (
+    "Bars: mean over tasks, with the number below; error bars: its standard error over items, or the standard deviation"
+    " over seeds where there are several; dots: single tasks."
+)
+MARKS = {"markersize": 2.6, "markerfacecolor": "white", "markeredgecolor": style.INK, "markeredgewidth": 0.5}
 VARIANTS = 9  # bars of a model beside the dense one
 
 
@@ -81,7 +86,7 @@ def _selecting(pruner: str, else_any: bool) -> Callable[[Tables], Selection]:
         shared, dropped = shared_tasks(rows)
         if shared.empty:
             raise MissingData(f"no task has a score for dense and every pattern of {pruner}")
-        data = _sorted(with_means(shared), shown)
+        data = _comparable(_sorted(with_means(shared), shown))
         notes = _notes(
             data, pruner, fraction, [*task_notes(shared, dropped), *other_scales(tables, READINGS)], left_out
         )
@@ -101,10 +106,22 @@ def _variants(tables: Tables, pruner: str) -> Selection:
     shared, dropped = shared_tasks(rows)
     if shared.empty:
         raise MissingData("no task has a score for dense and every pruned model")
-    data = _sorted(with_means(shared), [tables.model()])
+    data = _comparable(_sorted(with_means(shared), [tables.model()]))
     notes = [f"{pruner} was not run; the pruned models shown are those that were.", BARS, *task_notes(shared, dropped)]
     notes += other_scales(tables, READINGS)
     return Selection("Scores of dense and pruned models", data, (*notes, *left_out_note(left_out)))
+
+
+def _comparable(data: pd.DataFrame) -> pd.DataFrame:
+    """Return the data unchanged. Raises MissingData if they leave nothing to compare."""
+    kinds = [kind for kind in READINGS if (data["kind"] == kind).any()]
+    if len(kinds) < len(READINGS):
+        raise MissingData(
+            f"only {READINGS[kinds[0]].lower()} have scores, and the figure compares them with the others"
+        )
+    if data["label"].nunique() < 2:
+        raise MissingData(f"only {data['label'].iloc[0]} has scores, and one bar leaves nothing to compare")
+    return data
 
 
 def _weights_only(tables: Tables, pruner: str) -> pd.DataFrame:
@@ -182,6 +199,7 @@ def draw_bars(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     guessed = chances(data)
     if guessed:
         handles.append(canvas.line_handle(chance_name(guessed), style.INK, CHANCE_LINE))
+    handles += [canvas.error_handle("standard error over items"), _dot()]
     models = list(dict.fromkeys(data["model"]))
     abreast = len(models) <= ABREAST
     sheet, axes = canvas.page(
@@ -193,7 +211,7 @@ def draw_bars(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     )
     for kind, ax in zip(kinds, axes.ravel(), strict=True):
         rows = data[data["kind"] == kind]
-        _panel(ax, rows, models, labels, colours)
+        _panel(ax, rows, models, labels, colours, style.width() / (len(kinds) if abreast else 1))
         if kind in guessed:
             ax.axhline(guessed[kind], color=style.INK, linestyle=CHANCE_LINE, linewidth=0.8, zorder=3)
         ax.set_ylim(0, axis_top(rows))
@@ -202,14 +220,30 @@ def draw_bars(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     return sheet
 
 
-def _panel(ax: Axes, rows: pd.DataFrame, models: Sequence[str], labels: Sequence[str], colours: dict[str, str]) -> None:
+def _dot() -> Line2D:
+    handle = canvas.line_handle("single task", style.INK, "", "o")
+    handle.set(**MARKS, alpha=0.6)
+    return handle
+
+
+def _panel(
+    ax: Axes,
+    rows: pd.DataFrame,
+    models: Sequence[str],
+    labels: Sequence[str],
+    colours: dict[str, str],
+    width: float,
+) -> None:
+    """Draw the bars of one kind of task in a panel that takes `width` inches with its labels."""
     stride = len(labels) + 0.8  # from one model's first bar to the next one's
+    room = 0.75 * width / len(models)
     for group, model in enumerate(models):
         for slot, label in enumerate(labels):
             x = group * stride + slot
             bar = rows[(rows["model"] == model) & (rows["label"] == label)]
             _below(ax, x, _bar(ax, bar, x, colours[label]) if not bar.empty else "n/a", 4, style.SMALL_SIZE)
-        _below(ax, group * stride + (len(labels) - 1) / 2, model, 15, style.TEXT_SIZE)
+        name = "\n".join(canvas.wrap(model, style.TEXT_SIZE, room))
+        _below(ax, group * stride + (len(labels) - 1) / 2, name, 15, style.TEXT_SIZE)
     ax.set_xticks([])
     ax.set_xlim(-0.8, (len(models) - 1) * stride + len(labels) - 0.2)
 
@@ -231,10 +265,7 @@ def _bar(ax: Axes, bar: pd.DataFrame, x: float, colour: str) -> str:
         x, mean["score_percent"], yerr=mean["stderr_percent"], color=style.INK, elinewidth=1, capsize=2, zorder=4
     )
     spots = x + WIDTH * (np.arange(len(tasks)) + 0.5 - len(tasks) / 2) / max(len(tasks), 1) * 0.8
-    ax.plot(
-        spots, tasks["score_percent"], "o", markersize=2.6, markerfacecolor="white", markeredgecolor=style.INK,
-        markeredgewidth=0.5, alpha=0.6, zorder=5, clip_on=False,
-    )  # fmt: skip
+    ax.plot(spots, tasks["score_percent"], "o", **MARKS, alpha=0.6, zorder=5, clip_on=False)
     return f"{mean['score_percent']:.1f}".replace("100.0", "100")
 
 

@@ -28,6 +28,7 @@ from pipeline.tables.stored import MissingData
 from pipeline.tables.variants import DENSE, VARIANT, Variant, is_count, is_pattern, magnitude, precedence
 
 CHANCE_LINE = (0, (4, 2))
+FEW = 10  # lines of pruners beside which those of single tasks can be read
 
 
 def curves(tables: Tables) -> tuple[pd.DataFrame, list[str]]:
@@ -45,6 +46,7 @@ def curves(tables: Tables) -> tuple[pd.DataFrame, list[str]]:
     data = with_means(shared)
     data = data.assign(achieved_percent=100 * data["achieved"], is_task=data["series"] != MEAN)
     data = data.assign(size=data["sparsity"].map(magnitude))
+    data = data if _few(data) else data[~data["is_task"]]
     data = data.sort_values(["kind", "is_task", "series", "pruner", "options", "achieved_percent", "size", "sparsity"])
     return data[["kind", *POINT, "series", "achieved_percent", *PERCENT, CHANCE]], [
         *task_notes(shared, dropped),
@@ -54,12 +56,30 @@ def curves(tables: Tables) -> tuple[pd.DataFrame, list[str]]:
 
 def line_notes(data: pd.DataFrame) -> list[str]:
     """Return sentences of the caption that explain the lines and numbers of the curves."""
-    notes = ["Thick: mean over tasks, with standard error; faint: single tasks."]
+    notes = [
+        "Thick: mean over tasks; error bars: its standard error over items, or the standard deviation over seeds where"
+        " there are several."
+    ]
+    notes.append(
+        "Faint: single tasks." if (data["series"] != MEAN).any() else "Single tasks are not drawn among so many lines."
+    )
     if data["sparsity"].map(is_pattern).any():
         notes.append("Dotted: from dense to an N:M pattern.")
     if data["sparsity"].map(is_count).any():
         notes.append("Integer labels: blocks or sublayers dropped.")
+    if _named(data).any():
+        notes.append("Points without room have no label.")
     return notes
+
+
+def _few(data: pd.DataFrame) -> bool:
+    """Return whether there is room for the lines of single tasks."""
+    return len(data.loc[data["pruner"] != DENSE, ["pruner", "options"]].drop_duplicates()) <= FEW
+
+
+def _named(data: pd.DataFrame) -> pd.Series:
+    """Return which sparsities are written beside their points: those that cannot be read off the axis."""
+    return data["sparsity"].map(lambda word: is_pattern(word) or is_count(word)).astype(bool)
 
 
 def draw_curves(data: pd.DataFrame, title: str, caption: str) -> Canvas:
@@ -74,6 +94,10 @@ def draw_curves(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     kinds = [kind for kind in KINDS if (data["kind"] == kind).any()]
     if guessed := chances(data):
         handles.append(canvas.line_handle(chance_name(guessed), style.GREY, CHANCE_LINE))
+    handles.append(canvas.error_handle("standard error over items"))
+    if (data["series"] != MEAN).any():
+        handles.append(canvas.line_handle("single task", style.GREY))
+        handles[-1].set(linewidth=style.THIN, alpha=2 * style.FAINT_ALPHA)
     models = list(dict.fromkeys(data["model"]))
     sheet, axes = canvas.page(len(kinds), len(models), title=title, caption=caption, handles=handles)
     for model, column in zip(models, axes.T, strict=True):
@@ -88,14 +112,18 @@ def draw_curves(data: pd.DataFrame, title: str, caption: str) -> Canvas:
             _dense(ax, rows)
             if chance := chances(rows).get(kind):
                 ax.axhline(chance, color=style.GREY, linestyle=CHANCE_LINE, linewidth=1, zorder=1)
-            canvas.panel_title(ax, f"{model}: {KINDS[kind].lower()}")
+            room = style.width() / len(models) - 0.6
+            canvas.panel_title(ax, "\n".join(canvas.wrap(f"{model}: {KINDS[kind].lower()}", style.TEXT_SIZE, room)))
             ax.set_ylim(0, axis_top(rows))
         most = max(1.0, own["achieved_percent"].max())
         column[-1].set_xlim(-0.02 * most, 1.1 * most)
-        for kind, ax in zip(kinds, column, strict=True):
-            _label(ax, own[(own["kind"] == kind) & (own["series"] == MEAN)], colours)
     wide = "decoder-block parameters removed or zeroed (%)"
     canvas.outer_labels(axes, wide if len(models) == 1 else "parameters removed or zeroed (%)", "score (%)")
+    canvas.settle(sheet)  # labels are placed where the panels are
+    for model, column in zip(models, axes.T, strict=True):
+        for kind, ax in zip(kinds, column, strict=True):
+            means = data[(data["model"] == model) & (data["kind"] == kind) & (data["series"] == MEAN)]
+            _label(ax, means, colours)
     return sheet
 
 
@@ -109,7 +137,7 @@ def _dense(ax: Axes, rows: pd.DataFrame) -> None:
 
 def _label(ax: Axes, means: pd.DataFrame, colours: dict[str, str]) -> None:
     """Write N:M patterns and numbers of units beside their points; fractions can be read off the axis."""
-    named = means["sparsity"].map(lambda word: is_pattern(word) or is_count(word)).astype(bool)
+    named = _named(means)
     labels = [
         PointLabel(point.achieved_percent, point.score_percent, point.sparsity, colours[point.line])
         for point in means[named].itertuples()

@@ -1,4 +1,4 @@
-"""Options protocol: top tokens of the dense model and option tokens of one prompt, dense against pruned."""
+"""Options protocol: top tokens of the dense model and option tokens of an item that it gets right, against pruned."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.tables.stored import MissingData
 from pipeline.tables.variants import VARIANT, left_out_note, rows_of, select_preferred, variants_of
 
 ROWS = 3
-TOP, OPTION = "top", "option"
+TOP, OPTION, PROBE = "top", "option", "probe"
 SHARES = (1.75, 1.0)  # widths of the left and the right column
 GOLD = "#f3e3a1"
 BAR = 0.38
@@ -25,18 +25,16 @@ COLUMNS = [*VARIANT, "prompt", "role", "place", "text", "gold", "logp_dense", "l
 
 
 def select(tables: Tables) -> Selection:
-    """Select log-likelihoods of the top ten tokens and the options of the first probe prompt, for a few variants."""
+    """Select log-likelihoods of the top ten tokens and the options of one prompt, for a few variants.
+
+    The prompt is the first probe that the dense model answers correctly, or else the first of all such prompts.
+    """
     rows = first_replicates(tables.option_tokens)
     if rows.empty:
         raise MissingData("the option_tokens table has no rows for these settings")
     rows = rows[np.isfinite(rows[["logp_dense", "logp_pruned"]].astype(float)).all(axis=1)]
-    probes = rows[rows["origin"] == "probe"]
-    rows = probes if not probes.empty else rows
-    whole = rows.groupby("prompt", sort=False)["role"].nunique() == 2
-    if not whole.any():
-        raise MissingData("the option_tokens table has no prompt with both options and top tokens")
-    prompt = str(whole[whole].index[0])
-    rows = rows[rows["prompt"] == prompt]
+    origin, prompt, said = _item(rows)
+    rows = rows[(rows["prompt"] == prompt) & (rows["origin"] == origin)]
     everyone = variants_of(rows)
     droppers = [variant for variant in everyone if tables.unit(variant.pruner) != WEIGHT]
     others = [variant for variant in everyone if variant not in droppers]
@@ -45,13 +43,35 @@ def select(tables: Tables) -> Selection:
     data = rows_of(rows, shown)[COLUMNS].assign(text=lambda part: part["text"].map(visible))
     data = data.assign(gold=data["gold"].astype(int)).sort_values([*VARIANT, "role", "place"], kind="stable")
     notes = (
-        f"First decision step of the multiple-choice prompt {prompt}; probabilities over the whole vocabulary at"
+        f"First decision step of one multiple-choice item, {said}; probabilities over the whole vocabulary at"
         " temperature 1.",
         "Left: the dense model's ten most likely tokens (\u2423 is a space); bold: option tokens.",
         "Right: log-likelihood of the option tokens; the highest of each model is filled.",
         *left_out_note([variant for variant in everyone if variant not in shown]),
     )
     return Selection("Most likely tokens and options at the first decision step", data, notes)
+
+
+def _item(rows: pd.DataFrame) -> tuple[str, str, str]:
+    """Return origin and name of the prompt to show, and what to say about it.
+
+    Raises:
+        MissingData: if no prompt has both options and top tokens.
+    """
+    prompts = rows.groupby(["origin", "prompt"], sort=False)["role"].nunique()
+    whole = sorted(prompts[prompts == 2].index, key=lambda item: item[0] != PROBE)  # stable: probes first
+    if not whole:
+        raise MissingData("the option_tokens table has no prompt with both options and top tokens")
+    options = rows[rows["role"] == OPTION].reset_index(drop=True)
+    best = options.loc[options.groupby(["origin", "prompt"], sort=False)["logp_dense"].idxmax()]
+    right = set(best.loc[best["gold"].astype(bool), ["origin", "prompt"]].itertuples(index=False, name=None))
+    origin, prompt = next((item for item in whole if item in right), whole[0])
+    if (origin, prompt) not in right:
+        return origin, prompt, f"{prompt} (the dense model answers none of the {len(whole)} items correctly)"
+    if origin == PROBE:
+        return origin, prompt, f"{prompt}, the first probe prompt that the dense model answers correctly"
+    none = "answers no probe prompt correctly; this is its" if whole[0][0] == PROBE else "answers; this is its"
+    return origin, prompt, f"{prompt} (the dense model {none} first right answer)"
 
 
 def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
@@ -67,12 +87,10 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
         title=title,
         caption=caption,
         handles=handles,
+        width_ratios=SHARES,
     )
-    axes[0, 0].get_gridspec().set_width_ratios(SHARES)
     for row, variant in zip(axes, variants, strict=True):
         own = rows_of(data, [variant])
-        for ax in row:
-            ax.set_position(ax.get_subplotspec().get_position(sheet))
         _top_tokens(row[0], own, colours[variant.pruner])
         _options(row[1], own[own["role"] == OPTION], colours[variant.pruner])
         canvas.panel_title(row[0], f"{variant.label}: the dense model's top tokens")
@@ -127,4 +145,4 @@ def _limits(axes: np.ndarray, data: pd.DataFrame) -> None:
         likelihoods.set_ylim(values.min() - air, values.max() + air)
 
 
-FIGURE = Figure(select, draw)
+FIGURE = Figure(select, draw, version=2)

@@ -16,6 +16,7 @@ from pipeline.tables.read import Tables, require
 from pipeline.tables.variants import VARIANT, Variant, left_out_note, rows_of, select_preferred, variants_of
 
 LINES = 4
+MARKS = 24  # of tick labels that have room side by side below a panel
 NAMES = {"top1": "top-1 probability", "entropy": "entropy (nats)", "margin": "logit margin / T"}
 LABELS = (r"$\mathrm{KL}(p\,\|\,q)$ (nats)", "KL \u2212 estimate (nats)", "argmax flips (%)")  # of the rows
 
@@ -34,7 +35,7 @@ def select(tables: Tables) -> Selection:
         " margin between its two largest logits; the least confident fifth is on the left; ticks"
         " mark the quintiles where all variants share them.",
         "Filled: measured means; open: the estimate of theorem 3, Var_p(dz) / 2T^2.",
-        "Bars: 95% bootstrap interval over prompts.",
+        f"Means over the positions of {rows['prompt'].nunique()} prompts; bars: 95% bootstrap interval over prompts.",
         *identical_note,
         *left_out_note(left_out),
     )
@@ -47,8 +48,10 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     variants = variants_of(data)
     colours, lines = style.pruner_colours(variant.pruner for variant in variants), style.line_styles(variants)
     handles = [canvas.line_handle(variant.label, colours[variant.pruner], lines[variant], "o") for variant in variants]
-    handles += [canvas.line_handle("estimate of KL (theorem 3)", style.INK, "", "o")]
+    handles += [canvas.line_handle("mean over positions", style.GREY, marker="o")]
+    handles += [canvas.line_handle("its estimate (theorem 3)", style.GREY, "", "o")]
     handles[-1].set_markerfacecolor("white")
+    handles += [canvas.error_handle("95% interval over prompts")]
     sheet, axes = canvas.page(
         3,
         3,
@@ -94,7 +97,10 @@ def _bounds(ax: Axes, part: pd.DataFrame, variants: list[Variant]) -> None:
     falling = first["lower"].iloc[0] > first["lower"].iloc[-1]
     start, ends = ("upper", "lower") if falling else ("lower", "upper")
     places = [0.5 + place for place in range(COUNT + 1)]
-    ax.set_xticks(places, [_number(value) for value in [first[start].iloc[0], *first[ends]]])
+    texts = [_number(value) for value in [first[start].iloc[0], *first[ends]]]
+    ax.set_xticks(places, texts)
+    if sum(map(len, texts)) > MARKS:
+        ax.tick_params(axis="x", rotation=45)
 
 
 def _number(value: float) -> str:
@@ -108,4 +114,4 @@ def _limits(first: np.ndarray, data: pd.DataFrame) -> None:
     first[2].set_ylim(-0.03 * (top := max(1.0, 108 * np.nanmax(data[["flip", "flip_high"]].to_numpy()))), top)
 
 
-FIGURE = Figure(select, draw)
+FIGURE = Figure(select, draw, version=2)

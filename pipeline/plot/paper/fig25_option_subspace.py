@@ -31,7 +31,8 @@ PANELS = {
     "rank": "change of rank",
     "margin": r"change of margin (logits$\,/\,T$)",
 }
-LOGARITHMIC = ("KL", "mass", "rank")
+LOGARITHMIC = ("KL", "1 - cos p", "mass", "rank")
+NAME = 1.5  # inches: the most that the name of a variant takes beside its row
 UNCHANGED = {"mass": 100.0}  # the value of a quantity in the unchanged model, where it is not zero
 KEYS = [*VARIANT, "set", "quantity"]
 STATISTICS = ["mean", "low", "high"]
@@ -54,12 +55,17 @@ def select(tables: Tables) -> Selection:
         "Random tokens: as many as there are options, of similar rank in the dense model; mean over draws, then over"
         " prompts.",
         "Mass retained: pruned over dense; ranks and margins: pruned minus dense.",
-        f"Bars: 95% bootstrap interval over prompts. Temperature {temperature:g}.",
+        f"Means over {_count(data)} prompts; bars: 95% bootstrap interval over prompts. Temperature {temperature:g}.",
         *((f"Not measured: {', '.join(absent)}.",) if absent else ()),
         *identical_note,
         *left_out_note(left_out),
     )
     return Selection("Option tokens against the vocabulary and random tokens", data, notes)
+
+
+def _count(data: pd.DataFrame) -> str:
+    least, most = int(data["n"].min()), int(data["n"].max())
+    return f"{most}" if least == most else f"{least} to {most}"
 
 
 def _per_prompt(rows: pd.DataFrame) -> pd.DataFrame:
@@ -98,6 +104,7 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     variants = variants_of(data)
     present = [key for key in SETS if (data["set"] == key).any()]
     handles = [canvas.line_handle(SETS[key][0], style.SET_COLOURS[key], marker=SETS[key][1]) for key in present]
+    handles += [canvas.error_handle("mean over prompts, 95% interval", upright=False)]
     sheet, axes = canvas.page(
         2,
         3,
@@ -121,7 +128,8 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
         ax.tick_params(labelbottom=True)
         ax.set_xlabel(name)
     for ax in axes[:, 0]:
-        ax.set_yticks(range(len(variants)), [variant.label for variant in variants])
+        names = ["\n".join(canvas.wrap(variant.label, style.SMALL_SIZE, NAME)) for variant in variants]
+        ax.set_yticks(range(len(variants)), names, parse_math=False)
         ax.set_ylim(len(variants) - 0.45, -0.55)
     return sheet
 
@@ -145,4 +153,4 @@ def _limits(ax: Axes, quantity: str, part: pd.DataFrame) -> None:
     ax.set_xticks([tick for tick in ax.get_xticks() if low <= tick <= high])
 
 
-FIGURE = Figure(select, draw)
+FIGURE = Figure(select, draw, version=2)

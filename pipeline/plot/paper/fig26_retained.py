@@ -7,7 +7,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 
 from pipeline.analysis.score_changes import CHANGED, with_pooled
 from pipeline.analysis.score_means import KINDS
@@ -16,10 +15,11 @@ from pipeline.plot import canvas, style
 from pipeline.plot.base import Figure, Selection
 from pipeline.tables.read import Tables
 from pipeline.tables.stored import MissingData
-from pipeline.tables.variants import VARIANT, Variant, left_out_note, precedence, rows_of, spread, variants_of
+from pipeline.tables.variants import VARIANT, Variant, left_out_note, rows_of, spread, variants_of
 
-ROWS = 24
+ROWS = 36
 ROW_HEIGHT = 0.165  # inches
+NAME, NAME_LINE = 2.0, 0.12  # inches: the most that the name of a variant takes beside its row, and each line of it
 BELOW = 0.28  # rows from a mean to its single tasks
 FURTHEST = (-50.0, 200.0)  # percent: intervals are cut off beyond
 UNCERTAIN = (0, (2, 1.5))
@@ -41,7 +41,7 @@ def select(tables: Tables) -> Selection:
     )
     notes = (
         "Retained: (pruned − chance) / (dense − chance), 100% is the dense model, 0% is guessing; bars: 95% interval"
-        " (Fieller), both models on the same items; small dots: single tasks.",
+        " over items (Fieller), both models on the same items; small dots: single tasks.",
         f"Filled: the difference excludes zero; hollow: no change (at most {100 * MARGIN:g} points either way);"
         " grey and dashed: too few items to tell.",
         "No signal: the dense model is not clearly above chance.",
@@ -71,11 +71,11 @@ def _mean_notes(data: pd.DataFrame) -> list[str]:
         own = data[data["kind"] == kind]
         variants = len(variants_of(own))
         counts = own[own["series"] != MEAN].groupby("series").size()
-        shared = int((counts == variants).sum())
-        tasks = "one task" if shared == 1 else f"{shared} tasks"
-        notes.append(
-            f"{KINDS[kind]}: " + (f"mean over {tasks}." if shared else "no task was evaluated for every variant.")
-        )
+        shared = sorted(counts[counts == variants].index)
+        items = own.loc[own["series"] == MEAN, "n"]
+        size = f" ({int(items.max())} items in all)" if len(items) else ""
+        said = f"mean over {', '.join(shared)}{size}." if shared else "no task was evaluated for every variant."
+        notes.append(f"{KINDS[kind]}: {said}")
     return notes
 
 
@@ -83,14 +83,16 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     """Draw a panel for each kind of task, a row for each variant."""
     variants, kinds = variants_of(data), [kind for kind in KINDS if (data["kind"] == kind).any()]
     colours = style.pruner_colours(variant.pruner for variant in variants)
-    handles = _handles(colours, set(data[VERDICT]))
+    names = [canvas.wrap(variant.label, style.SMALL_SIZE, NAME) for variant in variants]
+    height = max(ROW_HEIGHT, 0.03 + NAME_LINE * max(map(len, names)))
+    handles = _handles(data)
     sheet, axes = canvas.page(
         1,
         len(kinds),
         title=title,
         caption=caption,
         handles=handles,
-        row_height=max(1.2, ROW_HEIGHT * len(variants)),
+        row_height=max(1.2, height * len(variants)),
         sharey="row",
     )
     for kind, ax in zip(kinds, axes[0], strict=True):
@@ -104,20 +106,23 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
         ax.set_xticks([tick for tick in ax.get_xticks() if low <= tick <= high])
         ax.set_xlabel("retained above chance (%)")
         canvas.panel_title(ax, KINDS[kind])
-    axes[0, 0].set_yticks(range(len(variants)), [variant.label for variant in variants])
+    axes[0, 0].set_yticks(range(len(variants)), ["\n".join(name) for name in names], parse_math=False)
     axes[0, 0].set_ylim(len(variants) - 0.4, -0.6)
     return sheet
 
 
-def _handles(colours: dict[str, str], verdicts: set[str]) -> list[Patch | Line2D]:
-    """Return the legend entries: pruners by colour, and the verdicts that occur by marker."""
-    handles: list[Patch | Line2D] = [Patch(color=colours[name], label=name) for name in sorted(colours, key=precedence)]
+def _handles(data: pd.DataFrame) -> list[Line2D]:
+    """Return the legend entries: the verdicts that occur by marker, what bars are, and single tasks."""
+    handles, verdicts = [], set(data[VERDICT])
     for names, label in (((LOWER, HIGHER), "changed"), ((NO_CHANGE,), NO_CHANGE), ((TOO_FEW,), TOO_FEW)):
         if verdicts & set(names):
             colour = style.GREY if names == (TOO_FEW,) else style.INK
             handle = canvas.line_handle(label, colour, UNCERTAIN if names == (TOO_FEW,) else "-", "o")
             handle.set_markerfacecolor(colour if names == (LOWER, HIGHER) else "white")
             handles.append(handle)
+    handles.append(canvas.error_handle("95% interval over items", upright=False))
+    if (data["series"] != MEAN).any():
+        handles.append(canvas.line_handle("single task", style.GREY, "", "."))
     return handles
 
 
@@ -164,4 +169,4 @@ def _limits(own: pd.DataFrame) -> tuple[float, float]:
     return float(finite.min()) - air, float(finite.max()) + air
 
 
-FIGURE = Figure(select, draw)
+FIGURE = Figure(select, draw, version=2)

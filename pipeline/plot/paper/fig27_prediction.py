@@ -48,15 +48,20 @@ def select(tables: Tables) -> Selection:
     data = pd.concat(parts, ignore_index=True).dropna(subset=["kept", "predicted"])
     values = dict(zip(PERCENT, ("kept", "predicted", "low", "high"), strict=True))
     data = data.assign(**{name: 100 * data[of] for name, of in values.items()}).rename(columns={"predictor": SOURCE})
-    return Selection("Retained score, predicted from other pruners", data[COLUMNS], _notes(data, found))
+    single = rows[rows["task"] != MEAN]
+    tasks = [f"{KINDS[kind]}: {', '.join(sorted(set(single.loc[single['kind'] == kind, 'task'])))}." for kind in kinds]
+    return Selection("Retained score, predicted from other pruners", data[COLUMNS], _notes(data, found, tasks))
 
 
-def _notes(data: pd.DataFrame, found: pd.DataFrame) -> tuple[str, ...]:
+def _notes(data: pd.DataFrame, found: pd.DataFrame, tasks: list[str]) -> tuple[str, ...]:
     tried = [NAMES[name] for name in found["predictor"].unique() if name != REPRESENTATIONS]
     said = f"Below: the best of {', '.join(tried)} by error." if tried else "No baseline was measured."
+    shown = data.drop_duplicates(VARIANT)
     return (
-        "Fraction of the mean score above chance, (pruned − chance) / (dense − chance). Each point is one setting,"
-        " predicted by a fit to all other pruners; all draws of a random pruner are left out together.",
+        "Fraction of the mean score above chance, (pruned − chance) / (dense − chance).",
+        *tasks,
+        f"Each of the {len(shown)} points is one setting of {shown['pruner'].nunique()} pruners, predicted by a"
+        " fit to all other pruners; all draws of a random pruner are left out together.",
         "Bars: 95% prediction interval.",
         f"Above: mean KL on the dense model's tokens, over all tokens and over those it is most confident in. {said}",
         "ρ: Spearman's rank correlation with its 95% bootstrap interval over pruners; error: mean absolute, in points.",
@@ -69,6 +74,7 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     data = data.assign(family=data["pruner"])
     looks = _looks(data["family"])
     handles = [canvas.line_handle(name, colour, "", marker) for name, (colour, marker) in looks.items()]
+    handles.append(canvas.error_handle("95% prediction interval"))
     both = (data[SOURCE] != REPRESENTATIONS).any()
     sheet, axes = canvas.page(
         2 if both else 1,
@@ -128,4 +134,4 @@ def _limits(own: pd.DataFrame) -> tuple[float, float]:
     return float(values.min()) - air, float(values.max()) + air
 
 
-FIGURE = Figure(select, draw)
+FIGURE = Figure(select, draw, version=2)

@@ -9,14 +9,15 @@ from matplotlib.figure import Figure as Canvas
 
 from pipeline.analysis.criteria import criteria
 from pipeline.analysis.score_means import KINDS
+from pipeline.evaluate.comparison import MEAN
 from pipeline.plot import canvas, style
 from pipeline.plot.base import Figure, Selection
-from pipeline.tables.read import Tables
+from pipeline.tables.read import WEIGHT, Tables
 from pipeline.tables.stored import MissingData
 from pipeline.tables.variants import magnitude, precedence
 
 UNITS = {"attention": "attention sublayers", "mlp": "MLP sublayers", "sublayer": "sublayers", "block": "blocks"}
-UNITS |= {"weight": "fraction of weights"}
+UNITS |= {"weight": "weights"}
 ACROSS = 0.5  # share of the width of a budget that its points spread over
 PERCENT = ["kept_percent", "kept_low_percent", "kept_high_percent"]
 MORE = ["difference_percent", "low_percent", "high_percent"]
@@ -48,18 +49,23 @@ def select(tables: Tables) -> Selection:
         )
     data = found[(found["kind"] == kinds[0]) & found["unit"].isin(units)]
     data = data.assign(**{name: 100 * data[of].astype(float) for name, of in VALUES.items()})
+    compared = tables.comparisons
+    names = sorted(set(compared.loc[compared["kind"] == kinds[0], "task"]) - {MEAN})
     data["place"] = data["unit"].map(list(UNITS).index)
     data = data.sort_values(["place", "against"], kind="stable")
-    return Selection("Score retained by pruning criteria at equal budget", data[COLUMNS], _notes(data))
+    return Selection("Score retained by pruning criteria at equal budget", data[COLUMNS], _notes(data, names))
 
 
-def _notes(data: pd.DataFrame) -> tuple[str, ...]:
+def _notes(data: pd.DataFrame, names: list[str]) -> tuple[str, ...]:
     many = data[data["draws"] > data["seeds"]].groupby("criterion")["draws"].max()
     drawn = [f"{name}: mean of {count} draws; the interval includes their variation." for name, count in many.items()]
     tasks = sorted(set(data["tasks"]))
     over = f"{tasks[0]} tasks" if len(tasks) == 1 else f"{tasks[0]} to {tasks[-1]} tasks"
+    least, most = int(data["n"].min()), int(data["n"].max())
+    items = f"{most}" if least == most else f"{least} to {most}"
     return (
-        f"{KINDS[data['kind'].iloc[0]]}, mean over {over}; 100% is the dense model's score above chance.",
+        f"{KINDS[data['kind'].iloc[0]]} ({', '.join(names)}): mean over {over}, {items} items in all; 100% is the dense"
+        " model's score above chance.",
         "Below: how much more a divergence criterion (marker) retains than another criterion (colour), paired"
         " by item; filled where the interval excludes zero.",
         "Bars: 95% interval over items.",
@@ -80,6 +86,7 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     names = sorted(pruners, key=lambda name: (precedence(pruners[name]), name))
     colours, markers = style.line_looks(pruners)
     handles = [canvas.line_handle(name, colours[name], "", markers[name]) for name in names]
+    handles.append(canvas.error_handle("95% interval over items"))
     sheet, axes = canvas.page(
         2,
         len(units),
@@ -102,7 +109,8 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
         column[1].axhline(0.0, color=style.INK, linewidth=style.THIN, zorder=1)
         column[1].set_xticks(range(len(budgets)), budgets)
         column[1].set_xlim(-0.5, len(budgets) - 0.5)
-        column[1].set_xlabel(f"{UNITS[unit]} removed")
+        column[1].set_xlabel("fraction removed" if unit == WEIGHT else "number removed")
+        canvas.panel_title(column[0], UNITS[unit])
     axes[0, 0].set_ylabel("retained (%)")
     axes[1, 0].set_ylabel("retained more by divergence\nthan by … (points)")
     sheet.align_ylabels(axes[:, 0])
@@ -132,4 +140,4 @@ def _points(
             )
 
 
-FIGURE = Figure(select, draw)
+FIGURE = Figure(select, draw, version=2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -19,6 +21,7 @@ EXACT, ESTIMATE = "divergence", "divergence_estimate"
 MARKS = {"attention": ("o", "attention sublayer"), "mlp": ("s", "MLP sublayer"), "block": ("^", "block")}
 SUBLAYERS = ("attention", "mlp")
 KEYS = ["sublayer", "layer"]
+ABREAST = 3
 SIDE = 2.4  # inches: the height of the panels
 NAMED = 3  # how many of the units furthest from the line a panel names
 COLUMNS = ["pruner", *KEYS, "measured", "estimated", "rank", "shared", "count"]
@@ -37,13 +40,18 @@ def select(tables: Tables) -> Selection:
         raise MissingData("no units were ranked both by divergence and by its estimate under these settings")
     data = pd.concat(parts, ignore_index=True)
     notes = (
-        "Each point is one unit removed alone; KL on the calibration text (trajectories and shots: text that"
-        " the dense model wrote).",
+        f"Each of the {_count(data)} points of a panel is one unit removed alone; mean KL per token on the calibration"
+        " text (trajectories and shots: text that the dense model wrote).",
         "Estimated: theorem 3 to first order through all later layers, from one forward pass and a few backward "
         "passes.",
         "ρ: Spearman's rank correlation. In the corner: how many of the chosen units are the same for both.",
     )
     return Selection("Estimated against measured divergence", data[COLUMNS], notes)
+
+
+def _count(data: pd.DataFrame) -> str:
+    counts = data.groupby("pruner").size()
+    return f"{counts.max()}" if counts.nunique() == 1 else f"{counts.min()} to {counts.max()}"
 
 
 def _both(rankings: pd.DataFrame, exact: str, estimate: str) -> pd.DataFrame:
@@ -78,19 +86,24 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     kinds = [kind for kind in MARKS if (data["sublayer"] == kind).any()]
     colours = dict(zip(MARKS, style.SPACE_COLOURS.values(), strict=True))
     handles = [canvas.line_handle(MARKS[kind][1], colours[kind], "", MARKS[kind][0]) for kind in kinds]
+    columns = min(ABREAST, len(pruners))
+    rows = math.ceil(len(pruners) / columns)
     sheet, axes = canvas.page(
-        1,
-        len(pruners),
+        rows,
+        columns,
         title=title,
         caption=caption,
         handles=handles,
         sharex="none",
-        row_height=SIDE,
+        row_height=SIDE if rows == 1 else None,
     )
-    for ax, pruner in zip(axes[0], pruners, strict=True):
+    for ax, pruner in zip(axes.flat, pruners, strict=False):
         _panel(ax, data[data["pruner"] == pruner], colours)
-        ax.set_xlabel("measured KL (nats per token)")
-    axes[0, 0].set_ylabel("estimated KL (nats per token)")
+    for ax in axes.flat[len(pruners) :]:
+        ax.set_axis_off()  # so that the panel above it shows the labels
+    canvas.outer_labels(axes, "measured KL (nats per token)", "estimated KL (nats per token)")
+    for ax in axes.flat[len(pruners) :]:
+        ax.remove()
     return sheet
 
 
@@ -109,11 +122,12 @@ def _panel(ax: Axes, own: pd.DataFrame, colours: dict[str, str]) -> None:
             size=style.SMALL_SIZE, color=style.GREY, ha="center", va="top",
         )  # fmt: skip
     first = own.iloc[0]
-    canvas.panel_title(ax, f"{first['pruner']}: ρ = {first['rank']:.2f}".replace("-", "\u2212"))
+    canvas.panel_title(ax, str(first["pruner"]))
+    said = f"ρ = {first['rank']:.2f}\n{first['shared']} of {first['count']} chosen by both".replace("-", "\u2212")
     ax.text(
-        0.03, 0.97, f"{first['shared']} of {first['count']} chosen by both", transform=ax.transAxes,
+        0.03, 0.97, said, transform=ax.transAxes,
         size=style.SMALL_SIZE, color=style.GREY, ha="left", va="top",
     )  # fmt: skip
 
 
-FIGURE = Figure(select, draw, version=2)
+FIGURE = Figure(select, draw, version=3)
