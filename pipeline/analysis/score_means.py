@@ -133,11 +133,14 @@ def task_notes(scores: pd.DataFrame, dropped: pd.DataFrame) -> list[str]:
     return [*notes, *_left_out(dropped)]
 
 
+def item_count(scores: pd.DataFrame) -> str:
+    """Return how many items each task of some scores has."""
+    least, most = int(scores["n"].min()), int(scores["n"].max())
+    return f"{most}" if least == most else f"{least} to {most}"
+
+
 def _items(scores: pd.DataFrame, *kinds: str) -> str:
-    """Return how many items each task of these kinds has, as the end of a sentence."""
-    counts = scores.loc[scores["kind"].isin(kinds), "n"]
-    least, most = int(counts.min()), int(counts.max())
-    return f" ({least if least == most else f'{least} to {most}'} items each)"
+    return f" ({item_count(scores[scores['kind'].isin(kinds)])} items each)"
 
 
 def _left_out(dropped: pd.DataFrame) -> list[str]:

@@ -1,24 +1,35 @@
-"""LaTeX beside the pictures for print: a figure or table environment with the caption, tables ruled by booktabs."""
+"""LaTeX beside the pictures for print: a figure or table environment with the caption, tables ruled by booktabs.
+
+The preamble needs ``graphicx``, ``booktabs`` and ``xcolor``.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
+from pipeline.plot import style
 from pipeline.plot.base import Span
-from pipeline.plot.cell_text import Cell
-from pipeline.plot.table_block import Block
+from pipeline.plot.cell_text import Cell, Piece, drawable, wrap_cell
+from pipeline.plot.table_block import GAP, Block, Column
 
 _ESCAPES = str.maketrans(
     {mark: rf"\{mark}" for mark in "&%$#_{}"}
-    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\u2212": "$-$"}
-    | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "\n": r"\newline "}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "`": r"\textasciigrave{}"}
+    | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "\n": r"\mbox{}\newline "}
+    # After the end of a row, these two would be its argument.
+    | {"[": "{[}", "*": "{*}"}
+    | {"\u2212": "$-$", "±": r"$\pm$", "×": r"$\times$", "≤": r"$\leq$", "≥": r"$\geq$", "∞": r"$\infty$"}
+    | {"ρ": r"$\rho$", "λ": r"$\lambda$", "↵": r"$\hookleftarrow$", "∅": r"$\emptyset$", "·": r"$\cdot$"}
+    | {"²": r"$^2$", "‖": r"$\|$", "→": r"$\to$", "\u2423": r"\textvisiblespace{}"}
 )
+_LIGATURES = re.compile(r"(?<=-)(?=-)|(?<=')(?=')")  # two of these would become one mark
 _WIDTHS = {"column": r"\columnwidth", "page": r"\textwidth"}
 
 
 def escaped(text: str) -> str:
     """Return a text as LaTeX prints it letter by letter."""
-    return text.translate(_ESCAPES)
+    return _LIGATURES.sub("{}", text.translate(_ESCAPES))
 
 
 def picture(name: str, caption: str, span: Span) -> str:
@@ -28,10 +39,14 @@ def picture(name: str, caption: str, span: Span) -> str:
 
 
 def tables(name: str, caption: str, span: Span, blocks: Sequence[Block]) -> str:
-    """Return a table environment with a booktabs tabular for each block."""
-    lines = [r"  \centering\small", f"  {_caption(name, caption)}"]
-    for block in blocks:
-        lines += [f"  {line}" for line in _tabular(block)]
+    """Return a table environment with a booktabs tabular for each block, one below the other."""
+    lines = [
+        r"  \centering\footnotesize",
+        rf"  \setlength{{\tabcolsep}}{{{GAP / 2:g}in}}",
+        f"  {_caption(name, caption)}",
+    ]
+    for number, block in enumerate(blocks):
+        lines += [r"  \par\medskip"] * bool(number) + [f"  {line}" for line in _tabular(block)]
     return _float("table", name, caption, span, lines)
 
 
@@ -45,19 +60,44 @@ def _caption(name: str, caption: str) -> str:
 
 
 def _tabular(block: Block) -> list[str]:
-    form = "".join("r" if column.right else f"p{{{column.width:.2f}in}}" for column in block.columns)
-    lines = [rf"\begin{{tabular}}{{@{{}}{form}@{{}}}}", r"  \toprule"]
+    forms = [_form(column, [row[place] for row in block.rows]) for place, column in enumerate(block.columns)]
+    lines = [rf"\begin{{tabular}}{{@{{}}{''.join(forms)}@{{}}}}", r"  \toprule"]
     if block.spanner:
         first, last = block.first + 1, len(block.columns)
-        lines.append(
-            "  " + "& " * block.first + rf"\multicolumn{{{last - block.first}}}{{c}}{{{escaped(block.spanner)}}} \\"
-        )
-        lines.append(rf"  \cmidrule{{{first}-{last}}}")
-    lines.append("  " + " & ".join(escaped(column.header) for column in block.columns) + r" \\")
+        over = rf"\multicolumn{{{last - block.first}}}{{c}}{{{escaped(block.spanner)}}} \\"
+        lines += ["  " + "& " * block.first + over, rf"  \cmidrule{{{first}-{last}}}"]
+    lines.append("  " + " & ".join(_header(column) for column in block.columns) + r" \\")
     lines.append(r"  \midrule")
     lines += ["  " + " & ".join(_cell(cell) for cell in row) + r" \\" for row in block.rows]
     return [*lines, r"  \bottomrule", r"\end{tabular}"]
 
 
+def _form(column: Column, cells: Sequence[Cell]) -> str:
+    """Return how LaTeX sets a column: numbers to the right, texts of several lines as paragraphs."""
+    if column.right:
+        return "r"
+    broken = any(len(wrap_cell(cell, column.width)) > 1 for cell in cells)
+    return f"p{{{column.width:.2f}in}}" if broken else "l"
+
+
+def _header(column: Column) -> str:
+    """Return a header, in the lines that it has in the picture."""
+    lines = [
+        "".join(piece.text for _, piece in line) for line in wrap_cell((Piece(column.header, bold=True),), column.width)
+    ]
+    if len(lines) < 2:
+        return escaped(column.header)
+    side, stacked = "r" if column.right else "l", r"\\".join(map(escaped, lines))
+    return rf"\shortstack[{side}]{{{stacked}}}"
+
+
 def _cell(cell: Cell) -> str:
-    return "".join(rf"\textbf{{{escaped(piece.text)}}}" if piece.bold else escaped(piece.text) for piece in cell)
+    return "".join(map(_piece, cell))
+
+
+def _piece(piece: Piece) -> str:
+    text = escaped(drawable(piece.text))
+    text = rf"\textbf{{{text}}}" if piece.bold and text else text
+    return (
+        text if piece.colour == style.INK or not text else rf"\textcolor[HTML]{{{piece.colour[1:].upper()}}}{{{text}}}"
+    )

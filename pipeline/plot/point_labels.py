@@ -15,6 +15,7 @@ from pipeline.plot import style
 
 HALO = withStroke(linewidth=2, foreground="white")
 REACH = 4.0  # points from the middle of a marker to the nearest edge of its label
+CROWD = 12  # so many labels of a panel may say the same beside points that touch
 HAIR = 0.5  # square points of another label or point that a label may cover
 MARKER = 3.0  # points from the middle of a marker to its edge
 # Where a label may lie, best first: directions from the point (right, up).
@@ -46,18 +47,27 @@ def place_labels(ax: Axes, labels: Sequence[PointLabel], points: Sequence[tuple[
     markers = [spot(x, y) for x, y in [*((label.x, label.y) for label in labels), *points]]
     taken = [Bbox.from_extents(x - MARKER, y - MARKER, x + MARKER, y + MARKER) for x, y in markers]
     font = FontProperties(size=style.SMALL_SIZE)
-    for label in labels:
-        x, y = spot(label.x, label.y)
+    written: dict[str, list[int]] = {}
+    for place, label in enumerate(labels):
+        x, y = markers[place]
+        if len(labels) > CROWD and any(_is_near(markers[other], (x, y)) for other in written.get(label.text, ())):
+            continue
         width, height, _ = text_to_path.get_text_width_height_descent(label.text, font, ismath=False)
         boxes = [_beside(x, y, width, height, side) for side in SIDES]
         best = min(boxes, key=lambda box: _cost(box, taken, frame))
         if _cost(best, taken, frame) > HAIR:
             continue
         taken.append(best)
+        written.setdefault(label.text, []).append(place)
         ax.annotate(
             label.text, (label.x, label.y), xytext=(best.x0 - x, best.y0 - y), textcoords="offset points",
             size=style.SMALL_SIZE, color=label.colour, path_effects=[HALO], zorder=6,
         )  # fmt: skip
+
+
+def _is_near(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    """Return whether the markers at two places, in points, touch."""
+    return max(abs(one[0] - other[0]), abs(one[1] - other[1])) <= 2 * MARKER
 
 
 def _beside(x: float, y: float, width: float, height: float, side: tuple[int, int]) -> Bbox:

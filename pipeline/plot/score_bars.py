@@ -6,6 +6,7 @@ If that pruner was not run, the bars may show other variants instead.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -59,7 +60,12 @@ BARS = (
     "Bars: mean over tasks, with the number below; error bars: its standard error over items, or the standard deviation"
     " over seeds where there are several; dots: single tasks."
 )
-MARKS = {"markersize": 2.6, "markerfacecolor": "white", "markeredgecolor": style.INK, "markeredgewidth": 0.5}
+MARKS: dict[str, Any] = {
+    "markersize": 2.6,
+    "markerfacecolor": "white",
+    "markeredgecolor": style.INK,
+    "markeredgewidth": 0.5,
+}
 VARIANTS = 9  # bars of a model beside the dense one
 
 

@@ -68,7 +68,7 @@ def line_notes(data: pd.DataFrame) -> list[str]:
     if data["sparsity"].map(is_count).any():
         notes.append("Integer labels: blocks or sublayers dropped.")
     if _named(data).any():
-        notes.append("Points without room have no label.")
+        notes.append("Points without room have no label, and points that touch may share one.")
     return notes
 
 

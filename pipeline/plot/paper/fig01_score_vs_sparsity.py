@@ -6,7 +6,7 @@ import pandas as pd
 
 from pipeline.analysis.score_means import MEAN, READINGS
 from pipeline.plot.base import Figure, Selection
-from pipeline.plot.score_curves import curves, draw_curves, line_notes
+from pipeline.plot.score_curves import FEW, curves, draw_curves, line_notes
 from pipeline.tables.read import Tables
 from pipeline.tables.variants import DENSE, Variant
 
@@ -18,7 +18,7 @@ def select(tables: Tables) -> Selection:
 
 
 def _kept(data: pd.DataFrame) -> list[str]:
-    """Return a note on the share of the dense means that each pruner retains at its highest sparsity."""
+    """Return a note on what each of a few pruners retains of the dense means at its highest sparsity."""
     means = data[data["series"] == MEAN].set_index("kind")
     dense = means.loc[means["pruner"] == DENSE, "score_percent"]
     if set(READINGS) - set(dense.index) or (dense <= 0).any():
@@ -29,7 +29,7 @@ def _kept(data: pd.DataFrame) -> list[str]:
         if set(READINGS) <= set(top.index):
             shares = [f"{100 * top[kind] / dense[kind]:.0f}%" for kind in READINGS]
             parts.append(f"{Variant(pruner, '', options).line} {' / '.join(shares)}")
-    if not parts:
+    if not parts or len(parts) > FEW:
         return []
     return [f"Retained of the dense mean at the highest sparsity, generation / multiple choice: {', '.join(parts)}."]
 

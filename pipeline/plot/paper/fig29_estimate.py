@@ -12,6 +12,7 @@ from scipy.stats import spearmanr
 
 from pipeline.plot import canvas, scales, style
 from pipeline.plot.base import Figure, Selection
+from pipeline.plot.point_labels import PointLabel, place_labels
 from pipeline.tables.read import Tables
 from pipeline.tables.stored import MissingData
 from pipeline.tables.variants import magnitude
@@ -44,6 +45,7 @@ def select(tables: Tables) -> Selection:
         " text (trajectories and shots: text that the dense model wrote).",
         "Estimated: theorem 3 to first order through all later layers, from one forward pass and a few backward "
         "passes.",
+        f"Numbers: layers of the {NAMED} units furthest from the line.",
         "ρ: Spearman's rank correlation. In the corner: how many of the chosen units are the same for both.",
     )
     return Selection("Estimated against measured divergence", data[COLUMNS], notes)
@@ -86,7 +88,7 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     kinds = [kind for kind in MARKS if (data["sublayer"] == kind).any()]
     colours = dict(zip(MARKS, style.SPACE_COLOURS.values(), strict=True))
     handles = [canvas.line_handle(MARKS[kind][1], colours[kind], "", MARKS[kind][0]) for kind in kinds]
-    columns = min(ABREAST, len(pruners))
+    columns = 2 if len(pruners) == 4 else min(ABREAST, len(pruners))
     rows = math.ceil(len(pruners) / columns)
     sheet, axes = canvas.page(
         rows,
@@ -104,6 +106,9 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     canvas.outer_labels(axes, "measured KL (nats per token)", "estimated KL (nats per token)")
     for ax in axes.flat[len(pruners) :]:
         ax.remove()
+    canvas.settle(sheet)  # labels are placed where the panels are
+    for ax, pruner in zip(axes.flat, pruners, strict=False):
+        _name_furthest(ax, data[data["pruner"] == pruner])
     return sheet
 
 
@@ -115,12 +120,6 @@ def _panel(ax: Axes, own: pd.DataFrame, colours: dict[str, str]) -> None:
     ax.plot(limits, limits, color=style.GREY, linewidth=style.THIN, zorder=1)
     for kind, rows in own.groupby("sublayer"):
         ax.plot(rows["measured"], rows["estimated"], MARKS[kind][0], color=colours[kind], markersize=4, zorder=2)
-    off = np.abs(np.log(own["estimated"] / own["measured"]))
-    for _, row in own.loc[off.nlargest(NAMED).index].iterrows():
-        ax.annotate(
-            f"{row['layer']}", (row["measured"], row["estimated"]), xytext=(0, -3), textcoords="offset points",
-            size=style.SMALL_SIZE, color=style.GREY, ha="center", va="top",
-        )  # fmt: skip
     first = own.iloc[0]
     canvas.panel_title(ax, str(first["pruner"]))
     said = f"ρ = {first['rank']:.2f}\n{first['shared']} of {first['count']} chosen by both".replace("-", "\u2212")
@@ -128,6 +127,14 @@ def _panel(ax: Axes, own: pd.DataFrame, colours: dict[str, str]) -> None:
         0.03, 0.97, said, transform=ax.transAxes,
         size=style.SMALL_SIZE, color=style.GREY, ha="left", va="top",
     )  # fmt: skip
+
+
+def _name_furthest(ax: Axes, own: pd.DataFrame) -> None:
+    """Write the layers of the units whose estimate is furthest off beside their points."""
+    off = np.abs(np.log(own["estimated"] / own["measured"])).nlargest(NAMED).index
+    rows, others = own.loc[off], own.drop(off)
+    labels = [PointLabel(row.measured, row.estimated, f"{row.layer}", style.GREY) for row in rows.itertuples()]
+    place_labels(ax, labels, list(others[["measured", "estimated"]].itertuples(index=False, name=None)))
 
 
 FIGURE = Figure(select, draw, version=3)

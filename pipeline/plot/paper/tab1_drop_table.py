@@ -8,7 +8,16 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from pipeline.analysis.score_means import KINDS, MEAN, PERCENT, other_scales, shared_tasks, task_scores, with_means
+from pipeline.analysis.score_means import (
+    KINDS,
+    MEAN,
+    PERCENT,
+    item_count,
+    other_scales,
+    shared_tasks,
+    task_scores,
+    with_means,
+)
 from pipeline.plot.base import Selection
 from pipeline.plot.cell_text import plain, text_width
 from pipeline.plot.table_block import GAP, Block, Column, room
@@ -42,6 +51,7 @@ ROWS = 12
 ABSENT = "–"
 PAD, SPREAD = 0.02, 0.9  # inches: above and below a row; greatest width that columns are widened to
 NUMBER, LONGEST = text_width("100.0", bold=True), 1.2  # inches: least and greatest width that a column needs
+NAME = 1.8  # inches: the most that the names of rows take
 
 
 def select(tables: Tables) -> Selection:
@@ -68,7 +78,8 @@ def select(tables: Tables) -> Selection:
     ).sort_values(["block", "row", "last", "series"], kind="stable")
     columns = ["label", *VARIANT, "parameters", "kind", "series", *PERCENT, PERPLEXITY]
     title = f"Scores of {tables.model()}, dense and after dropping sublayers or blocks"
-    return Selection(title, data[columns], (*_notes(data, dropped, left_out), *other_scales(tables, HEADINGS)))
+    items = item_count(rows_of(scores, rows))
+    return Selection(title, data[columns], (*_notes(data, items, dropped, left_out), *other_scales(tables, HEADINGS)))
 
 
 def _with_other_suites(tables: Tables) -> Tables:
@@ -105,8 +116,8 @@ def _parameters(tables: Tables, variant: Variant) -> float:
     return float(known.iloc[-1]) if len(known) else np.nan
 
 
-def _notes(data: pd.DataFrame, dropped: pd.DataFrame, left_out: list[Variant]) -> tuple[str, ...]:
-    notes = ["Scores in percent; mean: over the tasks of a kind, ± standard error."]
+def _notes(data: pd.DataFrame, items: str, dropped: pd.DataFrame, left_out: list[Variant]) -> tuple[str, ...]:
+    notes = [f"Scores in percent, of {items} items per task; mean: over the tasks of a kind, ± its standard error."]
     notes += drop_notes(data)
     absent = [name for kind, name in HEADINGS.items() if not (data["kind"] == kind).any()]
     notes += [f"Not evaluated: {', '.join(absent).lower()}."] if absent else []
@@ -189,7 +200,7 @@ def _columns(rows: Sequence[Variant], headers: Sequence[str], needs: Sequence[fl
 
 
 def _label_width(rows: Sequence[Variant]) -> float:
-    return max(text_width(drop_name(row)) for row in rows) + 0.01
+    return min(max(text_width(drop_name(row)) for row in rows) + 0.01, NAME)
 
 
 def _needs(name: str) -> float:
