@@ -228,8 +228,9 @@ def test_options_of_the_first_probe_prompt(tmp_path: Path) -> None:
     tokens = option_tokens_table(SETUPS, 6)
     later = tokens.assign(prompt="choice-9", origin="trial", logp_dense=-9.0)
     outputs = save(fill(tmp_path, SETUPS, LAYERS), option_tokens=pd.concat([later, tokens]))
-    _, data = shown(outputs, "fig08")
+    selection, data = shown(outputs, "fig08")
     assert set(data["prompt"]) == {"choice-0"}
+    assert "choice-0, the first probe prompt that the dense model answers correctly" in caption_of(selection)
     assert data["pruner"].unique().tolist() == ["attn_drop", "mlp_drop", "shortgpt"]
     assert set(data.loc[data["pruner"] != "shortgpt", "sparsity"]) == {"8"}
     canvas = canvas_of(outputs, "fig08")
@@ -242,6 +243,16 @@ def test_options_of_the_first_probe_prompt(tmp_path: Path) -> None:
     np.testing.assert_allclose(options.lines[0].get_ydata(), likelihoods, rtol=1e-6)
     assert len(options.patches) == 1 and mine["gold"].sum() == 1
     assert probabilities.get_ylim() == canvas.axes[0].get_ylim()
+
+
+def test_options_are_of_an_item_that_the_dense_model_gets_right(tmp_path: Path) -> None:
+    tokens = option_tokens_table(FEW, 6)  # choice-0 and choice-4 are right; from choice-4 on, they are not probes
+    outputs = save(fill(tmp_path, FEW, LAYERS), option_tokens=tokens.query("prompt != 'choice-0'"))
+    selection, data = shown(outputs, "fig08")
+    assert set(data["prompt"]) == {"choice-4"} and "answers no probe prompt correctly" in caption_of(selection)
+    save(outputs, option_tokens=tokens.query("prompt in ('choice-1', 'choice-2')"))
+    selection, data = shown(outputs, "fig08")
+    assert set(data["prompt"]) == {"choice-1"} and "answers none of the 2 items correctly" in caption_of(selection)
 
 
 def test_tokens_are_written_visibly() -> None:

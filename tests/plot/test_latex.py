@@ -53,7 +53,9 @@ def test_texts_are_printed_letter_by_letter() -> None:
         written = latex.tables("tab9", ODD, "page", [Block(columns, [row], "over_all", 1)] * 2)
     assert_valid(written)
     assert rf"\caption{{{ESCAPED}}}\label{{tab:tab9}}" in written and r"{@{}lrp{1.00in}@{}}" in written
-    assert r"& \multicolumn{2}{c}{over\_all} \\" in written and r"\shortstack[l]{first\\name} & n\_1 & text \\" in written
+    assert (
+        r"& \multicolumn{2}{c}{over\_all} \\" in written and r"\shortstack[l]{first\\name} & n\_1 & text \\" in written
+    )
     grey = rf"\textcolor[HTML]{{{style.GREY[1:].upper()}}}{{same\mbox{{}}\newline }}"
     assert rf"name & 1 & {grey}\textbf{{\textbackslash{{}}u4e2d{ESCAPED}}} \\" in written
 

@@ -77,6 +77,14 @@ def test_bars_need_a_pattern(tmp_path: Path) -> None:
     assert "with sparsegpt" in missing(tmp_path, "fig09")
 
 
+def test_bars_need_both_kinds_of_task(tmp_path: Path) -> None:
+    table = pd.read_parquet(scored(tmp_path) / "tables" / "scores.parquet")
+    save(tmp_path, scores=table[table["kind"] == "multiple_choice"])
+    assert "only multiple-choice tasks have scores" in missing(tmp_path, "fig03")
+    save(tmp_path, scores=table[table["pruner"] == "wanda"].query("sparsity == '2:4'"))
+    assert "only 2:4 has scores" in missing(tmp_path, "fig03")
+
+
 def test_bars_without_wanda_are_of_what_was_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("figure_tables.SHARES", {str(count): count / 20 for count in range(14)})
     setups = [(pruner, str(count)) for pruner in ("attn_drop", "shortgpt", "mlp_drop") for count in (0, 2, 4, 8, 12)]
@@ -124,9 +132,8 @@ def test_a_model_without_a_kind_says_so(tmp_path: Path) -> None:
     result, data = drawn(tmp_path, "fig10")
     panel = canvas_of(result, data).axes[2]
     assert [text.get_text() for text in panel.texts] == ["alpha: no multiple-choice tasks"]
-    assert (
-        "alpha: Generative tasks: arithmetic, copying, facts. Multiple-choice tasks: not evaluated." in result.caption
-    )
+    tasks = "Generative tasks: arithmetic, copying, facts (100 items each). Multiple-choice tasks: not evaluated."
+    assert f"alpha: {tasks}" in result.caption
 
 
 def test_labels_of_equal_points_stay_apart(tmp_path: Path) -> None:
@@ -137,6 +144,29 @@ def test_labels_of_equal_points_stay_apart(tmp_path: Path) -> None:
     for panel in canvas.axes:
         assert sorted(text.get_text() for text in panel.texts) == ["2:4"] * 3 + ["4:8"] * 3
         assert_apart(list(panel.texts), canvas)
+
+
+def test_labels_of_a_crowd_never_overlap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("figure_tables.SHARES", {"0": 0.0} | {f"{count}": 0.1 for count in range(1, 31)})
+    setups = [(f"pruner_{place:02d}_with_a_rather_long_name", f"{place}") for place in range(1, 31)]
+    result, data = drawn(scored(tmp_path, setups), "fig01")
+    canvas = canvas_of(result, data)
+    for panel in canvas.axes:
+        assert 5 < len(panel.texts) < 30
+        assert_apart([*panel.texts, *canvas.legends[0].get_texts()], canvas)
+    assert set(data["series"]) == {"mean"}
+    assert "Single tasks are not drawn" in result.caption and "Points without room have no label" in result.caption
+
+
+def test_rows_of_long_names_stay_apart(tmp_path: Path) -> None:
+    table = pd.read_parquet(scored(tmp_path) / "tables" / "comparisons.parquet")
+    long = "a_pruner_of_my_own_with_an_extremely_long_name"
+    save(tmp_path, comparisons=table.replace({"pruner": {"wanda": long}}))
+    result, data = drawn(tmp_path, "fig26")
+    canvas = canvas_of(result, data)
+    written = "".join(text.get_text() for text in canvas.axes[0].get_yticklabels()).replace("\n", "")
+    assert written.count(long) == 3 and "mean over cloze, entailment, science (300 items in all)" in result.caption
+    assert_apart(texts_on(canvas), canvas)
 
 
 def test_another_suite_adds_its_kinds_to_the_table_of_tasks_alone(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def test_pages_are_as_high_as_their_rows_and_rules_as_wide_as_their_columns() ->
     assert heights[2] - heights[1] == pytest.approx(10 * (heights[1] - heights[0]))
     canvas = page(3)
     rules = canvas.findobj(Line2D)
-    ends = {tuple(np.round(np.asarray(line.get_xdata()) * style.WIDTH, 3)) for line in rules}
+    ends = {tuple(np.round(np.asarray(line.get_xdata()) * canvas.get_figwidth(), 3)) for line in rules}
     assert ends == {(0.08, 2.0)} and len(rules) == 3
     FigureCanvasAgg(canvas).draw()
     right = [text.get_window_extent().x1 / canvas.dpi for text in texts_on(canvas) if text.get_ha() == "right"]

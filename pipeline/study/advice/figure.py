@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
-from matplotlib.lines import Line2D
 
 from pipeline.analysis.score_means import KINDS
 from pipeline.config.figures import by_default
@@ -65,12 +65,18 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     return sheet
 
 
-def _handles(data: pd.DataFrame, colours: dict[str, str], markers: dict[str, str]) -> list[Line2D]:
-    """Return the legend's handles: the pruners, and the limit."""
-    handles = [canvas.line_handle(name, colours[name], marker=markers[name]) for name in colours]
+def _handles(data: pd.DataFrame, colours: dict[str, str], markers: dict[str, str]) -> list[Artist]:
+    """Return the legend's handles: the pruners, the limit, and what bars, lines and bands are."""
+    handles: list[Artist] = [canvas.line_handle(name, colours[name], marker=markers[name]) for name in colours]
     handles.sort(key=lambda handle: precedence(str(handle.get_label())))
     limit = f"{float(data['keep_percent'].iloc[0]):g}% retained"
-    return [*handles, canvas.line_handle(limit, style.INK, _LIMIT_LINE)]
+    intervals = [
+        canvas.error_handle("measured, 95% interval"),
+        *canvas.statistic_handles("predicted", "95% prediction interval"),
+    ]
+    present = [(data["source"] == name).any() for name in (MEASURED, PREDICTED, PREDICTED)]
+    handles.append(canvas.line_handle(limit, style.INK, _LIMIT_LINE))
+    return [*handles, *(handle for handle, shown in zip(intervals, present, strict=True) if shown)]
 
 
 def _curve(ax: Axes, rows: pd.DataFrame, colour: str, marker: str) -> None:
