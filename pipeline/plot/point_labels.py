@@ -16,6 +16,7 @@ from pipeline.plot import style
 HALO = withStroke(linewidth=2, foreground="white")
 REACH = 4.0  # points from the middle of a marker to the nearest edge of its label
 CROWD = 12  # so many labels of a panel may say the same beside points that touch
+LEADING = 1.7  # points above and below a label that another one keeps clear of
 HAIR = 0.5  # square points of another label or point that a label may cover
 MARKER = 3.0  # points from the middle of a marker to its edge
 # Where a label may lie, best first: directions from the point (right, up).
@@ -57,7 +58,7 @@ def place_labels(ax: Axes, labels: Sequence[PointLabel], points: Sequence[tuple[
         best = min(boxes, key=lambda box: _cost(box, taken, frame))
         if _cost(best, taken, frame) > HAIR:
             continue
-        taken.append(best)
+        taken.append(best.padded(0.0, LEADING))
         written.setdefault(label.text, []).append(place)
         ax.annotate(
             label.text, (label.x, label.y), xytext=(best.x0 - x, best.y0 - y), textcoords="offset points",
@@ -77,7 +78,7 @@ def _beside(x: float, y: float, width: float, height: float, side: tuple[int, in
     """
     right, up = side
     left = {0: x - width / 2, 1: x + REACH, 2: x + REACH, -1: x - REACH - width, -2: x - REACH - width}[right]
-    rise = {0: -height / 2, 1: REACH, 2: REACH + 1, 3: REACH + height + 1}
+    rise = {0: -height / 2, 1: REACH, 2: REACH + 1, 3: REACH + height + LEADING + 0.5}
     bottom = y + rise[up] if up >= 0 else y - rise[-up] - height
     return Bbox.from_bounds(left, bottom, width, height)
 

@@ -113,7 +113,7 @@ def test_means_that_are_retained_are_over_tasks_that_all_variants_have(tmp_path:
     table = comparisons_table()
     lost = (table["pruner"] == "wanda") & (table["task"] == "facts")
     result, data = drawn(save(scored(tmp_path), comparisons=table[~lost]), "fig26")
-    assert "Generative tasks: mean over 2 tasks." in result.caption
+    assert "Generative tasks: mean over arithmetic, copying (200 items in all)." in result.caption
     own = table.query("pruner == 'rtn' and kind == 'generative' and task not in ('facts', 'mean')")
     mean = data.query("pruner == 'rtn' and kind == 'generative' and series == 'mean'")
     assert list(mean["retained_percent"]) == pytest.approx(list(100 * pool(own)["retained"]))
