@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
@@ -367,8 +368,16 @@ def jobs_of(rows: pd.DataFrame) -> pd.DataFrame:
         parameters=[int(1_000_000 * (1 - share)) for share in shares],
         dense_parameters=1_000_000,
         status="ok",
+        dropped=[dropped_of(*row) for row in zip(jobs["unit"], jobs["sparsity"], strict=True)],
         finished=[f"2030-01-01T00:00:{place:02d}" for place in range(len(jobs))],
     )
+
+
+def dropped_of(unit: str, sparsity: str) -> str:
+    """The first layers lose what the unit is, as many as the sparsity says; one that is no count drops two."""
+    count = 0 if unit == "weight" or SHARES.get(sparsity, 0) == 0 else int(sparsity) if sparsity.isdigit() else 2
+    kinds = {"attention": ("attention", "block", "sublayer"), "mlp": ("mlp", "block", "sublayer")}
+    return json.dumps({kind: list(range(count)) if unit in units else [] for kind, units in kinds.items()})
 
 
 def identified(

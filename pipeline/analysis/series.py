@@ -1,4 +1,4 @@
-"""Aggregation of measures over prompts (and steps) into the mean line and the band that a figure draws."""
+"""Aggregation of measures over prompts (and steps) into the median line and the band that a figure draws."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ SPACES = ("h", "z", "p")
 QUARTILES = (0.25, 0.75)
 STATISTICS = ["median", "low", "high"]
 SUBLAYER_NAMES = {"attention": "attention", "mlp": "MLP"}
-STEP_NOTE = "Line: median over prompts; band: quartiles; only steps that at least half of the prompts reach."
+
+
+def step_note(rows: pd.DataFrame) -> str:
+    """Return the caption sentence on the line and the band of curves over steps, with the number of prompts."""
+    count = rows["probe"].nunique()
+    return f"Line: median over {count} probe prompts; band: quartiles; only steps that at least half of them reach."
 
 
 def at_temperature(rows: pd.DataFrame) -> tuple[pd.DataFrame, float]:

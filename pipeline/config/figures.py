@@ -32,6 +32,15 @@ def number_of(name: str) -> str:
     return name.partition("_")[0]
 
 
+def supplement_of(name: str) -> str:
+    """Return what a built-in figure adds to another of the same number: ``panels`` of ``fig14_layers_kl_panels``.
+
+    Empty for a figure that is no supplement, such as ``fig14_layers_kl``.
+    """
+    whole = next((other for other in figure_names() if name.startswith(f"{other}_")), name)
+    return name.removeprefix(whole).strip("_").replace("_", " ")
+
+
 def files_of(folder: str | None) -> dict[str, Path]:
     """Return the files of the figures in a folder of the user's own, by name."""
     files = sorted(Path(folder).expanduser().glob("*.py")) if folder else []

@@ -35,7 +35,8 @@ def select(tables: Tables, *, weights: bool, title: str, notes: tuple[str, ...])
     data = rows_of(curves, shown).rename(columns={"quantity": "space", **NAMES})
     data = data.sort_values([*VARIANT, "sublayer", "space", "layer"], kind="stable")
     notes += (
-        "Of each prompt the mean over its steps; line: median over prompts, band: quartiles.",
+        f"Of each of {rows['probe'].nunique()} probe prompts the mean over its steps; line: median over prompts, band:"
+        " quartiles.",
         scales.COSINE_NOTE,
         f"Temperature {temperature:g}.",
         *equal_note,

@@ -40,7 +40,7 @@ def middle_steps(
     steps = steps.sort_values([*VARIANT, "quantity", "step"], kind="stable")
     notes = (
         f"Only the {name} of layer {layer} is pruned, on dense inputs.",
-        series.STEP_NOTE,
+        series.step_note(rows),
         *((f"No {name} measures there: {', '.join(absent)}.",) if absent else ()),
         *identical_note,
         *equal_note,

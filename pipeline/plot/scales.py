@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
 DECADES = 8  # as many as single precision resolves; smaller values are drawn near zero
-TICKS = 5
+TICKS = 7  # labels above one another on an axis
+LINEAR = 0.6  # decades that the linear stretch takes
 COSINE_NOTE = "The axis of cosines is logarithmic in the distance from 1."
 
 
@@ -30,29 +31,44 @@ def decade_limits(values: Iterable[float]) -> tuple[float, float, bool]:
     return floor, float(positive.max()), False
 
 
-def decade_axis(ax: Axes, values: Iterable[float], *, cosine: bool = False) -> None:
+def decade_axis(ax: Axes, values: Iterable[float], *, cosine: bool = False, ticks: int = TICKS) -> None:
     """Make the y axis logarithmic over `values` (all >= 0), with a linear stretch for zero where it occurs.
 
     With `cosine`, the values are deviations `1 - cos`; the axis is inverted and labelled with the cosine itself:
-    1 at the top, ten times farther from 1 with every decade down.
+    1 at the top, ten times farther from 1 with every decade down. At most `ticks` labels fit above one another.
     """
     low, high, zero = decade_limits(values)
     top = high * 1.25
     if zero:
-        ax.set_yscale("symlog", base=10, linthresh=low, linscale=0.6)
+        ax.set_yscale("symlog", base=10, linthresh=low, linscale=LINEAR)
         bottom = -0.15 * low  # a little space keeps a line at zero off the frame
     else:
         ax.set_yscale("log", base=10)
         bottom = low / 1.25
     ax.set_ylim((top, bottom) if cosine else (bottom, top))
-    ticks = ([0.0] if zero else []) + _ticks(low, top)
-    label = _cosine if cosine else _plain
-    ax.yaxis.set_major_locator(FixedLocator(ticks))
-    ax.yaxis.set_major_formatter(FixedFormatter([label(tick) for tick in ticks]))
+    places, labels = decade_ticks(low if zero else bottom, top, zero=zero, cosine=cosine, most=ticks)
+    ax.yaxis.set_major_locator(FixedLocator(places))
+    ax.yaxis.set_major_formatter(FixedFormatter(labels))
     ax.yaxis.set_minor_locator(NullLocator())
 
 
-def signed_axis(ax: Axes, which: Literal["x", "y"], values: Iterable[float], ticks: int = TICKS) -> None:
+def decade_ticks(
+    low: float, top: float, *, zero: bool = False, cosine: bool = False, most: int = TICKS
+) -> tuple[list[float], list[str]]:
+    """Choose at most `most` ticks of a logarithmic axis from `low` to `top`, about evenly apart, and their labels.
+
+    Args:
+        zero: whether a linear stretch for zero lies below `low`, which then has a tick.
+        cosine: whether to label deviations with the cosine itself.
+    """
+    apart = (math.log10(top / low) + LINEAR * zero) / most
+    places = [tick for tick in _ticks(low, top, apart) if not zero or LINEAR + math.log10(tick / low) >= apart]
+    label = _cosine if cosine else _plain
+    places = [0.0] * zero + places
+    return places, [label(tick) for tick in places]
+
+
+def signed_axis(ax: Axes, which: Literal["x", "y"], values: Iterable[float], ticks: int = 5) -> None:
     """Make one axis logarithmic over values of either sign, with at most `ticks` ticks on each side of zero."""
     finite = np.asarray([value for value in values if math.isfinite(value)], dtype=float)
     low, high, zero = decade_limits(np.abs(finite))
@@ -62,12 +78,15 @@ def signed_axis(ax: Axes, which: Literal["x", "y"], values: Iterable[float], tic
     if zero or negative:
         # Values four decades below the largest are negligible on an axis with zero or both signs.
         low = 10.0 ** math.floor(math.log10(max(low, high * 1e-4)) + 1e-9)
-        set_scale("symlog", base=10, linthresh=low, linscale=0.6)
+        set_scale("symlog", base=10, linthresh=low, linscale=LINEAR)
         set_limits(-top if negative else -0.3 * low, top if positive or not negative else 0.3 * low)
     else:
         set_scale("log", base=10)
         set_limits(low / 1.5, top)
-    sizes = _ticks(low, top)
+    apart = math.log10(top / low) / ticks
+    sizes = [
+        size for size in _ticks(low, top, apart) if not (zero or negative) or LINEAR + math.log10(size / low) >= apart
+    ]
     sizes = sorted(sizes[:: -math.ceil(len(sizes) / ticks)])
     places = [-size for size in reversed(sizes)] * negative + [0.0] * (zero or negative)
     places += sizes * (positive or not negative)
@@ -82,17 +101,22 @@ def whole_steps(ax: Axes) -> None:
     ax.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True, min_n_ticks=1))
 
 
-def _ticks(low: float, top: float) -> list[float]:
-    """Choose powers of ten at an even stride, or their multiples by 1, 2 and 5 where fewer than three fit."""
+def _ticks(low: float, top: float, apart: float) -> list[float]:
+    """Choose round numbers at least `apart` decades from one another: the finest set, or powers of ten at a stride."""
     first, last = math.floor(math.log10(low)), math.floor(math.log10(top))
-    stride = max(1, math.ceil((last - first) / TICKS))
+    for digits in ((1, 2, 5), (1, 3), (1,)):
+        fine = [float(f"{digit}e{power}") for power in range(first, last + 1) for digit in digits]
+        inside = [tick for tick in fine if low <= tick * (1 + 1e-9) and tick <= top]
+        if len(inside) > 1 and np.diff(np.log10(inside)).min() >= apart:
+            return inside
+    stride = max(1, math.ceil(apart))
     powers = [float(f"1e{power}") for power in range(last, first - 1, -stride)]
     inside = [tick for tick in powers if low <= tick * (1 + 1e-9)]
-    if len(inside) < 3:
-        fine = [float(f"{digit}e{power}") for power in range(first, last + 1) for digit in (1, 2, 5)]
-        inside = [tick for tick in fine if low / 1.25 <= tick <= top]
-    # Where all values are nearly the same, none of these may lie among them.
-    return sorted(inside) or [float(f"{math.sqrt(low * top):.1e}")]
+    if len(inside) > 1:
+        return sorted(inside)
+    # Where all values are nearly the same, at most one of these lies among them.
+    even = [float(f"{tick:.1e}") for tick in MaxNLocator(3).tick_values(low, top) if low <= tick <= top]
+    return even or [float(f"{math.sqrt(low * top):.1e}")]
 
 
 def _plain(value: float) -> str:
@@ -103,7 +127,8 @@ def _cosine(deviation: float) -> str:
     """Format the cosine at a deviation from 1, with as many decimals as the decade of the deviation needs."""
     if deviation == 0:
         return "1"
-    places = max(0, -math.floor(math.log10(deviation) + 1e-9))
+    digits, power = f"{deviation:.1e}".split("e")
+    places = max(0, -int(power)) + (not digits.endswith(".0"))
     return f"{1 - deviation:.{places}f}" if places <= 4 else f"$1-${_scientific(deviation)}"
 
 

@@ -10,15 +10,15 @@ import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
-from pipeline.plot import canvas, style
+from pipeline.plot import canvas
 
 COLUMNS = 6
 ROW_HEIGHT = 0.92  # inches, where there are more than two rows
 ABOVE, LEFT, RIGHT = 0.24, 0.76, 0.1  # inches around the panels, with their titles and the labels of the y axis
 GAPS = (0.24, 0.12)  # between rows and between columns
-MOST_TICKS = 5  # of the y axis of a small panel
+TICKS = 4  # labels above one another in a small panel
 
 
 def grid(
@@ -57,33 +57,24 @@ def few_steps(panels: Iterable[Axes]) -> None:
         ax.xaxis.set_major_locator(MaxNLocator(nbins=4, integer=True, min_n_ticks=1))
 
 
-def few_decades(panels: Iterable[Axes]) -> None:
-    """Keep only zero and the powers of ten of many ticks of a decade axis, for low panels."""
-    for ax in panels:
-        formatter = ax.yaxis.get_major_formatter()
-        assert isinstance(formatter, FixedFormatter)
-        ticks = dict(zip(ax.get_yticks(), formatter.seq, strict=True))
-        powers = {value: label for value, label in ticks.items() if value == 0 or _is_power(value)}
-        if len(ticks) > MOST_TICKS and len(powers) > 1:
-            ax.yaxis.set_major_locator(FixedLocator(list(powers)))
-            ax.yaxis.set_major_formatter(FixedFormatter(list(powers.values())))
+def finish(sheet: Canvas, axes: np.ndarray, xlabel: str, ylabels: str | Sequence[str]) -> None:
+    """Write tick labels on the outer panels, one x label for all, and one y label for all or for each row.
 
-
-def _is_power(value: float) -> bool:
-    return math.isclose(value, 10.0 ** round(math.log10(value)))
-
-
-def finish(sheet: Canvas, axes: np.ndarray, xlabel: str, ylabel: str = "") -> None:
-    """Write tick labels on the outer panels and one x and one y label for all of them, and remove empty axes."""
+    Empty axes are removed and the layout is settled. A label for all panels is that of one panel, moved to the middle:
+    so the layout leaves room for it.
+    """
     canvas.outer_labels(axes, "", "")
-    width, height = sheet.get_size_inches()
-    top, bottom = axes[0, 0].get_position(), axes[-1, 0].get_position()
-    middle = (bottom.x0 + axes[0, -1].get_position().x1) / 2
-    sheet.text(middle, bottom.y0 - 0.22 / height, xlabel, size=style.TEXT_SIZE, ha="center", va="top")
-    sheet.text(
-        style.EDGE / width, (top.y1 + bottom.y0) / 2, ylabel,
-        size=style.TEXT_SIZE, rotation=90, ha="left", va="center",
-    )  # fmt: skip
     for ax in axes.flat:
         if not ax.axison and not ax.texts:
             ax.remove()
+    firsts = [next((ax for ax in row if ax.axison), row[0]) for row in axes]
+    firsts[-1].set_xlabel(xlabel)
+    for ax, label in [(firsts[-1], ylabels)] if isinstance(ylabels, str) else zip(firsts, ylabels, strict=True):
+        ax.set_ylabel(label)
+    sheet.align_ylabels(firsts)
+    canvas.settle(sheet)
+    own, top = firsts[-1].get_position(), axes[0, 0].get_position().y1
+    left, right = axes[-1, 0].get_position().x0, axes[0, -1].get_position().x1
+    firsts[-1].xaxis.label.set_x(((left + right) / 2 - own.x0) / own.width)
+    if isinstance(ylabels, str):
+        firsts[-1].yaxis.label.set_y(((top + own.y0) / 2 - own.y0) / own.height)

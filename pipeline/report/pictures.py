@@ -13,6 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from pipeline.config.figures import supplement_of
 from pipeline.plot.drawing import FigureResult
 from pipeline.plot.render import MARGINS
 from pipeline.report.csv_tables import csv_table
@@ -70,9 +71,10 @@ def missing(results: Sequence[FigureResult]) -> list[Missing]:
 
 
 def label_of(name: str) -> str:
-    """Return the label of a figure: "Figure 5", "Table 1"."""
+    """Return the label of a figure: "Figure 5", "Table 1"; of a supplement "Figure 14, panels"."""
     kind, digits = name[:3], name[3:].partition("_")[0]
-    return f"{'Figure' if kind == 'fig' else 'Table'} {int(digits)}"
+    more = f", {supplement}" if (supplement := supplement_of(name)) else ""
+    return f"{'Figure' if kind == 'fig' else 'Table'} {int(digits)}{more}"
 
 
 def _picture(result: FigureResult, folder: Path) -> Picture:

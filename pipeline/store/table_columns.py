@@ -21,5 +21,5 @@ WORDS = {
     "model", "model_revision", "pruner", "pruner_options", "sparsity", "unit", "calibration", "calibration_options",
     "dtype", *IDS, "base_id", "changed", "finished", "status", "kind", "task", "metric", "method", "verdict",
     "protocol", "prompt", "sublayer", "origin", "set", "role", "text", "dense_text", "pruned_text", "format",
-    "data", "measure",
+    "data", "measure", "dropped",
 }  # fmt: skip

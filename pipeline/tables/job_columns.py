@@ -15,7 +15,9 @@ from pipeline.store.table_columns import HOW, IDS, WHO
 from pipeline.tables.labels import CALIBRATION, Facts, changed_options, label, option_texts, options_of
 
 # Columns of the jobs table that readers need; it also has a column for each scalar option of a pruner.
-JOB_COLUMNS = [*WHO, *HOW, *IDS, "base_id", "changed", "achieved", "parameters", "dense_parameters", "finished"]
+JOB_COLUMNS = [
+    *WHO, *HOW, *IDS, "base_id", "changed", "achieved", "parameters", "dense_parameters", "finished", "dropped",
+]  # fmt: skip
 _OWN = ("shots",)
 DENSE = "dense"
 

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.evaluate.results import read_samples
+from pipeline.model.architectures import SUBLAYERS
 from pipeline.store.artifacts import Store
 from pipeline.store.records import JobRecord
 from pipeline.store.table_names import (
@@ -72,6 +73,12 @@ class JobTables:
         """Decision of the pruner, as stored in its file; empty if there is none."""
         path = self.record.artifacts.get("decision")
         return {} if path is None else json.loads((self.store.root / path / DECISION).read_text(encoding="utf-8"))
+
+    @cached_property
+    def dropped(self) -> dict[str, list[int]]:
+        """Layers that lose a sublayer, by its kind; a dropped block loses both, and changed weights lose none."""
+        kinds = {kind: {*self.decision.get("blocks", ()), *self.decision.get(kind, ())} for kind in SUBLAYERS}
+        return {kind: sorted(layers) for kind, layers in kinds.items()}
 
     @cached_property
     def rankings(self) -> pd.DataFrame | None:

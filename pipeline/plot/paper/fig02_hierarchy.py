@@ -35,12 +35,14 @@ STAGES = (
     (2, 3, "probabilities", r"$p = \mathrm{softmax}(z / T)$", style.SPACE_COLOURS["p"]),
     (4, 4, "next token", r"$\mathrm{argmax}\ p$", style.INK),
 )
-BOX = (0.44, 0.98)  # bottom and top of the boxes, in the height of the diagram
-LOOP = 0.16  # height of the arrow back to the first box
+BOX = (0.38, 0.98)  # bottom and top of the boxes, in the height of the diagram
+READ = "tokens\nso far"
+OFFSET = 0.16  # of the two protocols from the middle of a row
+LOOP = 0.06  # height of the arrow back to the first box
 
 
 def select(tables: Tables) -> Selection:
-    """Select the mean deviation of each stage per variant, on the dense model's tokens and on the model's own."""
+    """Select the deviation of each stage per variant, on the dense model's tokens and on the model's own."""
     rows, protocol, said = on_dense_trajectory(tables)
     frames = [rows]
     try:
@@ -61,23 +63,24 @@ def select(tables: Tables) -> Selection:
         f"Numbers in the boxes: {shown[0].label}, teacher-forced.",
         f"Filled: {said[0].lower()}{said[1:]}",
         loop,
-        "Mean over steps, then over prompts (the CSV also has the mean over all positions); the cosines share"
-        " one axis.",
+        f"Of each of {rows['probe'].nunique()} probe prompts the mean over its steps; point: median over prompts, bar:"
+        " quartiles; the cosines share one axis.",
         "Next token: percentage of positions whose argmax differs.",
         *identical_note,
         *left_out_note(left_out),
     )
-    columns = [*VARIANT, "protocol", "quantity", "mean", "mean_by_position", "n"]
+    columns = [*VARIANT, "protocol", "quantity", *series.STATISTICS, "n"]
     return Selection("From hidden states to text: the deviation at each stage", data[columns], notes)
 
 
 def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     """Draw the diagram, and below each stage a strip with a row for each variant."""
     variants = variants_of(data)
-    handles = [canvas.line_handle("on the dense model's tokens", style.INK, "", "o")]
+    handles = [canvas.line_handle("on the dense model's tokens (median)", style.INK, "", "o")]
     if (data["protocol"] == FREE).any():
-        handles.append(canvas.line_handle("free-running", style.INK, "", "o"))
+        handles.append(canvas.line_handle("free-running (median)", style.INK, "", "o"))
         handles[1].set_markerfacecolor("white")
+    handles.append(canvas.line_handle("quartiles over prompts", style.INK))
     sheet, axes = canvas.page(
         2, len(STRIPS), title=title, caption=caption, handles=handles,
         sharey="row",
@@ -91,26 +94,30 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
 
 
 def _strip(ax: Axes, data: pd.DataFrame, quantity: str) -> None:
-    """Draw the points of both protocols for each variant, joined by a line."""
+    """Draw median and quartiles of each variant, on the dense model's tokens above those of its own text."""
     _, name, colour = STRIPS[quantity]
+    part = data[data["quantity"] == quantity]
+    both = (part["protocol"] == FREE).any()
     for place, variant in enumerate(variants_of(data)):
-        own = rows_of(data[data["quantity"] == quantity], [variant])
-        free = own["protocol"] == FREE
-        ax.plot(own["mean"], [place] * len(own), color=colour, linewidth=1, alpha=0.6, zorder=2)
-        ax.plot(own.loc[free, "mean"], [place] * int(free.sum()), "o", color=colour, markerfacecolor="white",
-                markersize=5.5, zorder=3)  # fmt: skip
-        ax.plot(own.loc[~free, "mean"], [place] * int((~free).sum()), "o", color=colour, markersize=4, zorder=4)
+        for row in rows_of(part, [variant]).itertuples():
+            y = place + (OFFSET if row.protocol == FREE else -OFFSET) * both
+            ax.plot([row.low, row.high], [y, y], color=colour, linewidth=1, alpha=0.6, zorder=2)
+            face = "white" if row.protocol == FREE else colour
+            ax.plot([row.median], [y], "o", color=colour, markerfacecolor=face, markersize=4, zorder=3)
     if quantity == "flip":
         ax.set_xlim(-4, 104)
         ax.set_xticks([0, 50, 100])
     else:
         together = COSINES if quantity in COSINES else (quantity,)
-        scales.signed_axis(ax, "x", data.loc[data["quantity"].isin(together), "mean"], ticks=3)
+        shared = data.loc[data["quantity"].isin(together), series.STATISTICS]
+        scales.signed_axis(ax, "x", shared.to_numpy().ravel(), ticks=3)
     ax.set_xlabel(name, color=colour)
 
 
 def _diagram(sheet: Canvas, axes: list[Axes], own: pd.DataFrame) -> None:
     """Draw boxes over their strips, arrows between them, and the loop from the next token back to the embedding."""
+    axes[0].set_ylabel(READ, rotation=0, size=style.SMALL_SIZE, ha="right", va="center", labelpad=15)
+    canvas.settle(sheet)  # with room for that label, which has no axes of its own in the end
     places = [ax.get_position() for ax in axes]
     for ax in axes:
         ax.remove()
@@ -118,12 +125,12 @@ def _diagram(sheet: Canvas, axes: list[Axes], own: pd.DataFrame) -> None:
     ax = sheet.add_axes((0.0, places[0].y0, 1.0, places[0].height), label="diagram")
     ax.set_axis_off()
     ax.set(xlim=(0, 1), ylim=(0, 1))
-    means = own[own["protocol"] != FREE].set_index("quantity")["mean"]
+    medians = own[own["protocol"] != FREE].set_index("quantity")["median"]
     edges = []
     for first, last, name, symbol, colour in STAGES:
         start, end = places[first].x0, places[last].x1
         values = [
-            _measured(quantity, means[quantity]) for quantity in list(STRIPS)[first : last + 1] if quantity in means
+            _measured(quantity, medians[quantity]) for quantity in list(STRIPS)[first : last + 1] if quantity in medians
         ]
         _box(ax, (start, end), (name, symbol, "    ".join(values)), colour)
         edges.append((start, end))
@@ -132,7 +139,7 @@ def _diagram(sheet: Canvas, axes: list[Axes], own: pd.DataFrame) -> None:
         _arrow(ax, (start, middle), (end, middle))
     _loop(ax, (sum(edges[-1]) / 2, sum(edges[0]) / 2))
     _arrow(ax, (left - 0.045, middle), (left, middle))
-    ax.text(left - 0.055, middle, "tokens\nso far", ha="right", va="center", size=style.SMALL_SIZE)
+    ax.text(left - 0.055, middle, READ, ha="right", va="center", size=style.SMALL_SIZE)
     ax.text((left + right) / 2, LOOP + 0.03, "appended to the text and read at the next step", ha="center", va="bottom",
             size=style.SMALL_SIZE, color=style.GREY)  # fmt: skip
 
@@ -175,4 +182,4 @@ def _loop(ax: Axes, ends: tuple[float, float]) -> None:
     _arrow(ax, (end, LOOP), (end, BOX[0]))
 
 
-FIGURE = Figure(select, draw)
+FIGURE = Figure(select, draw, version=2)

@@ -6,11 +6,11 @@ import pandas as pd
 from matplotlib.figure import Figure as Canvas
 
 from pipeline.analysis import series
-from pipeline.plot import canvas, scales, style
+from pipeline.plot import canvas, scales, style, variant_lines
 from pipeline.plot.base import Figure, Selection
 from pipeline.plot.middle_layer import middle_steps
 from pipeline.tables.read import Tables, require
-from pipeline.tables.variants import rows_of, variants_of
+from pipeline.tables.variants import variants_of
 
 LINES = 6
 SPACES = ("h", "z")
@@ -23,6 +23,7 @@ def select(tables: Tables) -> Selection:
     data, place, notes = middle_steps(
         rows, lambda part: {space: part[f"orth_{space}"].clip(lower=0.0) for space in SPACES}, LINES
     )
+    notes += ("Neither h nor z depends on the temperature.",)
     title = f"Orthogonal part of the change over steps ({place})"
     return Selection(title, data.rename(columns={"quantity": "space"}), notes)
 
@@ -30,15 +31,10 @@ def select(tables: Tables) -> Selection:
 def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     """Draw a panel for h and one for z, with a line for each variant."""
     variants = variants_of(data)
-    colours, lines = style.pruner_colours(variant.pruner for variant in variants), style.line_styles(variants)
-    handles = [canvas.line_handle(variant.label, colours[variant.pruner], lines[variant]) for variant in variants]
-    handles += canvas.statistic_handles()
-    sheet, axes = canvas.page(1, 2, title=title, caption=caption, handles=handles, sharey="row")
+    sheet, axes = canvas.page(1, 2, title=title, caption=caption, handles=variant_lines.handles(variants), sharey="row")
     for ax, space in zip(axes[0], SPACES, strict=True):
         part = data[data["space"] == space]
-        for variant in variants:
-            curve = rows_of(part, [variant])
-            canvas.line_and_band(ax, curve["step"], curve, colours[variant.pruner], lines[variant], len(variants))
+        variant_lines.draw(ax, part, variants)
         scales.decade_axis(ax, data[series.STATISTICS].to_numpy().ravel())
         scales.whole_steps(ax)
         canvas.panel_title(ax, style.SPACE_NAMES[space], style.SPACE_COLOURS[space])
@@ -46,4 +42,4 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     return sheet
 
 
-FIGURE = Figure(select, draw)
+FIGURE = Figure(select, draw, version=2)

@@ -42,4 +42,4 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     return sheet
 
 
-FIGURE = Figure(select, draw)
+FIGURE = Figure(select, draw, version=2)

@@ -33,7 +33,7 @@ def select(tables: Tables) -> Selection:
     data = data.sort_values([*VARIANT, "quantity", "step"], kind="stable")
     notes = (
         "Both models continue the same prompts; final state, compared step by step.",
-        series.STEP_NOTE,
+        series.step_note(rows),
         scales.COSINE_NOTE,
         f"Temperature {temperature:g}.",
         *first_difference.mark_notes(data),
@@ -76,4 +76,4 @@ def _limits(ax: Axes, rows: pd.DataFrame, quantities: tuple[str, ...]) -> None:
     scales.decade_axis(ax, rows[series.STATISTICS].to_numpy().ravel(), cosine=quantities != ("KL",))
 
 
-FIGURE = Figure(select, draw)
+FIGURE = Figure(select, draw, version=2)

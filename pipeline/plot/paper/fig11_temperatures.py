@@ -27,7 +27,7 @@ def select(tables: Tables) -> Selection:
     if counts.max() < 2:
         raise MissingData("the layer protocol was measured at a single temperature for these settings")
     others = variants_of(rows)
-    rows, variant, _ = single_variant(tables, rows[counts > 1])
+    rows, variant = single_variant(tables, rows[counts > 1])
     require(rows, softmax_estimates.COLUMNS)
     measured = np.sort(rows["temperature"].unique())
     shown = measured[np.linspace(0, len(measured) - 1, min(COLUMNS, len(measured))).round().astype(int)]
@@ -68,10 +68,8 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     for ax, temperature in zip(axes[0], temperatures, strict=True):
         canvas.panel_title(ax, f"T = {temperature:g}")
     small_panels.few_steps(axes.flat)
-    small_panels.finish(sheet, axes, "generation step")
-    for row, label in zip(axes, quantities.values(), strict=True):
-        row[0].set_ylabel(label)
+    small_panels.finish(sheet, axes, "generation step", list(quantities.values()))
     return sheet
 
 
-FIGURE = Figure(select, draw)
+FIGURE = Figure(select, draw, version=2)

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure as Canvas
 
 from pipeline.analysis import series
-from pipeline.plot import canvas, scales, style
+from pipeline.plot import canvas, scales, variant_lines
 from pipeline.plot.base import Figure, Selection
 from pipeline.tables.read import WEIGHT, Tables, require
 from pipeline.tables.stored import MissingData
@@ -31,7 +31,8 @@ PANELS = {
     "var dz": ("var_uniform", r"$\mathrm{Var}(\Delta z)$"),
     "KL": ("kl", r"$\mathrm{KL}(p\,\|\,q)$ (nats)"),
 }
-CLASSES = ("an attention dropper", "a weight pruner", "weight-only quantization")
+CLASSES = ("attention dropper", "weight pruner", "weight-only quantization")
+LEAST_CLASSES = 2  # fewer leave nothing to compare
 SPARSITIES = ("8", "4:8", "2:4")  # Drop-8A and 4:8 as in the paper, if they were run
 
 
@@ -47,16 +48,19 @@ def select(tables: Tables) -> Selection:
     steps, identical_note = series.drop_identical(steps, dict.fromkeys(PANELS, 0.0))
     classes = _classes(tables, steps)
     shown, left_out = _take_turns(classes)
-    if not shown:
-        raise MissingData(f"none of {', '.join(CLASSES)} was measured free-running under these settings")
+    absent = [name for name, members in classes.items() if not members]
+    if len(CLASSES) - len(absent) < LEAST_CLASSES:
+        raise MissingData(
+            f"fewer than two kinds of compression were measured free-running under these settings: there is no "
+            f"{' and no '.join(absent)}"
+        )
     order = {name: place for place, name in enumerate(PANELS)}
     data = rows_of(steps, shown).sort_values("quantity", key=lambda names: names.map(order), kind="stable")
     data = data.sort_values(VARIANT, kind="stable")
-    absent = [name for name, members in classes.items() if not members]
     notes = (
         "Both models continue the same prompts; final state, compared step by step.",
         "One line per pruner: attention sublayers, weights (4:8 if it was run), or fewer bits.",
-        series.STEP_NOTE,
+        series.step_note(rows),
         scales.COSINE_NOTE,
         "The variance weights all vocabulary entries equally.",
         f"Temperature {temperature:g}.",
@@ -94,15 +98,12 @@ def _take_turns(classes: dict[str, list[Variant]]) -> tuple[list[Variant], list[
 def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     """Draw two rows of three panels, with a line for each variant."""
     variants = variants_of(data)
-    colours, lines = style.pruner_colours(variant.pruner for variant in variants), style.line_styles(variants)
-    handles = [canvas.line_handle(variant.label, colours[variant.pruner], lines[variant]) for variant in variants]
-    handles += canvas.statistic_handles()
     sheet, axes = canvas.page(
         2,
         3,
         title=title,
         caption=caption,
-        handles=handles,
+        handles=variant_lines.handles(variants),
     )
     for ax, (quantity, (column, name)) in zip(axes.flat, PANELS.items(), strict=True):
         part = data[data["quantity"] == quantity]
@@ -110,13 +111,11 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
         if part.empty:
             canvas.empty_panel(ax, f"no finite {quantity}")
             continue
-        for variant in variants:
-            curve = rows_of(part, [variant])
-            canvas.line_and_band(ax, curve["step"], curve, colours[variant.pruner], lines[variant], len(variants))
+        variant_lines.draw(ax, part, variants)
         scales.decade_axis(ax, part[series.STATISTICS].to_numpy().ravel(), cosine=column.startswith("cos"))
         scales.whole_steps(ax)
     canvas.outer_labels(axes, "generation step", "")
     return sheet
 
 
-FIGURE = Figure(select, draw)
+FIGURE = Figure(select, draw, version=2)

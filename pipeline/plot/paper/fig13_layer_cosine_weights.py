@@ -16,4 +16,4 @@ select = partial(
         "if any.",
     ),
 )
-FIGURE = Figure(select, layer_profile.draw)
+FIGURE = Figure(select, layer_profile.draw, version=2)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import MultipleLocator
+from matplotlib.typing import LineStyleType
 
 from pipeline.analysis import series, theorems
 from pipeline.plot import canvas, scales, style
@@ -16,7 +19,8 @@ from pipeline.tables.stored import MissingData
 from pipeline.tables.variants import Variant, lowest, not_shown_note, rows_of, variants_of
 
 ROWS = 6
-VALUES = {"rank_correlation": "rank correlation", "median_ratio": "estimate / measured"}
+VALUES = {"rank_correlation": "rank correlation", "log2_ratio": r"$\log_2$ ratio"}
+CLIP = 3.0  # of the binary logarithm of the ratio: points beyond are drawn at the edge
 KL_COLOUR = style.INK
 COLOURS = {one.name: style.SPACE_COLOURS[one.space] for one in theorems.THEOREMS} | {theorems.OF_KL.name: KL_COLOUR}
 LINES = {one.name: line for one, line in zip(theorems.THEOREMS, style.LINE_STYLES, strict=False)}
@@ -27,7 +31,10 @@ def select(tables: Tables) -> Selection:
     rows, temperature = series.at_temperature(tables.protocol("layer"))
     require(rows, [column for theorem in theorems.THEOREMS for column in theorem.columns])
     everyone = variants_of(rows)
-    tracked = theorems.tracking(rows_of(rows, lowest(everyone)))
+    rows = rows_of(rows, lowest(everyone))
+    tracked = theorems.tracking(rows)
+    with np.errstate(divide="ignore"):  # an estimate of zero is beyond every edge
+        tracked = tracked.assign(log2_ratio=np.log2(tracked.pop("median_ratio")))
     if tracked[list(VALUES)].isna().all(axis=None):
         raise MissingData("the layer protocol shows no deviation for these settings, so there is nothing to track")
     tracked, equal_note = draw_once(tracked, ["theorem", "layer"], list(VALUES))
@@ -36,16 +43,24 @@ def select(tables: Tables) -> Selection:
     low, high = theorems.RATIOS
     notes = (
         "One sublayer pruned at a time, on dense inputs; each pruner at its lowest nonzero sparsity, if any.",
-        "Left: Spearman's correlation between measured and estimated deviation over positions (prompts and steps).",
-        "Right: median over positions of estimate / measured.",
+        f"Left: Spearman's correlation between measured and estimated deviation over all positions of each layer "
+        f"({rows['probe'].nunique()} probe prompts and their steps; {_counts(data['n'])} positions).",
+        "Right: binary logarithm of the median over positions of estimate / measured; 0 is a perfect estimate, 1 twice "
+        "the measured value.",
+        *([f"Triangles: beyond \u00b1{CLIP:g}, drawn at the edge."] if (data["log2_ratio"].abs() > CLIP).any() else []),
         f"Grey: where the estimate tracks, above {theorems.LEAST_CORRELATION:g} on the left and between {low:g} and "
-        f"{high:g} on the right.",
+        f"{high:g} times the measured value on the right.",
         f"Temperature {temperature:g}.",
         *equal_note,
         *_left_out_note(panels[ROWS:]),
         *not_shown_note(variant for variant in everyone if variant not in lowest(everyone)),
     )
     return Selection("Do the theorems' estimates track the measured deviations?", data, notes)
+
+
+def _counts(counts: pd.Series) -> str:
+    least, most = int(counts.min()), int(counts.max())
+    return f"{most}" if least == most else f"{least} to {most}"
 
 
 def _left_out_note(panels: list[tuple[Variant, str]]) -> tuple[str, ...]:
@@ -74,12 +89,21 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
                 continue
             for theorem, colour in COLOURS.items():
                 curve = own[own["theorem"] == theorem]
-                marker = "o" if len(curve) == 1 else ""
-                ax.plot(curve["layer"], curve[value], color=colour, linestyle=LINES[theorem], marker=marker)
+                _curve(ax, curve["layer"], curve[value], value, colour, LINES[theorem])
             scales.whole_steps(ax)
             _value_axis(ax, value, data[value])
     canvas.outer_labels(axes, "layer", list(VALUES.values()))
     return sheet
+
+
+def _curve(ax: Axes, layers: pd.Series, values: pd.Series, value: str, colour: str, line: LineStyleType) -> None:
+    """Draw one theorem; ratios beyond the axis are drawn at its edge, with a triangle that points outwards."""
+    marker = "o" if len(values) == 1 else ""
+    drawn = values.clip(-CLIP, CLIP) if value == "log2_ratio" else values
+    ax.plot(layers, drawn, color=colour, linestyle=line, marker=marker)
+    for beyond, outwards in ((values > drawn, "^"), (values < drawn, "v")):
+        if beyond.any():
+            ax.plot(layers[beyond], drawn[beyond], outwards, color=colour, markersize=4, clip_on=False)
 
 
 def _height(rows: int) -> float | None:
@@ -94,10 +118,12 @@ def _value_axis(ax: Axes, value: str, values: pd.Series) -> None:
         room = 0.06 * (1.0 - lowest_value)
         ax.set_ylim(lowest_value - room, 1.0 + room)
     else:
-        low, high = theorems.RATIOS
-        scales.decade_axis(ax, [*values.dropna(), 0.8 * low, 1.25 * high])
+        low, high = np.log2(theorems.RATIOS)
+        edge = min(CLIP, max(1.5, float(values.abs().max())))
+        ax.set_ylim(-1.08 * edge, 1.08 * edge)
+        ax.yaxis.set_major_locator(MultipleLocator(1 if edge < CLIP else 2))
     ax.axhspan(low, high, color=style.GREY, alpha=0.12, linewidth=0, zorder=0)
     ax.grid(axis="x", visible=False)
 
 
-FIGURE = Figure(select, draw)
+FIGURE = Figure(select, draw, version=2)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
-from matplotlib.patches import Patch
 from matplotlib.typing import LineStyleType
 
 from pipeline.analysis import series
@@ -26,7 +25,6 @@ PANELS = {
     "KL": ("kl", r"$\mathrm{KL}(p\,\|\,q)$ (nats)", style.SPACE_COLOURS["p"]),
 }
 POSITION = [*VARIANT, "prompt", "step"]
-STATISTICS = ["median", "n"]
 
 
 def select(tables: Tables) -> Selection:
@@ -43,15 +41,14 @@ def select(tables: Tables) -> Selection:
     shown, left_out = select_preferred(variants_of(steps), ("8", "4:8"), ROWS)
     firsts = first_difference.first_differences(tables.trajectories)
     data = rows_of(steps, shown).merge(firsts, on=VARIANT, how="left")
-    columns = [*VARIANT, "quantity", "protocol", "step", *STATISTICS, first_difference.COLUMN]
+    columns = [*VARIANT, "quantity", "protocol", "step", *series.STATISTICS, "n", first_difference.COLUMN]
     data = data.sort_values(columns[:5], kind="stable")
     notes = (
         "Teacher-forced: the pruned model reads the dense model's tokens, so its error accumulates over depth only.",
         "Free-running: it reads its own, so the gap between the lines is feedback through different tokens;"
         " until the tokens differ, both protocols compare the same states.",
         scales.COSINE_NOTE,
-        "Final state; median over the prompts measured under both protocols; only steps that at least half of them "
-        "reach.",
+        f"Final state. {series.step_note(rows)} Only prompts measured under both protocols count.",
         f"Temperature {temperature:g}.",
         *first_difference.mark_notes(data),
         *identical_note,
@@ -79,9 +76,9 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     """Draw a row for each variant, a column for each measure."""
     variants = variants_of(data)
     handles = [
-        canvas.line_handle("teacher-forced", style.INK, PROTOCOLS["teacher_forced"]),
+        canvas.line_handle("teacher-forced", style.GREY, PROTOCOLS["teacher_forced"]),
         canvas.line_handle("free-running", style.INK, PROTOCOLS["free_running"]),
-        Patch(color=style.INK, alpha=style.BAND_ALPHA, linewidth=0, label="feedback"),
+        *canvas.statistic_handles(),
         *first_difference.mark_handles(data),
     ]
     sheet, axes = canvas.page(len(variants), 4, title=title, caption=caption, handles=handles)
@@ -94,8 +91,8 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
                 continue
             _panel(ax, part, colour)
             # The same limits in every row of a column make rows comparable.
-            shared = data.loc[data["quantity"] == quantity, "median"]
-            scales.decade_axis(ax, shared, cosine=quantity != "KL")
+            shared = data.loc[data["quantity"] == quantity, series.STATISTICS]
+            scales.decade_axis(ax, shared.to_numpy().ravel(), cosine=quantity != "KL")
         row[0].set_ylabel(variant.label)
     for ax, (_, name, colour) in zip(axes[0], PANELS.values(), strict=True):
         canvas.panel_title(ax, name, colour)
@@ -106,14 +103,12 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
 
 
 def _panel(ax: Axes, part: pd.DataFrame, colour: str) -> None:
-    curves = {name: part[part["protocol"] == name].set_index("step")["median"] for name in PROTOCOLS}
     for name, line in PROTOCOLS.items():
-        marker = "o" if len(curves[name]) == 1 else ""
-        ax.plot(curves[name].index, curves[name], color=colour, linestyle=line, marker=marker, markersize=3)
-    forced, free = curves["teacher_forced"].align(curves["free_running"], join="inner")
-    ax.fill_between(forced.index, forced, free, color=colour, alpha=style.BAND_ALPHA, linewidth=0)
+        curve = part[part["protocol"] == name]
+        # Where both protocols compare the same states, grey lies under the colour.
+        canvas.line_and_band(ax, curve["step"], curve, style.GREY if name == "teacher_forced" else colour, line)
     first_difference.mark(ax, part)
     scales.whole_steps(ax)
 
 
-FIGURE = Figure(select, draw)
+FIGURE = Figure(select, draw, version=2)

@@ -1,0 +1,135 @@
+"""Layer protocol as heat maps of layer against step, one for each quantity: figures 14 to 21."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
+from matplotlib.colors import Colormap, LogNorm
+from matplotlib.figure import Figure as Canvas
+from matplotlib.patches import Patch
+from matplotlib.ticker import FixedFormatter, FuncFormatter, MaxNLocator, NullLocator
+
+from pipeline.analysis import series
+from pipeline.plot import canvas, scales, style
+from pipeline.plot.base import Figure, Selection
+from pipeline.plot.layer_curves import LayerCurves
+from pipeline.tables.read import Tables
+from pipeline.tables.variants import variants_of
+
+MARK = "<"  # beside a layer that loses its sublayer
+ABSENT, UNDER = "#c9c9c9", "white"  # cells without a finite value, and below the scale
+LEAST, OF_LAYER = 1.5, 0.055  # height of a map in inches, and how much of it a further layer takes
+MOST = {1: 3.4, 2: 2.5}  # by the number of rows of maps
+
+
+def figure(curves: LayerCurves) -> Figure:
+    """Return the figure with a heat map for each quantity."""
+    return Figure(partial(select, curves), partial(draw, curves), version=2)
+
+
+def select(curves: LayerCurves, tables: Tables) -> Selection:
+    """Select the median of each quantity over prompts per pruned sublayer, layer and step, and the dropped layers."""
+    rows, variant, notes = curves.choose(tables)
+    data, gaps = curves.profile(rows)
+    kinds = [kind for kind in series.SUBLAYER_NAMES if (data["sublayer"] == kind).any()]
+    dropped = {kind: tables.dropped(variant, kind) for kind in kinds}
+    data = data.assign(
+        dropped=[int(layer in dropped[kind]) for kind, layer in zip(data["sublayer"], data["layer"], strict=True)]
+    )
+    names = " or the ".join(series.SUBLAYER_NAMES[kind] for kind in kinds)
+    low, _, below = scales.decade_limits(data["median"])
+    notes = (
+        f"{variant.label}, pruning the {names} of one layer at a time, on dense inputs.",
+        f"Each cell: median over {rows['probe'].nunique()} probe prompts; only steps that at least half of them reach.",
+        *([f"White: below {low:.1g}, or zero."] if below else []),
+        *(["Grey: no finite value."] if _has_holes(data, curves) else []),
+        *(["Triangles: layers that this variant drops."] if data["dropped"].any() else []),
+        *notes,
+        *gaps,
+    )
+    return Selection(curves.title, data.drop(columns=series.STATISTICS[1:]), notes)
+
+
+def _has_holes(data: pd.DataFrame, curves: LayerCurves) -> bool:
+    """Return whether a map has cells without a value."""
+    shapes = data.groupby("sublayer")[["layer", "step"]].nunique().prod(axis=1)
+    return len(data) < shapes.sum() * len(curves.curves)
+
+
+def draw(curves: LayerCurves, data: pd.DataFrame, title: str, caption: str) -> Canvas:
+    """Draw a row for each sublayer, a map for each quantity, and the one colour bar of all maps."""
+    kinds = [kind for kind in series.SUBLAYER_NAMES if (data["sublayer"] == kind).any()]
+    height = np.clip(LEAST + OF_LAYER * (data["layer"].nunique() - 8), LEAST, MOST[len(kinds)])
+    low, high, zero = scales.decade_limits(data["median"])
+    low, high = (low, high) if zero else (low / 1.25, high * 1.25)
+    colours = sns.color_palette("mako_r", as_cmap=True).with_extremes(bad=ABSENT, under=UNDER)
+    sheet, axes = canvas.page(
+        len(kinds),
+        len(curves.curves),
+        title=title,
+        caption=caption,
+        handles=_handles(data, colours),
+        sharey="row",
+        row_height=height,
+    )
+    for row, kind in zip(axes, kinds, strict=True):
+        own = data[data["sublayer"] == kind]
+        for ax, curve in zip(row, curves.curves, strict=True):
+            mesh = _map(ax, own, curve.quantity, LogNorm(low, high), colours)
+            canvas.panel_title(ax, f"{series.SUBLAYER_NAMES[kind]}: {curve.label}")
+    canvas.outer_labels(axes, "generation step", "layer")
+    _colour_bar(sheet, axes, mesh, curves.label, zero)
+    return sheet
+
+
+def _handles(data: pd.DataFrame, colours: Colormap) -> list[Artist]:
+    handles: list[Artist] = [Patch(color=colours(0.5), label="median over prompts")]
+    if data["dropped"].any():
+        (variant,) = variants_of(data)
+        handles.append(canvas.line_handle(f"dropped by {variant.label}", style.INK, "", MARK))
+    return handles
+
+
+def _map(ax: Axes, own: pd.DataFrame, quantity: str, norm: LogNorm, colours: Colormap) -> QuadMesh:
+    """Draw one map, layer 0 at the bottom, with marks at its right edge beside layers that are dropped."""
+    layers, steps = np.sort(own["layer"].unique()), np.sort(own["step"].unique())
+    part = own[own["quantity"] == quantity]
+    cells = part.pivot(index="layer", columns="step", values="median").reindex(index=layers, columns=steps)
+    edges = np.arange(len(layers) + 1) - 0.5
+    # As an image, cells have no seams between them and the file stays small at many layers and steps.
+    mesh = ax.pcolormesh(
+        np.append(steps, steps[-1] + 1) - 0.5, edges, np.ma.masked_invalid(cells), norm=norm, cmap=colours,
+        rasterized=True,
+    )  # fmt: skip
+    ax.grid(visible=False)
+    ax.yaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
+    # Not every layer need have been measured.
+    ax.yaxis.set_major_formatter(
+        FuncFormatter(lambda place, _: f"{layers[round(place)]:g}" if 0 <= round(place) < len(layers) else "")
+    )
+    scales.whole_steps(ax)
+    gone = np.flatnonzero(np.isin(layers, own.loc[own["dropped"] == 1, "layer"]))
+    size = 4 if len(layers) <= 40 else 2.5
+    ax.plot(np.full(len(gone), 1.0), gone, MARK, transform=ax.get_yaxis_transform(), color=style.INK,
+            markersize=size, markeredgewidth=0, clip_on=False)  # fmt: skip
+    ax.set_ylim(edges[0], edges[-1])
+    return mesh
+
+
+def _colour_bar(sheet: Canvas, axes: np.ndarray, mesh: QuadMesh, label: str, below: bool) -> None:
+    norm = mesh.norm
+    bar = sheet.colorbar(
+        mesh, ax=list(axes.flat), label=label, extend="min" if below else "neither", aspect=30, pad=0.01
+    )
+    assert norm.vmin is not None and norm.vmax is not None
+    places, labels = scales.decade_ticks(norm.vmin, norm.vmax)
+    bar.set_ticks(places, labels=labels)
+    bar.ax.yaxis.set_minor_locator(NullLocator())
+    bar.ax.yaxis.set_major_formatter(FixedFormatter(labels))
+    bar.outline.set_visible(False)
