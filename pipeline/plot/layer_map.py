@@ -13,7 +13,7 @@ from matplotlib.collections import QuadMesh
 from matplotlib.colors import Colormap, LogNorm
 from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Patch
-from matplotlib.ticker import FixedFormatter, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from pipeline.analysis import series
 from pipeline.plot import canvas, scales, style
@@ -84,7 +84,12 @@ def draw(curves: LayerCurves, data: pd.DataFrame, title: str, caption: str) -> C
             mesh = _map(ax, own, curve.quantity, LogNorm(low, high), colours)
             canvas.panel_title(ax, f"{series.SUBLAYER_NAMES[kind]}: {curve.label}")
     canvas.outer_labels(axes, "generation step", "layer")
-    _colour_bar(sheet, axes, mesh, curves.label, zero)
+    bar = sheet.colorbar(mesh, ax=list(axes.flat), extend="min" if zero else "neither", aspect=30, pad=0.01)
+    bar.set_label(curves.label)
+    places, labels = scales.decade_ticks(low, high)
+    bar.set_ticks(places, labels=labels)
+    bar.ax.yaxis.set_minor_locator(NullLocator())
+    bar.outline.set_visible(False)
     return sheet
 
 
@@ -120,16 +125,3 @@ def _map(ax: Axes, own: pd.DataFrame, quantity: str, norm: LogNorm, colours: Col
             markersize=size, markeredgewidth=0, clip_on=False)  # fmt: skip
     ax.set_ylim(edges[0], edges[-1])
     return mesh
-
-
-def _colour_bar(sheet: Canvas, axes: np.ndarray, mesh: QuadMesh, label: str, below: bool) -> None:
-    norm = mesh.norm
-    bar = sheet.colorbar(
-        mesh, ax=list(axes.flat), label=label, extend="min" if below else "neither", aspect=30, pad=0.01
-    )
-    assert norm.vmin is not None and norm.vmax is not None
-    places, labels = scales.decade_ticks(norm.vmin, norm.vmax)
-    bar.set_ticks(places, labels=labels)
-    bar.ax.yaxis.set_minor_locator(NullLocator())
-    bar.ax.yaxis.set_major_formatter(FixedFormatter(labels))
-    bar.outline.set_visible(False)

@@ -19,7 +19,6 @@ from figure_tables import (
     measures_table,
     option_tokens_table,
     options_table,
-    prompt_mean,
     save,
     trajectories_table,
 )
@@ -169,20 +168,24 @@ def test_shared_bounds_are_written_at_the_ticks(tmp_path: Path) -> None:
     assert canvas_of(tmp_path, "fig24").axes[6].get_xticklabels()[0].get_text() == "lowest"
 
 
-def test_diagram_shows_the_means_of_both_protocols(tmp_path: Path) -> None:
+def test_diagram_shows_the_medians_of_both_protocols(tmp_path: Path) -> None:
     _, data = shown(fill(tmp_path, FEW, LAYERS), "fig02")
-    means = data.set_index(["pruner", "protocol", "quantity"])["mean"]
+    medians = data.set_index(["pruner", "protocol", "quantity"])["median"]
     for protocol in ("teacher_forced", "free_running"):
         rows = at(protocol).query("pruner == 'attn_drop'")
         for space in "hzp":
-            expected = 1 - prompt_mean(rows, f"cos_{space}")
-            assert means["attn_drop", protocol, f"1 - cos {space}"] == pytest.approx(expected, rel=1e-5)
-        assert means["attn_drop", protocol, "KL"] == pytest.approx(prompt_mean(rows, "kl"), rel=1e-6)
-        assert means["attn_drop", protocol, "flip"] == pytest.approx(100 * prompt_mean(rows, "flip"), rel=1e-6)
+            expected = (1 - rows.groupby("prompt")[f"cos_{space}"].mean()).median()
+            assert medians["attn_drop", protocol, f"1 - cos {space}"] == pytest.approx(expected, rel=1e-5)
+        assert medians["attn_drop", protocol, "KL"] == pytest.approx(
+            rows.groupby("prompt")["kl"].mean().median(), rel=1e-6
+        )
+        assert medians["attn_drop", protocol, "flip"] == pytest.approx(
+            100 * rows.groupby("prompt")["flip"].mean().median(), rel=1e-6
+        )
     canvas = canvas_of(tmp_path, "fig02")
     words = " ".join(text.get_text() for ax in canvas.axes for text in ax.texts)
-    assert f"{means['attn_drop', 'teacher_forced', '1 - cos h']:.2g}" in words
-    assert f"{means['attn_drop', 'teacher_forced', 'flip']:.0f}% flipped" in words
+    assert f"{medians['attn_drop', 'teacher_forced', '1 - cos h']:.2g}" in words
+    assert f"{medians['attn_drop', 'teacher_forced', 'flip']:.0f}% flipped" in words
     limits = {ax.get_xlim() for ax in canvas.axes[:3]}
     assert len(limits) == 1  # the three cosines compare
 
@@ -193,9 +196,11 @@ def test_feedback_compares_the_positions_of_both_protocols(tmp_path: Path) -> No
     _, data = shown(save(fill(tmp_path, FEW, LAYERS), measures=measures[~lost]), "fig23")
     for protocol in ("teacher_forced", "free_running"):
         rows = at(protocol).query("pruner == 'wanda' and prompt != 'open-1'")
-        drawn = data.query(f"pruner == 'wanda' and protocol == '{protocol}' and quantity == 'cos p'").set_index("step")
-        expected = rows.groupby("step")["cos_p"].mean()[drawn.index]
-        np.testing.assert_allclose(drawn["mean"], expected, rtol=1e-6)
+        drawn = data.query(f"pruner == 'wanda' and protocol == '{protocol}' and quantity == '1 - cos p'").set_index(
+            "step"
+        )
+        expected = 1 - rows.groupby("step")["cos_p"].median()[drawn.index]
+        np.testing.assert_allclose(drawn["median"], expected, rtol=1e-5)
         assert drawn["n"].max() == 3
     assert set(data["first_difference"]) == {3.0}  # prompts part at steps 2, 3, 4 and 5: the lower median
 
@@ -213,15 +218,15 @@ def test_six_panels_show_one_line_for_each_kind(tmp_path: Path) -> None:
     lines = set(data[["pruner", "sparsity"]].itertuples(index=False, name=None))
     assert lines == {("attn_drop", "8"), ("wanda", "4:8"), ("sparsegpt", "2:4"), ("rtn", "0")}
     rows = at("free_running", SETUPS).query("pruner == 'rtn'").groupby("step")
-    for quantity, column in (("rms dz", "rms_dz"), ("var dz", "var_uniform"), ("cos z", "cos_z")):
+    for quantity, column in (("rms dz", "rms_dz"), ("var dz", "var_uniform"), ("KL", "kl")):
         drawn = data.query(f"pruner == 'rtn' and quantity == '{quantity}'").set_index("step")
-        np.testing.assert_allclose(drawn["mean"], rows[column].mean()[drawn.index], rtol=1e-6)
+        np.testing.assert_allclose(drawn["median"], rows[column].median()[drawn.index], rtol=1e-6)
         np.testing.assert_allclose(drawn["high"], rows[column].quantile(0.75)[drawn.index], rtol=1e-6)
     assert [len(ax.lines) for ax in canvas_of(tmp_path, "fig12").axes] == [4] * 6
-    with pytest.raises(MissingData, match="none of an attention dropper"):
-        shown(fill(tmp_path, [("shortgpt", "0.2")], LAYERS), "fig12")
-    only_weights = caption_of(shown(fill(tmp_path, [("wanda", "0.4")], LAYERS), "fig12")[0])
-    assert "Not measured: an attention dropper, weight-only quantization." in only_weights
+    with pytest.raises(MissingData, match="there is no attention dropper and no weight-only quantization"):
+        shown(fill(tmp_path, [("wanda", "0.4")], LAYERS), "fig12")
+    no_quantization = caption_of(shown(fill(tmp_path, FEW[:2], LAYERS), "fig12")[0])
+    assert "Not measured: weight-only quantization." in no_quantization
 
 
 def test_options_of_the_first_probe_prompt(tmp_path: Path) -> None:

@@ -9,17 +9,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from figure_tables import jobs_table, measures_table, prompt_mean, save
+from figure_tables import fill, jobs_table, measures_table, save
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 
 from pipeline.analysis import theorems
 from pipeline.analysis.theorems import breaks, tracking
-from pipeline.plot import style
-from pipeline.plot.base import Selection
+from pipeline.config.figures import supplement_of
+from pipeline.plot import scales, style
+from pipeline.plot.base import Figure, Selection
 from pipeline.plot.discovery import resolve
 from pipeline.plot.render import from_csv, to_csv
-from pipeline.plot.single_variant import single_variant
+from pipeline.plot.single_variant import first_sublayer, single_variant
 from pipeline.tables.choice import choose
 from pipeline.tables.read import Tables, load
 from pipeline.tables.stored import MissingData
@@ -28,6 +29,8 @@ from pipeline.tables.variants import Variant
 FEW = (("shortgpt", "0.2"), ("attn_drop", "4"), ("wanda", "0.4"), ("rtn", "0"))
 LAYERS, PROMPTS = 3, 4
 PER_LAYER = [f"fig{number}" for number in range(14, 22)]
+SOME_MAP, SOME_PANELS = "fig20", "fig19 panels"  # with the longest labels
+PANELS = [f"{name} panels" for name in PER_LAYER]
 
 
 @pytest.fixture(autouse=True)
@@ -51,9 +54,15 @@ def tables_of(outputs: Path, setups: Sequence[tuple[str, str]] = FEW, measures: 
 _read: dict[tuple[tuple[str, str], ...], Tables] = {}
 
 
+def figure_of(name: str) -> Figure:
+    """A figure by its number, or its supplement: "fig14", "fig14 panels"."""
+    number, _, more = name.partition(" ")
+    return next(figure for full, figure in resolve([number]).items() if supplement_of(full) == more)
+
+
 def shown(tables: Tables, name: str) -> tuple[Selection, pd.DataFrame]:
     """What a figure selects, and its data as its CSV holds them."""
-    selection = resolve([name]).popitem()[1].select(tables)
+    selection = figure_of(name).select(tables)
     return selection, from_csv(to_csv(selection.data))
 
 
@@ -64,7 +73,7 @@ def caption_of(selection: Selection) -> str:
 def canvas_of(tables: Tables, name: str) -> Canvas:
     selection, data = shown(tables, name)
     with style.look():
-        canvas = resolve([name]).popitem()[1].draw(data, selection.title, caption_of(selection))
+        canvas = figure_of(name).draw(data, selection.title, caption_of(selection))
         FigureCanvasAgg(canvas).draw()
     return canvas
 
@@ -92,9 +101,10 @@ def test_dropped_sublayers_and_changed_weights_have_a_figure_each(tmp_path: Path
     assert set(dropped["pruner"]) == {"shortgpt", "attn_drop"} and set(changed["pruner"]) == {"wanda", "rtn"}
     rows = positions(("wanda", "0.4")).query("layer == 2")
     point = changed.query("pruner == 'wanda' and sublayer == 'attention' and layer == 2 and space == 'z'").iloc[0]
-    assert point["mean_deviation"] == pytest.approx(1 - prompt_mean(rows, "cos_z"))
-    assert point["low_deviation"] == pytest.approx(1 - rows["cos_z"].max())
-    assert point["high_deviation"] == pytest.approx(1 - rows["cos_z"].min())
+    of_prompts = 1 - rows.groupby("prompt")["cos_z"].mean()
+    assert point["median_deviation"] == pytest.approx(of_prompts.median())
+    assert point["low_deviation"] == pytest.approx(of_prompts.quantile(0.25))
+    assert point["high_deviation"] == pytest.approx(of_prompts.quantile(0.75))
     assert len(canvas_of(tables, "fig04").axes) == 3  # shortgpt has attention and MLP, attn_drop attention alone
     assert len(canvas_of(tables, "fig13").axes) == 4
 
@@ -124,7 +134,7 @@ def test_temperatures(tmp_path: Path) -> None:
     for temperature in (0.3, 1.0):
         rows = positions(("attn_drop", "4"), temperature).query("layer == 1 and step == 5")
         point = data[(data["temperature"] == temperature) & (data["step"] == 5)].set_index(["quantity", "source"])
-        assert point.loc[("KL", "measured"), "mean"] == pytest.approx(rows["kl"].mean())
+        assert point.loc[("KL", "measured"), "median"] == pytest.approx(rows["kl"].median())
         assert point.loc[("1 - cos p", "estimate"), "high"] == pytest.approx((1 - rows["est_cos_p"]).quantile(0.75))
     canvas = canvas_of(tables, "fig11")
     assert [ax.get_title(loc="left") for ax in canvas.axes] == ["T = 0.3", "T = 0.7", "T = 1", "", "", ""]
@@ -146,10 +156,10 @@ def test_many_temperatures_are_sampled_evenly(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "measured", "estimate"),
     [
-        ("fig14", lambda rows: rows["kl"], lambda rows: rows["est_kl"]),
-        ("fig15", lambda rows: 1 - rows["cos_p"], lambda rows: 1 - rows["est_cos_p"]),
-        ("fig16", lambda rows: 1 - rows["cos_h"], lambda rows: 1 - rows["est_cos_h"]),
-        ("fig17", lambda rows: 1 - rows["cos_z"], lambda rows: 1 - rows["est_cos_z"]),
+        ("fig14 panels", lambda rows: rows["kl"], lambda rows: rows["est_kl"]),
+        ("fig15 panels", lambda rows: 1 - rows["cos_p"], lambda rows: 1 - rows["est_cos_p"]),
+        ("fig16 panels", lambda rows: 1 - rows["cos_h"], lambda rows: 1 - rows["est_cos_h"]),
+        ("fig17 panels", lambda rows: 1 - rows["cos_z"], lambda rows: 1 - rows["est_cos_z"]),
     ],
 )
 def test_measured_and_estimate_in_every_layer(tmp_path: Path, name: str, measured, estimate) -> None:
@@ -159,15 +169,15 @@ def test_measured_and_estimate_in_every_layer(tmp_path: Path, name: str, measure
     assert caption_of(selection).startswith("attn_drop 4, pruning the attention of one layer at a time")
     rows = positions(("attn_drop", "4")).query("layer == 2 and step == 7")
     point = data.query("layer == 2 and step == 7").set_index("quantity")
-    assert point.loc["measured", "mean"] == pytest.approx(measured(rows).mean())
-    assert point.loc["estimate", "mean"] == pytest.approx(estimate(rows).mean())
+    assert point.loc["measured", "median"] == pytest.approx(measured(rows).median())
+    assert point.loc["estimate", "median"] == pytest.approx(estimate(rows).median())
     assert point.loc["measured", "low"] == pytest.approx(measured(rows).quantile(0.25))
     assert list(point["n"]) == [PROMPTS, PROMPTS]
     canvas = canvas_of(tables, name)
     for layer, panel in enumerate(canvas.axes):
         assert panel.get_title(loc="left") == f"layer {layer}"
         for line, quantity in zip(panel.lines, ("measured", "estimate"), strict=True):
-            expected = data[(data["layer"] == layer) & (data["quantity"] == quantity)]["mean"]
+            expected = data[(data["layer"] == layer) & (data["quantity"] == quantity)]["median"]
             np.testing.assert_array_equal(np.asarray(line.get_ydata()), expected)
 
 
@@ -183,12 +193,10 @@ def test_measured_and_estimate_in_every_layer(tmp_path: Path, name: str, measure
     ],
 )
 def test_magnitudes_and_variances_in_every_layer(tmp_path: Path, name: str, quantity: str, value) -> None:
-    _, data = shown(tables_of(tmp_path), name)
+    _, data = shown(tables_of(tmp_path), f"{name} panels")
     rows = positions(("attn_drop", "4")).query("layer == 0 and step == 3")
     point = data[(data["layer"] == 0) & (data["step"] == 3) & (data["quantity"] == quantity)].iloc[0]
-    # A few positions with almost no orthogonal part would make a mean of ratios.
-    line = "median" if name in ("fig20", "fig21") else "mean"
-    assert point[line] == pytest.approx(getattr(np, line)(value(rows)))
+    assert point["median"] == pytest.approx(value(rows).median())
     assert point["high"] == pytest.approx(value(rows).quantile(0.75))
 
 
@@ -198,8 +206,8 @@ def test_one_vanishing_orthogonal_part_does_not_make_the_line_of_ratios(tmp_path
     first = measures["prompt"] == measures["prompt"].iloc[0]
     measures.loc[first, ["orth_h", "orth_z"]] *= 1e-6
     tables = tables_of(tmp_path, measures=measures)
-    selection, data = shown(tables, name)
-    assert "Line: median over prompts" in caption_of(selection)
+    selection, data = shown(tables, f"{name} panels")
+    assert f"Line: median over {PROMPTS} probe prompts" in caption_of(selection)
     rows = measures[(measures["pruner"] == "attn_drop") & (measures["sublayer"] == "attention")]
     rows = rows[(rows["temperature"] == 1.0) & (rows["protocol"] == "layer")].query("layer == 1 and step == 3")
     for space in ("h", "z"):
@@ -208,7 +216,7 @@ def test_one_vanishing_orthogonal_part_does_not_make_the_line_of_ratios(tmp_path
         point = data.query("layer == 1 and step == 3").set_index("quantity").loc[f"{variance} / orth_{space}"]
         assert point["median"] == pytest.approx(np.quantile(ratios, 0.5))
         assert ratios.mean() > 1000 * point["median"]
-    for layer, panel in enumerate(canvas_of(tables, name).axes):
+    for layer, panel in enumerate(canvas_of(tables, f"{name} panels").axes):
         for line, space in zip(panel.lines, ("h", "z"), strict=True):
             expected = data[(data["layer"] == layer) & data["quantity"].str.endswith(f"orth_{space}")]["median"]
             np.testing.assert_array_equal(np.asarray(line.get_ydata()), expected)
@@ -220,7 +228,7 @@ def test_zero_denominators_are_left_out_and_counted(tmp_path: Path) -> None:
     measures.loc[first & (measures["layer"] == 1), "orth_h"] = 0.0
     measures.loc[measures["layer"] == 2, ["orth_h", "orth_z"]] = 0.0
     tables = tables_of(tmp_path, measures=measures)
-    selection, data = shown(tables, "fig20")
+    selection, data = shown(tables, "fig20 panels")
     kept = positions(("attn_drop", "4")).query("layer == 1 and step == 3").iloc[1:]
     point = data.query("layer == 1 and step == 3").set_index("quantity").loc["var_uniform / orth_h"]
     assert point["n"] == PROMPTS - 1
@@ -230,8 +238,8 @@ def test_zero_denominators_are_left_out_and_counted(tmp_path: Path) -> None:
     total = 3 * sum(lengths)
     assert f"{sum(lengths) + 16} of {total} positions of var_uniform / orth_h" in caption_of(selection)
     assert f"{sum(lengths)} of {total} positions of var_uniform / orth_z" in caption_of(selection)
-    assert "No panel, because no finite values: layer 2." in caption_of(selection)
-    assert [ax.get_title(loc="left") for ax in canvas_of(tables, "fig20").axes] == ["layer 0", "layer 1"]
+    assert "Not drawn, because no finite values: layer 2." in caption_of(selection)
+    assert [ax.get_title(loc="left") for ax in canvas_of(tables, "fig20 panels").axes] == ["layer 0", "layer 1"]
 
 
 def test_nothing_changed_has_no_ratio_and_nothing_to_track(tmp_path: Path) -> None:
@@ -241,19 +249,20 @@ def test_nothing_changed_has_no_ratio_and_nothing_to_track(tmp_path: Path) -> No
             shown(tables, name)
     with pytest.raises(MissingData, match="nothing to track"):
         shown(tables, "fig22")
-    assert not shown(tables, "fig14")[1]["mean"].any()
+    assert not shown(tables, "fig14")[1]["median"].any()
     assert tracking(tables.measures)["rank_correlation"].isna().all() and breaks(tracking(tables.measures)) == []
 
 
 def test_deep_models_are_sampled_evenly(tmp_path: Path) -> None:
     setups = (("attn_drop", "4"),)
     tables = tables_of(tmp_path, setups, measures_table(setups, 80, 1))
-    selection, data = shown(tables, "fig18")
+    assert shown(tables, "fig18")[1]["layer"].nunique() == 80
+    selection, data = shown(tables, "fig18 panels")
     layers = sorted(data["layer"].unique())
     assert (len(layers), layers[0], layers[-1]) == (36, 0, 79)
     assert set(np.diff(layers)) == {2, 3}
     assert "36 of 80 layers, evenly spaced." in caption_of(selection)
-    canvas = canvas_of(tables, "fig18")
+    canvas = canvas_of(tables, "fig18 panels")
     assert len(canvas.axes) == 36 and canvas.get_figheight() < 10
 
 
@@ -261,40 +270,75 @@ def boxes(canvas: Canvas) -> list[tuple[str, tuple[float, float, float, float]]]
     """Every visible text of a canvas with the corners of its box."""
     texts = list(canvas.texts)
     for ax in canvas.axes:
-        labels = [*ax.get_xticklabels(), *ax.get_yticklabels()]
+        # Ticks beyond the limits of an axis are not drawn.
+        labels = [tick.label1 for axis in (ax.xaxis, ax.yaxis) for tick in axis._update_ticks()]
         inside = [label for label in labels if ax.bbox.padded(1).overlaps(label.get_window_extent())]
         texts += [ax._left_title, ax.xaxis.label, ax.yaxis.label, *ax.texts]
         texts += [label for label in labels if label not in inside and label.get_visible()]
     return [(text.get_text(), text.get_window_extent().extents) for text in texts if text.get_text()]
 
 
-@pytest.mark.parametrize("name", [*PER_LAYER, "fig11", "fig22", "fig13"])
+@pytest.mark.parametrize("name", [SOME_MAP, SOME_PANELS, "fig11", "fig22", "fig13", "fig04", "fig05"])
 def test_labels_do_not_cover_each_other_and_panels_share_their_axes(tmp_path: Path, name: str) -> None:
-    layers = 7 if name in PER_LAYER else LAYERS
+    layers = 7 if name == SOME_PANELS else LAYERS
     canvas = canvas_of(tables_of(tmp_path, measures=measures_table(FEW, layers, PROMPTS)), name)
     for (one, a), (other, b) in itertools.combinations(boxes(canvas), 2):
         apart = a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
         assert apart, f"{one!r} and {other!r}"
-    if name in PER_LAYER:
+    if name == SOME_PANELS:
         assert len(canvas.axes) == layers
         assert len({(ax.get_xlim(), ax.get_ylim()) for ax in canvas.axes}) == 1
 
 
-@pytest.mark.parametrize("name", ["fig14", "fig18"])
-def test_low_panels_keep_few_ticks(tmp_path: Path, name: str) -> None:
-    setups = (("attn_drop", "4"),)
-    panel = canvas_of(tables_of(tmp_path, setups, measures_table(setups, 30, 2)), name).axes[0]
-    values = panel.get_yticks()
-    assert 2 <= len(values) <= 5
-    low, high = panel.get_ylim()
-    assert low <= min(values) and max(values) <= high
+def test_a_logarithmic_axis_has_few_labels_apart_from_one_another() -> None:
+    for low, top, zero in ((1e-9, 2.0, True), (0.04, 30.0, False), (0.2, 0.25, False), (3e-7, 5e-6, True)):
+        for most in (4, 7):
+            places, labels = scales.decade_ticks(low, top, zero=zero, most=most)
+            heights = [scales.LINEAR * zero + np.log10(place / low) if place else 0.0 for place in places]
+            assert 2 <= len(labels) == len(set(labels)) <= most + 1
+            assert low <= min(place for place in places if place) and max(places) <= top
+            assert zero == (0.0 in places)
+            if top > 2 * low:
+                assert np.diff(heights).min() >= 0.99 * heights[-1] / (most + 1)
+
+
+def test_maps_show_the_medians_of_all_sublayers_on_one_scale_and_mark_dropped_layers(tmp_path: Path) -> None:
+    tables = tables_of(tmp_path, FEW[:1])
+    selection, data = shown(tables, "fig14")
+    canvas = canvas_of(tables, "fig14")
+    maps = [ax for ax in canvas.axes if ax.get_title(loc="left")]
+    assert [ax.get_title(loc="left") for ax in maps] == [
+        "attention: measured", "attention: estimate", "MLP: measured", "MLP: estimate",
+    ]  # fmt: skip
+    meshes = [ax.collections[0] for ax in maps]
+    assert len({(mesh.norm.vmin, mesh.norm.vmax) for mesh in meshes}) == 1 and len(canvas.axes) == 5
+    for mesh, (sublayer, quantity) in zip(
+        meshes, itertools.product(("attention", "mlp"), ("measured", "estimate")), strict=True
+    ):
+        own = data[(data["sublayer"] == sublayer) & (data["quantity"] == quantity)]
+        np.testing.assert_array_equal(mesh.get_array(), own.pivot(index="layer", columns="step", values="median"))
+    assert set(data.loc[data["dropped"] == 1, "layer"]) == {0, 1}  # the blocks of the decision
+    assert list(maps[0].lines[0].get_ydata()) == [0, 1]
+    assert f"median over {PROMPTS} probe prompts" in caption_of(selection)
+    only_mlp = shown(tables_of(tmp_path, [("mlp_drop", "4")]), "fig14")[1]
+    assert set(only_mlp["sublayer"]) == {"mlp"}
+    changed = shown(tables_of(tmp_path, FEW[2:3]), "fig14")
+    assert not changed[1]["dropped"].any() and "Triangles" not in caption_of(changed[0])
+
+
+def test_medians_lie_inside_their_quartiles(tmp_path: Path) -> None:
+    tables = load(fill(tmp_path, FEW, LAYERS), choose(tmp_path))
+    for name in ("fig02", "fig04", "fig05", "fig06", "fig07", "fig11", "fig12", "fig13", "fig23", *PANELS):
+        data = shown(tables, name)[1].rename(columns=lambda column: column.removesuffix("_deviation"))
+        assert (data["low"] <= data["median"]).all() and (data["median"] <= data["high"]).all(), name
+        assert f"{PROMPTS} probe prompts" in caption_of(shown(tables, name)[0]), name
 
 
 def test_attention_that_changes_something_comes_first(tmp_path: Path) -> None:
     def choice(setups: Sequence[tuple[str, str]]) -> tuple[Variant, str]:
         tables = tables_of(tmp_path, setups)
-        _, variant, sublayer = single_variant(tables, tables.protocol("layer"))
-        return variant, sublayer
+        rows, variant = single_variant(tables, tables.protocol("layer"))
+        return variant, first_sublayer(rows)[1]
 
     assert choice(FEW) == (Variant("attn_drop", "4"), "attention")
     assert choice([("attn_drop", "0"), ("wanda", "0.4"), ("shortgpt", "0.2")]) == (
@@ -312,12 +356,24 @@ def test_tracking_over_depth_is_what_is_drawn(tmp_path: Path) -> None:
     ranks = rows[["kl", "est_kl"]].rank().to_numpy()
     point = data.query("pruner == 'attn_drop' and layer == 1 and theorem == '3 (KL)'").iloc[0]
     assert point["rank_correlation"] == pytest.approx(np.corrcoef(ranks.T)[0, 1])
-    assert point["median_ratio"] == pytest.approx((rows["est_kl"] / rows["kl"]).median())
+    assert point["log2_ratio"] == pytest.approx(np.log2((rows["est_kl"] / rows["kl"]).median()))
     assert "Left out for space: rtn (MLP)." in caption_of(selection)
     canvas = canvas_of(tables, "fig22")
     assert len(canvas.axes) == 12
     own = data[(data["pruner"] == "shortgpt") & (data["sublayer"] == "attention")]
-    for ax, value in zip(canvas.axes[:2], ("rank_correlation", "median_ratio"), strict=True):
+    for ax, value in zip(canvas.axes[:2], ("rank_correlation", "log2_ratio"), strict=True):
         for line, theorem in zip(ax.lines, theorems.THEOREMS, strict=True):
             expected = own.loc[own["theorem"] == theorem.name, value]
             np.testing.assert_array_equal(np.asarray(line.get_ydata()), expected)
+
+
+def test_ratios_beyond_the_axis_are_marked_at_its_edge(tmp_path: Path) -> None:
+    measures = measures_table(FEW[1:2], LAYERS, PROMPTS)
+    measures.loc[measures["layer"] == 1, "est_kl"] *= 100
+    tables = tables_of(tmp_path, FEW[1:2], measures)
+    selection, data = shown(tables, "fig22")
+    assert data["log2_ratio"].max() > 6 and "Triangles: beyond \u00b13, drawn at the edge." in caption_of(selection)
+    ax = canvas_of(tables, "fig22").axes[1]
+    (mark,) = [line for line in ax.lines if line.get_marker() == "^"]
+    assert (list(mark.get_xdata()), list(mark.get_ydata())) == ([1], [3.0])
+    assert max(np.max(line.get_ydata()) for line in ax.lines) <= 3.0
