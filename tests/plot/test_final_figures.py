@@ -79,7 +79,9 @@ def at(protocol: str, setups: Sequence[tuple[str, str]] = FEW) -> pd.DataFrame:
 
 def overlaps(canvas: Canvas) -> list[tuple[str, str]]:
     """Pairs of texts inside the panels, tick labels of the x axes, and the caption that cover each other."""
-    panels = [[*ax.texts, ax.title, ax.xaxis.label, *ax.get_xticklabels()] for ax in canvas.axes]
+    # Ticks beyond the limits of an axis are not drawn.
+    ticks = {ax: [tick.label1 for tick in ax.xaxis._update_ticks()] for ax in canvas.axes}
+    panels = [[*ax.texts, ax.title, ax.xaxis.label, *ticks[ax]] for ax in canvas.axes]
     texts = [text for panel in panels for text in panel if text.get_text() and text.get_visible()]
     texts += canvas.texts
     boxes = [(text.get_text(), text.get_window_extent()) for text in texts]
@@ -290,7 +292,7 @@ def test_subspace_means_over_draws_before_prompts(tmp_path: Path) -> None:
     assert means["options"] < means["control"] < means["vocabulary"]
 
 
-@pytest.mark.parametrize("setups", [SETUPS[3:], (("iterative_joint_drop", "8"), FEW[1])])
+@pytest.mark.parametrize("setups", [SETUPS[3:], (("iterative_joint_drop", "8"), *FEW[:2])])
 def test_pages_are_tidy(tmp_path: Path, setups: Sequence[tuple[str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(tables_of.UNITS, "iterative_joint_drop", "sublayer")
     fill(tmp_path, setups, LAYERS)
@@ -309,6 +311,8 @@ def test_exact_zeros_and_few_prompts_are_drawn_without_warnings(tmp_path: Path) 
         warnings.simplefilter("error")
         fill(tmp_path, [("wanda", "0")], LAYERS)
         for name in SOME_PAGES:
+            if name == "fig12":  # of several kinds of compression
+                continue
             FigureCanvasAgg(canvas_of(tmp_path, name)).draw()
         zeros = shown(tmp_path, "fig24")[1]
         assert not zeros[["kl", "est_kl", "remainder", "flip", "kl_low", "kl_high"]].to_numpy().any()
