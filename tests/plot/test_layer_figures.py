@@ -9,73 +9,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from figure_tables import fill, jobs_table, measures_table, save
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from figure_tables import measures_table
+from layer_figures import FEW, LAYERS, PROMPTS, canvas_of, caption_of, shown, tables_of
 from matplotlib.figure import Figure as Canvas
 
 from pipeline.analysis import theorems
 from pipeline.analysis.theorems import breaks, tracking
-from pipeline.config.figures import supplement_of
-from pipeline.plot import scales, style
-from pipeline.plot.base import Figure, Selection
-from pipeline.plot.discovery import resolve
-from pipeline.plot.render import from_csv, to_csv
+from pipeline.plot import style
 from pipeline.plot.single_variant import first_sublayer, single_variant
-from pipeline.tables.choice import choose
-from pipeline.tables.read import Tables, load
 from pipeline.tables.stored import MissingData
 from pipeline.tables.variants import Variant
 
-FEW = (("shortgpt", "0.2"), ("attn_drop", "4"), ("wanda", "0.4"), ("rtn", "0"))
-LAYERS, PROMPTS = 3, 4
-PER_LAYER = [f"fig{number}" for number in range(14, 22)]
 SOME_MAP, SOME_PANELS = "fig20", "fig19 panels"  # with the longest labels
-PANELS = [f"{name} panels" for name in PER_LAYER]
 
 
 @pytest.fixture(autouse=True)
 def _coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(style, "DPI", 40)
-
-
-def tables_of(outputs: Path, setups: Sequence[tuple[str, str]] = FEW, measures: pd.DataFrame | None = None) -> Tables:
-    """Tables of some setups; those without measures of their own are read once for all figures."""
-    key = tuple(setups)
-    if measures is not None or key not in _read:
-        own = measures_table(setups, LAYERS, PROMPTS) if measures is None else measures
-        save(outputs, measures=own, jobs=jobs_table(setups))
-        tables = load(outputs, choose(outputs))
-        if measures is not None:
-            return tables
-        _read[key] = tables
-    return _read[key]
-
-
-_read: dict[tuple[tuple[str, str], ...], Tables] = {}
-
-
-def figure_of(name: str) -> Figure:
-    """A figure by its number, or its supplement: "fig14", "fig14 panels"."""
-    number, _, more = name.partition(" ")
-    return next(figure for full, figure in resolve([number]).items() if supplement_of(full) == more)
-
-
-def shown(tables: Tables, name: str) -> tuple[Selection, pd.DataFrame]:
-    """What a figure selects, and its data as its CSV holds them."""
-    selection = figure_of(name).select(tables)
-    return selection, from_csv(to_csv(selection.data))
-
-
-def caption_of(selection: Selection) -> str:
-    return " ".join(selection.notes)
-
-
-def canvas_of(tables: Tables, name: str) -> Canvas:
-    selection, data = shown(tables, name)
-    with style.look():
-        canvas = figure_of(name).draw(data, selection.title, caption_of(selection))
-        FigureCanvasAgg(canvas).draw()
-    return canvas
 
 
 def positions(setup: tuple[str, str], temperature: float = 1.0) -> pd.DataFrame:
@@ -288,50 +238,6 @@ def test_labels_do_not_cover_each_other_and_panels_share_their_axes(tmp_path: Pa
     if name == SOME_PANELS:
         assert len(canvas.axes) == layers
         assert len({(ax.get_xlim(), ax.get_ylim()) for ax in canvas.axes}) == 1
-
-
-def test_a_logarithmic_axis_has_few_labels_apart_from_one_another() -> None:
-    for low, top, zero in ((1e-9, 2.0, True), (0.04, 30.0, False), (0.2, 0.25, False), (3e-7, 5e-6, True)):
-        for most in (4, 7):
-            places, labels = scales.decade_ticks(low, top, zero=zero, most=most)
-            heights = [scales.LINEAR * zero + np.log10(place / low) if place else 0.0 for place in places]
-            assert 2 <= len(labels) == len(set(labels)) <= most + 1
-            assert low <= min(place for place in places if place) and max(places) <= top
-            assert zero == (0.0 in places)
-            if top > 2 * low:
-                assert np.diff(heights).min() >= 0.99 * heights[-1] / (most + 1)
-
-
-def test_maps_show_the_medians_of_all_sublayers_on_one_scale_and_mark_dropped_layers(tmp_path: Path) -> None:
-    tables = tables_of(tmp_path, FEW[:1])
-    selection, data = shown(tables, "fig14")
-    canvas = canvas_of(tables, "fig14")
-    maps = [ax for ax in canvas.axes if ax.get_title(loc="left")]
-    assert [ax.get_title(loc="left") for ax in maps] == [
-        "attention: measured", "attention: estimate", "MLP: measured", "MLP: estimate",
-    ]  # fmt: skip
-    meshes = [ax.collections[0] for ax in maps]
-    assert len({(mesh.norm.vmin, mesh.norm.vmax) for mesh in meshes}) == 1 and len(canvas.axes) == 5
-    for mesh, (sublayer, quantity) in zip(
-        meshes, itertools.product(("attention", "mlp"), ("measured", "estimate")), strict=True
-    ):
-        own = data[(data["sublayer"] == sublayer) & (data["quantity"] == quantity)]
-        np.testing.assert_array_equal(mesh.get_array(), own.pivot(index="layer", columns="step", values="median"))
-    assert set(data.loc[data["dropped"] == 1, "layer"]) == {0, 1}  # the blocks of the decision
-    assert list(maps[0].lines[0].get_ydata()) == [0, 1]
-    assert f"median over {PROMPTS} probe prompts" in caption_of(selection)
-    only_mlp = shown(tables_of(tmp_path, [("mlp_drop", "4")]), "fig14")[1]
-    assert set(only_mlp["sublayer"]) == {"mlp"}
-    changed = shown(tables_of(tmp_path, FEW[2:3]), "fig14")
-    assert not changed[1]["dropped"].any() and "Triangles" not in caption_of(changed[0])
-
-
-def test_medians_lie_inside_their_quartiles(tmp_path: Path) -> None:
-    tables = load(fill(tmp_path, FEW, LAYERS), choose(tmp_path))
-    for name in ("fig02", "fig04", "fig05", "fig06", "fig07", "fig11", "fig12", "fig13", "fig23", *PANELS):
-        data = shown(tables, name)[1].rename(columns=lambda column: column.removesuffix("_deviation"))
-        assert (data["low"] <= data["median"]).all() and (data["median"] <= data["high"]).all(), name
-        assert f"{PROMPTS} probe prompts" in caption_of(shown(tables, name)[0]), name
 
 
 def test_attention_that_changes_something_comes_first(tmp_path: Path) -> None:

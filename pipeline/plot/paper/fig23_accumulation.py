@@ -76,7 +76,7 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     """Draw a row for each variant, a column for each measure."""
     variants = variants_of(data)
     handles = [
-        canvas.line_handle("teacher-forced", style.GREY, PROTOCOLS["teacher_forced"]),
+        canvas.line_handle("teacher-forced", style.INK, PROTOCOLS["teacher_forced"]),
         canvas.line_handle("free-running", style.INK, PROTOCOLS["free_running"]),
         *canvas.statistic_handles(),
         *first_difference.mark_handles(data),
@@ -105,8 +105,8 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
 def _panel(ax: Axes, part: pd.DataFrame, colour: str) -> None:
     for name, line in PROTOCOLS.items():
         curve = part[part["protocol"] == name]
-        # Where both protocols compare the same states, grey lies under the colour.
-        canvas.line_and_band(ax, curve["step"], curve, style.GREY if name == "teacher_forced" else colour, line)
+        # Where both protocols compare the same states, black lies under the colour.
+        canvas.line_and_band(ax, curve["step"], curve, style.INK if name == "teacher_forced" else colour, line)
     first_difference.mark(ax, part)
     scales.whole_steps(ax)
 
