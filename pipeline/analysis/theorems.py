@@ -79,27 +79,36 @@ def tracking(rows: pd.DataFrame) -> pd.DataFrame:
     if rows.empty:
         return pd.DataFrame({name: [] for name in TRACKING})
     rows, _ = series.at_temperature(rows)
-    found = []
-    for (*setup, layer), group in rows.groupby([*SETUP, "layer"], sort=True):
-        for theorem in THEOREMS:
-            pair = pd.DataFrame({"measured": theorem.measured(group), "estimate": theorem.estimated(group)})
-            pair = pair.replace([np.inf, -np.inf], np.nan).dropna()
-            found.append((*setup, layer, theorem.name, _rank_correlation(pair), _median_ratio(pair), len(pair)))
-    table = pd.DataFrame(found, columns=TRACKING)
-    order = {theorem.name: place for place, theorem in enumerate(THEOREMS)}
+    # Once for all rows, since there are hundreds of groups.
+    rows = rows.reset_index(drop=True)
+    place = rows.groupby([*SETUP, "layer"], sort=True).ngroup()
+    keys = rows[[*SETUP, "layer"]].set_axis(place).loc[lambda frame: ~frame.index.duplicated()].sort_index()
+    parts = []
+    for theorem in THEOREMS:
+        pair = pd.DataFrame({"measured": theorem.measured(rows), "estimate": theorem.estimated(rows)})
+        pair = pair.replace([np.inf, -np.inf], np.nan).dropna()
+        found = _tracked(pair, place.loc[pair.index]).reindex(keys.index)
+        parts.append(keys.assign(theorem=theorem.name, **found.assign(n=found["n"].fillna(0).astype(int))))
+    table = pd.concat(parts, ignore_index=True)
+    order = {theorem.name: number for number, theorem in enumerate(THEOREMS)}
     table = table.assign(order=table["theorem"].map(order)).sort_values([*SETUP, "order", "layer"], kind="stable")
-    return table.drop(columns="order").reset_index(drop=True)
+    return table[TRACKING].reset_index(drop=True)
 
 
-def _rank_correlation(pair: pd.DataFrame) -> float:
-    if (pair.nunique() < 2).any():
-        return float("nan")
-    return float(pair["measured"].rank().corr(pair["estimate"].rank()))
-
-
-def _median_ratio(pair: pd.DataFrame) -> float:
+def _tracked(pair: pd.DataFrame, place: pd.Series) -> pd.DataFrame:
+    """Compute rank correlation, median ratio and number of the pairs at each place."""
+    ranks = pair.groupby(place).rank()
+    off = ranks - ranks.groupby(place).transform("mean")
+    products = pd.DataFrame({"mm": off["measured"] ** 2, "ee": off["estimate"] ** 2, "me": off.prod(axis=1)})
+    sums = products.groupby(place).sum()
     moved = pair[pair["measured"] > 0]
-    return float((moved["estimate"] / moved["measured"]).median())
+    return pd.DataFrame(
+        {
+            "rank_correlation": (sums["me"] / np.sqrt(sums["mm"] * sums["ee"])).clip(-1, 1),
+            "median_ratio": (moved["estimate"] / moved["measured"]).groupby(place.loc[moved.index]).median(),
+            "n": pair.groupby(place).size(),
+        }
+    )
 
 
 def breaks(tracked: pd.DataFrame) -> list[str]:

@@ -29,7 +29,14 @@ from pipeline.config.schema import flatten, typed
 from pipeline.config.search_path import CONF, searched
 
 # The key of a node to suggest when a value is given for the node itself.
-_FIRST = {"export": "path", "capture": "steps", "measure": "temperatures", "wandb": "mode", "perplexity": "tokens"}
+_FIRST = {
+    "export": "path",
+    "figures": "select",
+    "capture": "steps",
+    "measure": "temperatures",
+    "wandb": "mode",
+    "perplexity": "tokens",
+}
 # What to give for a mandatory key.
 _WANTED = {
     "model.path": "hub id or directory",

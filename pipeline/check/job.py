@@ -59,11 +59,8 @@ def _root(plain: Mapping[str, Any]) -> list[str]:
     found = [problem] if problem else []
     found += _objective(plain["objective"], plain["stages"])
     found += extra_problems(plain["measure"]["extra"])
-    found += (
-        figure_problems(plain["figures"]["select"], plain["figures"]["include"])
-        + _probes(plain["probes"])
-        + _perplexity(plain)
-    )
+    found += figure_problems(plain["figures"]["select"], plain["figures"]["include"])
+    found += _probes(plain["probes"]) + _perplexity(plain)
     return found + _outputs(plain["outputs"]) + _export(plain) + _wandb(plain["wandb"]["mode"])
 
 

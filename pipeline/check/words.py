@@ -90,7 +90,7 @@ def read_words(arguments: Sequence[str], multirun: bool) -> Words:
             ]
             if kept := [option for option in options if option in known]:
                 words.groups[key] = kept
-        elif key not in _ONCE or len(options) == 1:
+        elif key.partition(".")[0] not in _ONCE or len(options) == 1:
             words.values[key] = options
             if override.type.name in ("ADD", "FORCE_ADD"):
                 words.growing.add(key)

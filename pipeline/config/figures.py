@@ -49,7 +49,13 @@ def files_of(folder: str | None) -> dict[str, Path]:
 
 def figure_problems(select: Sequence[str] | None, include: str | None) -> list[str]:
     """Return sentences about figures that do not exist, and about files of a folder that are no figures."""
-    found = [f"figures.include: {problem}" for problem in _include_problems(include)]
+    sources = [problem for path in files_of(include).values() if (problem := _source_problem(path))]
+    return name_problems(select, include) or [f"figures.include: {problem}" for problem in sources]
+
+
+def name_problems(select: Sequence[str] | None, include: str | None) -> list[str]:
+    """Return sentences about figures that do not exist, and about a folder whose files cannot be told by their names."""
+    found = [f"figures.include: {problem}" for problem in _folder_problems(include)]
     if found:
         return found
     names = [*figure_names(), *files_of(include)]
@@ -60,7 +66,7 @@ def figure_problems(select: Sequence[str] | None, include: str | None) -> list[s
     return [f"figures.select: {name} does not exist; {nearest(name, spellings)}" for name in absent]
 
 
-def _include_problems(include: str | None) -> list[str]:
+def _folder_problems(include: str | None) -> list[str]:
     if include is None:
         return []
     folder, files = Path(include).expanduser(), files_of(include)
@@ -81,7 +87,7 @@ def _include_problems(include: str | None) -> list[str]:
         for number, count in numbers.items()
         if count > 1
     ]
-    return found + [problem for path in files.values() if (problem := _source_problem(path))]
+    return found
 
 
 def _source_problem(path: Path) -> str | None:

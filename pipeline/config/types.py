@@ -56,7 +56,8 @@ def misfits(key: str, kind: Any, value: object) -> list[str]:
     if known and isinstance(value, list):
         absent = [item for item in value if item not in known]
         return [f"{key}: {item} does not exist; {nearest(str(item), known)}" for item in absent]
-    return [f"{key}={value} should be {_in_words(kind)}"]
+    way = f": write {key}=[{value}]" if isinstance(value, str) and fits(kind, [value]) else ""
+    return [f"{key}={value} should be {_in_words(kind)}{way}"]
 
 
 def fits(kind: Any, value: object) -> bool:

@@ -5,29 +5,32 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from pipeline.plot.command import status_of, table_parser
-from pipeline.plot.discovery import figures, resolve
-from pipeline.plot.drawing import FigureResult, draw
+from pipeline.plot.discovery import figures
+from pipeline.plot.drawing import FigureResult, cores, draw
 from pipeline.tables.choice import Choice, choose
 
 _NAMES = "by name or number"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Draw the figures and print the outcome of each; return 0 if it ran, 1 without tables, 2 for an unknown name."""
+    """Draw the figures and print the outcome of each.
+
+    Returns 0 if it ran, 1 without tables or if a figure of the user's own failed, 2 for an unknown name.
+    """
     options = _parser().parse_args(arguments)
     return status_of(lambda: _draw(options), "cannot draw all figures")
 
 
 def _draw(options: argparse.Namespace) -> int:
-    resolve(options.names or options.form.select, options.form.include)
-    choice = choose(options.outputs, options.settings)
-    results = draw(options.outputs, options.names, options.settings, force=options.force, form=options.form)
-    print(_heading(choice))
+    how: dict[str, Any] = {"force": options.force, "form": options.form, "processes": cores()}
+    results = draw(options.outputs, options.names, options.settings, **how)
+    print(_heading(choose(options.outputs, options.settings)))
     for result in results:
         print(_line(result))
-    return 0
+    return int(any(result.failed for result in results))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -112,7 +112,7 @@ def settle(sheet: Canvas) -> None:
     if (engine := sheet.get_layout_engine()) is not None:
         FigureCanvasAgg(sheet)
         engine.execute(sheet)
-        sheet.set_layout_engine("none")
+        sheet.set_layout_engine(None)  # "none" would have every file drawn twice
 
 
 def _legend(sheet: Canvas, handles: Sequence[Artist]) -> Legend:

@@ -8,18 +8,21 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
+import sys
+import traceback
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import NoReturn
 
 from pipeline.common.errors import plain
-from pipeline.config.figures import FIGURE, NAME, figure_problems, files_of, number_of
+from pipeline.config.figures import FIGURE, NAME, files_of, name_problems, number_of
 from pipeline.plot import paper
 from pipeline.plot.base import Figure
 
 
 class UnknownFigure(ValueError):
-    """Error for a figure that does not exist or cannot be imported; the message has the way out."""
+    """Error for a figure that does not exist; the message has the way out."""
 
 
 @cache
@@ -37,9 +40,9 @@ def resolve(names: Sequence[str] | None, include: str | None = None) -> dict[str
         include: a folder with files of the user's own figures, beside the built-in ones.
 
     Raises:
-        UnknownFigure: if a name is unknown, with the nearest name and the whole list; if a file is no figure.
+        UnknownFigure: if a name is unknown, with the nearest name and the whole list; if there is no such folder.
     """
-    if found := figure_problems(names, include):
+    if found := name_problems(names, include):
         raise UnknownFigure("; ".join(found))
     files = files_of(include)
     known = [*figures(), *files]
@@ -48,16 +51,30 @@ def resolve(names: Sequence[str] | None, include: str | None = None) -> dict[str
 
 
 def _imported(path: Path) -> Figure:
-    """Import the figure of a file. Raises UnknownFigure, with the cause, if that fails."""
+    """Return the figure of a file; one that fails when it is used, with the same error, if it cannot be imported."""
+    name = f"included_figures.{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
     try:
-        spec = importlib.util.spec_from_file_location(f"figures_included.{path.stem}", path)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        found = getattr(module, FIGURE)
-    except Exception as error:  # whatever the user's own file raises
-        raise UnknownFigure(f"{path} cannot be imported: {plain(error)}; correct it") from error
-    if not isinstance(found, Figure):
-        way = f"end it with {FIGURE} = Figure(select, draw)"
-        raise UnknownFigure(f"{path}: {FIGURE} is no Figure of pipeline.plot.base; {way}")
-    return found
+        found = getattr(module, FIGURE, None)
+        if not isinstance(found, Figure):
+            raise TypeError(f"{FIGURE} is no Figure of pipeline.plot.base: end it with {FIGURE} = Figure(select, draw)")
+        return found
+    except (Exception, SystemExit) as error:  # whatever the user's own file raises
+        return _failing(error)
+
+
+def _failing(error: BaseException) -> Figure:
+    def fail(*_: object) -> NoReturn:
+        raise error
+
+    return Figure(fail, fail)
+
+
+def cause_in(path: Path, error: BaseException) -> str:
+    """Return what went wrong in a figure of the user's own, with the last line of its file that was reached."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    return f"{path}{f', line {lines[-1]}' if lines else ''}: {plain(error)}; correct it"

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pipeline.config.choices import choices_of
-from pipeline.config.figures import by_default
+from pipeline.config.figures import by_default, files_of
 from pipeline.config.schema import EXPERIMENT, FiguresConfig
 from pipeline.plot import render
 from pipeline.plot.base import Figure, Selection
-from pipeline.plot.discovery import resolve
+from pipeline.plot.discovery import cause_in, resolve
 from pipeline.tables.choice import choose
 from pipeline.tables.read import Tables, load
 from pipeline.tables.stored import MissingData
 
 # How many other settings a caption names at most.
 NAMED = 3
+# Fewer figures than these are drawn sooner than processes are ready for them.
+MANY = 4
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,7 @@ class FigureResult:
         missing: why it was not drawn and how to make its data; None if its files are there.
         drawn: whether this call drew it; False if the files were up to date.
         title: its title; empty if its data are missing.
+        failed: whether it is one of the user's own whose file raised an error, which `missing` tells.
     """
 
     name: str
@@ -39,6 +47,7 @@ class FigureResult:
     missing: str | None = None
     drawn: bool = False
     title: str = ""
+    failed: bool = False
 
 
 def draw(
@@ -48,10 +57,12 @@ def draw(
     *,
     force: bool = False,
     form: FiguresConfig | None = None,
+    processes: int = 1,
 ) -> list[FigureResult]:
     """Draw figures into `outputs/figures` from `outputs/tables`, leaving those that are up to date.
 
-    Those for a paper are in `outputs/figures/paper`.
+    Those for a paper are in `outputs/figures/paper`. A figure of the user's own that fails keeps no other from being
+    drawn.
 
     Args:
         outputs: the folder that holds `tables/`.
@@ -60,6 +71,8 @@ def draw(
             default those of the newest job.
         force: draw figures again even if they are up to date.
         form: style, widths and folder of further figures; by default that of `conf/config.yaml`.
+        processes: how many may draw at once. They are forked: give more than one only in a process that has started
+            nothing that a fork loses, such as torch's threads.
 
     Raises:
         UnknownFigure: if no figure has one of the names.
@@ -69,24 +82,59 @@ def draw(
     form = form or by_default()
     wanted = resolve(names or form.select, form.include)
     tables = load(outputs, choose(outputs, settings))
-    return [_draw_one(outputs / "figures", name, figure, tables, force, form) for name, figure in wanted.items()]
+    one = partial(_one_of, wanted, outputs / "figures", tables, force, form)
+    if processes == 1 or len(wanted) < MANY:
+        return [one(name) for name in wanted]
+    with ProcessPoolExecutor(
+        min(processes, len(wanted)), multiprocessing.get_context("fork"), initializer=_begin, initargs=(one,)
+    ) as pool:
+        return list(pool.map(_drawn, wanted))
 
 
-def _draw_one(
-    folder: Path, name: str, figure: Figure, tables: Tables, force: bool, form: FiguresConfig
+def cores() -> int:
+    """Return how many processes to draw in: the processors that this one may use; 1 where none can be forked."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+
+
+# Of a forked process: draws a figure by name. It is inherited, as tables and figures cannot be sent.
+_own_one: list[Callable[[str], FigureResult]] = []
+
+
+def _begin(one: Callable[[str], FigureResult]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends all
+    _own_one.append(one)
+
+
+def _drawn(name: str) -> FigureResult:
+    return _own_one[0](name)
+
+
+def _one_of(
+    wanted: Mapping[str, Figure], folder: Path, tables: Tables, force: bool, form: FiguresConfig, name: str
 ) -> FigureResult:
+    """Draw one of the figures. An error of a file of the user's own is part of the result."""
     files = render.FigureFiles(folder, name, form)
+    own = files_of(form.include).get(name)
     try:
-        selection = figure.select(tables)
+        return _draw_one(files, wanted[name], tables, force)
     except MissingData as reason:
-        files.remove()  # an older figure would show other settings
-        return FigureResult(name, missing=f"{reason}; to get the data, run: {command_of(name)}")
+        result = FigureResult(name, missing=f"{reason}; to get the data, run: {command_of(name)}")
+    except (Exception, SystemExit) as error:
+        if own is None:
+            raise
+        result = FigureResult(name, missing=cause_in(own, error), failed=True)
+    files.remove()  # an older figure would show other settings
+    return result
+
+
+def _draw_one(files: render.FigureFiles, figure: Figure, tables: Tables, force: bool) -> FigureResult:
+    selection = figure.select(tables)
     caption = _caption(figure, selection, tables)
     content = render.Content(figure, render.to_csv(selection.data), selection.title, caption)
     stale = force or not files.are_current(content)
     if stale:
         files.write(content)
-    return FigureResult(name, tuple(files.paths.values()), caption, drawn=stale, title=selection.title)
+    return FigureResult(files.name, tuple(files.paths.values()), caption, drawn=stale, title=selection.title)
 
 
 def command_of(name: str) -> str:

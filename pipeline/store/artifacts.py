@@ -278,8 +278,9 @@ class Store:
     def sweep_scratch(self) -> None:
         """Remove half-written files of killed processes of this machine, and parts of builds that nobody continued."""
         remove_orphans(self.scratch)
-        for folder in (self.jobs, self.tables, self.figures, self.report.parent, self.runs):
-            for pattern in (".*", "*/.*", "*/*/.*") if folder == self.runs else (".*",):
+        depths = {self.jobs: 1, self.tables: 1, self.figures: 2, self.report.parent: 1, self.runs: 3}
+        for folder, depth in depths.items():
+            for pattern in (".*", "*/.*", "*/*/.*")[:depth]:
                 remove_orphans(folder, pattern)
         for path in entries(self.locks, "*.lock"):
             with suppress(OSError):
