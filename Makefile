@@ -58,8 +58,9 @@ slurm:
 advise: setup ## how far each pruner can go before generation suffers: hours on two cores
 	$(BIN)/python -m pipeline.study.advise $(ADVICE)
 
+# FIGURES="figures.style=paper fig04" draws some of them, for print.
 figures: setup ## redraw the figures from stored results
-	$(BIN)/python -m pipeline.plot
+	$(BIN)/python -m pipeline.plot $(FIGURES)
 
 report: setup ## write outputs/report/index.html, one page with all results
 	$(BIN)/python -m pipeline.report

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM
 
 from pipeline.config.search_path import search_also
 from pipeline.model.architectures import Architecture, Part
+from pipeline.plot.drawing import draw
 from pipeline.prune.decision import Decision
 from pipeline.report.__main__ import main as report
 from pipeline.results.__main__ import main as results
@@ -32,8 +33,12 @@ Write = Callable[[str], Page]
 def write(tmp_path, monkeypatch) -> Iterator[Write]:
     """``write("pruner")`` gives a page, its folder written outside the clone and importable."""
     monkeypatch.chdir(tmp_path)
+
     # Drawing all figures takes longer than all the rest.
-    monkeypatch.setattr("pipeline.report.page.figures", lambda: ["fig04"])
+    def one(outputs, settings, form, processes):
+        return draw(outputs, ["fig04"], settings, form=form)
+
+    monkeypatch.setattr("pipeline.report.page.draw", one)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
 

@@ -54,7 +54,7 @@ def figure_problems(select: Sequence[str] | None, include: str | None) -> list[s
 
 
 def name_problems(select: Sequence[str] | None, include: str | None) -> list[str]:
-    """Return sentences about figures that do not exist, and about a folder whose files cannot be told by their names."""
+    """Return sentences about figures that do not exist, and about a folder without figures or with taken numbers."""
     found = [f"figures.include: {problem}" for problem in _folder_problems(include)]
     if found:
         return found

@@ -37,7 +37,7 @@ class Figure:
         select: reads the tables of one group of comparable jobs; raises `MissingData` if they do not suffice.
         draw: turns (data read back from the CSV, title, caption) into a canvas, looking at nothing else. Title and
             caption are empty for a paper.
-        version: raise it when `draw` changes, so that finished files are drawn again.
+        version: of a built-in figure: raise it when `draw` changes, so that finished files are drawn again.
         span: whether the picture is as wide as a column or as a page in print.
         blocks: of a table, turns the same data into the blocks that `draw` shows, for LaTeX.
     """

@@ -14,12 +14,12 @@ from pipeline.common.errors import plain
 from pipeline.config.choices import nearest
 from pipeline.config.figures import by_default
 from pipeline.config.schema import FiguresConfig
-from pipeline.config.types import misfits
+from pipeline.config.types import converted, misfits
 from pipeline.plot.discovery import UnknownFigure
 from pipeline.tables.choice import UnknownSettings
 from pipeline.tables.stored import DIAGNOSIS, NoTables
 
-_KEY = "figures."
+_KEY, _NODE = "figures.", "figures="
 _EPILOG = (
     "figures.style=paper draws for print, figures.include=DIR draws figures of your own, too; "
     "figures.column and figures.page are widths in inches."
@@ -45,7 +45,7 @@ class FigureArguments(Arguments):
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """Parse the arguments; the result has a ``form``."""
         given = list(sys.argv[1:] if args is None else args)
-        words = [word for word in given if word.startswith(_KEY) and "=" in word]
+        words = [word for word in given if word.startswith((_KEY, _NODE)) and "=" in word]
         options, rest = super().parse_known_args([word for word in given if word not in words], namespace)
         try:
             options.form = _form(words)
@@ -56,12 +56,16 @@ class FigureArguments(Arguments):
 
 def _form(words: Sequence[str]) -> FiguresConfig:
     """Return the form of figures that ``figures.KEY=VALUE`` ask for. Raises ValueError for what no form has."""
+    if whole := [word for word in words if word.startswith(_NODE)]:
+        raise ValueError(f"figures is a group of keys: write {_KEY}select={whole[0].removeprefix(_NODE)}")
     given = dict(word.removeprefix(_KEY).split("=", 1) for word in words)
     kinds = get_type_hints(FiguresConfig, include_extras=True)
     if absent := [key for key in given if key not in kinds]:
         raise ValueError(f"figures.{absent[0]} is not a key; {nearest(absent[0], kinds)}")
-    values: dict[str, Any] = {key: yaml.safe_load(value) if value else None for key, value in given.items()}
-    values |= {key: [value] for key, value in values.items() if key == "select" and isinstance(value, str)}
+    try:
+        values = {key: converted(kinds[key], yaml.safe_load(value)) for key, value in given.items()}
+    except yaml.YAMLError as error:
+        raise ValueError(f"cannot read {' '.join(words)}: {' '.join(str(error).split())}") from None
     if wrong := [problem for key, value in values.items() for problem in misfits(f"figures.{key}", kinds[key], value)]:
         raise ValueError("; ".join(wrong))
     return replace(by_default(), **values)

@@ -10,7 +10,9 @@ import importlib.util
 import pkgutil
 import sys
 import traceback
+import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import NoReturn
@@ -51,7 +53,10 @@ def resolve(names: Sequence[str] | None, include: str | None = None) -> dict[str
 
 
 def _imported(path: Path) -> Figure:
-    """Return the figure of a file; one that fails when it is used, with the same error, if it cannot be imported."""
+    """Return the figure of a file, whose version changes with the file.
+
+    One that cannot be imported fails with the same error when it is used.
+    """
     name = f"included_figures.{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
@@ -62,7 +67,7 @@ def _imported(path: Path) -> Figure:
         found = getattr(module, FIGURE, None)
         if not isinstance(found, Figure):
             raise TypeError(f"{FIGURE} is no Figure of pipeline.plot.base: end it with {FIGURE} = Figure(select, draw)")
-        return found
+        return replace(found, version=zlib.crc32(path.read_bytes()))
     except (Exception, SystemExit) as error:  # whatever the user's own file raises
         return _failing(error)
 

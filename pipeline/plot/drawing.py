@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -92,8 +93,10 @@ def draw(
 
 
 def cores() -> int:
-    """Return how many processes to draw in: the processors that this one may use; 1 where none can be forked."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    """Return how many processes to draw in: the processors that this one may use; 1 where a fork is not safe."""
+    if "torch" in sys.modules or not hasattr(os, "sched_getaffinity"):
+        return 1
+    return len(os.sched_getaffinity(0))
 
 
 # Of a forked process: draws a figure by name. It is inherited, as tables and figures cannot be sent.

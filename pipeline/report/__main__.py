@@ -1,4 +1,4 @@
-"""Command line: `python -m pipeline.report [outputs=DIR] [figures.include=DIR] [--settings TEXT]`."""
+"""Command line: `python -m pipeline.report [outputs=DIR] [figures.style=paper] [--settings TEXT]`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.config.schema import FiguresConfig
 from pipeline.plot.command import status_of, table_parser
+from pipeline.plot.drawing import cores
 from pipeline.report.page import write
 
 
@@ -19,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _write(outputs: Path, settings: str | None, form: FiguresConfig) -> int:
-    print(f"report: {write(outputs, settings, form=form)}")
+    print(f"report: {write(outputs, settings, form=form, processes=cores())}")
     return 0
 
 

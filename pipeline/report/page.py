@@ -33,6 +33,7 @@ def write(
     settings: str | None = None,
     drawn: Sequence[FigureResult] | None = None,
     form: FiguresConfig | None = None,
+    processes: int = 1,
 ) -> Path:
     """Write `outputs/report/index.html`; the same tables give the same bytes.
 
@@ -42,13 +43,14 @@ def write(
             newest job's.
         drawn: the figures to show, just drawn from the same tables; by default all figures are brought up to date.
         form: style, widths and folder of figures of the user's own; by default that of `conf/config.yaml`.
+        processes: how many may draw at once.
 
     Raises:
         NoTables: if there are no tables.
         UnknownSettings: if no settings match, or several.
-        UnknownFigure: if a file of the user's own is no figure.
+        UnknownFigure: if the form selects a figure that does not exist.
     """
-    results = draw(outputs, settings=settings, form=form) if drawn is None else drawn
+    results = draw(outputs, settings=settings, form=form, processes=processes) if drawn is None else drawn
     tables = load(outputs, choose(outputs, settings))
     path = outputs / "report" / "index.html"
     shown = {"pictures": pictures(results, path), "missing": missing(results)}

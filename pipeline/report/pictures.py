@@ -44,7 +44,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Missing:
-    """A figure whose data are missing: the reason, and the command that makes them."""
+    """A figure that is not drawn: the reason, and the command that makes its data, or nothing if its file failed."""
 
     name: str
     label: str

@@ -117,13 +117,18 @@ def _run_stage(stage: str, make: Callable[[], Mapping[str, Artifact]], store: St
 def _draw(settings: Settings, store: Store) -> list[FigureResult]:
     """Draw the figures that the tables have data for. This job is the newest, so its settings are drawn."""
     # Drawing libraries take seconds to load, and most jobs of a sweep draw nothing.
+    from pipeline.plot.discovery import UnknownFigure
     from pipeline.plot.drawing import draw
 
     start = time.monotonic()
-    with store.alone("figures"):
-        drawn = draw(store.root, form=settings.figures)
-    for figure in drawn if settings.figures.select else ():
-        if figure.missing:
+    try:
+        with store.alone("figures"):
+            drawn = draw(store.root, form=settings.figures)
+    except UnknownFigure as error:  # the folder of the user's own figures has changed since the job began
+        log.warning("  no figure is drawn: %s", error)
+        return []
+    for figure in drawn:
+        if figure.failed or (figure.missing and settings.figures.select):
             log.warning("  figure %s is not drawn: %s", figure.name, figure.missing)
     log.info("  %-9s%6.1f s  (%d figures)", "plot", time.monotonic() - start, sum(not f.missing for f in drawn))
     return drawn

@@ -179,6 +179,9 @@ def _plot(jobs: Sequence[JobRecord], folder: Path, store: Store) -> None:
         with store.alone("figures"):
             drawn = draw(store.root, form=SweepSummary.figures)
             page = report.write(store.root, drawn=drawn)
+        for figure in drawn:
+            if figure.failed:
+                print(f"figure {figure.name} is not drawn: {figure.missing}")
     except DamagedTable:
         raise
     except NoTables:

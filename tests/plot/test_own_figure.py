@@ -1,4 +1,4 @@
-"""Figures of the user's own: docs/extending/figure.md carried out, and modules that are no figures refused."""
+"""Figures of the user's own: docs/extending/figure.md carried out, and files that are no figures refused."""
 
 from __future__ import annotations
 
@@ -10,109 +10,138 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from doc_pages import Page, call, start
+from figure_tables import fill
 from PIL import Image
 from places import PYTHONPATH
 
 from pipeline.check.command_line import problems
 from pipeline.plot import style
 from pipeline.plot.__main__ import main
+from pipeline.plot.drawing import draw
 
-MODULE = "my_package.figures.fig30_js"
+INCLUDE = "figures.include=figures"
+BOTH = (INCLUDE, "figures.select=[fig01,fig30]")
 
 
 @pytest.fixture
 def page(tmp_path, monkeypatch) -> Iterator[Page]:
-    """The page, its folder written outside the clone and importable."""
+    """The page, its folder written outside the clone."""
     written = Page("extending/figure.md")
     written.write(tmp_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(style, "DPI", 40)
     yield written
-    for name in [name for name in sys.modules if name.partition(".")[0] == "my_package"]:
-        del sys.modules[name]
 
 
-def test_the_page_draws_the_figure_and_shows_it_in_the_report(page, tmp_path, monkeypatch, capsys):
+def test_the_page_draws_the_figure_in_both_styles_and_shows_it_in_the_report(page, tmp_path, monkeypatch, capsys):
     # Drawing all figures takes longer than all the rest.
-    monkeypatch.setattr("pipeline.report.page.figures", lambda: ["fig04"])
+    def few(outputs, settings, form, processes):
+        return draw(outputs, ["fig04", "fig30"], settings, form=form)
+
+    monkeypatch.setattr("pipeline.report.page.draw", few)
     run, plot, report = page.commands
     done = start(run, tmp_path)
     assert done.returncode == 0, done.stderr
     drawn = pd.read_csv("outputs/figures/fig30_js.csv")
-    assert set(drawn["pruner"]) == {"attn_drop"} and (drawn["jensen_shannon"] > 0).all()
+    assert set(drawn["pruner"]) == {"attn_drop"} and (drawn["median"] > 0).all()
     measures = pd.read_parquet("outputs/tables/measures.parquet")
-    expected = measures.groupby(["pruner", "layer"])["jensen_shannon"].mean()
-    assert drawn["jensen_shannon"].to_numpy() == pytest.approx(expected.to_numpy(), rel=1e-8)
-    with Image.open("outputs/figures/fig30_js.png") as picture:
-        assert len(picture.convert("L").getcolors()) > 10
+    by_prompt = measures.groupby(["layer", "prompt"])["jensen_shannon"].mean()
+    assert drawn["median"].to_numpy() == pytest.approx(by_prompt.groupby("layer").median().to_numpy(), rel=1e-8)
     assert "Jensen-Shannon divergence by layer" in Path("outputs/report/index.html").read_text(encoding="utf-8")
-    assert call(f"{plot} --force") == 0
-    assert "fig30_js: drawn" in capsys.readouterr().out
+    assert call(plot) == 0
+    assert "fig30_js: drawn, outputs/figures/paper/fig30_js.{pdf,png,csv,txt,tex}" in capsys.readouterr().out
+    with Image.open("outputs/figures/paper/fig30_js.png") as picture:
+        assert len(picture.convert("L").getcolors()) > 10
+        assert picture.width == pytest.approx(3.25 * 40, abs=1)  # a column's
     Path("outputs/report/index.html").unlink()
     assert call(report) == 0
     assert 'id="fig30_js"' in Path("outputs/report/index.html").read_text(encoding="utf-8")
 
 
-def change(text: str, path: str = "fig30_js.py") -> None:
-    Path("my_package/figures", path).write_text(text, encoding="utf-8")
+def change(text: str, name: str = "fig30_js.py") -> None:
+    Path("figures", name).write_text(text, encoding="utf-8")
 
 
 @pytest.mark.parametrize(
-    ("module", "why"),
+    ("name", "text", "words", "why"),
     [
-        ("my_package.figures.fig30_jss", "there is no module my_package.figures.fig30_jss; did you mean fig30_js?"),
-        ("other_package.fig30_js", "install its package, or add the folder that holds other_package/ to PYTHONPATH"),
-        ("my_packet.figures.fig30_js", "install its package, or add the folder that holds my_packet/ to PYTHONPATH"),
-        ("my_package.figures.fig04_mine", "fig04 is the number of a built-in figure"),
-        ("my_package.figures.mine", "the file of a figure is called figNN_name.py"),
-        ("my_package.figures.fig31_empty", "assigns nothing to FIGURE"),
-        ("my_package.figures.fig32_broken", "cannot be read as Python"),
-        ("my package.fig30", "is not the dotted path of a module"),
+        ("fig30_js.py", None, ["figures.select=[fig30_jss]"], "fig30_jss does not exist; did you mean fig30_js?"),
+        (
+            "fig30_js.py",
+            None,
+            ["figures.include=nowhere"],
+            "there is no folder nowhere; give the one that holds your fig",
+        ),
+        ("mine.py", "FIGURE = 1", ["figures.include=.."], "holds no figure; a figure is a file called figNN_name.py"),
+        ("fig04_mine.py", "FIGURE = 1", [], "fig04 is the number of a built-in figure; give the file another"),
+        ("fig30_other.py", "FIGURE = 1", [], "are all fig30; give each figure a number of its own"),
     ],
 )
 @pytest.mark.usefixtures("page")
-def test_what_is_no_figure_is_refused_with_the_way_out(module, why, capsys):
-    for name, text in (
-        ("fig04_mine", "FIGURE = 1"),
-        ("mine", "FIGURE = 1"),
-        ("fig31_empty", ""),
-        ("fig32_broken", "("),
-    ):
-        change(text, f"{name}.py")
-    (problem,) = problems([f"figures=['{module}']"], multirun=False)
-    assert problem.startswith("figures: ") and why in problem
-    assert main([module]) == 2
+def test_names_that_cannot_be_are_refused_with_the_way_out(name, text, words, why, capsys):
+    if text is not None:
+        change(text, name)
+    (problem,) = problems([INCLUDE, *words], multirun=False)
+    assert problem.startswith("figures.") and why in problem
+    assert main([INCLUDE, *words]) == 2
     assert why in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("text", "why"),
-    [
-        ("import absent_library\nFIGURE = 1", "cannot be imported: ModuleNotFoundError: No module named"),
-        ("FIGURE = 1", "FIGURE is no Figure of pipeline.plot.base; end it with FIGURE = Figure(select, draw)"),
-    ],
-)
+@pytest.mark.parametrize(("text", "why"), [("", "assigns nothing to FIGURE"), ("(", "cannot be read as Python")])
 @pytest.mark.usefixtures("page")
-def test_a_module_that_fails_when_it_is_imported_says_so(text, why, capsys):
+def test_a_file_that_is_no_figure_is_refused_before_a_job(text, why):
     change(text)
-    assert problems([f"figures=[{MODULE}]"], multirun=False) == []
-    assert main([MODULE]) == 2
-    assert why in capsys.readouterr().err
+    (problem,) = problems([INCLUDE], multirun=False)
+    assert problem.startswith("figures.include: ") and "fig30_js.py" in problem and why in problem
 
 
+SOURCE = """
+from pipeline.plot import canvas
+from pipeline.plot.base import Figure, Selection
+
+def select(tables):
+    return Selection("Mine", tables.protocol("layer").head()[["layer"]])
+
+def draw(data, title, caption):
+    sheet, axes = canvas.page(1, 1, title=title, caption=caption)
+    axes[0, 0].plot(data["layer"])
+    return sheet
+
+FIGURE = Figure(select, draw)
+"""
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right", "line", "why"),
+    [
+        ("", "import absent_library", 1, "ModuleNotFoundError: No module named 'absent_library'"),
+        ("Figure(select, draw)", "1", None, "FIGURE is no Figure of pipeline.plot.base: end it with FIGURE = Figure"),
+        ('head()[["layer"]]', 'head()[["later"]]', 6, "KeyError"),
+        ('data["layer"]', 'data["later"]', 10, "KeyError: 'later'"),
+        ('plot(data["layer"])', 'set_title("$x^$")', None, "found end of text"),
+        ("return sheet", "return None", None, "AttributeError"),
+    ],
+)
 @pytest.mark.usefixtures("page")
-def test_two_figures_of_one_number_are_refused():
-    change("FIGURE = 1", "fig30_other.py")
-    (problem,) = problems([f"figures=[{MODULE},my_package.figures.fig30_other]"], multirun=False)
-    assert "are all fig30; give each figure a number of its own" in problem
+def test_a_figure_that_fails_says_where_and_keeps_no_other_from_being_drawn(wrong, right, line, why, tmp_path, capsys):
+    fill(tmp_path / "outputs")
+    change(SOURCE)
+    assert main([*BOTH, "fig30"]) == 0
+    change(right + SOURCE if not wrong else SOURCE.replace(wrong, right, 1))
+    assert problems([*BOTH], multirun=False) == []
+    assert main([*BOTH]) == 1
+    told = dict(row.split(": ", 1) for row in capsys.readouterr().out.splitlines())
+    assert "drawn" in told["fig01_score_vs_sparsity"]
+    place = f"figures/fig30_js.py{f', line {line}' if line else ''}: "
+    assert told["fig30_js"].startswith("not drawn: ") and place in told["fig30_js"] and why in told["fig30_js"]
+    assert not list(Path("outputs/figures").glob("*fig30*"))
 
 
 @pytest.mark.usefixtures("page")
 def test_a_command_line_is_checked_without_importing_what_draws():
     script = (
         "import sys; from pipeline.check.command_line import problems\n"
-        f"assert problems(['figures=[fig04,{MODULE}]'], False) == []\n"
-        f"sys.exit(any(name in sys.modules for name in ('{MODULE}', 'matplotlib', 'torch')))"
+        f"assert problems({[*BOTH]}, False) == []\n"
+        "sys.exit(any(name.startswith('included_figures') or name in ('matplotlib', 'torch') for name in sys.modules))"
     )
     subprocess.run([sys.executable, "-c", script], check=True, env={"PYTHONPATH": PYTHONPATH})

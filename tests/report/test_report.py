@@ -48,7 +48,9 @@ HOSTILE = """</p><script>alert("1")</script> 'a' & "b" {{ 7 * 7 }}"""
 def _few_coarse_figures() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(style, "DPI", 40)
-        patch.setattr(report, "draw", lambda outputs, figures, settings: draw(outputs, figures or NAMES, settings))
+        patch.setattr(
+            report, "draw", lambda outputs, settings, form, processes: draw(outputs, NAMES, settings, form=form)
+        )
         yield
 
 
@@ -67,7 +69,7 @@ def test_same_tables_make_same_bytes_without_torch(path: Path, tmp_path: Path) -
         "import sys; from pathlib import Path; from pipeline.plot import style\n"
         "from pipeline.plot.drawing import draw\n"
         "from pipeline.report import page\n"
-        f"style.DPI = 40; page.draw = lambda outputs, figures, settings: draw(outputs, {NAMES}, settings)\n"
+        f"style.DPI = 40; page.draw = lambda outputs, settings, form, processes: draw(outputs, {NAMES}, settings, form=form)\n"
         "page.write(Path(sys.argv[1]))\n"
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'lm_eval', 'hydra')))"
     )
