@@ -47,7 +47,7 @@ TINY = (
     "perplexity.stride=32",
     # Drawing takes longer than all the rest: who needs figures asks for them, with `DRAWN`.
     "stages=[prune,evaluate,capture,measure]",
-    "figures=[fig01]",
+    "figures.select=[fig01]",
     "wandb.mode=disabled",
 )
 DRAWN = "stages=[prune,evaluate,capture,measure,plot]"

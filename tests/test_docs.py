@@ -132,7 +132,13 @@ def outputs(tmp_path_factory) -> Path:
     """Results of a job that has every table."""
     folder = tmp_path_factory.mktemp("docs") / "outputs"
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        own = ["pruner=divergence", "sparsity=1", "calibration=trajectories", "calibration.length=4", "figures=[tab3]"]
+        own = [
+            "pruner=divergence",
+            "sparsity=1",
+            "calibration=trajectories",
+            "calibration.length=4",
+            "figures.select=[tab3]",
+        ]
         own += ["measure.extra=[cka]"]
         overrides = [word for word in TINY if word.split("=")[0] not in {one.split("=")[0] for one in own}]
         settings = resolve(compose("config", overrides=[*overrides, *own, f"outputs={folder}"]))

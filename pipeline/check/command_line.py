@@ -155,7 +155,8 @@ def _set(raw: dict[str, Any], key: str, value: Any, words: Words) -> str | None:
     there: Any = node.get(name)
     if key in schema.NODES and not isinstance(value, Mapping):
         own = ", ".join(sorted(there))
-        return f"{key} is a group of keys ({own}): write {key}.{_FIRST[key]}={shortened(value)}"
+        given = f"[{','.join(map(str, value))}]" if isinstance(value, list) else value
+        return f"{key} is a group of keys ({own}): write {key}.{_FIRST[key]}={shortened(given)}"
     if name in node and key in words.added and not isinstance(value, Mapping):
         return f"+{key}: {key} already exists; write it without the +"
     if isinstance(there, dict) and isinstance(value, Mapping):

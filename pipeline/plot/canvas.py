@@ -25,6 +25,7 @@ from pipeline.plot import style
 
 TITLE_HEIGHT, TITLE_LINE, CAPTION_LINE = 0.27, 0.16, 0.125
 LEGEND_GAP = 0.06  # inches below the legend
+PLACES = 6  # decimals of the place of a panel, a fraction of the page
 LABEL_HEIGHT = 0.42  # tick labels and x label below the lowest panels
 PANEL_TITLE = 0.17  # above each panel, with the space to the panel above it
 PANEL_HEIGHTS, LEAST_HEIGHT = {1: 2.1, 2: 1.85, 3: 1.5}, 1.3  # of panels, by the number of rows
@@ -113,6 +114,9 @@ def settle(sheet: Canvas) -> None:
         FigureCanvasAgg(sheet)
         engine.execute(sheet)
         sheet.set_layout_engine(None)  # "none" would have every file drawn twice
+        for ax in sheet.axes:
+            # The solver orders its variables by their addresses, so that last digits differ from run to run.
+            ax.set_position([round(edge, PLACES) for edge in ax.get_position(original=True).bounds])
 
 
 def _legend(sheet: Canvas, handles: Sequence[Artist]) -> Legend:

@@ -124,7 +124,7 @@ def test_flags_that_read_a_configuration_from_elsewhere_are_refused(flag):
         (["task.families=[{_target_: os.getcwd}]"], "contains the key _target_"),
         (["model=random", "model.embedding={query_prefix: {_target_: os.getcwd}}"], "contains the key _target_"),
         (["seed=" + "1" * 11_000], "write at most 10000"),
-        (["figures=" + "[" * 30], "nested too deeply"),
+        (["figures.select=" + "[" * 30], "nested too deeply"),
     ],
 )
 def test_what_hydra_would_stumble_over_is_refused(words, expected):
@@ -134,7 +134,7 @@ def test_what_hydra_would_stumble_over_is_refused(words, expected):
 def test_a_sweep_has_a_limit_and_draws_once():
     words = ["seed=range(0,101)", "calibration.seed=range(0,101)"]
     assert problems(words, multirun=True) == [f"the sweep has 10201 jobs, more than {MOST_JOBS}; split it into several"]
-    (problem,) = problems(["figures=[fig01],[fig02]"], multirun=True)
+    (problem,) = problems(["figures.select=[fig01],[fig02]"], multirun=True)
     assert "draws its figures once" in problem
     (problem,) = problems(["seed=range(0,1000000000)"], multirun=True)
     assert "list the values of a sweep, separated" in problem

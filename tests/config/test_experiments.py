@@ -134,7 +134,7 @@ def test_what_is_no_experiment_adds_nothing(words):
 def test_every_figure_has_an_experiment_and_every_experiment_a_figure():
     assert sorted(figures()) == figure_names()
     assert {name.partition("_")[0] for name in figures()} == set(EXPERIMENTS)
-    assert {name: composed(name)["figures"] for name in EXPERIMENTS} == {name: [name] for name in EXPERIMENTS}
+    assert {name: composed(name)["figures"]["select"] for name in EXPERIMENTS} == {name: [name] for name in EXPERIMENTS}
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -236,7 +236,7 @@ def test_a_whole_experiment_from_the_command_line(tmp_path):
     assert_drawn(tmp_path, "fig12")
     assert {path.name.partition("_")[0] for path in (tmp_path / "figures").glob("*.csv")} == {"fig12"}
     for record in load_records(tmp_path / "jobs"):
-        assert record.config["figures"] == ["fig12"]
+        assert record.config["figures.select"] == ["fig12"]
         assert not [key for key in record.config if key.startswith("sweep")]
         json.dumps(record.config)
 

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from figure_tables import (
     trajectories_table,
 )
 from html_page import ADDRESSES, Element, note, read, value
+from PIL import Image
 
 from pipeline.analysis import theorems
 from pipeline.plot import style
@@ -48,9 +50,7 @@ HOSTILE = """</p><script>alert("1")</script> 'a' & "b" {{ 7 * 7 }}"""
 def _few_coarse_figures() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(style, "DPI", 40)
-        patch.setattr(
-            report, "draw", lambda outputs, settings, form, processes: draw(outputs, NAMES, settings, form=form)
-        )
+        patch.setattr(report, "draw", lambda outputs, settings, **how: draw(outputs, NAMES, settings, **how))
         yield
 
 
@@ -69,7 +69,7 @@ def test_same_tables_make_same_bytes_without_torch(path: Path, tmp_path: Path) -
         "import sys; from pathlib import Path; from pipeline.plot import style\n"
         "from pipeline.plot.drawing import draw\n"
         "from pipeline.report import page\n"
-        f"style.DPI = 40; page.draw = lambda outputs, settings, form, processes: draw(outputs, {NAMES}, settings, form=form)\n"
+        f"style.DPI = 40; page.draw = lambda outputs, settings, **how: draw(outputs, {NAMES}, settings, **how)\n"
         "page.write(Path(sys.argv[1]))\n"
         "sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'lm_eval', 'hydra')))"
     )
@@ -230,6 +230,23 @@ def test_figures_tables_and_what_is_missing(path: Path, document: Element) -> No
     assert missing.all("code")[0].text == "python -m pipeline.main -m experiment=fig10"
 
 
+def test_titles_and_captions_are_on_the_page_once_in_both_styles(path: Path, document: Element) -> None:
+    for style_name, folder in (("screen", "figures"), ("paper", "figures/paper")):
+        if style_name == "paper":
+            assert main([f"outputs={path.parents[1]}", "figures.style=paper"]) == 0
+        page = document if style_name == "screen" else read(path.read_text(encoding="utf-8"))
+        for link in page.with_class("enlarge"):
+            (shown,) = link.all("img")
+            size = int(shown.attributes["width"]), int(shown.attributes["height"])
+            content = base64.b64decode(shown.attributes["src"].partition("base64,")[2])
+            with Image.open(path.parent / link.attributes["href"]) as whole, Image.open(BytesIO(content)) as picture:
+                assert picture.size == size and Path(link.attributes["href"]).parent.name == Path(folder).name
+                assert whole.width == size[0]
+                # A title and a caption of a few lines, at forty dots an inch.
+                assert (10 if style_name == "screen" else 0) <= whole.height - size[1] <= 40 * (style_name == "screen")
+    write(path.parents[1])
+
+
 def test_texts_are_shown_literally_and_split_where_they_part(tmp_path: Path) -> None:
     texts = trajectories_table(count=2)
     texts = texts[texts["sparsity"].isin(["8", "0.2"])].copy()
@@ -301,7 +318,7 @@ def test_pictures_prompts_and_sorting_in_a_browser(path: Path) -> None:
             "async all => { for (const one of all) { one.loading = 'eager'; await one.decode(); }"
             " return all.map(one => one.naturalWidth); }"
         )
-        assert widths == [280, 280]  # seven inches at forty dots
+        assert widths == [270, 270]  # a page in print at forty dots
 
         assert page.locator(".prompt:visible h3").all_inner_texts() == ["choice-1 choice"]
         page.locator("#prompt").select_option(label="open-1")

@@ -186,7 +186,7 @@ def test_figures_and_summary_come_from_finished_results_alone(sweep, capsys):
 def test_prompts_of_a_file_go_all_the_way(make_settings, tmp_path):
     path = tmp_path / "mine.txt"
     path.write_text("Once upon a time\nThe rain in Spain\n")
-    job = ("pruner=attn_drop", "sparsity=2", f"probes={path}", DRAWN, "figures=[tab3]")
+    job = ("pruner=attn_drop", "sparsity=2", f"probes={path}", DRAWN, "figures.select=[tab3]")
     assert run_job(make_settings(*job), "prompts", tmp_path).status == OK
     tables = tmp_path / "outputs" / "tables"
     assert list(pd.read_parquet(tables / "prompts.parquet").text) == ["Once upon a time", "The rain in Spain"]

@@ -62,7 +62,7 @@ def test_lists_of_a_recipe_are_read_as_they_were_meant(tmp_path_factory, values)
 
 def test_words_come_back_from_a_recipe(tmp_path):
     words = ["model=hf", "model.path=a/b c", "sparsity=0.10", "task.limit=null", "stages=[prune, evaluate]", "seed=3"]
-    words += ["dtype=float32", "figures=[fig01,tab1]", "wandb.project='1 2'", "calibration.packing=true"]
+    words += ["dtype=float32", "figures.select=[fig01,tab1]", "wandb.project='1 2'", "calibration.packing=true"]
     write_recipe(tmp_path / "recipe.yaml", words, "two\nlines")
     assert (tmp_path / "recipe.yaml").read_text().startswith("# two\n# lines\nmodel: hf\n")
     assert read_recipe(tmp_path / "recipe.yaml") == words
