@@ -167,7 +167,7 @@ def _plot(jobs: Sequence[JobRecord], folder: Path, store: Store) -> None:
     That run has the sweep's curves over sparsity, too. Nothing is drawn while there are neither scores nor measures.
     """
     from pipeline import report
-    from pipeline.plot.drawing import draw
+    from pipeline.plot.drawing import cores, draw
     from pipeline.tables.stored import DamagedTable, NoTables
     from pipeline.track import RunSpec, track
     from pipeline.track.job_log import log_figures
@@ -177,7 +177,7 @@ def _plot(jobs: Sequence[JobRecord], folder: Path, store: Store) -> None:
     try:
         # Another sweep on the same folder may be closing too.
         with store.alone("figures"):
-            drawn = draw(store.root, form=SweepSummary.figures)
+            drawn = draw(store.root, form=SweepSummary.figures, processes=cores())
             page = report.write(store.root, drawn=drawn)
         for figure in drawn:
             if figure.failed:

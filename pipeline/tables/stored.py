@@ -51,7 +51,7 @@ class DamagedTable(NoTables):
 def check_folders(outputs: Path) -> None:
     """Raise DamagedTable if a folder that is read or written here is a link to somewhere else."""
     root = os.path.realpath(outputs)
-    for name in ("tables", "figures", "report"):
+    for name in ("tables", "figures", "figures/paper", "report"):
         real = os.path.realpath(outputs / name)
         if os.path.commonpath([root, real]) != root:
             raise DamagedTable(f"{outputs / name} points outside {outputs}, to {real}; replace it with a folder")
