@@ -19,6 +19,7 @@ from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.textpath import text_to_path
+from matplotlib.transforms import Bbox
 from matplotlib.typing import LineStyleType
 
 from pipeline.plot import style
@@ -116,7 +117,8 @@ def settle(sheet: Canvas) -> None:
         sheet.set_layout_engine(None)  # "none" would have every file drawn twice
         for ax in sheet.axes:
             # The solver orders its variables by their addresses, so that last digits differ from run to run.
-            ax.set_position([round(edge, PLACES) for edge in ax.get_position(original=True).bounds])
+            place = ax.get_position(original=True).bounds
+            ax.set_position(Bbox.from_bounds(*(round(edge, PLACES) for edge in place)))
 
 
 def _legend(sheet: Canvas, handles: Sequence[Artist]) -> Legend:

@@ -241,9 +241,9 @@ def test_titles_and_captions_are_on_the_page_once_in_both_styles(path: Path, doc
             content = base64.b64decode(shown.attributes["src"].partition("base64,")[2])
             with Image.open(path.parent / link.attributes["href"]) as whole, Image.open(BytesIO(content)) as picture:
                 assert picture.size == size and Path(link.attributes["href"]).parent.name == Path(folder).name
-                assert whole.width == size[0]
-                # A title and a caption of a few lines, at forty dots an inch.
-                assert (10 if style_name == "screen" else 0) <= whole.height - size[1] <= 40 * (style_name == "screen")
+                head, foot = map(int, whole.info["Margins"].split())
+                assert size == (whole.width, whole.height - head - foot)
+                assert (head > 0 and foot > 0) == (style_name == "screen")
     write(path.parents[1])
 
 
