@@ -134,7 +134,9 @@ def test_every_way_to_fail_is_told_and_the_others_finish(broken):
         assert told[sparsity][0] == state
         assert re.search(cause, told[sparsity][1]), told[sparsity]
     assert re.search(rf"^10 jobs: {1 if full else 2} ok, {8 if full else 7} failed, 1 interrupted$", out, re.MULTILINE)
-    assert re.search(r"^failed: pruner=magnitude sparsity=0.1: KeyError: 'no such key'$", out, re.MULTILINE)
+    assert re.search(
+        r"^failed: pruner=magnitude sparsity=0.1: KeyError: 'no such key' \(in .*, line \d+\)$", out, re.MULTILINE
+    )
     assert "Run the same command again to compute only what is missing." in out
     assert "Logging error" not in err
 
