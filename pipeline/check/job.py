@@ -10,8 +10,8 @@ from typing import Any
 from pipeline.check.model import check_model, check_sparsity, suite_of
 from pipeline.common.packages import absent
 from pipeline.config import schema
-from pipeline.config.choices import figure_names, nearest
-from pipeline.config.figures import is_module, module_problems
+from pipeline.config.choices import figure_names
+from pipeline.config.figures import is_module, module_problems, number_of, unknown_figure
 from pipeline.config.objective import LARGER_IS_BETTER, objectives, stage_of
 from pipeline.config.probes import read_probes
 from pipeline.config.signature import component_problems, declared
@@ -79,13 +79,13 @@ def _objective(given: str | Sequence[str] | None, stages: Sequence[str]) -> list
 def _figures(figures: Sequence[str] | None) -> list[str]:
     """Check that all figures exist. They are given by full name or by number, those of the user's own by module."""
     known = figure_names()
-    spellings = [name.partition("_")[0] for name in known] + known
+    spellings = [number_of(name) for name in known] + known
     if figures == []:
-        return [f"figures is empty; choose from {', '.join(spellings)}"]
+        return [f"figures is empty; choose from {', '.join(known)}"]
     modules = [item for item in figures or () if is_module(item)]
     absent = [item for item in figures or () if item not in spellings and item not in modules]
     return [
-        *(f"figures: {item} does not exist; {nearest(item, spellings)}" for item in absent),
+        *(f"figures: {item} does not exist; {unknown_figure(item)}" for item in absent),
         *(f"figures: {problem}" for problem in module_problems(modules)),
     ]
 

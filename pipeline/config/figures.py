@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import importlib.util
 import re
 from collections import Counter
@@ -23,6 +24,15 @@ def is_module(name: str) -> bool:
     return "." in name
 
 
+def unknown_figure(name: str) -> str:
+    """Return what to write instead of a figure without a dotted path that is none of the built-in ones."""
+    known = figure_names()
+    if NAME.fullmatch(name) and number_of(name) not in map(number_of, known):
+        return f"a figure of your own is named by the dotted path of its module, such as my_package.figures.{name}"
+    close = difflib.get_close_matches(name, [*map(number_of, known), *known], n=1, cutoff=0.5)
+    return f"{f'did you mean {close[0]}? ' if close else ''}choose from {', '.join(known)}"
+
+
 def number_of(name: str) -> str:
     """Return the number of a figure, such as ``fig04``, from its name or the path of its module."""
     return name.rpartition(".")[2].partition("_")[0]
@@ -30,11 +40,12 @@ def number_of(name: str) -> str:
 
 def module_problems(modules: Sequence[str]) -> list[str]:
     """Return sentences about modules of figures that are not there, are no figures, or take another one's number."""
-    found = [problem for module in dict.fromkeys(modules) if (problem := _problem(module))]
-    numbers = Counter(number_of(module) for module in dict.fromkeys(modules))
-    return found + [
-        f"{', '.join(module for module in dict.fromkeys(modules) if number_of(module) == number)} are all {number}; "
-        "give each figure a number of its own"
+    problems = {module: _problem(module) for module in modules}
+    sound = [module for module, problem in problems.items() if problem is None]
+    numbers = Counter(map(number_of, sound))
+    return [problem for problem in problems.values() if problem] + [
+        f"{', '.join(module for module in sound if number_of(module) == number)} are all {number}; give each figure a "
+        "number of its own"
         for number, count in numbers.items()
         if count > 1
     ]
@@ -49,7 +60,7 @@ def _problem(module: str) -> str | None:
     except Exception as error:  # whatever the user's own package raises
         return f"{module} cannot be found: importing {parent} fails ({type(error).__name__}: {error}); correct that"
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
-        return f"there is no module {module}; {_near(name, package, module)}"
+        return f"there is no module {module}; {_near(module, package)}"
     if not NAME.fullmatch(name):
         return f"{module}: the file of a figure is called figNN_name.py or tabN_name.py; rename it"
     if number_of(name) in {number_of(known) for known in figure_names()}:
@@ -67,14 +78,14 @@ def _spec(module: str) -> ModuleSpec | None:
         raise
 
 
-def _near(name: str, package: ModuleSpec | None, module: str) -> str:
+def _near(module: str, package: ModuleSpec | None) -> str:
     """Return where to look for a module that is not there."""
     if package is None:
         folder = module.partition(".")[0]
         return f"install its package, or add the folder that holds {folder}/ to PYTHONPATH"
     files = [path.stem for place in package.submodule_search_locations or () for path in Path(place).glob("*.py")]
-    figures = [file for file in files if NAME.fullmatch(file)]
-    return nearest(name, figures) if figures else f"{package.name} holds no figure"
+    figures = [f"{package.name}.{file}" for file in files if NAME.fullmatch(file)]
+    return nearest(module, figures) if figures else f"{package.name} holds no figure"
 
 
 def _source_problem(module: str, path: Path) -> str | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from pipeline.common.arguments import Arguments
 from pipeline.common.errors import plain
-from pipeline.plot.discovery import UnknownFigure
+from pipeline.plot.discovery import FailedFigure, UnknownFigure
 from pipeline.tables.choice import UnknownSettings
 from pipeline.tables.stored import DIAGNOSIS, NoTables
 
@@ -25,7 +25,7 @@ def status_of(command: Callable[[], int], failure: str) -> int:
     """Run a command and return its exit status; print an error and return 2 for unknown names, 1 for any other."""
     try:
         return command()
-    except NoTables as error:
+    except (NoTables, FailedFigure) as error:
         print(error, file=sys.stderr)
         return 1
     except (UnknownFigure, UnknownSettings) as error:

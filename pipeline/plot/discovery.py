@@ -5,20 +5,23 @@ Figures of the user's own are modules with such names, too, given by their dotte
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 from collections.abc import Sequence
 from functools import cache
 
 from pipeline.common.errors import plain
-from pipeline.config.figures import FIGURE, NAME, is_module, module_problems
+from pipeline.config.figures import FIGURE, NAME, is_module, module_problems, unknown_figure
 from pipeline.plot import paper
 from pipeline.plot.base import Figure
 
 
 class UnknownFigure(ValueError):
     """Error for a figure that does not exist or cannot be imported; the message has the way out."""
+
+
+class FailedFigure(ValueError):
+    """Error for a figure whose code fails; the message has its name, the cause, and the line of the user's own code."""
 
 
 @cache
@@ -46,9 +49,7 @@ def resolve(names: Sequence[str] | None) -> dict[str, Figure]:
         raise UnknownFigure("; ".join(found))
     for name in names:
         if name not in spellings and name not in modules:
-            near = difflib.get_close_matches(name, spellings, n=1, cutoff=0.4)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            raise UnknownFigure(f"no figure is named {name!r}.{hint} Choose from: {', '.join(known)}.")
+            raise UnknownFigure(f"no figure is named {name!r}; {unknown_figure(name)}")
     wanted = {spellings[name] for name in names if name in spellings}
     own = {module.rpartition(".")[2]: _imported(module) for module in modules}
     return {name: figure for name, figure in known.items() if name in wanted} | dict(sorted(own.items()))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.common.errors import plain
 from pipeline.config.choices import choices_of
 from pipeline.config.schema import EXPERIMENT
 from pipeline.plot import render
 from pipeline.plot.base import Figure, Selection
-from pipeline.plot.discovery import resolve
+from pipeline.plot.discovery import FailedFigure, resolve
 from pipeline.tables.choice import choose
 from pipeline.tables.read import Tables, load
 from pipeline.tables.stored import MissingData
@@ -56,6 +58,7 @@ def draw(
         UnknownFigure: if no figure has one of the names.
         NoTables: if there are no tables.
         UnknownSettings: if no settings match, or several.
+        FailedFigure: if the code of a figure fails.
     """
     wanted = resolve(names)
     tables = load(outputs, choose(outputs, settings))
@@ -64,18 +67,30 @@ def draw(
 
 def _draw_one(folder: Path, name: str, figure: Figure, tables: Tables, force: bool) -> FigureResult:
     try:
-        selection = figure.select(tables)
+        with _naming(name):
+            selection = figure.select(tables)
+            caption, csv = _caption(figure, selection, tables), render.to_csv(selection.data)
     except MissingData as reason:
         render.remove(folder, name)  # an older figure would show other settings
         return FigureResult(name, missing=f"{reason}; to get the data, run: {command_of(name)}")
-    caption = _caption(figure, selection, tables)
-    csv = render.to_csv(selection.data)
     stamp = render.stamp_of(figure, csv, selection.title, caption)
     stale = force or not render.is_current(folder, name, stamp)
     if stale:
-        render.write(folder, name, figure, csv, selection.title, caption, stamp)
+        with _naming(name):
+            render.write(folder, name, figure, csv, selection.title, caption, stamp)
     paths = tuple(render.paths_of(folder, name).values())
     return FigureResult(name, paths, caption, drawn=stale, title=selection.title)
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Name the figure in errors of its code within the block. What tables and disk lack is not the figure's fault."""
+    try:
+        yield
+    except (MissingData, OSError, MemoryError):
+        raise
+    except Exception as error:  # whatever a figure of the user's own raises
+        raise FailedFigure(f"figure {name}: {plain(error)}") from error
 
 
 def command_of(name: str) -> str:

@@ -288,7 +288,7 @@ def test_wrong_names_and_no_tables(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "no tables" in capsys.readouterr().err
     assert main(["fig04_layer_cosin", "--outputs", str(tmp_path)]) == 2
     message = capsys.readouterr().err
-    assert "Did you mean fig04_layer_cosine?" in message and all(name in message for name in figures())
+    assert "did you mean fig04_layer_cosine?" in message and all(name in message for name in figures())
 
 
 def test_colours_of_unknown_pruners_differ() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from doc_pages import Page, call, start
+from figure_tables import main_scores, save
 from PIL import Image
 from places import PYTHONPATH
 
@@ -61,7 +63,10 @@ def change(text: str, path: str = "fig30_js.py") -> None:
 @pytest.mark.parametrize(
     ("module", "why"),
     [
-        ("my_package.figures.fig30_jss", "there is no module my_package.figures.fig30_jss; did you mean fig30_js?"),
+        (
+            "my_package.figures.fig30_jss",
+            "there is no module my_package.figures.fig30_jss; did you mean my_package.figures.fig30_js?",
+        ),
         ("other_package.fig30_js", "install its package, or add the folder that holds other_package/ to PYTHONPATH"),
         ("my_packet.figures.fig30_js", "install its package, or add the folder that holds my_packet/ to PYTHONPATH"),
         ("my_package.figures.fig04_mine", "fig04 is the number of a built-in figure"),
@@ -102,7 +107,9 @@ def test_a_module_that_fails_when_it_is_imported_says_so(text, why, capsys):
 
 
 @pytest.mark.usefixtures("page")
-def test_two_figures_of_one_number_are_refused():
+def test_two_figures_of_one_number_are_refused_and_one_that_is_not_there_is_named_once():
+    (problem,) = problems([f"figures=[{MODULE},my_package.figures.fig30_other]"], multirun=False)
+    assert "there is no module my_package.figures.fig30_other" in problem
     change("FIGURE = 1", "fig30_other.py")
     (problem,) = problems([f"figures=[{MODULE},my_package.figures.fig30_other]"], multirun=False)
     assert "are all fig30; give each figure a number of its own" in problem
@@ -116,3 +123,30 @@ def test_a_command_line_is_checked_without_importing_what_draws():
         f"sys.exit(any(name in sys.modules for name in ('{MODULE}', 'matplotlib', 'torch')))"
     )
     subprocess.run([sys.executable, "-c", script], check=True, env={"PYTHONPATH": PYTHONPATH})
+
+
+@pytest.mark.parametrize(
+    ("text", "function"),
+    [
+        (
+            "def select(tables):\n    return {}['absent']\nFIGURE = Figure(select, lambda data, title, caption: None)",
+            "select",
+        ),
+        (
+            "import pandas as pd\nfrom pipeline.plot.base import Selection\n"
+            "def draw(data, title, caption):\n    return data['absent']\n"
+            "FIGURE = Figure(lambda tables: Selection('', pd.DataFrame({'model': ['m']})), draw)",
+            "draw",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("page")
+def test_a_figure_that_fails_is_named_with_the_line_that_raised(text, function, tmp_path, capsys):
+    save(tmp_path, scores=main_scores())
+    change(f"from pipeline.plot.base import Figure\n{text}")
+    assert main([MODULE, "--outputs", str(tmp_path)]) == 1
+    assert re.search(
+        rf"^figure fig30_js: KeyError: 'absent' \(in {function}, .*fig30_js\.py, line \d\)$",
+        capsys.readouterr().err,
+        re.M,
+    )
