@@ -15,6 +15,7 @@ from lm_eval.api.group import Group
 from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
 
+from pipeline.common.causes import own_line
 from pipeline.common.errors import deepest
 from pipeline.data.hub import from_cache_only, why_unreachable
 from pipeline.evaluate.beside_definition import data_beside_definitions
@@ -24,6 +25,7 @@ from pipeline.evaluate.metric_checks import check_chosen, check_known, unknown_m
 from pipeline.evaluate.metrics import main_metric
 from pipeline.evaluate.suite import GENERATIVE, MULTIPLE_CHOICE, PERPLEXITY, TaskEntry
 from pipeline.evaluate.task_data import check_examples, reads_local_data
+from pipeline.evaluate.task_errors import naming_tasks, task_of
 from pipeline.store.integrity import digest
 
 _KINDS = {
@@ -165,9 +167,11 @@ def _build(manager: TaskManager, suite: HarnessSuite, definitions: list[Any], un
     except (KeyError, ValueError) as error:
         if metric := unknown_metric(definitions, manager.task_index):
             raise ValueError(metric) from error
-        raise ValueError(f"task {suite.name}: {' '.join(str(error).split())}") from error
+        why = deepest(error) if own_line(error) else " ".join(str(error).split())
+        raise ValueError(f"task {task_of(error) or suite.name}: {why}") from error
     except TemplateError as error:
-        raise ValueError(f"task {suite.name}: one of its prompt templates cannot be rendered ({error})") from error
+        who = task_of(error) or suite.name
+        raise ValueError(f"task {who}: one of its prompt templates cannot be rendered ({error})") from error
     except Exception as error:
         names = ", ".join(entry.name for entry in suite.entries())
         if reads_local_data(definitions, manager.task_index):
@@ -185,7 +189,9 @@ def questions(suite: HarnessSuite, seed: int) -> Iterator[str]:
     """Yield the text of every test item of a suite's tasks, without few-shot examples."""
     for task in load_tasks(suite, seed).tasks.values():
         for doc in task.eval_docs:
-            if isinstance(text := task.doc_to_text(doc), str):
+            with naming_tasks():
+                text = task.doc_to_text(doc)
+            if isinstance(text, str):
                 yield text
 
 
