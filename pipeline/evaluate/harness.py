@@ -19,6 +19,7 @@ from pipeline.common.causes import own_line
 from pipeline.common.errors import deepest
 from pipeline.data.hub import from_cache_only, why_unreachable
 from pipeline.evaluate.beside_definition import data_beside_definitions
+from pipeline.evaluate.built_in import built_in_tasks
 from pipeline.evaluate.code.code_eval import bypasses_sandbox, needs_code_execution, sandboxed_code_eval
 from pipeline.evaluate.harness_suite import HarnessSuite
 from pipeline.evaluate.metric_checks import check_chosen, check_known, unknown_metric
@@ -141,6 +142,8 @@ def _change(task: Task, suite: HarnessSuite) -> None:
 @cache
 def _manager(include: str | None, defaults: bool, content: str) -> TaskManager:
     """Return lm-eval's index of task files, cached by ``content`` of the files; lm-eval's own take seconds to index."""
+    if include is None and defaults:
+        return built_in_tasks()
     return TaskManager(include_path=include, include_defaults=defaults)
 
 
