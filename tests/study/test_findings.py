@@ -122,6 +122,7 @@ def sweep(tmp_path_factory) -> Store:
 TINY_DEMO = {"model.name": "random-llama", "task.families": ["copying"]}
 
 
+@pytest.mark.rotated("findings")
 def test_the_demo_is_read_from_its_jobs(sweep):
     found = demo.read_demo(sweep, TINY_DEMO, demo.scores, ["decision", "evaluation", "comparison"])
     code = versions_of_code()
