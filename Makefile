@@ -24,8 +24,8 @@ demo: setup ## prune, evaluate, measure and plot the embedded model: a sweep of 
 	$(BIN)/python -m pipeline.report
 	$(BIN)/python -m pipeline.run.summary
 
-# Matrices are small: more threads in each of two processes would only wait for each other.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Matrices are small: more threads in each process would only wait for each other. Three processes keep two cores busy.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test: lint browser sandbox slurm ## run the tests; of similar cases only two, chosen by commit
 	$(PYTEST)

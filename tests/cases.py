@@ -27,6 +27,36 @@ SOME_ESTIMATES = some(
     "estimates", [("llama", 1000, 0.0, 0.12), ("llama", 1000, 4.0, 0.12), ("gemma3_text", 1000, 4.0, 0.2)]
 )
 # On the embedded model, which takes long: what is compared with lm-eval's own command, and pruners at sparsity 0.
+LM_EVAL_COMMAND, NOTHING_PRUNED = SCORES_AND_ZERO = ("scores of lm-eval's own command", "nothing is pruned")
+SOME_REAL = some("confirmations on the embedded model", SCORES_AND_ZERO, count=1)
 SOME_BENCHMARKS = some("benchmarks", ("openbookqa", "commonsense_qa", "social_iqa", "boolq", "nq_open"), count=1)
 SOME_PAIRS = some("matched tasks", ("copying", "plurals"), count=1)
 SOME_UNCHANGED = some("pruners of nothing", ("shortgpt", "wanda"), count=1)
+# The dearest tests, by the name in their mark `rotated`: processes, waiting, statistics. Each commit runs half of them.
+DEAREST = (
+    "Slurm",
+    "launcher of a plugin",
+    "optuna",
+    "jobs that fail",
+    "jobs that are stopped",
+    "agent of W&B",
+    "faults",
+    "damaged tables",
+    "advice",
+    "page of measures",
+    "notebook",
+    "closed output",
+    "intervals of criteria",
+    "spread of estimates",
+    "code of a model",
+    "code tasks of lm-eval",
+    "identity of two keys",
+    "all units",
+    "a million documents",
+    "packaged encoder",
+    "bytes of the report",
+    "bytes of figures",
+    "findings",
+    "data of the hub",
+)
+SOME_DEAREST = some("dearest tests", DEAREST, count=len(DEAREST) // 2)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import cases  # noqa: F401 - so that the header tells what it chooses
+import cases
 import hydra_once  # noqa: F401 - faster compositions
 import pytest
 import torch
@@ -117,7 +117,24 @@ def pytest_report_header() -> list[str]:
     return header()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Half of the dearest tests, chosen by commit, and all others: the longest files first."""
+    _rotate(config, items)
+    _longest_first(items)
+
+
+def _rotate(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out half of the tests marked ``rotated``; those of the same name stay together."""
+    names = {item: mark.args[0] for item in items if (mark := item.get_closest_marker("rotated"))}
+    if unknown := set(names.values()) - set(cases.DEAREST):
+        raise pytest.UsageError(f"add to DEAREST in tests/cases.py: {', '.join(sorted(unknown))}")
+    left_out = [item for item, name in names.items() if name not in cases.SOME_DEAREST]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def _longest_first(items: list[pytest.Item]) -> None:
     """The longest files first, so that parallel workers end together; within a file the order stays."""
     longest = (
         "test_slurm.py",

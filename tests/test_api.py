@@ -122,6 +122,20 @@ def state_of(model, tokenizer) -> list[object]:
     ]
 
 
+def test_lm_eval_is_silent_within_a_call_unless_its_level_is_set(model, tokenizer, caplog):
+    logger = logging.getLogger("lm_eval")
+    before = logger.level
+    try:
+        for level in (logging.NOTSET, logging.WARNING):
+            logger.setLevel(level)
+            caplog.clear()
+            evaluate(model, tokenizer, "copying", limit=1, shots=0)
+            said = [record for record in caplog.records if record.name.startswith("lm_eval")]
+            assert (bool(said), logger.level) == (level == logging.WARNING, level)
+    finally:
+        logger.setLevel(before)
+
+
 def test_models_tokenizer_and_random_numbers_are_given_back_as_they_were(model, tokenizer, tmp_path, capfd):
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.pad_token = None

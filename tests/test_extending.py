@@ -172,6 +172,7 @@ WRONG = [
     ("pruner", "sparsity=1", "sparsity=9", "has 4 blocks; give at most 4"),
     ("pruner", "sparsity=1", "sparsity=2:4", "last_blocks"),
     ("weight_pruner", "variance sp", "variance pruner.floor=low sp", "pruner.floor=low should be a number"),
+    ("drop_and_change", "sparsity=1 ", "sparsity=1 pruner.weights=3 ", "pruner.weights=3 should be a fraction above 0"),
     ("limited_pruner", "qwen2", "gpt2", "pruner=quiet_mlp works on llama, mistral, qwen2 only, not on gpt2"),
     ("calibration", "texts/stories", "texts/storys", "texts/storys.jsonl"),
     ("experiment", " -m experiment", " experiment", "add -m"),

@@ -49,6 +49,7 @@ def test_every_function_of_the_interface_is_on_the_page_and_has_an_example():
     assert [name for name in functions if f"{name}(" not in str(getattr(api, name).__doc__)] == []
 
 
+@pytest.mark.rotated("notebook")
 def test_the_notebook_runs_from_top_to_bottom(checkpoint):
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     nbformat.validate(notebook)

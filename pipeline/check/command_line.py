@@ -8,13 +8,12 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
-import yaml  # type: ignore[import-untyped]
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from pipeline.check.composition import composition_problem
 from pipeline.check.impossible_values import value_problems
 from pipeline.check.job import check_components, check_job
 from pipeline.check.model import check_sparsity, check_text
@@ -57,14 +56,11 @@ def problems(arguments: Sequence[str], multirun: bool) -> list[str]:
             try:
                 chosen = [f"{group}={choice}" for group, choice in choices.items()]
                 cfg = compose("config", overrides=[*chosen, *searched()])
-            except (HydraException, OmegaConfBaseException, UnicodeDecodeError) as error:
-                found.append(f"the configuration cannot be composed: {first_line(error)}; fix the YAML file")
+                raw = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))
+                names = {group: (raw[group].get("name"), choices.get(group)) for group in schema.GROUPS}
+            except Exception as error:  # whatever Hydra raises for a YAML file that it cannot use
+                found.append(composition_problem(error, choices))
                 continue
-            except yaml.YAMLError as error:
-                found.append(f"a configuration file is not valid YAML: {' '.join(str(error).split())}; fix it")
-                continue
-            raw = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=False))
-            names = {group: (raw[group].get("name"), choices.get(group)) for group in schema.GROUPS}
             for setting in _product(words.values) if not words.sampled else _one_by_one(words.values):
                 found += _check_one(copy.deepcopy(raw), setting, names, words)
     GlobalHydra.instance().clear()

@@ -19,8 +19,9 @@ DRY_RUN = "--dry-run"
 VERSION = "--version"
 # With these, Hydra prints something and runs no job.
 SHOWING = ("-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info", "-sc", "--shell-completion")
+_RESOLVE = "--resolve"
 # Any other flag would make Hydra write outside of outputs, take another primary configuration, or load a pickle.
-_FLAGS = (*MULTIRUN, *CONFIG_DIR, *SHOWING, DRY_RUN, VERSION, "-r", "--run", "--resolve", "-p", "--package")
+_FLAGS = (*MULTIRUN, *CONFIG_DIR, *SHOWING, DRY_RUN, VERSION, "-r", "--run", _RESOLVE, "-p", "--package")
 # What to do instead of giving a refused setting.
 _WAYS = {
     "hydra.run": "results go to outputs=DIR",
@@ -59,10 +60,13 @@ def hydra_problem(override: Override, text: str) -> str | None:
 
 
 def flag_problems(arguments: Sequence[str]) -> list[str]:
-    """Return a sentence for each flag that the command line does not take."""
+    """Return a sentence for each flag that the command line does not take, or takes with another one only."""
     found = []
     for argument in arguments:
         flag = argument.partition("=")[0]
         if argument.startswith("-") and flag not in _FLAGS:
             found.append(f"unknown flag {flag}; use -m for a sweep, --help for help, and key=value for settings")
+    flags = {argument.partition("=")[0] for argument in arguments}
+    if _RESOLVE in flags and not flags & {"-c", "--cfg", "-h", "--help"}:
+        found.append(f"{_RESOLVE} belongs to --cfg or --help; write --cfg job {_RESOLVE} to see the configuration")
     return found

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from pipeline.common.access import NoAccess, forbidden
+from pipeline.common.causes import causes, own_line
 from pipeline.common.secrets import redact
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -19,6 +20,7 @@ def plain(error: BaseException) -> str:
     """Return an error as one line without secrets.
 
     Our own errors (ValueError, NoAccess) are sentences; others get their type, or a way out where there is a usual one.
+    Errors from code of the user's own get the line that raised them.
     """
     name, text = type(error).__name__, redact(" ".join(str(error).split())) or "no message"
     # Libraries that write files themselves raise their own classes of errors, so the text counts too.
@@ -31,15 +33,13 @@ def plain(error: BaseException) -> str:
     if isinstance(error, PermissionError) and isinstance(error.filename, str):
         made = not os.path.lexists(error.filename)
         return forbidden(Path(error.filename), write=made or os.access(error.filename, os.R_OK))
-    return text if isinstance(error, ValueError | NoAccess) else f"{name}: {text}"
+    place = f" (in {line})" if (line := own_line(error)) else ""
+    return f"{text}{place}" if isinstance(error, ValueError | NoAccess) else f"{name}: {text}{place}"
 
 
 def deepest(error: BaseException) -> str:
     """Return the first cause of an error in one line: libraries that load data wrap it again and again."""
-    seen = [error]
-    while (cause := seen[-1].__cause__ or seen[-1].__context__) is not None and cause not in seen:
-        seen.append(cause)
-    return plain(seen[-1])
+    return plain(causes(error)[-1])
 
 
 def lacked_memory(cause: str | None) -> bool:

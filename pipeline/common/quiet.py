@@ -1,4 +1,4 @@
-"""Silences libraries. To be called before they are imported, since several read their settings at import."""
+"""Silences libraries: in the whole process, before they are imported, or in a block, after which all is as before."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+_VERBOSE = "PIPELINE_VERBOSE"
+_HARNESS = "lm_eval"
 _NOISY = (
     "transformers",
     "accelerate",
-    "lm_eval",
+    _HARNESS,
     "datasets",
     "evaluate",
     "huggingface_hub",
@@ -21,8 +25,11 @@ _NOISY = (
 
 
 def quiet_libraries() -> None:
-    """Silence library chatter; ``PIPELINE_VERBOSE=1`` in the environment leaves it on."""
-    if os.environ.get("PIPELINE_VERBOSE"):
+    """Silence library chatter; ``PIPELINE_VERBOSE=1`` in the environment leaves it on.
+
+    To be called before the libraries are imported, since several read their settings at import.
+    """
+    if os.environ.get(_VERBOSE):
         return
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -33,8 +40,26 @@ def quiet_libraries() -> None:
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")
     for name in _NOISY:
-        logging.getLogger(name).setLevel(logging.ERROR)
+        _only_errors(name)
     if "transformers" in sys.modules:
         sys.modules["transformers"].logging.disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module="(torch|transformers|lm_eval|datasets)")
+
+
+@contextmanager
+def quiet_harness() -> Iterator[None]:
+    """Silence lm-eval within the block, as `quiet_libraries` does; a level that the caller has set for it stays."""
+    logger = logging.getLogger(_HARNESS)
+    if logger.level != logging.NOTSET or os.environ.get(_VERBOSE):
+        yield
+        return
+    _only_errors(_HARNESS)
+    try:
+        yield
+    finally:
+        logger.setLevel(logging.NOTSET)
+
+
+def _only_errors(name: str) -> None:
+    logging.getLogger(name).setLevel(logging.ERROR)

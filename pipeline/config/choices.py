@@ -20,8 +20,16 @@ def choices_of(group: str) -> list[str]:
     return list(_files(group, folders()))
 
 
+def file_of(group: str, name: str) -> Path | None:
+    """Return the YAML file of a choice; None if there is none."""
+    return _files(group, folders()).get(name)
+
+
 def read_choice(group: str, name: str) -> Mapping[str, Any]:
-    """Return the values in a choice's YAML file, and in those that it inherits from. Raises OSError, yaml.YAMLError."""
+    """Return the values in a choice's YAML file, and in those that it inherits from.
+
+    Raises OSError, yaml.YAMLError, and ValueError if it inherits from a choice that does not exist.
+    """
     return _read(group, name, folders())
 
 
@@ -35,13 +43,20 @@ def _files(group: str, where: tuple[Path, ...]) -> dict[str, Path]:
 @cache
 def _read(group: str, name: str, where: tuple[Path, ...]) -> Mapping[str, Any]:
     path = _files(group, where).get(name, CONF / group / f"{name}.yaml")
-    own = yaml.safe_load(path.read_text(encoding="utf-8"))
+    own = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     values: dict[str, Any] = {}
     for parent in own.pop("defaults", ()):
         # A default that is not a name chooses from another group.
         if isinstance(parent, str) and parent != "_self_":
+            if parent not in _files(group, where):
+                raise ValueError(no_default(path, group, parent))
             values |= _read(group, parent, where)
     return values | own
+
+
+def no_default(path: Path, group: str, name: str) -> str:
+    """Return the sentence about a file whose ``defaults`` name a choice that does not exist."""
+    return f"{path}: its defaults name {name}, which {group} does not have; {nearest(name, choices_of(group))}"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

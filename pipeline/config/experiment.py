@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import yaml  # type: ignore[import-untyped]
+
 from pipeline.config.choices import choices_of, read_choice
 from pipeline.config.schema import EXPERIMENT
 
@@ -15,7 +17,7 @@ GRIDS = ("sweep", "sparsity_of")
 def expand(arguments: Sequence[str]) -> list[str]:
     """Return the command line with the sweep of its experiment written out, except for keys that it sets itself.
 
-    An unknown experiment adds nothing: it is refused with all other problems.
+    An experiment that is unknown or cannot be read adds nothing: it is refused with all other problems.
     """
     pairs = [argument.lstrip("+").partition("=") for argument in arguments]
     keys = {key for key, _, _ in pairs}
@@ -24,9 +26,17 @@ def expand(arguments: Sequence[str]) -> list[str]:
     for name in chosen:
         if name not in choices_of(EXPERIMENT):
             continue
-        grid = read_choice(EXPERIMENT, name).get("sweep", {})
-        added |= {str(key): ",".join(map(str, values)) for key, values in grid.items() if key not in keys}
+        try:
+            grid = read_choice(EXPERIMENT, name).get("sweep")
+        except (OSError, ValueError, AttributeError, RecursionError, yaml.YAMLError):
+            continue
+        if isinstance(grid, Mapping):
+            added |= {str(key): _joined(values) for key, values in grid.items() if key not in keys}
     return [*arguments, *(f"{key}={values}" for key, values in added.items())]
+
+
+def _joined(values: Any) -> str:
+    return ",".join(map(str, values if isinstance(values, list) else [values]))
 
 
 def each_sparsity(job: Sequence[str], listed: Mapping[str, Any], pruner: str) -> list[list[str]]:

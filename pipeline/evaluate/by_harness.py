@@ -22,6 +22,7 @@ from pipeline.evaluate.metric_errors import in_this_process
 from pipeline.evaluate.metrics import is_share, more_is_better
 from pipeline.evaluate.results import ITEM_COLUMNS, SCORE_COLUMNS, Results, rows_digest
 from pipeline.evaluate.suite import GENERATIVE, MULTIPLE_CHOICE, PERPLEXITY
+from pipeline.evaluate.task_errors import naming_tasks
 
 # Number of resamples for the standard error of metrics that are not plain means.
 _BOOTSTRAP = 1000
@@ -38,7 +39,7 @@ def evaluate(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, suite: 
     loaded, harness = load_tasks(suite, seed), InMemoryLM(model, tokenizer, suite.batch_size)
     # The harness's simple_evaluate would also probe the machine and its git checkout, which takes seconds a job.
     devices = [harness.device] if harness.device.type == "cuda" else []
-    with in_this_process(), bars_on_terminals(), torch.random.fork_rng(devices=devices):
+    with naming_tasks(), in_this_process(), bars_on_terminals(), torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         found = lm_eval.evaluator.evaluate(
             lm=harness,
@@ -83,7 +84,7 @@ def encode_requests(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, 
 def build_requests(task: Task, suite: HarnessSuite, limit: int | None, harness: InMemoryLM) -> None:
     """Build a task's requests for ``limit`` items, as lm-eval's evaluator does."""
     chat = {"chat_template": harness.apply_chat_template, "tokenizer_name": harness.tokenizer_name}
-    with bars_on_terminals():
+    with naming_tasks(), bars_on_terminals():
         task.build_all_requests(
             limit=limit,
             rank=0,

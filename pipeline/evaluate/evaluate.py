@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from pipeline.common.quiet import quiet_harness
 from pipeline.config.by_name import built, defaults, settings
 from pipeline.config.choices import choices_of, nearest
 from pipeline.data.matched.suite import FAMILIES
@@ -91,7 +92,7 @@ def _asked(
 ) -> Results:
     """Ask a model the tasks of all suites, and compute its perplexity on a text if there is one."""
     name = name_of(model)
-    with borrowed([model], tokenizer, seed):
+    with borrowed([model], tokenizer, seed), quiet_harness():
         for suite in asked:
             ask.check_chat_template(suite, tokenizer, name)
             ask.prepare(suite, seed)

@@ -15,15 +15,18 @@ from lm_eval.api.group import Group
 from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
 
+from pipeline.common.causes import own_line
 from pipeline.common.errors import deepest
 from pipeline.data.hub import from_cache_only, why_unreachable
 from pipeline.evaluate.beside_definition import data_beside_definitions
+from pipeline.evaluate.built_in import built_in_tasks
 from pipeline.evaluate.code.code_eval import bypasses_sandbox, needs_code_execution, sandboxed_code_eval
 from pipeline.evaluate.harness_suite import HarnessSuite
 from pipeline.evaluate.metric_checks import check_chosen, check_known, unknown_metric
 from pipeline.evaluate.metrics import main_metric
 from pipeline.evaluate.suite import GENERATIVE, MULTIPLE_CHOICE, PERPLEXITY, TaskEntry
 from pipeline.evaluate.task_data import check_examples, reads_local_data
+from pipeline.evaluate.task_errors import naming_tasks, task_of
 from pipeline.store.integrity import digest
 
 _KINDS = {
@@ -139,6 +142,8 @@ def _change(task: Task, suite: HarnessSuite) -> None:
 @cache
 def _manager(include: str | None, defaults: bool, content: str) -> TaskManager:
     """Return lm-eval's index of task files, cached by ``content`` of the files; lm-eval's own take seconds to index."""
+    if include is None and defaults:
+        return built_in_tasks()
     return TaskManager(include_path=include, include_defaults=defaults)
 
 
@@ -165,9 +170,11 @@ def _build(manager: TaskManager, suite: HarnessSuite, definitions: list[Any], un
     except (KeyError, ValueError) as error:
         if metric := unknown_metric(definitions, manager.task_index):
             raise ValueError(metric) from error
-        raise ValueError(f"task {suite.name}: {' '.join(str(error).split())}") from error
+        why = deepest(error) if own_line(error) else " ".join(str(error).split())
+        raise ValueError(f"task {task_of(error) or suite.name}: {why}") from error
     except TemplateError as error:
-        raise ValueError(f"task {suite.name}: one of its prompt templates cannot be rendered ({error})") from error
+        who = task_of(error) or suite.name
+        raise ValueError(f"task {who}: one of its prompt templates cannot be rendered ({error})") from error
     except Exception as error:
         names = ", ".join(entry.name for entry in suite.entries())
         if reads_local_data(definitions, manager.task_index):
@@ -185,7 +192,9 @@ def questions(suite: HarnessSuite, seed: int) -> Iterator[str]:
     """Yield the text of every test item of a suite's tasks, without few-shot examples."""
     for task in load_tasks(suite, seed).tasks.values():
         for doc in task.eval_docs:
-            if isinstance(text := task.doc_to_text(doc), str):
+            with naming_tasks():
+                text = task.doc_to_text(doc)
+            if isinstance(text, str):
                 yield text
 
 

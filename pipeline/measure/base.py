@@ -96,6 +96,11 @@ class SetMeasure(FurtherMeasure):
 
 def checked(measure: FurtherMeasure, found: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return what a measure has computed. Raises ValueError if it is not exactly its columns."""
+    if not isinstance(found, Mapping):
+        raise ValueError(
+            f"measure {measure.name} returned a {type(found).__name__}; let {type(measure).__name__}.compute return a "
+            f"mapping with {', '.join(measure.columns)}"
+        )
     if set(found) != set(measure.columns):
         raise ValueError(
             f"measure {measure.name} computes {', '.join(map(str, found)) or 'nothing'}, but its columns are "

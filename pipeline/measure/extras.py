@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.config.choices import choices_of, nearest, read_choice
+from pipeline.config.defaults_lists import defaults_problem
 from pipeline.config.signature import component_problems, declared
 from pipeline.measure.columns import TAKEN
 
@@ -23,6 +24,9 @@ def extra_problems(names: Sequence[str]) -> list[str]:
     found += [f"{KEY} lists {name} twice" for name in dict.fromkeys(names) if names.count(name) > 1]
     owners: dict[str, str] = {}
     for name in dict.fromkeys(name for name in names if name in known):
+        if problem := defaults_problem(GROUP, name):
+            found.append(problem)
+            continue
         node = read_choice(GROUP, name)
         if "_target_" not in node:
             found.append(f"conf/{GROUP}/{name} has no _target_; give the dotted path of a class")

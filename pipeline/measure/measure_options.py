@@ -10,6 +10,7 @@ import pandas as pd
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.capture.options import decision_states, probe_questions, task_questions
+from pipeline.common.quiet import quiet_harness
 from pipeline.config.by_name import settings
 from pipeline.config.schema import temperatures_problem
 from pipeline.evaluate import ask
@@ -78,7 +79,7 @@ def measure_options(
         raise ValueError(problem)
     asked = suites(tasks, options, allow_code_execution, seed) if tasks else []
     probes, model = probes_given(prompts), pruned_beside(dense, pruned)
-    with borrowed([dense, model], tokenizer, seed):
+    with borrowed([dense, model], tokenizer, seed), quiet_harness():
         for each in (dense, model):
             vet(each, name_of(each))
         questions = probe_questions(probes, tokenizer)

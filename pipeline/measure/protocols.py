@@ -76,7 +76,7 @@ def measure_layers(
     values, frames = measure_stream(stream, head, temperatures, progress, norm, extra), []
     for index, one in enumerate(values):
         place = {"protocol": LAYER, "layer": index // 2, "sublayer": SUBLAYERS[index % 2]}
-        frames.append(_placed(as_table(one, temperatures, extra), dense.positions(), place, columns_of(extra)))
+        frames.append(_placed(as_table(one, temperatures, extra), dense.positions(), place, extra))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -133,7 +133,7 @@ def _final(
     device = head.weight.device
     frame = compare(dense.to(device), pruned.to(device), head, temperatures, extra)
     place = {"protocol": protocol, "layer": -1, "sublayer": FINAL}
-    return _placed(frame, positions, place, columns_of(extra))
+    return _placed(frame, positions, place, extra)
 
 
 def side_by_side(dense: Trajectory, pruned: Trajectory) -> pd.DataFrame:
@@ -155,7 +155,7 @@ def side_by_side(dense: Trajectory, pruned: Trajectory) -> pd.DataFrame:
 
 
 def _placed(
-    frame: pd.DataFrame, positions: Sequence[tuple[str, int]], place: dict[str, object], columns: Sequence[str]
+    frame: pd.DataFrame, positions: Sequence[tuple[str, int]], place: dict[str, object], extra: Sequence[Measure]
 ) -> pd.DataFrame:
     """Return the measures with their place; prompt name and step replace the position number.
 
@@ -166,4 +166,5 @@ def _placed(
     located = frame.assign(
         prompt=pd.Series(prompts).iloc[number].to_numpy(), step=pd.Series(steps).iloc[number].to_numpy(), **place
     )
-    return check_measures(located[[*INDEX, *columns]], columns, str(place["protocol"]))
+    columns = columns_of(extra)
+    return check_measures(located[[*INDEX, *columns]], columns, str(place["protocol"]), extra)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from typing import Any
 
 import pandas as pd
 import torch
@@ -56,8 +57,15 @@ def measure_sets(measures: Sequence[SetMeasure], pairs: Iterator[Pair]) -> pd.Da
         for measure in measures:
             found = checked(measure, measure.compute(dense, pruned))
             place = (protocol, layer, sublayer, len(dense))
-            rows += [(*place, name, float(found[name])) for name in measure.columns]
+            rows += [(*place, name, _number(measure, name, found[name])) for name in measure.columns]
     frame = pd.DataFrame(rows, columns=list(SET_COLUMNS))
-    for name, own in frame.groupby("measure", sort=False):
-        check_measures(own.rename(columns={"value": str(name)}), [str(name)], str(own["protocol"].iloc[0]))
+    for (name, protocol), own in frame.groupby(["measure", "protocol"], sort=False):
+        check_measures(own.rename(columns={"value": name}), [name], protocol, measures)
     return frame
+
+
+def _number(measure: SetMeasure, name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"measure {measure.name}: {name} is a {type(value).__name__}; return a number") from error

@@ -62,12 +62,17 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     truncation, which callers change in use; of a slow one its class, vocabulary and special tokens.
     """
     special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
-    return digest({"rules": _rules(tokenizer), "special": special})
-
-
-def _rules(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
-        return {"class": type(tokenizer).__name__, "vocabulary": tokenizer.get_vocab()}
-    rules: dict[str, Any] = json.loads(backend.to_str())
-    return {name: rule for name, rule in rules.items() if name not in ("padding", "truncation")}
+        rules: dict[str, Any] = {"class": type(tokenizer).__name__, "vocabulary": tokenizer.get_vocab()}
+        return digest({"rules": rules, "special": special})
+    # Every stage asks, and a large vocabulary takes a second to parse.
+    text = backend.to_str()
+    key = hashlib.blake2b(f"{special}\0{text}".encode()).digest()
+    if key not in _DIGESTS:
+        rules = {name: rule for name, rule in json.loads(text).items() if name not in ("padding", "truncation")}
+        _DIGESTS[key] = digest({"rules": rules, "special": special})
+    return _DIGESTS[key]
+
+
+_DIGESTS: dict[bytes, str] = {}

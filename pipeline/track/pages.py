@@ -78,7 +78,7 @@ def workspace(shown: Shown, entity: str = "") -> ws.Workspace:
 def report(shown: Shown, entity: str = "") -> wr.Report:
     """Return the sections as a page with text. Run sets name no project without an ``entity``: that needs a request."""
     blocks: list[Any] = [
-        wr.P("Does pruning work for this model and these tasks, and if not, why?"),
+        wr.P("Does pruning work for this model and these tasks, and if not, why not?"),
         *([wr.P(f"Settings: {shown.about}")] if shown.about else []),
         wr.TableOfContents(),
     ]

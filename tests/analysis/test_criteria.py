@@ -89,6 +89,7 @@ def test_draws_count_as_one_criterion_and_their_spread_widens_the_interval(tmp_p
     assert width[0] < 0.3 and width[1] == pytest.approx(2 * 4.303 * 0.375 / 3**0.5, rel=0.15)
 
 
+@pytest.mark.rotated("intervals of criteria")
 @pytest.mark.parametrize("items", [100])
 def test_nineteen_of_twenty_intervals_hold_the_true_shares(tmp_path, items):
     """Items of which half are as hard for one model as for the others; 200 samples, so that 0.92 is two errors off."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
+from forked import run_forked
 
 from pipeline.check.notes import notes
 
@@ -42,15 +40,9 @@ def test_what_is_said_in_vain_is_told(words, expected):
 def test_a_note_stops_nothing_and_a_fine_command_line_has_none(tmp_path):
     """Once a command, before the first job, on standard error."""
     base = ("-m", "model=random", "stages=[prune]", f"outputs={tmp_path}", "wandb.mode=disabled", "pruner=rtn")
-    done = command(*base, "sparsity=0.2,0.4")
+    done = run_forked(*base, "sparsity=0.2,0.4")
     assert done.returncode == 0
     assert done.stderr.count("note: ") == 1
     assert "note: sparsity=0.2,0.4 is ignored by pruner=rtn" in done.stderr
-    refused = command(*base, "sparsity=0.2,0.4", "dtype=bf16")
+    refused = run_forked(*base, "sparsity=0.2,0.4", "dtype=bf16")
     assert refused.returncode == 2 and "note:" not in refused.stderr
-
-
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pipeline.main", *arguments], capture_output=True, text=True, check=False
-    )

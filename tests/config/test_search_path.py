@@ -10,6 +10,7 @@ from own_configuration import own_folder
 
 from pipeline.check.command_line import problems
 from pipeline.config.choices import choices_of, read_choice
+from pipeline.config.experiment import expand
 from pipeline.config.search_path import CONF, folder_of, search_also, searched, shadowed
 from pipeline.config.signature import component_problems
 from pipeline.run.compose import resolve
@@ -108,3 +109,40 @@ def test_the_name_of_a_built_in_choice_is_refused_under_another(own):
     search_also([path.parents[1], own / "conf" / ".." / "conf"])
     (problem,) = problems(["model=random", "pruner=mine", "sparsity=1"], multirun=False)
     assert "pruner.name=shortgpt is the name of another choice" in problem
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "why"),
+    [
+        (
+            "pruner/mine",
+            "defaults: [wandaa]",
+            "its defaults name wandaa, which pruner does not have; did you mean wanda?",
+        ),
+        (
+            "pruner/mine",
+            "defaults: [/tasks: offline]",
+            "its defaults name a group tasks, which does not exist; did you",
+        ),
+        ("pruner/mine", "defaults: wanda", "its defaults are 'wanda'; write a list, such as [wanda]"),
+        ("pruner/mine", "defaults: [mine]", "its defaults lead back to itself"),
+        ("pruner/mine", "- a", "holds ['a']; write keys with values"),
+        ("pruner/mine", "name: ${nothing", "correct {path}"),
+        (
+            "measures/mine",
+            "defaults: [ckaa]",
+            "its defaults name ckaa, which measures does not have; did you mean cka?",
+        ),
+        ("experiment/mine", "defaults: [{override /pruner: wandaa}, _self_]", "its defaults name wandaa, which pruner"),
+        ("experiment/mine", "sweep: [a]", "correct {path}"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named_with_the_way_out(file, text, why, tmp_path):
+    path = tmp_path / f"{file}.yaml"
+    path.parent.mkdir()
+    path.write_text(f"# @package _global_\n{text}\n" if "experiment" in file else text, encoding="utf-8")
+    search_also([tmp_path])
+    word = "measure.extra=[mine]" if "measures" in file else f"{path.parent.name}=mine"
+    (problem,) = problems(expand([word, "model=random"]), multirun=False)
+    assert str(path) in problem and why.format(path=path) in problem
+    assert ".;" not in problem

@@ -140,6 +140,7 @@ def test_a_hub_that_answers_is_there_unless_it_says_otherwise(endpoint, status, 
         assert hub.hub_answers() == there
 
 
+@pytest.mark.rotated("data of the hub")
 def test_hub_sources_import_no_dataset_library_and_have_an_identity_without_it():
     script = (
         "import sys\nfrom pipeline.data.calibration.file import FileText\n"

@@ -106,6 +106,7 @@ class TestLoading:
         assert evaluate.load is before
 
 
+@pytest.mark.rotated("code tasks of lm-eval")
 @isolated
 def test_definitions_of_lm_eval_score_generations_without_a_network(tmp_path: Path):
     """In a process of its own, where no module of lm-eval's was imported before; scored after the context's end."""

@@ -122,6 +122,7 @@ for name in sys.argv[1:]:
 """
 
 
+@pytest.mark.rotated("code of a model")
 def test_a_model_of_the_hub_is_held_to_the_same(model, tmp_path):
     """Downloaded earlier: one with pickled weights that could be read without harm, one with code, one in order."""
     for name in ("pickled", "coded", "plain"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import lm_eval
@@ -16,6 +17,7 @@ from pipeline.evaluate.harness import load_tasks
 from pipeline.evaluate.suites.by_name import LmEvalSuite
 from pipeline.evaluate.suites.included import code_in
 from pipeline.evaluate.suites.names import runs_code
+from pipeline.evaluate.task_errors import naming_tasks
 
 LEAVE = "allow_code_execution=true"
 PLAIN = """
@@ -230,3 +232,19 @@ def test_more_examples_than_there_are_are_refused_with_both_numbers(folder):
     write(folder, "fewshot_split: test\n")
     with pytest.raises(ValueError, match="the 4 available besides the item itself"):
         load_tasks(suite(folder, shots=5), 0)
+
+
+def test_a_mistake_in_a_function_or_in_a_row_is_told_with_the_task_and_the_line(folder):
+    (folder / "own.py").write_text("def score(doc, results):\n    return {'exact_match': doc['gold']}\n")
+    write(folder, "process_results: !function own.score\n")
+    (task,) = load_tasks(suite(folder, allow_code_execution=True), 0).tasks.values()
+    place = re.escape(str(folder / "own.py"))
+    with (
+        pytest.raises(ValueError, match=rf"^task sounds: KeyError: 'gold' \(in score, {place}, line 2\)$"),
+        naming_tasks(),
+    ):
+        task.process_results(next(iter(task.eval_docs)), ["moo"])
+    write(folder, "doc_to_choice: sounds\n".replace("sounds", "!function own.text"))
+    (folder / "own.py").write_text("def text(doc):\n    return doc['sounds']\n")
+    with pytest.raises(ValueError, match=rf"^task sounds: KeyError: 'sounds' \(in text, {place}, line 2\)$"):
+        load_tasks(suite(folder, allow_code_execution=True), 0)

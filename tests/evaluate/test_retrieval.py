@@ -169,6 +169,7 @@ def test_the_choices_are_what_they_say():
     assert recipe.pooling == "last" and recipe.append_eos and recipe.query_prefix.endswith("\nQuery: ")
 
 
+@pytest.mark.rotated("packaged encoder")
 @pytest.mark.real_model
 def test_the_packaged_encoder_finds_the_passages_of_boolq(tmp_path):
     source, store = instantiate(composed("model", "minilm"), _convert_="all"), Store(tmp_path)

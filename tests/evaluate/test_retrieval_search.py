@@ -89,6 +89,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used)
 """
 
 
+@pytest.mark.rotated("a million documents")
 def test_memory_does_not_grow_with_a_million_documents():
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     result = subprocess.run(

@@ -229,12 +229,11 @@ def test_other_rows_are_not_compared():
     assert compare(items, items, scores.assign(averaged=False), scores.assign(averaged=False)).empty
 
 
-def test_large_files_of_a_retrieval_set_count_by_content(place, monkeypatch):
+def test_files_of_a_retrieval_set_count_by_content(place):
     put(place / "set" / "corpus.jsonl", {"_id": "d", "text": "a cow"}, {"_id": "e", "text": "a dog"})
     put(place / "set" / "queries.jsonl", {"_id": "q", "text": "moo"})
     (place / "set" / "qrels").mkdir()
     (place / "set" / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\td\t1\n")
-    monkeypatch.setattr("pipeline.evaluate.suites.retrieval._LARGE", 1, raising=False)
     suite, path = RetrievalSuite("beir", sets=[str(place / "set")]), place / "set" / "corpus.jsonl"
     before, status = suite.identity(), path.stat()
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 10**9))

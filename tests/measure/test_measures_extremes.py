@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import mpmath
 import numpy as np
 import pandas as pd
@@ -10,6 +13,7 @@ import torch
 from naive import naive
 
 from pipeline.capture.options import Question
+from pipeline.measure.base import Measure
 from pipeline.measure.finite import check_measures
 from pipeline.measure.measures import COLUMNS, compare
 from pipeline.measure.options import measure_options
@@ -116,3 +120,22 @@ def test_finite_tables_come_back_as_they_are():
     assert check_measures(frame, ["kl"], "layer") is frame
     with pytest.raises(ValueError, match="measure kl is inf at prompt a,"):
         check_measures(frame.assign(kl=np.inf), ["kl"], "layer")
+
+
+@dataclass(frozen=True)
+class Logarithm(Measure):
+    columns: ClassVar[tuple[str, ...]] = ("log_kl",)
+
+
+def test_a_value_of_ones_own_measure_is_not_called_an_overflow_of_states():
+    frame, own = (
+        pd.DataFrame({"prompt": ["a", "b"], "kl": [1.0, 0.0], "log_kl": [0.0, -np.inf]}),
+        [Logarithm("logarithm")],
+    )
+    with pytest.raises(
+        ValueError, match="measure logarithm returned -inf for log_kl at prompt b, .* Logarithm.compute"
+    ):
+        check_measures(frame, ["kl", "log_kl"], "layer", own)
+    # States that overflow make every measure infinite.
+    with pytest.raises(ValueError, match="measure kl is inf at prompt b, .* overflow"):
+        check_measures(frame.assign(kl=[1.0, np.inf], log_kl=np.nan), ["kl", "log_kl"], "layer", own)

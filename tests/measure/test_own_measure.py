@@ -19,6 +19,7 @@ def page(tmp_path, monkeypatch) -> Page:
     return written
 
 
+@pytest.mark.rotated("page of measures")
 def test_the_page_makes_the_tables_that_it_promises(page, tmp_path, capsys):
     (command,), (script,) = page.commands, page.scripts
     done = start(command, tmp_path)

@@ -71,6 +71,7 @@ def draw_and_select(outputs: Path) -> None:
         (outputs / "figures" / f"{name}.selected").write_bytes(to_csv(selection.data) + text)
 
 
+@pytest.mark.rotated("bytes of figures")
 def test_same_tables_make_same_bytes_without_torch(tmp_path: Path) -> None:
     setups = [*SETUPS[4:], ("divergence", "4"), ("divergence_estimate", "4")]
     here = second_model(fill(tmp_path / "here", setups, layers=2), "other-lm")

@@ -13,7 +13,7 @@ from pipeline.model.decoder import Decoder
 from pipeline.model.linear_inputs import linear_inputs, one_expert_at_a_time
 from pipeline.prune.base import Context
 from pipeline.prune.methods.masks import lowest_overall, lowest_per_row, per_output
-from pipeline.prune.methods.wanda import column_energy, metric
+from pipeline.prune.methods.wanda import Wanda, column_energy, metric
 
 
 def test_wanda_feeds_each_block_with_its_pruned_forerunners(decide, make_model):
@@ -54,6 +54,11 @@ def test_statistics_come_from_the_dense_weights_of_the_block_itself(decide, make
     for layer in whole.changes:
         for key, mask in whole.changes[layer].masks.items():
             assert torch.equal(mask, single.changes[layer].masks[key])
+
+
+def test_a_number_of_units_is_refused_also_to_a_pruner_that_another_one_calls(make_model):
+    with pytest.raises(ValueError, match="sparsity=3 is a whole number of units, but pruner=wanda takes a fraction"):
+        Wanda("wanda").decide(Decoder(make_model()), parse(3), Context(calibration_batches(), changes={}))
 
 
 def test_an_interrupted_run_goes_on_after_its_last_finished_block(make_settings, make_model):

@@ -50,6 +50,7 @@ def alone(rows: list[dict], column: str) -> np.ndarray:
     return np.array([row[column] for row in rows if row["step"] == ALONE])
 
 
+@pytest.mark.rotated("spread of estimates")
 def test_the_spread_is_what_other_draws_change_the_estimate_by(tiny):
     """Of units alone and of the set that goes: the spread of the estimates of many seeds, by their own variance."""
     found = [scores(tiny, seed) for seed in range(SEEDS)]
@@ -62,6 +63,7 @@ def test_the_spread_is_what_other_draws_change_the_estimate_by(tiny):
     assert all(row["spread"] > 0 for row in last)
 
 
+@pytest.mark.rotated("spread of estimates")
 def test_more_draws_have_less_spread_and_one_has_none_to_tell(tiny):
     few, many = (np.mean([alone(scores(tiny, seed, draws), "spread") for seed in range(20)]) for draws in (4, 64))
     assert few / many == pytest.approx(4, rel=0.25)

@@ -141,6 +141,7 @@ def test_sparsity_zero_changes_nothing(decide, make_model, architecture, name):
         assert torch.equal(outputs_of(subject), outputs_of(make_model(architecture, LAYERS)))
 
 
+@pytest.mark.rotated("all units")
 def test_all_units_can_be_asked_for_or_are_refused_in_words(decide):
     for name in PRUNERS:
         unit = accepted(name)["unit"]

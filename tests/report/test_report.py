@@ -64,6 +64,7 @@ def document(path: Path) -> Element:
     return read(path.read_text(encoding="utf-8"))
 
 
+@pytest.mark.rotated("bytes of the report")
 def test_same_tables_make_same_bytes_without_torch(path: Path, tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from pipeline.plot import style\n"

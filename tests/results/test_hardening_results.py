@@ -74,7 +74,8 @@ def damage(draw: st.DrawFn, content: bytes) -> bytes:
     return content[:place] + bytes([content[place] ^ (1 << draw(st.integers(0, 7)))]) + content[place + 1 :]
 
 
-@chosen(2)
+@pytest.mark.rotated("damaged tables")
+@chosen()
 @given(data=st.data(), name=st.sampled_from(sorted(REQUIRED)))
 def test_no_damaged_table_is_more_than_a_sentence(results, tmp_path_factory, data, name):
     folder = tmp_path_factory.mktemp("damaged")

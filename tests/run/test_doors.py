@@ -38,6 +38,7 @@ def job(tmp_path_factory):
 # --- configuration of one's own, on somebody else's launcher -----------------------------------------------------
 
 
+@pytest.mark.rotated("launcher of a plugin")
 @pytest.mark.parametrize("launcher", some("launchers of others", ["joblib", "submitit_local"], count=1))
 def test_a_folder_of_ones_own_serves_jobs_in_processes_of_another_launcher(tmp_path, launcher):
     own, outputs = own_folder(tmp_path / "own"), tmp_path / "outputs"
@@ -53,6 +54,7 @@ def test_a_folder_of_ones_own_serves_jobs_in_processes_of_another_launcher(tmp_p
 # --- sweepers that choose their trials ---------------------------------------------------------------------------
 
 
+@pytest.mark.rotated("optuna")
 def test_optuna_looks_for_the_best_trial(tmp_path):
     sweeper = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "objective=perplexity"]
     words = ["pruner=magnitude", "sparsity=interval(0.1,0.9)", "stages=[prune,evaluate]"]

@@ -40,6 +40,7 @@ ROUNDS = {
 }
 
 
+@pytest.mark.rotated("faults")
 @pytest.mark.parametrize("fault", SOME_FAULTS)
 def test_nothing_is_lost_or_wrong(faults, fault):
     check(ROUNDS[fault](faults))

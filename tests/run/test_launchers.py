@@ -112,6 +112,7 @@ def broken(tmp_path_factory) -> Iterator[tuple[Command, tuple[int, str, str]]]:
     assert command.processes() == []
 
 
+@pytest.mark.rotated("jobs that fail")
 def test_every_way_to_fail_is_told_and_the_others_finish(broken):
     command, (status, out, err) = broken
     assert status == 1
@@ -134,11 +135,14 @@ def test_every_way_to_fail_is_told_and_the_others_finish(broken):
         assert told[sparsity][0] == state
         assert re.search(cause, told[sparsity][1]), told[sparsity]
     assert re.search(rf"^10 jobs: {1 if full else 2} ok, {8 if full else 7} failed, 1 interrupted$", out, re.MULTILINE)
-    assert re.search(r"^failed: pruner=magnitude sparsity=0.1: KeyError: 'no such key'$", out, re.MULTILINE)
+    assert re.search(
+        r"^failed: pruner=magnitude sparsity=0.1: KeyError: 'no such key' \(in .*, line \d+\)$", out, re.MULTILINE
+    )
     assert "Run the same command again to compute only what is missing." in out
     assert "Logging error" not in err
 
 
+@pytest.mark.rotated("jobs that fail")
 def test_what_a_killed_job_was_is_kept_with_its_cause(broken):
     command, _ = broken
     kept = {record.sparsity: record for record in load_records(command.outputs / "jobs")}
@@ -148,6 +152,7 @@ def test_what_a_killed_job_was_is_kept_with_its_cause(broken):
     assert command.outcomes()["0.14"].error == kept["0.14"].error
 
 
+@pytest.mark.rotated("jobs that fail")
 def test_the_same_command_repeats_only_what_failed_side_by_side(broken):
     """One more job is killed while others run beside it, and done alone at the end."""
     command, _ = broken
@@ -166,6 +171,7 @@ def test_the_same_command_repeats_only_what_failed_side_by_side(broken):
     assert command.is_clean()
 
 
+@pytest.mark.rotated("jobs that are stopped")
 def test_a_stopped_sweep_ends_cleanly_and_tells_how_far_it_came(command):
     process = command.start("-m", *SIDE_BY_SIDE, "sparsity=0.5,0.4,0.42,0.6", "wandb.mode=offline")
     command.hanging(2)
@@ -185,6 +191,7 @@ def test_a_stopped_sweep_ends_cleanly_and_tells_how_far_it_came(command):
     assert command.outcomes()["0.4"].error == "stopped by SIGTERM"
 
 
+@pytest.mark.rotated("jobs that are stopped")
 def test_with_a_killed_sweep_its_jobs_end_too(command):
     process = command.start("-m", "sparsity=0.4,0.5", "wandb.mode=offline")
     command.hanging(1)
@@ -197,6 +204,7 @@ def test_with_a_killed_sweep_its_jobs_end_too(command):
     assert {sparsity: record.status for sparsity, record in command.outcomes().items()} == {"0.4": "interrupted"}
 
 
+@pytest.mark.rotated("jobs that are stopped")
 def test_a_single_job_is_stopped_cleanly(command):
     process = command.start("sparsity=0.4")
     command.hanging(1)

@@ -212,6 +212,7 @@ def test_the_run_of_a_failing_job_has_failed_too(make_settings, tmp_path):
     assert runs["magnitude"].exit_code == 0
 
 
+@pytest.mark.rotated("closed output")
 def test_neither_a_closed_output_nor_a_missing_home_fails_a_job(tmp_path):
     job = ("pruner=dense", "stages=[prune]", "wandb.mode=disabled")
     environment = {name: value for name, value in os.environ.items() if name != "HOME"} | {"OMP_NUM_THREADS": "1"}

@@ -133,6 +133,7 @@ def _interrupt(single: Sweep) -> dict[str, int]:
     return kept
 
 
+@pytest.mark.rotated("Slurm")
 def test_every_end_of_a_job_is_told_with_its_cause(sweeps):
     several, _, _ = sweeps
     assert several.status == 1
@@ -154,6 +155,7 @@ def test_every_end_of_a_job_is_told_with_its_cause(sweeps):
     assert several.is_clean()
 
 
+@pytest.mark.rotated("Slurm")
 def test_the_command_tells_how_far_the_jobs_are(sweeps):
     several, _, _ = sweeps
     assert re.search(
@@ -165,6 +167,7 @@ def test_the_command_tells_how_far_the_jobs_are(sweeps):
     assert "Traceback" not in several.err
 
 
+@pytest.mark.rotated("Slurm")
 def test_a_job_that_is_put_back_into_the_queue_goes_on_where_it_was(sweeps, make_settings, tmp_path):
     _, single, kept = sweeps
     assert single.status == 0, single.out + single.err
@@ -186,6 +189,7 @@ def _checksums(artifact: Path) -> dict[str, object]:
     return files
 
 
+@pytest.mark.rotated("Slurm")
 def test_jobs_go_on_without_the_command(slurm, tmp_path):
     sweep = Sweep(slurm, tmp_path / "left")
     # More than the partition allows: they stay in the queue.
@@ -201,6 +205,7 @@ def test_jobs_go_on_without_the_command(slurm, tmp_path):
     slurm.ask("scancel", sweep.id())
 
 
+@pytest.mark.rotated("Slurm")
 def test_what_slurm_refuses_is_one_sentence(slurm, tmp_path):
     sweep = Sweep(slurm, tmp_path / "refused")
     sweep.start("sparsity=0.5,0.6", "hydra.launcher.partition=nowhere")

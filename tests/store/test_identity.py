@@ -326,6 +326,7 @@ def test_repetitions_conditions_and_options_together(make_settings, root, monkey
     assert_every_surface_shows_the_jobs_own(jobs, root, monkeypatch, capsys)
 
 
+@pytest.mark.rotated("identity of two keys")
 @pytest.mark.usefixtures("no_pictures")
 @pytest.mark.parametrize("pair", SOME_PAIRS)
 def test_any_two_keys_make_rows_of_each_jobs_own(make_settings, root, monkeypatch, capsys, pair):

@@ -256,6 +256,7 @@ def drawn(outputs: Path) -> pd.DataFrame:
     return pd.read_csv(outputs / "advice" / "random-llama" / "advice.csv")
 
 
+@pytest.mark.rotated("advice")
 def test_every_pruner_gets_a_few_scores_and_predictions_for_the_others(advised):
     _, outputs, runner, printed, status = advised
     assert status == 0, printed
@@ -268,6 +269,7 @@ def test_every_pruner_gets_a_few_scores_and_predictions_for_the_others(advised):
     assert (data.low_percent <= data.kept_percent).all() and (data.kept_percent <= data.high_percent).all()
 
 
+@pytest.mark.rotated("advice")
 def test_measured_shares_are_those_of_the_comparisons(advised):
     outputs = advised[1]
     rows = drawn(outputs).query("source == 'measured'")
@@ -283,6 +285,7 @@ def test_measured_shares_are_those_of_the_comparisons(advised):
         assert row.removed == job.dense_parameters - job.parameters > 0
 
 
+@pytest.mark.rotated("advice")
 def test_a_second_call_runs_nothing_and_says_the_same_whatever_else_was_asked_since(advised, capsys):
     words, outputs, runner, _, _ = advised
     question, _ = read_question(words)
@@ -299,6 +302,7 @@ def test_a_second_call_runs_nothing_and_says_the_same_whatever_else_was_asked_si
         assert word in shown
 
 
+@pytest.mark.rotated("advice")
 def test_pruners_that_fail_do_not_end_the_advice(advised, tmp_path, capsys):
     words, outputs, _, _, _ = advised
     runner = InProcess(tmp_path / "runs", broken=["contiguous"])
@@ -311,6 +315,7 @@ def test_pruners_that_fail_do_not_end_the_advice(advised, tmp_path, capsys):
     assert set(drawn(outputs).pruner) == set(PRUNERS)
 
 
+@pytest.mark.rotated("advice")
 def test_what_is_recommended_runs_as_it_is(advised, tmp_path, monkeypatch):
     _, outputs, _, printed, _ = advised
     recipe = outputs / "advice" / "random-llama" / "recommended.yaml"
@@ -330,6 +335,7 @@ def test_what_is_recommended_runs_as_it_is(advised, tmp_path, monkeypatch):
     assert record.built == [], "it is what was measured, and found again"
 
 
+@pytest.mark.rotated("advice")
 def test_settings_that_were_evaluated_before_count(advised):
     words, outputs, runner, _, _ = advised
     # So much is asked for that the search would go on.

@@ -58,6 +58,18 @@ def test_numbers_older_than_the_code_have_a_dagger():
     assert "| 1 |\n\n† [Older than the code](why)\n\n<!--" in rendered
 
 
+def test_the_list_of_findings_begins_with_those_older_than_the_code_and_says_which_commit_is_not_known():
+    page = "# A, b\n\n<!-- findings -->?<!-- /findings -->\n\n## The c's d\n<!-- finding: y --><!-- /finding -->\n"
+    rendered = render(
+        page, {"x": FINDING, "y": replace(FINDING, stages={"decision": 1}, measured=False)}, {"evaluation": 1}, "why"
+    )
+    rows = [line for line in rendered.splitlines() if line.startswith("|")][2:]
+    assert rows == [
+        "| [y](#the-cs-d) † | not known; text of `abc1234`, 2026-01-02 | `decision` 1 → gone |",
+        "| x | `abc1234`, 2026-01-02 |  |",
+    ]
+
+
 def test_the_dagger_leads_to_the_page_of_findings():
     links = [
         explanation_from(ROOT / path).partition("#")[0] for path in ("README.md", "docs/a/b.md", "docs/findings.md")
@@ -110,6 +122,7 @@ def sweep(tmp_path_factory) -> Store:
 TINY_DEMO = {"model.name": "random-llama", "task.families": ["copying"]}
 
 
+@pytest.mark.rotated("findings")
 def test_the_demo_is_read_from_its_jobs(sweep):
     found = demo.read_demo(sweep, TINY_DEMO, demo.scores, ["decision", "evaluation", "comparison"])
     code = versions_of_code()

@@ -118,6 +118,7 @@ def test_a_wrong_command_line_makes_no_sweep(tmp_path: Path, capsys: pytest.Capt
     assert not outputs.exists()
 
 
+@pytest.mark.rotated("agent of W&B")
 def test_an_agent_runs_the_job_of_a_sweep(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,7 +9,6 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
 from itertools import chain
 from math import comb
 from pathlib import Path
@@ -108,15 +107,10 @@ def bypasses_sandbox(definition: str | Mapping[str, Any], index: Mapping[str, An
     return any(_runs_code(config) and not _through_code_eval(config) for config in found)
 
 
-@cache
-def _own_index() -> Mapping[str, Any]:
-    from lm_eval.tasks import TaskManager
-
-    return TaskManager().task_index
-
-
 def _index(index: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    return _own_index() if index is None else index
+    from pipeline.evaluate.built_in import built_in_tasks
+
+    return built_in_tasks().task_index if index is None else index
 
 
 def configurations(

@@ -85,9 +85,9 @@ class LmEvalSuite(HarnessSuite):
 
     def _unknown(self, names: Sequence[str]) -> list[str]:
         """Return a message for each name that lm-eval's own index, slower but complete, does not have either."""
-        from lm_eval.tasks import TaskManager
+        from pipeline.evaluate.built_in import built_in_tasks
 
-        known = TaskManager().all_tasks
+        known = built_in_tasks().all_tasks
         found = []
         for name in names:
             if name in known:

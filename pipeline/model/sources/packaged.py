@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import gguf
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -57,10 +61,11 @@ class PackagedModel(Model):
 
     def _convert_file(self, source: Path, folder: Path) -> None:
         options = {"gguf_file": source.name}
-        model = AutoModelForCausalLM.from_pretrained(
-            source.parent, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32, **options
-        )
-        tokenizer = AutoTokenizer.from_pretrained(source.parent, **options)
+        with _parsed_once():
+            model = AutoModelForCausalLM.from_pretrained(
+                source.parent, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32, **options
+            )
+            tokenizer = AutoTokenizer.from_pretrained(source.parent, **options)
         # GGUF carries no length limit for the tokenizer, whose warnings are useless without one.
         tokenizer.model_max_length = model.config.max_position_embeddings
         model.save_pretrained(folder)
@@ -68,6 +73,24 @@ class PackagedModel(Model):
 
     def _file(self) -> Path:
         return package_file(self.package, self.file, f"model {self.name}")
+
+
+@contextmanager
+def _parsed_once() -> Iterator[None]:
+    """Let transformers parse a GGUF file once.
+
+    It parses it for the configuration, for the weights and for the tokenizer, and maps the names of all tensors anew
+    for each module of the model, which is more than half of a conversion.
+    """
+    names = "GGUFReader", "get_tensor_name_map"
+    originals = {name: getattr(gguf, name) for name in names}
+    for name, original in originals.items():
+        setattr(gguf, name, cache(original))
+    try:
+        yield
+    finally:
+        for name, original in originals.items():
+            setattr(gguf, name, original)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import torch
 
-from pipeline.config.sparsity import Sparsity
+from pipeline.config.sparsity import Sparsity, unaccepted
 from pipeline.model.activations import Activations, memory_budget
 from pipeline.model.architectures import MLP
 from pipeline.model.block_calls import Call, block_calls
@@ -71,6 +71,9 @@ class BlockwisePruner(Pruner):
     def decide(self, decoder: Decoder, sparsity: Sparsity, context: Context) -> Decision:
         if self.accepts and sparsity.is_zero:
             return Decision()
+        # Another pruner may call this one with a sparsity that nothing has checked.
+        if self.accepts and (problem := unaccepted(self.name, self.accepts, sparsity)):
+            raise ValueError(problem)
         return self.decide_each(decoder, [sparsity] * len(decoder.blocks), context)
 
     @torch.no_grad()

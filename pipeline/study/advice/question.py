@@ -17,6 +17,7 @@ from pipeline.check.launcher import launcher_problems
 from pipeline.check.model import layers_of, writes_text
 from pipeline.check.words import read_words, shortened
 from pipeline.config.choices import choices_of, nearest, read_choice
+from pipeline.config.defaults_lists import defaults_problem
 from pipeline.config.search_path import CONF, searched
 from pipeline.config.signature import declared
 from pipeline.config.synonyms import contradictions, translated
@@ -168,11 +169,13 @@ def _listed(text: str) -> list[str]:
 def _pruner_problems(pruners: Sequence[str]) -> list[str]:
     if not pruners:
         return [f"pruners is empty; choose from {', '.join(choices_of('pruner'))}"]
-    usable = [name for name in choices_of("pruner") if _accepts(name)]
+    usable = [name for name in choices_of("pruner") if defaults_problem("pruner", name) is None and _accepts(name)]
     found = []
     for name in pruners:
         if name not in choices_of("pruner"):
             found.append(f"pruners: {shortened(name)} does not exist; {nearest(name[:100], usable)}")
+        elif problem := defaults_problem("pruner", name):
+            found.append(problem)
         elif name not in usable:
             found.append(f"pruners: {name} takes no sparsity, so there is nothing to vary; leave it out")
     return found

@@ -1,8 +1,8 @@
 """The marked blocks of the README and of docs/, rendered from the table of findings.
 
-A block is ``<!-- finding: ID.NAME -->…<!-- /finding -->``, which shows a value, or ``<!-- finding: ID -->…``, which
-says where the values of a finding come from. A value that is older than the code has a dagger, which leads to the
-explanation on the page of findings.
+A block is ``<!-- finding: ID.NAME -->…<!-- /finding -->``, which shows a value, ``<!-- finding: ID -->…``, which says
+where the values of a finding come from, or ``<!-- findings -->…<!-- /findings -->``, which lists all with their age. A
+value that is older than the code has a dagger, which leads to the explanation on the page of findings.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ from pipeline.study.findings.table import ROOT, Finding, Grid
 EXPLANATION = "docs/findings.md#numbers-older-than-the-code"
 _CHANGES = " with changes"
 _BLOCK = re.compile(r"<!-- finding: ([\w.]+) -->.*?<!-- /finding -->", re.DOTALL)
+_LIST = re.compile(r"<!-- findings -->.*?<!-- /findings -->", re.DOTALL)
+# A heading, or the block that says where a finding comes from.
+_PLACE = re.compile(r"^#+ (.+)$|<!-- finding: (\w+) -->", re.MULTILINE)
+DAGGER = "†"
 
 
 class UnknownFinding(ValueError):
@@ -54,29 +58,64 @@ def render(text: str, findings: Mapping[str, Finding], versions: Mapping[str, in
         old = bool(value and finding.changed(versions))
         # A table and a note are paragraphs; a number stands within one.
         if isinstance(shown, Grid):
-            inside = f"\n\n{shown.markdown()}\n\n" + (f"† [Older than the code]({explanation})\n\n" if old else "")
+            inside = f"\n\n{shown.markdown()}\n\n" + (
+                f"{DAGGER} [Older than the code]({explanation})\n\n" if old else ""
+            )
         elif value:
-            inside = f"{shown}[†]({explanation})" if old else shown
+            inside = f"{shown}[{DAGGER}]({explanation})" if old else shown
         else:
             inside = f"\n\n{shown}\n\n"
         return f"<!-- finding: {found[1]} -->{inside}<!-- /finding -->"
 
-    return _BLOCK.sub(block, text)
+    listed = f"<!-- findings -->\n\n{ages(findings, versions, _sections(text)).markdown()}\n\n<!-- /findings -->"
+    return _LIST.sub(lambda _: listed, _BLOCK.sub(block, text))
+
+
+def ages(findings: Mapping[str, Finding], versions: Mapping[str, int], sections: Mapping[str, str]) -> Grid:
+    """Return the table of all findings, those older than the code first: their commits, and what has changed since.
+
+    ``sections`` are the anchors of the headings above them, by id.
+    """
+    rows = []
+    for name, finding in sorted(findings.items(), key=lambda item: (not item[1].changed(versions), item[0])):
+        commit = f"`{finding.commit.removesuffix(_CHANGES)}`"
+        commit += _CHANGES if finding.commit.endswith(_CHANGES) else ""
+        code = f"{commit}, {finding.date}" if finding.measured else f"not known; text of {commit}, {finding.date}"
+        changed = _changed(finding, versions)
+        shown = f"[{name}](#{sections[name]})" if name in sections else name
+        rows.append([f"{shown} {DAGGER}" if changed else shown, code, changed])
+    return Grid(["finding", "commit", "changed since"], rows)
+
+
+def _sections(text: str) -> dict[str, str]:
+    """Return the anchor of the heading above each finding's note, as the pages are built with it."""
+    found, anchor = {}, ""
+    for heading, name in _PLACE.findall(text):
+        if heading:
+            anchor = re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower())
+        else:
+            found[name] = anchor
+    return found
+
+
+def _changed(finding: Finding, versions: Mapping[str, int]) -> str:
+    """Return the artifacts whose version has changed since; an empty text if none has."""
+    changed = sorted(finding.changed(versions).items())
+    return ", ".join(f"`{name}` {old} → {'gone' if new is None else new}" for name, (old, new) in changed)
 
 
 def origin(finding: Finding, versions: Mapping[str, int]) -> str:
     """Return a note in Markdown: the command, the commit and date, and which artifacts have changed since."""
     commit, date = finding.commit.removesuffix(_CHANGES), finding.date
     if not finding.measured:
-        when = f"Not measured again; the text last changed at commit `{commit}` ({date})."
+        when = f"**Commit not known.** Not measured again; the text last changed at commit `{commit}` ({date})."
     elif finding.commit.endswith(_CHANGES):
         when = f"Measured on {date} at commit `{commit}` with changes that were not committed; measure it again."
     else:
         when = f"Measured at commit `{commit}` ({date})."
     lines = [f"> Command: `{finding.command}`", f"> {when}"]
-    if changed := finding.changed(versions):
-        told = [f"`{name}` {old} → {'gone' if new is None else new}" for name, (old, new) in sorted(changed.items())]
-        lines.append(f"> **Older than the code**: versions of artifacts since then: {', '.join(told)}.")
+    if changed := _changed(finding, versions):
+        lines.append(f"> **Older than the code**: versions of artifacts since then: {changed}.")
     return "  \n".join(lines)
 
 
