@@ -9,7 +9,6 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
-import traceback
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,7 +16,6 @@ from functools import cache
 from pathlib import Path
 from typing import NoReturn
 
-from pipeline.common.errors import plain
 from pipeline.config.figures import FIGURE, NAME, files_of, name_problems, number_of
 from pipeline.plot import paper
 from pipeline.plot.base import Figure
@@ -77,9 +75,3 @@ def _failing(error: BaseException) -> Figure:
         raise error
 
     return Figure(fail, fail)
-
-
-def cause_in(path: Path, error: BaseException) -> str:
-    """Return what went wrong in a figure of the user's own, with the last line of its file that was reached."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-    return f"{path}{f', line {lines[-1]}' if lines else ''}: {plain(error)}; correct it"

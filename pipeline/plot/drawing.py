@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from pipeline.common.errors import plain
 from pipeline.config.choices import choices_of
 from pipeline.config.figures import by_default, files_of
 from pipeline.config.schema import EXPERIMENT, FiguresConfig
 from pipeline.plot import render
 from pipeline.plot.base import Figure, Selection
-from pipeline.plot.discovery import cause_in, resolve
+from pipeline.plot.discovery import resolve
 from pipeline.tables.choice import choose
 from pipeline.tables.read import Tables, load
 from pipeline.tables.stored import MissingData
@@ -125,7 +126,7 @@ def _one_of(
     except (Exception, SystemExit) as error:
         if own is None:
             raise
-        result = FigureResult(name, missing=cause_in(own, error), failed=True)
+        result = FigureResult(name, missing=f"{plain(error)}; correct {own}", failed=True)
     files.remove()  # an older figure would show other settings
     return result
 

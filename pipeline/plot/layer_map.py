@@ -120,8 +120,9 @@ def _map(ax: Axes, own: pd.DataFrame, quantity: str, norm: LogNorm, colours: Col
     )
     scales.whole_steps(ax)
     gone = np.flatnonzero(np.isin(layers, own.loc[own["dropped"] == 1, "layer"]))
-    size = 4 if len(layers) <= 40 else 2.5
-    ax.plot(np.full(len(gone), 1.0), gone, MARK, transform=ax.get_yaxis_transform(), color=style.INK,
-            markersize=size, markeredgewidth=0, clip_on=False)  # fmt: skip
+    if len(gone):  # an empty line outside of the axes would count as one in the corner of the page
+        size = 4 if len(layers) <= 40 else 2.5
+        ax.plot(np.full(len(gone), 1.0), gone, MARK, transform=ax.get_yaxis_transform(), color=style.INK,
+                markersize=size, markeredgewidth=0, clip_on=False)  # fmt: skip
     ax.set_ylim(edges[0], edges[-1])
     return mesh

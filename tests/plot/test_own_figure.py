@@ -132,8 +132,9 @@ def test_a_figure_that_fails_says_where_and_keeps_no_other_from_being_drawn(wron
     assert main([*BOTH]) == 1
     told = dict(row.split(": ", 1) for row in capsys.readouterr().out.splitlines())
     assert "drawn" in told["fig01_score_vs_sparsity"]
-    place = f"figures/fig30_js.py{f', line {line}' if line else ''}: "
+    place = f"figures/fig30_js.py, line {line})" if line else "; correct "
     assert told["fig30_js"].startswith("not drawn: ") and place in told["fig30_js"] and why in told["fig30_js"]
+    assert told["fig30_js"].endswith("figures/fig30_js.py")
     assert not list(Path("outputs/figures").glob("*fig30*"))
 
 
