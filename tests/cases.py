@@ -58,5 +58,6 @@ DEAREST = (
     "bytes of figures",
     "findings",
     "data of the hub",
+    "captions",
 )
 SOME_DEAREST = some("dearest tests", DEAREST, count=len(DEAREST) // 2)
