@@ -81,8 +81,9 @@ def signed_axis(ax: Axes, which: Literal["x", "y"], values: Iterable[float], tic
         set_scale("symlog", base=10, linthresh=low, linscale=LINEAR)
         set_limits(-top if negative else -0.3 * low, top if positive or not negative else 0.3 * low)
     else:
+        low /= 1.5
         set_scale("log", base=10)
-        set_limits(low / 1.5, top)
+        set_limits(low, top)
     apart = math.log10(top / low) / ticks
     sizes = [
         size for size in _ticks(low, top, apart) if not (zero or negative) or LINEAR + math.log10(size / low) >= apart

@@ -341,6 +341,8 @@ def test_axes_of_either_sign_survive_zero() -> None:
     assert low < -3 and high > 40 and (np.diff(places) > 0).all() and 0.0 in ax.get_xticks()
     scales.signed_axis(ax, "y", [0.5, 40.0])
     assert ax.get_yscale() == "log" and (np.asarray(ax.get_yticks()) > 0).all()
+    scales.signed_axis(ax, "y", [0.1003, 6.0], ticks=3)  # the axis begins below its least value
+    assert ax.get_yticks().tolist() == [0.1, 1.0]
     # No round number lies near these.
     for value in (0.128, 0.29, 6.4, 1.3e-5):
         scales.signed_axis(ax, "y", [value], ticks=3)
