@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import Colormap, LogNorm
 from matplotlib.figure import Figure as Canvas
-from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from pipeline.analysis import series
@@ -30,7 +29,7 @@ MOST = {1: 3.4, 2: 2.5}  # by the number of rows of maps
 
 def figure(curves: LayerCurves) -> Figure:
     """Return the figure with a heat map for each quantity."""
-    return Figure(partial(select, curves), partial(draw, curves), version=2)
+    return Figure(partial(select, curves), partial(draw, curves), version=3)
 
 
 def select(curves: LayerCurves, tables: Tables) -> Selection:
@@ -74,7 +73,7 @@ def draw(curves: LayerCurves, data: pd.DataFrame, title: str, caption: str) -> C
         len(curves.curves),
         title=title,
         caption=caption,
-        handles=_handles(data, colours),
+        handles=_handles(data),
         sharey="row",
         row_height=height,
     )
@@ -85,7 +84,7 @@ def draw(curves: LayerCurves, data: pd.DataFrame, title: str, caption: str) -> C
             canvas.panel_title(ax, f"{series.SUBLAYER_NAMES[kind]}: {curve.label}")
     canvas.outer_labels(axes, "generation step", "layer")
     bar = sheet.colorbar(mesh, ax=list(axes.flat), extend="min" if zero else "neither", aspect=30, pad=0.01)
-    bar.set_label(curves.label)
+    bar.set_label(f"{curves.label}\nmedian over prompts")
     places, labels = scales.decade_ticks(low, high)
     bar.set_ticks(places, labels=labels)
     bar.ax.yaxis.set_minor_locator(NullLocator())
@@ -93,12 +92,11 @@ def draw(curves: LayerCurves, data: pd.DataFrame, title: str, caption: str) -> C
     return sheet
 
 
-def _handles(data: pd.DataFrame, colours: Colormap) -> list[Artist]:
-    handles: list[Artist] = [Patch(color=colours(0.5), label="median over prompts")]
-    if data["dropped"].any():
-        (variant,) = variants_of(data)
-        handles.append(canvas.line_handle(f"dropped by {variant.label}", style.INK, "", MARK))
-    return handles
+def _handles(data: pd.DataFrame) -> list[Artist]:
+    if not data["dropped"].any():
+        return []
+    (variant,) = variants_of(data)
+    return [canvas.line_handle(f"dropped by {variant.label}", style.INK, "", MARK)]
 
 
 def _map(ax: Axes, own: pd.DataFrame, quantity: str, norm: LogNorm, colours: Colormap) -> QuadMesh:
