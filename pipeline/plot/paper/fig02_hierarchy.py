@@ -167,8 +167,10 @@ def _box(ax: Axes, span: tuple[float, float], texts: tuple[str, str, str], colou
 
 
 def _measured(quantity: str, value: float) -> str:
-    name = STRIPS[quantity][1]
-    return f"{value:.0f}% flipped" if quantity == "flip" else f"{name} = {value:.2g}"
+    if quantity == "flip":
+        return f"{value:.0f}% flipped"
+    digits = f"{value:#.2g}".rstrip(".")  # two of them, also where the last is a zero
+    return f"{STRIPS[quantity][1]} = {digits}"
 
 
 def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
@@ -182,4 +184,4 @@ def _loop(ax: Axes, ends: tuple[float, float]) -> None:
     _arrow(ax, (end, LOOP), (end, BOX[0]))
 
 
-FIGURE = Figure(select, draw, version=2)
+FIGURE = Figure(select, draw, version=3)
