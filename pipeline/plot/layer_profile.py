@@ -10,7 +10,16 @@ from pipeline.plot import canvas, scales, style
 from pipeline.plot.base import Selection
 from pipeline.plot.equal_curves import draw_once
 from pipeline.tables.read import Tables, require
-from pipeline.tables.variants import VARIANT, Variant, left_out_note, lowest, rows_of, spread, variants_of
+from pipeline.tables.variants import (
+    VARIANT,
+    Variant,
+    left_out_note,
+    lowest,
+    not_shown_note,
+    rows_of,
+    spread,
+    variants_of,
+)
 
 VARIANTS = 4  # with a panel for attention and one for the MLP each
 COSINES = [f"cos_{space}" for space in series.SPACES]
@@ -40,7 +49,8 @@ def select(tables: Tables, *, weights: bool, title: str, notes: tuple[str, ...])
         scales.COSINE_NOTE,
         f"Temperature {temperature:g}.",
         *equal_note,
-        *left_out_note([*left_out, *(variant for variant in everyone if variant not in lowest(everyone))]),
+        *left_out_note(left_out),
+        *not_shown_note(variant for variant in everyone if variant not in lowest(everyone)),
     )
     return Selection(title, data, notes)
 
