@@ -34,7 +34,8 @@ def select(tables: Tables) -> Selection:
         "All positions of a variant, split at the quintiles of the dense model's top-1 probability, entropy, and"
         " margin between its two largest logits; the least confident fifth is on the left; ticks"
         " mark the quintiles where all variants share them.",
-        "Filled: measured means; open: the estimate of theorem 3, Var_p(dz) / 2T^2.",
+        "Filled: measured means; open: the estimate of theorem 3, Var_p(dz) / 2T^2; middle row: measured minus"
+        " estimate, without interval.",
         f"Means over the positions of {rows['prompt'].nunique()} prompts; bars: 95% bootstrap interval over prompts.",
         *identical_note,
         *left_out_note(left_out),
