@@ -12,6 +12,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLoc
 
 DECADES = 8  # as many as single precision resolves; smaller values are drawn near zero
 TICKS = 7  # labels above one another on an axis
+FEW = 3  # with fewer ticks, a logarithmic axis looks like a linear one
 LINEAR = 0.6  # decades that the linear stretch takes
 COSINE_NOTE = "The axis of cosines is logarithmic in the distance from 1."
 
@@ -105,9 +106,12 @@ def whole_steps(ax: Axes) -> None:
 def _ticks(low: float, top: float, apart: float) -> list[float]:
     """Choose round numbers at least `apart` decades from one another: the finest set, or powers of ten at a stride."""
     first, last = math.floor(math.log10(low)), math.floor(math.log10(top))
-    for digits in ((1, 2, 5), (1, 3), (1,)):
+    sets: list[list[float]] = []
+    for digits in ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
         fine = [float(f"{digit}e{power}") for power in range(first, last + 1) for digit in digits]
-        inside = [tick for tick in fine if low <= tick * (1 + 1e-9) and tick <= top]
+        sets.append([tick for tick in fine if low <= tick * (1 + 1e-9) and tick <= top])
+    # The finest set is for axes on which the next has too few to see that they are logarithmic.
+    for inside in sets if len(sets[1]) < FEW else sets[1:]:
         if len(inside) > 1 and np.diff(np.log10(inside)).min() >= apart:
             return inside
     stride = max(1, math.ceil(apart))

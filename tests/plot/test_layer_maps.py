@@ -66,6 +66,11 @@ def test_dropped_layers_are_those_of_the_decision(tmp_path: Path) -> None:
     assert JobTables(replace(record, artifacts={}), Store(tmp_path)).dropped == {"attention": [], "mlp": []}
 
 
+def test_a_short_logarithmic_axis_has_more_than_two_ticks() -> None:
+    _, labels = scales.decade_ticks(0.22, 1.25, cosine=True)
+    assert labels == ["0.7", "0.5", "0.3", "0"]
+
+
 def test_a_logarithmic_axis_has_few_labels_apart_from_one_another() -> None:
     for low, top, zero in ((1e-9, 2.0, True), (0.04, 30.0, False), (0.2, 0.25, False), (3e-7, 5e-6, True)):
         for most in (4, 7):
