@@ -107,7 +107,8 @@ class FigureFiles:
 
     def _texts(self, content: Content) -> dict[str, bytes]:
         """Return the caption as text, and LaTeX that shows it with the picture or the table."""
-        figure, caption = content.figure, f"{content.title}. {content.caption}"
+        figure, end = content.figure, "" if content.title.endswith("?") else "."
+        caption = f"{content.title}{end} {content.caption}"
         if figure.blocks is None:
             tex = latex.picture(self.name, caption, figure.span)
         else:
