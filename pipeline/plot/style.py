@@ -48,11 +48,12 @@ _KINDS: tuple[dict[str, str], ...] = (
     {"o": "mlp_drop", "s": "iterative_mlp_drop", "D": "random_mlp"},
     {"o": "divergence", "s": "divergence_mlp", "^": "divergence_blocks", "D": "divergence_joint"},
     {"o": "awq", "s": "rtn"},
+    # Where a marker stands for a criterion by divergence (figure 28), it tells both from each other.
     {
-        "o": "divergence_estimate",
-        "s": "divergence_estimate_mlp",
-        "^": "divergence_estimate_blocks",
-        "D": "divergence_estimate_joint",
+        "p": "divergence_estimate",
+        "d": "divergence_estimate_mlp",
+        "v": "divergence_estimate_blocks",
+        "8": "divergence_estimate_joint",
     },
 )
 LOOKS = {name: (PALETTE[place], marker) for place, kind in enumerate(_KINDS) for marker, name in kind.items()}
