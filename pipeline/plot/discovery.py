@@ -6,7 +6,6 @@ Figures of the user's own are files with such names in a folder of theirs.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import pkgutil
 import sys
 import zlib
@@ -14,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import NoReturn
 
 from pipeline.config.figures import FIGURE, NAME, files_of, name_problems, number_of
@@ -55,13 +55,12 @@ def _imported(path: Path) -> Figure:
 
     One that cannot be imported fails with the same error when it is used.
     """
-    name = f"included_figures.{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
+    module = ModuleType(f"included_figures.{path.stem}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module  # dataclasses look their module up
     try:
-        spec.loader.exec_module(module)
+        # Compiled anew: Python's cache would miss a change of the same length within a second.
+        exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)
         found = getattr(module, FIGURE, None)
         if not isinstance(found, Figure):
             raise TypeError(f"{FIGURE} is no Figure of pipeline.plot.base: end it with {FIGURE} = Figure(select, draw)")
