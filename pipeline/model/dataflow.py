@@ -1,0 +1,311 @@
+"""The data flow of one forward pass: which modules' outputs are added to the residual stream, and by what factor.
+
+Every tensor is followed at the level of PyTorch's operators, as a weighted sum of sources: the stream that a block was
+given, and the outputs of modules. Whatever is not linear in these is a source of its own once a module returns it. So a
+block's output shows what was added to the stream, whatever the code in between looks like.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+# The stream that a block was given, as the source of a sum.
+STREAM = "<stream>"
+# Factors by source, and its form that can be compared and hashed.
+Sum = Mapping[str, float]
+Key = frozenset[tuple[str, float]]
+
+aten = torch.ops.aten
+# Operators that hand on the numbers of their first tensor in another shape, dtype or place.
+_SAME = {
+    *(aten.view, aten._unsafe_view, aten.reshape, aten._reshape_alias, aten.unsqueeze, aten.squeeze, aten.expand),
+    *(aten.clone, aten.alias, aten._to_copy, aten.detach, aten.contiguous, aten.lift_fresh),
+}
+_SUMS = {aten.add: 1, aten.add_: 1, aten.sub: -1, aten.sub_: -1}
+_FACTORS = {aten.mul: 1, aten.mul_: 1, aten.div: -1, aten.div_: -1}
+_PRODUCTS = {aten.mm, aten.bmm, aten.addmm, aten.baddbmm, aten.convolution, aten.linear, aten._grouped_mm, aten.mv}
+_ZEROS = {aten.zeros, aten.zeros_like, aten.new_zeros, aten.zero_, aten.empty, aten.empty_like, aten.new_empty}
+# Operators whose result is zero where all of their tensors are.
+_KEEP_ZERO = {
+    *_SAME,
+    *(aten.neg, aten.silu, aten.gelu, aten.relu, aten.tanh, aten.leaky_relu, aten.erf, aten.sin, aten.abs, aten.pow),
+    *(aten.square, aten.sqrt, aten.sum, aten.mean, aten.cumsum, aten.transpose, aten.permute, aten.t, aten.slice),
+    *(aten.select, aten.index, aten.index_select, aten.gather, aten.split, aten.split_with_sizes, aten.unbind),
+    *(aten.cat, aten.stack, aten.where, aten.constant_pad_nd, aten.roll, aten.copy_, aten.unfold, aten.view_as_real),
+    *(aten.index_add, aten.index_add_, aten.index_put, aten.index_put_, aten.scatter, aten.scatter_),
+    *(aten.scatter_add, aten.scatter_add_, aten.masked_fill, aten.masked_fill_, aten.index_copy_, aten.index_copy),
+}
+
+
+@dataclass(frozen=True)
+class Fact:
+    """What is known of a tensor.
+
+    ``sum`` are its sources with their factors; None if it is not linear in any. ``modules`` took part in computing it
+    since the stream was read, ``reads`` are the sums of the stream that they read, and ``attends`` says that it was
+    computed by attention. Setting the parameters ``zero`` to zero makes the tensor zero; None if that is not known.
+    """
+
+    sum: Sum | None = None
+    modules: frozenset[str] = frozenset()
+    reads: frozenset[Key] = frozenset()
+    attends: bool = False
+    zero: frozenset[str] | None = None
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a module: its path, what is known of its first input and output, and what it returned.
+
+    ``inner`` is the module inside it whose output it hands on, empty if there is none.
+    """
+
+    path: str
+    given: Fact
+    result: Fact
+    returned: Any
+    inner: str
+
+
+@dataclass
+class Flow:
+    """What happened in one section: calls in the order in which they ended, readers of the stream, matrix products.
+
+    ``readers`` are the paths of modules by the sum of the stream that they read. ``products`` say of each parameter
+    that was multiplied with whether it holds its matrix as (in, out).
+    """
+
+    calls: list[Call] = field(default_factory=list)
+    readers: dict[Key, list[str]] = field(default_factory=dict)
+    products: dict[str, bool] = field(default_factory=dict)
+    result: Fact = Fact()
+
+
+class Follower(TorchDispatchMode):
+    """Follows the tensors of one section of a model that begins with the stream.
+
+    ``names`` are the paths of the section's modules, ``parameters`` its parameters by name. The outputs of the modules
+    ``renewing`` are the stream anew: norms on the stream itself.
+    """
+
+    def __init__(
+        self,
+        names: Mapping[nn.Module, str],
+        parameters: Mapping[str, torch.Tensor],
+        renewing: Collection[str] = (),
+    ) -> None:
+        super().__init__()
+        self.flow = Flow()
+        self._names, self._parameters = names, parameters
+        self._streams = frozenset({STREAM, *renewing})
+        self._places = sorted((p.data_ptr(), p.data_ptr() + p.nbytes, name) for name, p in parameters.items())
+        self._tokens = 0
+        self._facts: dict[int, Fact] = {}
+        # Tensors are known by their identity, so they must not be freed meanwhile.
+        self._alive: list[torch.Tensor] = []
+
+    def begin(self, stream: torch.Tensor) -> None:
+        """Make a tensor (B, T, D) the section's stream."""
+        self._tokens = stream.shape[1]
+        self._learn(stream, Fact({STREAM: 1.0}))
+
+    def fact(self, tensor: torch.Tensor) -> Fact:
+        """Return what is known of a tensor."""
+        if (known := self._facts.get(id(tensor))) is not None:
+            return known
+        name = self.parameter_of(tensor)
+        return Fact() if name is None else Fact(zero=frozenset({name}))
+
+    def holds_stream(self, fact: Fact) -> bool:
+        """Return whether a tensor is the stream, perhaps with updates."""
+        return fact.sum is not None and not self._streams.isdisjoint(fact.sum)
+
+    def parameter_of(self, tensor: torch.Tensor) -> str | None:
+        """Return the name of the parameter whose memory a tensor is in."""
+        at = tensor.data_ptr()
+        place = bisect_right(self._places, (at, float("inf"), "")) - 1
+        if place < 0 or not tensor.numel():
+            return None
+        start, end, name = self._places[place]
+        return name if start <= at < end else None
+
+    # --- operators ---------------------------------------------------------------------------------------------
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        operator, tensors = func.overloadpacket, list(tensors_of((args, kwargs)))
+        facts = [self.fact(x) for x in tensors]
+        modules, reads, attends = self._behind(facts)
+        total = self._sum(operator, args, kwargs)
+        zero = self._zero(operator, args, tensors, facts)
+        out = func(*args, **kwargs)
+        for result in tensors_of(out):
+            attends = attends or _is_attention(operator, result, self._tokens)
+            self._learn(result, Fact(total, modules, reads, attends, zero))
+        return out
+
+    def _learn(self, tensor: torch.Tensor, fact: Fact) -> None:
+        self._facts[id(tensor)] = fact
+        self._alive.append(tensor)
+
+    def _behind(self, facts: Iterable[Fact]) -> tuple[frozenset[str], frozenset[Key], bool]:
+        """Return modules and sums of the stream behind several tensors, and whether one was computed by attention."""
+        modules: set[str] = set()
+        reads: set[Key] = set()
+        attends = False
+        for fact in facts:
+            if fact.sum is not None and self.holds_stream(fact):
+                reads.add(key(fact.sum))
+            else:
+                modules |= fact.modules
+                reads |= fact.reads
+                attends |= fact.attends
+        return frozenset(modules), frozenset(reads), attends
+
+    def _sum(self, operator: Any, args: Any, kwargs: Mapping[str, Any]) -> Sum | None:
+        """Return the sum that an operator's result is, if it is linear in known sources."""
+        if operator in _SAME:
+            return self._sum_of(args[0])
+        if operator in _SUMS:
+            one, other = self._sum_of(args[0]), self._sum_of(args[1])
+            factor = _SUMS[operator] * float(kwargs.get("alpha", 1))
+            return None if one is None or other is None else _added(one, other, factor)
+        if operator in _FACTORS:
+            x, by = args[:2]
+            if self._sum_of(x) is None and operator in (aten.mul, aten.mul_):
+                x, by = by, x
+            known, factor = self._sum_of(x), _number(by)
+            if known is not None and factor:
+                return {name: share * factor ** _FACTORS[operator] for name, share in known.items()}
+        return None
+
+    def _sum_of(self, value: Any) -> Sum | None:
+        return self.fact(value).sum if isinstance(value, torch.Tensor) else None
+
+    def _zero(
+        self, operator: Any, args: Any, tensors: list[torch.Tensor], facts: list[Fact]
+    ) -> frozenset[str] | None:
+        """Return parameters that make an operator's result zero when they are zero."""
+        if operator in _ZEROS:
+            return frozenset()
+        known = [fact.zero for x, fact in zip(tensors, facts, strict=True) if x.is_floating_point()]
+        if operator in _PRODUCTS:
+            matrices = self._matrices(operator, tensors)
+            biases = known[:1] if operator in (aten.addmm, aten.baddbmm) else known[2:]
+            factors = [frozenset(matrices)] if matrices else [zero for zero in known if zero not in biases]
+            return _all([_first(factors), *biases])
+        if operator in _FACTORS:
+            return _first(known)
+        if operator is aten.native_layer_norm:
+            return _all([known[0], *known[2:3]])
+        if operator in _SUMS:
+            return _all(known) if len(known) == 2 or not _number(args[1]) else None
+        return _all(known) if operator in _KEEP_ZERO and known else None
+
+    def _matrices(self, operator: Any, tensors: list[torch.Tensor]) -> list[str]:
+        """Note which parameters a product multiplies with; return their names."""
+        found = []
+        first = 1 if operator in (aten.addmm, aten.baddbmm) else 0
+        for place, x in enumerate(tensors[first : first + 2]):
+            name = self.parameter_of(x)
+            if name is None or self._parameters[name].ndim < 2 or x.ndim < 2:
+                continue
+            found.append(name)
+            # The right operand is (in, out), so that a parameter that holds (out, in) comes transposed.
+            transposed = x.stride(-2) < x.stride(-1)
+            plain = operator in (aten.convolution, aten.linear)
+            self.flow.products.setdefault(name, not plain and transposed != bool(place))
+        return found
+
+    # --- modules -----------------------------------------------------------------------------------------------
+
+    def entered(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        """Note that a module begins, and which sum of the stream it reads."""
+        if (path := self._names.get(module)) is not None:
+            for fact in map(self.fact, _floats((args, kwargs))):
+                if fact.sum is not None and self.holds_stream(fact):
+                    self.flow.readers.setdefault(key(fact.sum), []).append(path)
+
+    def left(self, module: nn.Module, args: Any, kwargs: Any, returned: Any) -> None:
+        """Note that a module ends. Its output is a source, unless it holds the stream or is one of its inputs."""
+        if (path := self._names.get(module)) is None:
+            return
+        given, results = list(_floats((args, kwargs))), list(_floats(returned))
+        if not results or any(results[0] is x for x in given):
+            return
+        inner = next(iter(self.fact(results[0]).sum or {}), "")
+        inner = inner if self.fact(results[0]).sum == {inner: 1.0} and inner.startswith(f"{path}.") else ""
+        for place, result in enumerate(results):
+            known = self.fact(result)
+            if path in self._streams and not place:
+                self._learn(result, Fact({path: 1.0}))
+            elif not self.holds_stream(known):
+                total = known.sum if place else {path: 1.0}
+                self._learn(result, Fact(total, known.modules | {path}, known.reads, known.attends, known.zero))
+        first = self.fact(given[0]) if given else Fact()
+        self.flow.calls.append(Call(path, first, self.fact(results[0]), returned, inner))
+
+
+def _is_attention(operator: Any, result: torch.Tensor, tokens: int) -> bool:
+    """Return whether an operator weights tokens by one another: a softmax over T tokens, perhaps beside a sink."""
+    name = operator.__name__
+    if "scaled_dot_product" in name:
+        return True
+    return "softmax" in name and result.ndim > 2 and result.shape[-2] == tokens <= result.shape[-1] <= tokens + 1
+
+
+def key(of: Sum) -> Key:
+    """Return a form of a sum that can be compared and hashed."""
+    return frozenset(of.items())
+
+
+def tensors_of(value: Any) -> Iterator[torch.Tensor]:
+    """Yield the tensors of nested arguments or results, in order."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, tuple | list):
+        for each in value:
+            yield from tensors_of(each)
+    elif isinstance(value, dict):
+        for each in value.values():
+            yield from tensors_of(each)
+
+
+def _floats(value: Any) -> Iterator[torch.Tensor]:
+    return (x for x in tensors_of(value) if x.is_floating_point())
+
+
+def _number(value: Any) -> float | None:
+    """Return a factor: a number, or the one that a tensor holds."""
+    if isinstance(value, torch.Tensor):
+        return float(value) if value.numel() == 1 and not value.is_meta else None
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _added(one: Sum, other: Sum, factor: float) -> Sum:
+    total = dict(one)
+    for name, share in other.items():
+        total[name] = total.get(name, 0.0) + factor * share
+    return total
+
+
+def _first(known: Iterable[frozenset[str] | None]) -> frozenset[str] | None:
+    """Return parameters that make a product zero: those of the first factor of which any are known."""
+    return next((zero for zero in known if zero is not None), None)
+
+
+def _all(known: Iterable[frozenset[str] | None]) -> frozenset[str] | None:
+    """Return parameters that make a sum zero: those of all terms, if they are known."""
+    zero: frozenset[str] = frozenset()
+    for each in known:
+        if each is None:
+            return None
+        zero |= each
+    return zero

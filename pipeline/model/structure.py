@@ -1,0 +1,105 @@
+"""The structure of a decoder as it was found on the model: its blocks, what each adds to the residual stream, its head.
+
+Plain facts that can be stored. Imports no model library.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+ATTENTION, MIXER, MLP = "attention", "mixer", "mlp"
+SUBLAYERS = (ATTENTION, MLP)
+BLOCK = "block"
+
+
+@dataclass(frozen=True)
+class Stub:
+    """What a module returns, so that zeros can stand in for it.
+
+    ``several`` is the length of a returned tuple, 0 for a tensor alone; ``width`` the size of its last dimension.
+    """
+
+    several: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Write:
+    """A module whose output, times ``scale``, is added to the residual stream."""
+
+    module: str
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Part:
+    """One sublayer of one block; names are relative to the block.
+
+    ``writes`` add its update to the stream. ``entry`` is the module whose first input is the stream before the sublayer.
+    ``modules`` compute the update and nothing else, in order, norms included; zeros of the shape in ``stubs`` may stand
+    in for them. ``norm`` is the norm that reads the stream, ``post_norm`` one between the sublayer and the addition
+    (both empty if there is none). ``closing`` is a norm on the sum itself (post-norm: ``LN(x + m·f(x))``). Setting the
+    parameters ``zero`` to zero makes the update zero; empty if none do. ``caches`` are the modules that keep states of
+    earlier tokens. ``mixer`` says that it mixes tokens in another way than by attention.
+    """
+
+    kind: str
+    writes: tuple[Write, ...]
+    entry: str
+    modules: tuple[str, ...]
+    stubs: tuple[Stub, ...]
+    norm: str = ""
+    post_norm: str = ""
+    closing: str = ""
+    zero: tuple[str, ...] = ()
+    caches: tuple[str, ...] = ()
+    mixer: bool = False
+
+    @property
+    def name(self) -> str:
+        """What people call it: attention, mixer or mlp."""
+        return MIXER if self.mixer else self.kind
+
+
+@dataclass(frozen=True)
+class BlockStructure:
+    """One block: its sublayers in the order in which they write to the stream, at most one of each kind.
+
+    In a ``parallel`` block all sublayers read the same stream. ``matrices`` are the parameters that are multiplied
+    with, each with whether it is stored as (in, out).
+    """
+
+    parts: tuple[Part, ...]
+    parallel: bool
+    matrices: tuple[tuple[str, bool], ...]
+
+    def part(self, kind: str) -> Part | None:
+        """Return the sublayer of a kind, or None if this block has none."""
+        return next((part for part in self.parts if part.kind == kind), None)
+
+    @property
+    def chained(self) -> bool:
+        """Whether each sublayer reads exactly what the one before it wrote."""
+        return not self.parallel and not any(part.closing for part in self.parts)
+
+
+@dataclass(frozen=True)
+class Structure:
+    """A model that adds sublayers to a residual stream, block by block.
+
+    ``blocks_name`` is the path of its block list. ``tail`` are the modules that lead from the last block's output to the
+    output projection, in order; ``head_scale`` and ``head_cap`` say what becomes of its logits: ``scale·z``, then
+    ``cap·tanh(z / cap)``. A model without an output projection is an ``encoder``.
+    """
+
+    blocks_name: str
+    blocks: tuple[BlockStructure, ...]
+    tail: tuple[str, ...] = ()
+    head_scale: float = 1.0
+    head_cap: float | None = None
+    encoder: bool = False
+
+    @property
+    def chained(self) -> bool:
+        """Whether each sublayer of each block reads exactly what the one before it wrote."""
+        return all(block.chained for block in self.blocks)
