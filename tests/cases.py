@@ -9,6 +9,13 @@ from choice import some
 
 from pipeline.config.choices import choices_of, figure_names
 
+# Model types whose structure differs: chained and parallel sublayers, norms in between and on the sum, experts, biases,
+# transposed matrices; ENCODERS are those without logits.
+ENCODERS = ("bert",)
+FAMILIES = (
+    *("bert", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "llama", "mistral", "mixtral", "opt", "phi", "phi3"),
+    *("qwen2", "qwen2_moe", "qwen3", "qwen3_moe"),
+)
 EXPERIMENTS = choices_of("experiment")
 # A random model has no score above chance, of which something could be kept (fig27, fig28); fig10 is of several models.
 YIELDING = [name for name in EXPERIMENTS if name not in ("fig10", "fig27", "fig28")]

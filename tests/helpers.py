@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 import torch
+from cases import FAMILIES
 from choice import some
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
@@ -15,16 +16,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.config.choices import CONF
 from pipeline.config.signature import signature
-from pipeline.model.architectures import ARCHITECTURES
 from pipeline.model.continuations import read
 from pipeline.model.decoder import Decoder
-from pipeline.model.linear_inputs import one_expert_at_a_time
+from pipeline.model.experts import one_expert_at_a_time
 from pipeline.prune.base import Context, Pruner
 from pipeline.prune.decision import Change
 from pipeline.prune.surgery import dropped
 
 # Few tests apply to the encoder, so it comes in addition.
-SOME_FAMILIES = some("model families", sorted(ARCHITECTURES), always=["bert"])
+SOME_FAMILIES = some("model families", FAMILIES, always=["bert"])
 
 
 @cache
@@ -70,7 +70,7 @@ def context_for(pruner: Pruner, model: torch.nn.Module, batches: list[torch.Tens
 def outputs_of(model: torch.nn.Module) -> torch.Tensor:
     """Logits of a fixed input; final states of an encoder."""
     output = model(torch.randint(0, 250, (2, 10), generator=torch.Generator().manual_seed(7)))
-    return output.last_hidden_state if Decoder(model).architecture.encoder else output.logits
+    return output.last_hidden_state if Decoder(model).structure.encoder else output.logits
 
 
 def changes_of(model: torch.nn.Module, share: float) -> dict[int, Change]:
@@ -100,7 +100,7 @@ def generate(model: torch.nn.Module, use_cache: bool) -> torch.Tensor:
 def flops(model: torch.nn.Module) -> tuple[int, dict[str, int]]:
     """Counted operations of a forward pass without the output projection: in all, and by module name."""
     decoder = Decoder(model)
-    with one_expert_at_a_time(decoder), torch.inference_mode(), FlopCounterMode(display=False) as counter:
+    with one_expert_at_a_time(decoder.model), torch.inference_mode(), FlopCounterMode(display=False) as counter:
         decoder.base(torch.arange(16)[None], use_cache=False)
     return counter.get_total_flops(), {name: sum(c.values()) for name, c in counter.get_flop_counts().items()}
 

@@ -17,7 +17,7 @@ from places import ROOT
 from transformers import AutoModelForCausalLM
 
 from pipeline.config.search_path import search_also
-from pipeline.model.architectures import Architecture, Part
+from pipeline.model.structure import Architecture, Part
 from pipeline.plot.drawing import draw
 from pipeline.prune.decision import Decision
 from pipeline.report.__main__ import main as report

@@ -15,11 +15,10 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from pipeline.common.terminal import Progress
-from pipeline.model.architectures import SUBLAYERS
 from pipeline.model.decoder import Decoder
 from pipeline.model.finite import check_values
 from pipeline.model.offload import resident
-from pipeline.model.residual import first, layout, tap
+from pipeline.model.residual import layout, tap
 from pipeline.model.trajectory import KEY, Forward, Trajectory, forwards
 from pipeline.prune.decision import Change, Decision
 from pipeline.prune.surgery import changed_weights
@@ -41,8 +40,8 @@ def capture_counterparts(
     A dropped sublayer leaves ``x``.
 
     ``model`` is dense. It runs once over its own trajectory; after each block the block runs again on the same
-    arguments, once for each of its sublayers whose weights change, with only these changed. Returns (2L, N, D), row
-    ``2l`` attention, ``2l + 1`` MLP. Raises ValueError if they are not finite.
+    arguments, once for each of its sublayers whose weights change, with only these changed. Returns (S, N, D) for S
+    sublayers in the order in which they are computed. Raises ValueError if they are not finite.
     """
     parts = list(forwards(dense))
     total = len(parts) * len(dense.after)
@@ -59,6 +58,8 @@ def _counterparts_of(
 ) -> torch.Tensor:
     """Compute the counterparts (2L, n, D) at the n positions of one forward pass."""
     decoder, plan, gone = Decoder(model), layout(Decoder(model)), decision.dropped
+    sublayers = decoder.sublayers()
+    mine = [[(i, s.kind) for i, s in enumerate(sublayers) if s.layer == layer] for layer in range(len(decoder.blocks))]
     states: dict[int, torch.Tensor] = {}
     updates: dict[int, torch.Tensor] = {}
     found: dict[int, torch.Tensor] = {}
@@ -68,18 +69,18 @@ def _counterparts_of(
         if not again:
             states[index] = state
 
-    def on_update(index: int) -> Callable[..., None]:
-        def hook(module: torch.nn.Module, args: object, output: Any) -> None:
-            updates[index] = first(output)
+    def on_update(index: int) -> Callable[[torch.Tensor], None]:
+        def note(update: torch.Tensor) -> None:
+            updates[index] = update
             if again == [index]:
                 raise _Seen
 
-        return hook
+        return note
 
     def rerun(layer: int) -> Callable[..., None]:
         def hook(block: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: object) -> None:
             change = decision.changes.get(layer, Change())
-            for index, kind in enumerate(SUBLAYERS, start=2 * layer):
+            for index, kind in mine[layer]:
                 x = states[plan.before[index]]
                 if (layer, kind) in gone:
                     found[index] = part.at_predictions(x)
@@ -98,8 +99,8 @@ def _counterparts_of(
         return hook
 
     with ExitStack() as stack:
-        for index, sublayer in enumerate(decoder.sublayers()):
-            stack.callback(sublayer.exit.register_forward_hook(on_update(index)).remove)
+        for index, sublayer in enumerate(sublayers):
+            stack.enter_context(sublayer.watched(on_update(index)))
         for layer, block in enumerate(decoder.blocks):
             stack.callback(block.register_forward_hook(rerun(layer), with_kwargs=True).remove)
         stack.enter_context(tap(decoder, on_state))

@@ -153,7 +153,7 @@ def decision_states(model: PreTrainedModel, questions: Sequence[Question]) -> to
     for batch in _batches(questions, Positions.of(model)):
         width = max(len(questions[at].context) for at in batch)
         rows = [questions[at].context + [0] * (width - len(questions[at].context)) for at in batch]
-        states = decoder.base(torch.tensor(rows, device=decoder.device), use_cache=False).last_hidden_state
+        states = decoder.final_states(torch.tensor(rows))
         for at, state in zip(batch, states, strict=True):
             last = state[len(questions[at].context) - 1]
             found[at] = last.to(torch.promote_types(last.dtype, torch.float32)).cpu()

@@ -17,7 +17,7 @@ from pipeline.config.signature import declared
 from pipeline.config.sparsity import parse, unaccepted
 from pipeline.evaluate.retrieval.recipe import recipe_of
 from pipeline.evaluate.suite import TaskSuite
-from pipeline.model.architectures import ARCHITECTURES, unsuited
+from pipeline.model.model_types import causal_types, encoder_types, is_encoder, unsuited
 from pipeline.model.sources.folder import ADAPTER, CONFIG, LAYER_KEYS, TOKENIZERS, check_folder, read_json
 
 # Units that an integer sparsity counts, and the number of them in a block.
@@ -79,29 +79,30 @@ def _embedding(model: Mapping[str, Any]) -> list[str]:
 
 def _architecture(plain: Mapping[str, Any]) -> list[str]:
     """Check that the architecture is supported and can do what the stages ask; known for random and local models."""
-    model, known = plain["model"], ARCHITECTURES
-    kind = model.get("architecture") or _facts(model).get("model_type")
+    model, known = plain["model"], (*causal_types(), *encoder_types())
+    facts = _facts(model) | ({"model_type": model["architecture"]} if model.get("architecture") else {})
+    kind = facts.get("model_type")
     if kind is None:
         return []
-    if kind not in known:
+    if kind not in known and not facts.get("auto_map"):
         if "architecture" in model:
-            return [f"model.architecture={kind} is not supported; {nearest(str(kind), known)}"]
+            return [f"model.architecture={kind} does not exist; {nearest(str(kind), known)}"]
         return [
-            f"model.path={model['path']}: model type {kind} is not supported, only {', '.join(sorted(known))}. A new "
-            "one needs an entry in ARCHITECTURES of pipeline/model/architectures.py"
+            f"model.path={model['path']}: model type {kind} is unknown to the installed transformers, or neither "
+            "predicts the next token nor embeds texts; update transformers, or give a model that does"
         ]
     needed = ["capture", "measure"]
     if writes_text(plain["task"]):
         needed.insert(0, "evaluate")
     writing = [stage for stage in plain["stages"] if stage in needed]
-    if known[kind].encoder and writing:
+    if is_encoder(facts) and writing:
         return [
             f"model={model['name']} is an encoder, which generates no text, so it cannot run {', '.join(writing)}; "
             "give task=retrieval stages=[prune,evaluate,plot], or stages=[prune] with export.path=DIR to keep the model"
         ]
     pruner = plain["pruner"]
     decoder_only = bool(declared(pruner, "decoder_only") or declared(pruner, "compares"))
-    why = unsuited(str(kind), decoder_only, declared(pruner, "architectures") or ())
+    why = unsuited(str(kind), is_encoder(facts), decoder_only, declared(pruner, "architectures") or ())
     return [f"model={model['name']}: pruner={pruner['name']} {why}"] if why else []
 
 

@@ -20,7 +20,7 @@ from pipeline.evaluate.perplexity import HeldOutText, held_out, perplexity_row
 from pipeline.evaluate.results import ITEM_COLUMNS, SCORE_COLUMNS, Results
 from pipeline.evaluate.suites.names import names as task_names
 from pipeline.model.borrowed import borrowed
-from pipeline.model.head_proof import prove
+from pipeline.model.proof import prove
 from pipeline.prune.prune import Pruned, name_of
 from pipeline.prune.pruned_model import check_writes_text
 from pipeline.prune.vet import vet

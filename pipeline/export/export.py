@@ -42,7 +42,7 @@ def export(pruned: Pruned, path: str | os.PathLike[str], tokenizer: PreTrainedTo
     """
     model, target = pruned.model, Path(path).expanduser().absolute()
     check_free(target)
-    facts, encoder = _facts(pruned), Decoder(model).architecture.encoder
+    facts, encoder = _facts(pruned), Decoder(model).structure.encoder
 
     def describe(folder: Path, written: Written) -> None:
         write_facts(folder, facts | of_file(written, encoder))

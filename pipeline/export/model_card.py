@@ -9,7 +9,7 @@ import pandas as pd
 import yaml  # type: ignore[import-untyped]
 
 from pipeline.common.terminal import plain_table
-from pipeline.model.architectures import ATTENTION, MLP
+from pipeline.model.structure import ATTENTION, MLP
 
 # Facts of the source that a model card states if they are known.
 _SOURCE = ("base_model", "license")

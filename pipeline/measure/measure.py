@@ -32,7 +32,7 @@ from pipeline.model.borrowed import borrowed
 from pipeline.model.decoder import Decoder
 from pipeline.model.generation import GREEDY, Decoding
 from pipeline.model.head import Head
-from pipeline.model.head_proof import head_of
+from pipeline.model.proof import head_of
 from pipeline.model.trajectory import Trajectory, capture_forced, capture_trajectory
 from pipeline.prune.decision import Decision
 from pipeline.prune.prune import Pruned, name_of

@@ -19,7 +19,7 @@ from pipeline.measure import options as of_states
 from pipeline.measure.measure import Prompts, probes_given, pruned_beside
 from pipeline.model.borrowed import borrowed
 from pipeline.model.decoder import Decoder
-from pipeline.model.head_proof import head_of
+from pipeline.model.proof import head_of
 from pipeline.prune.prune import Pruned, name_of
 from pipeline.prune.vet import vet
 

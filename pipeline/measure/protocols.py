@@ -14,9 +14,9 @@ from pipeline.measure.columns import INDEX
 from pipeline.measure.finite import check_measures
 from pipeline.measure.layerwise import Stream, measure_stream
 from pipeline.measure.measures import as_table, columns_of, compare
-from pipeline.model.architectures import SUBLAYERS
 from pipeline.model.finite import check_values
 from pipeline.model.head import Head
+from pipeline.model.structure import SUBLAYERS
 from pipeline.model.trajectory import KEY, Trajectory
 
 FINAL = "final"
@@ -75,7 +75,8 @@ def measure_layers(
     stream = Stream(dense.residual, dense.before, dense.after, counterparts)
     values, frames = measure_stream(stream, head, temperatures, progress, norm, extra), []
     for index, one in enumerate(values):
-        place = {"protocol": LAYER, "layer": index // 2, "sublayer": SUBLAYERS[index % 2]}
+        layer, kind = dense.places[index]
+        place = {"protocol": LAYER, "layer": layer, "sublayer": kind}
         frames.append(_placed(as_table(one, temperatures, extra), dense.positions(), place, extra))
     return pd.concat(frames, ignore_index=True)
 

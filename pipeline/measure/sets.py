@@ -13,7 +13,6 @@ from pipeline.measure.base import SetMeasure, checked
 from pipeline.measure.columns import SET_COLUMNS
 from pipeline.measure.finite import check_measures
 from pipeline.measure.protocols import FINAL, shared_rows
-from pipeline.model.architectures import SUBLAYERS
 from pipeline.model.finite import check_values
 from pipeline.model.trajectory import KEY, Trajectory
 
@@ -29,8 +28,9 @@ def layer_pairs(dense: Trajectory, counterparts: torch.Tensor | None, kinds: Col
     assert dense.residual is not None
     for index, (before, after) in enumerate(zip(dense.before, dense.after, strict=True)):
         pruned = dense.residual[before] if counterparts is None else counterparts[index]
-        if (sublayer := SUBLAYERS[index % 2]) in kinds:
-            yield LAYER, index // 2, sublayer, dense.residual[after], pruned
+        layer, sublayer = dense.places[index]
+        if sublayer in kinds:
+            yield LAYER, layer, sublayer, dense.residual[after], pruned
 
 
 def forced_pair(dense: Trajectory, forced: torch.Tensor) -> Pair:

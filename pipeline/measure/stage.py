@@ -28,7 +28,7 @@ from pipeline.measure.protocols import kinds_of, measure_layers, measure_protoco
 from pipeline.measure.sets import Pair, forced_pair, free_pair, layer_pairs, measure_sets
 from pipeline.model.decoder import Decoder
 from pipeline.model.head import Head
-from pipeline.model.head_proof import head_of
+from pipeline.model.proof import head_of
 from pipeline.model.trajectory import Trajectory
 from pipeline.prune.workbench import Workbench
 from pipeline.store import table_names

@@ -146,6 +146,8 @@ class Follower(TorchDispatchMode):
         total = self._sum(operator, args, kwargs)
         zero = self._zero(operator, args, tensors, facts)
         out = func(*args, **kwargs)
+        if operator is aten.slice and out.shape == args[0].shape:
+            total = self._sum_of(args[0])
         for result in tensors_of(out):
             attends = attends or _is_attention(operator, result, self._tokens)
             self._learn(result, Fact(total, modules, reads, attends, zero))
@@ -181,17 +183,15 @@ class Follower(TorchDispatchMode):
             x, by = args[:2]
             if self._sum_of(x) is None and operator in (aten.mul, aten.mul_):
                 x, by = by, x
-            known, factor = self._sum_of(x), _number(by)
-            if known is not None and factor:
-                return {name: share * factor ** _FACTORS[operator] for name, share in known.items()}
+            known, share_of = self._sum_of(x), _number(by)
+            if known is not None and share_of:
+                return {name: share * share_of ** _FACTORS[operator] for name, share in known.items()}
         return None
 
     def _sum_of(self, value: Any) -> Sum | None:
         return self.fact(value).sum if isinstance(value, torch.Tensor) else None
 
-    def _zero(
-        self, operator: Any, args: Any, tensors: list[torch.Tensor], facts: list[Fact]
-    ) -> frozenset[str] | None:
+    def _zero(self, operator: Any, args: Any, tensors: list[torch.Tensor], facts: list[Fact]) -> frozenset[str] | None:
         """Return parameters that make an operator's result zero when they are zero."""
         if operator in _ZEROS:
             return frozenset()
@@ -264,6 +264,11 @@ def _is_attention(operator: Any, result: torch.Tensor, tokens: int) -> bool:
 def key(of: Sum) -> Key:
     """Return a form of a sum that can be compared and hashed."""
     return frozenset(of.items())
+
+
+def first(value: Any) -> torch.Tensor:
+    """Return the tensor of a module's output or arguments: the value itself, or the first of several."""
+    return value[0] if isinstance(value, tuple | list) else value
 
 
 def tensors_of(value: Any) -> Iterator[torch.Tensor]:

@@ -1,24 +1,30 @@
-"""Views of a model: its blocks, sublayers, norms, linear layers and output projection, whatever its architecture."""
+"""Views of a model: its blocks, sublayers, norms, weight matrices and output projection, whatever its architecture."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from pipeline.model.architectures import ATTENTION, SUBLAYERS, Part, architecture_of
+from pipeline.model.dataflow import first
+from pipeline.model.discovery import structure_of
 from pipeline.model.layer_config import keep_layers
+from pipeline.model.structure import Part, Structure, keep
 
 # Linear layers that choose experts. They are left alone: pruning them would move tokens to other experts.
 _ROUTERS = ("gate", "router", "shared_expert_gate")
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 @dataclass(frozen=True)
 class Sublayer:
-    """One attention or MLP sublayer of one block."""
+    """One attention, mixer or MLP sublayer of one block."""
 
     layer: int
     kind: str
@@ -31,9 +37,30 @@ class Sublayer:
         return self.block.get_submodule(self.part.entry)
 
     @property
-    def exit(self) -> nn.Module:
-        """Module whose output (the first of several) is the update added to the residual stream."""
-        return self.block.get_submodule(self.part.exit)
+    def exits(self) -> list[nn.Module]:
+        """Modules whose outputs (the first of several), times their scale, are the update added to the stream."""
+        return [self.block.get_submodule(write.module) for write in self.part.writes]
+
+    @contextmanager
+    def watched(self, on_update: Callable[[torch.Tensor], None]) -> Iterator[None]:
+        """Call ``on_update(f)`` with the update that is added to the stream, in each forward pass within the block."""
+        found: list[torch.Tensor] = []
+
+        def hook(scale: float) -> Callable[..., None]:
+            def note(module: nn.Module, args: object, output: Any) -> None:
+                update = first(output)
+                found.append(update if scale == 1 else update * scale)
+                if len(found) == len(self.part.writes):
+                    total = found[0] if len(found) == 1 else torch.stack(found).sum(0)
+                    found.clear()
+                    on_update(total)
+
+            return note
+
+        with ExitStack() as stack:
+            for module, write in zip(self.exits, self.part.writes, strict=True):
+                stack.callback(module.register_forward_hook(hook(write.scale)).remove)
+            yield
 
 
 @dataclass(frozen=True)
@@ -62,54 +89,52 @@ class Linear:
 
 
 class Decoder:
-    """A stateless view of a Hugging Face model as blocks and sublayers.
+    """A view of a Hugging Face model as blocks and sublayers, found on the model itself at first use.
 
-    Raises ValueError for an architecture that is not supported.
+    Raises ValueError for a model that does not add sublayers to a residual stream.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
-        self.architecture = architecture_of(model.config)
+        self.structure: Structure = structure_of(model)
 
     @property
     def base(self) -> nn.Module:
-        return self.model.get_submodule(self.architecture.base)
+        return self.model.base_model
 
     @property
     def blocks(self) -> nn.ModuleList:
-        blocks = self.base.get_submodule(self.architecture.blocks)
+        blocks = self.model.get_submodule(self.structure.blocks_name)
         assert isinstance(blocks, nn.ModuleList)
         return blocks
-
-    @blocks.setter
-    def blocks(self, blocks: nn.ModuleList) -> None:
-        # Only for ``keep_blocks``, which updates the configuration as well.
-        parent, _, name = self.architecture.blocks.rpartition(".")
-        setattr(self.base.get_submodule(parent), name, blocks)
 
     @property
     def blocks_name(self) -> str:
         """Name of the block list in the model, e.g. ``model.layers``."""
-        return ".".join(filter(None, (self.architecture.base, self.architecture.blocks)))
+        return self.structure.blocks_name
 
     @property
     def final_norm(self) -> nn.Module | None:
-        return self.base.get_submodule(self.architecture.final_norm) if self.architecture.final_norm else None
+        """Map from the last block's output to the final state, from which the logits are linear; None for identity."""
+        tail = [self.model.get_submodule(name) for name in self.structure.tail]
+        return nn.Sequential(*tail) if len(tail) > 1 else next(iter(tail), None)
+
+    def final_states(self, ids: torch.Tensor, **options: Any) -> torch.Tensor:
+        """Return the final states (B, T, D) of token ids (B, T), without a cache."""
+        states = self.base(ids.to(self.device), use_cache=False, **options).last_hidden_state
+        for name in self.structure.after_base:
+            states = self.model.get_submodule(name)(states)
+        return states
 
     @property
     def head(self) -> nn.Linear:
         """Output projection from hidden states (D) to logits (V). Raises ValueError for an encoder."""
-        head = None if self.architecture.encoder else self.model.get_output_embeddings()
+        head = None if self.structure.encoder else self.model.get_output_embeddings()
         if not isinstance(head, nn.Linear):
             raise ValueError(
                 f"a {self.model.config.model_type} model has no output projection, so it computes no logits"
             )
         return head
-
-    @property
-    def logit_cap(self) -> float | None:
-        """Cap of families that squash their logits to ``cap·tanh(z / cap)``, or None."""
-        return getattr(self.model.config, "final_logit_softcapping", None)
 
     @property
     def positions(self) -> int | None:
@@ -126,40 +151,59 @@ class Decoder:
     def keep_blocks(self, kept: list[int]) -> None:
         """Keep only these blocks, in the model and in the per-block fields of its configuration."""
         keep_layers(self.model.config, kept)
-        self.blocks = nn.ModuleList([self.blocks[layer] for layer in kept])
+        parent, _, name = self.blocks_name.rpartition(".")
+        setattr(self.model.get_submodule(parent), name, nn.ModuleList([self.blocks[layer] for layer in kept]))
+        self.structure = self.model.residual_structure = keep(self.structure, kept)
 
-    def part(self, kind: str) -> Part:
-        return self.architecture.attention if kind == ATTENTION else self.architecture.mlp
+    def part(self, layer: int, kind: str) -> Part:
+        """Return the sublayer of a kind in a block. Raises ValueError if the block has none."""
+        found = self.structure.blocks[layer].part(kind)
+        if found is None:
+            raise ValueError(f"block {layer} has no {kind} sublayer")
+        return found
+
+    def has(self, layer: int, kind: str) -> bool:
+        """Return whether a block has a sublayer of a kind."""
+        return self.structure.blocks[layer].part(kind) is not None
 
     def sublayer(self, layer: int, kind: str) -> Sublayer:
-        return Sublayer(layer, kind, self.blocks[layer], self.part(kind))
+        return Sublayer(layer, kind, self.blocks[layer], self.part(layer, kind))
 
     def sublayers(self) -> list[Sublayer]:
         """Return all sublayers in the order in which they are computed."""
-        return [self.sublayer(layer, kind) for layer in range(len(self.blocks)) for kind in SUBLAYERS]
+        blocks = self.blocks
+        return [
+            Sublayer(layer, part.kind, blocks[layer], part)
+            for layer, block in enumerate(self.structure.blocks)
+            for part in block.parts
+        ]
 
     def linears(self, layer: int) -> list[Linear]:
         """Return the weight matrices of a block without routers, e.g. ``model.layers.0.mlp.up_proj.weight``."""
-        found = []
+        found, stored = [], dict(self.structure.blocks[layer].matrices)
         for path, module in self.blocks[layer].named_modules():
-            if path.rpartition(".")[2] in _ROUTERS:
+            if path.rpartition(".")[2] in _ROUTERS or isinstance(module, _CONVOLUTIONS):
                 continue
-            prefix = f"{self.blocks_name}.{layer}.{path}"
-            if isinstance(module, nn.Linear | Conv1D):
-                name = f"{prefix}.weight"
-                found.append(Linear(name, name, module, "weight", transposed=isinstance(module, Conv1D)))
             for attribute, parameter in module.named_parameters(recurse=False):
-                if parameter.ndim == 3:
-                    name = f"{prefix}.{attribute}"
-                    found += [Linear(f"{name}.{e}", name, module, attribute, expert=e) for e in range(len(parameter))]
+                own = f"{path}.{attribute}" if path else attribute
+                plain = isinstance(module, nn.Linear | Conv1D) and attribute == "weight"
+                if not plain and own not in stored and parameter.ndim != 3:
+                    continue
+                name = f"{self.blocks_name}.{layer}.{own}"
+                turned = isinstance(module, Conv1D) if plain else stored.get(own, False)
+                if parameter.ndim == 2:
+                    found.append(Linear(name, name, module, attribute, turned))
+                elif parameter.ndim == 3:
+                    experts = range(len(parameter))
+                    found += [Linear(f"{name}.{e}", name, module, attribute, turned, e) for e in experts]
         return found
 
     def outputs(self, layer: int, kind: str) -> list[Linear]:
         """Return the matrices of a sublayer that write its update."""
-        names = [f"{self.blocks_name}.{layer}.{name}" for name in self.part(kind).outputs]
-        return [w for w in self.linears(layer) if w.parameter.removesuffix(".weight") in names]
+        names = [f"{self.blocks_name}.{layer}.{name}" for name in self.part(layer, kind).zero]
+        return [linear for linear in self.linears(layer) if linear.parameter in names]
 
     def belongs(self, parameter: str, layer: int, kind: str) -> bool:
         """Return whether a parameter belongs to a sublayer."""
         prefix = f"{self.blocks_name}.{layer}."
-        return any(parameter.startswith(f"{prefix}{module}.") for module in self.part(kind).modules)
+        return any(parameter.startswith(f"{prefix}{module}.") for module in self.part(layer, kind).modules)

@@ -5,20 +5,23 @@ Nothing here knows a model family. What was found is proven by ``pipeline.model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from pipeline.model.dataflow import STREAM, Call, Fact, Flow, Follower, Key, Sum, key, tensors_of
+from pipeline.model.dataflow import STREAM, Call, Fact, Flow, Follower, Key, Sum, tensors_of
+from pipeline.model.experts import one_expert_at_a_time
 from pipeline.model.structure import ATTENTION, MLP, BlockStructure, Part, Structure, Stub, Write
 
 # Number of tokens of the pass: few, and unlike the size of anything else, so that attention shows by its shape.
 TOKENS = 13
+# Relative difference of a row to an equal one in a batch that rounding explains, in any dtype.
+_ROUNDING = 0.02
 
 
 class Unfit(ValueError):
@@ -33,10 +36,30 @@ class Seen:
     tail: Flow
 
 
-@torch.no_grad()
+def structure_of(model: PreTrainedModel) -> Structure:
+    """Return the structure of a model, found at the first call and kept with the model. Raises Unfit as `discover`."""
+    found = getattr(model, "residual_structure", None)
+    if found is None:
+        found = model.residual_structure = discover(model)
+    return found
+
+
 def discover(model: PreTrainedModel) -> Structure:
-    """Return the structure of a model. Raises Unfit for a form that is not known."""
-    name, blocks = block_list(model)
+    """Return the structure of a dense model. Raises Unfit, which names the model, for a form that is not known."""
+    training = model.training
+    try:
+        # In inference mode, operators are not taken apart.
+        with torch.inference_mode(False), torch.no_grad(), one_expert_at_a_time(model):
+            return _discover(model.eval())
+    except Unfit as error:
+        raise Unfit(f"a {model.config.model_type} model cannot be pruned here: {error}") from None
+    finally:
+        model.train(training)
+
+
+def _discover(model: PreTrainedModel) -> Structure:
+    name, listed = block_list(model)
+    blocks = list(listed)
     seen = watch(model, blocks, name)
     chains = [_chain(at, flow, block) for at, (flow, block) in enumerate(zip(seen.blocks, blocks, strict=True))]
     renewing = [frozenset(group.norm for group in chain if group.norm) for chain in chains]
@@ -48,15 +71,13 @@ def discover(model: PreTrainedModel) -> Structure:
         _block(at, flow, chain, block, mixers[at])
         for at, (flow, chain, block) in enumerate(zip(seen.blocks, chains, blocks, strict=True))
     )
-    return Structure(name, found)
+    return replace(head(model, name, seen.tail), blocks=found)
 
 
 def block_list(model: nn.Module) -> tuple[str, nn.ModuleList]:
     """Return name and modules of the block list: the outermost list with the most parameters."""
     lists = [(name, each) for name, each in model.named_modules() if isinstance(each, nn.ModuleList) and len(each)]
-    outermost = [
-        (name, each) for name, each in lists if not any(name.startswith(f"{other}.") for other, _ in lists)
-    ]
+    outermost = [(name, each) for name, each in lists if not any(name.startswith(f"{other}.") for other, _ in lists)]
     if not outermost:
         raise Unfit("it has no list of blocks")
     return max(outermost, key=lambda found: sum(p.numel() for p in found[1].parameters()))
@@ -75,7 +96,8 @@ def watch(
         )
         for at, block in enumerate(blocks)
     ]
-    outside = {m: path for path, m in model.named_modules() if path and not path.startswith(f"{name}.")}
+    outside = {m: path for path, m in model.named_modules() if path and not f"{name}.".startswith(f"{path}.")}
+    outside = {m: path for m, path in outside.items() if not path.startswith(f"{name}.")}
     tail = Follower(outside, {p: v for p, v in model.named_parameters() if not p.startswith(f"{name}.")})
 
     with ExitStack() as stack, ExitStack() as behind:
@@ -106,7 +128,7 @@ def watch(
             stack.callback(module.register_forward_pre_hook(tail.entered, with_kwargs=True).remove)
             stack.callback(module.register_forward_hook(tail.left, with_kwargs=True).remove)
         out = model(tokens(model), use_cache=False)
-        tail.flow.result = tail.fact(out.logits if hasattr(out, "logits") else out[0])
+        tail.flow.result = tail.fact(out[0])
     if order != list(range(len(blocks))):
         raise Unfit(f"its blocks run in the order {order}, not once each from first to last")
     return Seen(tuple(follower.flow for follower in followers), tail.flow)
@@ -132,6 +154,7 @@ def mixing(
 
     def alike(module: nn.Module, args: Any, kwargs: Any) -> Any:
         def rows(x: torch.Tensor) -> torch.Tensor:
+            # Some blocks (OPT) flatten batch and tokens for their MLP.
             y = x.reshape(2, TOKENS, -1).clone()
             y[1, 1:] = y[0, 1:]
             return y.view(x.shape)
@@ -142,8 +165,8 @@ def mixing(
 
     def compare(at: int, path: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            x = next(tensors_of(output)).reshape(2, TOKENS, -1)[:, -1]
-            if not torch.equal(x[0], x[1]):
+            x = next(tensors_of(output)).reshape(2, TOKENS, -1)[:, 1:].float()
+            if (x[0] - x[1]).abs().max() > _ROUNDING * x.abs().max():
                 found[at].add(path)
 
         return hook
@@ -203,6 +226,9 @@ def _chain(at: int, flow: Flow, block: nn.Module) -> tuple[Group, ...]:
     for group, total in groups:
         if total[group.source] != 1:
             raise Unfit(f"block {at} scales its residual stream by {total[group.source]:g}")
+        for write in group.writes:
+            if sum(call.path == write.module for call in flow.calls) > 1:
+                raise Unfit(f"block {at} runs {write.module} more than once")
     return tuple(group for group, _ in groups)
 
 
@@ -260,12 +286,11 @@ def _block(at: int, flow: Flow, chain: Sequence[Group], block: nn.Module, mixers
         parts.append(_part(at, kind, mine, others, flow, block))
         reads |= {sums for update in mine for sums in update.call.result.reads}
     matrices = tuple(sorted(flow.products.items()))
-    return BlockStructure(tuple(parts), len(parts) > 1 and len(reads) == 1, matrices)
+    opening = chain[0].norm if not chain[0].writes else ""
+    return BlockStructure(tuple(parts), len(parts) > 1 and len(reads) == 1, matrices, opening)
 
 
-def _part(
-    at: int, kind: str, updates: Sequence[_Update], others: frozenset[str], flow: Flow, block: nn.Module
-) -> Part:
+def _part(at: int, kind: str, updates: Sequence[_Update], others: frozenset[str], flow: Flow, block: nn.Module) -> Part:
     involved = frozenset().union(*(update.modules for update in updates))
     order = {call.path: place for place, call in enumerate(flow.calls)}
     readers = _readers(flow, updates[0].call.result)
@@ -291,6 +316,52 @@ def _part(
         mixer=kind == ATTENTION and not any(update.call.result.attends for update in updates),
         zero=tuple(sorted(zero)),
     )
+
+
+def head(model: PreTrainedModel, name: str, flow: Flow) -> Structure:
+    """Return the structure behind the blocks: modules up to the output projection, and what scales its logits."""
+    projection = model.get_output_embeddings()
+    calls = {call.path: call for call in flow.calls}
+    if projection is None:
+        return Structure(name, (), tail=tuple(_way(flow.result, calls)[0]), encoder=True)
+    path = next(path for path, module in model.named_modules() if module is projection)
+    if path not in calls or not isinstance(projection, nn.Linear):
+        raise Unfit(f"its logits do not come from a linear output projection ({type(projection).__name__} {path})")
+    tail, scale = _way(calls[path].given, calls)
+    result, cap = flow.result.sum, None
+    if result is None:
+        # Squashed: the cap is the number of the configuration that gives the model's logits, which is proven later.
+        cap = next(iter(caps_of(model.config)), None)
+    elif set(result) != {path}:
+        raise Unfit(f"its logits are {_shown(result)}, not those of its output projection {path}")
+    else:
+        scale *= result[path]
+    base = f"{model.base_model_prefix}."
+    outer = tuple(each for each in tail if not each.startswith(base)) if model.base_model is not model else ()
+    return Structure(name, (), tuple(tail), outer, scale, cap)
+
+
+def caps_of(config: Any) -> list[float]:
+    """Return the numbers of a configuration that may cap logits."""
+    fields = config.get_text_config().to_dict()
+    return [
+        float(value)
+        for field, value in fields.items()
+        if "cap" in field and "logit" in field and "att" not in field and isinstance(value, int | float) and value
+    ]
+
+
+def _way(fact: Fact, calls: Mapping[str, Call]) -> tuple[list[str], float]:
+    """Return the modules that lead from the last block's output to a tensor, and the tensor's factor."""
+    if fact.sum is None or len(fact.sum) != 1:
+        raise Unfit("the way from its last block to its output cannot be followed")
+    ((source, factor),) = fact.sum.items()
+    if source == STREAM:
+        return [], factor
+    earlier, scale = _way(calls[source].given, calls)
+    if scale != 1:
+        raise Unfit(f"it scales its last state by {scale:g} before {source}")
+    return [*earlier, source], factor
 
 
 def _stub(returned: Any) -> Stub:

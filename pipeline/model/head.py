@@ -9,17 +9,19 @@ import torch
 
 @dataclass(frozen=True)
 class Head:
-    """The output projection, ``z = W h``: ``weight`` is (V, D).
+    """The output projection, ``z = scale·W h``: ``weight`` is (V, D).
 
-    Some families add a ``bias`` (V,), or squash the logits to ``cap·tanh(z / cap)``.
+    Some families add a ``bias`` (V,) before scaling, or squash the logits to ``cap·tanh(z / cap)``.
     """
 
     weight: torch.Tensor
     bias: torch.Tensor | None = None
     cap: float | None = None
+    scale: float = 1.0
 
     def to(self, dtype: torch.dtype) -> Head:
-        return Head(self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype), self.cap)
+        """Return the head in another dtype."""
+        return Head(self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype), self.cap, self.scale)
 
     @property
     def vocabulary(self) -> int:
@@ -28,8 +30,8 @@ class Head:
     def project(self, h: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         """Return the logits (N, V) of states (N, D), before any cap."""
         if self.bias is None:
-            return torch.mm(h, self.weight.T, out=out)
-        return torch.addmm(self.bias, h, self.weight.T, out=out)
+            return self._scaled(torch.mm(h, self.weight.T, out=out))
+        return self._scaled(torch.addmm(self.bias, h, self.weight.T, out=out))
 
     def logits(self, h: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         """Return the logits (N, V) of states (N, D), after the cap if there is one."""
@@ -37,12 +39,12 @@ class Head:
         return z if self.cap is None else self._squash(z)
 
     def steepness(self, z: torch.Tensor) -> torch.Tensor:
-        """Return the derivative of logits ``z`` (N, V), given after the cap, with respect to the logits before it."""
-        return torch.ones_like(z) if self.cap is None else 1 - (z / self.cap).square()
+        """Return the derivative of logits ``z`` (N, V), given after the cap, with respect to ``W h`` before it."""
+        return (torch.ones_like(z) if self.cap is None else 1 - (z / self.cap).square()) * self.scale
 
     def change(self, delta_h: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         """Return the change of logits (N, V), before any cap, by a change of states (N, D); exactly zero for zero."""
-        return torch.mm(delta_h, self.weight.T, out=out)
+        return self._scaled(torch.mm(delta_h, self.weight.T, out=out))
 
     def capped(self, z: torch.Tensor, delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the logits and their change (N, V) after the cap, from both before it."""
@@ -50,6 +52,9 @@ class Head:
             return z, delta
         before, after = self._squash(z), self._squash(z + delta)
         return before, after.sub_(before)
+
+    def _scaled(self, z: torch.Tensor) -> torch.Tensor:
+        return z if self.scale == 1 else z.mul_(self.scale)
 
     def _squash(self, z: torch.Tensor) -> torch.Tensor:
         assert self.cap is not None

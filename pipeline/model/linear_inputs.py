@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from pipeline.model.decoder import Decoder, Linear
+from pipeline.model.decoder import Linear
 
 OnInput = Callable[[tuple[str, ...], torch.Tensor], None]
 
@@ -68,18 +68,3 @@ def linear_inputs(linears: Sequence[Linear], on_input: OnInput, skip: Collection
     with watch:
         yield
     watch.flush()
-
-
-@contextmanager
-def one_expert_at_a_time(decoder: Decoder) -> Iterator[None]:
-    """Let mixtures multiply expert by expert within the block: no other form shows the input of each expert."""
-    config = decoder.model.config
-    before = getattr(config, "_experts_implementation", None)
-    if before is None:
-        yield
-        return
-    config._experts_implementation = "eager"
-    try:
-        yield
-    finally:
-        config._experts_implementation = before

@@ -10,17 +10,19 @@ from typing import Any
 import torch
 from torch import nn
 
+from pipeline.model.dataflow import first
 from pipeline.model.decoder import Decoder
+from pipeline.model.discovery import stream_of
 
 OnState = Callable[[int, torch.Tensor], None]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Indices of the states around sublayer i (attention of block 0, MLP of block 0, attention of block 1, ...).
+    """Indices of the states around sublayer i, in the order of `Decoder.sublayers`.
 
     State ``before[i]`` is the stream x that the sublayer reads, ``after[i]`` is x + f(x). In chained blocks one
-    sublayer's after is the next one's before, so 2L sublayers have 2L + 1 distinct states.
+    sublayer's after is the next one's before, so S sublayers have S + 1 distinct states.
     """
 
     states: int
@@ -30,25 +32,22 @@ class Layout:
 
 def layout(decoder: Decoder) -> Layout:
     """Return the distinct states of a model, numbered in the order in which they arise."""
-    blocks = range(len(decoder.blocks))
-    if decoder.architecture.chained:
-        count = 2 * len(blocks)
+    if decoder.structure.chained:
+        count = len(decoder.sublayers())
         return Layout(count + 1, tuple(range(count)), tuple(range(1, count + 1)))
-    if decoder.architecture.parallel:
-        before, after = [(3 * at, 3 * at) for at in blocks], [(3 * at + 1, 3 * at + 2) for at in blocks]
-        return Layout(3 * len(blocks), sum(before, ()), sum(after, ()))
-    sublayers = range(2 * len(blocks))
-    return Layout(4 * len(blocks), tuple(2 * i for i in sublayers), tuple(2 * i + 1 for i in sublayers))
-
-
-def first(value: Any) -> torch.Tensor:
-    """Return the tensor of a module's output or arguments: the value itself, or the first of several."""
-    return value[0] if isinstance(value, tuple | list) else value
-
-
-def stream(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:
-    """Return the residual stream among the arguments of a block or an attention module."""
-    return args[0] if args else kwargs["hidden_states"]
+    states = 0
+    before: list[int] = []
+    after: list[int] = []
+    for block in decoder.structure.blocks:
+        for number, _ in enumerate(block.parts):
+            if block.parallel and number:
+                before.append(before[-1])
+            else:
+                before.append(states)
+                states += 1
+            after.append(states)
+            states += 1
+    return Layout(states, tuple(before), tuple(after))
 
 
 @contextmanager
@@ -57,14 +56,14 @@ def tap(decoder: Decoder, on_state: OnState) -> Iterator[None]:
 
     ``x`` has shape (batch, tokens, D) in the model's dtype. The hooks are removed on leaving, also after an error.
     """
-    plan, chained = layout(decoder), decoder.architecture.chained
+    plan, chained = layout(decoder), decoder.structure.chained
     seen: dict[int, torch.Tensor] = {}
     shape: list[torch.Size] = []
 
     def entered(state: int) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if state not in seen:
-                x = stream(args, kwargs)
+                x = stream_of(args, kwargs)
                 if x.ndim == 3:
                     shape[:] = [x.shape]
                 seen.clear()
@@ -74,22 +73,21 @@ def tap(decoder: Decoder, on_state: OnState) -> Iterator[None]:
 
         return hook
 
-    def left(before: int, after: int) -> Callable[..., None]:
-        def hook(module: nn.Module, args: object, output: Any) -> None:
-            on_state(after, seen[before] + first(output))
+    def left(before: int, after: int) -> Callable[[torch.Tensor], None]:
+        return lambda update: on_state(after, seen[before] + update.view_as(seen[before]))
 
-        return hook
+    def last(block: nn.Module, args: object, output: Any) -> None:
+        seen.clear()
+        on_state(plan.states - 1, first(output))
 
     with ExitStack() as stack:
         for sublayer, before, after in zip(decoder.sublayers(), plan.before, plan.after, strict=True):
             hook = sublayer.entry.register_forward_pre_hook(entered(before), with_kwargs=True)
             stack.callback(hook.remove)
             if not chained:
-                stack.callback(sublayer.exit.register_forward_hook(left(before, after)).remove)
+                stack.enter_context(sublayer.watched(left(before, after)))
         if chained:
-            assert decoder.final_norm is not None
-            hook = decoder.final_norm.register_forward_pre_hook(entered(plan.states - 1), with_kwargs=True)
-            stack.callback(hook.remove)
+            stack.callback(decoder.blocks[-1].register_forward_hook(last).remove)
         start = decoder.base.register_forward_pre_hook(lambda *_: seen.clear())
         stack.callback(start.remove)
         yield
@@ -102,7 +100,7 @@ def tap_blocks(decoder: Decoder, on_state: OnState) -> Iterator[None]:
 
     def entered(index: int) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            on_state(index, stream(args, kwargs))
+            on_state(index, stream_of(args, kwargs))
 
         return hook
 

@@ -5,7 +5,8 @@ Plain facts that can be stored. Imports no model library.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 ATTENTION, MIXER, MLP = "attention", "mixer", "mlp"
 SUBLAYERS = (ATTENTION, MLP)
@@ -35,7 +36,7 @@ class Write:
 class Part:
     """One sublayer of one block; names are relative to the block.
 
-    ``writes`` add its update to the stream. ``entry`` is the module whose first input is the stream before the sublayer.
+    ``writes`` add its update to the stream. ``entry`` is the module whose first input is the stream before it.
     ``modules`` compute the update and nothing else, in order, norms included; zeros of the shape in ``stubs`` may stand
     in for them. ``norm`` is the norm that reads the stream, ``post_norm`` one between the sublayer and the addition
     (both empty if there is none). ``closing`` is a norm on the sum itself (post-norm: ``LN(x + m·f(x))``). Setting the
@@ -65,17 +66,25 @@ class Part:
 class BlockStructure:
     """One block: its sublayers in the order in which they write to the stream, at most one of each kind.
 
-    In a ``parallel`` block all sublayers read the same stream. ``matrices`` are the parameters that are multiplied
+    In a ``parallel`` block all sublayers read the same stream. ``opening`` is a norm on the stream itself before all of
+    them, empty if there is none. ``matrices`` are the parameters that are multiplied
     with, each with whether it is stored as (in, out).
     """
 
     parts: tuple[Part, ...]
     parallel: bool
     matrices: tuple[tuple[str, bool], ...]
+    opening: str = ""
 
     def part(self, kind: str) -> Part | None:
         """Return the sublayer of a kind, or None if this block has none."""
         return next((part for part in self.parts if part.kind == kind), None)
+
+    @property
+    def norms(self) -> tuple[str, ...]:
+        """Norms on the stream itself."""
+        found = [self.opening, *(part.closing for part in self.parts)]
+        return tuple(dict.fromkeys(name for name in found if name))
 
     @property
     def chained(self) -> bool:
@@ -87,14 +96,16 @@ class BlockStructure:
 class Structure:
     """A model that adds sublayers to a residual stream, block by block.
 
-    ``blocks_name`` is the path of its block list. ``tail`` are the modules that lead from the last block's output to the
-    output projection, in order; ``head_scale`` and ``head_cap`` say what becomes of its logits: ``scale·z``, then
-    ``cap·tanh(z / cap)``. A model without an output projection is an ``encoder``.
+    ``blocks_name`` is the path of its block list. ``tail`` are the modules that lead from the last block's output to
+    the output projection, in order, ``after_base`` those of them outside of the base model. ``head_scale`` and
+    ``head_cap`` say what becomes of its logits: ``scale·z``, then ``cap·tanh(z / cap)``. A model without an output
+    projection is an ``encoder``.
     """
 
     blocks_name: str
     blocks: tuple[BlockStructure, ...]
     tail: tuple[str, ...] = ()
+    after_base: tuple[str, ...] = ()
     head_scale: float = 1.0
     head_cap: float | None = None
     encoder: bool = False
@@ -102,4 +113,9 @@ class Structure:
     @property
     def chained(self) -> bool:
         """Whether each sublayer of each block reads exactly what the one before it wrote."""
-        return all(block.chained for block in self.blocks)
+        return all(block.chained and not (at and block.opening) for at, block in enumerate(self.blocks))
+
+
+def keep(structure: Structure, kept: Sequence[int]) -> Structure:
+    """Return the structure with these blocks alone."""
+    return replace(structure, blocks=tuple(structure.blocks[layer] for layer in kept))

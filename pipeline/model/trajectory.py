@@ -37,8 +37,8 @@ class Trajectory:
     The positions are stacked prompt by prompt; their number N is the sum of the continuation lengths. Position t of a
     prompt predicts its generated token t; the first position is the last prompt token. ``final`` (N, D) is the state
     after the final norm; ``residual`` (states, N, D) are the distinct residual states or None, of which ``before[i]``
-    and ``after[i]`` surround sublayer i (see ``pipeline.model.residual.Layout``). ``ends`` are the ends of the model's
-    ``Positions``.
+    and ``after[i]`` surround sublayer i (see ``pipeline.model.residual.Layout``), which is the one of layer and kind
+    ``places[i]``. ``ends`` are the ends of the model's ``Positions``.
     """
 
     names: list[str]
@@ -50,6 +50,7 @@ class Trajectory:
     residual: torch.Tensor | None
     before: tuple[int, ...] = ()
     after: tuple[int, ...] = ()
+    places: tuple[tuple[int, str], ...] = ()
     ends: tuple[int, ...] = ()
 
     @property
@@ -68,7 +69,8 @@ class Trajectory:
             "prompts": self.prompts,
             "tokens": self.tokens,
         }
-        facts |= {"texts": self.texts, "before": self.before, "after": self.after, "ends": self.ends}
+        facts |= {"texts": self.texts, "before": self.before, "after": self.after}
+        facts |= {"places": self.places, "ends": self.ends}
         (folder / _FACTS).write_text(json.dumps(facts, ensure_ascii=False) + "\n", encoding="utf-8")
         tensors = {"final": self.final}
         if self.residual is not None:
@@ -112,6 +114,7 @@ def capture_trajectory(
         residual=None,
         before=plan.before,
         after=plan.after,
+        places=tuple((sublayer.layer, sublayer.kind) for sublayer in Decoder(model).sublayers()),
         ends=Positions.of(model).ends,
     )
     states: list[list[torch.Tensor]] = [[] for _ in range(plan.states if residual else 0)]
@@ -161,7 +164,7 @@ class Forward:
     def run(self, model: PreTrainedModel) -> torch.Tensor:
         """Compute the final hidden states (P, T, D)."""
         decoder = Decoder(model)
-        return decoder.base(self.ids().to(decoder.device), use_cache=False).last_hidden_state
+        return decoder.final_states(self.ids())
 
     def at_predictions(self, states: torch.Tensor) -> torch.Tensor:
         """Keep the positions that predict generated tokens: (P, T, D) to (N, D), float32 at least, on the processor."""

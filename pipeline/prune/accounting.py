@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from torch import nn
 
-from pipeline.model.architectures import ATTENTION, MLP, SUBLAYERS
 from pipeline.model.decoder import Decoder
+from pipeline.model.structure import ATTENTION, MLP
 from pipeline.prune.decision import Decision, facts_of
 
 
@@ -39,14 +39,7 @@ def account(decoder: Decoder, decision: Decision) -> Decision:
 
 def sublayer_size(decoder: Decoder, layer: int, kind: str) -> int:
     """Return the number of parameters of a sublayer and of the norms that only it reads."""
-    return sum(_size(decoder.blocks[layer].get_submodule(name)) for name in _modules(decoder, kind))
-
-
-def _modules(decoder: Decoder, kind: str) -> list[str]:
-    """Return the names, in a block, of the modules of a sublayer and of the norms that only it reads."""
-    part = decoder.part(kind)
-    others = {decoder.part(other).norm for other in SUBLAYERS if other != kind}
-    return [*part.modules, *(norm for norm in (part.norm, part.post_norm) if norm and norm not in others)]
+    return sum(_size(decoder.blocks[layer].get_submodule(name)) for name in decoder.part(layer, kind).modules)
 
 
 def _zeros(decoder: Decoder, decision: Decision, layer: int) -> int:
@@ -55,7 +48,7 @@ def _zeros(decoder: Decoder, decision: Decision, layer: int) -> int:
     if not dropped:
         return facts_of(decision.changes, layer)[1]
     block = f"{decoder.blocks_name}.{layer}."
-    gone = tuple(f"{block}{name}." for kind in dropped for name in _modules(decoder, kind))
+    gone = tuple(f"{block}{name}." for kind in dropped for name in decoder.part(layer, kind).modules)
     return sum(int(mask.sum()) for name, mask in decision.changes[layer].masks.items() if not name.startswith(gone))
 
 

@@ -12,8 +12,8 @@ import torch
 from pipeline.common.terminal import Progress, progress
 from pipeline.config.component import Component, stable_name
 from pipeline.config.sparsity import Sparsity
-from pipeline.model.architectures import unsuited
 from pipeline.model.decoder import Decoder
+from pipeline.model.model_types import is_encoder, unsuited
 from pipeline.model.trajectory import Trajectory
 from pipeline.prune.decision import Change, Decision
 from pipeline.prune.shared_setup import SharedSetup
@@ -78,14 +78,14 @@ class Pruner(Component):
     compares: ClassVar[bool] = False
     # Whether it needs a model that predicts tokens.
     decoder_only: ClassVar[bool] = False
-    # Model types that it works on, as in ``pipeline.model.architectures``; empty for all.
+    # Model types that it works on, as in a model's ``config.json``; empty for all.
     architectures: ClassVar[tuple[str, ...]] = ()
     # Whether its scores are drawn with the experiment's seed: each seed then has its own scores.
     seeded: ClassVar[bool] = False
 
-    def unsuited(self, kind: str) -> str | None:
-        """Return why it does not work on a model type, with the way out; None if it does."""
-        return unsuited(kind, self.decoder_only or self.compares, self.architectures)
+    def unsuited(self, config: Any) -> str | None:
+        """Return why it does not work on a model of this configuration, with the way out; None if it does."""
+        return unsuited(config.model_type, is_encoder(config), self.decoder_only or self.compares, self.architectures)
 
     def scoring_identity(self) -> dict[str, Any]:
         """Return what ``importance`` depends on: the class that defines it, and the fields that it may read.

@@ -15,13 +15,14 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.common.files import open_as_new, private_name, remove_orphans
-from pipeline.model.architectures import ATTENTION, MLP, SUBLAYERS
 from pipeline.model.decoder import Decoder
+from pipeline.model.dropped import Replaced, is_dropped
 from pipeline.model.finite import check_values
 from pipeline.model.offload import resident
 from pipeline.model.sources.base import load_pretrained, restore_shipped
+from pipeline.model.structure import ATTENTION, MLP
 from pipeline.prune.decision import Decision
-from pipeline.prune.surgery import Replaced, change_blocks, is_dropped, remove_blocks
+from pipeline.prune.surgery import change_blocks, remove_blocks
 
 # Number of tokens in the check that the checkpoint computes what the pruned model computes.
 _PROBE = 32
@@ -66,11 +67,11 @@ def put_back(model: PreTrainedModel, dropped: Sequence[Replaced]) -> Iterator[Pr
     ``dropped`` are the modules of its dropped sublayers. Their output projections stay zero.
     """
     decoder, config = Decoder(model), model.config
-    places = [(layer, kind) for layer in range(len(decoder.blocks)) for kind in SUBLAYERS]
+    places = [(sublayer.layer, sublayer.kind) for sublayer in decoder.sublayers()]
     silent = [(layer, kind) for layer, kind in places if is_dropped(decoder, layer, kind)]
     stand_ins = [(parent, name, parent.get_submodule(name)) for parent, name, _ in dropped]
     use_cache = config.use_cache
-    if all((layer, ATTENTION) in silent for layer in range(len(decoder.blocks))):
+    if all(place in silent for place in places if place[1] == ATTENTION):
         # Without any attention there was nothing to cache.
         config.use_cache = True
     try:
@@ -86,27 +87,28 @@ def put_back(model: PreTrainedModel, dropped: Sequence[Replaced]) -> Iterator[Pr
 
 
 def _silence(decoder: Decoder, layer: int, kind: str) -> None:
-    """Set the output projection of a sublayer to zero, with its bias."""
-    for linear in decoder.outputs(layer, kind):
-        linear.weight.zero_()
-        bias = getattr(linear.module, "bias", None)
-        if isinstance(bias, torch.Tensor):
-            bias.data.zero_()
+    """Set the output projection of a sublayer to zero, with its bias.
+
+    Raises ValueError for a sublayer that no weights make zero.
+    """
+    part, block = decoder.part(layer, kind), decoder.blocks[layer]
+    if not part.zero:
+        raise ValueError(
+            f"the {part.name} sublayer of block {layer} has no output projection that could be set to zero, so a "
+            f"{decoder.model.config.model_type} model without it cannot be an ordinary checkpoint; drop blocks instead"
+        )
+    for name in part.zero:
+        block.get_parameter(name).data.zero_()
 
 
 def zero_outputs(decoder: Decoder) -> tuple[str, ...]:
     """Return the weights and biases, by name, of output projections that are all zero: their sublayer adds nothing."""
     found: list[str] = []
-    for layer, block in enumerate(decoder.blocks):
-        with resident(block):
-            for kind in SUBLAYERS:
-                outputs = decoder.outputs(layer, kind)
-                tensors = {linear.parameter: getattr(linear.module, linear.attribute) for linear in outputs}
-                for linear in outputs:
-                    if isinstance(bias := getattr(linear.module, "bias", None), torch.Tensor):
-                        tensors[f"{linear.parameter.rpartition('.')[0]}.bias"] = bias
-                if tensors and not any(tensor.any() for tensor in tensors.values()):
-                    found += tensors
+    for sublayer in decoder.sublayers():
+        with resident(sublayer.block):
+            names = sublayer.part.zero
+            if names and not any(sublayer.block.get_parameter(name).any() for name in names):
+                found += [f"{decoder.blocks_name}.{sublayer.layer}.{name}" for name in names]
     return tuple(found)
 
 
@@ -119,7 +121,7 @@ def probe_outputs(model: PreTrainedModel, key: str = "dtype") -> torch.Tensor:
     decoder = Decoder(model)
     ids = torch.arange(1, 1 + _PROBE).remainder(model.config.vocab_size)[None].to(decoder.device)
     output = model(ids)
-    result = output.last_hidden_state if decoder.architecture.encoder else output.logits
+    result = output.last_hidden_state if decoder.structure.encoder else output.logits
     check_values(result, f"outputs in {str(model.dtype).removeprefix('torch.')}", key)
     return result[0].float().cpu()
 

@@ -11,12 +11,13 @@ from transformers import PreTrainedModel
 
 from pipeline.config.sparsity import Sparsity
 from pipeline.model.decoder import Decoder
+from pipeline.model.dropped import Replaced
 from pipeline.model.finite import check_finite, check_scores
 from pipeline.prune.accounting import account
 from pipeline.prune.base import Candidates, Context, Dropped, Pruner
 from pipeline.prune.decision import Decision
 from pipeline.prune.shared_setup import SharedSetup
-from pipeline.prune.surgery import Replaced, apply, dropped
+from pipeline.prune.surgery import apply, dropped
 
 # Scores of the model without some sublayers, of the candidates if there are any; the set-up is shared by all calls.
 Scoring = Callable[[SharedSetup, Dropped, Candidates], pd.DataFrame]
@@ -41,7 +42,7 @@ def decide(model: PreTrainedModel, pruner: Pruner, sparsity: Sparsity, context: 
     for a model that the pruner does not work on.
     """
     decoder = Decoder(model)
-    if why := pruner.unsuited(model.config.model_type):
+    if why := pruner.unsuited(model.config):
         raise ValueError(f"pruner {pruner.name} {why}")
     torch.manual_seed(context.seed)
     with SharedSetup() as setup:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from pipeline.common.files import replacing
-from pipeline.model.architectures import ATTENTION, MLP, SUBLAYERS
+from pipeline.model.structure import ATTENTION, MLP, SUBLAYERS
 from pipeline.store.table_names import DECISION
 
 log = logging.getLogger(__name__)

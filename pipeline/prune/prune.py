@@ -20,8 +20,9 @@ from pipeline.data.calibration.base import CalibrationSet, batches
 from pipeline.data.calibration.given import GivenText
 from pipeline.model.borrowed import borrowed
 from pipeline.model.decoder import Decoder
-from pipeline.model.head_proof import prove
+from pipeline.model.dropped import Replaced
 from pipeline.model.offload import is_offloaded
+from pipeline.model.proof import prove
 from pipeline.model.trajectory import Trajectory
 from pipeline.prune.base import Candidates, Context, Dropped, Pruner
 from pipeline.prune.calibration import context_of, own_text, states_on
@@ -29,7 +30,6 @@ from pipeline.prune.decide import carry_out, decide, score
 from pipeline.prune.decision import Decision
 from pipeline.prune.packed_changes import PackedChanges
 from pipeline.prune.shared_setup import SharedSetup
-from pipeline.prune.surgery import Replaced
 from pipeline.prune.vet import vet
 
 # Calibration where none is chosen: given text, and what the model writes itself for pruners that compare predictions.
@@ -202,7 +202,7 @@ def _check(
 ) -> None:
     """Refuse what does not go together before any work. Raises ValueError."""
     decoder = Decoder(model)
-    if why := pruner.unsuited(model.config.model_type):
+    if why := pruner.unsuited(model.config):
         raise ValueError(f"pruner {pruner.name} {why}")
     if not pruner.calibrated:
         return

@@ -49,7 +49,7 @@ def check_writes_text(model: PreTrainedModel, name: str) -> None:
 
 def is_encoder(bench: Workbench) -> bool:
     """Return whether the job's model is an encoder."""
-    return Decoder(pruned_model(bench, bench.dtype)).architecture.encoder
+    return Decoder(pruned_model(bench, bench.dtype)).structure.encoder
 
 
 def write_pruned(bench: Workbench, target: Path, describe: Callable[[Path, Written], None]) -> None:

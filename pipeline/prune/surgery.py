@@ -10,25 +10,14 @@ import torch
 from torch import nn
 from transformers import DynamicCache, PreTrainedModel
 
-from pipeline.model.architectures import ATTENTION, BLOCK, MLP, SUBLAYERS
 from pipeline.model.decoder import Decoder
+from pipeline.model.dropped import Replaced, drop
 from pipeline.model.offload import resident
+from pipeline.model.structure import ATTENTION, BLOCK, MLP
 from pipeline.prune.decision import Change, Decision
 
-# A module of the dense model that another one stands in for: its parent, its name there, and itself.
-Replaced = tuple[nn.Module, str, nn.Module]
-
-
-class DroppedSublayer(nn.Module):
-    """Stands in for a module of a dropped sublayer: no parameters, no compute, a zero that the residual stream adds."""
-
-    def __init__(self, several: bool) -> None:
-        super().__init__()
-        self.several = several
-
-    def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        zero = hidden_states.new_zeros(1)
-        return (zero, None) if self.several else zero
+# Attribute in which modules keep the number of their slot in the cache.
+_SLOT = "layer_idx"
 
 
 class PassedBlock(nn.Module):
@@ -50,13 +39,12 @@ def apply(model: PreTrainedModel, decision: Decision) -> list[Replaced]:
         replaced
         for kind, layers in ((ATTENTION, decision.attention), (MLP, decision.mlp))
         for layer in layers
-        for replaced in _drop(decoder, layer, kind)
+        for replaced in drop(decoder, layer, kind)
     ]
     if decision.blocks:
         remove_blocks(decoder, decision.blocks)
     if decision.attention:
-        slots = range(len(decoder.blocks))
-        _renumber_cache(decoder, [at for at in slots if not is_dropped(decoder, at, ATTENTION)])
+        _renumber_cache(decoder, [at for at, block in enumerate(decoder.blocks) if _caches(block)])
     return gone
 
 
@@ -109,30 +97,9 @@ def dropped(decoder: Decoder, sublayers: Mapping[str, Iterable[int]]) -> Iterato
                     stack.callback(decoder.blocks.__setitem__, layer, decoder.blocks[layer])
                     decoder.blocks[layer] = PassedBlock()
                     continue
-                for parent, name, module in _drop(decoder, layer, kind):
+                for parent, name, module in drop(decoder, layer, kind):
                     stack.callback(setattr, parent, name, module)
         yield
-
-
-def _drop(decoder: Decoder, layer: int, kind: str) -> list[Replaced]:
-    """Replace the modules of a sublayer; return parent, name and module of each, to put it back."""
-    block, part = decoder.blocks[layer], decoder.part(kind)
-    norms = {decoder.part(other).norm for other in SUBLAYERS if other != kind}
-    # A norm that the other sublayer reads too (Phi) stays.
-    own_norms = [norm for norm in (part.norm, part.post_norm) if norm and norm not in norms]
-    new = {name: DroppedSublayer(several=kind == ATTENTION and name == part.modules[0]) for name in part.modules}
-    replaced = []
-    for path, module in (new | {name: nn.Identity() for name in own_norms}).items():
-        parent, _, name = path.rpartition(".")
-        holder = block.get_submodule(parent)
-        replaced.append((holder, name, holder.get_submodule(name)))
-        setattr(holder, name, module.train(holder.training))
-    return replaced
-
-
-def is_dropped(decoder: Decoder, layer: int, kind: str) -> bool:
-    """Return whether a sublayer of a pruned model is one that was dropped."""
-    return isinstance(decoder.blocks[layer].get_submodule(decoder.part(kind).modules[0]), DroppedSublayer)
 
 
 def remove_blocks(decoder: Decoder, layers: Iterable[int]) -> None:
@@ -143,10 +110,15 @@ def remove_blocks(decoder: Decoder, layers: Iterable[int]) -> None:
         _set_cache_slot(decoder, slot, slot)
 
 
+def _caches(block: nn.Module) -> bool:
+    """Return whether a module of a block, not the block itself, has a slot in the cache."""
+    return any(hasattr(module, _SLOT) for module in block.modules() if module is not block)
+
+
 def _set_cache_slot(decoder: Decoder, layer: int, slot: int) -> None:
     for module in decoder.blocks[layer].modules():
-        if hasattr(module, "layer_idx"):
-            module.__dict__["layer_idx"] = slot
+        if hasattr(module, _SLOT):
+            module.__dict__[_SLOT] = slot
 
 
 def _renumber_cache(decoder: Decoder, kept: list[int]) -> None:
@@ -155,7 +127,7 @@ def _renumber_cache(decoder: Decoder, kept: list[int]) -> None:
     The length of a cache is read from its slot 0, so a hole there would give wrong positions. The library sizes
     caches by the number of blocks, hence the hook. With no attention left there is nothing to cache.
     """
-    if decoder.architecture.encoder:
+    if decoder.structure.encoder:
         return
     for slot, layer in enumerate(kept):
         _set_cache_slot(decoder, layer, slot)

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from pipeline.config.lengths import too_long
 from pipeline.config.sparsity import parse
 from pipeline.model.decoder import Decoder
-from pipeline.model.head_proof import prove
+from pipeline.model.proof import prove
 from pipeline.model.sources.base import resolve_dtype
 from pipeline.prune.methods.dense import Dense
 from pipeline.prune.settings import Settings

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.evaluate.results import read_samples
-from pipeline.model.architectures import SUBLAYERS
+from pipeline.model.structure import SUBLAYERS
 from pipeline.store.artifacts import Store
 from pipeline.store.records import JobRecord
 from pipeline.store.table_names import (

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from cases import ENCODERS
 from helpers import changes_of
 
 from pipeline.capture.counterparts import capture_counterparts, load_counterparts, save_counterparts
@@ -14,10 +15,10 @@ from pipeline.common.terminal import progress
 from pipeline.config.probes import PROBES, encode
 from pipeline.measure.protocols import measure_free_running, measure_layers, side_by_side
 from pipeline.model import trajectory as trajectory_module
-from pipeline.model.architectures import ARCHITECTURES, SUBLAYERS
 from pipeline.model.decoder import Decoder
 from pipeline.model.head import Head
 from pipeline.model.residual import layout, tap
+from pipeline.model.structure import SUBLAYERS
 from pipeline.model.trajectory import Trajectory, capture_forced, capture_trajectory, forwards
 from pipeline.prune.decision import Change, Decision
 from pipeline.prune.surgery import change_weights
@@ -27,7 +28,7 @@ STEPS = 6
 
 @pytest.fixture
 def dense(make_model, tokenizer, architecture) -> tuple[torch.nn.Module, Trajectory]:
-    if ARCHITECTURES[architecture].encoder:
+    if architecture in ENCODERS:
         pytest.skip("writes no text")
     model = make_model(architecture)
     return model, capture_trajectory(model, tokenizer, PROBES[::3], STEPS, residual=True)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from cases import ENCODERS
 from helpers import changes_of
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,7 +26,6 @@ from pipeline.capture.options import (
 )
 from pipeline.config.probes import PROBES
 from pipeline.measure.options import CONTROL, DRAWS, OPTIONS, TOP, VOCABULARY, measure_options
-from pipeline.model.architectures import ARCHITECTURES
 from pipeline.model.decoder import Decoder
 from pipeline.model.head import Head
 from pipeline.prune.surgery import change_weights
@@ -102,7 +102,7 @@ def test_task_questions_are_the_harness_own_prompts(make_model, make_settings, t
 
 
 def test_decision_states_are_those_of_each_context_alone(make_model, tokenizer, architecture, monkeypatch):
-    if ARCHITECTURES[architecture].encoder:
+    if architecture in ENCODERS:
         pytest.skip("decides nothing")
     model, questions = make_model(architecture), probe_questions(PROBES, tokenizer)
     monkeypatch.setattr(module, "_BATCH", 3)

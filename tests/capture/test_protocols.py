@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from cases import ENCODERS
 from helpers import changes_of
 from naive import CONFIDENCE, DEVIATIONS, assert_agrees, largest_logit, naive
 
@@ -28,9 +29,9 @@ from pipeline.measure.protocols import (
     measure_teacher_forced,
 )
 from pipeline.measure.stage import Measures, OptionMeasures
-from pipeline.model.architectures import ARCHITECTURES, SUBLAYERS
 from pipeline.model.decoder import Decoder
 from pipeline.model.head import Head
+from pipeline.model.structure import SUBLAYERS
 from pipeline.model.trajectory import Trajectory, capture_forced, capture_trajectory
 from pipeline.prune.decision import Decision
 from pipeline.prune.surgery import change_weights, remove_blocks
@@ -45,7 +46,7 @@ TEMPERATURES = [1.0, 0.5]
 def head_of(model: torch.nn.Module) -> Head:
     decoder = Decoder(model)
     bias = None if decoder.head.bias is None else decoder.head.bias.detach()
-    return Head(decoder.head.weight.detach(), bias, decoder.logit_cap)
+    return Head(decoder.head.weight.detach(), bias, decoder.structure.head_cap)
 
 
 def assert_nothing_deviates(table: pd.DataFrame) -> None:
@@ -65,7 +66,7 @@ def assert_measured(table: pd.DataFrame, dense: torch.Tensor, pruned: torch.Tens
 
 @pytest.fixture
 def dense(make_model, tokenizer, architecture) -> tuple[torch.nn.Module, Trajectory]:
-    if ARCHITECTURES[architecture].encoder:
+    if architecture in ENCODERS:
         pytest.skip("writes no text")
     model = make_model(architecture, LAYERS)
     return model, capture_trajectory(model, tokenizer, PROBES[::3], STEPS, residual=True)

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from cases import ENCODERS
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from pipeline.evaluate.language_model import InMemoryLM
-from pipeline.model.architectures import ARCHITECTURES
 from pipeline.prune.decision import Decision
 from pipeline.prune.surgery import apply
 
@@ -29,7 +29,7 @@ def instances() -> list[Instance]:
 )
 @pytest.mark.parametrize("batch_size", [1, 2, 8])
 def test_log_likelihoods_equal_the_harness_own(make_model, tokenizer, architecture, decision, batch_size):
-    if ARCHITECTURES[architecture].encoder:
+    if architecture in ENCODERS:
         pytest.skip("weighs no answers")
     model = make_model(architecture)
     apply(model, decision)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from cases import ENCODERS, FAMILIES
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -18,7 +19,6 @@ from pipeline.config.probes import Probe
 from pipeline.evaluate.language_model import InMemoryLM
 from pipeline.evaluate.retrieval.embed import Embedder
 from pipeline.evaluate.retrieval.recipe import Recipe
-from pipeline.model.architectures import ARCHITECTURES
 from pipeline.model.decoder import Decoder
 from pipeline.model.generation import Decoding
 from pipeline.model.generation import generate as continued
@@ -28,7 +28,7 @@ from pipeline.model.trajectory import capture_forced, capture_trajectory, forwar
 from pipeline.prune.decision import Decision
 from pipeline.prune.surgery import apply
 
-WRITERS = sorted(name for name, architecture in ARCHITECTURES.items() if not architecture.encoder)
+WRITERS = [name for name in FAMILIES if name not in ENCODERS]
 # Rotary variants whose factors depend on how long a sequence is: those that switch at SWITCH tokens, and dynamic ones.
 SWITCH = 24
 VARIANTS = ("phi3 longrope", "llama longrope", "gemma3_text longrope", "llama dynamic")

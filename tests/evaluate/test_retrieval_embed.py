@@ -7,8 +7,8 @@ import torch
 
 from pipeline.evaluate.retrieval.embed import Embedder, pool
 from pipeline.evaluate.retrieval.recipe import POOLINGS, Recipe, recipe_of
-from pipeline.model.architectures import MLP
 from pipeline.model.decoder import Decoder
+from pipeline.model.structure import MLP
 from pipeline.prune.surgery import dropped
 
 TEXTS = ["a", "a much longer text, which needs padding around the others", "middle sized", "", "b c"]

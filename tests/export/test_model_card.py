@@ -62,7 +62,7 @@ def export(make_model, tokenizer, tmp_path):
             return model
 
         def describe(folder: Path, written: Written) -> None:
-            encoder = Decoder(pruned).architecture.encoder
+            encoder = Decoder(pruned).structure.encoder
             told = facts(decision, encoder=encoder, blocks=written.blocks, zero=written.zero)
             (folder / "README.md").write_text(model_card(told, None, None))
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pipeline.model.architectures import ARCHITECTURES
 
 from pipeline.config.probes import PROBES, encode
-from pipeline.model.architectures import ARCHITECTURES
 from pipeline.model.generation import GREEDY, SAMPLE, Decoding, generate, pieces
 from pipeline.model.trajectory import capture_trajectory
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from pipeline.model.architectures import _LLAMA, ARCHITECTURES
 from pipeline.model.decoder import Decoder
 from pipeline.model.layer_config import keep_layers
 from pipeline.prune.checkpoint import as_checkpoint, probe_outputs, write_checkpoint
@@ -73,9 +72,8 @@ def test_a_field_of_another_length_is_no_matter():
 
 
 @pytest.fixture
-def smollm3(monkeypatch):
-    """Make a tiny SmolLM3, which the pipeline does not support yet: one block without rotary positions, one window."""
-    monkeypatch.setitem(ARCHITECTURES, "smollm3", _LLAMA)
+def smollm3():
+    """Make a tiny SmolLM3: one block without rotary positions, one window."""
     windows = ["full_attention", "sliding_attention", "full_attention", "sliding_attention"]
     fields = {"no_rope_layers": [1, 0, 1, 0], "layer_types": windows, "use_sliding_window": True, "sliding_window": 8}
 

@@ -10,7 +10,8 @@ from pipeline.config.sparsity import parse
 from pipeline.model.activations import Activations
 from pipeline.model.block_calls import block_calls
 from pipeline.model.decoder import Decoder
-from pipeline.model.linear_inputs import linear_inputs, one_expert_at_a_time
+from pipeline.model.experts import one_expert_at_a_time
+from pipeline.model.linear_inputs import linear_inputs
 from pipeline.prune.base import Context
 from pipeline.prune.methods.masks import lowest_overall, lowest_per_row, per_output
 from pipeline.prune.methods.wanda import Wanda, column_energy, metric
@@ -156,7 +157,7 @@ def test_experts_get_the_tokens_that_are_routed_to_them(make_model):
     linears = decoder.linears(0)
     router = decoder.blocks[0].mlp.gate.register_forward_hook(lambda m, a, out: chosen.append(out[2]))
     counting = linear_inputs(linears, lambda names, x: counts.update(dict.fromkeys(names, len(x))))
-    with one_expert_at_a_time(decoder), torch.inference_mode(), counting:
+    with one_expert_at_a_time(decoder.model), torch.inference_mode(), counting:
         decoder.base(calibration_batches()[0], use_cache=False)
     router.remove()
     for expert in range(4):

@@ -9,9 +9,9 @@ import torch
 from helpers import calibration_batches
 
 from pipeline.config.sparsity import parse
-from pipeline.model.architectures import ATTENTION, MLP, SUBLAYERS
 from pipeline.model.decoder import Decoder
 from pipeline.model.residual import layout, tap
+from pipeline.model.structure import ATTENTION, MLP, SUBLAYERS
 from pipeline.prune.base import Context
 from pipeline.prune.methods.cosine import block_cosines, sublayer_cosines
 from pipeline.prune.surgery import dropped

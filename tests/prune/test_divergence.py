@@ -7,22 +7,22 @@ from itertools import combinations
 
 import pytest
 import torch
-from cases import SOME_ESTIMATES
+from cases import ENCODERS, SOME_ESTIMATES
 from helpers import SOME_FAMILIES, context_for, pruner_of
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.config.sparsity import parse
-from pipeline.model.architectures import ARCHITECTURES, ATTENTION, BLOCK, MLP, SUBLAYERS
 from pipeline.model.continuations import continued, read
 from pipeline.model.decoder import Decoder
 from pipeline.model.prefix import shared_prefix
+from pipeline.model.structure import ATTENTION, BLOCK, MLP, SUBLAYERS
 from pipeline.model.trajectory import forwards
 from pipeline.prune.base import Context
 from pipeline.prune.methods.divergence_estimate import slopes_of
 from pipeline.prune.methods.units import ALONE
 from pipeline.prune.surgery import apply, dropped
 
-WRITERS = [name for name in SOME_FAMILIES if not ARCHITECTURES[name].encoder]
+WRITERS = [name for name in SOME_FAMILIES if name not in ENCODERS]
 PROMPTS = ["Another, which is a little longer", "A short prompt"]
 
 
@@ -35,8 +35,8 @@ def divergence(model, trajectory, gone, confidence: float = 4.0) -> float:
 
     with torch.inference_mode():
         decoder = Decoder(model)
-        cap = decoder.logit_cap or float("inf")
-        squash = (lambda z: cap * torch.tanh(z / cap)) if decoder.logit_cap else (lambda z: z)
+        cap = decoder.structure.head_cap or float("inf")
+        squash = (lambda z: cap * torch.tanh(z / cap)) if decoder.structure.head_cap else (lambda z: z)
         dense = torch.log_softmax(squash(logits()), -1)
         with dropped(decoder, gone):
             other = torch.log_softmax(squash(logits()), -1)

@@ -12,10 +12,10 @@ import torch
 from helpers import context_for, pruner_of
 
 from pipeline.config.sparsity import parse
-from pipeline.model.architectures import ATTENTION, BLOCK, MLP
 from pipeline.model.continuations import continued
 from pipeline.model.decoder import Decoder
 from pipeline.model.sources.random import RandomModel
+from pipeline.model.structure import ATTENTION, BLOCK, MLP
 from pipeline.prune.base import Context
 from pipeline.prune.methods.units import ALONE
 from pipeline.prune.pruned_model import decision_of

@@ -11,8 +11,8 @@ from helpers import accepted, context_for, flops, generate, outputs_of, pruner_o
 
 from pipeline.config.choices import choices_of
 from pipeline.config.sparsity import parse
-from pipeline.model.architectures import ATTENTION, MLP
 from pipeline.model.decoder import Decoder
+from pipeline.model.structure import ATTENTION, MLP
 from pipeline.prune.accounting import account
 from pipeline.prune.decision import Decision
 from pipeline.prune.surgery import apply
@@ -28,7 +28,7 @@ def decide(make_model):
 
     def run(name: str, sparsity: object, architecture: str) -> tuple[Decision, torch.nn.Module]:
         pruner, model = pruner_of(name), make_model(architecture, LAYERS)
-        if why := pruner.unsuited(architecture):
+        if why := pruner.unsuited(model.config):
             pytest.skip(f"{name} {why}")
         torch.manual_seed(0)
         decision = pruner.decide(Decoder(model), parse(sparsity), context_for(pruner, model))
@@ -47,7 +47,7 @@ def test_contract(decide, make_model, architecture, name, sparsity):
     _check_weights(sparsity, decision, dense, model)
     _check_compute(decision, dense, model)
     _check_no_hooks(worked_on)
-    if not Decoder(model).architecture.encoder:
+    if not Decoder(model).structure.encoder:
         _check_cache(decision, model)
     again, _ = decide(name, sparsity, architecture)
     assert replace(again, changes={}) == replace(decision, changes={})
@@ -103,11 +103,11 @@ def _check_compute(decision: Decision, dense: torch.nn.Module, model: torch.nn.M
     """What the dense model spends on the dropped modules is exactly what the pruned model spends less."""
     total, by_module = flops(dense)
     decoder = Decoder(dense)
-    root = f"{type(decoder.base).__name__}.{decoder.architecture.blocks}"
+    root = f"{type(decoder.model).__name__}.{decoder.blocks_name}"
     spared = sum(by_module.get(f"{root}.{layer}", 0) for layer in decision.blocks)
     for kind, layers in ((ATTENTION, decision.attention), (MLP, decision.mlp)):
         for layer in set(layers) - set(decision.blocks):
-            spared += sum(by_module.get(f"{root}.{layer}.{name}", 0) for name in decoder.part(kind).modules)
+            spared += sum(by_module.get(f"{root}.{layer}.{name}", 0) for name in decoder.part(layer, kind).modules)
     assert flops(model)[0] == total - spared
     assert bool(spared) == decision.drops
 

@@ -12,7 +12,7 @@ from pipeline.config.sparsity import parse
 from pipeline.model.activations import Activations
 from pipeline.model.block_calls import block_calls
 from pipeline.model.decoder import Decoder
-from pipeline.model.linear_inputs import one_expert_at_a_time
+from pipeline.model.experts import one_expert_at_a_time
 from pipeline.prune.base import Context
 from pipeline.prune.methods.hessian import Moments, inverse_factor
 from pipeline.prune.methods.masks import lowest_overall, lowest_per_row, n_of_m, per_output
@@ -141,7 +141,7 @@ def test_moments_are_gathered_for_every_matrix_once(make_model, architecture):
     from pipeline.prune.methods.blockwise import CalibratedBlock
 
     decoder, states = Decoder(make_model(architecture)), Activations(2**30, None)
-    with torch.no_grad(), one_expert_at_a_time(decoder):
+    with torch.no_grad(), one_expert_at_a_time(decoder.model):
         calls = block_calls(decoder, calibration_batches(), states)
         block = CalibratedBlock(decoder, 0, decoder.linears(0), states, [each[0] for each in calls], 4)
         names = [name for moments in gather(block) for group in moments for name in group]

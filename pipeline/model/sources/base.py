@@ -25,7 +25,7 @@ from transformers import (
 
 from pipeline.config.component import Component, speed_only
 from pipeline.config.types import Positive
-from pipeline.model.architectures import architecture_of
+from pipeline.model.model_types import is_encoder
 from pipeline.model.sources.complete import check_complete, check_sizes, is_head
 from pipeline.model.sources.folder import CONFIG, check_config, check_folder, read_weights
 from pipeline.store.artifacts import Store
@@ -138,7 +138,7 @@ def _checked(path: str, trusted: bool, revision: str | None) -> type[AutoModel |
         )
     with _in_plain_words(path):
         config = AutoConfig.from_pretrained(path, trust_remote_code=trusted, revision=revision)
-    source = AutoModel if architecture_of(config).encoder else AutoModelForCausalLM
+    source = AutoModel if is_encoder(config) else AutoModelForCausalLM
     if folder.is_dir():
         weights = read_weights(folder, facts)
         # A checkpoint's own code may build any model.
@@ -151,7 +151,7 @@ def _checked(path: str, trusted: bool, revision: str | None) -> type[AutoModel |
 
 def writes_text(model: PreTrainedModel) -> bool:
     """Return whether the model has a trained output head: encoders and bare embedding models have none."""
-    return not architecture_of(model.config).encoder and not getattr(model, "lacks_head", False)
+    return not is_encoder(model.config) and not getattr(model, "lacks_head", False)
 
 
 def load_tokenizer(path: str, trusted: bool = False, **options: Any) -> PreTrainedTokenizerBase:

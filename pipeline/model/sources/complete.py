@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from pipeline.model.architectures import architecture_of
+from pipeline.model.model_types import is_encoder
 from pipeline.model.sources.folder import CONFIG, Weights
 
 # Names of output heads in checkpoints.
@@ -52,7 +52,7 @@ def check_complete(model: PreTrainedModel, loading: Mapping[str, Any], path: str
     ``loading`` is the loading information of transformers. An output head may be missing, and encoders may have heads
     for other purposes.
     """
-    encoder = architecture_of(model.config).encoder
+    encoder = is_encoder(model.config)
     for name, stored, wanted in sorted(loading["mismatched_keys"]):
         raise ValueError(
             f"model {path}: {name} has the shape {_shape(stored)}, but {CONFIG} expects {_shape(wanted)}; {_AGAIN}"

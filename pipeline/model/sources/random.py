@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from pipeline.config.types import Depth, Positive, Seed, Width
-from pipeline.model.architectures import ARCHITECTURES
+from pipeline.model.model_types import causal_types, encoder_types, is_encoder
 from pipeline.model.sources.base import Model, device
 from pipeline.store.artifacts import Store
 
@@ -36,13 +36,11 @@ class RandomModel(Model):
     seed: Seed = 0
 
     def load(self, dtype: torch.dtype, store: Store) -> PreTrainedModel:
-        if self.architecture not in ARCHITECTURES:
-            raise ValueError(
-                f"model.architecture={self.architecture} does not exist; choose from {', '.join(sorted(ARCHITECTURES))}"
-            )
+        if self.architecture not in (*causal_types(), *encoder_types()):
+            raise ValueError(f"model.architecture={self.architecture} is no model type of the installed transformers")
         tokenizer = self.tokenizer(store)
         config = AutoConfig.for_model(self.architecture, **self._shape(), **_tokens(tokenizer))
-        source = AutoModel if ARCHITECTURES[self.architecture].encoder else AutoModelForCausalLM
+        source = AutoModel if is_encoder(config) else AutoModelForCausalLM
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
             model = source.from_config(config)

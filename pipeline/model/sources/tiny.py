@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoModelForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from pipeline.model.sources.tiny_config import Size, default_config, kinds, reduced
+from pipeline.model.sources.tiny_config import Size, default_config, depth, kinds, reduced
 from pipeline.model.sources.tiny_weights import randomize
 
 KINDS = tuple(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 TOKENS = 32
+# What building or running a model that does not fit raises.
+_ERRORS = (
+    ArithmeticError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    RuntimeError,
+    StrictDataclassError,
+    TypeError,
+    ValueError,
+)
 OK, OTHER, FAILED = "ok", "not a text decoder", "failed"
 
 
@@ -50,13 +69,12 @@ def _eager(config: PretrainedConfig) -> PretrainedConfig:
 
 def _forms(config: PretrainedConfig) -> set[str]:
     """Return a description of every different block of a model: its modules, their flags and parameters' shapes."""
-    with torch.device("meta"), _quiet():
+    with _quiet():
         try:
-            model = AutoModelForCausalLM.from_config(config)
+            with torch.device("meta"):
+                model = _built(config)
         except NotImplementedError:
-            model = None
-    if model is None:
-        model = AutoModelForCausalLM.from_config(config)
+            model = _built(config)
     forms: set[str] = set()
     lists = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
     for name, module in lists:
@@ -66,15 +84,26 @@ def _forms(config: PretrainedConfig) -> set[str]:
 
 
 def _form(block: nn.Module) -> str:
-    parts = []
+    parts = set()
     for name, module in block.named_modules():
         shapes = {key: tuple(value.shape) for key, value in module.named_parameters(recurse=False)}
         flags = {
             key: value for key, value in vars(module).items() if isinstance(value, bool | str) and key != "training"
         }
         windows = {key: value is None for key, value in vars(module).items() if "window" in key}
-        parts.append(f"{name} {type(module).__name__} {shapes} {flags} {windows}")
-    return "; ".join(parts)
+        parts.add(f"{re.sub(r'[0-9]+', '#', name)} {type(module).__name__} {shapes} {flags} {windows}")
+    return "; ".join(sorted(parts))
+
+
+def _built(config: PretrainedConfig, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """Build the causal class of a configuration, from the part of the configuration that the class is for."""
+    cause = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    parts = [part for part in vars(config).values() if isinstance(part, cause.config_class)]
+    return (
+        AutoModelForCausalLM.from_config(config, dtype=dtype)
+        if not parts
+        else cause._from_config(parts[0], dtype=dtype)
+    )
 
 
 def tiny_model(
@@ -94,11 +123,11 @@ def model_of(config: PretrainedConfig, seed: int = 0, dtype: torch.dtype = torch
     """Build the causal model of a configuration with weights that are drawn from the seed, the same in every dtype."""
     with torch.random.fork_rng(), _quiet():
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(config)
+        model = _built(config)
         randomize(model, seed)
         if dtype != torch.float32:
             exact = model.state_dict()
-            model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+            model = _built(config, dtype)
             model.load_state_dict(exact)
     return model.eval()
 
@@ -123,4 +152,68 @@ class Trial:
 
 def trial(kind: str) -> Trial:
     """Find out whether a type is a text decoder, by building it and giving it token ids."""
-    raise NotImplementedError
+    try:
+        model = tiny_model(kind)
+    except _ERRORS as error:
+        return _unfit(kind, error, None)
+    blocks = depth(model.config) or depth(model.config.get_text_config())
+    try:
+        reason = _unlike_text(model)
+    except _ERRORS as error:
+        return _unfit(kind, error, model)
+    own = _text_type(kind)
+    if not reason and own:
+        reason = f"it holds the text type {own}, which has a row of its own"
+    return Trial(kind, OTHER if reason else OK, reason, model.num_parameters(), blocks)
+
+
+def _unfit(kind: str, error: Exception, model: PreTrainedModel | None) -> Trial:
+    """Say whether an error shows that the type needs more than token ids."""
+    said, status = f"{type(error).__name__}: {error}", FAILED
+    if model is not None:
+        inputs = set(inspect.signature(model.forward).parameters) - {"input_ids", "inputs_embeds", "attention_mask"}
+        if needed := [name for name in sorted(inputs) if re.search(rf"\b{name}\b", str(error))]:
+            status, said = OTHER, f"it needs {', '.join(needed)} beside token ids ({said})"
+        elif books := _codebooks(model):
+            status, said = OTHER, f"its tokens are not text: it reads {books} codebooks at once"
+    if status == FAILED and (own := _text_type(kind)):
+        status, said = OTHER, f"it holds the text type {own}, which has a row of its own"
+    return Trial(kind, status, said)
+
+
+def _codebooks(model: PreTrainedModel) -> int:
+    """Return how many rows of tokens a model reads for one sequence; 0 where it is not several."""
+    rows = getattr(model.config, "num_codebooks", 0)
+    try:
+        with torch.no_grad():
+            model(input_ids=torch.zeros(rows, TOKENS, dtype=torch.long))
+    except _ERRORS:
+        return 0
+    return rows if rows > 1 else 0
+
+
+def _text_type(kind: str) -> str:
+    """Return the type of the text part of a configuration, if that type has a causal class of its own."""
+    found = getattr(getattr(default_config(kind), "text_config", None), "model_type", "")
+    return found if found in KINDS and found != kind else ""
+
+
+def _unlike_text(model: PreTrainedModel) -> str:
+    """Return why a model is no causal model of text, found by changing tokens; empty if it is one."""
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(model.config.get_text_config().vocab_size - 8, (1, TOKENS), generator=generator)
+    later, earlier = tokens.clone(), tokens.clone()
+    later[0, -1] = (later[0, -1] + 1) % 8
+    earlier[0, :-1] = earlier[0, :-1].flip(0)
+    with torch.no_grad():
+        logits, ahead, behind = (model(input_ids=ids).logits for ids in (tokens, later, earlier))
+    if logits.shape[:2] != tokens.shape:
+        return f"its logits have the shape {tuple(logits.shape)} for {TOKENS} tokens"
+    if not logits.isfinite().all():
+        raise ArithmeticError("the logits are not finite")
+    spread = logits.std()
+    if (logits - ahead)[0, :-1].abs().max() > 1e-3 * spread:
+        return "its predictions depend on later tokens"
+    if (logits - behind)[0, -1].abs().max() < 1e-3 * spread:
+        raise ArithmeticError("the last logits do not depend on earlier tokens")
+    return ""

@@ -17,17 +17,7 @@ DEPTH = re.compile(
 )
 _WIDTH = ("hidden_size", "d_model", "n_embd", "dim", "emb_dim", "embedding_dim")
 _HEADS = ("num_attention_heads", "n_heads", "n_head", "num_heads", "decoder_attention_heads")
-_WINDOW, _CHUNK, _SELECTED = 8, 8, 8
 _EXPERTS = 4
-
-# Values that no rule on names can know.
-_HINTS: dict[str, Any] = {
-    # XLNet and BigBird look at all tokens by default; with these the same classes are causal.
-    "attn_type": "uni",
-    "attention_type": "original_full",
-    # The product of both numbers is the longest sequence, the sum of the widths is the hidden size.
-    "axial_pos_shape": [8, POSITIONS // 8],
-}
 
 
 @dataclass(frozen=True)
@@ -35,6 +25,7 @@ class Scale:
     """How much smaller the tiny configuration is than ``default``; ``draw`` gives the numbers of one field."""
 
     default: PretrainedConfig
+    reference: int
     hidden: int
     heads: int
     vocabulary: int
@@ -43,8 +34,8 @@ class Scale:
 
     @property
     def width(self) -> float:
-        """Tiny over default hidden size."""
-        return self.hidden / (_first(self.default, _WIDTH) or 1024)
+        """Tiny over default hidden size, the same for all parts of a configuration, so that they fit together."""
+        return self.hidden / self.reference
 
     @property
     def share(self) -> float:
@@ -57,6 +48,12 @@ class Scale:
     def has(self, pattern: str) -> bool:
         """Whether the type knows a field whose name matches and whose value is neither None nor zero."""
         return any(re.search(pattern, name) and value for name, value in vars(self.default).items())
+
+
+def width(config: PretrainedConfig) -> int:
+    """Return the hidden size of a configuration: its own, its text part's or the largest of its parts'; 0 if none."""
+    own = _first(config, _WIDTH) or _first(config.get_text_config(decoder=True), _WIDTH)
+    return own or max((width(part) for part in vars(config).values() if isinstance(part, PretrainedConfig)), default=0)
 
 
 def _first(config: PretrainedConfig, names: tuple[str, ...]) -> int | None:
@@ -100,7 +97,13 @@ def _experts(value: int, scale: Scale) -> int:
     return 2 * _EXPERTS if scale.has("^(n|num)_(expert_)?groups?$") and scale.has("topk_group") else _EXPERTS
 
 
-def _capped(limit: int) -> Callable[[int, Scale], int]:
+def _sharing(value: int, scale: Scale) -> int:
+    """Return how many blocks share keys and values: all or half of them, or none, as in the default."""
+    every = any(DEPTH.match(name) and blocks == value for name, blocks in vars(scale.default).items())
+    return scale.layers if every else scale.layers // 2 if value else 0
+
+
+def _at_most(limit: int) -> Callable[[int, Scale], int]:
     return lambda value, scale: min(value, limit)
 
 
@@ -108,37 +111,54 @@ def _capped(limit: int) -> Callable[[int, Scale], int]:
 _INTEGERS: tuple[tuple[str, Callable[[int, Scale], int]], ...] = (
     (r"^pad_token_id$|start_token_id$", lambda value, scale: scale.vocabulary - 2),
     (r"token(_id|_index|_ids)$|^unk_index$|^mask_index$", lambda value, scale: scale.vocabulary - 1),
-    (r"^(decoder_|unpadded_)?vocab_size(_per_layer_input)?$", lambda value, scale: scale.vocabulary),
+    (r"vocab_size(_per_layer_input)?$", lambda value, scale: scale.vocabulary if value > 16 else value),
+    (r"byte_group_vocab$|ngram_vocab_size_base$", _at_most(64)),
     (DEPTH.pattern, lambda value, scale: scale.layers),
-    (r"^first_k_dense|^num_dense_layers|layer_start_index$|^max_window_layers$", _capped(1)),
-    (r"^num_kv_shared_layers$", lambda value, scale: scale.layers // 2 if value else 0),
+    (r"^first_k_dense|^num_dense_layers|layer_start_index$|^max_window_layers$", _at_most(1)),
+    (r"^n_layers_per_", _at_most(2)),
+    (r"^num_kv_shared_layers$", _sharing),
     (r"position|^n_ctx$|max_seq_len|context_length|model_max_length|max_distance", lambda value, scale: POSITIONS),
-    (r"window|local_attention|floor", _capped(_WINDOW)),
-    (r"chunk_?(size|length)$|block_size$", _capped(_CHUNK)),
-    (r"^index_topk$|^indexer_budget$|centroid.*top_k", _capped(_SELECTED)),
-    (r"topk_blocks$", _capped(2)),
-    (
-        r"shared_experts?$|_per_tok(en)?$|^moe_(topk|k)$|top_k_experts$|zero_expert",
-        lambda value, scale: 2 if value else 0,
-    ),
-    (r"topk_group$", _capped(1)),
-    (r"^(n_group|num_expert_group|n_groups|o_groups)$", _capped(2)),
+    (r"window|local_attention|floor", _at_most(8)),
+    (r"^(hidden_size|d_model|n_embd)$", lambda value, scale: _multiple(value * scale.width, 2 * scale.heads)),
+    (r"chunk_?(size|length)$|block_size$", _at_most(8)),
+    (r"^index_topk$|^indexer_budget$|centroid.*top_k", _at_most(8)),
+    (r"topk_blocks$", _at_most(2)),
+    (r"codebooks$|quantizers$", lambda value, scale: value),
+    (r"shared_experts?$|_per_tok(en)?$|zero_expert", _at_most(2)),
+    (r"^moe_(topk|top_k|k)$|top_k_experts$", lambda value, scale: 2),
+    (r"topk_group$", _at_most(1)),
+    (r"^(n_group|num_expert_group|n_groups|o_groups)$", _at_most(2)),
     (r"experts$", _experts),
     (r"mamba_n_heads|mamba_num_heads", lambda value, scale: scale.hidden // 4),
     (r"mamba_d_head|mamba_head_?dim$", lambda value, scale: 8),
     (r"mamba_d_ssm", lambda value, scale: 2 * scale.hidden),
-    (r"mamba_heads$", _capped(2)),
+    (r"mamba_heads$", _at_most(2)),
     (r"(key_value|kv)_heads$", _shared_heads),
     (r"heads$|n_head$|query_groups$|heads_per", _many_heads),
     (r"head_?dim$|dim_head|d_head$|head_size$|kv_channels|^d_kv$", _head_size),
     (r"scalar$", lambda value, scale: 3 * scale.hidden // (2 * scale.heads)),
 )
 
+# What a size is where the default is None and the class does not derive it.
+_MISSING: tuple[tuple[str, Callable[[Scale], int | None]], ...] = (
+    (r"^num_key_value_heads$", lambda scale: max(1, scale.heads // 2)),
+    (r"^head_dim$", lambda scale: scale.hidden // scale.heads),
+    (r"^indexer_head_dim$", lambda scale: 2 * scale.hidden // scale.heads),
+    (r"_n_floor$", lambda scale: 8),
+    (r"^indexer_n_heads$", lambda scale: 2),
+    (r"^indexer_kv_heads$", lambda scale: 1),
+    (r"^indexer_budget$", lambda scale: 8),
+    (r"^indexer_compress_ratio$", lambda scale: 4),
+    (r"^n_routed_experts$|^num_(local_)?experts$", lambda scale: 4 if scale.has("^moe_intermediate_size$") else None),
+    (r"^num_experts_per_tok$", lambda scale: 2 if scale.has("^moe_intermediate_size$") else None),
+    (r"^n_shared_experts$", lambda scale: 1 if scale.has("^moe_intermediate_size$") else None),
+)
+
 _MULTIPLIER = re.compile(
-    r"multiplier|scal(e|ing|ar)s?(_|$)|soft_?cap|(alpha|beta)(_factor)?$|_limit$|clip|magnitude|scale_|sink_init|threshold"
+    r"multiplier|scal(e|ing|ar)s?(_|$)|scale_|soft_?cap|(alpha|beta)(_factor)?$|_limit$|clip|magnitude|sink_init"
 )
 _NO_MULTIPLIER = re.compile(
-    r"rope|init|loss|dropout|noise|eps$|dim|bound|patching|time_step|rms_norm|_in_fp32|^hc_mult"
+    r"rope|initializer|init_std|loss|drop|noise|eps$|dim|bound|patching|time_step|in_fp32|^scale_fmt|scale_factor|floor"
 )
 _CAP = re.compile(r"soft_?cap|_limit$|clip")
 
@@ -150,34 +170,37 @@ def _multiplier(field: str, value: Any, scale: Scale, whole: bool) -> Any:
         return [draw.uniform(1.2, 1.9) for _ in value]
     if _CAP.search(field):
         return draw.uniform(3.0, 6.0)
-    if whole:
-        return draw.choice([2, 3])
-    if value in (None, 0, 1):
-        return draw.uniform(1.2, 1.9)
-    return value * draw.choice([draw.uniform(0.75, 0.9), draw.uniform(1.1, 1.25)])
+    return draw.choice([2, 3]) if whole else draw.uniform(*draw.choice([(0.55, 0.85), (1.2, 1.9)]))
+
+
+def _multiplies(field: str, value: Any) -> bool:
+    if not _MULTIPLIER.search(field) or _NO_MULTIPLIER.search(field):
+        return False
+    if isinstance(value, list | tuple):
+        return all(isinstance(item, float) for item in value)
+    return value is None or isinstance(value, float) or not any(re.search(name, field) for name, _ in _INTEGERS)
 
 
 def small(field: str, value: Any, scale: Scale, whole: bool = False) -> Any:
     """Return the tiny value of a field that is ``value`` by default; ``whole`` where only an integer is allowed."""
-    if field in _HINTS:
-        return _HINTS[field]
     if isinstance(value, bool):
         return True if field in ("is_decoder", "causal") else value
-    if "dropout" in field or "drop" in field.split("_")[-1] or field.endswith("pdrop"):
-        return 0.0 if isinstance(value, int | float) else value
-    if _MULTIPLIER.search(field) and not _NO_MULTIPLIER.search(field) and (value is None or _numbers(value)):
-        if not any(re.search(pattern, field) for pattern, _ in _INTEGERS) or isinstance(value, float):
-            return _multiplier(field, value, scale, whole)
+    if isinstance(value, int | float) and re.search(r"dropout|drop$|pdrop|dropout_prob", field):
+        return type(value)(0)
+    if (value is None or _numeric(value)) and _multiplies(field, value):
+        return _multiplier(field, value, scale, whole)
+    if value is None:
+        return next((rule(scale) for name, rule in _MISSING if re.search(name, field)), None)
     if isinstance(value, dict):
         return {key: small(str(key), item, scale, isinstance(item, int)) for key, item in value.items()}
-    if isinstance(value, list | tuple) and _numbers(value) and value and not isinstance(value[0], bool | float):
-        return [small(field, item, scale, True) for item in value]
+    if isinstance(value, list | tuple):
+        return type(value)(small(field, item, scale, True) if isinstance(item, int) else item for item in value)
     return _integer(field, value, scale) if isinstance(value, int) else value
 
 
-def _numbers(value: Any) -> bool:
+def _numeric(value: Any) -> bool:
     items = value if isinstance(value, list | tuple) else [value]
-    return all(isinstance(item, int | float) and not isinstance(item, bool) for item in items)
+    return bool(items) and all(isinstance(item, int | float) and not isinstance(item, bool) for item in items)
 
 
 def _integer(field: str, value: int, scale: Scale) -> int:

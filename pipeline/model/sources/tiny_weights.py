@@ -21,13 +21,18 @@ def randomize(model: PreTrainedModel, seed: int) -> None:
     stored = model.state_dict().keys()
     done: set[int] = set()
     for place, module in model.named_modules():
-        own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
-        for name, tensor in own:
+        buffers = [(name, buffer) for name, buffer in module.named_buffers(recurse=False) if _neutral(buffer)]
+        for name, tensor in [*module.named_parameters(recurse=False), *buffers]:
             path = f"{place}.{name}" if place else name
             if path in stored and tensor.is_floating_point() and tensor.data_ptr() not in done and _acts(path):
                 done.add(tensor.data_ptr())
                 with torch.no_grad():
                     tensor.copy_(_drawn(module, tensor, generator))
+
+
+def _neutral(buffer: torch.Tensor) -> bool:
+    """Whether a buffer may be learned, as a router's corrections: a table of masks or decays is no constant."""
+    return bool(torch.all(buffer == 0) or torch.all(buffer == 1))
 
 
 def _acts(path: str) -> bool:

@@ -16,11 +16,11 @@ from typing import Any, ClassVar
 import torch
 
 from pipeline.config.sparsity import Sparsity, exactly
-from pipeline.model.architectures import BLOCK
 from pipeline.model.decoder import Decoder, Linear
-from pipeline.model.head_proof import head_of
 from pipeline.model.offload import resident
 from pipeline.model.prefix import shared_prefix
+from pipeline.model.proof import head_of
+from pipeline.model.structure import BLOCK
 from pipeline.model.trajectory import forwards
 from pipeline.prune.base import Context, Pruner, Score
 from pipeline.prune.decision import Change, Decision

@@ -15,12 +15,12 @@ import torch
 
 from pipeline.config.sparsity import Sparsity, unaccepted
 from pipeline.model.activations import Activations, memory_budget
-from pipeline.model.architectures import MLP
 from pipeline.model.block_calls import Call, block_calls
+from pipeline.model.dataflow import first
 from pipeline.model.decoder import Decoder, Linear
-from pipeline.model.linear_inputs import OnInput, linear_inputs, one_expert_at_a_time
+from pipeline.model.experts import one_expert_at_a_time
+from pipeline.model.linear_inputs import OnInput, linear_inputs
 from pipeline.model.offload import resident
-from pipeline.model.residual import first
 from pipeline.prune.base import Context, Pruner
 from pipeline.prune.decision import Change, Decision, facts_of
 from pipeline.prune.surgery import change_weights
@@ -43,7 +43,8 @@ class CalibratedBlock:
         ``only`` restricts this to some of them. The last product of the block is not computed: nothing reads it.
         """
         watched = [w for w in self.linears if only is None or w.name in only]
-        ends = {w.name for w in self.decoder.outputs(self.layer, MLP)}
+        last = self.decoder.structure.blocks[self.layer].parts[-1]
+        ends = {w.name for w in self.decoder.outputs(self.layer, last.kind)}
         known = [*watched, *(w for w in self.linears if w.name in ends and w not in watched)]
         wanted = {w.name for w in watched}
 
@@ -100,7 +101,7 @@ def walk(decoder: Decoder, context: Context, what: str) -> Generator[CalibratedB
     """
     layers = range(len(decoder.blocks))
     with (
-        one_expert_at_a_time(decoder),
+        one_expert_at_a_time(decoder.model),
         closing(Activations(memory_budget(), context.scratch)) as states,
     ):
         calls = block_calls(decoder, context.batches, states)

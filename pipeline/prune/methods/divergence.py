@@ -16,12 +16,12 @@ import torch
 from pipeline.config.sparsity import Sparsity
 from pipeline.config.types import Positive
 from pipeline.model.activations import memory_budget
-from pipeline.model.architectures import BLOCK, SUBLAYERS
 from pipeline.model.decoder import Decoder
 from pipeline.model.head import Head
-from pipeline.model.head_proof import head_of
 from pipeline.model.prefix import SharedPrefix, shared_prefix
+from pipeline.model.proof import head_of
 from pipeline.model.softmax import cross_entropy, normalised
+from pipeline.model.structure import BLOCK, SUBLAYERS
 from pipeline.model.trajectory import Trajectory, forwards
 from pipeline.prune.base import Context, Score
 from pipeline.prune.decision import Decision

@@ -25,13 +25,13 @@ from torch import nn
 
 from pipeline.config.sparsity import Sparsity
 from pipeline.config.types import Positive
-from pipeline.model.architectures import BLOCK, SUBLAYERS
+from pipeline.model.dataflow import first
 from pipeline.model.decoder import Decoder
 from pipeline.model.head import Head
-from pipeline.model.head_proof import head_of
 from pipeline.model.offload import is_offloaded
-from pipeline.model.residual import first
+from pipeline.model.proof import head_of
 from pipeline.model.softmax import kl_estimate, normalised
+from pipeline.model.structure import BLOCK, SUBLAYERS
 from pipeline.model.trajectory import Trajectory, forwards
 from pipeline.prune.base import Context, Score
 from pipeline.prune.decision import Decision
@@ -110,7 +110,8 @@ def spread(slopes: Array) -> float:
 
 def _together(slopes: Mapping[Unit, Array], gone: Sequence[Unit]) -> Array:
     """Add up the slopes of a set of units."""
-    parts = [(kind, at) for unit, at in gone for kind in (SUBLAYERS if unit == BLOCK else (unit,))]
+    named = [(kind, at) for unit, at in gone for kind in (SUBLAYERS if unit == BLOCK else (unit,))]
+    parts = [part for part in named if part in slopes]
     return np.sum([slopes[part] for part in parts], axis=0) if parts else np.zeros(())
 
 
@@ -192,7 +193,8 @@ def _gates(decoder: Decoder, sequences: int) -> Iterator[list[torch.Tensor]]:
     with ExitStack() as stack:
         for sublayer in decoder.sublayers():
             gate = torch.ones(sequences, 1, 1, device=weight.device, requires_grad=True)
-            stack.callback(sublayer.exit.register_forward_hook(gated(gate)).remove)
+            for module in sublayer.exits:
+                stack.callback(module.register_forward_hook(gated(gate)).remove)
             gates.append(gate)
         yield gates
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pipeline.config.sparsity import Sparsity
-from pipeline.model.architectures import BLOCK
 from pipeline.model.decoder import Decoder
+from pipeline.model.structure import BLOCK
 from pipeline.prune.base import Context, Pruner, Score
 from pipeline.prune.decision import Decision
 from pipeline.prune.methods.cosine import block_cosines

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.config.sparsity import Sparsity
-from pipeline.model.architectures import SUBLAYERS
 from pipeline.model.decoder import Decoder
 from pipeline.prune.base import Context, Score
 from pipeline.prune.decision import Decision
@@ -23,8 +22,8 @@ class SublayerDrop(UnitPruner):
     def importance(self, decoder: Decoder, context: Context) -> list[Score]:
         cosines = sublayer_cosines(decoder, context)
         return [
-            {"layer": index // 2, "sublayer": SUBLAYERS[index % 2], "score": 1.0 - value}
-            for index, value in enumerate(cosines)
+            {"layer": sublayer.layer, "sublayer": sublayer.kind, "score": 1.0 - value}
+            for sublayer, value in zip(decoder.sublayers(), cosines, strict=True)
         ]
 
     def decide(self, decoder: Decoder, sparsity: Sparsity, context: Context) -> Decision:

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 from pipeline.config.sparsity import Sparsity
 from pipeline.config.types import UnitKind
-from pipeline.model.architectures import ATTENTION, BLOCK, MLP, SUBLAYERS
 from pipeline.model.decoder import Decoder
+from pipeline.model.structure import ATTENTION, BLOCK, MLP, SUBLAYERS
 from pipeline.prune.base import Pruner, Score
 from pipeline.prune.decision import Decision
 from pipeline.prune.methods.search import Step
@@ -47,10 +47,12 @@ class UnitPruner(Pruner):
         """Return how many units a sparsity asks for."""
         if self.kinds == (BLOCK,):
             return blocks_to_remove(decoder, sparsity)
-        return sparsity.units_of(len(decoder.blocks) * len(set(self.kinds) - {BLOCK}))
+        return sparsity.units_of(sum(kind != BLOCK for kind, _ in self.units(decoder)))
 
     def units(self, decoder: Decoder) -> list[Unit]:
-        return [(kind, layer) for layer in range(len(decoder.blocks)) for kind in self.kinds]
+        """Return the units that a model has; a block is one only where it has more than one sublayer of the others."""
+        layers = range(len(decoder.blocks))
+        return [(kind, at) for at in layers for kind in self.kinds if kind == BLOCK or decoder.has(at, kind)]
 
     def parts(self, unit: Unit) -> frozenset[Hashable]:
         kind, layer = unit

@@ -1,0 +1,51 @@
+"""Stand-ins for the modules of dropped sublayers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from pipeline.model.decoder import Decoder
+from pipeline.model.discovery import stream_of
+from pipeline.model.structure import Stub
+
+# A module of the dense model that another one stands in for: its parent, its name there, and itself.
+Replaced = tuple[nn.Module, str, nn.Module]
+
+
+class DroppedSublayer(nn.Module):
+    """Stands in for a module of a dropped sublayer: no parameters, no compute, zeros in the form of its output."""
+
+    def __init__(self, stub: Stub) -> None:
+        super().__init__()
+        self.stub = stub
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        x = stream_of(args, kwargs)
+        zeros = x.new_zeros((*x.shape[:-1], self.stub.width))
+        return (zeros, *[None] * (self.stub.several - 1)) if self.stub.several else zeros
+
+
+def drop(decoder: Decoder, layer: int, kind: str) -> list[Replaced]:
+    """Replace the modules of a sublayer; return parent, name and module of each, to put it back.
+
+    A norm that another sublayer reads, too, stays.
+    """
+    block, part = decoder.blocks[layer], decoder.part(layer, kind)
+    writing = {write.module for write in part.writes}
+    replaced = []
+    for path, stub in zip(part.modules, part.stubs, strict=True):
+        # A norm on the way is passed by; what writes to the stream gives zeros.
+        module = nn.Identity() if path == part.norm and path not in writing else DroppedSublayer(stub)
+        parent, _, name = path.rpartition(".")
+        holder = block.get_submodule(parent)
+        replaced.append((holder, name, holder.get_submodule(name)))
+        setattr(holder, name, module.train(holder.training))
+    return replaced
+
+
+def is_dropped(decoder: Decoder, layer: int, kind: str) -> bool:
+    """Return whether a sublayer of a pruned model is one that was dropped."""
+    written = decoder.part(layer, kind).writes[0].module
+    return isinstance(decoder.blocks[layer].get_submodule(written), DroppedSublayer)

@@ -1,0 +1,186 @@
+"""The proof that a model computes what its structure says: states, updates and logits of one short forward pass.
+
+A configuration may scale states, updates or logits in ways that were not seen. All weights would fit, yet every
+measure would describe another model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+from weakref import WeakSet
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from pipeline.model.dataflow import first
+from pipeline.model.decoder import Decoder
+from pipeline.model.discovery import Unfit, stream_of, tokens
+from pipeline.model.dropped import drop, is_dropped
+from pipeline.model.head import Head
+from pipeline.model.offload import is_offloaded, resident
+
+# Largest relative differences that come from rounding and from another order of summation.
+ROUNDING = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 4e-3}
+_proven: WeakSet[nn.Module] = WeakSet()
+
+
+def head_of(decoder: Decoder, dtype: torch.dtype | None = None) -> Head:
+    """Return the map from a model's final states to its logits, in the model's own dtype or another.
+
+    It shares the model's weights where they are in memory in that dtype. Raises ValueError as `prove` does.
+    """
+    prove(decoder.model)
+    with resident(decoder.head):
+        found = _head(decoder)
+        head = found.to(dtype or found.weight.dtype)
+        # Offloaded weights are in memory only within this context, so they are copied.
+        return replace(head, weight=head.weight.clone()) if is_offloaded(decoder.model) else head
+
+
+def _head(decoder: Decoder) -> Head:
+    bias = None if decoder.head.bias is None else decoder.head.bias.detach()
+    structure = decoder.structure
+    return Head(decoder.head.weight.detach(), bias, structure.head_cap, structure.head_scale)
+
+
+@torch.inference_mode()
+def prove(model: PreTrainedModel) -> None:
+    """Compare a model's logits and residual stream with those of its `Decoder` on a few tokens, once.
+
+    Encoders' logits are skipped, and models that are not entirely in memory. Raises Unfit if the two differ, saying
+    which equation failed where, and ValueError for logits that are not finite.
+    """
+    decoder = Decoder(model)
+    if model in _proven or is_offloaded(model):
+        return
+    for error, equation in equations(decoder):
+        if not error <= ROUNDING.get(model.dtype, 0.0):
+            raise Unfit(
+                f"a {model.config.model_type} model cannot be pruned here: {equation} does not hold (off by "
+                f"{error:.1%}), so measurements would not describe this model"
+            )
+    _proven.add(model)
+
+
+def equations(decoder: Decoder) -> Iterator[tuple[float, str]]:
+    """Yield the relative error of each equation on one forward pass, and the equation in words."""
+    seen = _Seen(decoder)
+    model = decoder.model
+    with seen, torch.inference_mode():
+        out = model(tokens(model).to(decoder.device), use_cache=False)[0]
+    if not torch.isfinite(out).all():
+        raise ValueError(
+            f"the model computes NaN or infinity in {str(model.dtype).removeprefix('torch.')}: its results would be "
+            "meaningless. Load it in another dtype (dtype=float32)"
+        )
+    for layer in range(len(decoder.blocks)):
+        yield from seen.sums(layer)
+    if not decoder.structure.encoder:
+        norm, x = decoder.final_norm, seen.outputs[len(decoder.blocks) - 1]
+        with torch.inference_mode():
+            states = x if norm is None else norm(x)
+            head = _head(decoder)
+            logits = head.logits(states[0].to(head.weight)).double()
+        expected = out[0].double().to(logits)
+        off = (logits - expected).norm() / expected.norm().clamp(min=1e-30)
+        yield float(off), "logits = output projection of the final state"
+
+
+@torch.inference_mode()
+def drops(decoder: Decoder) -> Iterator[tuple[float, str]]:
+    """Yield the error of every sublayer's removal: the block without it against the sum of what is left.
+
+    Each block runs again on the arguments that it got in one forward pass.
+    """
+    seen = _Seen(decoder)
+    with seen:
+        decoder.model(tokens(decoder.model).to(decoder.device), use_cache=False)
+    for sublayer in decoder.sublayers():
+        if is_dropped(decoder, sublayer.layer, sublayer.kind):
+            continue
+        replaced = drop(decoder, sublayer.layer, sublayer.kind)
+        again = _Seen(decoder, [sublayer.layer])
+        try:
+            args, kwargs = seen.arguments[sublayer.layer]
+            with again:
+                sublayer.block(*args, **kwargs)
+        finally:
+            for parent, name, module in replaced:
+                setattr(parent, name, module)
+        name = f"without its {sublayer.part.name}"
+        if any(again.updates[sublayer.layer, sublayer.kind].flatten().tolist()):
+            yield float("inf"), f"block {sublayer.layer} {name}: update = 0"
+        yield from ((error, f"{equation} {name}") for error, equation in again.sums(sublayer.layer))
+
+
+@dataclass
+class _Seen:
+    """Records updates, norms on the stream, inputs and outputs of blocks, in one pass within the context."""
+
+    decoder: Decoder
+    layers: list[int] = field(default_factory=list)
+    updates: dict[tuple[int, str], torch.Tensor] = field(default_factory=dict)
+    inputs: dict[int, torch.Tensor] = field(default_factory=dict)
+    outputs: dict[int, torch.Tensor] = field(default_factory=dict)
+    arguments: dict[int, tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=dict)
+    norms: dict[tuple[int, str], tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+
+    def __enter__(self) -> None:
+        self._stack = ExitStack()
+        decoder, wanted = self.decoder, self.layers or range(len(self.decoder.blocks))
+        for sublayer in decoder.sublayers():
+            if sublayer.layer in wanted:
+                place = sublayer.layer, sublayer.kind
+                self._stack.enter_context(sublayer.watched(partial(self.updates.__setitem__, place)))
+        for at in wanted:
+            block = decoder.blocks[at]
+            for name in decoder.structure.blocks[at].norms:
+                hook = block.get_submodule(name).register_forward_hook(partial(self._keep_norm, (at, name)))
+                self._stack.callback(hook.remove)
+            hook = block.register_forward_hook(partial(self._keep, at), with_kwargs=True)
+            self._stack.callback(hook.remove)
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _keep_norm(self, place: tuple[int, str], module: nn.Module, args: Any, output: torch.Tensor) -> None:
+        self.norms[place] = args[0], output
+
+    def _keep(self, at: int, block: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        self.arguments[at] = args, kwargs
+        self.inputs[at], self.outputs[at] = stream_of(args, kwargs), first(output)
+
+    def sums(self, layer: int) -> Iterator[tuple[float, str]]:
+        """Yield the errors of the sums of a block: what its norms on the stream get, and its output."""
+        structure = self.decoder.structure.blocks[layer]
+        terms = [self.inputs[layer].double()]
+        if structure.opening:
+            _, x = self.norms[layer, structure.opening]
+            terms = [x.double()]
+        for number, part in enumerate(structure.parts):
+            terms.append(_shaped(self.updates[layer, part.kind], terms[0]))
+            following = structure.parts[number + 1] if number + 1 < len(structure.parts) else None
+            if part.closing and (following is None or following.closing != part.closing):
+                before, after = self.norms[layer, part.closing]
+                yield _error([*terms, before.double()]), f"block {layer}: input of {part.closing} = x + f(x)"
+                terms = [after.double()]
+        yield _error([*terms, self.outputs[layer].double()]), f"block {layer}: output = x + sum of scale × update"
+
+
+def _error(terms: list[torch.Tensor]) -> float:
+    """Return how far the sum of all terms but the last is from the last, relative to the largest of them.
+
+    A block may cancel most of the stream, so rounding is relative to the largest term.
+    """
+    off = (torch.stack([term.expand_as(terms[0]) for term in terms[:-1]]).sum(0) - terms[-1].view_as(terms[0])).norm()
+    return float(off) / max(1e-30, *(float(term.norm()) for term in terms))
+
+
+def _shaped(update: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+    """Return an update as float64 in the shape of ``before``: some blocks (OPT) flatten batch and tokens."""
+    return update.double().view_as(before)
