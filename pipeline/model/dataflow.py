@@ -183,10 +183,19 @@ class Follower(TorchDispatchMode):
             x, by = args[:2]
             if self._sum_of(x) is None and operator in (aten.mul, aten.mul_):
                 x, by = by, x
-            known, share_of = self._sum_of(x), _number(by)
+            known, share_of = self._sum_of(x), self._number(by)
             if known is not None and share_of:
                 return {name: share * share_of ** _FACTORS[operator] for name, share in known.items()}
         return None
+
+    def _number(self, value: Any) -> float | None:
+        """Return a factor: a number, or the one that a tensor holds; a mask that hides nothing counts as one."""
+        if not isinstance(value, torch.Tensor):
+            return float(value) if isinstance(value, int | float) else None
+        if value.numel() == 1:
+            return float(value)
+        mask = self.parameter_of(value) is None and value.numel() and bool((value == 1).all())
+        return 1.0 if mask else None
 
     def _sum_of(self, value: Any) -> Sum | None:
         return self.fact(value).sum if isinstance(value, torch.Tensor) else None
@@ -206,7 +215,7 @@ class Follower(TorchDispatchMode):
         if operator is aten.native_layer_norm:
             return _all([known[0], *known[2:3]])
         if operator in _SUMS:
-            return _all(known) if len(known) == 2 or not _number(args[1]) else None
+            return _all(known) if len(known) == 2 or not self._number(args[1]) else None
         return _all(known) if operator in _KEEP_ZERO and known else None
 
     def _matrices(self, operator: Any, tensors: list[torch.Tensor]) -> list[str]:
@@ -240,13 +249,17 @@ class Follower(TorchDispatchMode):
         given, results = list(_floats((args, kwargs))), list(_floats(returned))
         if not results or any(results[0] is x for x in given):
             return
+        if any(self.holds_stream(self.fact(result)) for result in results) and path not in self._streams:
+            first = self.fact(given[0]) if given else Fact()
+            self.flow.calls.append(Call(path, first, self.fact(results[0]), returned, ""))
+            return
         inner = next(iter(self.fact(results[0]).sum or {}), "")
         inner = inner if self.fact(results[0]).sum == {inner: 1.0} and inner.startswith(f"{path}.") else ""
         for place, result in enumerate(results):
             known = self.fact(result)
             if path in self._streams and not place:
                 self._learn(result, Fact({path: 1.0}))
-            elif not self.holds_stream(known):
+            else:
                 total = known.sum if place else {path: 1.0}
                 self._learn(result, Fact(total, known.modules | {path}, known.reads, known.attends, known.zero))
         first = self.fact(given[0]) if given else Fact()
@@ -285,13 +298,6 @@ def tensors_of(value: Any) -> Iterator[torch.Tensor]:
 
 def _floats(value: Any) -> Iterator[torch.Tensor]:
     return (x for x in tensors_of(value) if x.is_floating_point())
-
-
-def _number(value: Any) -> float | None:
-    """Return a factor: a number, or the one that a tensor holds."""
-    if isinstance(value, torch.Tensor):
-        return float(value) if value.numel() == 1 and not value.is_meta else None
-    return float(value) if isinstance(value, int | float) else None
 
 
 def _added(one: Sum, other: Sum, factor: float) -> Sum:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,6 +88,35 @@ class Linear:
         return self.view(getattr(self.module, self.attribute).data)
 
 
+class HeadInput(nn.Module):
+    """What a module around the output projection computes before it."""
+
+    def __init__(self, wrapper: nn.Module, projection: nn.Module) -> None:
+        super().__init__()
+        # Not registered as parts: the model owns them.
+        self._call = wrapper.__call__
+        self._projection = [projection]
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        found: list[torch.Tensor] = []
+
+        def reach(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+            found.append(args[0])
+            raise _Reached
+
+        hook = self._projection[0].register_forward_pre_hook(reach)
+        try:
+            with suppress(_Reached):
+                self._call(states)
+        finally:
+            hook.remove()
+        return found[0]
+
+
+class _Reached(Exception):
+    """Ends the pass through a wrapper where the output projection begins."""
+
+
 class Decoder:
     """A view of a Hugging Face model as blocks and sublayers, found on the model itself at first use.
 
@@ -117,6 +146,8 @@ class Decoder:
     def final_norm(self) -> nn.Module | None:
         """Map from the last block's output to the final state, from which the logits are linear; None for identity."""
         tail = [self.model.get_submodule(name) for name in self.structure.tail]
+        if self.structure.head_wrapper:
+            tail.append(HeadInput(self.model.get_submodule(self.structure.head_wrapper), self.head))
         return nn.Sequential(*tail) if len(tail) > 1 else next(iter(tail), None)
 
     def final_states(self, ids: torch.Tensor, **options: Any) -> torch.Tensor:
@@ -124,6 +155,8 @@ class Decoder:
         states = self.base(ids.to(self.device), use_cache=False, **options).last_hidden_state
         for name in self.structure.after_base:
             states = self.model.get_submodule(name)(states)
+        if self.structure.head_wrapper:
+            states = HeadInput(self.model.get_submodule(self.structure.head_wrapper), self.head)(states)
         return states
 
     @property

@@ -155,7 +155,7 @@ def mixing(
     def alike(module: nn.Module, args: Any, kwargs: Any) -> Any:
         def rows(x: torch.Tensor) -> torch.Tensor:
             # Some blocks (OPT) flatten batch and tokens for their MLP.
-            y = x.reshape(2, TOKENS, -1).clone()
+            y = x.reshape(2, -1, x.shape[-1]).clone()
             y[1, 1:] = y[0, 1:]
             return y.view(x.shape)
 
@@ -165,7 +165,8 @@ def mixing(
 
     def compare(at: int, path: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            x = next(tensors_of(output)).reshape(2, TOKENS, -1)[:, 1:].float()
+            x = next(tensors_of(output)).float()
+            x = x.reshape(2, -1, x.shape[-1])[:, 1:]
             if (x[0] - x[1]).abs().max() > _ROUNDING * x.abs().max():
                 found[at].add(path)
 
@@ -206,12 +207,14 @@ def _bound(call: Callable[..., None], at: int) -> Callable[..., None]:
 class Group:
     """Updates that are added to one form of the stream: the block's own, or what a norm made of it.
 
-    ``source`` is that form, ``norm`` the norm on the sum, empty if the sum is the block's output.
+    ``source`` is that form, ``norm`` the norm on the sum, empty if the sum is the block's output, and ``factor`` what
+    the whole sum is multiplied by.
     """
 
     source: str
     writes: tuple[Write, ...]
     norm: str = ""
+    factor: float = 1.0
 
 
 def _chain(at: int, flow: Flow, block: nn.Module) -> tuple[Group, ...]:
@@ -223,8 +226,9 @@ def _chain(at: int, flow: Flow, block: nn.Module) -> tuple[Group, ...]:
     groups = _groups(flow.result.sum, calls, block, order)
     if groups is None:
         raise Unfit(f"block {at} returns {_shown(flow.result.sum)}, without the stream that it was given")
-    for group, total in groups:
-        if total[group.source] != 1:
+    for number, (group, total) in enumerate(groups):
+        scaled = number < len(groups) - 1 or len(set(total.values())) > 1
+        if total[group.source] != 1 and scaled:
             raise Unfit(f"block {at} scales its residual stream by {total[group.source]:g}")
         for write in group.writes:
             if sum(call.path == write.module for call in flow.calls) > 1:
@@ -236,8 +240,9 @@ def _groups(
     total: Sum, calls: Mapping[str, Call], block: nn.Module, order: Mapping[str, int]
 ) -> list[tuple[Group, Sum]] | None:
     def group(source: str) -> Group:
-        writes = [Write(name, factor) for name, factor in total.items() if name != source]
-        return Group(source, tuple(sorted(writes, key=lambda write: order.get(write.module, -1))))
+        factor = total[source] if len(set(total.values())) == 1 else 1.0
+        writes = [Write(name, share / factor) for name, share in total.items() if name != source]
+        return Group(source, tuple(sorted(writes, key=lambda write: order.get(write.module, -1))), factor=factor)
 
     if STREAM in total:
         return [(group(STREAM), total)]
@@ -287,7 +292,8 @@ def _block(at: int, flow: Flow, chain: Sequence[Group], block: nn.Module, mixers
         reads |= {sums for update in mine for sums in update.call.result.reads}
     matrices = tuple(sorted(flow.products.items()))
     opening = chain[0].norm if not chain[0].writes else ""
-    return BlockStructure(tuple(parts), len(parts) > 1 and len(reads) == 1, matrices, opening)
+    parallel = len(parts) > 1 and len(reads) == 1
+    return BlockStructure(tuple(parts), parallel, matrices, opening, chain[-1].factor)
 
 
 def _part(at: int, kind: str, updates: Sequence[_Update], others: frozenset[str], flow: Flow, block: nn.Module) -> Part:
@@ -325,20 +331,30 @@ def head(model: PreTrainedModel, name: str, flow: Flow) -> Structure:
     if projection is None:
         return Structure(name, (), tail=tuple(_way(flow.result, calls)[0]), encoder=True)
     path = next(path for path, module in model.named_modules() if module is projection)
-    if path not in calls or not isinstance(projection, nn.Linear):
+    wrapper = wrapper_of(model, name)
+    last = wrapper or path
+    if last not in calls or not isinstance(projection, nn.Linear):
         raise Unfit(f"its logits do not come from a linear output projection ({type(projection).__name__} {path})")
-    tail, scale = _way(calls[path].given, calls)
+    tail, scale = _way(calls[last].given, calls)
     result, cap = flow.result.sum, None
     if result is None:
         # Squashed: the cap is the number of the configuration that gives the model's logits, which is proven later.
         cap = next(iter(caps_of(model.config)), None)
-    elif set(result) != {path}:
+    elif set(result) != {last}:
         raise Unfit(f"its logits are {_shown(result)}, not those of its output projection {path}")
     else:
-        scale *= result[path]
+        scale *= result[last]
     base = f"{model.base_model_prefix}."
     outer = tuple(each for each in tail if not each.startswith(base)) if model.base_model is not model else ()
-    return Structure(name, (), tuple(tail), outer, scale, cap)
+    return Structure(name, (), tuple(tail), outer, scale, cap, wrapper)
+
+
+def wrapper_of(model: PreTrainedModel, blocks: str) -> str:
+    """Return the outermost module around the output projection, without the blocks; empty if there is none."""
+    projection = model.get_output_embeddings()
+    path = next(path for path, module in model.named_modules() if module is projection)
+    parents = [path[:at] for at, letter in enumerate(path) if letter == "."]
+    return next((parent for parent in parents if not f"{blocks}.".startswith(f"{parent}.")), "")
 
 
 def caps_of(config: Any) -> list[float]:
@@ -366,4 +382,4 @@ def _way(fact: Fact, calls: Mapping[str, Call]) -> tuple[list[str], float]:
 
 def _stub(returned: Any) -> Stub:
     several = len(returned) if isinstance(returned, tuple | list) else 0
-    return Stub(several, next(iter(tensors_of(returned))).shape[-1])
+    return Stub(several, next(iter(tensors_of(returned))).shape[-1], isinstance(returned, list))

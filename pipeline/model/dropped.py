@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from pipeline.model.decoder import Decoder
@@ -24,7 +25,24 @@ class DroppedSublayer(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         x = stream_of(args, kwargs)
         zeros = x.new_zeros((*x.shape[:-1], self.stub.width))
-        return (zeros, *[None] * (self.stub.several - 1)) if self.stub.several else zeros
+        if not self.stub.several:
+            return zeros
+        values = (zeros, *[None] * (self.stub.several - 1))
+        return list(values) if self.stub.listed else values
+
+
+class PassedNorm(nn.Module):
+    """Stands in for a norm before a dropped sublayer: passes its input on. Some blocks ask for its weight's dtype."""
+
+    weight: torch.Tensor
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        dtype = next((parameter.dtype for parameter in norm.parameters()), torch.float32)
+        self.register_buffer("weight", torch.empty(0, dtype=dtype), persistent=False)
+
+    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        return x
 
 
 def drop(decoder: Decoder, layer: int, kind: str) -> list[Replaced]:
@@ -37,10 +55,11 @@ def drop(decoder: Decoder, layer: int, kind: str) -> list[Replaced]:
     replaced = []
     for path, stub in zip(part.modules, part.stubs, strict=True):
         # A norm on the way is passed by; what writes to the stream gives zeros.
-        module = nn.Identity() if path == part.norm and path not in writing else DroppedSublayer(stub)
         parent, _, name = path.rpartition(".")
         holder = block.get_submodule(parent)
-        replaced.append((holder, name, holder.get_submodule(name)))
+        whole = holder.get_submodule(name)
+        module = PassedNorm(whole) if path == part.norm and path not in writing else DroppedSublayer(stub)
+        replaced.append((holder, name, whole))
         setattr(holder, name, module.train(holder.training))
     return replaced
 

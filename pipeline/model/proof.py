@@ -136,7 +136,7 @@ class _Seen:
         for sublayer in decoder.sublayers():
             if sublayer.layer in wanted:
                 place = sublayer.layer, sublayer.kind
-                self._stack.enter_context(sublayer.watched(partial(self.updates.__setitem__, place)))
+                self._stack.enter_context(sublayer.watched(partial(self._keep_update, place)))
         for at in wanted:
             block = decoder.blocks[at]
             for name in decoder.structure.blocks[at].norms:
@@ -147,6 +147,10 @@ class _Seen:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+    def _keep_update(self, place: tuple[int, str], update: torch.Tensor) -> None:
+        # Some blocks (Falcon) add to an update in place.
+        self.updates[place] = update.clone()
 
     def _keep_norm(self, place: tuple[int, str], module: nn.Module, args: Any, output: torch.Tensor) -> None:
         self.norms[place] = args[0], output
@@ -169,6 +173,7 @@ class _Seen:
                 before, after = self.norms[layer, part.closing]
                 yield _error([*terms, before.double()]), f"block {layer}: input of {part.closing} = x + f(x)"
                 terms = [after.double()]
+        terms = [structure.factor * term for term in terms]
         yield _error([*terms, self.outputs[layer].double()]), f"block {layer}: output = x + sum of scale × update"
 
 

@@ -17,11 +17,13 @@ BLOCK = "block"
 class Stub:
     """What a module returns, so that zeros can stand in for it.
 
-    ``several`` is the length of a returned tuple, 0 for a tensor alone; ``width`` the size of its last dimension.
+    ``several`` is the length of a returned tuple, or list if ``listed``, 0 for a tensor alone; ``width`` the size of
+    its last dimension.
     """
 
     several: int
     width: int
+    listed: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,14 +69,15 @@ class BlockStructure:
     """One block: its sublayers in the order in which they write to the stream, at most one of each kind.
 
     In a ``parallel`` block all sublayers read the same stream. ``opening`` is a norm on the stream itself before all of
-    them, empty if there is none. ``matrices`` are the parameters that are multiplied
-    with, each with whether it is stored as (in, out).
+    them, empty if there is none, and ``factor`` what the stream is multiplied by after all of them. ``matrices`` are
+    the parameters that are multiplied with, each with whether it is stored as (in, out).
     """
 
     parts: tuple[Part, ...]
     parallel: bool
     matrices: tuple[tuple[str, bool], ...]
     opening: str = ""
+    factor: float = 1.0
 
     def part(self, kind: str) -> Part | None:
         """Return the sublayer of a kind, or None if this block has none."""
@@ -89,7 +92,7 @@ class BlockStructure:
     @property
     def chained(self) -> bool:
         """Whether each sublayer reads exactly what the one before it wrote."""
-        return not self.parallel and not any(part.closing for part in self.parts)
+        return not self.parallel and self.factor == 1 and not any(part.closing for part in self.parts)
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,8 @@ class Structure:
 
     ``blocks_name`` is the path of its block list. ``tail`` are the modules that lead from the last block's output to
     the output projection, in order, ``after_base`` those of them outside of the base model. ``head_scale`` and
-    ``head_cap`` say what becomes of its logits: ``scale·z``, then ``cap·tanh(z / cap)``. A model without an output
+    ``head_cap`` say what becomes of its logits: ``scale·z``, then ``cap·tanh(z / cap)``. ``head_wrapper`` is the module
+    around an output projection that computes more before it, empty if there is none. A model without an output
     projection is an ``encoder``.
     """
 
@@ -108,6 +112,7 @@ class Structure:
     after_base: tuple[str, ...] = ()
     head_scale: float = 1.0
     head_cap: float | None = None
+    head_wrapper: str = ""
     encoder: bool = False
 
     @property

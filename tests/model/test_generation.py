@@ -6,9 +6,9 @@ import copy
 
 import pytest
 import torch
+from cases import ENCODERS
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pipeline.model.architectures import ARCHITECTURES
 
 from pipeline.config.probes import PROBES, encode
 from pipeline.model.generation import GREEDY, SAMPLE, Decoding, generate, pieces
@@ -41,7 +41,7 @@ def likeliest(model: torch.nn.Module, prompt: list[int], steps: int, end: int) -
 
 
 def test_greedy_is_the_argmax_of_full_passes(make_model, tokenizer, prompts, architecture):
-    if ARCHITECTURES[architecture].encoder:
+    if architecture in ENCODERS:
         pytest.skip("writes no text")
     model = make_model(architecture)
     found = generate(model, tokenizer, prompts, [STEPS] * 3, Decoding())

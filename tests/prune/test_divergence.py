@@ -201,7 +201,7 @@ def test_the_estimate_is_the_divergence_of_small_updates(grown, architecture, dr
     model, trajectory = grown(architecture)
     decoder = Decoder(model)
     for sublayer in decoder.sublayers():
-        sublayer.exit.register_forward_hook(smaller)
+        sublayer.exits[0].register_forward_hook(smaller)
     trajectory = read(model, [p + t for p, t in zip(trajectory.prompts, trajectory.tokens, strict=True)])
     slopes = slopes_of(decoder, trajectory, draws, confidence, 0, lambda items, *_: items)
     for gone in ({ATTENTION: [1]}, {MLP: [0]}, {ATTENTION: [3]}, {ATTENTION: [0, 2], MLP: [1]}):
@@ -220,7 +220,7 @@ def test_the_estimate_leaves_the_model_as_it_was(grown):
     before = [parameter.requires_grad for parameter in model.parameters()]
     slopes_of(Decoder(model), trajectory, 1, 4.0, 0, lambda items, *_: items)
     assert [parameter.requires_grad for parameter in model.parameters()] == before
-    assert not any(sublayer.exit._forward_hooks for sublayer in Decoder(model).sublayers())
+    assert not any(sublayer.exits[0]._forward_hooks for sublayer in Decoder(model).sublayers())
 
 
 def test_the_pruned_model_runs(make_model):

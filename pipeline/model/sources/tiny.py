@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -25,6 +26,7 @@ from pipeline.model.sources.tiny_weights import randomize
 
 KINDS = tuple(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 TOKENS = 32
+_DEEPEST = 33
 # What building or running a model that does not fit raises.
 _ERRORS = (
     ArithmeticError,
@@ -47,28 +49,30 @@ def tiny_config(
     Windows and chunks are smaller than 32 tokens; multipliers, caps and scales are drawn away from 0, 1 and None.
     """
     default = default_config(kind)
-    size = Size(layers, hidden, heads, vocabulary, f"{seed}")
+    size = Size(layers, hidden, heads, vocabulary, str(seed))
     if layers is not None:
         return _eager(reduced(default, size))
-    whole = _forms(_eager(reduced(default, Size(None, hidden, heads, vocabulary, f"{seed}"))))
-    for blocks in range(max(2, len(kinds(default))), 33):
-        config = _eager(reduced(default, Size(blocks, hidden, heads, vocabulary, f"{seed}")))
+    whole = _forms(_eager(reduced(default, size)))
+    for blocks, compact in itertools.product(range(max(2, len(kinds(default))), _DEEPEST), (True, False)):
+        config = _eager(reduced(default, replace(size, layers=blocks, compact=compact)))
         try:
             found = _forms(config)
         except ValueError:
             continue
         if whole <= found:
             return config
-    return config
+    raise ValueError(f"no model of type {kind} with fewer than {_DEEPEST} blocks has all kinds of blocks; pass layers")
 
 
 def _eager(config: PretrainedConfig) -> PretrainedConfig:
+    # The fast implementations of attention and experts do not know every dtype and every option.
     config._attn_implementation = "eager"
+    config._experts_implementation = "eager"
     return config
 
 
 def _forms(config: PretrainedConfig) -> set[str]:
-    """Return a description of every different block of a model: its modules, their flags and parameters' shapes."""
+    """Return a description of every different block of a model: its modules, their flags and parameters."""
     with _quiet():
         try:
             with torch.device("meta"):
@@ -86,12 +90,13 @@ def _forms(config: PretrainedConfig) -> set[str]:
 def _form(block: nn.Module) -> str:
     parts = set()
     for name, module in block.named_modules():
-        shapes = {key: tuple(value.shape) for key, value in module.named_parameters(recurse=False)}
+        # Not their shapes: those may grow with the depth, as what a block reads of all blocks before it.
+        weights = sorted(key for key, _ in module.named_parameters(recurse=False))
         flags = {
             key: value for key, value in vars(module).items() if isinstance(value, bool | str) and key != "training"
         }
         windows = {key: value is None for key, value in vars(module).items() if "window" in key}
-        parts.add(f"{re.sub(r'[0-9]+', '#', name)} {type(module).__name__} {shapes} {flags} {windows}")
+        parts.add(f"{re.sub(r'[0-9]+', '#', name)} {type(module).__name__} {weights} {flags} {windows}")
     return "; ".join(sorted(parts))
 
 
@@ -126,8 +131,11 @@ def model_of(config: PretrainedConfig, seed: int = 0, dtype: torch.dtype = torch
         model = _built(config)
         randomize(model, seed)
         if dtype != torch.float32:
-            exact = model.state_dict()
-            model = _built(config, dtype)
+            exact, model = model.state_dict(), _built(config, dtype)
+            # As in loading a checkpoint: parameters are cast, rotary frequencies and what the class says stay float32.
+            kept = tuple(model._keep_in_fp32_modules_strict or ())
+            for name, parameter in model.named_parameters():
+                parameter.data = parameter.data.to(torch.float32 if any(part in name for part in kept) else dtype)
             model.load_state_dict(exact)
     return model.eval()
 

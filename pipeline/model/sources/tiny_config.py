@@ -9,7 +9,7 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING, PretrainedConfig
 
-from pipeline.model.sources.tiny_fields import DEPTH, Scale, small, width
+from pipeline.model.sources.tiny_fields import DEPTH, Scale, multiplies, small, width
 
 _HALF = ["linear_attention", "full_attention"]
 _ROTARY = {"rope_type": "default", "rope_theta": 10000.0}
@@ -43,7 +43,6 @@ _HINTS: dict[str, dict[str, Any]] = {
             "model_type": "gemma4_text",
             "hidden_size_per_layer_input": 0,
             "vocab_size_per_layer_input": 0,
-            "num_kv_shared_layers": 30,
         }
     },
 }
@@ -54,7 +53,11 @@ _COMMON = {field.name for field in dataclasses.fields(PretrainedConfig)} - {"per
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """How large a tiny configuration is; ``layers`` None keeps the default number of blocks."""
+    """How large a tiny configuration is; ``layers`` None keeps the default number of blocks.
+
+    The kinds of blocks take turns in a ``compact`` configuration, otherwise they come as in the first blocks of the
+    default. ``reference`` is the hidden size that all widths are compared with.
+    """
 
     layers: int | None
     hidden: int
@@ -62,6 +65,7 @@ class Size:
     vocabulary: int
     seed: str
     reference: int | None = None
+    compact: bool = True
 
 
 def depth(config: PretrainedConfig) -> int:
@@ -103,10 +107,14 @@ def reduced(default: PretrainedConfig, size: Size) -> PretrainedConfig:
     """Build a configuration of the class of ``default`` with small values in all fields.
 
     A field whose value the class derives from others (None in the class, something else in the object) is left to the
-    class, except for lists of kinds of blocks: of those the first block of every kind is kept, in turn.
+    class, except for lists of kinds of blocks.
     """
     blocks = size.layers or depth(default)
-    chosen = list(range(blocks)) if size.layers is None else _in_turn(kinds(default), blocks)
+    chosen = (
+        list(range(blocks))
+        if size.layers is None
+        else _in_turn(kinds(default) if size.compact else [*range(depth(default))], blocks)
+    )
     reference = size.reference or width(default) or 1024
     scale = Scale(default, reference, size.hidden, size.heads, size.vocabulary, blocks, size.seed)
     lists, plain = patterns(default), vars(_plain(default))
@@ -126,7 +134,7 @@ def reduced(default: PretrainedConfig, size: Size) -> PretrainedConfig:
         elif _runs(value):
             entries = [entry for run, times in value for entry in run * times]
             values[field.name] = [[[entries[block] for block in chosen], 1]]
-        elif value is not None and _default(field) is None and value == plain.get(field.name):
+        elif _default(field) is None and value == plain.get(field.name) and _derived(field.name, value):
             continue
         elif isinstance(value, list | tuple) and _indices(value) and max(value) < depth(default):
             values[field.name] = [block for block in value if block < blocks]
@@ -157,6 +165,14 @@ def _runs(value: Any) -> bool:
 
 def _in_turn(first: list[int], blocks: int) -> list[int]:
     return [first[block % len(first)] for block in range(blocks)] if first else []
+
+
+def _derived(field: str, value: Any) -> bool:
+    """Whether a value that the class has filled in follows from other fields."""
+    if multiplies(field, value) or "window" in field:
+        return False
+    table = isinstance(value, dict) and all(isinstance(item, int) for item in value.values())
+    return value is not None and not table
 
 
 def _whole(field: dataclasses.Field[Any]) -> bool:

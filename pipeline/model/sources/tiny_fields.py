@@ -97,12 +97,6 @@ def _experts(value: int, scale: Scale) -> int:
     return 2 * _EXPERTS if scale.has("^(n|num)_(expert_)?groups?$") and scale.has("topk_group") else _EXPERTS
 
 
-def _sharing(value: int, scale: Scale) -> int:
-    """Return how many blocks share keys and values: all or half of them, or none, as in the default."""
-    every = any(DEPTH.match(name) and blocks == value for name, blocks in vars(scale.default).items())
-    return scale.layers if every else scale.layers // 2 if value else 0
-
-
 def _at_most(limit: int) -> Callable[[int, Scale], int]:
     return lambda value, scale: min(value, limit)
 
@@ -116,12 +110,13 @@ _INTEGERS: tuple[tuple[str, Callable[[int, Scale], int]], ...] = (
     (DEPTH.pattern, lambda value, scale: scale.layers),
     (r"^first_k_dense|^num_dense_layers|layer_start_index$|^max_window_layers$", _at_most(1)),
     (r"^n_layers_per_", _at_most(2)),
-    (r"^num_kv_shared_layers$", _sharing),
+    (r"^num_kv_shared_layers$", lambda value, scale: scale.layers // 2 if value else 0),
     (r"position|^n_ctx$|max_seq_len|context_length|model_max_length|max_distance", lambda value, scale: POSITIONS),
     (r"window|local_attention|floor", _at_most(8)),
     (r"^(hidden_size|d_model|n_embd)$", lambda value, scale: _multiple(value * scale.width, 2 * scale.heads)),
     (r"chunk_?(size|length)$|block_size$", _at_most(8)),
-    (r"^index_topk$|^indexer_budget$|centroid.*top_k", _at_most(8)),
+    (r"^index_topk$|centroid.*top_k", _at_most(4)),
+    (r"compress|^indexer_budget$", _at_most(8)),
     (r"topk_blocks$", _at_most(2)),
     (r"codebooks$|quantizers$", lambda value, scale: value),
     (r"shared_experts?$|_per_tok(en)?$|zero_expert", _at_most(2)),
@@ -169,16 +164,19 @@ def _multiplier(field: str, value: Any, scale: Scale, whole: bool) -> Any:
     if isinstance(value, list | tuple):
         return [draw.uniform(1.2, 1.9) for _ in value]
     if _CAP.search(field):
-        return draw.uniform(3.0, 6.0)
+        return draw.uniform(3.0, 6.0) if "cap" in field else draw.uniform(1.5, 3.0)
     return draw.choice([2, 3]) if whole else draw.uniform(*draw.choice([(0.55, 0.85), (1.2, 1.9)]))
 
 
-def _multiplies(field: str, value: Any) -> bool:
+def multiplies(field: str, value: Any) -> bool:
+    """Whether a field scales or caps what the model computes."""
     if not _MULTIPLIER.search(field) or _NO_MULTIPLIER.search(field):
         return False
     if isinstance(value, list | tuple):
-        return all(isinstance(item, float) for item in value)
-    return value is None or isinstance(value, float) or not any(re.search(name, field) for name, _ in _INTEGERS)
+        return bool(value) and all(isinstance(item, float) for item in value)
+    if not (value is None or isinstance(value, int | float)) or isinstance(value, bool):
+        return False
+    return not isinstance(value, int) or not any(re.search(name, field) for name, _ in _INTEGERS)
 
 
 def small(field: str, value: Any, scale: Scale, whole: bool = False) -> Any:
@@ -187,7 +185,7 @@ def small(field: str, value: Any, scale: Scale, whole: bool = False) -> Any:
         return True if field in ("is_decoder", "causal") else value
     if isinstance(value, int | float) and re.search(r"dropout|drop$|pdrop|dropout_prob", field):
         return type(value)(0)
-    if (value is None or _numeric(value)) and _multiplies(field, value):
+    if multiplies(field, value):
         return _multiplier(field, value, scale, whole)
     if value is None:
         return next((rule(scale) for name, rule in _MISSING if re.search(name, field)), None)
@@ -196,11 +194,6 @@ def small(field: str, value: Any, scale: Scale, whole: bool = False) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(small(field, item, scale, True) if isinstance(item, int) else item for item in value)
     return _integer(field, value, scale) if isinstance(value, int) else value
-
-
-def _numeric(value: Any) -> bool:
-    items = value if isinstance(value, list | tuple) else [value]
-    return bool(items) and all(isinstance(item, int | float) and not isinstance(item, bool) for item in items)
 
 
 def _integer(field: str, value: int, scale: Scale) -> int:

@@ -31,8 +31,12 @@ def randomize(model: PreTrainedModel, seed: int) -> None:
 
 
 def _neutral(buffer: torch.Tensor) -> bool:
-    """Whether a buffer may be learned, as a router's corrections: a table of masks or decays is no constant."""
-    return bool(torch.all(buffer == 0) or torch.all(buffer == 1))
+    """Whether a buffer may be learned, as a router's corrections are: a vector of zeros and ones for the most part."""
+    return _vector(buffer) and bool(((buffer == 0) | (buffer == 1)).float().mean() > 0.5)
+
+
+def _vector(tensor: torch.Tensor) -> bool:
+    return sum(size > 1 for size in tensor.shape) <= 1
 
 
 def _acts(path: str) -> bool:
@@ -43,8 +47,7 @@ def _drawn(module: nn.Module, tensor: torch.Tensor, generator: torch.Generator) 
     normal = torch.randn(tensor.shape, generator=generator)
     if isinstance(module, nn.Embedding):
         return normal
-    # One axis longer than one is a vector, whatever its shape.
-    if tensor.dim() >= 2 and sum(size > 1 for size in tensor.shape) > 1:
+    if not _vector(tensor):
         return normal / math.sqrt(_inputs(module, tensor))
     initial = torch.nan_to_num(tensor.detach().float().cpu(), 0.0, 0.0, 0.0).clamp(-8.0, 8.0)
     if tensor.numel() > 0 and torch.all(initial == 1):
