@@ -9,6 +9,7 @@ import torch
 
 from pipeline.model.activations import Activations
 from pipeline.model.decoder import Decoder
+from pipeline.model.dropped import passed_on
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -23,10 +24,11 @@ def block_calls(decoder: Decoder, batches: Sequence[torch.Tensor], inputs: Activ
     calls: list[Call] = []
     entered: list[torch.Tensor] = []
 
-    def bypass(hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def bypass(hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        several = decoder.structure.blocks[len(calls)].several
         entered.append(hidden_states)
         calls.append((args, kwargs))
-        return hidden_states
+        return passed_on(hidden_states, several)
 
     original = [block.__dict__.get("forward") for block in decoder.blocks]
     try:

@@ -79,13 +79,15 @@ class Flow:
     """What happened in one section: calls in the order in which they ended, readers of the stream, matrix products.
 
     ``readers`` are the paths of modules by the sum of the stream that they read. ``products`` say of each parameter
-    that was multiplied with whether it holds its matrix as (in, out).
+    that was multiplied with whether it holds its matrix as (in, out). ``several`` is the length of the tuple that the
+    section returned, 0 for a tensor.
     """
 
     calls: list[Call] = field(default_factory=list)
     readers: dict[Key, list[str]] = field(default_factory=dict)
     products: dict[str, bool] = field(default_factory=dict)
     result: Fact = Fact()
+    several: int = 0
 
 
 class Follower(TorchDispatchMode):

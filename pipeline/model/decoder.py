@@ -183,7 +183,7 @@ class Decoder:
 
     def keep_blocks(self, kept: list[int]) -> None:
         """Keep only these blocks, in the model and in the per-block fields of its configuration."""
-        keep_layers(self.model.config, kept)
+        keep_layers(self.model.config.get_text_config(decoder=True), kept, len(self.blocks))
         parent, _, name = self.blocks_name.rpartition(".")
         setattr(self.model.get_submodule(parent), name, nn.ModuleList([self.blocks[layer] for layer in kept]))
         self.structure = self.model.residual_structure = keep(self.structure, kept)

@@ -71,7 +71,8 @@ def _discover(model: PreTrainedModel) -> Structure:
         _block(at, flow, chain, block, mixers[at])
         for at, (flow, chain, block) in enumerate(zip(seen.blocks, chains, blocks, strict=True))
     )
-    return replace(head(model, name, seen.tail), blocks=found)
+    attends = any(not part.mixer for block in found if (part := block.part(ATTENTION)))
+    return replace(head(model, name, seen.tail), blocks=found, mixers_only=not attends)
 
 
 def block_list(model: nn.Module) -> tuple[str, nn.ModuleList]:
@@ -111,6 +112,7 @@ def watch(
         def leave(at: int, block: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             result = next(iter(tensors_of(output)))
             followers[at].flow.result = followers[at].fact(result)
+            followers[at].flow.several = len(output) if isinstance(output, tuple) else 0
             followers[at].__exit__(None, None, None)
             if at == len(blocks) - 1:
                 behind.enter_context(tail)
@@ -293,7 +295,7 @@ def _block(at: int, flow: Flow, chain: Sequence[Group], block: nn.Module, mixers
     matrices = tuple(sorted(flow.products.items()))
     opening = chain[0].norm if not chain[0].writes else ""
     parallel = len(parts) > 1 and len(reads) == 1
-    return BlockStructure(tuple(parts), parallel, matrices, opening, chain[-1].factor)
+    return BlockStructure(tuple(parts), parallel, matrices, opening, chain[-1].factor, flow.several)
 
 
 def _part(at: int, kind: str, updates: Sequence[_Update], others: frozenset[str], flow: Flow, block: nn.Module) -> Part:

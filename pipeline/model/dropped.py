@@ -45,6 +45,30 @@ class PassedNorm(nn.Module):
         return x
 
 
+class PassedBlock(nn.Module):
+    """Stands in for a block where the others keep their numbers and masks: passes the residual stream on unchanged.
+
+    Some models ask a block for its kind, so it has the block's attributes.
+    """
+
+    def __init__(self, block: nn.Module, several: int) -> None:
+        super().__init__()
+        # Not registered as a part: nothing of it runs.
+        self.__dict__["block"] = block
+        self.several = several
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["block"], name)
+
+    def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        return passed_on(hidden_states, self.several)
+
+
+def passed_on(x: torch.Tensor, several: int) -> Any:
+    """Return a state in the form in which a block does: alone, or the first of ``several``."""
+    return (x, *[None] * (several - 1)) if several else x
+
+
 def drop(decoder: Decoder, layer: int, kind: str) -> list[Replaced]:
     """Replace the modules of a sublayer; return parent, name and module of each, to put it back.
 

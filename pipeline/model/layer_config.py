@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+# Fields with the number of blocks.
+_DEPTHS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "decoder_layers")
 # Fields with one value per block.
 _VALUES = (
     *("layer_types", "mlp_layer_types", "layers_block_type", "no_rope_layers", "layer_rope_theta", "indexer_types"),
@@ -24,13 +26,15 @@ _ELSEWHERE = ("architectures", "id2label", "label2id")
 _TOKENS = ("token_id", "token_ids", "_tokens")
 
 
-def keep_layers(config: Any, kept: Sequence[int]) -> None:
-    """Cut a configuration, in place, to the blocks ``kept`` and renumber them.
+def keep_layers(config: Any, kept: Sequence[int], count: int) -> None:
+    """Cut the configuration of a model of ``count`` blocks, in place, to the blocks ``kept`` and renumber them.
 
     Raises ValueError for a field that may or may not be about the blocks, before anything is changed.
     """
-    count = config.num_hidden_layers
-    if unknown := next((name for name, value in vars(config).items() if _may_be_by_layer(name, value, count)), None):
+    default = _default(config)
+    if unknown := next(
+        (name for name, value in vars(config).items() if _may_be_by_layer(name, value, count, default)), None
+    ):
         raise ValueError(
             f"the model's configuration has {count} blocks and {count} entries in {unknown}, and it is unclear whether "
             f"these are per block: remove {unknown} from config.json if the model does not need it, or drop sublayers "
@@ -47,15 +51,32 @@ def keep_layers(config: Any, kept: Sequence[int]) -> None:
             setattr(config, name, [value[layer] for layer in kept])
         elif name in _NUMBERS and _is_list(value):
             setattr(config, name, [kept.index(layer) for layer in value if layer in kept])
-    config.num_hidden_layers = len(kept)
+    for name in _DEPTHS:
+        if getattr(config, name, None) == count:
+            setattr(config, name, len(kept))
     if by_number:
         mine = {int(layer): fields for layer, fields in by_number.items()}
         config.per_layer_config = {at: mine[layer] for at, layer in enumerate(kept) if layer in mine} or None
 
 
-def _may_be_by_layer(name: str, value: Any, count: int) -> bool:
+def _default(config: Any) -> Any:
+    """Return the default configuration of the same type, or None if there is none."""
+    try:
+        return type(config)()
+    except Exception:
+        return None
+
+
+def _depth(config: Any) -> int | None:
+    return next((found for name in _DEPTHS if isinstance(found := getattr(config, name, None), int)), None)
+
+
+def _may_be_by_layer(name: str, value: Any, count: int, default: Any) -> bool:
     """Return whether an unknown field has the form of a per-block field."""
     if name.startswith("_") or name in (*_VALUES, *_NUMBERS, _BY_NUMBER, *_ELSEWHERE) or name.endswith(_TOKENS):
+        return False
+    if default is not None and _is_list(usual := getattr(default, name, None)) and len(usual) != _depth(default):
+        # The type itself has as many entries whatever the number of blocks.
         return False
     if isinstance(value, Mapping):
         return bool(value) and all(str(key).isdecimal() and int(key) < count for key in value)

@@ -70,7 +70,8 @@ class BlockStructure:
 
     In a ``parallel`` block all sublayers read the same stream. ``opening`` is a norm on the stream itself before all of
     them, empty if there is none, and ``factor`` what the stream is multiplied by after all of them. ``matrices`` are
-    the parameters that are multiplied with, each with whether it is stored as (in, out).
+    the parameters that are multiplied with, each with whether it is stored as (in, out). ``several`` is the length of
+    the tuple that the block returns, 0 for a tensor alone.
     """
 
     parts: tuple[Part, ...]
@@ -78,6 +79,7 @@ class BlockStructure:
     matrices: tuple[tuple[str, bool], ...]
     opening: str = ""
     factor: float = 1.0
+    several: int = 0
 
     def part(self, kind: str) -> Part | None:
         """Return the sublayer of a kind, or None if this block has none."""
@@ -102,8 +104,8 @@ class Structure:
     ``blocks_name`` is the path of its block list. ``tail`` are the modules that lead from the last block's output to
     the output projection, in order, ``after_base`` those of them outside of the base model. ``head_scale`` and
     ``head_cap`` say what becomes of its logits: ``scale·z``, then ``cap·tanh(z / cap)``. ``head_wrapper`` is the module
-    around an output projection that computes more before it, empty if there is none. A model without an output
-    projection is an ``encoder``.
+    around an output projection that computes more before it, empty if there is none. ``mixers_only`` says that the
+    dense model has no attention. A model without an output projection is an ``encoder``.
     """
 
     blocks_name: str
@@ -113,6 +115,7 @@ class Structure:
     head_scale: float = 1.0
     head_cap: float | None = None
     head_wrapper: str = ""
+    mixers_only: bool = False
     encoder: bool = False
 
     @property

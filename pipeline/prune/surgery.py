@@ -6,25 +6,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import torch
 from torch import nn
 from transformers import DynamicCache, PreTrainedModel
 
 from pipeline.model.decoder import Decoder
-from pipeline.model.dropped import Replaced, drop
+from pipeline.model.dropped import PassedBlock, Replaced, drop, is_dropped
 from pipeline.model.offload import resident
 from pipeline.model.structure import ATTENTION, BLOCK, MLP
 from pipeline.prune.decision import Change, Decision
 
 # Attribute in which modules keep the number of their slot in the cache.
 _SLOT = "layer_idx"
-
-
-class PassedBlock(nn.Module):
-    """Stands in for a block where the others keep their numbers and masks: passes the residual stream on unchanged."""
-
-    def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        return hidden_states
 
 
 def apply(model: PreTrainedModel, decision: Decision) -> list[Replaced]:
@@ -95,7 +87,7 @@ def dropped(decoder: Decoder, sublayers: Mapping[str, Iterable[int]]) -> Iterato
             for layer in layers:
                 if kind == BLOCK:
                     stack.callback(decoder.blocks.__setitem__, layer, decoder.blocks[layer])
-                    decoder.blocks[layer] = PassedBlock()
+                    decoder.blocks[layer] = PassedBlock(decoder.blocks[layer], decoder.structure.blocks[layer].several)
                     continue
                 for parent, name, module in drop(decoder, layer, kind):
                     stack.callback(setattr, parent, name, module)
@@ -108,6 +100,21 @@ def remove_blocks(decoder: Decoder, layers: Iterable[int]) -> None:
     decoder.keep_blocks([layer for layer in range(len(decoder.blocks)) if layer not in gone])
     for slot in range(len(decoder.blocks)):
         _set_cache_slot(decoder, slot, slot)
+    if not _counts_tokens(decoder):
+        _without_cache(decoder)
+
+
+def _counts_tokens(decoder: Decoder) -> bool:
+    """Return whether positions can be counted: the cache of attention does so, in a model of attention and mixers."""
+    mixing = [sublayer for sublayer in decoder.sublayers() if sublayer.kind == ATTENTION]
+    left = [s for s in mixing if not is_dropped(decoder, s.layer, s.kind)]
+    return any(not s.part.mixer for s in left) or decoder.structure.mixers_only
+
+
+def _without_cache(decoder: Decoder) -> None:
+    decoder.model.config.use_cache = False
+    if decoder.model.generation_config is not None:
+        decoder.model.generation_config.use_cache = False
 
 
 def _caches(block: nn.Module) -> bool:
@@ -132,10 +139,8 @@ def _renumber_cache(decoder: Decoder, kept: list[int]) -> None:
     for slot, layer in enumerate(kept):
         _set_cache_slot(decoder, layer, slot)
     config, blocks = decoder.model.config, len(decoder.blocks)
-    if not kept:
-        config.use_cache = False
-        if decoder.model.generation_config is not None:
-            decoder.model.generation_config.use_cache = False
+    if not kept or not _counts_tokens(decoder):
+        _without_cache(decoder)
         return
 
     def shorten(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

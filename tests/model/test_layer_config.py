@@ -36,7 +36,7 @@ def test_known_fields_keep_the_values_of_the_blocks_that_are_left():
     """Also where a list of block numbers happens to have as many entries as there are blocks."""
     windows = ["sliding_attention", "full_attention", "full_attention", "sliding_attention"]
     config = config_of("smollm3", no_rope_layers=[1, 0, 1, 1], layer_types=windows, eos_token_id=[5, 6, 7, 8])
-    keep_layers(config, KEPT)
+    keep_layers(config, KEPT, 4)
     assert config.no_rope_layers == [1, 1, 1]
     assert config.layer_types == ["sliding_attention", "full_attention", "sliding_attention"]
     assert config.eos_token_id == [5, 6, 7, 8]
@@ -52,7 +52,7 @@ def test_known_fields_keep_the_values_of_the_blocks_that_are_left():
 
 def test_fields_by_block_number_are_numbered_anew():
     config = config_of("llama", per_layer_config={1: {"intermediate_size": 16}, 3: {"intermediate_size": 32}})
-    keep_layers(config, KEPT)
+    keep_layers(config, KEPT, 4)
     assert {int(at): fields for at, fields in config.to_dict()["per_layer_config"].items()} == {
         2: {"intermediate_size": 32}
     }
@@ -63,12 +63,12 @@ def test_a_field_that_may_be_about_the_blocks_is_refused_and_nothing_is_changed(
     config = config_of("smollm3", **field)
     before = config.to_dict()
     with pytest.raises(ValueError, match="4 blocks and . entries in scales.*remove scales from config.json"):
-        keep_layers(config, KEPT)
+        keep_layers(config, KEPT, 4)
     assert config.to_dict() == before
 
 
 def test_a_field_of_another_length_is_no_matter():
-    keep_layers(config_of("smollm3", scales=[1, 2, 3], names={"a": 1, "0": 2}), KEPT)
+    keep_layers(config_of("smollm3", scales=[1, 2, 3], names={"a": 1, "0": 2}), KEPT, 4)
 
 
 @pytest.fixture
