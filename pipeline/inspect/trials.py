@@ -6,7 +6,7 @@ import copy
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from pipeline.capture.counterparts import capture_counterparts
 from pipeline.config.sparsity import parse
+from pipeline.model import proof
 from pipeline.model.continuations import read
 from pipeline.model.decoder import Decoder
 from pipeline.model.discovery import Unfit, structure_of
@@ -59,15 +60,17 @@ def try_type(kind: str) -> Outcome:
         first = trial(kind)
         if first.status != OK:
             return Outcome(kind, first.status, first.reason)
-        name = ""
-        try:
-            for name, step in STEPS.items():
-                step(kind)
-        except Unfit as error:
-            return Outcome(kind, REFUSED, str(error))
-        except Exception as error:
-            return Outcome(kind, FAILED, f"{name}: {type(error).__name__}: {_line(error)}")
-    return Outcome(kind, OK)
+        return next(filter(None, (_problem(kind, name) for name in STEPS)), Outcome(kind, OK))
+
+
+def _problem(kind: str, step: str) -> Outcome | None:
+    try:
+        STEPS[step](kind)
+    except Unfit as error:
+        return Outcome(kind, REFUSED, str(error))
+    except Exception as error:
+        return Outcome(kind, FAILED, f"{step}: {type(error).__name__}: {_line(error)}")
+    return None
 
 
 def _line(error: Exception) -> str:
@@ -80,6 +83,7 @@ def _line(error: Exception) -> str:
 def prove(kind: str) -> None:
     """Find the structure, and hold it against the model: every sum, every removal, the logits."""
     decoder = Decoder(fresh(kind))
+    proof.prove(decoder.model)
     for error, equation in (*equations(decoder), *drops(decoder)):
         if not error <= ROUNDING[torch.float32]:
             raise Wrong(f"{equation} is off by {error:.1e}")
@@ -87,7 +91,7 @@ def prove(kind: str) -> None:
 
 def drop_sublayers(kind: str) -> None:
     """Drop the first and the last sublayer of each kind: logits without them, and the same with a cache."""
-    for decision in _sublayer_decisions(Decoder(fresh(kind))):
+    for decision in _sublayer_decisions(kind):
         pruned, dense = fresh(kind), fresh(kind)
         with silenced(Decoder(dense), decision):
             expected = logits(dense)
@@ -99,7 +103,7 @@ def drop_sublayers(kind: str) -> None:
 def remove_block(kind: str) -> None:
     """Remove a block: the logits are those without it, and the same with a cache."""
     pruned, dense = fresh(kind), fresh(kind)
-    decision = _block_decision(Decoder(dense))
+    decision = _block_decision(kind)
     with dropped(Decoder(dense), {BLOCK: decision.blocks}):
         expected = logits(dense)
     apply(pruned, decision)
@@ -148,8 +152,7 @@ def capture(kind: str) -> None:
 
 def export(kind: str) -> None:
     """Write checkpoints without sublayers, without a block, with changed weights; load them with transformers."""
-    decoder = Decoder(fresh(kind))
-    for decision in (*_sublayer_decisions(decoder), _block_decision(decoder), _wanda(kind)):
+    for decision in (*_sublayer_decisions(kind), _block_decision(kind), _wanda(kind)):
         pruned = fresh(kind)
         apply(pruned, decision)
         with tempfile.TemporaryDirectory() as folder:
@@ -181,13 +184,16 @@ def _config(kind: str) -> PretrainedConfig:
 def fresh(kind: str) -> PreTrainedModel:
     """Return a tiny model of a type, the same each time."""
     model = model_of(copy.deepcopy(_config(kind)))
-    model.residual_structure = _structure(kind)
+    model.residual_structure, model.config.use_cache = _structure(kind)
     return model
 
 
 @cache
-def _structure(kind: str) -> Structure:
-    return structure_of(model_of(copy.deepcopy(_config(kind))))
+def _structure(kind: str) -> tuple[Structure, bool]:
+    """Return the structure of a type, and whether it generates with a cache."""
+    model = model_of(copy.deepcopy(_config(kind)))
+    proof.prove(model)
+    return structure_of(model), model.config.use_cache
 
 
 def tokens() -> torch.Tensor:
@@ -217,19 +223,40 @@ def silenced(decoder: Decoder, decision: Decision) -> Iterator[None]:
         yield
 
 
-def _sublayer_decisions(decoder: Decoder) -> list[Decision]:
-    """Return decisions that drop the first, and the last, sublayer of each kind that the model has."""
-    found = []
-    for kind in SUBLAYERS:
-        layers = [layer for layer in range(len(decoder.blocks)) if decoder.has(layer, kind)]
-        for layer in dict.fromkeys((*layers[:1], *layers[-1:])):
-            found.append(Decision(attention=(layer,)) if kind == ATTENTION else Decision(mlp=(layer,)))
+def _sublayer_decisions(kind: str) -> list[Decision]:
+    """Return decisions that drop the first, and the last, sublayer of each kind that the model runs without.
+
+    A sublayer whose keys and values others share may be refused, but not all of a kind.
+    """
+    decoder = Decoder(fresh(kind))
+    found: list[Decision] = []
+    for part in SUBLAYERS:
+        layers = [layer for layer in range(len(decoder.blocks)) if decoder.has(layer, part)]
+        free = []
+        for layer in layers:
+            decision = Decision(attention=(layer,)) if part == ATTENTION else Decision(mlp=(layer,))
+            with suppress(ValueError):
+                apply(fresh(kind), decision)
+                free.append(decision)
+        if layers and not free:
+            raise Wrong(f"no {part} sublayer can be dropped")
+        found += [free[at] for at in dict.fromkeys((0, len(free) - 1)) if free]
     return found
 
 
-def _block_decision(decoder: Decoder) -> Decision:
-    """Return the decision to remove a block that is neither the first nor, if there are three, the last."""
-    return Decision(blocks=(min(1, len(decoder.blocks) - 1),))
+def _block_decision(kind: str) -> Decision:
+    """Return the decision to remove a block, not the first, whose others do not depend on its number.
+
+    Where a configuration says by position what a block is, only some blocks can be removed.
+    """
+    problem: ValueError | None = None
+    for layer in range(1, len(Decoder(fresh(kind)).blocks)):
+        try:
+            apply(fresh(kind), decision := Decision(blocks=(layer,)))
+            return decision
+        except ValueError as error:
+            problem = error
+    raise problem or Wrong("it has one block")
 
 
 def _wanda(kind: str) -> Decision:

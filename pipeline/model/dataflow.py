@@ -80,7 +80,7 @@ class Flow:
 
     ``readers`` are the paths of modules by the sum of the stream that they read. ``products`` say of each parameter
     that was multiplied with whether it holds its matrix as (in, out). ``several`` is the length of the tuple that the
-    section returned, 0 for a tensor.
+    section returned, 0 for a tensor, ``ran`` are the paths of all modules that ran.
     """
 
     calls: list[Call] = field(default_factory=list)
@@ -88,6 +88,7 @@ class Flow:
     products: dict[str, bool] = field(default_factory=dict)
     result: Fact = Fact()
     several: int = 0
+    ran: list[str] = field(default_factory=list)
 
 
 class Follower(TorchDispatchMode):
@@ -240,6 +241,7 @@ class Follower(TorchDispatchMode):
     def entered(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """Note that a module begins, and which sum of the stream it reads."""
         if (path := self._names.get(module)) is not None:
+            self.flow.ran.append(path)
             for fact in map(self.fact, _floats((args, kwargs))):
                 if fact.sum is not None and self.holds_stream(fact):
                     self.flow.readers.setdefault(key(fact.sum), []).append(path)

@@ -15,6 +15,7 @@ from transformers.pytorch_utils import Conv1D
 from pipeline.model.dataflow import first
 from pipeline.model.discovery import structure_of
 from pipeline.model.layer_config import keep_layers
+from pipeline.model.packed_layers import keep_packed
 from pipeline.model.structure import Part, Structure, keep
 
 # Linear layers that choose experts. They are left alone: pruning them would move tokens to other experts.
@@ -185,6 +186,7 @@ class Decoder:
         """Keep only these blocks, in the model and in the per-block fields of its configuration."""
         keep_layers(self.model.config.get_text_config(decoder=True), kept, len(self.blocks))
         parent, _, name = self.blocks_name.rpartition(".")
+        keep_packed(self.model, self.blocks_name, kept, len(self.blocks))
         setattr(self.model.get_submodule(parent), name, nn.ModuleList([self.blocks[layer] for layer in kept]))
         self.structure = self.model.residual_structure = keep(self.structure, kept)
 

@@ -24,6 +24,10 @@ TOKENS = 13
 _ROUNDING = 0.02
 
 
+# Attribute in which modules keep the number of their slot in the cache.
+CACHE_SLOT = "layer_idx"
+
+
 class Unfit(ValueError):
     """A model does not have the form that the pipeline knows; the message says where and why."""
 
@@ -295,7 +299,8 @@ def _block(at: int, flow: Flow, chain: Sequence[Group], block: nn.Module, mixers
     matrices = tuple(sorted(flow.products.items()))
     opening = chain[0].norm if not chain[0].writes else ""
     parallel = len(parts) > 1 and len(reads) == 1
-    return BlockStructure(tuple(parts), parallel, matrices, opening, chain[-1].factor, flow.several)
+    caches = tuple(path for path in dict.fromkeys(flow.ran) if hasattr(block.get_submodule(path), CACHE_SLOT))
+    return BlockStructure(tuple(parts), parallel, matrices, opening, chain[-1].factor, flow.several, caches)
 
 
 def _part(at: int, kind: str, updates: Sequence[_Update], others: frozenset[str], flow: Flow, block: nn.Module) -> Part:

@@ -17,6 +17,8 @@ _VALUES = (
     *("num_attention_heads_per_layer", "num_key_value_heads_per_layer"),
     *("intermediate_size", "activation_sparsity_pattern"),
 )
+# Fields that count blocks of a kind that come first.
+_FIRST = ("first_k_dense_replace", "num_dense_layers", "n_dense_layers", "moe_layer_start_index")
 # Fields that list block numbers, possibly all of them.
 _NUMBERS = ("mlp_only_layers", "moe_layers", "full_attn_idxs", "hybrid_layer_ids")
 # A mapping from block number to fields.
@@ -51,6 +53,9 @@ def keep_layers(config: Any, kept: Sequence[int], count: int) -> None:
             setattr(config, name, [value[layer] for layer in kept])
         elif name in _NUMBERS and _is_list(value):
             setattr(config, name, [kept.index(layer) for layer in value if layer in kept])
+    for name in _FIRST:
+        if isinstance(first := vars(config).get(name), int):
+            setattr(config, name, sum(layer < first for layer in kept))
     for name in _DEPTHS:
         if getattr(config, name, None) == count:
             setattr(config, name, len(kept))
@@ -75,7 +80,8 @@ def _may_be_by_layer(name: str, value: Any, count: int, default: Any) -> bool:
     """Return whether an unknown field has the form of a per-block field."""
     if name.startswith("_") or name in (*_VALUES, *_NUMBERS, _BY_NUMBER, *_ELSEWHERE) or name.endswith(_TOKENS):
         return False
-    if default is not None and _is_list(usual := getattr(default, name, None)) and len(usual) != _depth(default):
+    usual = vars(default).get(name) if default is not None else None
+    if isinstance(usual, list | tuple) and len(usual) != _depth(default):
         # The type itself has as many entries whatever the number of blocks.
         return False
     if isinstance(value, Mapping):

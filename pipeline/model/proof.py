@@ -6,6 +6,7 @@ measure would describe another model.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ from weakref import WeakSet
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 
 from pipeline.model.dataflow import first
 from pipeline.model.decoder import Decoder
@@ -24,6 +25,7 @@ from pipeline.model.dropped import drop, is_dropped
 from pipeline.model.head import Head
 from pipeline.model.offload import is_offloaded, resident
 
+log = logging.getLogger(__name__)
 # Largest relative differences that come from rounding and from another order of summation.
 ROUNDING = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 4e-3}
 _proven: WeakSet[nn.Module] = WeakSet()
@@ -64,7 +66,30 @@ def prove(model: PreTrainedModel) -> None:
                 f"a {model.config.model_type} model cannot be pruned here: {equation} does not hold (off by "
                 f"{error:.1%}), so measurements would not describe this model"
             )
+    if not decoder.structure.encoder and model.config.use_cache and not _caches_well(decoder):
+        log.warning("a %s model writes another text with a cache than without one: using none", model.config.model_type)
+        model.config.use_cache = False
     _proven.add(model)
+
+
+def _caches_well(decoder: Decoder) -> bool:
+    """Return whether the second token is predicted alike with a cache and without one."""
+    model = decoder.model
+    found = []
+    for cached in (True, False):
+        ids = tokens(model).to(decoder.device)
+        settings = GenerationConfig(
+            max_new_tokens=2, do_sample=False, use_cache=cached, output_logits=True, return_dict_in_generate=True,
+            pad_token_id=0, eos_token_id=None,
+        )  # fmt: skip
+        try:
+            written = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=settings)
+        except Exception as error:
+            log.debug("no generation with use_cache=%s: %s", cached, error)
+            return not cached
+        found.append(torch.stack(written.logits))
+    near = 20 * ROUNDING.get(model.dtype, 0.0) * float(found[1].abs().max())
+    return bool((found[0] - found[1]).abs().max() <= near)
 
 
 def equations(decoder: Decoder) -> Iterator[tuple[float, str]]:

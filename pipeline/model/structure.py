@@ -42,8 +42,8 @@ class Part:
     ``modules`` compute the update and nothing else, in order, norms included; zeros of the shape in ``stubs`` may stand
     in for them. ``norm`` is the norm that reads the stream, ``post_norm`` one between the sublayer and the addition
     (both empty if there is none). ``closing`` is a norm on the sum itself (post-norm: ``LN(x + m·f(x))``). Setting the
-    parameters ``zero`` to zero makes the update zero; empty if none do. ``caches`` are the modules that keep states of
-    earlier tokens. ``mixer`` says that it mixes tokens in another way than by attention.
+    parameters ``zero`` to zero makes the update zero; empty if none do. ``mixer`` says that it mixes tokens in another
+    way than by attention.
     """
 
     kind: str
@@ -55,7 +55,6 @@ class Part:
     post_norm: str = ""
     closing: str = ""
     zero: tuple[str, ...] = ()
-    caches: tuple[str, ...] = ()
     mixer: bool = False
 
     @property
@@ -71,7 +70,7 @@ class BlockStructure:
     In a ``parallel`` block all sublayers read the same stream. ``opening`` is a norm on the stream itself before all of
     them, empty if there is none, and ``factor`` what the stream is multiplied by after all of them. ``matrices`` are
     the parameters that are multiplied with, each with whether it is stored as (in, out). ``several`` is the length of
-    the tuple that the block returns, 0 for a tensor alone.
+    the tuple that the block returns, 0 for a tensor alone. ``caches`` are the modules that have a slot in the cache.
     """
 
     parts: tuple[Part, ...]
@@ -80,6 +79,7 @@ class BlockStructure:
     opening: str = ""
     factor: float = 1.0
     several: int = 0
+    caches: tuple[str, ...] = ()
 
     def part(self, kind: str) -> Part | None:
         """Return the sublayer of a kind, or None if this block has none."""

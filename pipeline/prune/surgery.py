@@ -6,17 +6,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import DynamicCache, PreTrainedModel
 
 from pipeline.model.decoder import Decoder
+from pipeline.model.discovery import CACHE_SLOT, tokens
 from pipeline.model.dropped import PassedBlock, Replaced, drop, is_dropped
 from pipeline.model.offload import resident
 from pipeline.model.structure import ATTENTION, BLOCK, MLP
 from pipeline.prune.decision import Change, Decision
-
-# Attribute in which modules keep the number of their slot in the cache.
-_SLOT = "layer_idx"
 
 
 def apply(model: PreTrainedModel, decision: Decision) -> list[Replaced]:
@@ -34,10 +33,37 @@ def apply(model: PreTrainedModel, decision: Decision) -> list[Replaced]:
         for replaced in drop(decoder, layer, kind)
     ]
     if decision.blocks:
+        with dropped(decoder, {BLOCK: decision.blocks}):
+            expected = _outputs(decoder, decision)
         remove_blocks(decoder, decision.blocks)
     if decision.attention:
-        _renumber_cache(decoder, [at for at, block in enumerate(decoder.blocks) if _caches(block)])
+        _renumber_cache(decoder, [at for at in range(len(decoder.blocks)) if _caches(decoder, at)])
+    if decision.drops:
+        found = _outputs(decoder, decision)
+        if decision.blocks and not torch.allclose(found, expected, rtol=1e-2, atol=1e-3, equal_nan=True):
+            raise ValueError(
+                f"a {model.config.model_type} model without blocks {_listed(decision.blocks)} computes something else "
+                "than its other blocks do, since these depend on their number; drop sublayers instead of blocks"
+            )
     return gone
+
+
+@torch.inference_mode()
+def _outputs(decoder: Decoder, decision: Decision) -> torch.Tensor:
+    """Compute outputs on a few tokens. Raises ValueError for a model that does not run without what was dropped."""
+    try:
+        return decoder.model(tokens(decoder.model).to(decoder.device), use_cache=False)[0]
+    except (KeyError, IndexError, AttributeError, TypeError, RuntimeError) as error:
+        gone = {"blocks": decision.blocks, "attention of blocks": decision.attention, "MLP of blocks": decision.mlp}
+        what = " and ".join(f"{name} {_listed(layers)}" for name, layers in gone.items() if layers)
+        raise ValueError(
+            f"a {decoder.model.config.model_type} model does not run without {what} ({type(error).__name__}: {error}): "
+            "other sublayers read what these compute, such as shared keys and values; drop others"
+        ) from error
+
+
+def _listed(layers: Iterable[int]) -> str:
+    return ", ".join(map(str, layers))
 
 
 def change_blocks(decoder: Decoder, decision: Decision) -> None:
@@ -117,15 +143,16 @@ def _without_cache(decoder: Decoder) -> None:
         decoder.model.generation_config.use_cache = False
 
 
-def _caches(block: nn.Module) -> bool:
-    """Return whether a module of a block, not the block itself, has a slot in the cache."""
-    return any(hasattr(module, _SLOT) for module in block.modules() if module is not block)
+def _caches(decoder: Decoder, layer: int) -> bool:
+    """Return whether a module of a block that is left has a slot in the cache."""
+    modules = dict(decoder.blocks[layer].named_modules())
+    return any(hasattr(modules.get(path), CACHE_SLOT) for path in decoder.structure.blocks[layer].caches)
 
 
 def _set_cache_slot(decoder: Decoder, layer: int, slot: int) -> None:
     for module in decoder.blocks[layer].modules():
-        if hasattr(module, _SLOT):
-            module.__dict__[_SLOT] = slot
+        if hasattr(module, CACHE_SLOT):
+            module.__dict__[CACHE_SLOT] = slot
 
 
 def _renumber_cache(decoder: Decoder, kept: list[int]) -> None:
@@ -148,6 +175,8 @@ def _renumber_cache(decoder: Decoder, kept: list[int]) -> None:
         use_cache = kwargs.get("use_cache")
         if cache is None and (config.use_cache if use_cache is None else use_cache):
             cache = kwargs["past_key_values"] = DynamicCache(config=config)
+        # Decoders of other models have a second cache, for what an encoder read.
+        cache = getattr(cache, "self_attention_cache", cache)
         if cache is not None and len(cache.layers) == blocks:
             cache.layers = [cache.layers[layer] for layer in kept]
         return args, kwargs

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -48,10 +49,15 @@ def tiny_config(
 
     Windows and chunks are smaller than 32 tokens; multipliers, caps and scales are drawn away from 0, 1 and None.
     """
-    default = default_config(kind)
-    size = Size(layers, hidden, heads, vocabulary, str(seed))
-    if layers is not None:
-        return _eager(reduced(default, size))
+    blocks, compact = (layers, True) if layers is not None else _fewest(kind)
+    size = Size(blocks, hidden, heads, vocabulary, str(seed), compact=compact)
+    return _eager(reduced(default_config(kind), size))
+
+
+@cache
+def _fewest(kind: str) -> tuple[int, bool]:
+    """Return the fewest blocks that show all kinds, and whether the kinds take turns in them."""
+    default, size = default_config(kind), Size(None, 32, 4, 258, "")
     whole = _forms(_eager(reduced(default, size)))
     for blocks, compact in itertools.product(range(max(2, len(kinds(default))), _DEEPEST), (True, False)):
         config = _eager(reduced(default, replace(size, layers=blocks, compact=compact)))
@@ -60,7 +66,7 @@ def tiny_config(
         except ValueError:
             continue
         if whole <= found:
-            return config
+            return blocks, compact
     raise ValueError(f"no model of type {kind} with fewer than {_DEEPEST} blocks has all kinds of blocks; pass layers")
 
 

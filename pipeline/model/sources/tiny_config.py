@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import re
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
@@ -169,7 +170,7 @@ def _in_turn(first: list[int], blocks: int) -> list[int]:
 
 def _derived(field: str, value: Any) -> bool:
     """Whether a value that the class has filled in follows from other fields."""
-    if multiplies(field, value) or "window" in field:
+    if multiplies(field, value) or re.search(r"window|_token_id$", field):
         return False
     table = isinstance(value, dict) and all(isinstance(item, int) for item in value.values())
     return value is not None and not table

@@ -109,7 +109,7 @@ _INTEGERS: tuple[tuple[str, Callable[[int, Scale], int]], ...] = (
     (r"byte_group_vocab$|ngram_vocab_size_base$", _at_most(64)),
     (DEPTH.pattern, lambda value, scale: scale.layers),
     (r"^first_k_dense|^num_dense_layers|layer_start_index$|^max_window_layers$", _at_most(1)),
-    (r"^n_layers_per_", _at_most(2)),
+    (r"^n_layers_per_|^attn_layer_offset$", _at_most(2)),
     (r"^num_kv_shared_layers$", lambda value, scale: scale.layers // 2 if value else 0),
     (r"position|^n_ctx$|max_seq_len|context_length|model_max_length|max_distance", lambda value, scale: POSITIONS),
     (r"window|local_attention|floor", _at_most(8)),
