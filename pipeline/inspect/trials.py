@@ -103,7 +103,7 @@ def drop_sublayers(kind: str) -> None:
 def remove_block(kind: str) -> None:
     """Remove a block: the logits are those without it, and the same with a cache."""
     pruned, dense = fresh(kind), fresh(kind)
-    decision = _block_decision(kind)
+    decision = next(_block_decisions(kind))
     with dropped(Decoder(dense), {BLOCK: decision.blocks}):
         expected = logits(dense)
     apply(pruned, decision)
@@ -152,15 +152,25 @@ def capture(kind: str) -> None:
 
 def export(kind: str) -> None:
     """Write checkpoints without sublayers, without a block, with changed weights; load them with transformers."""
-    for decision in (*_sublayer_decisions(kind), _block_decision(kind), _wanda(kind)):
-        pruned = fresh(kind)
-        apply(pruned, decision)
-        with tempfile.TemporaryDirectory() as folder:
-            model = fresh(kind)
-            as_checkpoint(model, decision)
-            model.save_pretrained(folder)
-            again = AutoModelForCausalLM.from_pretrained(Path(folder), attn_implementation="eager").eval()
-            _same(logits(again), logits(pruned), f"logits of the exported checkpoint ({_named(decision)})")
+    for decision in (*_sublayer_decisions(kind), _wanda(kind)):
+        _exported(kind, decision)
+    problem: Exception | None = None
+    for decision in _block_decisions(kind):
+        try:
+            return _exported(kind, decision)
+        except (Wrong, ValueError, RuntimeError) as error:
+            problem = error
+    raise Wrong(f"no block can be removed: {_line(problem or ValueError())}")
+
+
+def _exported(kind: str, decision: Decision) -> None:
+    pruned, model = fresh(kind), fresh(kind)
+    apply(pruned, decision)
+    as_checkpoint(model, decision)
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        again = AutoModelForCausalLM.from_pretrained(Path(folder), attn_implementation="eager").eval()
+    _same(logits(again), logits(pruned), f"logits of the exported checkpoint ({_named(decision)})")
 
 
 STEPS: Mapping[str, Callable[[str], None]] = {
@@ -244,19 +254,24 @@ def _sublayer_decisions(kind: str) -> list[Decision]:
     return found
 
 
-def _block_decision(kind: str) -> Decision:
-    """Return the decision to remove a block, not the first, whose others do not depend on its number.
+def _block_decisions(kind: str) -> Iterator[Decision]:
+    """Yield decisions to remove a block, those in the middle first, whose others do not depend on its number.
 
     Where a configuration says by position what a block is, only some blocks can be removed.
     """
-    problem: ValueError | None = None
-    for layer in range(1, len(Decoder(fresh(kind)).blocks)):
+    last = len(Decoder(fresh(kind)).blocks) - 1
+    problem: ValueError = ValueError("it has one block")
+    found = 0
+    for layer in dict.fromkeys((*range(1, last), 0, last)):
         try:
             apply(fresh(kind), decision := Decision(blocks=(layer,)))
-            return decision
         except ValueError as error:
             problem = error
-    raise problem or Wrong("it has one block")
+        else:
+            found += 1
+            yield decision
+    if not found:
+        raise problem
 
 
 def _wanda(kind: str) -> Decision:
