@@ -25,6 +25,7 @@ from transformers import (
 
 from pipeline.config.component import Component, speed_only
 from pipeline.config.types import Positive
+from pipeline.model.discovery import block_list
 from pipeline.model.model_types import is_encoder
 from pipeline.model.sources.complete import check_complete, check_sizes, is_head
 from pipeline.model.sources.folder import CONFIG, check_config, check_folder, read_weights
@@ -59,7 +60,7 @@ class Model(Component):
         return {}
 
     def check_layers(self, model: PreTrainedModel) -> None:
-        found = model.config.num_hidden_layers
+        found = len(block_list(model)[1])
         if self.layers is not None and found != self.layers:
             raise ValueError(f"model {self.name} has {found} blocks, but its YAML file says layers: {self.layers}")
 
