@@ -70,7 +70,7 @@ class _Scorer:
 
     def _may_share(self, context: Sequence[int], fed: Sequence[int]) -> bool:
         """Return whether the model uses a cache and computes a context alone as within the whole sequence."""
-        return bool(self._model.config.use_cache) and (
+        return Decoder(self._model).uses_cache and (
             self._positions.reach(len(context)) == self._positions.reach(len(fed))
         )
 

@@ -1,4 +1,4 @@
-"""What was found on a model, in words and numbers: blocks, sublayers, matrices, head, what each pruner can do, proof."""
+"""What was found on a model: blocks, sublayers, matrices, head, cache, what each pruner can do, and the proof."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ from pipeline.model.model_types import is_encoder, unsuited
 from pipeline.model.proof import drops, equations
 from pipeline.model.structure import BlockStructure, Part
 
+# Where a norm may be.
+_PLACES = ("before", "after", "on the sum")
+
 
 @dataclass(frozen=True)
 class Description:
     """A model's structure as plain values.
 
-    ``blocks`` are runs of equal blocks, ``pruners`` the reason why each does not work on the model (empty: it does), and
-    ``proof`` the largest relative error of each kind of equation.
+    ``blocks`` are runs of equal blocks, ``pruners`` the reason why each does not work on the model (empty: it does),
+    and ``proof`` the largest relative error of each kind of equation.
     """
 
     type: str
@@ -106,7 +109,7 @@ def _head(decoder: Decoder) -> dict[str, Any]:
 
 def _cache(decoder: Decoder) -> str:
     slots = sum(bool(block.caches) for block in decoder.structure.blocks)
-    if decoder.structure.encoder or not decoder.model.config.use_cache:
+    if decoder.structure.encoder or not decoder.uses_cache:
         return "none"
     return f"{slots} of {len(decoder.blocks)} blocks have a slot"
 
@@ -137,24 +140,25 @@ def lines(found: Description) -> Sequence[str]:
         for part in run["sublayers"]:
             times = "".join(f" × {scale:g}" for scale in part["times"] if scale != 1)
             out.append(f"  {part['kind']:9}  {' + '.join(part['modules'])}{times}")
-            norms = {
-                place: part[f"norm {place}"] for place in ("before", "after", "on the sum") if part[f"norm {place}"]
-            }
+            norms = [f"{part[f'norm {place}']} {place}" for place in _PLACES if part[f"norm {place}"]]
             if norms:
-                out.append(f"             norms: {', '.join(f'{name} {place}' for place, name in norms.items())}")
+                out.append(f"             norms: {', '.join(norms)}")
             if not part["zero for export"]:
                 out.append("             no weights make it zero: it cannot be dropped in an exported checkpoint")
-    out.append(
-        "head: " + ", ".join(_said(key, value) for key, value in found.head.items() if value not in (None, [], 1.0))
-    )
+    out.append("head: " + ", ".join(_said(key, value) for key, value in found.head.items() if _matters(value)))
     out.append(f"cache: {found.cache}")
     works = [name for name, why in found.pruners.items() if not why]
     out.append(f"pruners: {len(works)} of {len(found.pruners)} work")
-    out += [f"  {name}: {why}" for name, why in found.pruners.items() if why]
+    for why in dict.fromkeys(filter(None, found.pruners.values())):
+        out.append(f"  not {', '.join(name for name, said in found.pruners.items() if said == why)}: {why}")
     out.append(
         "proof, largest relative error: " + ", ".join(f"{name} {error:.0e}" for name, error in found.proof.items())
     )
     return out
+
+
+def _matters(value: object) -> bool:
+    return isinstance(value, bool) or value not in (None, [], 1.0)
 
 
 def _said(key: str, value: object) -> str:

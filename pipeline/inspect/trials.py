@@ -2,42 +2,43 @@
 
 from __future__ import annotations
 
-import copy
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from pipeline.capture.counterparts import capture_counterparts
-from pipeline.config.sparsity import parse
+from pipeline.inspect.tiny_models import (
+    Wrong,
+    block_decisions,
+    fresh,
+    line,
+    logits,
+    named,
+    same,
+    same_cached,
+    silenced,
+    sublayer_decisions,
+    tokens,
+    wanda_decision,
+)
 from pipeline.model import proof
+from pipeline.model.block_form import Unfit
 from pipeline.model.continuations import read
 from pipeline.model.decoder import Decoder
-from pipeline.model.discovery import Unfit, structure_of
 from pipeline.model.proof import ROUNDING, drops, equations
 from pipeline.model.residual import layout, tap
-from pipeline.model.sources.tiny import OK, model_of, tiny_config, trial
-from pipeline.model.structure import ATTENTION, BLOCK, SUBLAYERS, Structure
+from pipeline.model.sources.tiny import OK, trial
+from pipeline.model.structure import BLOCK
 from pipeline.model.trajectory import forwards
-from pipeline.prune.base import Context
 from pipeline.prune.checkpoint import as_checkpoint
 from pipeline.prune.decision import Change, Decision
-from pipeline.prune.methods.wanda import Wanda
 from pipeline.prune.surgery import apply, dropped
 
 REFUSED, FAILED = "refused", "failed"
-# More tokens than any window or chunk of a tiny model has, and tokens to generate.
-_TOKENS, _NEW = 32, 8
-# Largest difference of logits, relative to the largest, that another order of summation explains in float32.
-_NEAR = 1e-4
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,6 @@ class Outcome:
     type: str
     status: str
     reason: str = ""
-
-
-class Wrong(Exception):
-    """A step gave something else than plain transformers."""
 
 
 def try_type(kind: str) -> Outcome:
@@ -69,15 +66,8 @@ def _problem(kind: str, step: str) -> Outcome | None:
     except Unfit as error:
         return Outcome(kind, REFUSED, str(error))
     except Exception as error:
-        return Outcome(kind, FAILED, f"{step}: {type(error).__name__}: {_line(error)}")
+        return Outcome(kind, FAILED, f"{step}: {type(error).__name__}: {line(error)}")
     return None
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or ["no message"])[0]
-
-
-# --- the steps -----------------------------------------------------------------------------------------------------
 
 
 def prove(kind: str) -> None:
@@ -91,30 +81,30 @@ def prove(kind: str) -> None:
 
 def drop_sublayers(kind: str) -> None:
     """Drop the first and the last sublayer of each kind: logits without them, and the same with a cache."""
-    for decision in _sublayer_decisions(kind):
+    for decision in sublayer_decisions(kind):
         pruned, dense = fresh(kind), fresh(kind)
         with silenced(Decoder(dense), decision):
             expected = logits(dense)
         apply(pruned, decision)
-        _same(logits(pruned), expected, "logits")
-        _same_cached(pruned)
+        same(logits(pruned), expected, "logits")
+        same_cached(pruned)
 
 
 def remove_block(kind: str) -> None:
     """Remove a block: the logits are those without it, and the same with a cache."""
     pruned, dense = fresh(kind), fresh(kind)
-    decision = next(_block_decisions(kind))
+    decision = next(block_decisions(kind))
     with dropped(Decoder(dense), {BLOCK: decision.blocks}):
         expected = logits(dense)
     apply(pruned, decision)
-    _same(logits(pruned), expected, "logits without the block")
-    _same_cached(pruned)
+    same(logits(pruned), expected, "logits without the block")
+    same_cached(pruned)
 
 
-def wanda(kind: str) -> None:
+def change_weights(kind: str) -> None:
     """Prune half of every row of every matrix with Wanda; the model computes what its changed weights say."""
     model, by_hand = fresh(kind), fresh(kind)
-    decision = _wanda(kind)
+    decision = wanda_decision(kind)
     apply(model, decision)
     for change in decision.changes.values():
         for name, mask in change.masks.items():
@@ -126,7 +116,7 @@ def wanda(kind: str) -> None:
             zeros, columns = (linear.weight == 0).sum(1), linear.weight.shape[1]
             if not (zeros == columns // 2).all():
                 raise Wrong(f"{linear.name} does not have {columns // 2} zeros in every row")
-    _same(logits(model), logits(by_hand), "logits of the changed weights")
+    same(logits(model), logits(by_hand), "logits of the changed weights")
 
 
 def capture(kind: str) -> None:
@@ -147,20 +137,20 @@ def capture(kind: str) -> None:
     }
     found = capture_counterparts(model, Decision(changes=unchanged), trajectory, lambda items, *_: items)
     for index, after in enumerate(trajectory.after):
-        _same(found[index], states[after], f"state after sublayer {index}")
+        same(found[index], states[after], f"state after sublayer {index}")
 
 
 def export(kind: str) -> None:
     """Write checkpoints without sublayers, without a block, with changed weights; load them with transformers."""
-    for decision in (*_sublayer_decisions(kind), _wanda(kind)):
+    for decision in (*sublayer_decisions(kind), wanda_decision(kind)):
         _exported(kind, decision)
     problem: Exception | None = None
-    for decision in _block_decisions(kind):
+    for decision in block_decisions(kind):
         try:
             return _exported(kind, decision)
         except (Wrong, ValueError, RuntimeError) as error:
             problem = error
-    raise Wrong(f"no block can be removed: {_line(problem or ValueError())}")
+    raise Wrong(f"no block can be removed: {line(problem or ValueError())}")
 
 
 def _exported(kind: str, decision: Decision) -> None:
@@ -169,142 +159,15 @@ def _exported(kind: str, decision: Decision) -> None:
     as_checkpoint(model, decision)
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
-        again = AutoModelForCausalLM.from_pretrained(Path(folder), attn_implementation="eager").eval()
-    _same(logits(again), logits(pruned), f"logits of the exported checkpoint ({_named(decision)})")
+        again = type(model).from_pretrained(Path(folder), attn_implementation="eager").eval()
+    same(logits(again), logits(pruned), f"logits of the exported checkpoint ({named(decision)})")
 
 
 STEPS: Mapping[str, Callable[[str], None]] = {
     "proof": prove,
     "drop sublayers": drop_sublayers,
     "remove a block": remove_block,
-    "wanda": wanda,
+    "wanda": change_weights,
     "capture": capture,
     "export": export,
 }
-
-
-# --- what the steps share ------------------------------------------------------------------------------------------
-
-
-@cache
-def _config(kind: str) -> PretrainedConfig:
-    return tiny_config(kind)
-
-
-def fresh(kind: str) -> PreTrainedModel:
-    """Return a tiny model of a type, the same each time."""
-    model = model_of(copy.deepcopy(_config(kind)))
-    model.residual_structure, model.config.use_cache = _structure(kind)
-    return model
-
-
-@cache
-def _structure(kind: str) -> tuple[Structure, bool]:
-    """Return the structure of a type, and whether it generates with a cache."""
-    model = model_of(copy.deepcopy(_config(kind)))
-    proof.prove(model)
-    return structure_of(model), model.config.use_cache
-
-
-def tokens() -> torch.Tensor:
-    """Return two rows of token ids (2, _TOKENS)."""
-    return torch.randint(3, 250, (2, _TOKENS), generator=torch.Generator().manual_seed(0))
-
-
-@torch.no_grad()
-def logits(model: PreTrainedModel) -> torch.Tensor:
-    """Compute logits (2, T, V) without a cache."""
-    return model(tokens(), use_cache=False).logits
-
-
-@contextmanager
-def silenced(decoder: Decoder, decision: Decision) -> Iterator[None]:
-    """Let the modules of dropped sublayers write zeros within the block, without any surgery."""
-
-    def zeros(module: nn.Module, args: Any, output: Any) -> Any:
-        if isinstance(output, tuple | list):
-            return type(output)([torch.zeros_like(output[0]), *output[1:]])
-        return torch.zeros_like(output)
-
-    with ExitStack() as stack:
-        for layer, kind in decision.dropped:
-            for module in decoder.sublayer(layer, kind).exits:
-                stack.callback(module.register_forward_hook(zeros).remove)
-        yield
-
-
-def _sublayer_decisions(kind: str) -> list[Decision]:
-    """Return decisions that drop the first, and the last, sublayer of each kind that the model runs without.
-
-    A sublayer whose keys and values others share may be refused, but not all of a kind.
-    """
-    decoder = Decoder(fresh(kind))
-    found: list[Decision] = []
-    for part in SUBLAYERS:
-        layers = [layer for layer in range(len(decoder.blocks)) if decoder.has(layer, part)]
-        free = []
-        for layer in layers:
-            decision = Decision(attention=(layer,)) if part == ATTENTION else Decision(mlp=(layer,))
-            with suppress(ValueError):
-                apply(fresh(kind), decision)
-                free.append(decision)
-        if layers and not free:
-            raise Wrong(f"no {part} sublayer can be dropped")
-        found += [free[at] for at in dict.fromkeys((0, len(free) - 1)) if free]
-    return found
-
-
-def _block_decisions(kind: str) -> Iterator[Decision]:
-    """Yield decisions to remove a block, those in the middle first, whose others do not depend on its number.
-
-    Where a configuration says by position what a block is, only some blocks can be removed.
-    """
-    last = len(Decoder(fresh(kind)).blocks) - 1
-    problem: ValueError = ValueError("it has one block")
-    found = 0
-    for layer in dict.fromkeys((*range(1, last), 0, last)):
-        try:
-            apply(fresh(kind), decision := Decision(blocks=(layer,)))
-        except ValueError as error:
-            problem = error
-        else:
-            found += 1
-            yield decision
-    if not found:
-        raise problem
-
-
-def _wanda(kind: str) -> Decision:
-    model = fresh(kind)
-    return Wanda(name="wanda").decide(Decoder(model), parse(0.5), Context([tokens()]))
-
-
-def _same(found: torch.Tensor, expected: torch.Tensor, what: str) -> None:
-    """Raise Wrong unless two results differ by rounding alone."""
-    off = float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-30))
-    if not off <= _NEAR:
-        raise Wrong(f"{what}: off by {off:.1e} of the largest")
-
-
-@torch.no_grad()
-def _same_cached(model: PreTrainedModel) -> None:
-    """Raise Wrong unless generating with a cache gives the tokens that generating without one gives."""
-    ids = tokens()
-    settings: dict[str, Any] = {"max_new_tokens": _NEW, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
-    mask = torch.ones_like(ids)
-    cached, plain = (
-        model.generate(ids, attention_mask=mask, use_cache=cache and model.config.use_cache, **settings).tolist()
-        for cache in (True, False)
-    )
-    if cached != plain:
-        raise Wrong("generation with a cache differs from generation without one")
-
-
-def _named(decision: Decision) -> str:
-    parts: Sequence[tuple[str, Any]] = (
-        ("without attention", decision.attention),
-        ("without MLP", decision.mlp),
-        ("without a block", decision.blocks),
-        ("changed weights", decision.changes),
-    )
-    return next(name for name, value in parts if value)

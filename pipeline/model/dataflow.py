@@ -16,32 +16,13 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pipeline.model.operators import FACTORS, KEEP_ZERO, PRODUCTS, SAME, SUMS, ZEROS, aten, is_attention
+
 # The stream that a block was given, as the source of a sum.
 STREAM = "<stream>"
 # Factors by source, and its form that can be compared and hashed.
 Sum = Mapping[str, float]
 Key = frozenset[tuple[str, float]]
-
-aten = torch.ops.aten
-# Operators that hand on the numbers of their first tensor in another shape, dtype or place.
-_SAME = {
-    *(aten.view, aten._unsafe_view, aten.reshape, aten._reshape_alias, aten.unsqueeze, aten.squeeze, aten.expand),
-    *(aten.clone, aten.alias, aten._to_copy, aten.detach, aten.contiguous, aten.lift_fresh),
-}
-_SUMS = {aten.add: 1, aten.add_: 1, aten.sub: -1, aten.sub_: -1}
-_FACTORS = {aten.mul: 1, aten.mul_: 1, aten.div: -1, aten.div_: -1}
-_PRODUCTS = {aten.mm, aten.bmm, aten.addmm, aten.baddbmm, aten.convolution, aten.linear, aten._grouped_mm, aten.mv}
-_ZEROS = {aten.zeros, aten.zeros_like, aten.new_zeros, aten.zero_, aten.empty, aten.empty_like, aten.new_empty}
-# Operators whose result is zero where all of their tensors are.
-_KEEP_ZERO = {
-    *_SAME,
-    *(aten.neg, aten.silu, aten.gelu, aten.relu, aten.tanh, aten.leaky_relu, aten.erf, aten.sin, aten.abs, aten.pow),
-    *(aten.square, aten.sqrt, aten.sum, aten.mean, aten.cumsum, aten.transpose, aten.permute, aten.t, aten.slice),
-    *(aten.select, aten.index, aten.index_select, aten.gather, aten.split, aten.split_with_sizes, aten.unbind),
-    *(aten.cat, aten.stack, aten.where, aten.constant_pad_nd, aten.roll, aten.copy_, aten.unfold, aten.view_as_real),
-    *(aten.index_add, aten.index_add_, aten.index_put, aten.index_put_, aten.scatter, aten.scatter_),
-    *(aten.scatter_add, aten.scatter_add_, aten.masked_fill, aten.masked_fill_, aten.index_copy_, aten.index_copy),
-}
 
 
 @dataclass(frozen=True)
@@ -152,7 +133,7 @@ class Follower(TorchDispatchMode):
         if operator is aten.slice and out.shape == args[0].shape:
             total = self._sum_of(args[0])
         for result in tensors_of(out):
-            attends = attends or _is_attention(operator, result, self._tokens)
+            attends = attends or is_attention(operator, result, self._tokens)
             self._learn(result, Fact(total, modules, reads, attends, zero))
         return out
 
@@ -176,19 +157,19 @@ class Follower(TorchDispatchMode):
 
     def _sum(self, operator: Any, args: Any, kwargs: Mapping[str, Any]) -> Sum | None:
         """Return the sum that an operator's result is, if it is linear in known sources."""
-        if operator in _SAME:
+        if operator in SAME:
             return self._sum_of(args[0])
-        if operator in _SUMS:
+        if operator in SUMS:
             one, other = self._sum_of(args[0]), self._sum_of(args[1])
-            factor = _SUMS[operator] * float(kwargs.get("alpha", 1))
+            factor = SUMS[operator] * float(kwargs.get("alpha", 1))
             return None if one is None or other is None else _added(one, other, factor)
-        if operator in _FACTORS:
+        if operator in FACTORS:
             x, by = args[:2]
             if self._sum_of(x) is None and operator in (aten.mul, aten.mul_):
                 x, by = by, x
             known, share_of = self._sum_of(x), self._number(by)
             if known is not None and share_of:
-                return {name: share * share_of ** _FACTORS[operator] for name, share in known.items()}
+                return {name: share * share_of ** FACTORS[operator] for name, share in known.items()}
         return None
 
     def _number(self, value: Any) -> float | None:
@@ -205,21 +186,21 @@ class Follower(TorchDispatchMode):
 
     def _zero(self, operator: Any, args: Any, tensors: list[torch.Tensor], facts: list[Fact]) -> frozenset[str] | None:
         """Return parameters that make an operator's result zero when they are zero."""
-        if operator in _ZEROS:
+        if operator in ZEROS:
             return frozenset()
         known = [fact.zero for x, fact in zip(tensors, facts, strict=True) if x.is_floating_point()]
-        if operator in _PRODUCTS:
+        if operator in PRODUCTS:
             matrices = self._matrices(operator, tensors)
             biases = known[:1] if operator in (aten.addmm, aten.baddbmm) else known[2:]
             factors = [frozenset(matrices)] if matrices else [zero for zero in known if zero not in biases]
             return _all([_first(factors), *biases])
-        if operator in _FACTORS:
+        if operator in FACTORS:
             return _first(known)
         if operator is aten.native_layer_norm:
             return _all([known[0], *known[2:3]])
-        if operator in _SUMS:
+        if operator in SUMS:
             return _all(known) if len(known) == 2 or not self._number(args[1]) else None
-        return _all(known) if operator in _KEEP_ZERO and known else None
+        return _all(known) if operator in KEEP_ZERO and known else None
 
     def _matrices(self, operator: Any, tensors: list[torch.Tensor]) -> list[str]:
         """Note which parameters a product multiplies with; return their names."""
@@ -268,14 +249,6 @@ class Follower(TorchDispatchMode):
                 self._learn(result, Fact(total, known.modules | {path}, known.reads, known.attends, known.zero))
         first = self.fact(given[0]) if given else Fact()
         self.flow.calls.append(Call(path, first, self.fact(results[0]), returned, inner))
-
-
-def _is_attention(operator: Any, result: torch.Tensor, tokens: int) -> bool:
-    """Return whether an operator weights tokens by one another: a softmax over T tokens, perhaps beside a sink."""
-    name = operator.__name__
-    if "scaled_dot_product" in name:
-        return True
-    return "softmax" in name and result.ndim > 2 and result.shape[-2] == tokens <= result.shape[-1] <= tokens + 1
 
 
 def key(of: Sum) -> Key:

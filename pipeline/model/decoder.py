@@ -171,6 +171,11 @@ class Decoder:
         return head
 
     @property
+    def uses_cache(self) -> bool:
+        """Whether it generates with a cache of earlier tokens."""
+        return bool(getattr(self.model.config, "use_cache", False))
+
+    @property
     def positions(self) -> int | None:
         """Number of positions that a sequence may have, learned or promised by the configuration, or None."""
         return getattr(self.model.config, "max_position_embeddings", None)

@@ -95,7 +95,7 @@ def continue_rows(
                     settings,
                     max_new_tokens=steps,
                     pad_token_id=pad_token_id,
-                    use_cache=cached and model.config.use_cache,
+                    use_cache=cached and Decoder(model).uses_cache,
                 ),
             )
         for place, row in zip(places, whole[:, width:].tolist(), strict=True):

@@ -18,9 +18,10 @@ import torch
 from torch import nn
 from transformers import GenerationConfig, PreTrainedModel
 
+from pipeline.model.block_form import Unfit
 from pipeline.model.dataflow import first
 from pipeline.model.decoder import Decoder
-from pipeline.model.discovery import Unfit, stream_of, tokens
+from pipeline.model.discovery import stream_of, tokens
 from pipeline.model.dropped import drop, is_dropped
 from pipeline.model.head import Head
 from pipeline.model.offload import is_offloaded, resident
@@ -66,7 +67,7 @@ def prove(model: PreTrainedModel) -> None:
                 f"a {model.config.model_type} model cannot be pruned here: {equation} does not hold (off by "
                 f"{error:.1%}), so measurements would not describe this model"
             )
-    if not decoder.structure.encoder and model.config.use_cache and not _caches_well(decoder):
+    if not decoder.structure.encoder and decoder.uses_cache and not _caches_well(decoder):
         log.warning("a %s model writes another text with a cache than without one: using none", model.config.model_type)
         model.config.use_cache = False
     _proven.add(model)

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 ATTENTION, MIXER, MLP = "attention", "mixer", "mlp"
 SUBLAYERS = (ATTENTION, MLP)
 BLOCK = "block"
+# Attribute in which modules keep the number of their slot in the cache.
+CACHE_SLOT = "layer_idx"
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def put_back(model: PreTrainedModel, dropped: Sequence[Replaced]) -> Iterator[Pr
     places = [(sublayer.layer, sublayer.kind) for sublayer in decoder.sublayers()]
     silent = [(layer, kind) for layer, kind in places if is_dropped(decoder, layer, kind)]
     stand_ins = [(parent, name, parent.get_submodule(name)) for parent, name, _ in dropped]
-    use_cache = config.use_cache
+    use_cache = getattr(config, "use_cache", False)
     if all(place in silent for place in places if place[1] == ATTENTION):
         # Without any attention there was nothing to cache.
         config.use_cache = True

@@ -11,10 +11,10 @@ from torch import nn
 from transformers import DynamicCache, PreTrainedModel
 
 from pipeline.model.decoder import Decoder
-from pipeline.model.discovery import CACHE_SLOT, tokens
+from pipeline.model.discovery import tokens
 from pipeline.model.dropped import PassedBlock, Replaced, drop, is_dropped
 from pipeline.model.offload import resident
-from pipeline.model.structure import ATTENTION, BLOCK, MLP
+from pipeline.model.structure import ATTENTION, BLOCK, CACHE_SLOT, MLP
 from pipeline.prune.decision import Change, Decision
 
 
@@ -173,7 +173,7 @@ def _renumber_cache(decoder: Decoder, kept: list[int]) -> None:
     def shorten(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         cache = kwargs.get("past_key_values")
         use_cache = kwargs.get("use_cache")
-        if cache is None and (config.use_cache if use_cache is None else use_cache):
+        if cache is None and (decoder.uses_cache if use_cache is None else use_cache):
             cache = kwargs["past_key_values"] = DynamicCache(config=config)
         # Decoders of other models have a second cache, for what an encoder read.
         cache = getattr(cache, "self_attention_cache", cache)

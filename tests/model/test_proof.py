@@ -13,8 +13,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from pipeline.config.sparsity import parse
 from pipeline.measure.stage import head_and_norm
+from pipeline.model.block_form import Unfit
 from pipeline.model.decoder import Decoder
-from pipeline.model.discovery import Unfit
 from pipeline.model.proof import ROUNDING, drops, equations, head_of, prove
 from pipeline.model.sources.random import RandomModel
 from pipeline.prune.decision import Decision

@@ -19,9 +19,15 @@ from transformers import (
 from pipeline.config.types import Depth, Positive, Seed, Width
 from pipeline.model.model_types import causal_types, encoder_types, is_encoder
 from pipeline.model.sources.base import Model, device
+from pipeline.model.sources.tiny import model_of, tiny_config
 from pipeline.store.artifacts import Store
 
 _WINDOWS = ("sliding_attention", "full_attention")
+# Types whose sizes have the names of ``_shape``; those of all others are found by `tiny_config`.
+_COMMON = (
+    *("bert", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "llama", "mistral", "mixtral", "opt", "phi", "phi3"),
+    *("qwen2", "qwen2_moe", "qwen3", "qwen3_moe"),
+)
 PAD, END = "<|pad|>", "<|end|>"
 
 
@@ -38,8 +44,11 @@ class RandomModel(Model):
     def load(self, dtype: torch.dtype, store: Store) -> PreTrainedModel:
         if self.architecture not in (*causal_types(), *encoder_types()):
             raise ValueError(f"model.architecture={self.architecture} is no model type of the installed transformers")
-        tokenizer = self.tokenizer(store)
-        config = AutoConfig.for_model(self.architecture, **self._shape(), **_tokens(tokenizer))
+        common = self.architecture in _COMMON
+        return (self._common(dtype, store) if common else self._tiny(dtype, store)).to(device()).eval()
+
+    def _common(self, dtype: torch.dtype, store: Store) -> PreTrainedModel:
+        config = AutoConfig.for_model(self.architecture, **self._shape(), **_tokens(self.tokenizer(store)))
         source = AutoModel if is_encoder(config) else AutoModelForCausalLM
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
@@ -47,7 +56,17 @@ class RandomModel(Model):
         # Only parameters are cast, as in loading a checkpoint: rotary frequencies stay float32.
         for parameter in model.parameters():
             parameter.data = parameter.data.to(dtype)
-        return model.to(device()).eval()
+        return model
+
+    def _tiny(self, dtype: torch.dtype, store: Store) -> PreTrainedModel:
+        """Build a model of a type whose sizes have names of their own; without ``layers``, as deep as it has kinds."""
+        tokens = _tokens(self.tokenizer(store))
+        config = tiny_config(self.architecture, self.layers, self.hidden, self.heads, self.seed, tokens["vocab_size"])
+        model = model_of(config, self.seed, dtype)
+        for settings in (model.config, model.generation_config):
+            for name in ("bos_token_id", "pad_token_id", "eos_token_id"):
+                setattr(settings, name, tokens[name])
+        return model
 
     def _shape(self) -> dict[str, Any]:
         """Return the sizes under the names that the families use for them."""

@@ -1,0 +1,161 @@
+"""Tiny models of a type to try things on, decisions to carry out on them, and what they are compared by."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+from pipeline.config.sparsity import parse
+from pipeline.model import proof
+from pipeline.model.decoder import Decoder
+from pipeline.model.discovery import structure_of
+from pipeline.model.sources.tiny import model_of, tiny_config
+from pipeline.model.structure import ATTENTION, SUBLAYERS, Structure
+from pipeline.prune.base import Context
+from pipeline.prune.decision import Decision
+from pipeline.prune.methods.wanda import Wanda
+from pipeline.prune.surgery import apply
+
+# More tokens than any window or chunk of a tiny model has, and tokens to generate.
+_TOKENS, _NEW = 32, 8
+# Largest difference of logits, relative to the largest, that another order of summation explains in float32.
+_NEAR = 1e-4
+
+
+class Wrong(Exception):
+    """A step gave something else than plain transformers."""
+
+
+def line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["no message"])[0]
+
+
+@cache
+def _config(kind: str) -> PretrainedConfig:
+    return tiny_config(kind)
+
+
+def fresh(kind: str) -> PreTrainedModel:
+    """Return a tiny model of a type, the same each time."""
+    model = model_of(copy.deepcopy(_config(kind)))
+    model.residual_structure, model.config.use_cache = _structure(kind)
+    return model
+
+
+@cache
+def _structure(kind: str) -> tuple[Structure, bool]:
+    """Return the structure of a type, and whether it generates with a cache."""
+    model = model_of(copy.deepcopy(_config(kind)))
+    proof.prove(model)
+    return structure_of(model), Decoder(model).uses_cache
+
+
+def tokens() -> torch.Tensor:
+    """Return two rows of token ids (2, _TOKENS)."""
+    return torch.randint(3, 250, (2, _TOKENS), generator=torch.Generator().manual_seed(0))
+
+
+@torch.no_grad()
+def logits(model: PreTrainedModel) -> torch.Tensor:
+    """Compute logits (2, T, V) without a cache."""
+    return model(tokens(), use_cache=False).logits
+
+
+@contextmanager
+def silenced(decoder: Decoder, decision: Decision) -> Iterator[None]:
+    """Let the modules of dropped sublayers write zeros within the block, without any surgery."""
+
+    def zeros(module: nn.Module, args: Any, output: Any) -> Any:
+        if isinstance(output, tuple | list):
+            return type(output)([torch.zeros_like(output[0]), *output[1:]])
+        return torch.zeros_like(output)
+
+    with ExitStack() as stack:
+        for layer, kind in decision.dropped:
+            for module in decoder.sublayer(layer, kind).exits:
+                stack.callback(module.register_forward_hook(zeros).remove)
+        yield
+
+
+def sublayer_decisions(kind: str) -> list[Decision]:
+    """Return decisions that drop the first, and the last, sublayer of each kind that the model runs without.
+
+    A sublayer whose keys and values others share may be refused, but not all of a kind.
+    """
+    decoder = Decoder(fresh(kind))
+    found: list[Decision] = []
+    for part in SUBLAYERS:
+        layers = [layer for layer in range(len(decoder.blocks)) if decoder.has(layer, part)]
+        free = []
+        for layer in layers:
+            decision = Decision(attention=(layer,)) if part == ATTENTION else Decision(mlp=(layer,))
+            with suppress(ValueError):
+                apply(fresh(kind), decision)
+                free.append(decision)
+        if layers and not free:
+            raise Wrong(f"no {part} sublayer can be dropped")
+        found += [free[at] for at in dict.fromkeys((0, len(free) - 1)) if free]
+    return found
+
+
+def block_decisions(kind: str) -> Iterator[Decision]:
+    """Yield decisions to remove a block, those in the middle first, whose others do not depend on its number.
+
+    Where a configuration says by position what a block is, only some blocks can be removed.
+    """
+    last = len(Decoder(fresh(kind)).blocks) - 1
+    problem: ValueError = ValueError("it has one block")
+    found = 0
+    for layer in dict.fromkeys((*range(1, last), 0, last)):
+        try:
+            apply(fresh(kind), decision := Decision(blocks=(layer,)))
+        except ValueError as error:
+            problem = error
+        else:
+            found += 1
+            yield decision
+    if not found:
+        raise problem
+
+
+def wanda_decision(kind: str) -> Decision:
+    model = fresh(kind)
+    return Wanda(name="wanda").decide(Decoder(model), parse(0.5), Context([tokens()]))
+
+
+def same(found: torch.Tensor, expected: torch.Tensor, what: str) -> None:
+    """Raise Wrong unless two results differ by rounding alone."""
+    off = float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-30))
+    if not off <= _NEAR:
+        raise Wrong(f"{what}: off by {off:.1e} of the largest")
+
+
+@torch.no_grad()
+def same_cached(model: PreTrainedModel) -> None:
+    """Raise Wrong unless generating with a cache gives the tokens that generating without one gives."""
+    ids = tokens()
+    settings: dict[str, Any] = {"max_new_tokens": _NEW, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    mask = torch.ones_like(ids)
+    cached, plain = (
+        model.generate(ids, attention_mask=mask, use_cache=cache and Decoder(model).uses_cache, **settings).tolist()
+        for cache in (True, False)
+    )
+    if cached != plain:
+        raise Wrong("generation with a cache differs from generation without one")
+
+
+def named(decision: Decision) -> str:
+    parts: Sequence[tuple[str, Any]] = (
+        ("without attention", decision.attention),
+        ("without MLP", decision.mlp),
+        ("without a block", decision.blocks),
+        ("changed weights", decision.changes),
+    )
+    return next(name for name, value in parts if value)

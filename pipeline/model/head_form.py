@@ -1,0 +1,69 @@
+"""The way from the last block's output to the logits, read from the data flow of one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from pipeline.model.block_form import Unfit, shown
+from pipeline.model.dataflow import STREAM, Call, Fact, Flow
+from pipeline.model.structure import Structure
+
+
+def head_of(model: PreTrainedModel, name: str, flow: Flow) -> Structure:
+    """Return the structure behind the blocks: modules up to the output projection, and what scales its logits."""
+    projection = model.get_output_embeddings()
+    calls = {call.path: call for call in flow.calls}
+    if projection is None:
+        return Structure(name, (), tail=tuple(_way(flow.result, calls)[0]), encoder=True)
+    path = next(path for path, module in model.named_modules() if module is projection)
+    wrapper = wrapper_of(model, name)
+    last = wrapper or path
+    if last not in calls or not isinstance(projection, nn.Linear):
+        raise Unfit(f"its logits do not come from a linear output projection ({type(projection).__name__} {path})")
+    tail, scale = _way(calls[last].given, calls)
+    result, cap = flow.result.sum, None
+    if result is None:
+        # Squashed: the cap is the number of the configuration that gives the model's logits, which is proven later.
+        cap = next(iter(caps_of(model.config)), None)
+    elif set(result) != {last}:
+        raise Unfit(f"its logits are {shown(result)}, not those of its output projection {path}")
+    else:
+        scale *= result[last]
+    base = f"{model.base_model_prefix}."
+    outer = tuple(each for each in tail if not each.startswith(base)) if model.base_model is not model else ()
+    return Structure(name, (), tuple(tail), outer, scale, cap, wrapper)
+
+
+def wrapper_of(model: PreTrainedModel, blocks: str) -> str:
+    """Return the outermost module around the output projection, without the blocks; empty if there is none."""
+    projection = model.get_output_embeddings()
+    path = next(path for path, module in model.named_modules() if module is projection)
+    parents = [path[:at] for at, letter in enumerate(path) if letter == "."]
+    return next((parent for parent in parents if not f"{blocks}.".startswith(f"{parent}.")), "")
+
+
+def caps_of(config: Any) -> list[float]:
+    """Return the numbers of a configuration that may cap logits."""
+    fields = config.get_text_config().to_dict()
+    return [
+        float(value)
+        for field, value in fields.items()
+        if "cap" in field and "logit" in field and "att" not in field and isinstance(value, int | float) and value
+    ]
+
+
+def _way(fact: Fact, calls: Mapping[str, Call]) -> tuple[list[str], float]:
+    """Return the modules that lead from the last block's output to a tensor, and the tensor's factor."""
+    if fact.sum is None or len(fact.sum) != 1:
+        raise Unfit("the way from its last block to its output cannot be followed")
+    ((source, factor),) = fact.sum.items()
+    if source == STREAM:
+        return [], factor
+    earlier, scale = _way(calls[source].given, calls)
+    if scale != 1:
+        raise Unfit(f"it scales its last state by {scale:g} before {source}")
+    return [*earlier, source], factor
