@@ -110,7 +110,7 @@ def watch(
         def leave(at: int, block: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             result = next(iter(tensors_of(output)))
             followers[at].flow.result = followers[at].fact(result)
-            followers[at].flow.several = len(output) if isinstance(output, tuple) else 0
+            followers[at].flow.several = len(output) if isinstance(output, tuple | list) else 0
             followers[at].__exit__(None, None, None)
             if at == len(blocks) - 1:
                 behind.enter_context(tail)

@@ -14,7 +14,7 @@ _DEPTHS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "decoder_la
 # Fields with one value per block.
 _VALUES = (
     *("layer_types", "mlp_layer_types", "layers_block_type", "no_rope_layers", "layer_rope_theta", "indexer_types"),
-    *("num_attention_heads_per_layer", "num_key_value_heads_per_layer"),
+    *("num_attention_heads_per_layer", "num_key_value_heads_per_layer", "attention_layers"),
     *("intermediate_size", "activation_sparsity_pattern"),
 )
 # Fields that count blocks of a kind that come first.
@@ -59,6 +59,9 @@ def keep_layers(config: Any, kept: Sequence[int], count: int) -> None:
     for name in _DEPTHS:
         if getattr(config, name, None) == count:
             setattr(config, name, len(kept))
+    if hasattr(config, "attention_types"):
+        # GPT-Neo reads its list of blocks from pairs of kinds and how often these are repeated.
+        config.attention_types = [[[kind], 1] for kind in config.attention_layers]
     if by_number:
         mine = {int(layer): fields for layer, fields in by_number.items()}
         config.per_layer_config = {at: mine[layer] for at, layer in enumerate(kept) if layer in mine} or None
