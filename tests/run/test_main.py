@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pandas as pd
 import pytest
 from conftest import DRAWN, TINY
 from forked import in_a_child
+from html_page import read
 from naive import DEVIATIONS
 
 from pipeline.check.command_line import problems
@@ -21,6 +23,7 @@ from pipeline.evaluate.results import SCORE_COLUMNS
 from pipeline.measure.measures import COLUMNS
 from pipeline.plot.__main__ import main as figures_main
 from pipeline.prune.decision import ChangeFiles
+from pipeline.report import write
 from pipeline.run import summary
 from pipeline.run.command import main
 from pipeline.run.job import run_job
@@ -65,6 +68,14 @@ def test_a_sweep_ends_well_and_says_where_everything_is(sweep):
     assert "interrupted" not in done.stdout
     assert "Traceback" not in done.stderr
     assert "it/s]" not in done.stderr
+
+
+def test_the_report_says_how_to_repeat_the_sweep(sweep):
+    page = read(write(sweep[0], drawn=[]).read_text(encoding="utf-8")).by_id("repeat")
+    typed = [word for word in [*TINY, *SWEEP[1:]] if not word.startswith("wandb.")]
+    assert shlex.split(page.all("pre")[0].text.splitlines()[-1]) == ["python", "-m", "pipeline.main", "-m", *typed]
+    facts = dict(zip((e.text for e in page.all("dt")), (e.text for e in page.all("dd")), strict=True))
+    assert facts["Seeds"] == "0, calibration 0" and "torch 2." in facts["Versions"]
 
 
 def test_scores_table(sweep):
