@@ -131,7 +131,8 @@ def _prompts(tables: Tables, records: Sequence[JobRecord]) -> str:
     count = tables.trajectories["probe"].nunique()
     steps = int(tables.trajectories["step"].max()) + 1
     files = _distinct(str(record.config["probes"]) for record in records if record.config.get("probes"))
-    source = f"from {', '.join(files)}" if files else f"of the built-in {len(PROBES)}" if records else ""
+    all_built_in = bool(records) and not files and count == len(PROBES)
+    source = f"from {', '.join(files)}" if files else "built-in" if all_built_in else ""
     decoding = _distinct(str(record.config.get("capture.decoding", "")) for record in records)
     how = f", {', '.join(decoding)}" if decoding else ""
     return f"{count} {source}".strip() + f", each continued for at most {steps} tokens{how}"
