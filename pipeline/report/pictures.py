@@ -20,7 +20,7 @@ from pipeline.plot.render import MARGINS
 from pipeline.report.csv_tables import csv_table
 from pipeline.report.table import Table
 
-COLOURS = 64  # of a picture: figures look the same and need half of the bytes
+COLOURS = 96  # of a picture, spread over all that it has: figures look the same and need half of the bytes
 LARGE_CSV = 10_000  # bytes above which the data embedded in the page are compressed
 # Built-in figures that the page shows unfolded: the headline is the first of the one kind, the others tell the story.
 HEADLINES = ("fig26", "fig01")
@@ -129,7 +129,7 @@ def _embedded(content: bytes) -> tuple[bytes, int, int]:
     top, bottom = map(int, whole.info.get(MARGINS, "0 0").split())
     picture = whole.convert("RGB").crop((0, top, whole.width, whole.height - bottom))
     buffer = io.BytesIO()
-    few = picture.quantize(COLOURS, dither=Image.Dither.NONE).convert("RGB")
+    few = picture.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).convert("RGB")
     few.save(buffer, "WEBP", lossless=True, method=4)
     return buffer.getvalue(), picture.width, picture.height
 
