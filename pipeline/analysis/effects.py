@@ -79,9 +79,9 @@ def effects(comparisons: pd.DataFrame) -> list[Effect]:
         return []
     found: dict[Variant, dict[str, Retained]] = {}
     for row in pooled[pooled["task"] == MEAN].itertuples():
-        numbers = (float(number) for number in (row.retained, row.retained_low, row.retained_high))
+        share, low, high = (float(number) for number in (row.retained, row.retained_low, row.retained_high))
         own = found.setdefault(Variant(row.pruner, row.sparsity, row.options), {})
-        own[str(row.kind)] = Retained(str(row.kind), *numbers, str(row.verdict))
+        own[str(row.kind)] = Retained(str(row.kind), share, low, high, str(row.verdict))
     each = [Effect(variant, _in_order(found[variant])) for variant in ordered(found)]
     return sorted(each, key=lambda effect: math.inf if math.isnan(effect.gap) else -effect.gap)
 
@@ -107,7 +107,8 @@ def _said(effect: Effect, measured: str = "") -> str:
     A share that rests on too few items comes with its interval. Shares are shown from 0 %: below chance, none is left.
     """
     known = ", ".join(_share(retained) for retained in effect.kinds if retained.known)
-    few, blind = [], []
+    few: list[str] = []
+    blind: list[str] = []
     for retained in effect.kinds:
         if not retained.known:
             (few if retained.verdict == TOO_FEW else blind).append(kind_name(retained.kind))
