@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import hydra
 
@@ -81,8 +82,9 @@ def _run() -> int:
 def _broken_off(error: Exception, given: CommandLine) -> int:
     """Say why Hydra could not do what was asked, and show what there is. Returns the exit status; may raise again."""
     if given.shows:
-        # What cannot be shown cannot be run either.
-        return _refused(_problems_of(given) or [plain(error)])
+        # What cannot be shown cannot be run either. The value of a flag, such as `job`, is no setting.
+        settings = tuple(word for word in given.overrides if "=" in word)
+        return _refused(_problems_of(replace(given, overrides=settings)) or [plain(error)])
     if isinstance(error, CannotRun | OSError):
         why = str(error) if isinstance(error, CannotRun) else plain(error)
         print(f"the jobs could not be run: {why}", file=sys.stderr)

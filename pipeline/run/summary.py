@@ -18,7 +18,7 @@ from pipeline.analysis.effects import KIND_NAMES, Effect, effects, short_sentenc
 from pipeline.analysis.score_rows import COSINES, KL, Numbers, Row, rows_of_jobs
 from pipeline.common.arguments import Arguments
 from pipeline.common.errors import plain
-from pipeline.common.terminal import BAD, NARROW, painted, show_table, wrapped
+from pipeline.common.terminal import BAD, NARROW, columns_here, painted, show_table, wrapped
 from pipeline.evaluate.comparison import MEAN
 from pipeline.store.artifacts import Store
 from pipeline.store.origins import shown_together
@@ -157,7 +157,9 @@ def show_places(jobs: Sequence[JobRecord], store: Store) -> None:
     if offline:
         send = "make sync" if shown(store.root) == "outputs" else f"{_SYNC}{shown(store.root)}"
         print(f"W&B      {shown(offline[0].parent)}")
-        print(wrapped(f"{len(offline)} runs are on this disk alone; to upload them: {send}", " " * 9, " " * 9))
+        said = f"{' ' * 9}{len(offline)} run{'s are' if len(offline) > 1 else ' is'} on this disk alone; to upload: "
+        # A command stays on one line, to be copied.
+        print(f"{said}{send}" if len(said) + len(send) <= columns_here() else f"{said.rstrip()}\n{' ' * 9}{send}")
     urls = sorted({run["url"] for run in runs if run.get("url")})
     for project in dict.fromkeys(url.partition("/runs/")[0] for url in urls):
         own = [url for url in urls if url.startswith(f"{project}/runs/")]

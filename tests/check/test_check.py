@@ -117,6 +117,10 @@ def test_all_problems_at_once_with_the_nearest_choice():
         (["stages=prun"], "stages: prun does not exist; did you mean prune?"),
         (["task.families=copyng"], "did you mean copying?"),
         (["model=my-group/model-7b"], "write model=hf model.path=my-group/model-7b"),
+        (
+            ["task.names=gsm8k"],
+            "task.names is not a key of task=matched; give task=lm_eval or offline or paper, which have",
+        ),
         (["task=gsm8k"], "write task=lm_eval task.names=[gsm8k]"),
         (["figures.style=papr"], "figures.style=papr does not exist; did you mean paper?"),
         (["figures.page=675"], "figures.page=675.0 should be a number of inches from 2 to 40"),
