@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -93,18 +94,38 @@ class Heartbeat:
             over.set()
             thread.join()
 
+    @contextmanager
+    def telling_by_alarm(self, seconds: float) -> Iterator[None]:
+        """Tell within the block without a thread, in the main one, and nothing on a terminal."""
+        if bars_are_seen():
+            yield
+            return
+        before = signal.signal(signal.SIGALRM, lambda *_: self._say())
+        signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
     def _tell(self, over: threading.Event, seconds: float) -> None:
         while not over.wait(seconds):
-            with suppress(OSError, ValueError):  # a standard error that is gone
-                print(self.line, file=sys.stderr, flush=True)
+            self._say()
+
+    def _say(self) -> None:
+        with suppress(OSError, ValueError):  # a standard error that is gone
+            print(self.line, file=sys.stderr, flush=True)
 
 
 @contextmanager
-def working(who: str, seconds: float | None = None) -> Iterator[None]:
-    """Tell within the block how far the work of ``who`` is: its `stage`, and the loop that it is in."""
-    before, Heartbeat.current = Heartbeat.current, Heartbeat(who)
+def working(who: str, seconds: float = SECONDS, forks: bool = False) -> Iterator[None]:
+    """Tell within the block how far the work of ``who`` is: its `stage`, and the loop that it is in.
+
+    Work that ``forks`` processes is told without starting a thread, which a fork would lose.
+    """
+    before, Heartbeat.current = Heartbeat.current, (own := Heartbeat(who))
     try:
-        with Heartbeat.current.telling(SECONDS if seconds is None else seconds):
+        with own.telling_by_alarm(seconds) if forks else own.telling(seconds):
             yield
     finally:
         Heartbeat.current = before

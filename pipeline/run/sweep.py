@@ -13,7 +13,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from pipeline.common.errors import plain
-from pipeline.common.heartbeat import in_words
+from pipeline.common.heartbeat import in_words, working
 from pipeline.common.terminal import BAD, columns_here, painted
 from pipeline.config.schema import PLOT, FiguresConfig
 from pipeline.config.types import converted
@@ -102,7 +102,8 @@ def close(outcomes: Sequence[Outcome], folder: Path, outputs: Path, stopped: boo
     try:
         if plotting and not stopped:
             print("drawing the figures and the report", file=sys.stderr, flush=True)
-            _plot(plotting, folder, store)
+            with working("figures and report", forks=True):
+                _plot(plotting, folder, store)
     except Exception as error:
         print(painted(f"not everything could be drawn: {plain(error)}", BAD, sys.stdout))
         status = 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 
 import pytest
@@ -29,6 +30,16 @@ def test_a_stage_without_a_loop_tells_how_long_it_has_taken(capsys) -> None:
         time.sleep(0.05)
     assert "  wanda 0.4: capture, 1 s so far" in lines_of(capsys)
     # Nothing comes after the end.
+    time.sleep(0.03)
+    assert lines_of(capsys) == []
+
+
+def test_work_that_forks_is_told_without_a_thread(capsys) -> None:
+    threads = threading.active_count()
+    with working("figures", seconds=0.01, forks=True):
+        assert threading.active_count() == threads
+        time.sleep(0.05)
+    assert "  figures: 1 s so far" in lines_of(capsys)
     time.sleep(0.03)
     assert lines_of(capsys) == []
 
