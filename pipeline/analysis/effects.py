@@ -114,7 +114,7 @@ def _said(effect: Effect, measured: str = "") -> str:
             (few if retained.verdict == TOO_FEW else blind).append(kind_name(retained.kind))
     parts = [f"retains {known}{measured}"] if known else []
     parts += [f"too few items for {' and '.join(few)}"] if few else []
-    parts += [f"the dense model is not above chance in {' and '.join(blind)}"] if blind else []
+    parts += [f"dense is not above chance in {' and '.join(blind)}"] if blind else []
     return "; ".join(parts)
 
 

@@ -77,7 +77,10 @@ def rows_of_jobs(jobs: Sequence[JobRecord], baselines: Sequence[JobRecord]) -> l
         # A job that ended before its ids were known has a row of its own.
         row = rows.setdefault(key if job.variant_id else (job.job, job.pruner, str(len(rows))), Row([]))
         row.jobs.append(job)
-    texts = option_texts(facts_of_records(shown))
+    # A model has its own name in a row: what differs between models needs no other text.
+    texts: dict[str, str] = {}
+    for model in dict.fromkeys(job.model_id for job in shown):
+        texts |= option_texts(facts_of_records([job for job in shown if job.model_id == model]))
     conditions = differing_conditions([row.first for row in rows.values()])
     for row, own in zip(rows.values(), conditions, strict=True):
         row.options, row.conditions = texts.get(row.first.variant_id, ""), own

@@ -59,7 +59,7 @@ def test_a_sentence_says_what_is_uncertain_or_unknown() -> None:
     few = told(("generative", 0.9, "too few items"), ("multiple_choice", np.nan, "no signal"))
     assert sentence(few) == (
         "shortgpt at 20 %: retains 90 % [80, 100] of generation above chance; "
-        "the dense model is not above chance in multiple choice"
+        "dense is not above chance in multiple choice"
     )
     none = told(("generative", np.nan, "too few items"), ("multiple_choice", np.nan, "too few items"))
     assert sentence(none) == "shortgpt at 20 %: too few items for generation and multiple choice"

@@ -70,7 +70,8 @@ def test_a_sweep_ends_well_and_says_where_everything_is(sweep):
 def test_a_sweep_says_one_line_a_job_and_one_about_wandb_in_eighty_columns(sweep):
     outputs, done = sweep
     # Lines on how far a job is are indented, and come where one takes longer than half a minute.
-    told = [line for line in done.stderr.splitlines() if not line.startswith("  ")]
+    # A run that W&B has lost would be a warning of its own.
+    told = [line for line in done.stderr.splitlines() if not line.startswith(("  ", "W&B: "))]
     assert [line.partition(")")[0] for line in told] == [
         *(f"job {number} ({number + 1} of 4" for number in range(4)),
         "drawing the figures and the report",
@@ -197,7 +198,7 @@ def test_figures_and_summary_come_from_finished_results_alone(sweep, capsys):
     assert "to get the data, run: python -m pipeline.main -m experiment=fig09" in told
     assert summary.main([f"outputs={outputs}"]) == 0
     told = capsys.readouterr().out
-    assert "  shortgpt at 50 %, 4×32: too few items for generation and multiple choice" in told
+    assert "\n  shortgpt at 50 %, 4×32: " in told
     assert "theorem" not in told
     assert summary.main([f"outputs={outputs}", "--theory"]) == 0
     assert "shortgpt 0.5, 4×32, attention, theorem " in capsys.readouterr().out
