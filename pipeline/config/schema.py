@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from pipeline.config.objective import Objective
+from pipeline.config.signature import listed_component
 from pipeline.config.types import Count, Inches, Positive, Seed, Temperature, Within, converted, misfits
 
 GROUPS = ("model", "pruner", "task", "calibration")
@@ -146,9 +147,10 @@ NODES = {
 
 
 def typed(plain: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return the values of a resolved configuration, components as they are, and sentences about those of a wrong type.
+    """Return the values of a resolved configuration, and sentences about those of a wrong type outside of components.
 
-    A whole number stands for its text where only a text is taken (``outputs=2026`` is a folder), and for its float.
+    A whole number stands for its text where only a text is taken (``outputs=2026`` is a folder), and for its float; a
+    single name stands for the list of it (``stages=prune``), in components as well.
     """
     values: dict[str, Any] = {}
     found: list[str] = []
@@ -159,7 +161,7 @@ def typed(plain: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
             values.setdefault(key, {})[name] = given
             found += misfits(f"{key}.{name}", own, given)
         if not parts:
-            values[key] = converted(kind, plain[key])
+            values[key] = listed_component(plain[key]) if key in GROUPS else converted(kind, plain[key])
             found += misfits(key, kind, values[key])
     return values, found
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 from pipeline.capture.stage import captured
 from pipeline.common.errors import plain
+from pipeline.common.heartbeat import stage as begin_stage
+from pipeline.common.heartbeat import working
 from pipeline.common.secrets import redact
 from pipeline.config.schema import HF, PLOT
 from pipeline.evaluate.stage import evaluated, prepare
@@ -23,7 +25,6 @@ from pipeline.prune.settings import Settings
 from pipeline.prune.stage import pruned
 from pipeline.prune.workbench import Workbench
 from pipeline.run.job_record import describe, publish
-from pipeline.run.summary import show_scores
 from pipeline.store.artifacts import Artifact, SharedFailure, Store
 from pipeline.store.provenance import Meter, origin
 from pipeline.store.records import FAILED, OK, OUTCOME, SKIPPED, TRACEBACK, JobRecord, now
@@ -62,7 +63,8 @@ def run_job(settings: Settings, sweep: str, folder: Path) -> JobRecord:
         log.info("%s, %s", record.model, label_of(record))
         store = _store_of(settings, record, folder.parent / "failures" if folder.parent.name == sweep else None)
         _keep(record, store, folder)
-        with store.at_work(), meter, track(_run_spec(settings, store, record, sweep)) as tracker:
+        tracked = track(_run_spec(settings, store, record, sweep))
+        with store.at_work(), meter, working(label_of(record)), tracked as tracker:
             bench = Workbench(settings, store)
             try:
                 _make(bench, record)
@@ -71,7 +73,6 @@ def run_job(settings: Settings, sweep: str, folder: Path) -> JobRecord:
             tables = publish(bench, record)
             _tell(bench, tables, tracker)
         record.status = OK
-        show_scores([tables], store, title=label_of(record))
     except SharedFailure as error:
         record.status, record.error = SKIPPED, redact(str(error))
         log.error("skipped: %s", record.error)
@@ -107,6 +108,7 @@ def _tell(bench: Workbench, tables: JobTables, tracker: Tracker) -> None:
 
 def _run_stage(stage: str, make: Callable[[], Mapping[str, Artifact]], store: Store, record: JobRecord) -> None:
     start, before = time.monotonic(), len(record.cost)
+    begin_stage(stage)
     artifacts = make()
     fresh = dict.fromkeys(record.built[before:])
     record.artifacts |= {role: str(artifact.path.relative_to(store.root)) for role, artifact in artifacts.items()}
@@ -121,6 +123,7 @@ def _draw(settings: Settings, store: Store) -> list[FigureResult]:
     from pipeline.plot.drawing import draw
 
     start = time.monotonic()
+    begin_stage(PLOT)
     try:
         with store.alone("figures"):
             drawn = draw(store.root, form=settings.figures)

@@ -78,6 +78,23 @@ def test_the_report_says_how_to_repeat_the_sweep(sweep):
     assert facts["Seeds"] == "0, calibration 0" and "torch 2." in facts["Versions"]
 
 
+def test_a_sweep_says_one_line_a_job_and_one_about_wandb_in_eighty_columns(sweep):
+    outputs, done = sweep
+    # Lines on how far a job is are indented, and come where one takes longer than half a minute.
+    # A run that W&B has lost would be a warning of its own.
+    told = [line for line in done.stderr.splitlines() if not line.startswith(("  ", "W&B: "))]
+    assert [line.partition(")")[0] for line in told] == [
+        *(f"job {number} ({number + 1} of 4" for number in range(4)),
+        "drawing the figures and the report",
+    ]
+    lines = [*done.stdout.splitlines(), *told]
+    assert sum("W&B" in line for line in lines) == 1
+    assert max(len(line) for line in lines if str(outputs) not in line) <= 80
+    # The result is at the end: table, sentences, places.
+    order = [done.stdout.index(word) for word in ("shortgpt 0.5", "Of the dense score", "report   ", "W&B   ")]
+    assert order == sorted(order)
+
+
 def test_scores_table(sweep):
     scores = pd.read_parquet(sweep[0] / "tables" / "scores.parquet")
     how = [name for name in HOW if name != "shots"]
@@ -190,8 +207,12 @@ def test_figures_and_summary_come_from_finished_results_alone(sweep, capsys):
     assert {path.name[:5] for path in (outputs / "figures").glob("*.png")} == wanted, told
     assert "fig09_sparsegpt_patterns: not drawn: " in told
     assert "to get the data, run: python -m pipeline.main -m experiment=fig09" in told
-    assert summary.main(["--outputs", str(outputs)]) == 0
-    assert "shortgpt 0.5, 4×32: generation" in capsys.readouterr().out
+    assert summary.main([f"outputs={outputs}"]) == 0
+    told = capsys.readouterr().out
+    assert "\n  shortgpt at 50 %, 4×32: " in told
+    assert "theorem" not in told
+    assert summary.main([f"outputs={outputs}", "--theory"]) == 0
+    assert "shortgpt 0.5, 4×32, attention, theorem " in capsys.readouterr().out
 
 
 def test_prompts_of_a_file_go_all_the_way(make_settings, tmp_path):
