@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from pipeline.analysis.prompt_means import mean_over_prompts
+from pipeline.config.schema import FREE_RUNNING
 from pipeline.measure.columns import further_columns
 from pipeline.store.records import OK, JobRecord, dense_of
 from pipeline.tables.job_columns import DENSE, facts_of_records
@@ -122,14 +123,14 @@ def perplexities(scores: pd.DataFrame | None) -> dict[str, float]:
     return dict(zip(rows["task"], rows["value"].astype(float), strict=True))
 
 
-def final_deviation(measures: pd.DataFrame | None) -> dict[str, float]:
-    """Compute the mean over prompts of means over steps of the free-running measures at the first temperature.
+def final_deviation(measures: pd.DataFrame | None, protocol: str = FREE_RUNNING) -> dict[str, float]:
+    """Compute the mean over prompts of means over steps of a protocol's measures of final states, at one temperature.
 
-    Further measures that the job has come after the usual ones.
+    That is the first one. Further measures that the job has come after the usual ones.
     """
     if measures is None:
         return {}
-    final = measures[measures.protocol == "free_running"]
+    final = measures[measures.protocol == protocol]
     if final.empty:
         return {}
     final, columns = final[final.temperature == final.temperature.iloc[0]], [*FINAL, *further_columns(final)]

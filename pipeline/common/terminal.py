@@ -13,12 +13,15 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
+from pipeline.common.steps import reported
+
 Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
 
 
 def progress(items: Iterable[Any], what: str, total: int) -> Iterable[Any]:
     """Return the items behind a progress bar on a terminal, and without one elsewhere."""
-    return tqdm(items, desc=f"  {what}", total=total, leave=False, disable=None, dynamic_ncols=True)
+    bar = tqdm(items, desc=f"  {what}", total=total, leave=False, disable=None, dynamic_ncols=True)
+    return reported(bar, what, total)
 
 
 def show_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], note: str = "") -> None:
