@@ -27,7 +27,7 @@ class FakeServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.refuses = refuses
         self.url = f"http://127.0.0.1:{self.server_port}"
-        self.received: dict[str, list[dict[str, Any]]] = {}
+        self.received: dict[str, list[Any]] = {}
         self.history: dict[str, list[dict[str, Any]]] = {}
         self.deleted: set[str] = set()
         self.exit_code: int | None = None
@@ -40,7 +40,8 @@ class FakeServer(ThreadingHTTPServer):
     def answer(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         if "graphql" not in path:
             for name, content in (body.get("files") or {}).items():
-                lines = [json.loads(line) for line in content["content"]]
+                # The console is plain text.
+                lines = [json.loads(line) if ".json" in name else line for line in content["content"]]
                 self.received.setdefault(name, []).extend(lines)
                 if name == "wandb-history.jsonl":
                     rows = self.history.setdefault(path.split("/")[-2], [])

@@ -113,6 +113,7 @@ def track_dense(tables: JobTables, store: Store, sweep: str, several: bool, mode
         if dense is None or "evaluation" not in dense.artifacts:
             return
         spec = run_spec(_of_command(dense, record), store, sweep, several=True)
+        spec = replace(spec, name=f"{dense.model} {label_of(dense)}", job_type=DENSE)
         pruned = tables if several and shares_layers(tables) else JobTables(dense, store)
         if _is_logged(dense, pruned, mode, spec.group if several else None):
             return
@@ -125,9 +126,8 @@ def track_dense(tables: JobTables, store: Store, sweep: str, several: bool, mode
 
 
 def _of_command(dense: JobRecord, record: JobRecord) -> JobRecord:
-    """Return the dense job as of this command: where and how it is tracked, but for the names of the job's own run."""
-    own = {"name", "job_type", "id"}
-    shared = {f"{_NODE}{key}": value for key, value in wandb_of(record).items() if key not in own}
+    """Return the dense job as of this command: where and how it is tracked, but for the id of the job's own run."""
+    shared = {f"{_NODE}{key}": value for key, value in wandb_of(record).items() if key != "id"}
     config = {key: value for key, value in dense.config.items() if not key.startswith(_NODE)}
     return JobRecord(**{**vars(dense), "config": {**config, **shared}})
 

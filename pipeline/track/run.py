@@ -138,6 +138,8 @@ def _open_online(
             return _open(spec, "online", own, config, agent), own, None
         except Exception as error:  # key refused, server unwell, time is up: keep the run on disk instead
             reason = brief(error)
+            # The writing process keeps the id of the refused run for itself.
+            service.let_go()
             # An earlier run of this id has folders, too.
             for folder in _folders(spec, own) - before:
                 shutil.rmtree(folder, ignore_errors=True)

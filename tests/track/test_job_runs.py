@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from fake_wandb import forget_account
 from tracked_sweep import JOBS, SWEEP, run_one
@@ -63,7 +64,7 @@ def test_history_is_spread_over_the_job_and_has_the_headline_scores(runs: dict[s
     assert [row["progress/stages"] for row in stages] == [0.25, 0.5, 0.75, 1.0]
     times = [float(str(row["_timestamp"])) for row in stages]
     assert times == sorted(set(times))
-    for key in ("removed", "generation/mean", "multiple_choice/mean", "retained/generation", "teacher_forced/kl"):
+    for key in ("removed", "generation/mean", "multiple_choice/mean", "perplexity/mean", "teacher_forced/kl"):
         ((row,), value) = with_key(run, key), run.summary[key]
         assert row[key] == value
     (scores,) = with_key(run, "generation/mean")
@@ -90,9 +91,16 @@ def test_weights_and_masks_are_uploaded_only_when_asked(runs: dict[str, RunRecor
         assert set(read_run(Path(record.wandb["directory"])).artifact_types.values()) == types
 
 
-def test_console_and_load_of_the_machine_are_part_of_the_run(runs: dict[str, RunRecord]) -> None:
-    assert any("evaluate" in line for line in runs["wanda"].console)
-    assert runs["wanda"].system
+def test_shares_of_the_dense_scores_are_those_of_the_table(runs: dict[str, RunRecord], outputs: Path) -> None:
+    table = pd.read_parquet(outputs / "tables" / "comparisons.parquet").query("pruner == 'wanda' and task == 'mean'")
+    names = {"generative": "retained/generation", "multiple_choice": "retained/multiple_choice"}
+    expected = {names[row.kind]: row.retained for row in table.itertuples() if row.retained == row.retained}
+    found = {key: value for key, value in runs["wanda"].summary.items() if key.startswith("retained/")}
+    assert found == pytest.approx(expected)
+
+
+def test_the_load_of_the_machine_is_part_of_the_run(runs: dict[str, RunRecord]) -> None:
+    assert "proc.memory.rssMB" in runs["wanda"].system[0]["item"]
 
 
 def test_the_same_job_resumes_its_run_and_adds_no_history(

@@ -236,7 +236,7 @@ def test_full_disk_does_not_stop_the_job(
     source = tmp_path / "decision.json"
     source.write_text("{}")
     with track(spec_in(tmp_path)) as run, monkeypatch.context() as patch:
-        patch.setattr(tracker, "_link", full)
+        patch.setattr(tracker, "link", full)
         run.artifact("decision", "decision", [source], {})
     assert run.receipt.exit_code == 0
     assert run.receipt.verified is False
