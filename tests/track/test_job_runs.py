@@ -127,9 +127,11 @@ def test_names_are_those_of_the_command_line_and_of_the_environment(
     monkeypatch.setenv("WANDB_NOTES", "from the environment")
     monkeypatch.setenv("WANDB_RUN_GROUP", "theirs")
     monkeypatch.setenv("WANDB_TAGS", "one, two")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "elsewhere"))
     words = ["wandb.name=mine", "wandb.group=ours", "wandb.job_type=trial", "wandb.id=abc"]
     record = run_one(tmp_path, "alone", ["pruner=magnitude", "sparsity=0.5", "stages=[prune]", *words])
     run = read_run(Path(record.wandb["directory"])).run
     assert (run["display_name"], run["run_group"], run["job_type"], run["run_id"]) == ("mine", "ours", "trial", "abc")
     assert run["notes"] == "from the environment"
+    assert Path(record.wandb["directory"]).is_relative_to(tmp_path / "elsewhere" / "wandb")
     assert {"one", "two", "magnitude"} <= set(run["tags"])

@@ -19,6 +19,7 @@ import pytest
 from fake_wandb import forget_account
 from PIL import Image
 
+from pipeline.common.terminal import progress
 from pipeline.track import Receipt, RunRecord, RunSpec, read_run, track, tracker
 from pipeline.track.readback import Sent, compare
 
@@ -58,7 +59,9 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Receipt, RunRecord
     picture, decision = folder / "fig04.png", folder / "decision.json"
     Image.new("RGB", (8, 4)).save(picture)
     decision.write_text('{"dropped": [1]}')
-    with track(spec_in(folder)) as run:
+    with pytest.MonkeyPatch.context() as patch, track(spec_in(folder)) as run:
+        patch.setattr(tracker, "TURN_SECONDS", 0.0)
+        assert list(progress(["a", "b"], "multiple choice", 2)) == ["a", "b"]
         run.config({"parameters.left": 10})
         run.history({"removed": 0.5})
         logging.getLogger("pipeline.tests").warning("with api_key=%s", "0123456789abcdef")
@@ -102,13 +105,14 @@ def test_run_is_grouped_and_tagged(logged: tuple[Receipt, RunRecord]) -> None:
 
 def test_summary_holds_the_scores_alone(logged: tuple[Receipt, RunRecord]) -> None:
     own = {key: value for key, value in logged[1].summary.items() if not key.startswith(("_", "figures", "tables"))}
-    assert own.pop("removed") == 0.5
+    assert (own.pop("removed"), own.pop("progress/multiple_choice")) == (0.5, 1.0)
     assert own == {"gsm8k/exact_match": 0.25, "boolq.acc": 0.5, "n": 10, "nan": "NaN", "model": "toy"}
 
 
 def test_history_is_over_time(logged: tuple[Receipt, RunRecord]) -> None:
-    assert [row["removed"] for row in logged[1].history if "removed" in row] == [0.5]
-    assert "removed" not in logged[1].step_metrics
+    for key, expected in {"removed": [0.5], "progress/multiple_choice": [0.5, 1.0]}.items():
+        assert [row[key] for row in logged[1].history if key in row] == expected
+        assert key not in logged[1].step_metrics
 
 
 def test_console_is_what_is_logged_without_secrets(logged: tuple[Receipt, RunRecord]) -> None:
