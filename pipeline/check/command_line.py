@@ -52,7 +52,7 @@ _SEVERAL = "add -m to run all of them with hydra/sweeper=grid, or give sparsity=
 def problems(arguments: Sequence[str], multirun: bool) -> list[str]:
     """Return a sentence with the way out for each problem of a command line. Bad input raises nothing."""
     words = read_words(arguments, multirun)
-    found = list(words.problems)
+    found = [*words.problems, *_one_run(words)]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for choices in _product(words.groups) if words.jobs <= MOST_JOBS else ():
             try:
@@ -68,6 +68,14 @@ def problems(arguments: Sequence[str], multirun: bool) -> list[str]:
     GlobalHydra.instance().clear()
     # Some sentences quote values, which may be secrets.
     return list(dict.fromkeys(map(redact, found)))
+
+
+def _one_run(words: Words) -> list[str]:
+    """Return a sentence if all jobs of a sweep would write into one run."""
+    given = words.values.get("wandb.id", [None])
+    if not words.multirun or words.jobs < 2 or len(given) > 1 or given[0] is None or "${" in str(given[0]):
+        return []
+    return [f"wandb.id={given[0]} would be the run of all {words.jobs} jobs; without it, each job has an id of its own"]
 
 
 def _product(options: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:

@@ -21,6 +21,7 @@ from rich.text import Text
 from tqdm import tqdm
 
 from pipeline.common.heartbeat import bars_are_seen, counted
+from pipeline.common.steps import reported
 
 Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
 # Characters per line where the output is not a terminal: of tables to search in, and of what is read from top to end.
@@ -39,8 +40,9 @@ _HARD = "\N{NO-BREAK SPACE}"
 def progress(items: Iterable[Any], what: str, total: int) -> Iterable[Any]:
     """Return the items behind a progress bar on a terminal; elsewhere `pipeline.common.heartbeat` counts them."""
     if bars_are_seen():
-        return tqdm(items, desc=f"  {what}", total=total, leave=False, dynamic_ncols=True)
-    return counted(items, what, total)
+        bar = tqdm(items, desc=f"  {what}", total=total, leave=False, dynamic_ncols=True)
+        return reported(bar, what, total)
+    return reported(counted(items, what, total), what, total)
 
 
 def columns_here(elsewhere: int = NARROW) -> int:

@@ -22,6 +22,9 @@ Readout = Literal["raw", "final_norm"]
 RAW, FINAL_NORM = get_args(Readout)
 FigureStyle = Literal["screen", "paper"]
 SCREEN, PAPER = get_args(FigureStyle)
+# What is uploaded to W&B as artifacts: nothing, tables, or also decisions, which hold weights and masks.
+Artifacts = Literal["none", "tables", "decisions"]
+NO_ARTIFACTS, _, DECISIONS = get_args(Artifacts)
 # The built-in text for perplexity.
 STORIES = "stories"
 HF = "hf"
@@ -97,11 +100,22 @@ class FiguresConfig:
 
 @dataclass(frozen=True)
 class WandbConfig:
-    """Where runs are logged. ``auto`` is online with a key and a network, else offline."""
+    """Where and under which names runs are logged. ``auto`` is online with a key and a network, else offline.
+
+    For each name that is None, and for tags that are empty, W&B's own environment variable holds. ``artifacts`` are the
+    files that are uploaded.
+    """
 
     mode: Literal["auto", "online", "offline", "disabled"]
-    project: str
+    project: str | None
     entity: str | None
+    name: str | None
+    group: str | None
+    job_type: str | None
+    tags: list[str]
+    notes: str | None
+    id: str | None
+    artifacts: Artifacts
 
 
 @dataclass(frozen=True)

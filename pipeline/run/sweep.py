@@ -180,12 +180,9 @@ def _plot(jobs: Sequence[JobRecord], folder: Path, store: Store) -> None:
     """
     from pipeline import report
     from pipeline.plot.drawing import cores, draw
+    from pipeline.run.tracking import track_figures
     from pipeline.tables.stored import DamagedTable, NoTables
-    from pipeline.track import RunSpec, track
-    from pipeline.track.job_log import log_figures
-    from pipeline.track.over_sparsity import log_curves
 
-    job = jobs[-1]
     try:
         # Another sweep on the same folder may be closing too.
         with store.alone("figures"):
@@ -198,20 +195,5 @@ def _plot(jobs: Sequence[JobRecord], folder: Path, store: Store) -> None:
         raise
     except NoTables:
         return
-    if not SweepSummary.several:
-        return
-    spec = RunSpec(
-        outputs=store.root,
-        mode=job.config["wandb.mode"],
-        project=job.config["wandb.project"],
-        entity=job.config["wandb.entity"],
-        name=f"figures of {folder.name}",
-        group=folder.name,
-        job_type="figures",
-        tags=(job.model, "figures"),
-        config={"settings": job.settings, "settings_id": job.settings_id},
-    )
-    with track(spec) as tracker:
-        log_figures(tracker, drawn)
-        log_curves(tracker, jobs, store)
-        tracker.artifact(f"report-{folder.name}", "report", [page], {"settings": job.settings})
+    if SweepSummary.several:
+        track_figures(jobs, drawn, page, store, folder.name)

@@ -396,3 +396,11 @@ def test_a_configuration_that_was_never_checked_is_refused_when_it_is_resolved(m
 def test_a_number_stands_for_its_text_where_a_text_is_taken():
     assert problems(["outputs=2026", "wandb.project=7"], multirun=False) == []
     assert "should be a string" in problems(["outputs=true"], multirun=False)[0]
+
+
+def test_the_jobs_of_a_sweep_are_not_put_into_one_run():
+    words = ["pruner=wanda,magnitude", "sparsity=0.5"]
+    (problem,) = problems([*words, "wandb.id=mine"], multirun=True)
+    assert problem == "wandb.id=mine would be the run of all 2 jobs; without it, each job has an id of its own"
+    assert problems([*words, "wandb.id='a-${pruner.name}'"], multirun=True) == []
+    assert problems(["pruner=wanda", "sparsity=0.5", "wandb.id=mine"], multirun=True) == []
