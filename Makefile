@@ -21,8 +21,6 @@ setup: .venv/.complete ## create .venv/ and install the pinned requirements
 
 demo: setup ## prune, evaluate, measure and plot the embedded model: a sweep of four jobs
 	$(BIN)/python -m pipeline.main $(SWEEP)
-	$(BIN)/python -m pipeline.report
-	$(BIN)/python -m pipeline.run.summary
 
 # Matrices are small: more threads in each process would only wait for each other. Three processes keep two cores busy.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder

@@ -14,6 +14,7 @@ import hydra_once  # noqa: F401 - faster compositions
 import pytest
 import torch
 from choice import header
+from fake_wandb import forget_account
 from helpers import SOME_FAMILIES, context_for
 from hydra import compose, initialize_config_dir
 from PIL import Image
@@ -58,6 +59,18 @@ def _long_lived() -> None:
     """Jobs collect garbage; what is loaded is none, and looking through it takes longer than a tiny job."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def outputs_of_sweep(tmp_path_factory) -> Path:
+    """The outputs of a sweep of two jobs whose W&B runs are kept on disk: only to be read."""
+    from tracked_sweep import run_sweep
+
+    root = tmp_path_factory.mktemp("tracked") / "outputs"
+    with pytest.MonkeyPatch.context() as patch:
+        forget_account(patch, tmp_path_factory.mktemp("home"))
+        run_sweep(root)
+    return root
 
 
 @pytest.fixture

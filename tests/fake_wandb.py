@@ -20,13 +20,16 @@ class FakeServer(ThreadingHTTPServer):
 
     ``received`` holds the lines of each file of runs, ``runs`` what was said of each run when it was opened, ``views``
     the pages, ``sweeps`` the configurations of sweeps. An agent gets the ``commands``, one a heartbeat, then the end.
+    ``history`` holds the rows of each run by its id; runs of ``deleted`` ids are refused.
     """
 
     def __init__(self, refuses: bool = False) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.refuses = refuses
         self.url = f"http://127.0.0.1:{self.server_port}"
-        self.received: dict[str, list[dict[str, Any]]] = {}
+        self.received: dict[str, list[Any]] = {}
+        self.history: dict[str, list[dict[str, Any]]] = {}
+        self.deleted: set[str] = set()
         self.exit_code: int | None = None
         self.requests: list[str] = []
         self.runs: list[dict[str, Any]] = []
@@ -37,7 +40,12 @@ class FakeServer(ThreadingHTTPServer):
     def answer(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         if "graphql" not in path:
             for name, content in (body.get("files") or {}).items():
-                self.received.setdefault(name, []).extend(json.loads(line) for line in content["content"])
+                # The console is plain text.
+                lines = [json.loads(line) if ".json" in name else line for line in content["content"]]
+                self.received.setdefault(name, []).extend(lines)
+                if name == "wandb-history.jsonl":
+                    rows = self.history.setdefault(path.split("/")[-2], [])
+                    rows[content["offset"] :] = lines
             self.exit_code = body.get("exitcode", self.exit_code)
             return {}
         query, values = body["query"], body.get("variables") or {}
@@ -52,10 +60,23 @@ class FakeServer(ThreadingHTTPServer):
         return {"viewer": viewer | {"defaultEntity": {"name": "team"}}}
 
     def _bucket(self, values: dict[str, Any]) -> dict[str, Any]:
+        if values["name"] in self.deleted:
+            raise Deleted(values["name"])
         self.runs.append(values)
         project = {"id": "1", "name": values["project"], "entity": {"id": "2", "name": "team"}}
         bucket = {"id": "3", "name": values["name"], "displayName": "", "config": "{}", "project": project}
         return {"upsertBucket": {"bucket": bucket, "inserted": True}}
+
+    def _resumed(self, values: dict[str, Any]) -> dict[str, Any]:
+        rows = self.history.get(values["name"])
+        project = {"id": "1", "name": values["project"], "entity": {"id": "2", "name": "team"}}
+        if rows is None:
+            return {"model": project | {"bucket": None}}
+        counts = {"historyLineCount": len(rows), "eventsLineCount": 0, "logLineCount": 0}
+        tails = {"historyTail": json.dumps([json.dumps(row) for row in rows[-1:]]), "eventsTail": "[]"}
+        about = {"id": "3", "name": values["name"], "displayName": "", "tags": [], "notes": ""}
+        kept = {"summaryMetrics": "{}", "config": "{}", "wandbConfig": json.dumps({"t": {"value": {}}})}
+        return {"model": project | {"bucket": about | counts | tails | kept}}
 
     def _sweep(self, values: dict[str, Any]) -> dict[str, Any]:
         self.sweeps.append(values["config"])
@@ -90,6 +111,7 @@ class FakeServer(ThreadingHTTPServer):
 
 
 _FIELDS = {
+    "RunResumeStatus": "_resumed",
     "upsertBucket": "_bucket",
     "upsertSweep": "_sweep",
     "createAgent": "_agent",
@@ -102,15 +124,24 @@ _FIELDS = {
 }
 
 
+class Deleted(Exception):
+    """The server has deleted the run of an id."""
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: FakeServer
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
-        answer = {} if self.server.refuses else self.server.answer(self.path, json.loads(body))
+        status = 401 if self.server.refuses else 200
+        try:
+            answer = {} if self.server.refuses else self.server.answer(self.path, json.loads(body))
+        except Deleted as run:
+            message = f"run {run} was previously created and deleted; try a new run name"
+            status, answer = 409, {"errors": [{"message": message}]}
         content = json.dumps(answer).encode()
-        self.send_response(401 if self.server.refuses else 200)
+        self.send_response(status)
         self.send_header("content-length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)

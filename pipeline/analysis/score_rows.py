@@ -12,14 +12,16 @@ from typing import NamedTuple
 import pandas as pd
 
 from pipeline.analysis.prompt_means import mean_over_prompts
+from pipeline.config.schema import FREE_RUNNING, TEACHER_FORCED
 from pipeline.measure.columns import further_columns
-from pipeline.store.records import OK, JobRecord, dense_of
+from pipeline.store.records import JobRecord, dense_of
 from pipeline.tables.job_columns import DENSE, facts_of_records
 from pipeline.tables.job_tables import JobTables
 from pipeline.tables.labels import option_texts
 
 PERPLEXITY = "perplexity"
-FINAL = ("cos_h", "cos_z", "cos_p", "kl")
+COSINES = ("cos_h", "cos_z", "cos_p")
+KL = "kl"
 # Configuration groups that say how a job was evaluated; where more keys than _MOST_KEYS differ, ids stand for them.
 _ASKING = ("task", "capture", "measure", "perplexity", "probes")
 _MOST_KEYS = 3
@@ -33,9 +35,10 @@ class Repeated(NamedTuple):
     spread: float
     n: int
 
-    @property
-    def text(self) -> str:
-        return f"{self.mean:.3f}" if self.n == 1 else f"{self.mean:.3f} ± {self.spread:.3f}"
+    def text(self, digits: int = 3) -> str:
+        """Return the number with so many decimals, and with its spread if it is that of several replicates."""
+        own = f"{self.mean:.{digits}f}"
+        return own if self.n == 1 else f"{own} ± {self.spread:.{digits}f}"
 
 
 @dataclass
@@ -49,10 +52,6 @@ class Row:
     @property
     def first(self) -> JobRecord:
         return self.jobs[0]
-
-    @property
-    def status(self) -> str:
-        return next((job.status for job in self.jobs if job.status != OK), OK)
 
     def repeated(self, numbers: Mapping[str, float | None]) -> Repeated | None:
         """Combine a number of each job, by job id, into one; None if no job of the row has it."""
@@ -78,7 +77,10 @@ def rows_of_jobs(jobs: Sequence[JobRecord], baselines: Sequence[JobRecord]) -> l
         # A job that ended before its ids were known has a row of its own.
         row = rows.setdefault(key if job.variant_id else (job.job, job.pruner, str(len(rows))), Row([]))
         row.jobs.append(job)
-    texts = option_texts(facts_of_records(shown))
+    # A model has its own name in a row: what differs between models needs no other text.
+    texts: dict[str, str] = {}
+    for model in dict.fromkeys(job.model_id for job in shown):
+        texts |= option_texts(facts_of_records([job for job in shown if job.model_id == model]))
     conditions = differing_conditions([row.first for row in rows.values()])
     for row, own in zip(rows.values(), conditions, strict=True):
         row.options, row.conditions = texts.get(row.first.variant_id, ""), own
@@ -122,17 +124,17 @@ def perplexities(scores: pd.DataFrame | None) -> dict[str, float]:
     return dict(zip(rows["task"], rows["value"].astype(float), strict=True))
 
 
-def final_deviation(measures: pd.DataFrame | None) -> dict[str, float]:
-    """Compute the mean over prompts of means over steps of the free-running measures at the first temperature.
+def final_deviation(measures: pd.DataFrame | None, protocol: str = FREE_RUNNING) -> dict[str, float]:
+    """Compute the mean over prompts of means over steps of a protocol's measures of final states, at one temperature.
 
-    Further measures that the job has come after the usual ones.
+    That is the first one. Further measures that the job has come after the usual ones.
     """
     if measures is None:
         return {}
-    final = measures[measures.protocol == "free_running"]
+    final = measures[measures.protocol == protocol]
     if final.empty:
         return {}
-    final, columns = final[final.temperature == final.temperature.iloc[0]], [*FINAL, *further_columns(final)]
+    final, columns = final[final.temperature == final.temperature.iloc[0]], [*COSINES, KL, *further_columns(final)]
     (means,) = mean_over_prompts(final, columns).to_dict("records")
     return {str(name): float(value) for name, value in means.items()}
 
@@ -155,3 +157,5 @@ class Numbers:
         self.texts: Mapping[str, dict[str, float]] = {job: perplexities(frame) for job, frame in scores.items()}
         self.left_out = sorted({task for frame in scores.values() for task in not_averaged(frame)})
         self.final = {job: final_deviation(own.measures) for job, own in found.items()}
+        # On the same text, divergence follows the scores; free-running, it only shows that two texts differ.
+        self.forced = {job: final_deviation(own.measures, TEACHER_FORCED) for job, own in found.items()}

@@ -6,8 +6,10 @@ import copy
 import difflib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
+import yaml  # type: ignore[import-untyped]
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
@@ -23,7 +25,7 @@ from pipeline.check.words import MOST_JOBS, Words, first_line, read_words, short
 from pipeline.common.errors import plain as plain_cause
 from pipeline.common.secrets import redact, secret_in
 from pipeline.config import schema
-from pipeline.config.choices import nearest
+from pipeline.config.choices import choices_of, nearest, read_choice
 from pipeline.config.schema import flatten, typed
 from pipeline.config.search_path import CONF, searched
 
@@ -50,7 +52,7 @@ _SEVERAL = "add -m to run all of them with hydra/sweeper=grid, or give sparsity=
 def problems(arguments: Sequence[str], multirun: bool) -> list[str]:
     """Return a sentence with the way out for each problem of a command line. Bad input raises nothing."""
     words = read_words(arguments, multirun)
-    found = list(words.problems)
+    found = [*words.problems, *_one_run(words)]
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for choices in _product(words.groups) if words.jobs <= MOST_JOBS else ():
             try:
@@ -66,6 +68,14 @@ def problems(arguments: Sequence[str], multirun: bool) -> list[str]:
     GlobalHydra.instance().clear()
     # Some sentences quote values, which may be secrets.
     return list(dict.fromkeys(map(redact, found)))
+
+
+def _one_run(words: Words) -> list[str]:
+    """Return a sentence if all jobs of a sweep would write into one run."""
+    given = words.values.get("wandb.id", [None])
+    if not words.multirun or words.jobs < 2 or len(given) > 1 or given[0] is None or "${" in str(given[0]):
+        return []
+    return [f"wandb.id={given[0]} would be the run of all {words.jobs} jobs; without it, each job has an id of its own"]
 
 
 def _product(options: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
@@ -145,7 +155,8 @@ def _set(raw: dict[str, Any], key: str, value: Any, words: Words) -> str | None:
     if is_open and node is None and isinstance(raw[path[0]], dict) and raw[path[0]].get(path[1], "") is None:
         node = raw[path[0]][path[1]] = {}
     if not isinstance(node, dict) or name.startswith("_") or (name not in node and not is_open) or name == "hydra":
-        return f"{shortened(key)} is not a key{_owner(raw, path)}; {nearest(key, _keys_near(raw, key))}"
+        way = _elsewhere(path, name) or nearest(key, _keys_near(raw, key))
+        return f"{shortened(key)} is not a key{_owner(raw, path)}; {way}"
     if name not in node and key not in words.growing:
         return f"{shortened(key)} does not exist yet; write +{shortened(key)}=VALUE to add it"
     there: Any = node.get(name)
@@ -172,6 +183,18 @@ def _keys_near(raw: Mapping[str, Any], key: str) -> set[str]:
     if inside := {name for name in known if name.startswith(head) and "." not in name.removeprefix(head)}:
         return inside
     return {name for name in known if "." not in name} | set(difflib.get_close_matches(key, known))
+
+
+def _elsewhere(path: Sequence[str], name: str) -> str:
+    """Return which other choices of a group have a key, such as ``task.names``; empty if none."""
+    if len(path) != 1 or path[0] not in schema.GROUPS:
+        return ""
+    (group,), having = path, []
+    for choice in choices_of(group):
+        # A file of the user's own that cannot be read is no help here; who chooses it is told.
+        with suppress(OSError, ValueError, AttributeError, yaml.YAMLError):
+            having += [choice] if name in read_choice(group, choice) else []
+    return f"give {group}={' or '.join(having)}, which {'has' if len(having) == 1 else 'have'} it" if having else ""
 
 
 def _owner(raw: Mapping[str, Any], path: Sequence[str]) -> str:

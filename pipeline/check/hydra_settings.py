@@ -18,7 +18,10 @@ CONFIG_DIR = ("-cd", "--config-dir")
 DRY_RUN = "--dry-run"
 VERSION = "--version"
 # With these, Hydra prints something and runs no job.
-SHOWING = ("-h", "--help", "--hydra-help", "-c", "--cfg", "-i", "--info", "-sc", "--shell-completion")
+_CFG, _COMPLETION = ("-c", "--cfg"), ("-sc", "--shell-completion")
+SHOWING = ("-h", "--help", "--hydra-help", *_CFG, "-i", "--info", *_COMPLETION)
+# The installed command, the one that a shell can complete the words of.
+PROGRAM = "pruning-representations"
 _RESOLVE = "--resolve"
 # Any other flag would make Hydra write outside of outputs, take another primary configuration, or load a pickle.
 _FLAGS = (*MULTIRUN, *CONFIG_DIR, *SHOWING, DRY_RUN, VERSION, "-r", "--run", _RESOLVE, "-p", "--package")
@@ -59,14 +62,26 @@ def hydra_problem(override: Override, text: str) -> str | None:
     return f"{text}: {key} cannot be set here; {way}"
 
 
-def flag_problems(arguments: Sequence[str]) -> list[str]:
-    """Return a sentence for each flag that the command line does not take, or takes with another one only."""
+def flag_problems(arguments: Sequence[str], by_module: bool = False) -> list[str]:
+    """Return a sentence for each flag that the command line does not take, or takes with another one only.
+
+    ``by_module`` says that the program was started as ``python -m pipeline.main``.
+    """
     found = []
     for argument in arguments:
         flag = argument.partition("=")[0]
         if argument.startswith("-") and flag not in _FLAGS:
             found.append(f"unknown flag {flag}; use -m for a sweep, --help for help, and key=value for settings")
     flags = {argument.partition("=")[0] for argument in arguments}
-    if _RESOLVE in flags and not flags & {"-c", "--cfg", "-h", "--help"}:
+    if flags & {*_COMPLETION} and by_module and any(word.startswith("install=") for word in arguments):
+        found.append(f'words are completed after the installed command: eval "$({PROGRAM} -sc install=bash)"')
+    if _RESOLVE in flags and not flags & {*_CFG, "-h", "--help"}:
         found.append(f"{_RESOLVE} belongs to --cfg or --help; write --cfg job {_RESOLVE} to see the configuration")
+    if (parts := flags & {"-p", "--package"}) and not flags & {*_CFG}:
+        found.append(f"{', '.join(parts)} belongs to --cfg; write --cfg job --package pruner to see a part")
+    given = [
+        names[-1] for names in (("-r", "--run"), MULTIRUN, _CFG, ("-i", "--info"), _COMPLETION) if flags & {*names}
+    ]
+    if len(given) > 1 and not flags & {"-h", "--help", "--hydra-help"}:
+        found.append(f"{' and '.join(given)} do not go together; give one of them")
     return found

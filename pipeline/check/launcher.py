@@ -12,7 +12,7 @@ from pipeline.check.plugins import LAUNCHER as GROUP
 from pipeline.check.plugins import plugin_choices, plugin_problems
 from pipeline.common.packages import absent
 from pipeline.config.choices import choices_of, nearest, read_choice
-from pipeline.config.types import Count, Positive, Share, Within, misfits
+from pipeline.config.types import Count, Positive, Share, Within, listed, misfits
 
 NODE = "hydra.launcher."
 _DEFAULT = "sequential"
@@ -59,7 +59,11 @@ def launcher_problems(overrides: Sequence[str]) -> list[str]:
             way = f"""if the comma is part of the value, write '{key}="{text}"'"""
             found.append(f"{key}={text} lists several values, but a sweep has one launcher: give one value; {way}")
             continue
-        found += [f"{key}={text} contains a line break; remove it"] if _is_broken(value) else misfits(key, kind, value)
+        found += (
+            [f"{key}={text} contains a line break; remove it"]
+            if _is_broken(value)
+            else misfits(key, kind, listed(kind, value))
+        )
     return found
 
 

@@ -16,8 +16,9 @@ LONGEST = 200
 _WORD = re.compile(r"\w[\w .+-]*")
 # Separates the parts of a settings line, of which the first is a model's name.
 _SEPARATOR = " · "
-# Most characters of a project or entity in Weights & Biases, and the characters that it refuses.
-_WANDB_LONGEST, _WANDB_REFUSED = 128, "/\\#?%:"
+# Most characters of a name in Weights & Biases and of a short one, and the characters that it refuses in addresses.
+_WANDB_LONGEST, _WANDB_SHORTER, _WANDB_REFUSED = 128, 64, "/\\#?%:"
+_WANDB_SHORT, _WANDB_ADDRESS = ("job_type", "tags"), ("project", "entity", "id")
 
 
 def name_problems(plain: Mapping[str, Any], own: Mapping[str, Sequence[object]]) -> list[str]:
@@ -59,15 +60,18 @@ def _trouble(name: str) -> str | None:
 
 
 def _wandb(wandb: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each name of a run that W&B refuses or would cut."""
+    names = [(key, wandb[key]) for key in ("project", "entity", "id", "name", "group", "job_type")]
+    names += [("tags", tag) for tag in wandb["tags"]]
     found = []
-    for key in ("project", "entity"):
-        name = wandb[key]
+    for key, name in names:
         if name is None:
             continue
+        longest = _WANDB_LONGEST if key not in _WANDB_SHORT else _WANDB_SHORTER
         trouble = _trouble(name)
-        if trouble is None and len(name) > _WANDB_LONGEST:
-            trouble = f"has {len(name)} characters, more than {_WANDB_LONGEST}"
-        if trouble is None and any(letter in _WANDB_REFUSED for letter in name):
+        if trouble is None and len(name) > longest:
+            trouble = f"has {len(name)} characters, more than {longest}"
+        if trouble is None and key in _WANDB_ADDRESS and any(letter in _WANDB_REFUSED for letter in name):
             trouble = f"contains one of {' '.join(_WANDB_REFUSED)}"
         if trouble:
             found.append(f"wandb.{key}={name!r} {trouble}; give another wandb.{key}")

@@ -27,7 +27,7 @@ from pipeline.config.choices import choices_of, nearest
 from pipeline.config.impossible import troubles
 from pipeline.config.schema import NODES, Config
 from pipeline.config.search_path import CONF, folders, searched
-from pipeline.config.signature import component_problems
+from pipeline.config.signature import component_problems, listed_component
 from pipeline.config.types import converted, misfits
 
 # Version of Hydra whose behaviour is used.
@@ -66,6 +66,7 @@ def built(group: str, values: Mapping[str, Any]) -> Any:
     node = {key: plain(value) for key, value in values.items()}
     found = [f"{group}.{key} is required" for key, value in node.items() if value == _MISSING]
     missing = [key for key, value in node.items() if value == _MISSING]
+    node = listed_component(node)
     found += component_problems(group, node, missing)
     found += [f"{group}.{key}={node[key]} {trouble}" for key in node for trouble in dict.fromkeys(troubles(node[key]))]
     if found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -13,6 +14,9 @@ import yaml  # type: ignore[import-untyped]
 from pipeline.config.search_path import CONF, folders
 
 PACKAGE = Path(__file__).resolve().parents[1]
+# Least similarity of a word to suggest: a slip of the finger or two, not another word.
+_NEAR = 0.65
+_PARTS = re.compile(r"[_.]")
 
 
 def choices_of(group: str) -> list[str]:
@@ -60,9 +64,10 @@ def no_default(path: Path, group: str, name: str) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return ``did you mean x?`` if a known word is close, and the list of known words."""
+    """Return ``did you mean x?`` if a known word is close or has this one as a part, and the list of known words."""
     known = sorted(known)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=_NEAR)
+    close = close or [one for one in known if word in _PARTS.split(one)]
     return (f"did you mean {close[0]}? " if close else "") + f"choose from {', '.join(known)}"
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from pipeline.config.objective import Objective
+from pipeline.config.signature import listed_component
 from pipeline.config.types import Count, Inches, Positive, Seed, Temperature, Within, converted, misfits
 
 GROUPS = ("model", "pruner", "task", "calibration")
@@ -21,6 +22,9 @@ Readout = Literal["raw", "final_norm"]
 RAW, FINAL_NORM = get_args(Readout)
 FigureStyle = Literal["screen", "paper"]
 SCREEN, PAPER = get_args(FigureStyle)
+# What is uploaded to W&B as artifacts: nothing, tables, or also decisions, which hold weights and masks.
+Artifacts = Literal["none", "tables", "decisions"]
+NO_ARTIFACTS, _, DECISIONS = get_args(Artifacts)
 # The built-in text for perplexity.
 STORIES = "stories"
 HF = "hf"
@@ -96,11 +100,22 @@ class FiguresConfig:
 
 @dataclass(frozen=True)
 class WandbConfig:
-    """Where runs are logged. ``auto`` is online with a key and a network, else offline."""
+    """Where and under which names runs are logged. ``auto`` is online with a key and a network, else offline.
+
+    For each name that is None, and for tags that are empty, W&B's own environment variable holds. ``artifacts`` are the
+    files that are uploaded.
+    """
 
     mode: Literal["auto", "online", "offline", "disabled"]
-    project: str
+    project: str | None
     entity: str | None
+    name: str | None
+    group: str | None
+    job_type: str | None
+    tags: list[str]
+    notes: str | None
+    id: str | None
+    artifacts: Artifacts
 
 
 @dataclass(frozen=True)
@@ -146,9 +161,10 @@ NODES = {
 
 
 def typed(plain: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return the values of a resolved configuration, components as they are, and sentences about those of a wrong type.
+    """Return the values of a resolved configuration, and sentences about those of a wrong type outside of components.
 
-    A whole number stands for its text where only a text is taken (``outputs=2026`` is a folder), and for its float.
+    A whole number stands for its text where only a text is taken (``outputs=2026`` is a folder), and for its float; a
+    single name stands for the list of it (``stages=prune``), in components as well.
     """
     values: dict[str, Any] = {}
     found: list[str] = []
@@ -159,7 +175,7 @@ def typed(plain: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
             values.setdefault(key, {})[name] = given
             found += misfits(f"{key}.{name}", own, given)
         if not parts:
-            values[key] = converted(kind, plain[key])
+            values[key] = listed_component(plain[key]) if key in GROUPS else converted(kind, plain[key])
             found += misfits(key, kind, values[key])
     return values, found
 

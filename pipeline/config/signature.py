@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pipeline.config import types
 from pipeline.config.choices import choices_of, nearest, read_choice
-from pipeline.config.types import misfits
+from pipeline.config.types import listed, misfits
 
 # Names that annotations of fields may contain.
 _NAMES = {**vars(types), "Any": Any, "Literal": Literal}
@@ -100,6 +100,17 @@ def component_problems(group: str, node: Any, unknown: Collection[str] = ()) -> 
         elif key != "_target_" and key not in unknown:
             found += misfits(f"{group}.{key}", fields[key], value)
     return found
+
+
+def listed_component(node: Any) -> Any:
+    """Return a group's node with single values as lists where its constructor takes lists; other nodes as they are."""
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        return node
+    try:
+        fields = signature(node["_target_"]).fields
+    except ValueError:
+        return node
+    return {key: listed(fields[key], value) if key in fields else value for key, value in node.items()}
 
 
 def takes_sparsity(pruner: str) -> bool:

@@ -56,8 +56,7 @@ def misfits(key: str, kind: Any, value: object) -> list[str]:
     if known and isinstance(value, list):
         absent = [item for item in value if item not in known]
         return [f"{key}: {item} does not exist; {nearest(str(item), known)}" for item in absent]
-    way = f": write {key}=[{value}]" if isinstance(value, str) and fits(kind, [value]) else ""
-    return [f"{key}={value} should be {_in_words(kind)}{way}"]
+    return [f"{key}={value} should be {_in_words(kind)}"]
 
 
 def fits(kind: Any, value: object) -> bool:
@@ -82,16 +81,28 @@ def fits(kind: Any, value: object) -> bool:
 
 
 def converted(kind: Any, value: Any) -> Any:
-    """Return a whole number as a float or as its text where only these are taken; other values as they are."""
+    """Return a whole number as a float or as its text where only these are taken; other values as they are.
+
+    A single value stands for the list of it, see `listed`.
+    """
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Annotated:
         return converted(inner[0], value)
     if origin is list and isinstance(value, list):
         return [converted(inner[0], item) for item in value]
+    if isinstance(value, list) and (lists := [one for one in inner if get_origin(one) is list]):
+        return converted(lists[0], value)
     kinds = inner if origin in (Union, UnionType) else (kind,)
-    if type(value) is not int or int in kinds:
-        return value
-    return next((one(value) for one in (float, str) if one in kinds), value)
+    if type(value) is int and int not in kinds and (own := [one for one in (float, str) if one in kinds]):
+        return own[0](value)
+    return value if (several := listed(kind, value)) is value else converted(kind, several)
+
+
+def listed(kind: Any, value: Any) -> Any:
+    """Return a single text or number as a list of one where only a list is taken, or null; others as they are."""
+    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    takes = {get_origin(one) for one in kinds if one is not NoneType} == {list}
+    return [value] if takes and isinstance(value, str | int | float) and not isinstance(value, bool) else value
 
 
 def _choices(kind: Any) -> tuple[Any, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.models.utils_hf import stop_sequences_criteria
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from pipeline.common.heartbeat import bars_are_seen, step
 from pipeline.evaluate.likelihoods import Answer, log_likelihoods
 from pipeline.model.decoder import Decoder
 from pipeline.model.generation import continue_rows
@@ -36,6 +37,7 @@ class InMemoryLM(HFLM):
             del model.tie_weights
         self._device = Decoder(model).device
         self._tokens = tokens_of(tokenizer)
+        self._advance: Callable[[int], None] = lambda rows: None
 
     def tok_encode(
         self,
@@ -102,7 +104,8 @@ class InMemoryLM(HFLM):
                     f"the model's {self.max_length} positions; leave the task out, or give a model with more positions"
                 )
         # The harness's progress bar would fill log files; TQDM_DISABLE does not prevent that.
-        return super().generate_until(requests, disable_tqdm=disable_tqdm or not sys.stderr.isatty())
+        with step("generation", len(requests)) as self._advance:
+            return super().generate_until(requests, disable_tqdm=disable_tqdm or not bars_are_seen())
 
     def _model_generate(
         self,
@@ -126,6 +129,7 @@ class InMemoryLM(HFLM):
             stops=lambda start, count: stop_sequences_criteria(self.tokenizer, stop, start, count),
             **settings,
         )
+        self._advance(len(rows))
         longest = max(map(len, written))
         new = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in written], dtype=torch.long)
         return torch.cat([context, new.to(context.device)], 1)

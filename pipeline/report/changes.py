@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from pipeline.analysis.effects import HALF, KIND_NAMES
 from pipeline.analysis.score_changes import with_pooled
 from pipeline.analysis.score_means import MEAN, shared_tasks, task_scores, with_means
 from pipeline.evaluate.comparison import HIGHER, LOWER, NO_CHANGE
@@ -13,9 +14,7 @@ from pipeline.tables.read import Tables
 from pipeline.tables.variants import Variant
 
 PERPLEXITY = "perplexity"  # the kind whose values are not fractions
-KIND_NAMES = {"generative": "generation", "multiple_choice": "multiple choice", "retrieval": "retrieval"}
 WORDS = {NO_CHANGE: "no change", HIGHER: "higher", LOWER: "lowered"}
-HALF = 0.5  # a lowered score that retains less than this fraction above chance is mostly lost
 
 
 @dataclass(frozen=True)
@@ -39,26 +38,14 @@ class Change:
         return self.pruned - self.dense
 
     @property
-    def kept(self) -> bool:
-        """Whether the items show that the score is about as high as the dense one, or higher."""
-        return self.verdict in (NO_CHANGE, HIGHER)
-
-    @property
-    def lowered(self) -> bool:
-        return self.verdict == LOWER
-
-    @property
     def words(self) -> str:
         """Verdict in words for people."""
-        return "mostly lost" if self.lowered and self.retained < HALF else WORDS.get(self.verdict, self.verdict)
+        return (
+            "mostly lost" if self.verdict == LOWER and self.retained < HALF else WORDS.get(self.verdict, self.verdict)
+        )
 
 
 Changes = dict[tuple[str, str], dict[Variant, Change]]
-
-
-def kind_name(kind: str) -> str:
-    """Return the name of a kind of task in texts."""
-    return KIND_NAMES.get(kind, kind.replace("_", " "))
 
 
 def kinds_of(scores: pd.DataFrame) -> list[str]:

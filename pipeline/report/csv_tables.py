@@ -6,9 +6,10 @@ import math
 
 import pandas as pd
 
+from pipeline.analysis.effects import kind_name
 from pipeline.plot import render
-from pipeline.report.changes import PERPLEXITY, kind_name
-from pipeline.report.table import NONE, Cell, Column, Table, number, with_error
+from pipeline.report.changes import PERPLEXITY
+from pipeline.report.table import NONE, Cell, Column, Table, number, plain_table, with_error
 
 SHARED = "same_text"  # text that dense generates too, muted as in the drawn table
 LABEL, LABELLED = "label", ("pruner", "sparsity", "options")
@@ -33,7 +34,7 @@ def _scores(data: pd.DataFrame) -> Table:
         cells = [_score(scores, (str(label), *at)) for at in places]
         rows.append((Cell(str(label), place), number(float(own["parameters"].iloc[0]), ",.0f"), *cells))
     tasks = [Column(series, group=kind_name(kind)) for kind, series in places]
-    return Table("", (Column("model", words=True), Column("parameters"), *tasks), tuple(rows))
+    return plain_table("", (Column("model", words=True), Column("parameters"), *tasks), rows)
 
 
 def _score(scores: pd.DataFrame, key: tuple[str, str, str]) -> Cell:
@@ -55,7 +56,7 @@ def _as_it_is(data: pd.DataFrame) -> Table:
         )
         for line in data.itertuples(index=False)
     )
-    return Table("", columns, rows)
+    return plain_table("", columns, rows)
 
 
 def _column(values: pd.Series) -> Column:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.report.table import Cell, Column, Table, minus, number
+from pipeline.report.table import Cell, Column, Table, minus, number, plain_table
 from pipeline.tables.read import Tables
 from pipeline.tables.variants import DENSE, rows_of, variants_of
 
@@ -46,4 +46,4 @@ def pruned_table(tables: Tables) -> Table | None:
         Column("parameters", "pruned"),
     )
     caption = "Removed: percentage of the decoder blocks' parameters that are dropped or set to zero."
-    return Table(caption, columns, tuple(rows))
+    return plain_table(caption, columns, rows)

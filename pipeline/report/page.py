@@ -13,14 +13,17 @@ from pipeline.common.files import write_bytes
 from pipeline.config.schema import FiguresConfig
 from pipeline.plot.drawing import FigureResult, command_of, draw
 from pipeline.report.answer import answer
-from pipeline.report.changes import mean_changes
+from pipeline.report.examples import examples
 from pipeline.report.jobs import pruned_table
-from pipeline.report.pictures import missing, pictures
+from pipeline.report.pictures import headline_of, missing, pictures
+from pipeline.report.provenance import provenance_of, records_of
 from pipeline.report.representations import deviation_table, options_table, sets_table
 from pipeline.report.scores import scores_table
 from pipeline.report.settings import settings_of
 from pipeline.report.texts import side_by_side
-from pipeline.report.theory import heat_tables, tracking
+from pipeline.report.theory import heat_map, sentence, tracking
+from pipeline.store.artifacts import Store
+from pipeline.store.records import load_records
 from pipeline.tables.choice import choose
 from pipeline.tables.read import Tables, load
 
@@ -53,9 +56,30 @@ def write(
     results = draw(outputs, settings=settings, form=form, processes=processes) if drawn is None else drawn
     tables = load(outputs, choose(outputs, settings))
     path = outputs / "report" / "index.html"
-    shown = {"pictures": pictures(results, path), "missing": missing(results)}
-    write_bytes(path, _render({**_findings(tables), **shown}))
+    write_bytes(path, _render({**_findings(tables), **_figures(results, path), **_origins(tables, Store(outputs))}))
     return path
+
+
+def _figures(results: Sequence[FigureResult], path: Path) -> dict[str, object]:
+    shown = pictures(results, path)
+    headline = headline_of(shown)
+    others = [picture for picture in shown if picture is not headline]
+    return {
+        "headline": headline,
+        "pictures": shown,
+        "story": [picture for picture in others if picture.main],
+        "supplement": [picture for picture in others if not picture.main],
+        "missing": missing(results),
+    }
+
+
+def _origins(tables: Tables, store: Store) -> dict[str, object]:
+    """Collect what comes from the records of the jobs and the texts in the store."""
+    records = records_of(tables, load_records(store.jobs))
+    return {
+        "provenance": provenance_of(tables, records, store),
+        "examples": examples(tables, records, store),
+    }
 
 
 def _findings(tables: Tables) -> dict[str, object]:
@@ -63,7 +87,7 @@ def _findings(tables: Tables) -> dict[str, object]:
     tracked = tracking(tables)
     return {
         "model": tables.model(),
-        "answer": answer(mean_changes(tables)),
+        "answer": answer(tables),
         "scores_command": command_of(SCORES_FIGURE),
         "pruned": pruned_table(tables),
         "scores": scores_table(tables),
@@ -72,7 +96,8 @@ def _findings(tables: Tables) -> dict[str, object]:
         "options": options_table(tables),
         "least_correlation": theorems.LEAST_CORRELATION,
         "breaks": [] if tracked.empty else theorems.breaks(tracked),
-        "heat": heat_tables(tracked),
+        "heat": heat_map(tracked),
+        "heat_sentence": sentence(tracked),
         "prompts": side_by_side(tables),
         "settings": settings_of(tables),
     }

@@ -11,7 +11,7 @@ from pipeline.analysis import series
 from pipeline.analysis.prompt_means import mean_over_prompts
 from pipeline.measure.columns import further_columns
 from pipeline.plot import first_difference
-from pipeline.report.table import NONE, Cell, Column, Table, number, significant
+from pipeline.report.table import NONE, Cell, Column, Table, number, plain_table, significant
 from pipeline.tables.read import Tables
 from pipeline.tables.variants import DENSE, VARIANT, rows_of, variants_of
 
@@ -49,7 +49,7 @@ def deviation_table(tables: Tables) -> Table | None:
         "of dense and pruned in embeddings h, logits z and probabilities p. KL: KL(dense‖pruned) in nats. Texts "
         "diverge: median over prompts of the first step at which the tokens differ, counted from 0."
     )
-    return Table(caption, tuple(columns), tuple(lines))
+    return plain_table(caption, columns, lines)
 
 
 def _cell(means: pd.DataFrame, key: tuple[str, ...], measure: str) -> Cell:
@@ -87,7 +87,7 @@ def sets_table(tables: Tables) -> Table | None:
         f"Measures of all states of a protocol together, {rows['n'].min()} or more of each model: of the final states, "
         "and the mean over sublayers, each pruned alone."
     )
-    return Table(caption, tuple(columns), tuple(lines))
+    return plain_table(caption, columns, lines)
 
 
 def options_table(tables: Tables) -> Table | None:
@@ -117,7 +117,7 @@ def options_table(tables: Tables) -> Table | None:
         f"{temperature:g}: probabilities renormalized within the option tokens, within equally many random tokens of "
         "similar rank, and over the whole vocabulary."
     )
-    return Table(caption, tuple(columns), tuple(lines))
+    return plain_table(caption, columns, lines)
 
 
 def _mean(rows: pd.DataFrame, column: str) -> float:

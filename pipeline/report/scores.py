@@ -6,11 +6,12 @@ import math
 
 import pandas as pd
 
+from pipeline.analysis.effects import kind_name
 from pipeline.analysis.score_means import MEAN
 from pipeline.evaluate.comparison import NO_SIGNAL, TOO_FEW
 from pipeline.report.answer import tone_of
-from pipeline.report.changes import PERPLEXITY, Change, changes, kind_name, kinds_of, percent_scores
-from pipeline.report.table import NONE, Cell, Column, Table, minus, number, with_interval
+from pipeline.report.changes import PERPLEXITY, Change, changes, kinds_of, percent_scores
+from pipeline.report.table import NONE, Body, Cell, Column, Table, minus, number, with_interval
 from pipeline.tables.read import Tables
 from pipeline.tables.replicates import over_replicates
 from pipeline.tables.stored import MissingData
@@ -20,28 +21,30 @@ Cells = dict[tuple[str, str, Variant], Cell]
 
 
 def scores_table(tables: Tables) -> Table | None:
-    """Return a row per variant, a column per task, mean and perplexity, grouped by kind; None without scores."""
+    """Return a row per task, mean and perplexity, and a column per variant, dense first; None without scores."""
     if tables.scores.empty:
         return None
     cells = {**_percentages(tables), **_perplexities(tables.scores)}
     if not cells:
         return None
-    kinds = [*kinds_of(tables.scores), PERPLEXITY]
-    places = sorted(
-        {(kind, series) for kind, series, _ in cells}, key=lambda at: (kinds.index(at[0]), at[1] != MEAN, at[1])
-    )
-    columns = [Column("variant", words=True), *(_column(tables.scores, kind, series) for kind, series in places)]
-    rows: dict[bool, list[tuple[Cell, ...]]] = {True: [], False: []}
-    for place, variant in enumerate(variants_of(tables.scores)):
-        line = [cells.get((kind, series, variant), Cell(NONE)) for kind, series in places]
-        name = DENSE if variant.pruner == DENSE else variant.label
-        rows[variant.pruner == DENSE].append((Cell(name, place), *line))
+    variants = sorted(variants_of(tables.scores), key=lambda variant: variant.pruner != DENSE)
+    names = [DENSE if variant.pruner == DENSE else variant.label for variant in variants]
+    columns = [Column("task", words=True), Column("items"), *map(Column, names)]
+    bodies = []
+    for kind in [*kinds_of(tables.scores), PERPLEXITY]:
+        series = sorted({name for of, name, _ in cells if of == kind})
+        rows = {name: [cells.get((kind, name, variant), Cell(NONE)) for variant in variants] for name in series}
+        if MEAN in rows:
+            mean = Cell("mean"), Cell(""), *rows.pop(MEAN)
+            bodies.append(Body((mean,), kind_name(kind), fixed=True))
+        lines = [(Cell(name), _items(tables.scores, kind, name), *row) for name, row in rows.items()]
+        bodies += [Body(tuple(lines), "" if MEAN in series else kind_name(kind))] if lines else []
     caption = (
         "Scores in percent. Below a score: its difference from dense in percentage points with its 95% confidence "
         "interval (both models on the same items), and whether the items are too few to tell; below a dense score: "
         "its standard error."
     )
-    return Table(caption, tuple(columns), tuple(rows[False]), tuple(rows[True]))
+    return Table(caption, tuple(columns), tuple(bodies))
 
 
 def _percentages(tables: Tables) -> Cells:
@@ -84,12 +87,12 @@ def _perplexities(scores: pd.DataFrame) -> Cells:
     return cells
 
 
-def _column(scores: pd.DataFrame, kind: str, series: str) -> Column:
-    group = kind_name(kind)
-    if series == MEAN:
-        return Column("mean", group=group)
-    items = scores.loc[(scores["kind"] == kind) & (scores["task"] == series), "n"].dropna()
+def _items(scores: pd.DataFrame, kind: str, task: str) -> Cell:
+    """Return the number of items of a task; of a perplexity, that of tokens. Two where variants were asked others."""
+    items = scores.loc[(scores["kind"] == kind) & (scores["task"] == task), "n"].dropna()
     counts = sorted({int(count) for count in items})
-    return Column(
-        series, f"{'–'.join(map(str, (counts[0], counts[-1])[: len(counts)]))} items" if counts else "", group
+    return (
+        Cell("\u2013".join(f"{count:,}" for count in (counts[0], counts[-1])[: len(counts)]), counts[0])
+        if counts
+        else Cell(NONE)
     )

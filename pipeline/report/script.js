@@ -3,7 +3,7 @@
 // Sorting: a heading sorts its column upwards, then downwards. Cells without a number stay at the end.
 for (const table of document.querySelectorAll("table")) {
   const heads = table.tHead.rows[table.tHead.rows.length - 1].cells;
-  const body = table.tBodies[table.tBodies.length - 1];
+  const bodies = [...table.tBodies].filter((body) => !body.classList.contains("fixed"));
   [...heads].forEach((head, place) => {
     const button = head.querySelector("button");
     if (!button) return;
@@ -12,16 +12,18 @@ for (const table of document.querySelectorAll("table")) {
       for (const other of heads) other.removeAttribute("aria-sort");
       head.setAttribute("aria-sort", order);
       const sign = order === "ascending" ? 1 : -1;
-      const rows = [...body.rows];
-      const words = !rows.some((row) => "value" in row.cells[place].dataset);
-      rows.sort((one, two) => {
-        const [a, b] = [one.cells[place], two.cells[place]];
-        if (words) return sign * a.textContent.localeCompare(b.textContent, "en");
-        const [x, y] = [a, b].map((cell) => ("value" in cell.dataset ? number(cell.dataset.value) : NaN));
-        if (Number.isNaN(x) || Number.isNaN(y)) return Number.isNaN(x) - Number.isNaN(y);
-        return x === y ? 0 : sign * (x < y ? -1 : 1);
-      });
-      body.append(...rows);
+      for (const body of bodies) {
+        const rows = [...body.rows].filter((row) => !row.classList.contains("part"));
+        const words = !rows.some((row) => "value" in row.cells[place].dataset);
+        rows.sort((one, two) => {
+          const [a, b] = [one.cells[place], two.cells[place]];
+          if (words) return sign * a.textContent.localeCompare(b.textContent, "en");
+          const [x, y] = [a, b].map((cell) => ("value" in cell.dataset ? number(cell.dataset.value) : NaN));
+          if (Number.isNaN(x) || Number.isNaN(y)) return Number.isNaN(x) - Number.isNaN(y);
+          return x === y ? 0 : sign * (x < y ? -1 : 1);
+        });
+        body.append(...rows);
+      }
     });
   });
 }
@@ -40,6 +42,16 @@ if (choice) {
   choice.addEventListener("change", show);
   show();
 }
+
+// Folds: a link to something inside opens them.
+function unfold() {
+  const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (!target) return;
+  for (let at = target; at; at = at.parentElement) if (at.tagName === "DETAILS") at.open = true;
+  target.scrollIntoView();
+}
+window.addEventListener("hashchange", unfold);
+unfold();
 
 // Figures: a click enlarges; without scripts the link opens the file beside the page.
 const dialog = document.querySelector("dialog");

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pipeline.analysis.effects import kind_name
 from pipeline.evaluate.comparison import MARGIN
-from pipeline.report.changes import kind_name, kinds_of
+from pipeline.report.changes import kinds_of
 from pipeline.tables.read import Tables
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Lines of the section: settings in the words of the tables, other models, and other settings in the tables."""
+    """Settings in the words of the tables, how models were compared, other models, and other settings."""
 
-    lines: tuple[tuple[str, str], ...]
+    line: str
     facts: tuple[str, ...]
     comparisons: tuple[str, ...]
     peers: tuple[str, ...]
@@ -22,24 +23,18 @@ class Settings:
 
 def settings_of(tables: Tables) -> Settings:
     """Return everything that numbers must share to be equal, and the other models and settings in the tables."""
-    lines = (("Evaluation and capture", tables.choice.line),)
     peers = tuple(sorted(name for name in tables.peers if name))
     same = {peer.choice.line for peer in tables.peers.values()}
     others = tuple(line for line in tables.choice.others if line not in same)
-    return Settings(lines, tuple(_facts(tables)), tuple(_comparisons(tables)), peers, others)
+    return Settings(tables.choice.line, tuple(_facts(tables)), tuple(_comparisons(tables)), peers, others)
 
 
 def _facts(tables: Tables) -> list[str]:
-    commits = [commit for commit in tables.jobs["commit"].unique() if commit] if not tables.jobs.empty else []
     facts = list(tables.replicate_notes())
-    facts += [f"Computed with commit {', '.join(commit[:10] for commit in sorted(commits))}."] if commits else []
     if not tables.measures.empty:
         temperatures = ", ".join(f"{value:g}" for value in sorted(tables.measures["temperature"].unique()))
         protocols = ", ".join(sorted(name.replace("_", "-") for name in tables.measures["protocol"].unique()))
         facts += [f"Temperatures measured: {temperatures}.", f"Protocols measured: {protocols}."]
-    if not tables.trajectories.empty:
-        prompts, steps = tables.trajectories["prompt"].nunique(), int(tables.trajectories["step"].max()) + 1
-        facts.append(f"Texts: {prompts} prompts, each continued for at most {steps} tokens.")
     if not tables.scores.empty:
         counts = tables.scores.groupby("kind")["task"].nunique()
         parts = ", ".join(f"{kind_name(kind)} {counts[kind]}" for kind in kinds_of(tables.scores))

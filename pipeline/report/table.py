@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 NONE = "–"  # text of a cell without a number
 
@@ -43,13 +44,24 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Body:
+    """Rows that stay together when the table is sorted, below a heading if they have a name.
+
+    Those that are `fixed` keep their order.
+    """
+
+    rows: tuple[tuple[Cell, ...], ...]
+    name: str = ""
+    fixed: bool = False
+
+
+@dataclass(frozen=True)
 class Table:
-    """A table whose first column names the rows; `first` are rows that stay on top when it is sorted."""
+    """A table whose first column names the rows."""
 
     caption: str
     columns: tuple[Column, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    first: tuple[tuple[Cell, ...], ...] = field(default=())
+    bodies: tuple[Body, ...]
     sortable: bool = True
 
     @property
@@ -62,6 +74,11 @@ class Table:
             else:
                 spans.append((column.group, 1))
         return spans if any(name for name, _ in spans) else []
+
+
+def plain_table(caption: str, columns: Iterable[Column], rows: Iterable[tuple[Cell, ...]]) -> Table:
+    """Return a table whose rows all belong together."""
+    return Table(caption, tuple(columns), (Body(tuple(rows)),))
 
 
 def number(value: float, form: str, *, tone: float = 0.0, note: str = "", bar: float | None = None) -> Cell:

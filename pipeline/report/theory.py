@@ -1,28 +1,16 @@
-"""Tables of where the theorems hold: how well each estimate ranks the measured deviations, layer by layer."""
+"""Heat map of where the theorems hold: how well each estimate ranks the measured deviations, layer by layer."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import pandas as pd
 
 from pipeline.analysis import series, theorems
-from pipeline.report.table import NONE, Cell, Column, Table, number
+from pipeline.report.table import NONE, Body, Cell, Column, Table, number
 from pipeline.tables.read import Tables
 from pipeline.tables.stored import MissingData
 from pipeline.tables.variants import rows_of, variants_of
 
 FULL_LOSS = 0.9  # distance below the required correlation at which the tint is deepest
-
-
-@dataclass(frozen=True)
-class Heat:
-    """Rank correlations of one theorem, and how many of the known ones are high enough."""
-
-    name: str
-    reached: int
-    known: int
-    table: Table
 
 
 def tracking(tables: Tables) -> pd.DataFrame:
@@ -33,31 +21,45 @@ def tracking(tables: Tables) -> pd.DataFrame:
         return pd.DataFrame()
 
 
-def heat_tables(tracked: pd.DataFrame) -> list[Heat]:
-    """Return the heat table of each theorem, with a row per variant and sublayer and a column per layer."""
+def heat_map(tracked: pd.DataFrame) -> Table | None:
+    """Return the rank correlations in percent: a column per layer, a row per theorem, variant and sublayer."""
     if tracked.empty:
-        return []
+        return None
     layers = sorted(int(layer) for layer in tracked["layer"].unique())
-    names = tracked["theorem"].drop_duplicates()
-    return [_heat(str(name), tracked[tracked["theorem"] == name], layers) for name in names]
+    names = [str(name) for name in tracked["theorem"].drop_duplicates()]
+    bodies = [
+        Body(tuple(_rows(tracked[tracked["theorem"] == name], layers)), f"Theorem {name}", fixed=True) for name in names
+    ]
+    columns = (Column("variant, sublayer", words=True), *(Column(str(layer)) for layer in layers))
+    return Table("", columns, tuple(bodies), sortable=False)
 
 
-def _heat(theorem: str, rows: pd.DataFrame, layers: list[int]) -> Heat:
-    known = rows["rank_correlation"].dropna()
-    reached = int((known >= theorems.LEAST_CORRELATION).sum())
-    return Heat(f"Theorem {theorem}", reached, len(known), _table(rows, layers))
+def sentence(tracked: pd.DataFrame) -> str:
+    """Say in how many cells of the heat map the estimates rank well, and which theorem does so least."""
+    known = tracked if tracked.empty else tracked.dropna(subset=["rank_correlation"])
+    if known.empty:
+        return ""
+    well = known["rank_correlation"] >= theorems.LEAST_CORRELATION
+    said = (
+        f"The estimates of theorems 1 to 3 rank the measured deviations, with a correlation of at least "
+        f"{theorems.LEAST_CORRELATION:g}, in {well.sum()} of {len(well)} places (a layer of a variant)"
+    )
+    if well.all():
+        return f"{said}."
+    shares = well.groupby(known["theorem"], sort=False)
+    least = shares.mean().idxmin()
+    return f"{said}; theorem {least} does so least often, in {shares.sum()[least]} of {shares.size()[least]}."
 
 
-def _table(rows: pd.DataFrame, layers: list[int]) -> Table:
+def _rows(rows: pd.DataFrame, layers: list[int]) -> list[tuple[Cell, ...]]:
     lines: list[tuple[Cell, ...]] = []
     for variant in variants_of(rows):
         own = rows_of(rows, [variant])
         for sublayer in [name for name in series.SUBLAYER_NAMES if (own["sublayer"] == name).any()]:
             values = own[own["sublayer"] == sublayer].set_index("layer")["rank_correlation"]
             cells = [_cell(values, layer) for layer in layers]
-            lines.append((Cell(f"{variant.label}, {series.SUBLAYER_NAMES[sublayer]}", len(lines)), *cells))
-    columns = (Column("variant, sublayer", words=True), *(Column(str(layer)) for layer in layers))
-    return Table("", columns, tuple(lines))
+            lines.append((Cell(f"{variant.label}, {series.SUBLAYER_NAMES[sublayer]}"), *cells))
+    return lines
 
 
 def _cell(values: pd.Series, layer: int) -> Cell:
@@ -65,4 +67,4 @@ def _cell(values: pd.Series, layer: int) -> Cell:
         return Cell(NONE)
     value = float(values[layer])
     over = value - theorems.LEAST_CORRELATION
-    return number(value, ".2f", tone=over / (1 - theorems.LEAST_CORRELATION if over >= 0 else FULL_LOSS))
+    return number(100 * value, ".0f", tone=over / (1 - theorems.LEAST_CORRELATION if over >= 0 else FULL_LOSS))

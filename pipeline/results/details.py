@@ -25,7 +25,7 @@ def show(record: JobRecord, store: Store) -> None:
     _artifacts(record, store)
     _costs(record)
     if record.wandb:
-        _section("W&B run", record.wandb)
+        _section("W&B run", {**record.wandb, "logged": ", ".join(record.wandb.get("logged") or ())})
     _section("origin", flatten(record.origin))
     _section("config", record.config)
 

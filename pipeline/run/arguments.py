@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,7 @@ def read(arguments: Sequence[str]) -> CommandLine:
     return CommandLine(
         words=(*(word for word in words if word != DRY_RUN), *searched()),
         overrides=tuple(overrides),
-        problems=(*flag_problems(words), *contradictions(others), *problems),
+        problems=(*flag_problems(words, sys.argv[0].endswith(".py")), *contradictions(others), *problems),
         multirun=any(word in MULTIRUN for word in words),
         shows=shows,
         dry_run=DRY_RUN in words,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 
 import hydra
 
@@ -49,12 +51,9 @@ def _run() -> int:
     quiet_libraries()
     found = [*given.problems] if given.shows else _problems_of(given)
     if found:
-        print(f"{len(found)} problem{'s' * (len(found) > 1)} in the configuration:", file=sys.stderr)
-        print("\n".join(f"  - {problem}" for problem in found), file=sys.stderr)
-        return 2
-    if not given.shows:
-        for note in notes(given.overrides, given.multirun):
-            print(f"note: {note}", file=sys.stderr)
+        return _refused(found)
+    for note in () if given.shows else notes(given.overrides, given.multirun):
+        print(f"note: {note}", file=sys.stderr)
     if given.dry_run:
         # Deferred: it loads what jobs load.
         from pipeline.run.dry_run import show_plan
@@ -73,22 +72,38 @@ def _run() -> int:
             with noticing():
                 close(SweepSummary.outcomes, SweepSummary.folder, SweepSummary.outputs, stopped=True)
         raise
-    except (CannotRun, OSError) as error:
-        why = str(error) if isinstance(error, CannotRun) else plain(error)
-        print(f"the jobs could not be run: {why}", file=sys.stderr)
-        return 1
     except Exception as error:
-        if not uses_plugin(given.overrides):
-            raise
-        SweepSummary.gather()
-        # A launcher or sweeper of another package: what its jobs have left is shown all the same.
-        print(f"the sweep ended early: {plain(error)}", file=sys.stderr)
-        if SweepSummary.folder is not None and SweepSummary.outcomes:
-            close(SweepSummary.outcomes, SweepSummary.folder, SweepSummary.outputs, stopped=True)
-        return 1
+        return _broken_off(error, given)
     if SweepSummary.folder is None:
         return 0
     return close(SweepSummary.outcomes, SweepSummary.folder, SweepSummary.outputs)
+
+
+def _broken_off(error: Exception, given: CommandLine) -> int:
+    """Say why Hydra could not do what was asked, and show what there is. Returns the exit status; may raise again."""
+    if given.shows:
+        # What cannot be shown cannot be run either. The value of a flag, such as `job`, is no setting.
+        settings = tuple(word for word in given.overrides if "=" in word)
+        return _refused(_problems_of(replace(given, overrides=settings)) or [plain(error)])
+    if isinstance(error, CannotRun | OSError):
+        why = str(error) if isinstance(error, CannotRun) else plain(error)
+        print(f"the jobs could not be run: {why}", file=sys.stderr)
+        return 1
+    if not uses_plugin(given.overrides):
+        raise error
+    SweepSummary.gather()
+    # A launcher or sweeper of another package: what its jobs have left is shown all the same.
+    print(f"the sweep ended early: {plain(error)}", file=sys.stderr)
+    if SweepSummary.folder is not None and SweepSummary.outcomes:
+        close(SweepSummary.outcomes, SweepSummary.folder, SweepSummary.outputs, stopped=True)
+    return 1
+
+
+def _refused(found: Sequence[str]) -> int:
+    """Print the problems of a command line. Returns its exit status."""
+    print(f"{len(found)} problem{'s' * (len(found) > 1)} in the configuration:", file=sys.stderr)
+    print("\n".join(f"  - {problem}" for problem in found), file=sys.stderr)
+    return 2
 
 
 def _problems_of(given: CommandLine) -> list[str]:

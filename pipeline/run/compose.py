@@ -102,7 +102,7 @@ def resolve(cfg: DictConfig) -> Settings:
     found = found or extra_problems(values["measure"]["extra"])
     if found:
         raise ValueError("; ".join(found))
-    parts = {group: hydra.utils.instantiate(cfg[group], _convert_="all") for group in GROUPS}
+    parts = {group: hydra.utils.instantiate(values[group], _convert_="all") for group in GROUPS}
     nodes: dict[str, Any] = {key: kind(**values[key]) for key, kind in NODES.items()}
     return Settings(
         **parts,

@@ -14,6 +14,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from pipeline.common.heartbeat import in_words
 from pipeline.common.terminal import show_table
 from pipeline.config.by_name import VERSION_BASE
 from pipeline.config.experiment import each_sparsity
@@ -31,7 +32,6 @@ from pipeline.store.records import JobRecord, load_records
 from pipeline.tables.job_columns import label_of
 
 REUSE, SHARED, COMPUTE, NOT_ASKED = "reuse", "as above", "compute", "–"
-_MINUTE, _HOUR = 60, 3600
 # Earlier costs as (stage, pruner or "" for any): seconds of each artifact.
 Costs = Mapping[tuple[str, str], Sequence[float]]
 
@@ -170,13 +170,6 @@ def _estimate(stages: Sequence[str], costs: Costs, pruner: str) -> tuple[float, 
         else:
             unknown.add(f"{stage} of {pruner}" if stage == PruningDecision.name else stage)
     return seconds, unknown
-
-
-def in_words(seconds: float) -> str:
-    """Return a time for people: seconds, minutes or hours."""
-    if seconds < _MINUTE:
-        return f"{max(seconds, 1):.0f} s"
-    return f"{seconds / _MINUTE:.0f} min" if seconds < _HOUR else f"{seconds / _HOUR:.1f} h"
 
 
 def _note(rows: Sequence[Sequence[str]], seconds: float, unknown: set[str]) -> str:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 from pipeline.capture.stage import captured
 from pipeline.common.errors import plain
+from pipeline.common.heartbeat import stage as begin_stage
+from pipeline.common.heartbeat import working
 from pipeline.common.secrets import redact
 from pipeline.config.schema import HF, PLOT
 from pipeline.evaluate.stage import evaluated, prepare
@@ -22,15 +24,15 @@ from pipeline.measure.stage import measured
 from pipeline.prune.settings import Settings
 from pipeline.prune.stage import pruned
 from pipeline.prune.workbench import Workbench
-from pipeline.run.job_record import describe, publish
-from pipeline.run.summary import show_scores
+from pipeline.run.job_record import decided, describe, publish
+from pipeline.run.tracking import run_spec, track_dense, wanted_of
 from pipeline.store.artifacts import Artifact, SharedFailure, Store
 from pipeline.store.provenance import Meter, origin
-from pipeline.store.records import FAILED, OK, OUTCOME, SKIPPED, TRACEBACK, JobRecord, now
+from pipeline.store.records import FAILED, OK, OUTCOME, SKIPPED, TRACEBACK, JobRecord, find_record, now
 from pipeline.tables.job_columns import label_of
 from pipeline.tables.job_tables import JobTables
-from pipeline.track import RunSpec, Tracker, track
-from pipeline.track.job_log import log_results, receipt_of
+from pipeline.track import Tracker, track
+from pipeline.track.job_log import Wanted, log_figures, log_results, receipt_of
 
 if TYPE_CHECKING:
     from pipeline.plot.drawing import FigureResult
@@ -56,22 +58,27 @@ def run_job(settings: Settings, sweep: str, folder: Path) -> JobRecord:
     record = JobRecord("", "", settings.model.name, settings.pruner.name, settings.sparsity.given, started=now())
     tracker: Tracker | None = None
     store: Store | None = None
-    meter = Meter()
+    meter, several = Meter(), folder.parent.name == sweep
     try:
         record = replace(describe(settings), started=record.started)
         log.info("%s, %s", record.model, label_of(record))
-        store = _store_of(settings, record, folder.parent / "failures" if folder.parent.name == sweep else None)
+        store = _store_of(settings, record, folder.parent / "failures" if several else None)
+        # The run of an earlier job of this identity is resumed.
+        record.wandb = dict(earlier.wandb) if (earlier := find_record(store, record.job)) else {}
         _keep(record, store, folder)
-        with store.at_work(), meter, track(_run_spec(settings, store, record, sweep)) as tracker:
-            bench = Workbench(settings, store)
-            try:
-                _make(bench, record)
-            finally:
-                bench.release()
-            tables = publish(bench, record)
-            _tell(bench, tables, tracker)
+        wanted = wanted_of(record, several)
+        with store.at_work(), meter, working(label_of(record)):
+            with track(run_spec(record, store, sweep, several)) as tracker:
+                bench = Workbench(settings, store)
+                try:
+                    _make(bench, record, tracker, wanted)
+                finally:
+                    bench.release()
+                tables = publish(bench, record)
+                _tell(bench, tables, tracker, wanted)
+            if tracker.run is not None:
+                track_dense(tables, store, sweep, several, tracker.receipt.mode)
         record.status = OK
-        show_scores([tables], store, title=label_of(record))
     except SharedFailure as error:
         record.status, record.error = SKIPPED, redact(str(error))
         log.error("skipped: %s", record.error)
@@ -87,19 +94,29 @@ def run_job(settings: Settings, sweep: str, folder: Path) -> JobRecord:
     return record
 
 
-def _make(bench: Workbench, record: JobRecord) -> None:
-    """Make or find the artifacts of the chosen stages."""
+def _make(bench: Workbench, record: JobRecord, tracker: Tracker, wanted: Wanted) -> None:
+    """Make or find the artifacts of the chosen stages, and log what each of them has found."""
     prepare(bench)
-    for stage, make in STAGES.items():
-        if stage in bench.settings.stages:
-            _run_stage(stage, partial(make, bench), bench.store, record)
+    chosen = [stage for stage in STAGES if stage in bench.settings.stages]
+    for place, stage in enumerate(chosen, start=1):
+        start, before = time.monotonic(), len(record.cost)
+        tracker.summary({"stage": stage})
+        _run_stage(stage, partial(STAGES[stage], bench), bench.store, record)
+        if len(record.cost) > before:
+            tracker.history({"progress/stages": place / len(chosen), f"seconds/{stage}": time.monotonic() - start})
+        if tracker.run is not None:
+            tables = JobTables(record, bench.store)
+            decided(tables)
+            log_results(tables, tracker, wanted)
 
 
-def _tell(bench: Workbench, tables: JobTables, tracker: Tracker) -> None:
+def _tell(bench: Workbench, tables: JobTables, tracker: Tracker, wanted: Wanted) -> None:
     """Draw, log and export the results."""
     settings = bench.settings
     drawn = _draw(settings, bench.store) if PLOT in settings.stages else []
-    log_results(tables, tracker, drawn)
+    log_results(tables, tracker, wanted, last=True)
+    log_figures(tracker, drawn)
+    tracker.summary({"stage": "done"})
     if settings.export.path is not None:
         write, target = EXPORTS[settings.export.format], Path(settings.export.path).expanduser().absolute()
         write(bench, target, tables.record, tables.scores, tables.dense_scores)
@@ -107,6 +124,7 @@ def _tell(bench: Workbench, tables: JobTables, tracker: Tracker) -> None:
 
 def _run_stage(stage: str, make: Callable[[], Mapping[str, Artifact]], store: Store, record: JobRecord) -> None:
     start, before = time.monotonic(), len(record.cost)
+    begin_stage(stage)
     artifacts = make()
     fresh = dict.fromkeys(record.built[before:])
     record.artifacts |= {role: str(artifact.path.relative_to(store.root)) for role, artifact in artifacts.items()}
@@ -121,6 +139,7 @@ def _draw(settings: Settings, store: Store) -> list[FigureResult]:
     from pipeline.plot.drawing import draw
 
     start = time.monotonic()
+    begin_stage(PLOT)
     try:
         with store.alone("figures"):
             drawn = draw(store.root, form=settings.figures)
@@ -154,17 +173,3 @@ def _keep(record: JobRecord, store: Store | None, folder: Path) -> None:
                 record.save(store)
     except OSError as error:
         log.error("the record of this job cannot be written: %s", error)
-
-
-def _run_spec(settings: Settings, store: Store, record: JobRecord, sweep: str) -> RunSpec:
-    return RunSpec(
-        outputs=store.root,
-        mode=settings.wandb.mode,
-        project=settings.wandb.project,
-        entity=settings.wandb.entity,
-        name=f"{record.model} {label_of(record)}",
-        group=sweep,
-        job_type=record.pruner,
-        tags=(record.model, record.pruner, f"sparsity {record.sparsity}", settings.task.name),
-        config=record.config | {name: getattr(record, name) for name in ("variant_id", "settings_id", "job")},
-    )

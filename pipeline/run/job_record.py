@@ -80,14 +80,20 @@ def publish(bench: Workbench, record: JobRecord) -> JobTables:
             record.started = record.started if record.built else earlier.started
         _sign(record, store)
         tables = JobTables(record, store)
-        if decided := tables.decision:
-            record.achieved = decided["achieved"]
-            record.parameters, record.dense_parameters = decided["parameters"], decided["dense_parameters"]
+        decided(tables)
         replace(record, status=OK).save(store)
         if not bench.is_dense and "dense evaluation" in record.artifacts:
             _record_baseline(bench, record)
         collect(store, tables)
     return tables
+
+
+def decided(tables: JobTables) -> None:
+    """Record how much a job has removed, once that is decided."""
+    if decision := tables.decision:
+        record = tables.record
+        record.achieved = decision["achieved"]
+        record.parameters, record.dense_parameters = decision["parameters"], decision["dense_parameters"]
 
 
 def _sign(record: JobRecord, store: Store) -> None:
@@ -106,6 +112,7 @@ def _record_baseline(bench: Workbench, record: JobRecord) -> None:
     if known is not None and known.status == OK and "evaluation" in known.artifacts:
         return
     baseline.status, baseline.achieved, baseline.started = OK, 0.0, record.started
+    baseline.wandb = known.wandb if known else {}
     baseline.parameters = baseline.dense_parameters = record.dense_parameters
     shared = {key: value for key, value in baseline.config.items() if not key.startswith("pruner.")}
     baseline.config = shared | {"pruner.name": baseline.pruner, "sparsity": 0}

@@ -1,4 +1,4 @@
-"""Results for readers: the table with dense beside pruned, headline sentences, and where everything is.
+"""Results for readers: the table with dense beside pruned, the effects in sentences, and where everything is.
 
 ``python -m pipeline.run.summary`` prints them for the newest results, from finished jobs only.
 """
@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from pipeline.analysis import theorems
-from pipeline.analysis.score_rows import FINAL, Numbers, Row, rows_of_jobs
+from pipeline.analysis.effects import KIND_NAMES, Effect, effects, short_sentence
+from pipeline.analysis.score_rows import COSINES, KL, Numbers, Row, rows_of_jobs
 from pipeline.common.arguments import Arguments
 from pipeline.common.errors import plain
-from pipeline.common.terminal import show_table
-from pipeline.evaluate.comparison import MEAN, NO_CHANGE, NO_SIGNAL, TOO_FEW
+from pipeline.common.terminal import BAD, NARROW, columns_here, painted, show_table, wrapped
+from pipeline.evaluate.comparison import MEAN
 from pipeline.store.artifacts import Store
 from pipeline.store.origins import shown_together
 from pipeline.store.records import OK, JobRecord, load_records
@@ -31,88 +32,101 @@ from pipeline.tables.replicates import average_comparisons
 from pipeline.tables.stored import DIAGNOSIS, NoTables, check_folders
 from pipeline.tables.variants import VARIANT, Variant
 
-# Names of the columns by kind of task; those in ALWAYS are shown even where nothing was evaluated.
-KIND_COLUMNS = {"generative": "generation", "multiple_choice": "multiple choice", "retrieval": "retrieval"}
+# Kinds of task that have a column even where nothing was evaluated.
 ALWAYS = ("generative", "multiple_choice")
-SETTINGS_NAMED = 3
+SETTINGS_NAMED, MOST_SENTENCES = 3, 8
 # Command for results elsewhere than in `outputs`.
 _SYNC = "python -m pipeline.track.sync outputs="
 
 
-def show_scores(jobs: Sequence[JobTables], store: Store, title: str) -> None:
-    """Print a row for each job, dense first: means by kind of task, perplexity, and the deviation of final states.
+def show_results(jobs: Sequence[JobTables], store: Store) -> None:
+    """Print a table with a row for each job, dense first, then what each variant retains, the largest gap first.
 
-    Jobs that differ only in their seed or draw share a row, whose numbers are then mean ± standard deviation.
+    The table has means by kind of task, perplexity, and the deviation of final states. Jobs that differ only in their
+    seed or draw share a row, whose numbers are then mean ± standard deviation.
     """
     read = {job.record.job: job for job in jobs}
     dense = [job for job in load_records(store.jobs) if job.pruner == DENSE and job.status == OK]
     rows = rows_of_jobs([job.record for job in jobs], dense)
-    found = Numbers(read.get(job.job) or JobTables(job, store) for row in rows for job in row.jobs)
-    texts = sorted({text for own in found.texts.values() for text in own})
-    kinds = [kind for kind in KIND_COLUMNS if kind in ALWAYS or any(kind in own for own in found.means.values())]
-    numbers = [(KIND_COLUMNS[kind], found.means, kind) for kind in kinds]
-    numbers += [("ppl" if len(texts) == 1 else f"ppl {text}", found.texts, text) for text in texts]
-    numbers += [(name.replace("_", " ") if name != "kl" else "KL", found.final, name) for name in FINAL]
-    several = any(len(row.jobs) > 1 for row in rows)
-    conditions = list(dict.fromkeys(key for row in rows for key in row.conditions))
-    options = any(row.options for row in rows)
-    columns = ["model", "pruner", "sparsity", *(["options"] if options else []), *conditions]
-    columns += [*(["n"] if several else []), "removed", *(name for name, _, _ in numbers), "status"]
-    names, lines = model_names((row.first.model_id, row.first.model) for row in rows), []
-    for row in rows:
-        who = [names[row.first.model_id], row.first.pruner, row.first.sparsity, *([row.options] if options else [])]
-        who += [*(row.conditions.get(key, "") for key in conditions), *([str(len(row.jobs))] if several else [])]
-        removed = row.repeated({job.job: job.achieved for job in row.jobs})
-        cells: list[Any] = [None if removed is None else f"{removed.mean:.1%}"]
-        for _, values, name in numbers:
-            number = row.repeated({job: own.get(name) for job, own in values.items()})
-            cells.append(None if number is None else number.text)
-        lines.append([*who, *cells, row.status])
-    show_table(title, columns, lines, _note(rows, kinds, several, found.left_out))
+    names = model_names((row.first.model_id, row.first.model) for row in rows)
+    told = told_effects(rows, read)
+    numbers = Numbers(read.get(job.job) or JobTables(job, store) for row in rows for job in row.jobs)
+    _show_scores(rows, names, numbers, {id(row): effect for row, effect in told})
+    if told:
+        print("\nOf the dense score above chance, the largest gap between kinds of task first:")
+    for row, effect in told[:MOST_SENTENCES]:
+        about = [names[row.first.model_id]] if len(names) > 1 else []
+        about += [f"{key}={value}" for key, value in row.conditions.items()]
+        about += [f"{len(row.jobs)} seeds or draws"] if len(row.jobs) > 1 else []
+        said = f"{short_sentence(effect)} ({', '.join(about)})" if about else short_sentence(effect)
+        line = wrapped(said, "  ", "    ")
+        print(painted(line, BAD, sys.stdout) if effect.lost else line)
+    if len(told) > MOST_SENTENCES:
+        print(f"  and {len(told) - MOST_SENTENCES} more, whose scores are in the table")
 
 
-def _note(rows: Sequence[Row], kinds: Sequence[str], several: bool, left_out: Sequence[str]) -> str:
-    """Return a note on what the numbers are and under which conditions they were computed."""
-    settings = dict.fromkeys(row.first.settings for row in rows)
-    lines = [*settings] if len(settings) <= SETTINGS_NAMED else [f"{len(settings)} different settings"]
-    said = f"{', '.join(KIND_COLUMNS[kind] for kind in kinds)}: mean score over the tasks of the job. "
-    said += "cos, KL: final hidden state, each model free-running; averaged over steps, then over prompts."
-    said += f" Left out of the means: {', '.join(left_out)}." if left_out else ""
-    said += " n: seeds or draws; their mean ± standard deviation." if several else ""
-    seeds = sorted({job.seed for row in rows for job in row.jobs})
-    lines.append(f"seed {', '.join(map(str, seeds))}")
-    differing = shown_together(job.origin for row in rows for job in row.jobs if job.origin)
-    return "\n".join([*lines, said, *([f"{differing[0].upper()}{differing[1:]}."] if differing else [])])
+def told_effects(rows: Sequence[Row], read: Mapping[str, JobTables]) -> list[tuple[Row, Effect]]:
+    """Return the effect of each row of pruned jobs that were compared with dense, the largest gap first.
 
-
-def headlines(jobs: Sequence[JobTables]) -> list[str]:
-    """Return a sentence for each pruned setting: which kinds of task are lower, higher, unchanged or undecided.
-
-    It rests on each job's own comparison with the dense model on the same items; a mean is over that job's tasks.
+    Means are over the tasks that all jobs of one model under the same conditions share.
     """
-    sentences, read = [], {job.record.job: job for job in jobs}
-    for row in rows_of_jobs([job.record for job in jobs if job.record.pruner != DENSE], []):
-        parts = [part for job in row.jobs if (part := read[job.job].comparisons) is not None]
-        if not parts:
+    groups: dict[Any, list[pd.DataFrame]] = {}
+    by_variant: dict[Any, Row] = {}
+    for row in rows:
+        parts = [part for job in row.jobs if job.job in read and (part := read[job.job].comparisons) is not None]
+        if row.first.pruner == DENSE or not parts:
             continue
         frame = pd.concat(parts, ignore_index=True).assign(options=row.options)
-        means = average_comparisons(frame[frame["task"] == MEAN]).set_index("kind")
-        said = [f"{KIND_COLUMNS[kind]} {_said(means.loc[kind])}" for kind in KIND_COLUMNS if kind in means.index]
-        if said:
-            name = Variant(row.first.pruner, row.first.sparsity, row.options).label
-            asked = ", ".join(f"{key}={value}" for key, value in row.conditions.items())
-            count = f" ({len(row.jobs)} seeds or draws)" if len(row.jobs) > 1 else ""
-            sentences.append(f"{name}{f' ({asked})' if asked else ''}{count}: {', '.join(said)}")
-    return sentences
+        group = row.first.model_id, tuple(row.conditions.items())
+        groups.setdefault(group, []).append(average_comparisons(frame[frame["task"] != MEAN]))
+        by_variant[group, Variant(row.first.pruner, row.first.sparsity, row.options)] = row
+    found = [
+        (by_variant[group, effect.variant], effect)
+        for group, frames in groups.items()
+        for effect in effects(pd.concat(frames, ignore_index=True))
+    ]
+    return sorted(found, key=lambda pair: math.inf if math.isnan(pair[1].gap) else -pair[1].gap)
 
 
-def _said(mean: pd.Series) -> str:
-    """Describe the change of a mean score in words and numbers."""
-    words = {NO_CHANGE: "unchanged", TOO_FEW: "inconclusive", NO_SIGNAL: "inconclusive"}
-    why = f", {mean['verdict']}" if mean["verdict"] in (TOO_FEW, NO_SIGNAL) else ""
-    limits = f"{mean['difference']:+.3f} [{mean['low']:+.3f}, {mean['high']:+.3f}]"
-    verdict = words.get(mean["verdict"], mean["verdict"])
-    return f"{verdict} ({mean['dense']:.3f} → {mean['pruned']:.3f}, {limits}{why})"
+def _show_scores(rows: Sequence[Row], names: Mapping[str, str], found: Numbers, told: Mapping[int, Effect]) -> None:
+    """Print the table, in which scores that are mostly lost are coloured. ``told`` are effects by the id of a row."""
+    texts = sorted({text for own in found.texts.values() for text in own})
+    kinds = [kind for kind in KIND_NAMES if kind in ALWAYS or any(kind in own for own in found.means.values())]
+    numbers = [(KIND_NAMES[kind], found.means, kind, 3) for kind in kinds]
+    numbers += [("ppl" if len(texts) == 1 else f"ppl {text}", found.texts, text, 1) for text in texts]
+    numbers += [(name.replace("_", " "), found.final, name, 3) for name in COSINES] + [("KL", found.forced, KL, 3)]
+    several = any(len(row.jobs) > 1 for row in rows)
+    conditions = list(dict.fromkeys(key for row in rows for key in row.conditions))
+    columns = ["variant" if len(names) == 1 else "model, variant", *conditions, *(["n"] if several else []), "removed"]
+    lines, colours = [], dict[tuple[int, int], str]()
+    for place, row in enumerate(rows):
+        label = Variant(row.first.pruner, row.first.sparsity, row.options).label
+        who = [label if len(names) == 1 else f"{names[row.first.model_id]}, {label}"]
+        who += [*(row.conditions.get(key, "") for key in conditions), *([str(len(row.jobs))] if several else [])]
+        removed = row.repeated({job.job: job.achieved for job in row.jobs})
+        cells: list[Any] = [None if removed is None else f"{100 * removed.mean:.1f} %"]
+        for _, values, name, digits in numbers:
+            number = row.repeated({job: own.get(name) for job, own in values.items()})
+            cells.append(None if number is None else number.text(digits))
+        lost = [own.kind for own in told[id(row)].kinds if own.lost] if id(row) in told else []
+        colours |= {(place, len(columns) + kinds.index(kind)): BAD for kind in lost if kind in kinds}
+        lines.append([*who, *cells])
+    title = ", ".join(names.values()) if len(names) == 1 else ""
+    heads = [*columns, *(name for name, *_ in numbers)]
+    show_table(title, heads, lines, _note(rows, several, found.left_out), NARROW, colours)
+
+
+def _note(rows: Sequence[Row], several: bool, left_out: Sequence[str]) -> str:
+    """Return a note on what the numbers are and under which conditions they were computed."""
+    settings = dict.fromkeys(row.first.settings for row in rows)
+    seeds = f"seed {', '.join(map(str, sorted({job.seed for row in rows for job in row.jobs})))}"
+    named = [*settings] if len(settings) <= SETTINGS_NAMED else [f"{len(settings)} different settings"]
+    said = "Scores: means over tasks. cos: final states, each model on its own text; KL: both on the dense model's."
+    said += f" Left out of the means: {', '.join(left_out)}." if left_out else ""
+    said += " n: seeds or draws; their mean ± standard deviation." if several else ""
+    differing = shown_together(job.origin for row in rows for job in row.jobs if job.origin)
+    odd = [f"{differing[0].upper()}{differing[1:]}."] if differing else []
+    return "\n".join([said, *named[:-1], f"{named[-1]} · {seeds}", *odd])
 
 
 def show_theorems(store: Store) -> None:
@@ -120,30 +134,36 @@ def show_theorems(store: Store) -> None:
     measures = load(store.root, choose(store.root)).measures
     tracked = theorems.tracking(measures) if len(measures) else measures
     if tracked.empty:
+        print("\nno measures of the layer protocol, from which the theorems are checked")
         return
-    print("\nrank correlation between estimated and measured values over positions, by layer (× 100)")
+    print("\n" + wrapped("Rank correlation between estimated and measured values over positions, by layer (× 100):"))
     for (*variant, sublayer, theorem), rows in tracked.groupby([*VARIANT, "sublayer", "theorem"], sort=False):
-        cells = ["  –" if math.isnan(value) else f"{round(100 * value):3d}" for value in rows["rank_correlation"]]
-        print(f"  {f'{Variant(*variant).label}, {sublayer}':28s}theorem {theorem:8s}{' '.join(cells)}")
+        cells = ["–" if math.isnan(value) else f"{round(100 * value)}" for value in rows["rank_correlation"]]
+        print(wrapped(f"{Variant(*variant).label}, {sublayer}, theorem {theorem}: {' '.join(cells)}", "  ", "    "))
     for sentence in theorems.breaks(tracked):
-        print(f"  {sentence}")
+        print(wrapped(sentence, "  ", "    "))
 
 
 def show_places(jobs: Sequence[JobRecord], store: Store) -> None:
-    """Print where tables, figures and W&B runs of these jobs are."""
+    """Print where the report, tables, figures and W&B runs of these jobs are."""
+    if store.report.is_file():
+        print(f"report   {shown(store.report)}")
     if any(job.status == OK for job in jobs):
         print(f"tables   {shown(store.tables)}")
     if store.figures.is_dir():
         print(f"figures  {shown(store.figures)}")
-    if store.report.is_file():
-        print(f"report   {shown(store.report)}")
     runs = [job.wandb for job in jobs if job.wandb.get("mode") not in (None, "disabled")]
     offline = [Path(run["directory"]) for run in runs if run.get("sync")]
     if offline:
         send = "make sync" if shown(store.root) == "outputs" else f"{_SYNC}{shown(store.root)}"
-        print(f"W&B      {shown(offline[0].parent)} ({len(offline)} offline; upload them with: {send})")
-    for url in sorted({run["url"] for run in runs if run.get("url")}):
-        print(f"W&B      {url}")
+        print(f"W&B      {shown(offline[0].parent)}")
+        said = f"{' ' * 9}{len(offline)} run{'s are' if len(offline) > 1 else ' is'} on this disk alone; to upload: "
+        # A command stays on one line, to be copied.
+        print(f"{said}{send}" if len(said) + len(send) <= columns_here() else f"{said.rstrip()}\n{' ' * 9}{send}")
+    urls = sorted({run["url"] for run in runs if run.get("url")})
+    for project in dict.fromkeys(url.partition("/runs/")[0] for url in urls):
+        own = [url for url in urls if url.startswith(f"{project}/runs/")]
+        print(f"W&B      {own[0] if len(own) == 1 else f'{project} ({len(own)} runs)'}")
 
 
 def shown(path: Path) -> str:
@@ -164,10 +184,11 @@ def _newest(store: Store) -> list[JobRecord]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the newest results. Returns exit status 1 if there are none or they are damaged, else 0."""
     parser = Arguments(prog="python -m pipeline.run.summary", description="Print the newest results.")
+    parser.add_argument("--theory", action="store_true", help="how well the theorems' estimates track, layer by layer")
     chosen: Any = parser.parse_args(arguments)
     try:
         check_folders(chosen.outputs)
-        return _print_newest(Store(chosen.outputs))
+        return _print_newest(Store(chosen.outputs), chosen.theory)
     except NoTables as error:
         print(error, file=sys.stderr)
     except Exception as error:
@@ -175,16 +196,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1
 
 
-def _print_newest(store: Store) -> int:
+def _print_newest(store: Store, theory: bool) -> int:
     if not any(job.status == OK for job in load_records(store.jobs)):
         print(f"no finished job in {shown(store.root)}; `make demo` makes some", file=sys.stderr)
         return 1
     jobs = _newest(store)
-    tables = [JobTables(job, store) for job in jobs]
-    show_scores(tables, store, title="Newest results")
-    for sentence in headlines(tables):
-        print(f"  {sentence}")
-    show_theorems(store)
+    show_results([JobTables(job, store) for job in jobs], store)
+    if theory:
+        show_theorems(store)
     print()
     show_places(jobs, store)
     return 0

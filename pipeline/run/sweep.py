@@ -7,15 +7,16 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
-from rich.console import Console
-from rich.table import Table
+from omegaconf import DictConfig, OmegaConf
 
 from pipeline.common.errors import plain
+from pipeline.common.heartbeat import in_words, working
+from pipeline.common.terminal import BAD, columns_here, painted
 from pipeline.config.schema import PLOT, FiguresConfig
+from pipeline.config.types import converted
 from pipeline.store.artifacts import Store
 from pipeline.store.records import FAILED, INTERRUPTED, OK, OUTCOME, SKIPPED, TRACEBACK, JobRecord, load_records
 
@@ -23,19 +24,19 @@ if TYPE_CHECKING:
     from hydra.core.utils import JobReturn
 
 
-# Characters per line where the output is not a terminal, and the least number for a cause in it.
-_WIDTH, _LEAST = 160, 20
-_COLUMNS = ("job", "status", "model", "variant", "task", "seconds", "computed stages, or cause")
+# Least number of characters for a name or a cause in a line.
+_LEAST = 20
 _ORDER = (OK, FAILED, INTERRUPTED, SKIPPED)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Outcome of a job of this command: its number, its record, and a remark of its launcher."""
+    """Outcome of a job: its number in this command, its record, a remark of its launcher, and whether that told it."""
 
     number: int
     record: JobRecord
     note: str = ""
+    told: bool = False
 
 
 class SweepSummary(Callback):
@@ -74,17 +75,18 @@ class SweepSummary(Callback):
     @staticmethod
     def _remember(config: DictConfig, folder: str, several: bool) -> None:
         SweepSummary.folder, SweepSummary.outputs, SweepSummary.several = Path(folder), Path(config.outputs), several
-        chosen = config.figures.select
-        SweepSummary.figures = FiguresConfig(**{**config.figures, "select": None if chosen is None else list(chosen)})
+        figures: Any = OmegaConf.to_container(config.figures, resolve=True)
+        hints = get_type_hints(FiguresConfig, include_extras=True)
+        SweepSummary.figures = FiguresConfig(**{key: converted(hints[key], value) for key, value in figures.items()})
 
 
 def close(outcomes: Sequence[Outcome], folder: Path, outputs: Path, stopped: bool = False) -> int:
-    """Print how every job ended, the scores, the failures and where everything is. Returns the exit status.
+    """Draw, then print the scores, what they mean, where everything is, and the failures. Returns the exit status.
 
     A command that was ``stopped`` draws nothing. Errors in showing or drawing are printed, not raised.
     """
     # Deferred: this module is imported for every command line, also for one that is refused.
-    from pipeline.run.summary import show_places, show_scores
+    from pipeline.run.summary import show_places, show_results
     from pipeline.tables.job_tables import JobTables
 
     if not outcomes:
@@ -95,53 +97,63 @@ def close(outcomes: Sequence[Outcome], folder: Path, outputs: Path, stopped: boo
     status = 1 if len(finished) < len(jobs) else 0
     if SweepSummary.several:
         show_jobs(outcomes)
+    store = Store(outputs)
+    plotting = [job for job in finished if PLOT in job.config.get("stages", ())]
     try:
-        store = Store(outputs)
-        if len(jobs) > 1 and finished:
-            show_scores([JobTables(job, store) for job in finished], store, title="Sweep")
-        plotting = [job for job in finished if PLOT in job.config.get("stages", ())]
         if plotting and not stopped:
-            _plot(plotting, folder, store)
+            print("drawing the figures and the report", file=sys.stderr, flush=True)
+            with working("figures and report", forks=True):
+                _plot(plotting, folder, store)
+    except Exception as error:
+        print(painted(f"not everything could be drawn: {plain(error)}", BAD, sys.stdout))
+        status = 1
+    try:
+        print()
+        if finished:
+            show_results([JobTables(job, store) for job in finished], store)
+            print()
         show_places(jobs, store)
     except Exception as error:
-        print(f"not everything could be shown or drawn: {plain(error)}")
+        print(painted(f"not everything could be shown: {plain(error)}", BAD, sys.stdout))
         status = 1
     _show_failures(outcomes, folder)
     return status
 
 
 def show_jobs(outcomes: Sequence[Outcome]) -> None:
-    """Print a line for each job: how it ended, its names, how long it took, and why it failed or what it computed."""
-    # Deferred: this module is imported for every command line.
-    from pipeline.tables.job_columns import label_of
-
-    rows = []
+    """Print how many jobs ended in which way, after a line for each one that its launcher has not told."""
     for outcome in outcomes:
-        job = outcome.record
-        what = _computed(job) if job.status == OK else job.error or "see its log"
-        task = str(job.config.get("task.name", ""))
-        name = label_of(job) if job.variant_id else f"{job.pruner} {job.sparsity}"
-        who = [str(outcome.number), job.status, job.model, name, task, f"{job.seconds:.1f}"]
-        rows.append([*who, f"({outcome.note}) {what}" if outcome.note else what])
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH, markup=False, highlight=False)
-    # Long texts are cut to keep each job on one line.
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, _COLUMNS, strict=True)][:-1]
-    room = max(console.width - sum(widths) - 3 * len(_COLUMNS) - 1, _LEAST)
-    table = Table(title="Jobs", title_justify="left", title_style="bold")
-    for name in _COLUMNS:
-        table.add_column(name, justify="right" if name in ("job", "seconds") else "left", no_wrap=True)
-    for *who, what in rows:
-        table.add_row(*who, what if len(what) <= room else f"{what[: room - 1]}…")
-    console.print(table)
+        if not outcome.told:
+            line = line_of(f"job {outcome.number} {name_of(outcome.record)}", outcome.record, outcome.note)
+            print(line if outcome.record.status == OK else painted(line, BAD, sys.stdout))
     counts = Counter(outcome.record.status for outcome in outcomes)
     print(f"{len(outcomes)} jobs: {', '.join(f'{counts[status]} {status}' for status in _ORDER if counts[status])}")
 
 
-def _computed(job: JobRecord) -> str:
-    """Return the stages that a job has computed itself, in words."""
-    counts = Counter(job.built)
-    named = [f"{stage} ×{count}" if count > 1 else stage for stage, count in counts.items()]
-    return ", ".join(named) or "nothing: all results were stored already"
+def name_of(job: JobRecord) -> str:
+    """Return what a job is called in lines for people: its model and the label of its variant."""
+    # Deferred: this module is imported for every command line.
+    from pipeline.tables.job_columns import label_of
+
+    return f"{job.model}, {label_of(job) if job.variant_id else f'{job.pruner} {job.sparsity}'}"
+
+
+def line_of(who: str, job: JobRecord, note: str = "", left: str = "") -> str:
+    """Say in one line how a job ended, cut to the width of the terminal; causes are told in full at the end."""
+    found = ", all found" if job.status == OK and not job.built else ""
+    end = f": {job.status} after {in_words(job.seconds)}{found}{f' ({note})' if note else ''}"
+    cause = f": {job.error}" if job.error else ""
+    width = columns_here()
+    # The beginning of a cause is worth more than the end of a long name.
+    room = max(width - len(end) - len(left) - min(len(cause), _LEAST), _LEAST)
+    line = f"{who if len(who) <= room else f'{who[: room - 1]}…'}{end}{cause}{left}"
+    return line if len(line) <= width else f"{line[: width - 1]}…"
+
+
+def own_seconds(job: JobRecord) -> float:
+    """Return the seconds that went into what a job computed for itself, without what it computed for all jobs."""
+    own = {"/".join(Path(path).parts[-2:]) for role, path in job.artifacts.items() if not role.startswith("dense ")}
+    return sum(float(cost.get("seconds", 0)) for name, cost in job.cost.items() if name in own)
 
 
 def _show_failures(outcomes: Sequence[Outcome], folder: Path) -> None:
@@ -153,7 +165,7 @@ def _show_failures(outcomes: Sequence[Outcome], folder: Path) -> None:
     for (status, error), count in shared.items():
         job = next(job for job in bad if (job.status, job.error) == (status, error))
         who = f"pruner={job.pruner} sparsity={job.sparsity}" if count == 1 else f"{count} jobs"
-        print(f"{status}: {who}: {error}")
+        print(painted(f"{status}: {who}: {error}", BAD, sys.stdout))
     if not bad:
         return
     traces = " ".join(sorted(shown(path.absolute()) for path in folder.rglob(TRACEBACK)))
@@ -168,12 +180,9 @@ def _plot(jobs: Sequence[JobRecord], folder: Path, store: Store) -> None:
     """
     from pipeline import report
     from pipeline.plot.drawing import cores, draw
+    from pipeline.run.tracking import track_figures
     from pipeline.tables.stored import DamagedTable, NoTables
-    from pipeline.track import RunSpec, track
-    from pipeline.track.job_log import log_figures
-    from pipeline.track.over_sparsity import log_curves
 
-    job = jobs[-1]
     try:
         # Another sweep on the same folder may be closing too.
         with store.alone("figures"):
@@ -186,20 +195,5 @@ def _plot(jobs: Sequence[JobRecord], folder: Path, store: Store) -> None:
         raise
     except NoTables:
         return
-    if not SweepSummary.several:
-        return
-    spec = RunSpec(
-        outputs=store.root,
-        mode=job.config["wandb.mode"],
-        project=job.config["wandb.project"],
-        entity=job.config["wandb.entity"],
-        name=f"figures of {folder.name}",
-        group=folder.name,
-        job_type="figures",
-        tags=(job.model, "figures"),
-        config={"settings": job.settings, "settings_id": job.settings_id},
-    )
-    with track(spec) as tracker:
-        log_figures(tracker, drawn)
-        log_curves(tracker, jobs, store)
-        tracker.artifact(f"report-{folder.name}", "report", [page], {"settings": job.settings})
+    if SweepSummary.several:
+        track_figures(jobs, drawn, page, store, folder.name)

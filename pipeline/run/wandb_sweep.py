@@ -22,6 +22,8 @@ from pipeline.config.experiment import expand
 from pipeline.config.synonyms import contradictions, translated
 from pipeline.track.connection import prepare_import, resolve_mode
 from pipeline.track.dashboard import FOLDER
+from pipeline.track.names import chosen as chosen_name
+from pipeline.track.names import project_of
 from pipeline.track.sweeps import METHODS, METRICS, create, sweep_config, write
 
 _MULTIRUN = ("-m", "--multirun")
@@ -89,7 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     write(path, config)
     print(f"sweep   {path}")
     program = shlex.quote(shown(python.with_name("wandb")))
-    return _announce(config, path, program, settings.wandb.project, settings.wandb.entity, chosen.offline)
+    wandb = dict(settings.wandb)
+    return _announce(config, path, program, project_of(wandb), chosen_name(wandb, "entity"), chosen.offline)
 
 
 def _announce(config: dict[str, Any], path: Path, program: str, project: str, entity: str | None, offline: bool) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from pipeline.analysis.effects import KIND_NAMES, kind_name
 from pipeline.analysis.prediction import PREDICTORS, REPRESENTATIONS, TooLittle, features, fit, targets
 from pipeline.analysis.prediction_accuracy import accuracy, compete
 from pipeline.analysis.prediction_data import WHO
@@ -20,7 +21,7 @@ from pipeline.common.files import replacing
 from pipeline.common.terminal import show_table
 from pipeline.evaluate.comparison import MEAN
 from pipeline.plot.command import status_of, table_parser
-from pipeline.run.summary import KIND_COLUMNS, shown
+from pipeline.run.summary import shown
 from pipeline.store.artifacts import Store
 from pipeline.tables.choice import Choice, choose
 from pipeline.tables.read import Tables, load
@@ -83,7 +84,7 @@ def _show_accuracy(found: pd.DataFrame) -> None:
         error = _interval(row.error, row.error_low, row.error_high)
         rank = _interval(row.rank, row.rank_low, row.rank_high)
         more = "" if row.predictor == REPRESENTATIONS else _interval(row.more, row.more_low, row.more_high, "+.3f")
-        about = [KIND_COLUMNS.get(row.kind, row.kind), row.predictor, row.pruners, row.settings]
+        about = [kind_name(row.kind), row.predictor, row.pruners, row.settings]
         rows.append([*about, error, rank, more, row.task_error, row.task_rank])
     columns = ["tasks", "from", "pruners", "settings", "error", "rank correlation", "more error"]
     show_table(
@@ -107,7 +108,7 @@ def _show_predictions(predictions: pd.DataFrame) -> None:
     if means.empty:
         print("\nevery measured setting was evaluated: nothing left to predict")
         return
-    kinds = [kind for kind in KIND_COLUMNS if (means["kind"] == kind).any()]
+    kinds = [kind for kind in KIND_NAMES if (means["kind"] == kind).any()]
     by = means.set_index([*WHO, "kind"])
     rows = []
     for variant in ordered({Variant(*row) for row in means[WHO].itertuples(index=False)}):
@@ -115,7 +116,7 @@ def _show_predictions(predictions: pd.DataFrame) -> None:
         rows.append([variant.label, *cells])
     show_table(
         "Not evaluated: predicted retained fraction",
-        ["variant", *(KIND_COLUMNS[kind] for kind in kinds)],
+        ["variant", *(KIND_NAMES[kind] for kind in kinds)],
         rows,
         "Of the mean dense score above chance, predicted from representations; 95% interval for a measured value.",
     )

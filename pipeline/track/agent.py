@@ -17,16 +17,20 @@ class AgentRun:
     values: dict[str, Any]
 
 
+def under_agent() -> bool:
+    """Return whether an agent has started this command."""
+    return bool(os.environ.get("WANDB_SWEEP_ID") and os.environ.get("WANDB_RUN_ID"))
+
+
 def agent_run() -> AgentRun | None:
     """Return the run that the agent has asked for, or None for a command that no agent has started.
 
     Raises OSError if the file with the sweep's values, which the environment names, cannot be read.
     """
-    sweep, run_id = os.environ.get("WANDB_SWEEP_ID"), os.environ.get("WANDB_RUN_ID")
-    if not sweep or not run_id:
+    if not under_agent():
         return None
     path = os.environ.get("WANDB_SWEEP_PARAM_PATH")
-    return AgentRun(run_id, sweep, _values(Path(path)) if path else {})
+    return AgentRun(os.environ["WANDB_RUN_ID"], os.environ["WANDB_SWEEP_ID"], _values(Path(path)) if path else {})
 
 
 def _values(path: Path) -> dict[str, Any]:

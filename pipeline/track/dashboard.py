@@ -16,13 +16,16 @@ from pipeline.common.files import write_bytes
 from pipeline.common.packages import absent
 from pipeline.config.choices import nearest
 from pipeline.store.records import OK, OUTCOME, JobRecord, load_records
+from pipeline.tables.job_columns import DENSE
 from pipeline.track.connection import EXTRA, prepare_import, resolve_mode
+from pipeline.track.keys import FIGURES
+from pipeline.track.names import PROJECT, folder_of_runs
 from pipeline.track.readback import RunRecord, read_run
 
 if TYPE_CHECKING:
     from pipeline.track.pages import Shown
 
-FOLDER, FIGURES, MEMORY = "dashboard", "figures", "published.json"
+FOLDER, MEMORY = "dashboard", "published.json"
 _CURVES = "history:over_sparsity/"
 # Number of the newest runs without a job among which the closing run is searched.
 _LOOKED_AT = 20
@@ -43,12 +46,16 @@ class Sweep:
 
 
 def sweeps(outputs: Path) -> list[Sweep]:
-    """Return all sweeps whose jobs have runs, the newest last."""
+    """Return all sweeps whose jobs have runs, the newest last, each with the dense model that it is compared with."""
     groups: dict[str, list[JobRecord]] = {}
     for folder in (outputs / "runs").glob("*"):
         for job in load_records(folder, f"**/{OUTCOME}"):
             if job.wandb.get("id"):
                 groups.setdefault(job.wandb.get("group") or folder.name, []).append(job)
+    for job in load_records(outputs / "jobs"):
+        own = groups.get(job.wandb.get("group", ""))
+        if own and job.pruner == DENSE and all(job.job != other.job for other in own):
+            own.append(job)
     found = [Sweep(name, sorted(jobs, key=lambda job: job.finished)) for name, jobs in groups.items()]
     return sorted(found, key=lambda sweep: sweep.jobs[-1].finished)
 
@@ -60,20 +67,20 @@ def shown(sweep: Sweep, outputs: Path) -> tuple[Shown, str]:
     from pipeline.track.panels import keys_of_run
 
     runs = list(_samples(sweep))
-    closing = _closing_run(sweep, outputs)
-    keys = set().union(*map(keys_of_run, [*runs, *([closing] if closing else [])]))
+    closing = list(_closing_run(sweep, outputs))
+    keys = set().union(*map(keys_of_run, [*runs, *closing]))
     newest = sweep.jobs[-1]
     about = runs[-1].run if runs else {}
     pruners = {job.pruner for job in sweep.jobs}
     return Shown(
         sweep=sweep.name,
-        project=about.get("project") or newest.config["wandb.project"],
+        project=about.get("project") or newest.config.get("wandb.project") or PROJECT,
         runs={job.wandb["id"]: job.pruner for job in sweep.jobs},
         colours=pruner_colours(pruners),
         logged=keys or None,
         curves=sorted({key.removeprefix(_CURVES).rpartition("/")[0] for key in keys if key.startswith(_CURVES)}),
         figures=sorted(key.removeprefix("media:") for key in keys if key.startswith("media:figures/")),
-        closed=closing is not None,
+        closed=bool(closing),
         about=newest.settings,
     ), about.get("entity") or newest.config.get("wandb.entity") or ""
 
@@ -84,21 +91,28 @@ def _samples(sweep: Sweep) -> Iterator[RunRecord]:
     for job in sorted(sweep.jobs, key=lambda job: job.status == OK):
         kinds[job.pruner, job.config.get("task.name")] = job
     for job in kinds.values():
+        yield from _parts(Path(job.wandb["directory"]), job.wandb["id"])
+
+
+def _parts(folder: Path, run_id: str) -> Iterator[RunRecord]:
+    """Yield what the logs here have of a run, oldest first: each job that has resumed it has left one."""
+    folders = [path.parent for path in folder.parent.glob(f"*run-*/run-{run_id}.wandb")]
+    for path in sorted(folders, key=lambda path: path.name.removeprefix("offline-")):
         with suppress(RuntimeError, OSError):
-            yield read_run(Path(job.wandb["directory"]))
+            yield read_run(path)
 
 
-def _closing_run(sweep: Sweep, outputs: Path) -> RunRecord | None:
-    """Return the run with the figures that a sweep logs at its end, or None. It belongs to no job."""
+def _closing_run(sweep: Sweep, outputs: Path) -> Iterator[RunRecord]:
+    """Yield the parts of the run with the figures that a sweep logs at its end. It belongs to no job."""
     known = {Path(job.wandb["directory"]).name for job in sweep.jobs}
-    folders = [path for path in (outputs / "wandb").glob("*run-*") if path.name not in known and path.is_dir()]
+    folders = [path for path in folder_of_runs(outputs).glob("*run-*") if path.name not in known and path.is_dir()]
     newest = sorted(folders, key=lambda path: re.sub(r"^(offline-)?run-", "", path.name), reverse=True)
     for folder in newest[:_LOOKED_AT]:
         with suppress(RuntimeError, OSError):
-            run = read_run(folder)
-            if (run.run.get("run_group"), run.run.get("job_type")) == (sweep.name, FIGURES):
-                return run
-    return None
+            run = read_run(folder).run
+            if (run.get("run_group"), run.get("job_type")) == (sweep.name, FIGURES):
+                yield from _parts(folder, run["run_id"])
+                return
 
 
 def build(sweep: Sweep, outputs: Path, offline: bool) -> int:

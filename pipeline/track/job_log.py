@@ -1,54 +1,123 @@
-"""Logs a job to its tracked run: scores, generated texts, curves, figures and artifacts."""
+"""Logs a job to its tracked run, section by section: scores, generated texts, curves, figures and artifacts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
 from pipeline.analysis.prompt_means import mean_over_prompts
 from pipeline.analysis.score_rows import PERPLEXITY, final_deviation, mean_scores, perplexities
-from pipeline.config.schema import FREE_RUNNING, LAYER, TEACHER_FORCED
+from pipeline.config.schema import DECISIONS, FREE_RUNNING, LAYER, NO_ARTIFACTS, TEACHER_FORCED
+from pipeline.evaluate.comparison import MEAN
 from pipeline.evaluate.suite import GENERATIVE
 from pipeline.measure.columns import COLUMNS, further_columns
+from pipeline.store.integrity import MANIFEST
+from pipeline.store.table_names import DECISION
 from pipeline.tables.job_tables import JobTables
 from pipeline.track import Tracker
+from pipeline.track.keys import REMOVED, mean_key, retained_key, score_key
 
 if TYPE_CHECKING:
     from pipeline.plot.drawing import FigureResult
 
 # Columns of the table of generated texts.
 _SAMPLE = ["task", "item", "prompt", "completion", "answer", "gold", "score"]
-# Artifacts that go to the run, and the names that they have there.
+# Names that artifacts have in W&B, by the role in the job's record.
 _ARTIFACTS = {"decision": "decision", "evaluation": "scores", "measures": "measures", "set measures": "set-measures"}
 
 
-def log_results(tables: JobTables, tracker: Tracker, drawn: Sequence[FigureResult]) -> None:
-    """Log the results of a job to its run."""
+@dataclass(frozen=True)
+class Wanted:
+    """What a run gets besides numbers and tables: which files, one of `wandb.artifacts`, and the curves by layer.
+
+    Jobs leave those to the dense model's run where they `share` them.
+    """
+
+    artifacts: str
+    share: bool = False
+
+
+def log_results(tables: JobTables, tracker: Tracker, wanted: Wanted, last: bool = False) -> None:
+    """Log what a job has by now and its run has not. What an earlier job has logged is not logged again.
+
+    At the ``last`` call, its numbers are put into the summary once more.
+    """
+    for name, section in _SECTIONS.items():
+        there = [tables.record.artifacts[role] for role in section.roles if role in tables.record.artifacts]
+        if not there:
+            continue
+        known = tracker.knows(name, " ".join(there))
+        if tracker.begins(name, " ".join(there)):
+            section.log(tables, tracker, wanted)
+            for role in section.roles:
+                _log_files(role, tables, tracker, wanted.artifacts)
+        if known and last:
+            tracker.summary(section.numbers(tables))
+
+
+def log_dense(dense: JobTables, tracker: Tracker, pruned: JobTables, wanted: Wanted) -> None:
+    """Log the dense model's results, and the curves by layer of a pruned job that do not depend on its setting."""
+    log_results(dense, tracker, wanted, last=True)
+    if (measures := pruned.measures) is not None and tracker.begins(*shared_section(pruned)):
+        _log_layers(tracker, measures)
+
+
+def shared_section(pruned: JobTables) -> tuple[str, str]:
+    """Return the section of the dense run that a job's curves by layer are, and what they depend on."""
+    return "layers", f"{pruned.record.model_id} {pruned.record.settings_id} {pruned.record.seed}"
+
+
+def shares_layers(tables: JobTables) -> bool:
+    """Return whether a job's curves by layer are those of any setting: each sublayer is left out, one at a time."""
+    if not any(tables.dropped.values()):
+        return False
+    decision = tables.store.root / tables.record.artifacts["decision"]
+    return {path.name for path in decision.iterdir()} <= {DECISION, MANIFEST}
+
+
+def _log_decision(tables: JobTables, tracker: Tracker, wanted: Wanted) -> None:
     record = tables.record
-    scores, dense = _score_summary(tables.scores, ""), _score_summary(tables.dense_scores, "dense/")
-    tracker.summary({"achieved": record.achieved, **scores, **dense})
+    tracker.config({"parameters": {"dense": record.dense_parameters, "left": record.parameters}})
+    tracker.history(_removed(tables))
     if layers := tables.decision.get("achieved_by_layer"):
-        tracker.curve("layer", pd.DataFrame({"layer": range(len(layers)), "achieved": layers}), "layer")
+        tracker.curve("layer", pd.DataFrame({"layer": range(len(layers)), REMOVED: layers}), "layer")
+
+
+def _removed(tables: JobTables) -> dict[str, float | None]:
+    return {REMOVED: tables.record.achieved}
+
+
+def _log_scores(tables: JobTables, tracker: Tracker, wanted: Wanted) -> None:
+    tracker.history(_headline_scores(tables))
+    tracker.summary(_scores(tables))
     if tables.scores is not None:
         tracker.table("scores", tables.scores)
-    if "evaluation" in record.artifacts:
+    if "evaluation" in tables.record.artifacts:
         tracker.table("generations", _generations(tables))
     if tables.comparisons is not None:
         tracker.table("comparison with dense", tables.comparisons)
-    if tables.measures is not None:
-        tracker.summary({f"final/{name}": value for name, value in final_deviation(tables.measures).items()})
-        _log_curves(tracker, tables.measures)
-    if tables.set_measures is not None:
-        _log_sets(tracker, tables.set_measures)
-    log_figures(tracker, drawn)
-    for role, name in _ARTIFACTS.items():
-        if role in record.artifacts:
-            files = sorted((tables.store.root / record.artifacts[role]).iterdir())
-            ids = {"settings": record.settings, "variant_id": record.variant_id, "settings_id": record.settings_id}
-            tracker.artifact(f"{name}-{record.job}", name, files, ids)
+
+
+def _headline_scores(tables: JobTables) -> dict[str, float | None]:
+    """Return the mean over the tasks of each kind, and the share of the dense score above chance that it retains."""
+    means = {mean_key(kind): value for kind, value in mean_scores(tables.scores).items()}
+    if texts := perplexities(tables.scores):
+        means[mean_key(PERPLEXITY)] = fmean(texts.values())
+    frame = tables.comparisons
+    rows = [] if frame is None else frame[frame["task"] == MEAN][["kind", "retained"]].dropna().itertuples(index=False)
+    return {**means, **{retained_key(kind): float(retained) for kind, retained in rows}}
+
+
+def _scores(tables: JobTables) -> dict[str, float | None]:
+    """Return the headline scores and those of every task."""
+    frame = tables.scores
+    rows = [] if frame is None else frame[frame["main"].astype(bool)].itertuples()
+    return {**{score_key(row.kind, row.task): float(row.value) for row in rows}, **_headline_scores(tables)}
 
 
 def _generations(tables: JobTables) -> pd.DataFrame:
@@ -59,61 +128,97 @@ def _generations(tables: JobTables) -> pd.DataFrame:
     return frame.assign(gold=frame["gold"].map(str), answer=frame["answer"].map(str))
 
 
-def _score_summary(scores: pd.DataFrame | None, prefix: str) -> dict[str, float]:
-    if scores is None:
-        return {}
-    main = scores[scores["main"]]
-    single = {f"{prefix}{row.kind}/{row.task}": float(row.value) for row in main.itertuples()}
-    means = {f"{prefix}{kind}/mean": value for kind, value in mean_scores(scores).items()}
-    texts = perplexities(scores)
-    return single | means | ({f"{prefix}{PERPLEXITY}/mean": fmean(texts.values())} if texts else {})
-
-
-def _log_curves(tracker: Tracker, measures: pd.DataFrame) -> None:
+def _log_measures(tables: JobTables, tracker: Tracker, wanted: Wanted) -> None:
     """Log means over prompts by layer for each sublayer, and by step for the final state, at the first temperature."""
+    measures = tables.measures
+    if measures is None:
+        return
+    tracker.history(_deviations(tables))
+    if not (wanted.share and shares_layers(tables)):
+        _log_layers(tracker, measures)
     measures = measures[measures.temperature == measures.temperature.iloc[0]]
     columns = [*COLUMNS, *further_columns(measures)]
-    for kind, frame in measures[measures.protocol == LAYER].groupby("sublayer"):
-        tracker.curve(f"layer/{kind}", mean_over_prompts(frame, columns, ["layer"]), "layer")
     for protocol in (TEACHER_FORCED, FREE_RUNNING):
         final = measures[measures.protocol == protocol]
         if len(final):
             tracker.curve(f"step/{protocol}", final.groupby("step")[columns].mean().reset_index(), "step")
 
 
-def _log_sets(tracker: Tracker, rows: pd.DataFrame) -> None:
+def _log_layers(tracker: Tracker, measures: pd.DataFrame) -> None:
+    measures = measures[measures.temperature == measures.temperature.iloc[0]]
+    columns = [*COLUMNS, *further_columns(measures)]
+    for kind, frame in measures[measures.protocol == LAYER].groupby("sublayer"):
+        tracker.curve(f"layer/{kind}", mean_over_prompts(frame, columns, ["layer"]), "layer")
+
+
+def _deviations(tables: JobTables) -> dict[str, float | None]:
+    """Return the measures of the final states, by protocol."""
+    return {
+        f"{protocol}/{name}": value
+        for protocol in (TEACHER_FORCED, FREE_RUNNING)
+        for name, value in final_deviation(tables.measures, protocol).items()
+    }
+
+
+def _log_sets(tables: JobTables, tracker: Tracker, wanted: Wanted) -> None:
     """Log measures of sets: by layer for each sublayer, of the final states as numbers, and all as a table."""
+    if (rows := tables.set_measures) is None:
+        return
     tracker.table("measures of sets", rows)
     for kind, frame in rows[rows.protocol == LAYER].groupby("sublayer"):
         by_layer = frame.pivot(index="layer", columns="measure", values="value").reset_index()
         tracker.curve(f"layer/{kind}", by_layer, "layer")
-    final = rows[rows.protocol != LAYER]
-    tracker.summary({f"{row.protocol}/{row.measure}": float(row.value) for row in final.itertuples()})
+    tracker.history(_of_sets(tables))
+
+
+def _of_sets(tables: JobTables) -> dict[str, float | None]:
+    if (rows := tables.set_measures) is None:
+        return {}
+    return {f"{row.protocol}/{row.measure}": float(row.value) for row in rows[rows.protocol != LAYER].itertuples()}
+
+
+class _Section(NamedTuple):
+    """Part of a run: the roles of the artifacts that it is logged from, what logs it, and its numbers alone."""
+
+    roles: tuple[str, ...]
+    log: Callable[[JobTables, Tracker, Wanted], None]
+    numbers: Callable[[JobTables], Mapping[str, float | None]]
+
+
+_SECTIONS = {
+    "decision": _Section(("decision",), _log_decision, _removed),
+    "scores": _Section(("evaluation", "perplexity", "comparison"), _log_scores, _scores),
+    "measures": _Section(("measures",), _log_measures, _deviations),
+    "measures of sets": _Section(("set measures",), _log_sets, _of_sets),
+}
+
+
+def _log_files(role: str, tables: JobTables, tracker: Tracker, artifacts: str) -> None:
+    """Log the files of an artifact, of a decision only where weights and masks are wanted."""
+    record = tables.record
+    if artifacts == NO_ARTIFACTS or role not in _ARTIFACTS or role not in record.artifacts:
+        return
+    if role == "decision" and artifacts != DECISIONS:
+        return
+    name = _ARTIFACTS[role]
+    files = sorted((tables.store.root / record.artifacts[role]).iterdir())
+    ids = {"settings": record.settings, "variant_id": record.variant_id, "settings_id": record.settings_id}
+    tracker.artifact(f"{name}-{record.job}", name, files, ids)
 
 
 def receipt_of(tracker: Tracker | None) -> dict[str, Any]:
+    """Return what the record of a job keeps of its run."""
     if tracker is None:
         return {}
     try:
-        receipt = tracker.receipt
+        return tracker.receipt.facts()
     except RuntimeError as error:  # interrupted while the run was being closed
         return {"problem": str(error)}
-    return {
-        "id": receipt.run_id,
-        "group": receipt.group,
-        "mode": receipt.mode,
-        "url": receipt.url,
-        "directory": str(receipt.directory) if receipt.directory else None,
-        "sync": receipt.sync_command,
-        "exit_code": receipt.exit_code,
-        "verified": receipt.verified,
-        "problem": receipt.problem,
-    }
 
 
 def log_figures(tracker: Tracker, drawn: Sequence[FigureResult]) -> None:
-    """Log the pictures of figures with their captions."""
+    """Log the pictures of figures with their captions, each again only when it has changed."""
     for figure in drawn:
         for path in figure.paths:
-            if path.suffix == ".png":
+            if path.suffix == ".png" and tracker.begins(figure.name, hashlib.sha256(path.read_bytes()).hexdigest()):
                 tracker.image(f"figures/{figure.name}", path, figure.caption)

@@ -9,19 +9,20 @@ import pandas as pd
 
 from pipeline.analysis.score_rows import PERPLEXITY, Numbers, Row, rows_of_jobs
 from pipeline.store.artifacts import Store
+from pipeline.store.integrity import digest
 from pipeline.store.records import OK, JobRecord, load_records
 from pipeline.tables.job_columns import DENSE
 from pipeline.tables.job_tables import JobTables
 from pipeline.tables.variants import Variant
 from pipeline.track import Tracker
-
-REMOVED = "removed"
+from pipeline.track.keys import REMOVED, kind_key
 
 
 def log_curves(tracker: Tracker, jobs: Sequence[JobRecord], store: Store) -> None:
     """Log the curves of these finished jobs: ``over_sparsity/<line>/<kind of task>`` over the share removed."""
     for line, frame in curves(jobs, store).items():
-        tracker.curve(f"over_sparsity/{line}", frame, REMOVED)
+        if tracker.begins(f"over sparsity {line}", digest(frame.to_json())):
+            tracker.curve(f"over_sparsity/{line}", frame.rename(columns=kind_key), REMOVED)
 
 
 def curves(jobs: Sequence[JobRecord], store: Store) -> dict[str, pd.DataFrame]:

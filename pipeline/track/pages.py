@@ -10,9 +10,9 @@ import wandb_workspaces.reports.v2 as wr
 import wandb_workspaces.workspaces as ws
 from wandb_workspaces import expr
 
-from pipeline.track.panels import MOST_RUNS, REMOVED, Section, sections
+from pipeline.track.keys import FIGURES, REMOVED, mean_key
+from pipeline.track.panels import MOST_RUNS, Section, sections
 
-FIGURES = "figures"
 TITLE_LENGTH = 128
 # Number of sections of a workspace that are open from the start.
 OPEN = 3
@@ -70,7 +70,7 @@ def workspace(shown: Shown, entity: str = "") -> ws.Workspace:
             filters=[expr.Metric("Group") == shown.sweep],
             order=[expr.Ordering(expr.Metric("JobType"), ascending=True)],
             run_settings={run: ws.RunSettings(color=colour) for run, colour in _colours(shown).items()},
-            pinned_columns=["run:displayName", f"summary:{REMOVED}", "summary:generative/mean"],
+            pinned_columns=["run:displayName", f"summary:{REMOVED}", f"summary:{mean_key('generative')}"],
         ),
     )
 

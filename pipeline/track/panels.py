@@ -7,19 +7,11 @@ from dataclasses import dataclass, replace
 
 import wandb_workspaces.reports.v2 as wr
 
+from pipeline.config.schema import flatten
 from pipeline.measure.columns import TAKEN
+from pipeline.track.keys import KINDS, KL, REMOVED, kind_key, mean_key
 from pipeline.track.readback import RunRecord
 
-# Axis of the share of parameters removed, on which the sparsities of all pruners are comparable, whether they are
-# fractions, patterns or numbers of units.
-REMOVED = "achieved"
-# Kinds of task with mean scores, and their names for readers.
-KINDS = {
-    "generative": "generation",
-    "multiple_choice": "multiple choice",
-    "retrieval": "retrieval",
-    "perplexity": "perplexity",
-}
 SPACES = {"cos_h": "cosine in h", "cos_z": "cosine in z", "cos_p": "cosine in p", "kl": "KL"}
 SUBLAYERS = ("attention", "mlp")
 PROTOCOLS = {"teacher_forced": "teacher-forced", "free_running": "free-running"}
@@ -71,14 +63,14 @@ def sections(logged: Collection[str] | None, pruners: Iterable[str], figures: Se
             "How scores depend on the deviation",
             "Scores against the free-running KL(dense‖pruned) at the final state, and generation against multiple "
             "choice.",
-            [*_points("final/kl", "KL", kinds=("generative", "multiple_choice", "retrieval")), _both_ways()],
+            [*_points(KL, "KL", kinds=("generative", "multiple_choice", "retrieval")), _both_ways()],
         ),
         Section("Everything at once", "Each line is one job.", [_parallel(logged)], columns=1),
         Section(
             "Layer by layer",
             "One sublayer at a time is replaced by its pruned form on the dense model's own inputs; the residual "
             "stream after it is compared in h, z and p.",
-            [*_over_layers(measures), _line("fraction removed by layer", "layer", ["layer/achieved"])],
+            [*_over_layers(measures), _line("fraction removed by layer", "layer", [f"layer/{REMOVED}"])],
             columns=4,
         ),
         Section(
@@ -127,7 +119,7 @@ def _points(x: str, name: str, kinds: Iterable[str] = KINDS) -> list[Panel]:
         wr.ScatterPlot(
             title=f"{KINDS[kind]} against {name}",
             x=wr.SummaryMetric(x),
-            y=wr.SummaryMetric(f"{kind}/mean"),
+            y=wr.SummaryMetric(mean_key(kind)),
             log_y=True if kind == "perplexity" else None,
             legend_template="${run:displayName}",
         )
@@ -139,7 +131,7 @@ def _lines(pruners: Sequence[str]) -> list[Panel]:
     return [
         _line(
             f"{name} over sparsity, one line per pruner",
-            "removed",
+            REMOVED,
             [curve_key(pruner, kind) for pruner in pruners],
             log=kind == "perplexity",
             title_x="fraction removed",
@@ -151,28 +143,26 @@ def _lines(pruners: Sequence[str]) -> list[Panel]:
 
 def curve_key(pruner: str, kind: str) -> str:
     """Return the key of a pruner's mean scores over the share removed."""
-    return f"over_sparsity/{pruner}/{kind}"
+    return f"over_sparsity/{pruner}/{kind_key(kind)}"
 
 
 def _both_ways() -> Panel:
     return wr.ScatterPlot(
         title="generation against multiple choice",
-        x=wr.SummaryMetric("multiple_choice/mean"),
-        y=wr.SummaryMetric("generative/mean"),
+        x=wr.SummaryMetric(mean_key("multiple_choice")),
+        y=wr.SummaryMetric(mean_key("generative")),
         legend_template="${run:displayName}",
     )
 
 
 def _parallel(logged: Collection[str] | None) -> Panel:
     columns: dict[str, wr.Config | wr.SummaryMetric] = {
-        "pruner": wr.Config("pruner"),
+        "pruner": _choice("pruner", logged),
         "fraction removed": wr.SummaryMetric(REMOVED),
-        "calibration": wr.Config("calibration"),
+        "calibration": _choice("calibration", logged),
         "seed": wr.Config("seed"),
-        "generation": wr.SummaryMetric("generative/mean"),
-        "multiple choice": wr.SummaryMetric("multiple_choice/mean"),
-        "retrieval": wr.SummaryMetric("retrieval/mean"),
-        "KL": wr.SummaryMetric("final/kl"),
+        **{KINDS[kind]: wr.SummaryMetric(mean_key(kind)) for kind in ("generative", "multiple_choice", "retrieval")},
+        "KL": wr.SummaryMetric(KL),
     }
     return wr.ParallelCoordinatesPlot(
         title="from pruner to score",
@@ -182,6 +172,12 @@ def _parallel(logged: Collection[str] | None) -> Panel:
             if logged is None or _key(metric) in logged
         ],
     )
+
+
+def _choice(group: str, logged: Collection[str] | None) -> wr.Config:
+    """Return the choice of a group: its name, or where W&B's agents choose it, the sweep's own value."""
+    own = logged is not None and f"config:{group}.name" not in logged
+    return wr.Config(group if own else f"{group}.name")
 
 
 def _over_layers(measures: Mapping[str, str]) -> list[Panel]:
@@ -232,7 +228,7 @@ def keys_of_run(run: RunRecord) -> set[str]:
     """
     media = {key.removesuffix("._type") for row in run.history for key in row if key.endswith("._type")}
     return (
-        {f"config:{key}" for key in run.config}
+        {f"config:{key}" for key in flatten(run.config)}
         | {f"summary:{key}" for key in run.summary}
         | {f"history:{key}" for row in run.history for key in row}
         | {f"media:{key}" for key in media}

@@ -7,25 +7,29 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 READ_SECONDS = 120
+_PROGRAM = "wandb-core"
 
 
 @dataclass
 class Sent:
     """Contents that a run's log must have, kept up to date while the run is open.
 
-    points counts the values of each (step metric, series); media holds the keys of images and tables;
-    artifacts maps a name to {file name: size in bytes}.
+    rows counts the values of each key in the history over time, points those of each (step metric, series); media
+    holds the keys of images and tables; artifacts maps a name to {file name: size in bytes}.
     """
 
     config: dict[str, Any]
     summary: dict[str, Any] = field(default_factory=dict)
+    rows: Counter[str] = field(default_factory=Counter)
     points: Counter[tuple[str, str]] = field(default_factory=Counter)
     media: set[str] = field(default_factory=set)
     artifacts: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -36,7 +40,8 @@ class RunRecord:
     """Run as read from its log. `exit_code` is None if the log ends before the run does.
 
     Nested values have dotted keys; numbers that JSON lacks are "NaN", "Infinity" and "-Infinity".
-    step_metrics maps a series to its x axis; artifacts maps a name to {file name: (local path, size in bytes)}.
+    step_metrics maps a series to its x axis; console holds the logged lines, system the samples of the machine's load;
+    artifacts maps a name to {file name: (local path, size in bytes)}.
     """
 
     directory: Path
@@ -47,6 +52,8 @@ class RunRecord:
     step_metrics: dict[str, str] = field(default_factory=dict)
     artifacts: dict[str, dict[str, tuple[Path, int]]] = field(default_factory=dict)
     artifact_types: dict[str, str] = field(default_factory=dict)
+    console: list[str] = field(default_factory=list)
+    system: list[dict[str, Any]] = field(default_factory=list)
     exit_code: int | None = None
 
 
@@ -55,16 +62,12 @@ def read_run(directory: Path) -> RunRecord:
 
     A damaged or cut log gives the records before the damage. Raises RuntimeError if there is no log to read.
     """
-    # Deferred: importing wandb takes seconds.
-    from wandb.util import get_core_path
-
     logs = list(directory.glob("run-*.wandb"))
     if len(logs) != 1:
         raise RuntimeError(f"the log in {directory} cannot be read: there are {len(logs)} instead of one")
-    # The program itself: through `python -m wandb`, each run would wait for another import of wandb.
-    command = [get_core_path(), "leet", "inspect", "--no-observability", "--json", "--run-file", str(logs[0].resolve())]
-    command.append(str(logs[0].resolve().parent.parent))
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=READ_SECONDS, check=False)
+    answer = subprocess.run(
+        _reader(logs[0].resolve()), capture_output=True, text=True, timeout=READ_SECONDS, check=False
+    )
     if answer.returncode != 0:
         raise RuntimeError(f"the log in {directory} cannot be read: {answer.stderr.strip()[-300:]}")
     record = RunRecord(directory)
@@ -72,6 +75,19 @@ def read_run(directory: Path) -> RunRecord:
         entry = json.loads(line)
         _add(record, entry["type"], entry.get(entry["type"], {}))
     return record
+
+
+def _reader(path: Path) -> list[str]:
+    """Return the command that prints a log as JSON lines.
+
+    That is what `wandb leet inspect` starts. The command itself, which serves where that program is not found, would
+    import wandb for every run, which takes seconds.
+    """
+    program = next((file for file in metadata.files("wandb") or () if file.name == _PROGRAM), None)
+    if program is None or not (found := Path(str(program.locate()))).is_file():
+        return [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(path)]
+    options = ["--no-observability", "--json", "--run-file", str(path), str(path.parent.parent)]
+    return [str(found), "leet", "inspect", *options]
 
 
 def _add(record: RunRecord, kind: str, body: Mapping[str, Any]) -> None:
@@ -93,6 +109,10 @@ def _add(record: RunRecord, kind: str, body: Mapping[str, Any]) -> None:
             item["path"]: (Path(item.get("local_path", "")), int(item.get("size", 0))) for item in contents
         }
         record.artifact_types[body["name"]] = body.get("type", "")
+    elif kind == "output_logger":
+        record.console += str(body.get("line", "")).splitlines()
+    elif kind == "stats":
+        record.system.append(dict(body))
     elif kind == "exit":
         record.exit_code = body.get("exit_code", 0)
 
@@ -112,6 +132,10 @@ def _problems(sent: Sent, record: RunRecord, exit_code: int) -> Iterator[str]:
         yield f"exit code {record.exit_code} instead of {exit_code}"
     yield from _differences("config", sent.config, record.config)
     yield from _differences("summary", sent.summary, record.summary)
+    rows = Counter(key for row in record.history for key in row)
+    for key, count in sent.rows.items():
+        if rows[key] != count:
+            yield f"the history has {rows[key]} of {count} values of {key}"
     yield from _missing_points(sent, record)
     for key in sorted(sent.media):
         yield from _missing_media(key, record)

@@ -11,14 +11,15 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from pipeline.common.files import write_bytes
+from pipeline.track.keys import KL, mean_key
 
 # Possible aims of a sweep: the key in the summary of its runs, and whether more of it is better.
 METRICS = {
-    "generation": ("generative/mean", "maximize"),
-    "choice": ("multiple_choice/mean", "maximize"),
-    "retrieval": ("retrieval/mean", "maximize"),
-    "perplexity": ("perplexity/mean", "minimize"),
-    "KL": ("final/kl", "minimize"),
+    "generation": (mean_key("generative"), "maximize"),
+    "choice": (mean_key("multiple_choice"), "maximize"),
+    "retrieval": (mean_key("retrieval"), "maximize"),
+    "perplexity": (mean_key("perplexity"), "minimize"),
+    "KL": (KL, "minimize"),
 }
 METHODS = ("grid", "random", "bayes")
 

@@ -21,9 +21,10 @@ from pipeline.common.secrets import redact
 from pipeline.store.artifacts import Store
 from pipeline.store.records import load_records
 from pipeline.track.connection import base_url, resolve_mode
+from pipeline.track.names import folder_of_runs
 from pipeline.track.readback import read_run
+from pipeline.track.receipt import SYNCED as _MARK
 
-_MARK = "*.wandb.synced"
 _LONGEST = 500
 SENT, FAILED, LEFT = "sent", "failed", "left"
 # Time limit for one run with all its files.
@@ -42,7 +43,7 @@ def unsent(store: Store) -> list[Path]:
     """Return the folders of runs that the server lacks wholly or partly, oldest first: offline and cut online ones."""
     jobs = load_records(store.jobs)
     cut = {Path(job.wandb["directory"]).name for job in jobs if job.wandb.get("sync") and job.wandb.get("directory")}
-    folders = [path for path in (store.root / "wandb").glob("*run-*") if _is_offline(path) or path.name in cut]
+    folders = [path for path in folder_of_runs(store.root).glob("*run-*") if _is_offline(path) or path.name in cut]
     waiting = [path for path in folders if any(path.glob("*.wandb")) and not _is_sent(path)]
     return sorted(waiting, key=lambda path: path.name.removeprefix("offline-"))
 
@@ -130,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m pipeline.track.sync", description="Upload offline runs to the W&B server, each of them once."
     )
     chosen: Any = parser.parse_args(arguments)
-    if not (chosen.outputs / "wandb").is_dir():
+    if not folder_of_runs(chosen.outputs).is_dir():
         print(f"no run in {chosen.outputs}")
         return 0
     store = Store(chosen.outputs)

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shlex
-import shutil
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.track import service
+from pipeline.track.given import check_curve, check_file, link, scalars
 from pipeline.track.readback import Sent, compare, read_run
-from pipeline.track.values import brief, number
+from pipeline.track.receipt import Receipt
+from pipeline.track.values import brief, key_of, nested, number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,26 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 UPLOAD_SECONDS = 300  # for the server to take an artifact
-
-
-@dataclass(frozen=True)
-class Receipt:
-    """Outcome of a run.
-
-    `group` is the sweep by which W&B finds it. `directory` holds its files, `url` is set online, and `sync_command`
-    sends a run that is only on disk. `verified` says whether the finished run was read back complete (None when
-    disabled); if it was not, `problem` says what is wrong.
-    """
-
-    run_id: str
-    group: str
-    directory: Path | None
-    mode: str
-    url: str | None
-    exit_code: int
-    verified: bool | None
-    problem: str | None
-    sync_command: str | None
+TURN_SECONDS = 5.0  # between the rows of one loop's progress
 
 
 class Tracker:
@@ -62,13 +43,17 @@ class Tracker:
         config: dict[str, Any],
         reason: str | None = None,
         problem: str | None = None,
+        known: Mapping[str, str] | None = None,
     ) -> None:
-        self._run = run
+        self.run = run
         self._mode = mode
         self._reason = reason
         self._sent = Sent(config)
         self._uploads: list[Artifact] = []
         self._problems: list[str] = [problem] if problem else []
+        self._known = dict(known or {})
+        self._logged = dict(self._known)
+        self._turned: dict[str, float] = {}
         self._receipt: Receipt | None = None
 
     @property
@@ -78,12 +63,48 @@ class Tracker:
             raise RuntimeError("the run is still open: its receipt exists after the `with track(...)` block")
         return self._receipt
 
+    def knows(self, section: str, source: str) -> bool:
+        """Return whether an earlier job has logged a section of this run from this source."""
+        return self._known.get(section) == source
+
+    def begins(self, section: str, source: str) -> bool:
+        """Return whether a section has not been logged from this source yet, by this job or an earlier one of its run.
+
+        From now on it has been.
+        """
+        is_new = self._logged.get(section) != source
+        self._logged[section] = source
+        return is_new
+
+    def config(self, values: Mapping[str, object]) -> None:
+        """Add to the run's config, nested as it is."""
+        if (run := self.run) is not None:
+            own = nested(values)
+            self._attempt("config", lambda: run.config.update(own, allow_val_change=True))
+            self._sent.config.update(own)
+
     def summary(self, values: Mapping[str, float | int | str | None]) -> None:
         """Record final numbers, such as scores. None is left out; NaN and infinities are kept."""
-        numbers = {key: _scalar(key, value) for key, value in values.items() if value is not None}
-        if (run := self._run) is not None and numbers:
+        numbers = scalars(values)
+        if (run := self.run) is not None and numbers:
             self._attempt("summary", lambda: run.summary.update(numbers))
             self._sent.summary.update(numbers)
+
+    def history(self, values: Mapping[str, float | int | None]) -> None:
+        """Record numbers as of now: a row of the history, from which W&B draws charts, and its summary."""
+        numbers = scalars(values)
+        if (run := self.run) is not None and numbers:
+            self._attempt("history", lambda: run.log(numbers))
+            self._sent.rows.update(numbers.keys())
+            self.summary(numbers)
+
+    def turn(self, what: str, done: int, total: int) -> None:
+        """Record how far a loop is, every few seconds: a fraction. Short loops leave no trace."""
+        key, now = f"progress/{key_of(what)}", time.monotonic()
+        due = now - self._turned.setdefault(key, now) >= TURN_SECONDS or (done == total and self._sent.rows[key])
+        if due and not self._problems:
+            self._turned[key] = now
+            self.history({key: done / total})
 
     def curve(self, name: str, frame: pd.DataFrame, step: str) -> None:
         """Record each column of `frame` as the series `name`/column over the x axis `step`, also a column.
@@ -91,9 +112,9 @@ class Tracker:
         Curves over the same step share the axis. Missing values (NaN) are left out.
         Raises ValueError unless there is one row per step and all columns are numeric.
         """
-        if (run := self._run) is None:
+        if (run := self.run) is None:
             return
-        _check_curve(name, frame, step)
+        check_curve(name, frame, step)
         import pandas as pd
 
         series = {column: f"{name}/{column}" for column in frame.columns if column != step}
@@ -114,9 +135,9 @@ class Tracker:
 
     def image(self, name: str, path: Path, caption: str) -> None:
         """Record the image file at `path` (PNG or JPEG). Raises FileNotFoundError if it is missing."""
-        if (run := self._run) is None:
+        if (run := self.run) is None:
             return
-        _check_file(path)
+        check_file(path)
         import wandb
 
         self._attempt(name, lambda: run.log({name: wandb.Image(str(path), caption=caption)}))
@@ -124,7 +145,7 @@ class Tracker:
 
     def table(self, name: str, frame: pd.DataFrame) -> None:
         """Record a table to look at, without its index; for thousands of rows prefer `artifact`."""
-        if (run := self._run) is None:
+        if (run := self.run) is None:
             return
         import wandb
 
@@ -140,10 +161,10 @@ class Tracker:
         Files are hard-linked into the run's folder where that is possible, so they may be deleted or replaced
         before the run is sent but not rewritten in place. Raises FileNotFoundError if one is missing.
         """
-        if (run := self._run) is None:
+        if (run := self.run) is None:
             return
         for path in files:
-            _check_file(path)
+            check_file(path)
         if len({path.name for path in files}) != len(files):
             raise ValueError(f"artifact {name}: two files have the same name")
         import wandb
@@ -154,7 +175,7 @@ class Tracker:
 
         def send() -> None:
             for path in files:
-                artifact.add_file(str(_link(path, folder)), name=path.name, policy="immutable")
+                artifact.add_file(str(link(path, folder)), name=path.name, policy="immutable")
             run.log_artifact(artifact)
             if self._mode == "online":
                 self._uploads.append(artifact)
@@ -175,13 +196,15 @@ class Tracker:
 
     def close(self, exit_code: int, error: BaseException | None = None) -> None:
         """Finish the run, read it back and write the receipt; raises nothing but interruptions."""
-        if (run := self._run) is None:
+        if (run := self.run) is None:
             problem = "; ".join(self._problems) or None
             verified = False if problem else None
             self._receipt = Receipt("", "", None, self._mode, None, exit_code, verified, problem, None)
             return
         if error is not None:
             self.summary({"error": brief(error)})
+        elif run.resumed:
+            self._attempt("summary", lambda: _forget_error(run))
         for artifact in self._uploads:
             self._attempt(f"artifact {artifact.name}", partial(artifact.wait, timeout=UPLOAD_SECONDS))
         directory, unsent = _directory(run), self._mode == "offline"
@@ -200,6 +223,8 @@ class Tracker:
             self._report(f"run {run.id} is incomplete on disk: {lost}")
         # A writer that dies early leaves no log.
         command = f"wandb sync {shlex.quote(str(directory))}" if unsent and any(directory.glob("*.wandb")) else None
+        if self._mode == "online" and not self._problems:
+            _supersede_offline(directory, run.id)
         if command:
             reason = f" ({self._reason})" if self._reason else ""
             log.info("W&B run %s is stored on disk%s; to upload it: %s", run.id, reason, command)
@@ -213,6 +238,7 @@ class Tracker:
             verified=not self._problems,
             problem="; ".join(self._problems) or None,
             sync_command=command,
+            logged=dict(self._logged),
         )
 
 
@@ -220,36 +246,13 @@ def _directory(run: Run) -> Path:
     return Path(run.dir).parent
 
 
-def _scalar(key: str, value: object) -> float | int | str:
-    if isinstance(value, str):
-        return value
-    try:
-        return number(value)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"summary {key}: {value!r} is neither a number nor a string") from error
+def _forget_error(run: Run) -> None:
+    """Remove the error of an earlier job, which failed, from the summary of a run that has now ended well."""
+    if run.summary.get("error") is not None:
+        del run.summary["error"]
 
 
-def _check_curve(name: str, frame: pd.DataFrame, step: str) -> None:
-    if step not in frame.columns:
-        raise ValueError(f"curve {name}: no step column {step!r} among {list(frame.columns)}")
-    if frame[step].isna().any() or frame[step].duplicated().any():
-        raise ValueError(f"curve {name}: {step!r} must have one row per value; aggregate first")
-    if texts := [column for column in frame.columns if frame[column].dtype.kind not in "biuf"]:
-        raise ValueError(f"curve {name}: columns {texts} are not numeric; drop them first")
-
-
-def _check_file(path: Path) -> None:
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path} to log")
-
-
-def _link(path: Path, folder: Path) -> Path:
-    """Return a hard link to `path` in `folder`, or a copy where the file system has no hard links."""
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / path.name
-    target.unlink(missing_ok=True)
-    try:
-        os.link(path.resolve(), target)
-    except OSError:
-        shutil.copyfile(path, target)
-    return target
+def _supersede_offline(directory: Path, run_id: str) -> None:
+    """Mark runs of this id that were kept on this disk as sent: the server has all that they hold from this one."""
+    for path in directory.parent.glob(f"offline-run-*/run-{run_id}.wandb"):
+        path.with_name(f"{path.name}.synced").touch()

@@ -1,20 +1,40 @@
-"""Plain values for W&B: a flat config without secrets, and numbers that survive JSON."""
+"""Plain values for W&B: a nested config without secrets, keys that it can plot, and numbers that survive JSON."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from pipeline.common.secrets import redacted
 
+# A class that a configuration names; its component has a name of its own.
+_TARGET = "_target_"
 
-def flatten(config: Mapping[str, object]) -> dict[str, Any]:
-    """Return nested mappings as one flat dict with dotted keys and JSON values; other objects become their text.
 
-    Secrets are hidden: see ``pipeline.common.secrets``.
+def nested(config: Mapping[str, object]) -> dict[str, Any]:
+    """Return a config as W&B filters and groups by it: one level per dot, JSON values, other objects as their text.
+
+    ``_target_`` is left out. Secrets are hidden: see ``pipeline.common.secrets``.
     """
-    return {key: redacted(_plain(value), key) for key, value in _leaves(config, "")}
+    tree: dict[str, Any] = {}
+    for key, value in config.items():
+        *path, name = str(key).split(".")
+        node = tree
+        for part in path:
+            node = node.setdefault(part, {})
+        if isinstance(value, Mapping):
+            node[name] = {**node.get(name, {}), **nested(value)}
+        elif name != _TARGET:
+            node[name] = _plain(value)
+    found: dict[str, Any] = redacted(tree)
+    return found
+
+
+def key_of(words: str) -> str:
+    """Return words as part of a key: W&B plots no key with dots, and sorts by no key with spaces or signs."""
+    return re.sub(r"\W+", "_", words).strip("_")
 
 
 def number(value: Any) -> float | int | str:
@@ -34,14 +54,6 @@ def brief(error: BaseException) -> str:
     """Return an exception as one short line."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:300]}" if text else type(error).__name__
-
-
-def _leaves(config: Mapping[Any, object], prefix: str) -> list[tuple[str, object]]:
-    leaves: list[tuple[str, object]] = []
-    for key, value in config.items():
-        name = f"{prefix}{key}"
-        leaves += _leaves(value, f"{name}.") if isinstance(value, Mapping) else [(name, value)]
-    return leaves
 
 
 def _plain(value: object) -> Any:

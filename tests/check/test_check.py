@@ -113,7 +113,15 @@ def test_all_problems_at_once_with_the_nearest_choice():
         (["figures.select=[fig04,fig05_orthogonal]"], "did you mean fig05_orthogonal_magnitude?"),
         (["figures.select=[]"], "figures.select is empty; choose from fig01"),
         (["figures=[fig04]"], "write figures.select=[fig04]"),
-        (["figures.select=fig04"], "should be a list, each item a string or null: write figures.select=[fig04]"),
+        (["figures.select=fig4"], "figures.select: fig4 does not exist; did you mean fig"),
+        (["stages=prun"], "stages: prun does not exist; did you mean prune?"),
+        (["task.families=copyng"], "did you mean copying?"),
+        (["model=my-group/model-7b"], "write model=hf model.path=my-group/model-7b"),
+        (
+            ["task.names=gsm8k"],
+            "task.names is not a key of task=matched; give task=lm_eval or offline or paper, which have",
+        ),
+        (["task=gsm8k"], "write task=lm_eval task.names=[gsm8k]"),
         (["figures.style=papr"], "figures.style=papr does not exist; did you mean paper?"),
         (["figures.page=675"], "figures.page=675.0 should be a number of inches from 2 to 40"),
         (["figures.column=wide"], "should be a number of inches"),
@@ -187,6 +195,39 @@ def test_bad_input_says_what_to_do(overrides, expected):
     found = problems(overrides, multirun=False)
     assert len(found) == 1
     assert expected in found[0]
+
+
+@pytest.mark.parametrize("word", ["pruner=prune_it", "model=gpt2", "task=mine", "seeed_of_everything=1"])
+def test_words_that_are_like_nothing_are_not_taken_for_something(word):
+    (found,) = problems([word], multirun=False)
+    assert "did you mean" not in found and "choose from" in found
+
+
+@pytest.mark.parametrize(
+    ("words", "single"),
+    [
+        ([], "stages=prune"),
+        ([], "capture.protocols=teacher_forced"),
+        ([], "measure.extra=cka"),
+        ([], "measure.temperatures=0.5"),
+        ([], "figures.select=fig04"),
+        ([], "task.kinds=generative"),
+        (["pruner=wanda", "calibration=shots"], "calibration.families=copying"),
+        (["task=offline"], "task.names=boolq"),
+        (["task=lm_eval"], "task.names=gsm8k"),
+        (["task=retrieval"], "task.sets=boolq"),
+    ],
+)
+def test_a_single_name_is_a_list_of_one(words, single, make_settings):
+    assert problems([*words, single], multirun=False) == problems([*words, _bracketed(single)], multirun=False)
+    base = ["model=random"]
+    one, several = (make_settings(*words, word, base=base) for word in (single, _bracketed(single)))
+    assert one == several
+
+
+def _bracketed(word: str) -> str:
+    key, _, value = word.partition("=")
+    return f"{key}=[{value}]"
 
 
 def write_model(folder: Path, **facts: object) -> None:
@@ -335,7 +376,7 @@ def test_secrets_are_refused_and_not_shown(monkeypatch):
 
 def test_a_reference_to_a_value_of_another_type_is_refused():
     (problem,) = problems(["measure.temperatures=${seed}"], multirun=False)
-    assert problem == "measure.temperatures=0 should be a list, each item a number from 0.001 to 1000"
+    assert problem == "measure.temperatures=[0.0] should be a list, each item a number from 0.001 to 1000"
 
 
 def test_a_whole_number_is_a_float_where_a_float_is_taken(make_settings):
@@ -355,3 +396,11 @@ def test_a_configuration_that_was_never_checked_is_refused_when_it_is_resolved(m
 def test_a_number_stands_for_its_text_where_a_text_is_taken():
     assert problems(["outputs=2026", "wandb.project=7"], multirun=False) == []
     assert "should be a string" in problems(["outputs=true"], multirun=False)[0]
+
+
+def test_the_jobs_of_a_sweep_are_not_put_into_one_run():
+    words = ["pruner=wanda,magnitude", "sparsity=0.5"]
+    (problem,) = problems([*words, "wandb.id=mine"], multirun=True)
+    assert problem == "wandb.id=mine would be the run of all 2 jobs; without it, each job has an id of its own"
+    assert problems([*words, "wandb.id='a-${pruner.name}'"], multirun=True) == []
+    assert problems(["pruner=wanda", "sparsity=0.5", "wandb.id=mine"], multirun=True) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import os
 import re
 import subprocess
@@ -14,7 +15,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from browser import TEXTS, opened
 from figure_tables import (
     LINE,
     SETUPS,
@@ -34,23 +34,19 @@ from figure_tables import (
 )
 from html_page import ADDRESSES, Element, note, read, value
 from PIL import Image
+from small_report import NAMES, few_coarse_figures
 
 from pipeline.analysis import theorems
-from pipeline.plot import style
-from pipeline.plot.drawing import draw
-from pipeline.report import page as report
+from pipeline.analysis.effects import effects, sentence
 from pipeline.report import write
 from pipeline.report.__main__ import main
 
-NAMES = ["fig01", "fig05", "fig10", "tab1", "tab3"]  # enough to see every kind, and one that is missing
 HOSTILE = """</p><script>alert("1")</script> 'a' & "b" {{ 7 * 7 }}"""
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _few_coarse_figures() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(style, "DPI", 40)
-        patch.setattr(report, "draw", lambda outputs, settings, **how: draw(outputs, NAMES, settings, **how))
+    with few_coarse_figures():
         yield
 
 
@@ -84,7 +80,7 @@ def test_nothing_is_loaded_from_outside(document: Element) -> None:
     for element in document.all():
         for name in ADDRESSES:
             address = element.attributes.get(name, "#")
-            beside = element.tag == "a" and re.fullmatch(r"\.\./figures/\w+\.(pdf|png)", address)
+            beside = element.tag == "a" and re.fullmatch(r"\.\./figures/\w+\.(pdf|png|csv)", address)
             assert address.startswith(("#", "data:")) or beside, (element.tag, address[:80])
         assert "url(" not in element.attributes.get("style", "")
     assert not document.all("link", "iframe", "object", "embed", "base")[1:]
@@ -105,7 +101,7 @@ def test_structure_is_accessible(document: Element) -> None:
             assert element.attributes.get(attribute, names[0]) in names
         if element.attributes.get("href", "").startswith("#"):
             assert element.attributes["href"][1:] in names
-    assert all(head.attributes.get("scope") in {"row", "col", "colgroup"} for head in document.all("th"))
+    assert all(head.attributes.get("scope") in {"row", "col", "colgroup", "rowgroup"} for head in document.all("th"))
     assert all(image.attributes["alt"] for image in document.all("img") if "src" in image.attributes)
 
 
@@ -118,28 +114,47 @@ def test_scores_and_their_differences(document: Element) -> None:
     dense, pruned = scores.loc[("dense", "0", "facts")], scores.loc[("wanda", "2:4", "facts")]
     row = comparisons_table().query("pruner == 'wanda' and sparsity == '2:4' and task == 'facts'").iloc[0]
     table = document.by_id("scores-table")
-    place = [head.text for head in table.all("button")].index("facts") - 1
-    cell = table.rows()["wanda 2:4"][place]
+    heads = [head.text for head in table.all("button")]
+    assert heads[:3] == ["task", "items", "dense"] and len(heads) == 3 + len(SETUPS)
+    cells = table.rows()["facts"]
+    cell = cells[heads.index("wanda 2:4") - 1]
     assert value(cell) == pytest.approx(100 * pruned["value"], rel=1e-8)
     assert note(cell) == f"{signed(row.difference)} [{signed(row.low)}, {signed(row.high)}]"
-    assert value(table.rows()["dense"][place]) == pytest.approx(100 * dense["value"], rel=1e-8)
-    assert note(table.rows()["dense"][place]) == f"± {100 * dense['stderr']:.1f}"
+    assert value(cells[0]) == dense["n"]
+    assert value(cells[1]) == pytest.approx(100 * dense["value"], rel=1e-8)
+    assert note(cells[1]) == f"± {100 * dense['stderr']:.1f}"
+    assert [head.text for head in table.all("th") if "rowgroup" in head.attributes["scope"]] == [
+        "generation",
+        "multiple choice",
+    ]
 
 
-def test_the_answer_counts_what_is_kept(document: Element) -> None:
-    means = comparisons_table().query("task == 'mean'").set_index(["kind", "pruner", "sparsity"]).sort_index()
-    words = document.by_id("answer").with_class("lead")[0].text
-    for kind, name, often in (("generative", "Generation", "rarely"), ("multiple_choice", "multiple choice", "")):
-        kept = int(means.loc[kind, "verdict"].isin(["no change", "higher"]).sum())
-        undecided = int((means.loc[kind, "verdict"] == "too few items").sum())
-        assert f"{name} is {often}" in words
-        assert f"retained ({kept} of {len(SETUPS)}{f', {undecided} inconclusive' if undecided else ''})" in words
-    cell = document.by_id("answer-table").rows()["shortgpt 0.4"][0]
-    row = means.loc[("generative", "shortgpt", "0.4")]
+def test_the_answer_is_effects_with_the_largest_gap_first(document: Element) -> None:
+    found = effects(comparisons_table().assign(options="", replicates=1))
+    section = document.by_id("answer")
+    assert [item.text for item in section.all("li")] == [sentence(effect).replace(" %", "\u00a0%") for effect in found]
+    assert list(document.by_id("answer-table").rows()) == [effect.variant.label for effect in found]
+    gaps = [effect.gap for effect in found]
+    assert gaps == sorted(gaps, reverse=True)
+    assert section.all("li")[0].text.startswith(f"{found[0].variant.pruner} at ")
+    retained, score = document.by_id("answer-table").rows()["shortgpt 0.4"][:2]
+    row = comparisons_table().query("task == 'mean'").set_index(["kind", "pruner", "sparsity"]).sort_index()
+    row = row.loc[("generative", "shortgpt", "0.4")]
+    assert value(retained) == pytest.approx(100 * row.retained, rel=1e-8)
+    assert note(retained) == f"[{100 * row.retained_low:.0f}, {100 * row.retained_high:.0f}]".replace("-", "−")
     before, after = 100 * row.dense, 100 * row.pruned
-    assert cell.text.startswith(f"{before:.1f} → {after:.1f}") and note(cell).endswith("mostly lost")
-    assert f"[{signed(row.low)}, {signed(row.high)}]" in note(cell)
-    assert value(cell) == pytest.approx(after - before, rel=1e-8)
+    assert score.text.startswith(f"{before:.1f} → {after:.1f}") and note(score).endswith("mostly lost")
+    assert f"[{signed(row.low)}, {signed(row.high)}]" in note(score)
+    assert value(score) == pytest.approx(after - before, rel=1e-8)
+
+
+def test_a_figure_stands_beside_the_answer_and_the_supplement_is_folded(document: Element) -> None:
+    assert [figure.attributes["id"] for figure in document.by_id("answer").all("figure")] == ["fig01_score_vs_sparsity"]
+    folded = document.by_id("supplement")
+    assert folded.tag == "details" and "open" not in folded.attributes
+    shown = [figure.attributes["id"].partition("_")[0] for figure in document.by_id("figures").all("figure")]
+    assert shown == ["fig07", *(figure.attributes["id"].partition("_")[0] for figure in folded.all("figure"))]
+    assert not [fold for fold in document.all("details") if "open" in fold.attributes]
 
 
 def test_too_few_items_are_not_called_kept(tmp_path: Path) -> None:
@@ -154,19 +169,19 @@ def test_too_few_items_are_not_called_kept(tmp_path: Path) -> None:
         verdict="too few items",
     )
     page = read(write(save(tmp_path, scores=scores_table(SETUPS[:2]), comparisons=few)).read_text())
-    assert "Generation is inconclusive (2 of 2); multiple choice is inconclusive (2 of 2)." in page.by_id("answer").text
-    assert "Inconclusive on these items for one or both: shortgpt 0.2, shortgpt 0.4." in page.by_id("answer").text
-    assert note(page.by_id("scores-table").rows()["shortgpt 0.2"][1]) == "−5.0 [−40.0, +30.0], too few items"
+    cells = page.by_id("answer-table").rows()["shortgpt 0.2"]
+    assert note(cells[1]).endswith("too few items") and note(cells[3]).endswith("too few items")
+    assert note(page.by_id("scores-table").rows()["facts"][2]) == "−5.0 [−40.0, +30.0], too few items"
 
 
 def test_perplexities_beside_the_scores(tmp_path: Path) -> None:
     scores = scores_table(SETUPS[6:8])
     tables = {"scores": pd.concat([scores, perplexity_rows(scores)]), "comparisons": comparisons_table(SETUPS[6:8])}
     page = read(write(save(tmp_path, **tables, jobs=jobs_table(SETUPS[6:8]))).read_text())
-    for name, before, after in (("scores-table", "12.50", "25.00"), ("tab1_drop_table-table", "12.5", "25.0")):
-        rows = list(page.by_id(name).rows().values())
-        assert rows[0][-1].text.startswith(before) and any(row[-1].text.startswith(after) for row in rows)
-    assert note(page.by_id("scores-table").rows()["attn_drop 8"][-1]) == "× 2"
+    _, before, *pruned = page.by_id("scores-table").rows()["wiki"]
+    assert before.text == "12.50" and pruned[-1].text.startswith("25.00") and note(pruned[-1]) == "× 2"
+    rows = list(page.by_id("tab1_drop_table-table").rows().values())
+    assert rows[0][-1].text.startswith("12.5") and any(row[-1].text.startswith("25.0") for row in rows)
 
 
 def test_jobs_and_representations(document: Element) -> None:
@@ -193,30 +208,36 @@ def test_jobs_and_representations(document: Element) -> None:
     assert [value(cell) for cell in cells] == pytest.approx(expected, rel=1e-8)
 
 
-def test_theorems_by_layer(document: Element) -> None:
+def test_theorems_are_one_heat_map_with_one_sentence(document: Element) -> None:
     rows = measures_table(layers=5, count=4).query("protocol == 'layer' and temperature == 1.0")
     tracked = theorems.tracking(rows.assign(options=""))
     section = document.by_id("theory")
-    sentences = [item.text for item in section.all("li")]
-    assert sentences == theorems.breaks(tracked)
-    for number, (theorem, own) in enumerate(tracked.groupby("theorem", sort=False), start=1):
-        assert document.by_id(f"theory-{number}-title").text == f"Theorem {theorem}"
-        reached = (own["rank_correlation"] >= theorems.LEAST_CORRELATION).sum()
-        assert f"in {reached} of {len(own)} cells" in section.all("summary")[number - 1].text
+    (table,) = section.all("table")
+    assert [item.text for item in section.all("li")] == theorems.breaks(tracked)
+    well = tracked["rank_correlation"] >= theorems.LEAST_CORRELATION
+    assert (
+        f" in {well.sum()} of {tracked['rank_correlation'].notna().sum()} places" in document.by_id("theory-about").text
+    )
+    least = well.groupby(tracked["theorem"]).mean().idxmin()
+    assert f"theorem {least} does so least often" in document.by_id("theory-about").text
+    for body, (theorem, own) in zip(table.all("tbody"), tracked.groupby("theorem", sort=False), strict=True):
+        assert body.all("th")[0].text == f"Theorem {theorem}"
         own = own.query("pruner == 'wanda' and sparsity == '0.4' and sublayer == 'mlp'").sort_values("layer")
-        cells = document.by_id(f"theory-{number}").rows()["wanda 0.4, MLP"]
-        assert [value(cell) for cell in cells] == pytest.approx(list(own["rank_correlation"]), rel=1e-8)
+        (cells,) = (row.all("td") for row in body.all("tr")[1:] if row.all("th")[0].text == "wanda 0.4, MLP")
+        assert [value(cell) for cell in cells] == pytest.approx(list(100 * own["rank_correlation"]), rel=1e-8)
 
 
 def test_figures_tables_and_what_is_missing(path: Path, document: Element) -> None:
     folder = path.parents[1] / "figures"
     shown = [figure.attributes["id"] for figure in document.all("figure")]
-    assert [name.split("_")[0] for name in shown] == ["fig01", "fig05", "tab1", "tab3"]
+    assert [name.split("_")[0] for name in shown] == ["fig01", "fig07", "fig05", "tab1", "tab3"]
     for figure in document.all("figure"):
         name = figure.attributes["id"]
         links = [link.attributes for link in figure.all("a") if "download" in link.attributes]
-        assert links[0]["download"] == f"{name}.csv"
         content = base64.b64decode(links[0]["href"].partition("base64,")[2])
+        if packed := links[0]["download"] == f"{name}.csv.gz":
+            content = gzip.decompress(content)
+        assert packed or links[0]["download"] == f"{name}.csv"
         assert content == (folder / f"{name}.csv").read_bytes()
         assert any(link.attributes["href"] == f"../figures/{name}.pdf" for link in figure.all("a"))
         assert f"Settings: {LINE}." in figure.text
@@ -278,11 +299,11 @@ def test_texts_are_shown_literally_and_split_where_they_part(tmp_path: Path) -> 
 @pytest.mark.parametrize("setups", [[("wanda", "0")], SETUPS[4:5]])
 def test_copes_with_any_set_of_tables(tmp_path: Path, setups: list[tuple[str, str]]) -> None:
     outputs = second_model(fill(tmp_path, setups), "other-lm")
-    assert "other-lm" in read(write(outputs).read_text()).by_id("settings").text
+    assert "other-lm" in read(write(outputs).read_text()).by_id("peers").text
     for name in ("options", "prompts", "measures", "trajectories"):
         (outputs / "tables" / f"{name}.parquet").unlink()
         document = read(write(outputs).read_text())
-        assert document.by_id("scores-table").rows()["dense"]
+        assert document.by_id("scores-table").rows()["facts"]
     scores = scores_table(setups)
     save(outputs, scores=scores[scores["pruner"] == "dense"])
     (outputs / "tables" / "comparisons.parquet").unlink(missing_ok=True)
@@ -297,59 +318,3 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["--outputs", str(tmp_path), "--settings", "big"]) == 0
     assert capsys.readouterr().out == f"report: {tmp_path / 'report' / 'index.html'}\n"
     assert read((tmp_path / "report" / "index.html").read_text()).with_class("model")[0].text == "big-lm"
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_fits_a_phone_and_is_legible(path: Path, scheme: str) -> None:
-    with opened(path, 360, 740, scheme) as page:
-        assert page.evaluate("document.scrollingElement.scrollWidth") <= 360
-        page.locator("details").evaluate_all("all => all.forEach(one => one.open = true)")
-        assert page.evaluate("document.scrollingElement.scrollWidth") <= 360
-        texts = page.evaluate(TEXTS)
-        assert len(texts) > 500
-        assert min(text["size"] for text in texts) >= 12
-        assert [text for text in texts if text["contrast"] < 4.5] == []
-        ink = next(text["light"] for text in texts if text["text"].startswith("Does pruning retain"))
-        assert ink > 0.7 if scheme == "dark" else ink < 0.05
-
-
-def test_pictures_prompts_and_sorting_in_a_browser(path: Path) -> None:
-    with opened(path, 1280, 900) as page:
-        widths = page.locator("figure img").evaluate_all(
-            "async all => { for (const one of all) { one.loading = 'eager'; await one.decode(); }"
-            " return all.map(one => one.naturalWidth); }"
-        )
-        assert widths == [270, 270]  # a page in print at forty dots
-
-        assert page.locator(".prompt:visible h3").all_inner_texts() == ["choice-1 choice"]
-        page.locator("#prompt").select_option(label="open-1")
-        assert page.locator(".prompt:visible h3").all_inner_texts() == ["open-1 open"]
-        marks = page.locator(".prompt:visible .mark")
-        assert marks.all_inner_texts() == len(SETUPS) * ["step 4"]
-        assert marks.first.is_visible()
-
-        def column(table: str, place: int) -> list[str]:
-            return page.locator(f"#{table} tbody:last-child tr > :nth-child({place})").evaluate_all(
-                "all => all.map(one => one.dataset.value)"
-            )
-
-        for table, place in (("scores-table", 2), ("deviations-table", 5)):
-            head = page.locator(f"#{table} thead tr:last-child > :nth-child({place})")
-            for order, sign in (("ascending", 1), ("descending", -1)):
-                head.locator("button").click()
-                assert head.get_attribute("aria-sort") == order
-                values = [sign * float(text) for text in column(table, place)]
-                assert values == sorted(values) and len(values) == len(SETUPS)
-        assert page.locator("#scores-table tbody").first.inner_text().startswith("dense")
-
-        page.locator(".enlarge").first.click()
-        assert page.locator("dialog img").is_visible()
-        page.keyboard.press("Escape")
-        assert not page.locator("dialog").is_visible()
-
-
-def test_without_scripts_every_prompt_is_there(path: Path) -> None:
-    with opened(path, 1280, 900, javascript=False) as page:
-        assert page.locator(".prompt:visible").count() == 4
-        assert not page.locator("#prompt").is_visible()
-        assert page.locator(".enlarge").first.get_attribute("href") == "../figures/fig01_score_vs_sparsity.png"

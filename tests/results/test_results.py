@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -127,7 +128,8 @@ def test_it_is_quick_to_start_and_needs_no_torch(original):
 def test_list_is_the_default_and_has_a_line_a_job(original, capsys):
     assert main(["--outputs", str(original)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if line.startswith("│")]
+    below = next(place for place, line in enumerate(lines) if line.lstrip().startswith("──")) + 1
+    rows = [re.split(r"\s{2,}", line.strip()) for line in lines[below:]]
     labels = ["dense", "wanda 0.5, 4×32", "attn_drop 0.5, 4×32", "rtn 4×32, seed 1"]
     assert [row[3] for row in rows] == labels
     wanda = rows[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pandas as pd
 import pytest
 from conftest import DRAWN, TINY
 from forked import in_a_child
+from html_page import read
 from naive import DEVIATIONS
 
 from pipeline.check.command_line import problems
@@ -21,6 +23,7 @@ from pipeline.evaluate.results import SCORE_COLUMNS
 from pipeline.measure.measures import COLUMNS
 from pipeline.plot.__main__ import main as figures_main
 from pipeline.prune.decision import ChangeFiles
+from pipeline.report import write
 from pipeline.run import summary
 from pipeline.run.command import main
 from pipeline.run.job import run_job
@@ -65,6 +68,31 @@ def test_a_sweep_ends_well_and_says_where_everything_is(sweep):
     assert "interrupted" not in done.stdout
     assert "Traceback" not in done.stderr
     assert "it/s]" not in done.stderr
+
+
+def test_the_report_says_how_to_repeat_the_sweep(sweep):
+    page = read(write(sweep[0], drawn=[]).read_text(encoding="utf-8")).by_id("repeat")
+    typed = [word for word in [*TINY, *SWEEP[1:]] if not word.startswith("wandb.")]
+    assert shlex.split(page.all("pre")[0].text.splitlines()[-1]) == ["python", "-m", "pipeline.main", "-m", *typed]
+    facts = dict(zip((e.text for e in page.all("dt")), (e.text for e in page.all("dd")), strict=True))
+    assert facts["Seeds"] == "0, calibration 0" and "torch 2." in facts["Versions"]
+
+
+def test_a_sweep_says_one_line_a_job_and_one_about_wandb_in_eighty_columns(sweep):
+    outputs, done = sweep
+    # Lines on how far a job is are indented, and come where one takes longer than half a minute.
+    # A run that W&B has lost would be a warning of its own.
+    told = [line for line in done.stderr.splitlines() if not line.startswith(("  ", "W&B: "))]
+    assert [line.partition(")")[0] for line in told] == [
+        *(f"job {number} ({number + 1} of 4" for number in range(4)),
+        "drawing the figures and the report",
+    ]
+    lines = [*done.stdout.splitlines(), *told]
+    assert sum("W&B" in line for line in lines) == 1
+    assert max(len(line) for line in lines if str(outputs) not in line) <= 80
+    # The result is at the end: table, sentences, places.
+    order = [done.stdout.index(word) for word in ("shortgpt 0.5", "Of the dense score", "report   ", "W&B   ")]
+    assert order == sorted(order)
 
 
 def test_scores_table(sweep):
@@ -118,21 +146,21 @@ def test_dense_work_is_done_once(sweep):
     assert builds.count("importance") == 1
 
 
-def test_every_job_is_a_finished_run_of_its_own_and_the_figures_are_another(sweep):
-    runs = [read_run(path) for path in (sweep[0] / "wandb").glob("offline-run-*")]
-    assert len({run.run["run_group"] for run in runs}) == 1
-    assert [run.exit_code for run in runs] == [0] * 5
+def test_every_job_is_a_finished_run_of_its_own_and_so_are_the_dense_model_and_the_figures(sweep):
+    parts = [read_run(path) for path in (sweep[0] / "wandb").glob("offline-run-*")]
+    assert {(run.run["run_group"], run.exit_code) for run in parts} == {(parts[0].run["run_group"], 0)}
+    runs = list({run.run["run_id"]: run for run in parts}.values())
     (drawing,) = (run for run in runs if run.run["job_type"] == "figures")
     assert any("figures/fig01_score_vs_sparsity.path" in row for row in drawing.history)
     for pruner in ("shortgpt", "wanda"):
-        curve = [row["removed"] for row in drawing.history if f"over_sparsity/{pruner}/generative" in row]
+        curve = [row["removed"] for row in drawing.history if f"over_sparsity/{pruner}/generation" in row]
         assert curve == pytest.approx([0, 0.5], abs=0.01)
     assert list(drawing.artifact_types.values()) == ["report"]
     runs.remove(drawing)
-    assert sorted(run.run["job_type"] for run in runs) == ["shortgpt", "shortgpt", "wanda", "wanda"]
+    assert sorted(run.run["job_type"] for run in runs) == ["dense", "shortgpt", "shortgpt", "wanda", "wanda"]
     for run_ in runs:
-        assert run_.config["calibration.sequences"] == 4
-        assert "generative/mean" in run_.summary
+        assert run_.config["calibration"]["sequences"] == 4
+        assert "generation/mean" in run_.summary
 
 
 def test_samples_keep_prompt_completion_gold_and_score(sweep):
@@ -179,8 +207,12 @@ def test_figures_and_summary_come_from_finished_results_alone(sweep, capsys):
     assert {path.name[:5] for path in (outputs / "figures").glob("*.png")} == wanted, told
     assert "fig09_sparsegpt_patterns: not drawn: " in told
     assert "to get the data, run: python -m pipeline.main -m experiment=fig09" in told
-    assert summary.main(["--outputs", str(outputs)]) == 0
-    assert "shortgpt 0.5, 4×32: generation" in capsys.readouterr().out
+    assert summary.main([f"outputs={outputs}"]) == 0
+    told = capsys.readouterr().out
+    assert "\n  shortgpt at 50 %, 4×32: " in told
+    assert "theorem" not in told
+    assert summary.main([f"outputs={outputs}", "--theory"]) == 0
+    assert "shortgpt 0.5, 4×32, attention, theorem " in capsys.readouterr().out
 
 
 def test_prompts_of_a_file_go_all_the_way(make_settings, tmp_path):

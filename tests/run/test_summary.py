@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -12,11 +13,14 @@ import pandas as pd
 import pytest
 from figure_tables import comparisons_table, main_scores, scores_table
 
+from pipeline.analysis.effects import Effect, Retained, effects, short_sentence
+from pipeline.evaluate.comparison import MEAN
 from pipeline.run import summary
 from pipeline.store.artifacts import Store
 from pipeline.store.integrity import digest
 from pipeline.store.records import OK, JobRecord
 from pipeline.tables.job_tables import JobTables
+from pipeline.tables.variants import Variant
 
 SETUPS = [("attn_drop", "4"), ("attn_drop", "8")]
 
@@ -61,14 +65,18 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 def shown(run: Run, jobs: list[JobRecord], monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
     tables = []
-    monkeypatch.setattr(summary, "show_table", lambda title, columns, rows, note: tables.append((columns, list(rows))))
-    summary.show_scores([JobTables(job, run.store) for job in jobs], run.store, "Sweep")
+    monkeypatch.setattr(summary, "show_table", lambda title, columns, rows, *_: tables.append((columns, list(rows))))
+    summary.show_results([JobTables(job, run.store) for job in jobs], run.store)
     ((columns, rows),) = tables
     return pd.DataFrame(rows, columns=columns)
 
 
-def headlines_of(run: Run, jobs: list[JobRecord]) -> list[str]:
-    return summary.headlines([JobTables(job, run.store) for job in jobs])
+def sentences_of(run: Run, jobs: list[JobRecord], capsys) -> list[str]:
+    """Those below the heading, each on one line."""
+    capsys.readouterr()
+    summary.show_results([JobTables(job, run.store) for job in jobs], run.store)
+    said = capsys.readouterr().out.partition("the largest gap between kinds of task first:\n")[2]
+    return said.replace("\n    ", " ").splitlines()
 
 
 def mean(pruner: str, sparsity: str, kind: str = "generative") -> float:
@@ -82,10 +90,9 @@ def test_every_job_has_a_row_of_its_own_numbers_beside_its_dense_one(run: Run, m
     run.add("dense", "0")
     jobs = [run.add(*setup) for setup in SETUPS]
     table = shown(run, jobs, monkeypatch)
-    assert list(zip(table["pruner"], table["sparsity"], strict=True)) == [("dense", "0"), *SETUPS]
-    assert {"retrieval", "n", "task.shots"}.isdisjoint(table) and list(table["ppl"]) == ["12.250"] * 3
-    for row in table.to_dict("records"):
-        own = row["pruner"], row["sparsity"]
+    assert list(table["variant"]) == ["dense", "attn_drop 4", "attn_drop 8"]
+    assert {"retrieval", "n", "task.shots"}.isdisjoint(table) and list(table["ppl"]) == ["12.2"] * 3
+    for row, own in zip(table.to_dict("records"), [("dense", "0"), *SETUPS], strict=True):
         assert row["generation"] == f"{mean(*own):.3f}"
         assert row["multiple choice"] == f"{mean(*own, 'multiple_choice'):.3f}"
 
@@ -97,12 +104,11 @@ def test_jobs_that_were_asked_otherwise_are_rows_that_say_so(run: Run, monkeypat
     assert list(table["generation"]) == [f"{share * mean('attn_drop', '4'):.3f}" for share in (1.0, 0.5)]
 
 
-def test_options_set_jobs_of_one_pruner_apart(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_set_jobs_of_one_pruner_apart(run: Run, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     jobs = [run.add("attn_drop", "4", share, **{"pruner.power": power}) for share, power in ((1.0, 1), (0.5, 2))]
-    table = shown(run, jobs, monkeypatch)
-    assert list(table["options"]) == ["power 1", "power 2"]
-    sentences = headlines_of(run, jobs)
-    assert [sentence.partition(":")[0] for sentence in sentences] == ["attn_drop 4, power 1", "attn_drop 4, power 2"]
+    sentences = sentences_of(run, jobs, capsys)
+    assert {sentence.partition(":")[0].partition(", ")[2] for sentence in sentences} == {"power 1", "power 2"}
+    assert list(shown(run, jobs, monkeypatch)["variant"]) == ["attn_drop 4, power 1", "attn_drop 4, power 2"]
 
 
 def test_repetitions_share_a_row_with_mean_spread_and_number(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,21 +121,71 @@ def test_repetitions_share_a_row_with_mean_spread_and_number(run: Run, monkeypat
     assert table["generation"].iloc[1] == f"{values.mean():.3f} ± {values.std(ddof=1):.3f}"
 
 
-def test_sentences_name_what_is_lower_unchanged_or_inconclusive(run: Run) -> None:
+def test_sentences_are_the_effects_with_the_largest_gap_first(run: Run, capsys) -> None:
+    run.add("dense", "0")
     jobs = [run.add(*setup) for setup in SETUPS]
-    first, second = headlines_of(run, jobs)
-    assert first.startswith("attn_drop 4: generation lower (0.470 → ") and ", multiple choice " in first
-    assert second.startswith("attn_drop 8: generation lower (") and ", multiple choice " in second
-    for verdict, said in (
-        ("no change", "multiple choice unchanged ("),
-        ("too few items", "multiple choice inconclusive ("),
-    ):
-        for name, table in run.compared.items():
-            choice = table["kind"] == "multiple_choice"
-            run.compared[name] = table.assign(verdict=table["verdict"].where(~choice, verdict))
-        assert all(said in sentence for sentence in headlines_of(run, jobs))
+    found = effects(
+        pd.concat([own[own["task"] != MEAN].assign(replicates=1, options="") for own in run.compared.values()])
+    )
+    assert [effect.variant.sparsity for effect in found] == ["8", "4"]
+    assert sentences_of(run, jobs, capsys) == [f"  {short_sentence(effect)}" for effect in found]
     run.compared.clear()
-    assert headlines_of(run, jobs) == []
+    assert sentences_of(run, jobs, capsys) == []
+
+
+def test_sentences_say_under_which_conditions_and_are_not_endless(run: Run, capsys) -> None:
+    jobs = [run.add("attn_drop", "4", asked=str(shots)) for shots in range(10)]
+    *sentences, rest = sentences_of(run, jobs, capsys)
+    assert [sentence.rpartition("(")[2] for sentence in sentences] == [f"task.shots={shots})" for shots in range(8)]
+    assert rest == "  and 2 more, whose scores are in the table"
+
+
+LOST = [Effect(Variant("attn_drop", "4"), (Retained("generative", 0.1, 0.05, 0.15, "lower"),))]
+LONG_MODEL, LONG_TASK = "a/" + "folder_of_models/" * 3 + "my_model", "a_task_whose_name_has_forty_characters_0"
+
+
+def test_everything_fits_eighty_columns_and_numbers_are_whole(
+    run: Run, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    jobs = []
+    for model in (LONG_MODEL, LONG_MODEL.replace("my", "its")):
+        for seed in range(2):
+            job = run.add("attn_drop", "8", 1 - seed / 10, seed=seed, asked=LONG_TASK)
+            job.model, job.model_id = model, digest(model)
+            jobs.append(job)
+        jobs.append(run.add("attn_drop", "4", asked=LONG_TASK.replace("0", "1")))
+        jobs[-1].model, jobs[-1].model_id = model, digest(model)
+    summary.show_results([JobTables(job, run.store) for job in jobs], run.store)
+    said = capsys.readouterr().out
+    assert max(map(len, said.splitlines())) <= 80
+    values = mean("attn_drop", "8") * np.array([1.0, 0.9])
+    assert said.count(f"{values.mean():.3f} ± {values.std(ddof=1):.3f}") == 2
+    # Names are folded, not cut.
+    assert said.replace("\n", "").replace(" ", "").count("task.shots") >= 1
+
+
+def test_lost_scores_are_coloured_on_a_terminal_alone(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [run.add("attn_drop", "4")]
+    monkeypatch.setattr(summary, "effects", lambda frame: LOST)
+    for terminal, plain, coloured in ((True, "", True), (True, "1", False), (False, "", False)):
+        stream = io.StringIO()
+        monkeypatch.setattr(stream, "isatty", lambda terminal=terminal: terminal, raising=False)
+        monkeypatch.setenv("NO_COLOR", plain)
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.setattr(sys, "stdout", stream)
+        summary.show_results([JobTables(job, run.store) for job in jobs], run.store)
+        lines = stream.getvalue().splitlines()
+        assert any("\033[31m" in line and "retains 10 %" in line for line in lines) == coloured
+        assert any("\033[31m" in line and "attn_drop 4 " in line for line in lines) == coloured
+
+
+def test_places_name_each_project_of_wandb_once(run: Run, capsys) -> None:
+    jobs = [run.add(*setup) for setup in SETUPS]
+    for number, job in enumerate(jobs):
+        job.wandb = {"mode": "online", "url": f"https://wandb.example.org/me/mine/runs/{number}"}
+    summary.show_places(jobs, run.store)
+    assert "W&B      https://wandb.example.org/me/mine (2 runs)\n" in capsys.readouterr().out
 
 
 def test_who_draws_nothing_loads_no_drawing_library() -> None:

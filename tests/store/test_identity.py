@@ -207,18 +207,18 @@ class Own:
         scores = self.scores(record)
         return float(scores[scores["kind"] == kind]["value"].mean())
 
-    def final(self, record: JobRecord, column: str) -> float:
+    def final(self, record: JobRecord, column: str, protocol: str = "free_running") -> float:
         rows = pd.read_parquet(self.root / record.artifacts["measures"] / "measures.parquet")
-        rows = rows[(rows["protocol"] == "free_running") & (rows["temperature"] == rows["temperature"].iloc[0])]
+        rows = rows[(rows["protocol"] == protocol) & (rows["temperature"] == rows["temperature"].iloc[0])]
         return float(np.mean([own[column].mean() for _, own in rows.groupby("prompt")]))
 
 
 def shown_on_screen(jobs: list[JobRecord], store: Store, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
     tables: list[pd.DataFrame] = []
     monkeypatch.setattr(
-        summary, "show_table", lambda title, columns, rows, note: tables.append(pd.DataFrame(rows, columns=columns))
+        summary, "show_table", lambda title, columns, rows, *_: tables.append(pd.DataFrame(rows, columns=columns))
     )
-    summary.show_scores([JobTables(job, store) for job in jobs], store, "Sweep")
+    summary.show_results([JobTables(job, store) for job in jobs], store)
     return tables[0]
 
 
@@ -229,13 +229,13 @@ def assert_every_surface_shows_the_jobs_own(jobs: list[JobRecord], root: Path, m
     assert sum(map(len, repeated)) == len(jobs)
     # The screen: a row a job, or one for repetitions that says how many they are.
     table = shown_on_screen(jobs, store, monkeypatch)
-    table = table[table["pruner"] != "dense"]
+    table = table[~table.iloc[:, 0].str.endswith("dense")]
     assert len(table) == len(rows)
     for row, (_, line) in zip(rows, table.iterrows(), strict=True):
         for column, value in (
             ("generation", lambda job: own.mean(job, "generative")),
             ("multiple choice", lambda job: own.mean(job, "multiple_choice")),
-            ("KL", lambda job: own.final(job, "kl")),
+            ("KL", lambda job: own.final(job, "kl", "teacher_forced")),
             ("cos h", lambda job: own.final(job, "cos_h")),
         ):
             values = [value(job) for job in row.jobs]

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,51 +16,20 @@ import wandb_workspaces.reports.v2.interface as wr
 import wandb_workspaces.reports.v2.internal as report_schema
 import wandb_workspaces.workspaces.interface as ws
 import wandb_workspaces.workspaces.internal as workspace_schema
-from conftest import TINY
 from fake_wandb import environment, forget_account, serving, use
-from hydra import compose, initialize_config_dir
 from places import ROOT
+from tracked_sweep import SWEEP
 
-from pipeline.config.choices import CONF
-from pipeline.plot.drawing import draw
-from pipeline.run.compose import resolve
-from pipeline.run.job import run_job
 from pipeline.store.artifacts import Store
 from pipeline.store.records import JobRecord
-from pipeline.track import RunSpec, dashboard, panels, read_run, track
-from pipeline.track.job_log import log_figures
-from pipeline.track.over_sparsity import curves, log_curves
+from pipeline.track import dashboard, panels, read_run
+from pipeline.track.over_sparsity import curves
 from pipeline.track.pages import Shown, report, specification, workspace
-
-SWEEP = "20260101-120000-000000"
-JOBS = ("pruner=shortgpt sparsity=0.5", "pruner=wanda sparsity=2:4")
 
 
 @pytest.fixture(scope="module")
-def outputs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A sweep of two jobs and its closing run, all kept on disk."""
-    root = tmp_path_factory.mktemp("dashboard") / "outputs"
-    with pytest.MonkeyPatch.context() as patch:
-        forget_account(patch, tmp_path_factory.mktemp("home"))
-        store = Store(root)
-        jobs = [run_one(root, place, job.split()) for place, job in enumerate(JOBS)]
-        with track(RunSpec(root, "offline", "mine", None, "figures", SWEEP, "figures", (), {})) as closing:
-            log_figures(closing, draw(root, ("fig01",)))
-            log_curves(closing, jobs, store)
-        yield root
-
-
-def run_one(root: Path, place: int, words: list[str]) -> JobRecord:
-    base = [word for word in TINY if not word.startswith("wandb")]
-    given = [*base, *words, f"outputs={root}", "wandb.mode=offline", "wandb.project=mine"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        settings = resolve(compose("config", overrides=given))
-    folder = root / "runs" / SWEEP / str(place)
-    folder.mkdir(parents=True)
-    stages = tuple(stage for stage in settings.stages if stage != "plot")
-    record = run_job(replace(settings, stages=stages), SWEEP, folder)
-    assert record.status == "ok", record.error
-    return record
+def outputs(outputs_of_sweep: Path) -> Path:
+    return outputs_of_sweep
 
 
 @pytest.fixture(autouse=True)
@@ -101,7 +69,7 @@ def named(value: Any) -> Iterator[str]:
     elif kind == "Scatter Plot":
         yield from (config["xAxis"], config["yAxis"])
     elif kind == "Parallel Coordinates Plot":
-        yield from (column["accessor"].removesuffix(".value") for column in config["columns"])
+        yield from (column["accessor"].replace(".value", "") for column in config["columns"])
     elif kind == "Media Browser":
         yield from (f"media:{key}" for key in config["mediaKeys"])
     elif kind == "Weave":
@@ -137,8 +105,14 @@ def test_the_pages_of_a_sweep_show_all_that_it_has(pages: dict[str, dict[str, An
     assert [block["children"][0]["text"] for block in blocks if block["type"] == "heading"] == titles
     keys = set(named(sections))
     assert keys == set(named(blocks))
-    assert {"summary:achieved", "summary:final/kl", "config:pruner", "config:calibration", "config:seed"} <= keys
-    assert {"history:over_sparsity/shortgpt/generative", "media:generations", "media:comparison with dense"} <= keys
+    assert {
+        "summary:removed",
+        "summary:free_running/kl",
+        "config:pruner.name",
+        "config:calibration.name",
+        "config:seed",
+    } <= keys
+    assert {"history:over_sparsity/shortgpt/generation", "media:generations", "media:comparison with dense"} <= keys
     assert "summary:retrieval/mean" not in keys
 
 
@@ -158,7 +132,7 @@ def test_pages_show_the_runs_of_their_sweep_in_their_pruners_colours(
     (sweep,) = dashboard.sweeps(outputs)
     colours = pages["workspace"]["spec"]["section"]["customRunColors"]
     assert set(colours) == {job.wandb["id"] for job in sweep.jobs}
-    assert len(set(colours.values())) == 2
+    assert len(set(colours.values())) == 3
     assert grids[0]["customRunColors"] == colours
     assert all("project" not in grid["runSets"][0] for grid in grids)
 
@@ -229,7 +203,7 @@ def test_pages_are_published_once_and_then_changed(
     assert [line for line in said if line[0].isdigit() and "runs" not in line] == ["0 0", "1"], done.stderr
     assert sum(line.startswith(f"workspace  {server.url}/team/mine?nw=") for line in said) == 2
     assert sum(line.startswith(f"report     {server.url}/team/mine/reports/") for line in said) == 2
-    assert said.count("2 of 2 runs exist only on this disk: `make sync` uploads them") == 3
+    assert said.count("3 of 3 runs exist only on this disk: `make sync` uploads them") == 3
     assert [(view["type"], view.get("id")) for view in server.views] == [
         ("runs", None),
         ("project-view", None),

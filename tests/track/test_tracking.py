@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 from fake_wandb import forget_account
 from PIL import Image
 
+from pipeline.common.terminal import progress
 from pipeline.track import Receipt, RunRecord, RunSpec, read_run, track, tracker
 from pipeline.track.readback import Sent, compare
 
@@ -57,7 +59,12 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Receipt, RunRecord
     picture, decision = folder / "fig04.png", folder / "decision.json"
     Image.new("RGB", (8, 4)).save(picture)
     decision.write_text('{"dropped": [1]}')
-    with track(spec_in(folder)) as run:
+    with pytest.MonkeyPatch.context() as patch, track(spec_in(folder)) as run:
+        patch.setattr(tracker, "TURN_SECONDS", 0.0)
+        assert list(progress(["a", "b"], "multiple choice", 2)) == ["a", "b"]
+        run.config({"parameters.left": 10})
+        run.history({"removed": 0.5})
+        logging.getLogger("pipeline.tests").warning("with api_key=%s", "0123456789abcdef")
         run.summary(SCORES)
         run.curve("layer/attention", LAYERS, "layer")
         run.curve("layer/mlp", LAYERS.drop(columns="kl"), "layer")
@@ -79,15 +86,13 @@ def test_receipt_tells_where_the_run_is(logged: tuple[Receipt, RunRecord]) -> No
     assert record.run["run_id"] == receipt.run_id
 
 
-def test_config_is_flat_and_without_secrets(logged: tuple[Receipt, RunRecord]) -> None:
+def test_config_is_nested_and_without_secrets(logged: tuple[Receipt, RunRecord]) -> None:
     config = {key: value for key, value in logged[1].config.items() if not key.startswith("_wandb")}
     assert config == {
         "seed": 3,
-        "model": "toy",
-        "model.name": "toy",
-        "model.layers": [0, 2],
-        "model.revision": None,
-        "wandb.api_key": "(hidden)",
+        "model": {"name": "toy", "layers": [0, 2], "revision": None},
+        "wandb": {"api_key": "(hidden)"},
+        "parameters": {"left": 10},
     }
 
 
@@ -100,7 +105,19 @@ def test_run_is_grouped_and_tagged(logged: tuple[Receipt, RunRecord]) -> None:
 
 def test_summary_holds_the_scores_alone(logged: tuple[Receipt, RunRecord]) -> None:
     own = {key: value for key, value in logged[1].summary.items() if not key.startswith(("_", "figures", "tables"))}
+    assert (own.pop("removed"), own.pop("progress/multiple_choice")) == (0.5, 1.0)
     assert own == {"gsm8k/exact_match": 0.25, "boolq.acc": 0.5, "n": 10, "nan": "NaN", "model": "toy"}
+
+
+def test_history_is_over_time(logged: tuple[Receipt, RunRecord]) -> None:
+    for key, expected in {"removed": [0.5], "progress/multiple_choice": [0.5, 1.0]}.items():
+        assert [row[key] for row in logged[1].history if key in row] == expected
+        assert key not in logged[1].step_metrics
+
+
+def test_console_is_what_is_logged_without_secrets(logged: tuple[Receipt, RunRecord]) -> None:
+    (line,) = [line for line in logged[1].console if "with api_key" in line]
+    assert line.endswith("WARNING pipeline.tests: with api_key=(hidden)")
 
 
 def test_curves_have_their_own_axis(logged: tuple[Receipt, RunRecord]) -> None:
@@ -223,7 +240,7 @@ def test_full_disk_does_not_stop_the_job(
     source = tmp_path / "decision.json"
     source.write_text("{}")
     with track(spec_in(tmp_path)) as run, monkeypatch.context() as patch:
-        patch.setattr(tracker, "_link", full)
+        patch.setattr(tracker, "link", full)
         run.artifact("decision", "decision", [source], {})
     assert run.receipt.exit_code == 0
     assert run.receipt.verified is False

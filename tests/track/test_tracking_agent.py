@@ -25,7 +25,7 @@ from pathlib import Path
 from pipeline.track import RunSpec, track
 config = {"model.name": "random-llama", "pruner": {"name": "wanda"}, "sparsity": 0.5}
 with track(RunSpec(Path(sys.argv[1]), "offline", "mine", "me", "wanda 0.5", "folder-name", "wanda", (), config)) as run:
-    run.summary({"generative/mean": 0.5})
+    run.summary({"generation/mean": 0.5})
 print(run.receipt.run_id, run.receipt.group, run.receipt.verified, run.receipt.problem)
 """
 
@@ -60,7 +60,9 @@ def test_the_run_of_an_agent_is_the_one_that_it_has_asked_for(tmp_path: Path, mo
     run = read_run(folder)
     assert (run.run["run_id"], run.run["sweep_id"], run.run["run_group"]) == ("abc123", "sweep123", "sweep123")
     assert (run.run["project"], run.run["entity"]) == ("theirs", "team")
-    assert (run.config["model"], run.config["model.name"], run.config["pruner"]) == ("random", "random-llama", "wanda")
+    # The sweep's own values keep their keys; the settings of a choice are beside it.
+    assert (run.config["model"], run.config["model_settings"]) == ("random", {"name": "random-llama"})
+    assert run.config["pruner"] == {"name": "wanda"}
 
 
 def test_without_an_agent_a_run_has_an_id_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +101,7 @@ def test_a_command_line_becomes_a_sweep(tmp_path: Path, capsys: pytest.CaptureFi
     assert wandb_sweep.main([*COMMAND, f"outputs={tmp_path}", "--metric", "KL"]) == 0
     config = yaml.safe_load((tmp_path / "dashboard" / "sweep.yaml").read_text())
     assert config["method"] == "grid"
-    assert config["metric"] == {"name": "final/kl", "goal": "minimize"}
+    assert config["metric"] == {"name": "free_running/kl", "goal": "minimize"}
     assert config["parameters"]["pruner"] == {"values": ["wanda", "magnitude"]}
     assert config["parameters"]["sparsity"] == {"values": ["2:4", 0.5]}
     assert config["parameters"]["task.limit"] == {"value": 2}
@@ -149,8 +151,8 @@ def test_an_agent_runs_the_job_of_a_sweep(
     assert run.exit_code == 0
     assert run.config["sparsity"] == "2:4"
     assert run.config["stages"] == "[prune]"
-    assert run.summary["achieved"] == pytest.approx(0.5, abs=0.01)
-    assert server.received["wandb-summary.json"][-1]["achieved"] == run.summary["achieved"]
+    assert run.summary["removed"] == pytest.approx(0.5, abs=0.01)
+    assert server.received["wandb-summary.json"][-1]["removed"] == run.summary["removed"]
 
 
 def _first(choice: dict[str, Any]) -> Any:

@@ -64,6 +64,33 @@ def test_each_run_is_sent_once(tmp_path: Path, server: FakeServer, capsys: pytes
     assert "every run in" in capsys.readouterr().out
 
 
+def test_parts_of_one_run_are_sent_one_after_another(tmp_path: Path, server: FakeServer) -> None:
+    earlier = {}
+    for row in (1.0, 2.0):
+        spec = RunSpec(tmp_path, "offline", "mine", None, "job", "g", "dense", (), {}, job="0123", earlier=earlier)
+        with track(spec) as run:
+            run.history({"score": row})
+        earlier = run.receipt.facts()
+    assert sync.main(["--outputs", str(tmp_path)]) == 0
+    (rows,) = server.history.values()
+    assert [row["score"] for row in rows] == [1.0, 2.0]
+    assert {run["name"] for run in server.runs} == {run.receipt.run_id}
+
+
+def test_what_was_offline_is_not_sent_once_it_is_online(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: FakeServer
+) -> None:
+    earlier = {}
+    for mode in ("offline", "online"):
+        spec = RunSpec(tmp_path, mode, "mine", None, "job", "g", "dense", (), {}, job="0123", earlier=earlier)
+        with track(spec) as run:
+            if run.begins("scores", "store/evaluation/4567"):
+                run.history({"score": 1.0})
+        earlier = run.receipt.facts()
+    assert sync.unsent(Store(tmp_path)) == []
+    assert [row["score"] for row in server.history[run.receipt.run_id]] == [1.0]
+
+
 def test_what_a_server_takes_without_its_files_is_sent_again(
     tmp_path: Path, server: FakeServer, capsys: pytest.CaptureFixture[str]
 ) -> None:

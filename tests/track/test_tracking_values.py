@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.track.values import flatten, number
+from pipeline.track.values import key_of, nested, number
 
 
-def test_flatten_hides_keys_and_keeps_plain_values(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_config_is_nested_plain_and_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf-12345678")
-    flat = flatten(
+    config = nested(
         {
-            "a": {"b": {"c": 1}, "empty": {}},
+            "a.b": 1,
+            "a": {"_target_": "some.Class", "c.d": 2},
             "hub": {"token": "t", "eos_token": "</s>", "url": "https://hf-12345678@host"},
             "api_key": None,
             "path": Path("x"),
@@ -23,16 +24,22 @@ def test_flatten_hides_keys_and_keeps_plain_values(monkeypatch: pytest.MonkeyPat
             "limit": math.inf,
         }
     )
-    assert flat == {
-        "a.b.c": 1,
-        "hub.token": "(hidden)",
-        "hub.eos_token": "</s>",
-        "hub.url": "(hidden)",
+    assert config == {
+        "a": {"b": 1, "c": {"d": 2}},
+        "hub": {"token": "(hidden)", "eos_token": "</s>", "url": "(hidden)"},
         "api_key": None,
         "path": "x",
         "values": [1, {"k": 2.0}],
         "limit": "Infinity",
     }
+
+
+def test_keys_are_those_that_can_be_plotted() -> None:
+    assert [key_of(words) for words in ("multiple choice", "wmt16-en.ro", "gsm8k")] == [
+        "multiple_choice",
+        "wmt16_en_ro",
+        "gsm8k",
+    ]
 
 
 def test_number_takes_reals_alone() -> None:

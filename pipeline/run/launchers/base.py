@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
 from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
+from pipeline.common.heartbeat import in_words
 from pipeline.config.objective import objectives
 from pipeline.run.compose import job, unstarted
-from pipeline.run.sweep import Outcome, SweepSummary
+from pipeline.run.sweep import Outcome, SweepSummary, line_of, name_of, own_seconds
 from pipeline.store.records import OK, SKIPPED, JobRecord
 
 log = logging.getLogger(__name__)
@@ -33,6 +36,13 @@ class SweepJob:
     overrides: tuple[str, ...]
 
 
+def _varied(jobs: Sequence[SweepJob]) -> set[str]:
+    """Return the keys besides pruner and sparsity in which the jobs of a sweep differ."""
+    words = {word for job in jobs for word in job.overrides}
+    keys = Counter(word.partition("=")[0] for word in words)
+    return {key for key, count in keys.items() if count > 1} - {"pruner", "sparsity", "model"}
+
+
 class SweepLauncher(Launcher):
     """Base class of launchers, which implement `run_jobs` and call `ended` once for each job.
 
@@ -47,6 +57,8 @@ class SweepLauncher(Launcher):
         # Hydra's own launchers return what the task function returns; these need the record, and compute that from it.
         self.hydra_context, self.task_function, self.config = hydra_context, job, config
         self._outcomes: dict[int, Outcome] = {}
+        # How many jobs run at once; None where somebody else decides.
+        self.at_once: int | None = None
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run all jobs. Raises `Stopped` if the sweep was asked to stop, after the outcomes were collected."""
@@ -54,7 +66,7 @@ class SweepLauncher(Launcher):
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         self.folder = Path(str(self.config.hydra.sweep.dir)).absolute()
         jobs = [SweepJob(number, tuple(overrides)) for number, overrides in enumerate(job_overrides, initial_job_idx)]
-        self._count = len(jobs)
+        self._count, self._varied = len(jobs), _varied(jobs)
         try:
             self.run_jobs(jobs)
         finally:
@@ -81,13 +93,22 @@ class SweepLauncher(Launcher):
         return config
 
     def ended(self, job: SweepJob, record: JobRecord, note: str = "") -> None:
-        """Take the outcome of a job. ``note`` is a remark of the launcher, such as a second try."""
-        self._outcomes[job.number] = Outcome(job.number, record, note)
+        """Take the outcome of a job, and tell it in one line. ``note`` is a remark of the launcher on a second try."""
+        self._outcomes[job.number] = Outcome(job.number, record, note, told=True)
         if record.status == SKIPPED and not record.started:
             return
-        what = f" after {record.seconds:.0f} s" + (f": {record.error}" if record.error else "")
-        place = f"job {job.number} ({len(self._outcomes)} of {self._count})"
-        log.log(logging.INFO if record.status == OK else logging.WARNING, "%s: %s%s", place, record.status, what)
+        others = [word for word in job.overrides if word.partition("=")[0] in self._varied]
+        who = f"job {job.number} ({len(self._outcomes)} of {self._count}) {', '.join([name_of(record), *others])}"
+        log.log(logging.INFO if record.status == OK else logging.ERROR, "%s", line_of(who, record, note, self._left()))
+
+    def _left(self) -> str:
+        """Return how long the other jobs will take, judging by what was computed for those that have ended alone."""
+        records = [outcome.record for outcome in self._outcomes.values()]
+        own = [own_seconds(record) for record in records if record.status == OK and record.built]
+        waiting = self._count - len(records)
+        if not own or not waiting or self.at_once is None:
+            return ""
+        return f", about {in_words(fmean(own) * waiting / self.at_once)} left"
 
     def _named(self, job: SweepJob) -> JobRecord:
         """Return a record of a job from its overrides alone: there may be hundreds, and composing takes time."""

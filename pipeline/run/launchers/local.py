@@ -17,6 +17,8 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from omegaconf import DictConfig, open_dict
+
 from pipeline.common.errors import lacked_memory, plain
 from pipeline.common.stopping import Stopped, noticing
 from pipeline.run.launchers.base import SweepJob, SweepLauncher
@@ -28,7 +30,9 @@ from pipeline.store.records import FAILED, INTERRUPTED, OK, JobRecord, now
 # Interval at which memory and signals are checked.
 _LOOK_SECONDS = 0.5
 _CORES_A_JOB = 4
-_AGAIN = "killed or out of memory next to other jobs; rerun alone"
+# Loggers of what the sweep's own lines tell: how jobs ended, and where their runs are.
+_TOLD = ("pipeline.track", "pipeline.run.job", "pipeline.run.job_record", "pipeline.run.compose")
+_AGAIN = "second try, alone"
 
 
 @dataclass
@@ -53,6 +57,7 @@ class LocalLauncher(SweepLauncher):
         self._gpus = _gpus() if self.jobs != 1 else []
         cores = len(os.sched_getaffinity(0))
         self._places = self.jobs or len(self._gpus) or max(2, cores // _CORES_A_JOB)
+        self.at_once = self._places
         self._running: list[_Running] = []
         self._waiting, self._again = deque(jobs), deque[tuple[SweepJob, JobRecord]]()
         self._need, self._known = 0, False
@@ -89,10 +94,10 @@ class LocalLauncher(SweepLauncher):
         config, started = self.compose(job), now()
         place = min(set(range(self._places)) - {running.place for running in self._running})
         environment = {}
+        _hush(config, job)
         if self._places > 1:
-            # Progress bars of several jobs would garble each other, and lines have to name their job.
+            # Progress bars of several jobs would garble each other.
             environment["TQDM_DISABLE"] = "1"
-            config.hydra.job_logging.formatters.screen.format = f"[{job.number}] %(message)s"
             if self._gpus:
                 environment["CUDA_VISIBLE_DEVICES"] = self._gpus[place % len(self._gpus)]
         try:
@@ -163,6 +168,16 @@ class LocalLauncher(SweepLauncher):
                     running.process.kill()
         while self._again:
             self.ended(*self._again.popleft())
+
+
+def _hush(config: DictConfig, job: SweepJob) -> None:
+    """Leave what a job says to its log, and only warnings to the screen, since the sweep has a line on each job."""
+    logging = config.hydra.job_logging
+    with open_dict(logging):
+        logging.handlers.screen.level = "WARNING"
+        logging.formatters.screen.format = f"[{job.number}] %(message)s"
+        for name in _TOLD:
+            logging.loggers[name] = {"level": "INFO", "handlers": ["file"], "propagate": False}
 
 
 def _gpus() -> list[str]:

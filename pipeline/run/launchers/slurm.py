@@ -62,6 +62,8 @@ class SlurmLauncher(SweepLauncher):
         self.max_num_timeout = max_num_timeout
         plain: Any = OmegaConf.to_container(OmegaConf.create(options), resolve=True)
         self._options: dict[str, Any] = {key: value for key, value in plain.items() if value is not None}
+        if isinstance(setup := self._options.get("setup"), str):
+            self._options["setup"] = [setup]
 
     def run_jobs(self, jobs: Sequence[SweepJob]) -> None:
         if missing := [command for command in COMMANDS if shutil.which(command) is None]:

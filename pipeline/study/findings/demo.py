@@ -10,7 +10,7 @@ import pandas as pd
 import yaml  # type: ignore[import-untyped]
 
 from pipeline.analysis.prompt_means import mean_over_prompts
-from pipeline.analysis.score_rows import FINAL, Numbers, rows_of_jobs
+from pipeline.analysis.score_rows import COSINES, KL, Numbers, rows_of_jobs
 from pipeline.analysis.theorems import IN_H, IN_Z, LEAST_CORRELATION, OF_KL, OF_P, tracking
 from pipeline.config.choices import CONF, read_choice
 from pipeline.config.schema import FREE_RUNNING, TEACHER_FORCED, flatten
@@ -71,13 +71,14 @@ def scores(jobs: Sequence[JobRecord], store: Store) -> Values:
     lines = []
     for row in rows:
         job = row.first
+        forced = numbers.forced[job.job].get(KL)
         own = numbers.means[job.job] | numbers.texts[job.job] | numbers.final[job.job]
         (text,) = numbers.texts[job.job]
-        cells = [own.get(name) for name in (GENERATIVE, MULTIPLE_CHOICE, text, *FINAL)]
+        cells = [*(own.get(name) for name in (GENERATIVE, MULTIPLE_CHOICE, text, *COSINES)), forced]
         told = ["" if number is None else f"{number:.3f}" for number in cells]
         lines.append([job.pruner, job.sparsity, f"{100 * (job.achieved or 0):.1f} %", *told])
     names = ["pruner", "sparsity", "removed", "generation", "multiple choice", "ppl", "cos h", "cos z", "cos p", "KL"]
-    divergences = [numbers.final[job.job]["kl"] for job in jobs]
+    divergences = [numbers.final[job.job][KL] for job in jobs]
     kept = {"generation": GENERATIVE, "choice": MULTIPLE_CHOICE}
     return {
         "scores": Grid(names, lines),
