@@ -96,13 +96,13 @@ def block_of(at: int, flow: Flow, chain: Sequence[Group], block: nn.Module, mixe
     calls = {call.path: call for call in flow.calls}
     updates = [_Update(write, calls[write.module], group) for group in chain for write in group.writes]
     kinds = {u.write.module: ATTENTION if u.call.result.attends or u.write.module in mixers else MLP for u in updates}
-    parallel = {update.write.module: update.call.result.reads for update in updates}
+    read = {update.write.module: update.call.result.reads for update in updates}
     mixing = [name for name, kind in kinds.items() if kind == ATTENTION]
-    if len(mixing) > 1 and MLP not in kinds.values() and parallel[mixing[-1]] != parallel[mixing[0]]:
+    if len(mixing) > 1 and MLP not in kinds.values() and read[mixing[-1]] != read[mixing[0]]:
         # The last of several that mix tokens one after the other (RWKV) is in the place of the MLP.
         kinds[mixing[-1]] = MLP
     for kind in kinds.values():
-        if len({parallel[name] for name, other in kinds.items() if other == kind}) > 1:
+        if len({read[name] for name, other in kinds.items() if other == kind}) > 1:
             raise Unfit(f"block {at} has several {kind} sublayers one after the other")
     parts, reads = [], set()
     for kind in dict.fromkeys(kinds.values()):
