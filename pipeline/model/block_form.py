@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from pipeline.model.dataflow import STREAM, Call, Fact, Flow, Sum, tensors_of
+from pipeline.model.dataflow import STREAM, Call, Fact, Flow, Sum
+from pipeline.model.nested import tensors_of
 from pipeline.model.structure import ATTENTION, CACHE_SLOT, MLP, BlockStructure, Part, Stub, Write
 
 

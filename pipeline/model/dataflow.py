@@ -8,7 +8,7 @@ block's output shows what was added to the stream, whatever the code in between 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pipeline.model.nested import floats_of, tensors_of
 from pipeline.model.operators import FACTORS, KEEP_ZERO, PRODUCTS, SAME, SUMS, ZEROS, aten, is_attention
 
 # The stream that a block was given, as the source of a sum.
@@ -89,6 +90,8 @@ class Follower(TorchDispatchMode):
         self.flow = Flow()
         self._names, self._parameters = names, parameters
         self._streams = frozenset({STREAM, *renewing})
+        self._offloaded = any(parameter.is_meta for parameter in parameters.values())
+        self._running: list[nn.Module] = []
         self._places = sorted((p.data_ptr(), p.data_ptr() + p.nbytes, name) for name, p in parameters.items())
         self._tokens = 0
         self._facts: dict[int, Fact] = {}
@@ -115,10 +118,17 @@ class Follower(TorchDispatchMode):
         """Return the name of the parameter whose memory a tensor is in."""
         at = tensor.data_ptr()
         place = bisect_right(self._places, (at, float("inf"), "")) - 1
-        if place < 0 or not tensor.numel():
-            return None
-        start, end, name = self._places[place]
-        return name if start <= at < end else None
+        if tensor.numel() and place >= 0 and self._places[place][0] <= at < self._places[place][1]:
+            return self._places[place][2]
+        return self._brought_in(at) if self._offloaded else None
+
+    def _brought_in(self, at: int) -> str | None:
+        """Return the name of a parameter of the modules that run now, which was brought in from elsewhere for them."""
+        for module in reversed(self._running):
+            for name, parameter in module.named_parameters(recurse=False):
+                if parameter.data_ptr() <= at < parameter.data_ptr() + parameter.nbytes:
+                    return f"{self._names[module]}.{name}"
+        return None
 
     # --- operators ---------------------------------------------------------------------------------------------
 
@@ -223,7 +233,8 @@ class Follower(TorchDispatchMode):
         """Note that a module begins, and which sum of the stream it reads."""
         if (path := self._names.get(module)) is not None:
             self.flow.ran.append(path)
-            for fact in map(self.fact, _floats((args, kwargs))):
+            self._running.append(module)
+            for fact in map(self.fact, floats_of((args, kwargs))):
                 if fact.sum is not None and self.holds_stream(fact):
                     self.flow.readers.setdefault(key(fact.sum), []).append(path)
 
@@ -231,7 +242,8 @@ class Follower(TorchDispatchMode):
         """Note that a module ends. Its output is a source, unless it holds the stream or is one of its inputs."""
         if (path := self._names.get(module)) is None:
             return
-        given, results = list(_floats((args, kwargs))), list(_floats(returned))
+        self._running.pop()
+        given, results = list(floats_of((args, kwargs))), list(floats_of(returned))
         if not results or any(results[0] is x for x in given):
             return
         if any(self.holds_stream(self.fact(result)) for result in results) and path not in self._streams:
@@ -254,27 +266,6 @@ class Follower(TorchDispatchMode):
 def key(of: Sum) -> Key:
     """Return a form of a sum that can be compared and hashed."""
     return frozenset(of.items())
-
-
-def first(value: Any) -> torch.Tensor:
-    """Return the tensor of a module's output or arguments: the value itself, or the first of several."""
-    return value[0] if isinstance(value, tuple | list) else value
-
-
-def tensors_of(value: Any) -> Iterator[torch.Tensor]:
-    """Yield the tensors of nested arguments or results, in order."""
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, tuple | list):
-        for each in value:
-            yield from tensors_of(each)
-    elif isinstance(value, dict):
-        for each in value.values():
-            yield from tensors_of(each)
-
-
-def _floats(value: Any) -> Iterator[torch.Tensor]:
-    return (x for x in tensors_of(value) if x.is_floating_point())
 
 
 def _added(one: Sum, other: Sum, factor: float) -> Sum:

@@ -12,9 +12,9 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from pipeline.model.dataflow import first
 from pipeline.model.discovery import structure_of
 from pipeline.model.layer_config import keep_layers
+from pipeline.model.nested import first
 from pipeline.model.packed_layers import keep_packed
 from pipeline.model.structure import Part, Structure, keep
 

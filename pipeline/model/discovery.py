@@ -15,9 +15,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from pipeline.model.block_form import Group, Unfit, block_of, chain_of, readers_of
-from pipeline.model.dataflow import Flow, Follower, tensors_of
+from pipeline.model.dataflow import Flow, Follower
 from pipeline.model.experts import one_expert_at_a_time
 from pipeline.model.head_form import head_of
+from pipeline.model.nested import tensors_of
 from pipeline.model.structure import ATTENTION, Structure
 
 # Number of tokens of the pass: few, and unlike the size of anything else, so that attention shows by its shape.
@@ -73,10 +74,22 @@ def _discover(model: PreTrainedModel) -> Structure:
     return replace(head_of(model, name, seen.tail), blocks=found, mixers_only=not attends)
 
 
-def block_list(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """Return name and modules of the block list: the outermost list with the most parameters."""
+def block_list(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
+    """Return name and modules of the block list: the outermost list with the most parameters of those that run.
+
+    A model that also sees or hears has others, which text does not pass.
+    """
     lists = [(name, each) for name, each in model.named_modules() if isinstance(each, nn.ModuleList) and len(each)]
     outermost = [(name, each) for name, each in lists if not any(name.startswith(f"{other}.") for other, _ in lists)]
+    if len(outermost) > 1:
+        ran: set[str] = set()
+        with ExitStack() as stack:
+            for name, each in outermost:
+                for block in each:
+                    hook = block.register_forward_pre_hook(lambda *_, name=name: ran.add(name))
+                    stack.callback(hook.remove)
+            model(tokens(model), use_cache=False)
+        outermost = [(name, each) for name, each in outermost if name in ran]
     if not outermost:
         raise Unfit("it has no list of blocks")
     return max(outermost, key=lambda found: sum(p.numel() for p in found[1].parameters()))

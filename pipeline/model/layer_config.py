@@ -6,6 +6,7 @@ blocks by accident, so an unknown one of that length is refused, neither cut nor
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -59,6 +60,9 @@ def keep_layers(config: Any, kept: Sequence[int], count: int) -> None:
     for name in _DEPTHS:
         if getattr(config, name, None) == count:
             setattr(config, name, len(kept))
+    if isinstance(getattr(config, "scale_depth", None), int | float):
+        # MiniCPM divides it by the square root of the number of blocks, which must not change what is left.
+        config.scale_depth *= math.sqrt(len(kept) / count)
     if hasattr(config, "attention_types"):
         # GPT-Neo reads its list of blocks from pairs of kinds and how often these are repeated.
         config.attention_types = [[[kind], 1] for kind in config.attention_layers]

@@ -39,7 +39,7 @@ class _Watch(TorchFunctionMode):
         if name is not None:
             self._note(name, x)
             if name in self._skip:
-                return x.new_zeros(()).expand(*x.shape[:-1], weight.shape[0])
+                return x.new_zeros((*x.shape[:-1], weight.shape[0]))
         return func(*args, **(kwargs or {}))
 
     def _note(self, name: str, x: torch.Tensor) -> None:

@@ -10,8 +10,8 @@ import torch
 
 from pipeline.model.activations import Activations, memory_budget
 from pipeline.model.block_calls import block_calls
-from pipeline.model.dataflow import first
 from pipeline.model.decoder import Decoder
+from pipeline.model.nested import first
 from pipeline.model.trajectory import Forward
 
 

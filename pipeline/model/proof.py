@@ -19,11 +19,11 @@ from torch import nn
 from transformers import GenerationConfig, PreTrainedModel
 
 from pipeline.model.block_form import Unfit
-from pipeline.model.dataflow import first
 from pipeline.model.decoder import Decoder
 from pipeline.model.discovery import stream_of, tokens
 from pipeline.model.dropped import drop, is_dropped
 from pipeline.model.head import Head
+from pipeline.model.nested import first
 from pipeline.model.offload import is_offloaded, resident
 
 log = logging.getLogger(__name__)

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipeline.model.dataflow import first
 from pipeline.model.decoder import Decoder
 from pipeline.model.discovery import stream_of
+from pipeline.model.nested import first
 
 OnState = Callable[[int, torch.Tensor], None]
 

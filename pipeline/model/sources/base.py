@@ -25,7 +25,7 @@ from transformers import (
 
 from pipeline.config.component import Component, speed_only
 from pipeline.config.types import Positive
-from pipeline.model.discovery import block_list
+from pipeline.model.discovery import structure_of
 from pipeline.model.model_types import is_encoder
 from pipeline.model.sources.complete import check_complete, check_sizes, is_head
 from pipeline.model.sources.folder import CONFIG, check_config, check_folder, read_weights
@@ -60,7 +60,7 @@ class Model(Component):
         return {}
 
     def check_layers(self, model: PreTrainedModel) -> None:
-        found = len(block_list(model)[1])
+        found = len(structure_of(model).blocks)
         if self.layers is not None and found != self.layers:
             raise ValueError(f"model {self.name} has {found} blocks, but its YAML file says layers: {self.layers}")
 

@@ -16,10 +16,10 @@ import torch
 from pipeline.config.sparsity import Sparsity, unaccepted
 from pipeline.model.activations import Activations, memory_budget
 from pipeline.model.block_calls import Call, block_calls
-from pipeline.model.dataflow import first
 from pipeline.model.decoder import Decoder, Linear
 from pipeline.model.experts import one_expert_at_a_time
 from pipeline.model.linear_inputs import OnInput, linear_inputs
+from pipeline.model.nested import first
 from pipeline.model.offload import resident
 from pipeline.prune.base import Context, Pruner
 from pipeline.prune.decision import Change, Decision, facts_of

@@ -25,9 +25,9 @@ from torch import nn
 
 from pipeline.config.sparsity import Sparsity
 from pipeline.config.types import Positive
-from pipeline.model.dataflow import first
 from pipeline.model.decoder import Decoder
 from pipeline.model.head import Head
+from pipeline.model.nested import first
 from pipeline.model.offload import is_offloaded
 from pipeline.model.proof import head_of
 from pipeline.model.softmax import kl_estimate, normalised
