@@ -130,7 +130,7 @@ class Decoder:
 
     @property
     def base(self) -> nn.Module:
-        return self.model.base_model
+        return self.model.get_submodule(self.structure.base)
 
     @property
     def blocks(self) -> nn.ModuleList:

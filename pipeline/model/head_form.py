@@ -33,9 +33,10 @@ def head_of(model: PreTrainedModel, name: str, flow: Flow) -> Structure:
         raise Unfit(f"its logits are {shown(result)}, not those of its output projection {path}")
     else:
         scale *= result[last]
-    base = f"{model.base_model_prefix}."
-    outer = tuple(each for each in tail if not each.startswith(base)) if model.base_model is not model else ()
-    return Structure(name, (), tuple(tail), outer, scale, cap, wrapper)
+    # Some classes do not say which part is the base: it is the outermost one that holds the blocks.
+    base = model.base_model_prefix if model.base_model is not model else name.partition(".")[0]
+    outer = tuple(each for each in tail if not each.startswith(f"{base}."))
+    return Structure(name, (), tuple(tail), outer, scale, cap, wrapper, base=base)
 
 
 def wrapper_of(model: PreTrainedModel, blocks: str) -> str:

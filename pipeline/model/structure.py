@@ -103,11 +103,12 @@ class BlockStructure:
 class Structure:
     """A model that adds sublayers to a residual stream, block by block.
 
-    ``blocks_name`` is the path of its block list. ``tail`` are the modules that lead from the last block's output to
-    the output projection, in order, ``after_base`` those of them outside of the base model. ``head_scale`` and
-    ``head_cap`` say what becomes of its logits: ``scale·z``, then ``cap·tanh(z / cap)``. ``head_wrapper`` is the module
-    around an output projection that computes more before it, empty if there is none. ``mixers_only`` says that the
-    dense model has no attention. A model without an output projection is an ``encoder``.
+    ``blocks_name`` is the path of its block list, ``base`` that of the part without the output projection (empty for
+    the model itself). ``tail`` are the modules that lead from the last block's output to the output projection, in
+    order, ``after_base`` those of them outside of the base. ``head_scale`` and ``head_cap`` say what becomes of its
+    logits: ``scale·z``, then ``cap·tanh(z / cap)``. ``head_wrapper`` is the module around an output projection that
+    computes more before it, empty if there is none. ``mixers_only`` says that the dense model has no attention. A model
+    without an output projection is an ``encoder``.
     """
 
     blocks_name: str
@@ -119,6 +120,7 @@ class Structure:
     head_wrapper: str = ""
     mixers_only: bool = False
     encoder: bool = False
+    base: str = ""
 
     @property
     def chained(self) -> bool:
