@@ -85,7 +85,7 @@ def test_drop_table_has_perplexities(tmp_path: Path) -> None:
     assert "Perplexity on wiki: lower is better." in result.caption
     canvas = canvas_of(result, data)
     assert_apart(texts_on(canvas), canvas)
-    assert {"perplexity", "12.5", "25.0"} <= {text.get_text() for text in texts_on(canvas)}
+    assert {"Perplexity", "12.5", "25.0"} <= {text.get_text() for text in texts_on(canvas)}
 
 
 # Figure 26
