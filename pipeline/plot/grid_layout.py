@@ -18,7 +18,9 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.layout_engine import LayoutEngine
 from matplotlib.transforms import Bbox, ScaledTranslation
 
-EDGE, GAP = 0.04, 0.1  # inches around all panels with their labels, and between those of neighbours
+from pipeline.plot import style
+
+GAP = 0.1  # inches between panels with their labels
 SIDES = ("left", "bottom", "right", "top")
 
 
@@ -101,9 +103,9 @@ def _spread(
     for places, first, last in panels:
         before[places[0]] = max(before[places[0]], first)
         after[places[-1]] = max(after[places[-1]], last)
-    spaces = before.sum() + after.sum() + GAP * (len(ratios) - 1) + 2 * EDGE
+    spaces = before.sum() + after.sum() + GAP * (len(ratios) - 1) + 2 * style.EDGE
     sizes = ratios * max(length - spaces, 0.1 * length)
-    ends, at = [], EDGE
+    ends, at = [], style.EDGE
     for size, first, last in zip(sizes, before, after, strict=True):
         ends.append((at + first, at + first + size))
         at += first + size + last + GAP

@@ -125,12 +125,7 @@ def test_measured_and_estimate_in_every_layer(tmp_path: Path, name: str, measure
     assert point.loc["estimate", "median"] == pytest.approx(estimate(rows).median())
     assert point.loc["measured", "low"] == pytest.approx(measured(rows).quantile(0.25))
     assert list(point["n"]) == [PROMPTS, PROMPTS]
-    canvas = canvas_of(tables, name)
-    for layer, panel in enumerate(canvas.axes):
-        assert panel.get_title(loc="left") == f"layer {layer}"
-        for line, quantity in zip(panel.lines, ("measured", "estimate"), strict=True):
-            expected = data[(data["layer"] == layer) & (data["quantity"] == quantity)]["median"]
-            np.testing.assert_array_equal(np.asarray(line.get_ydata()), expected)
+    assert_drawn(canvas_of(tables, name), data, ("measured", "estimate"))
 
 
 @pytest.mark.parametrize(
@@ -168,11 +163,16 @@ def test_one_vanishing_orthogonal_part_does_not_make_the_line_of_ratios(tmp_path
         point = data.query("layer == 1 and step == 3").set_index("quantity").loc[f"{variance} / orth_{space}"]
         assert point["median"] == pytest.approx(np.quantile(ratios, 0.5))
         assert ratios.mean() > 1000 * point["median"]
-    frames, lines = tiles_of(canvas_of(tables, f"{name} panels"))
+    assert_drawn(canvas_of(tables, f"{name} panels"), data, (f"{variance} / orth_h", f"{variance} / orth_z"))
+
+
+def assert_drawn(canvas: Canvas, data: pd.DataFrame, quantities: tuple[str, str]) -> None:
+    """Each small panel has the median line of each quantity in its layer, at the heights of their common axis."""
+    frames, lines = tiles_of(canvas)
     scale = Decades.of(data[["median", "low", "high"]].to_numpy().ravel())
-    for line, space in zip(lines, ("h", "z"), strict=True):
+    for line, quantity in zip(lines, quantities, strict=True):
         for layer, (points, (top, bottom)) in enumerate(zip(line, frames, strict=True)):
-            expected = data[(data["layer"] == layer) & data["quantity"].str.endswith(f"orth_{space}")]["median"]
+            expected = data[(data["layer"] == layer) & (data["quantity"] == quantity)]["median"]
             np.testing.assert_allclose((points[:, 1] - bottom) / (top - bottom), scale.heights(expected))
 
 
