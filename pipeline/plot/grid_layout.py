@@ -79,7 +79,7 @@ def _measured(ax: Axes, fig: Canvas, renderer: Any) -> _Panel:
     own = ax.get_position(original=True).transformed(fig.transFigure)
     box = ax.get_tightbbox(renderer, for_layout_only=True) or own
     beyond = dict(zip(SIDES, (own.x0 - box.x0, own.y0 - box.y0, box.x1 - own.x1, box.y1 - own.y1), strict=True))
-    labels = {}
+    labels: dict[str, float] = {}
     for axis in (ax.xaxis, ax.yaxis):
         if ax.axison and axis.label.get_text():
             side = axis.get_label_position()
@@ -90,7 +90,7 @@ def _measured(ax: Axes, fig: Canvas, renderer: Any) -> _Panel:
     return _Panel(ax, *spans, {side: max(0.0, reach) / dpi for side, reach in beyond.items()}, labels)
 
 
-def _ratios(given: Sequence[float] | None, count: int) -> np.ndarray:
+def _ratios(given: Any, count: int) -> np.ndarray:
     ratios = np.ones(count) if given is None else np.asarray(given, dtype=float)
     return ratios / ratios.sum()
 
@@ -105,9 +105,10 @@ def _spread(
         after[places[-1]] = max(after[places[-1]], last)
     spaces = before.sum() + after.sum() + GAP * (len(ratios) - 1) + 2 * style.EDGE
     sizes = ratios * max(length - spaces, 0.1 * length)
-    ends, at = [], style.EDGE
+    ends: list[tuple[float, float]] = []
+    at = style.EDGE
     for size, first, last in zip(sizes, before, after, strict=True):
-        ends.append((at + first, at + first + size))
+        ends.append((float(at + first), float(at + first + size)))
         at += first + size + last + GAP
     return ends
 

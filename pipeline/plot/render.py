@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
@@ -136,8 +137,9 @@ def _render(content: Content, data: pd.DataFrame) -> dict[str, bytes]:
     if isinstance(sheet, canvas.Sheet):
         png[MARGINS] = f"{round(sheet.head * style.DPI)} {round(sheet.foot * style.DPI)}"
     files = {"csv": content.csv}
-    for suffix, metadata, more in (("pdf", pdf, {}), ("png", png, {"pil_kwargs": {"compress_level": COMPRESSION}})):
+    for suffix, metadata, packing in (("pdf", pdf, None), ("png", png, {"compress_level": COMPRESSION})):
         buffer = io.BytesIO()
+        more: dict[str, Any] = {} if packing is None else {"pil_kwargs": packing}
         sheet.savefig(buffer, format=suffix, dpi=style.DPI, metadata=metadata, **more)
         files[suffix] = buffer.getvalue()
     return files

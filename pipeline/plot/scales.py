@@ -56,8 +56,9 @@ class Decades(NamedTuple):
     def heights(self, values: np.ndarray | Sequence[float]) -> np.ndarray:
         """Return where values lie, from 0 at the bottom of the axis to 1 at its top."""
         kind = SymmetricalLogTransform(10, self.linear, LINEAR) if self.linear else LogTransform(10)
-        low, high = kind.transform_non_affine(np.array([self.bottom, self.top]))
-        return (kind.transform_non_affine(np.asarray(values, dtype=float)) - low) / (high - low)
+        low, high = np.asarray(kind.transform_non_affine(np.array([self.bottom, self.top])), dtype=float)
+        heights = np.asarray(kind.transform_non_affine(np.asarray(values, dtype=float)), dtype=float)
+        return np.asarray((heights - low) / (high - low))
 
 
 def decade_axis(ax: Axes, values: Iterable[float], *, cosine: bool = False, ticks: int = TICKS) -> None:

@@ -153,7 +153,7 @@ _span: ContextVar[Span] = ContextVar("span", default="page")
 
 
 @cache
-def _parameters() -> dict[str, Any]:
+def _parameters() -> dict[Any, Any]:
     """Return the parameters of matplotlib, all but that of the backend, which no figure here asks for."""
     with mpl.rc_context():
         mpl.rcdefaults()

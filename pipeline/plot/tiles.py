@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -113,7 +114,7 @@ class Tiles:
         middle = (min(lefts) + max(lefts) + self.size[0]) / 2
         rise = (min(bottoms) + max(bottoms) + self.size[1]) / 2
         self._text(middle, min(bottoms) - canvas.LABEL_HEIGHT + 0.04, xlabel, style.TEXT_SIZE, ha="center", va="bottom")
-        look = {"rotation": 90, "ha": "left", "va": "center"}
+        look: dict[str, Any] = {"rotation": 90, "ha": "left", "va": "center"}
         self.ax.text(style.EDGE, rise, ylabel, size=style.TEXT_SIZE, color=style.INK, **look)  # may have a formula
 
     def _lines(self, segments: Sequence[Sequence[tuple[float, float]]], colour: str, width: float) -> None:
@@ -158,7 +159,7 @@ def tiles(
     ]
     first, last = float(steps.min()), float(steps.max())
     air = EDGES * (last - first) or 0.5
-    ticks = MaxNLocator(nbins=4, integer=True, min_n_ticks=1).tick_values(first, last)
+    ticks = np.asarray(MaxNLocator(nbins=4, integer=True, min_n_ticks=1).tick_values(first, last), dtype=float)
     ticks = ticks[(first - air <= ticks) & (ticks <= last + air)]
     made = Tiles(sheet, ax, places, (width, height), columns, ticks, (first - air, last + air), scale)
     made.frame(titles, xlabel, ylabel)

@@ -141,7 +141,8 @@ def blocks(data: pd.DataFrame) -> list[Block]:
 
 def _beside(blocks: Sequence[Block]) -> Block:
     """Join blocks of the same rows to a wide one."""
-    columns, lines, spanners = list(blocks[0].columns[:1]), [list(row[:1]) for row in blocks[0].rows], {}
+    columns, lines = list(blocks[0].columns[:1]), [list(row[:1]) for row in blocks[0].rows]
+    spanners: dict[int, str] = {}
     for block in blocks:
         spanners |= {first + len(columns) - 1: text for first, text in block.spanners.items()}
         columns += block.columns[1:]
