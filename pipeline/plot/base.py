@@ -27,6 +27,11 @@ class Selection:
     notes: tuple[str, ...] = field(default=())
 
 
+def column_if_one(name: str) -> Callable[[pd.DataFrame], Span]:
+    """Return the span of a figure with a panel for each value of a column of its data: a column for a single one."""
+    return lambda data: "column" if data[name].nunique() == 1 else "page"
+
+
 @dataclass(frozen=True)
 class Figure:
     """One figure. To add one, write a module `figNN_name.py` (or `tabN_name.py`) that assigns it to `FIGURE`.
@@ -38,12 +43,17 @@ class Figure:
         draw: turns (data read back from the CSV, title, caption) into a canvas, looking at nothing else. Title and
             caption are empty for a paper.
         version: of a built-in figure: raise it when `draw` changes, so that finished files are drawn again.
-        span: whether the picture is as wide as a column or as a page in print.
+        span: whether the picture is as wide as a column or as a page in print; a function, where it depends on the
+            data.
         blocks: of a table, turns the same data into the blocks that `draw` shows, for LaTeX.
     """
 
     select: Callable[[Tables], Selection]
     draw: Callable[[pd.DataFrame, str, str], Canvas]
     version: int = 1
-    span: Span = "page"
+    span: Span | Callable[[pd.DataFrame], Span] = "page"
     blocks: Callable[[pd.DataFrame], Sequence[Block]] | None = None
+
+    def span_of(self, data: pd.DataFrame) -> Span:
+        """Return how wide the picture of these data is in print."""
+        return self.span(data) if callable(self.span) else self.span

@@ -8,25 +8,22 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 from matplotlib.font_manager import FontProperties
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.textpath import text_to_path
-from matplotlib.transforms import Bbox
 from matplotlib.typing import LineStyleType
 
 from pipeline.plot import style
+from pipeline.plot.grid_layout import GridLayout
 
 TITLE_HEIGHT, TITLE_LINE, CAPTION_LINE = 0.27, 0.16, 0.125
-LEGEND_GAP = 0.06  # inches below the legend
-PLACES = 6  # decimals of the place of a panel, a fraction of the page
+LEGEND_GAP = 0.06  # inches below the legend, and half of them above it
 LABEL_HEIGHT = 0.42  # tick labels and x label below the lowest panels
 PANEL_TITLE = 0.17  # above each panel, with the space to the panel above it
 PANEL_HEIGHTS, LEAST_HEIGHT = {1: 2.1, 2: 1.85, 3: 1.5}, 1.3  # of panels, by the number of rows
@@ -54,8 +51,8 @@ def page(
 ) -> tuple[Sheet, np.ndarray]:
     """Return a canvas with `rows` x `columns` panels, and the array of their axes.
 
-    Title and caption are left out of a figure for print, which has them in files beside it. Panels leave room for
-    labels by matplotlib's constrained layout: `settle` fixes it, for whatever needs to know where panels are.
+    Title and caption are left out of a figure for print, which has them in files beside it. `settle` lays the panels
+    out with room for their labels, for whatever needs to know where panels are.
 
     Args:
         handles: entries of the one legend of the page.
@@ -76,13 +73,10 @@ def page(
         width_ratios=width_ratios,
     )
     sheet.set_layout_engine(engine)
-    sns.despine(fig=sheet)
     return sheet, axes
 
 
-def blank(
-    inside: float, *, title: str, caption: str, handles: Sequence[Artist] = ()
-) -> tuple[Sheet, ConstrainedLayoutEngine]:
+def blank(inside: float, *, title: str, caption: str, handles: Sequence[Artist] = ()) -> tuple[Sheet, GridLayout]:
     """Return a canvas with title, legend and caption around `inside` inches of height, and the engine for its panels.
 
     Without the engine, whatever is drawn has to keep clear of `head` and `foot` and of the legend by itself.
@@ -96,17 +90,16 @@ def blank(
     legend = _legend(sheet, handles) if handles else None
     height = head + inside + foot
     if legend is not None:
-        height += _height(sheet, legend) + LEGEND_GAP
+        height += _height(sheet, legend) + 2 * LEGEND_GAP
         sheet.set_size_inches(width, height)
-        legend.set_bbox_to_anchor((0.0, 1 - head / height), sheet.transFigure)
+        legend.set_bbox_to_anchor((style.EDGE / width, 1 - (head + LEGEND_GAP / 2) / height), sheet.transFigure)
     if heading:
         big: dict[str, Any] = {"size": style.TITLE_SIZE, "weight": "bold", "va": "top", "parse_math": False}
         sheet.text(style.EDGE / width, 1 - 0.07 / height, "\n".join(heading), **big)
     if lines:
         small: dict[str, Any] = {"size": style.SMALL_SIZE, "color": style.GREY, "va": "bottom"}
         sheet.text(style.EDGE / width, 0.06 / height, "\n".join(lines), parse_math=False, **small)
-    room = (0.0, foot / height, 1.0, inside / height)
-    return sheet, ConstrainedLayoutEngine(rect=room, w_pad=0.04, h_pad=0.04, wspace=0.03, hspace=0.03)
+    return sheet, GridLayout(0.0, foot, width, inside)
 
 
 def settle(sheet: Canvas) -> None:
@@ -115,16 +108,12 @@ def settle(sheet: Canvas) -> None:
         FigureCanvasAgg(sheet)
         engine.execute(sheet)
         sheet.set_layout_engine(None)  # "none" would have every file drawn twice
-        for ax in sheet.axes:
-            # The solver orders its variables by their addresses, so that last digits differ from run to run.
-            place = ax.get_position(original=True).bounds
-            ax.set_position(Bbox.from_bounds(*(round(edge, PLACES) for edge in place)))
 
 
 def _legend(sheet: Canvas, handles: Sequence[Artist]) -> Legend:
     """Draw the one legend of a page, with as many columns as fit, and names broken that are wider than the page."""
     beside = 5 * style.TEXT_SIZE / 72  # inches: the line or patch before a name, and the space after it
-    room = style.width() - beside
+    room = style.width() - 2 * style.EDGE - beside
     names = [str(handle.get_label()) for handle in handles]
     labels = [name if "$" in name else "\n".join(wrap(name, style.TEXT_SIZE, room)) for name in names]
     widths = [beside + max(_width(line, style.TEXT_SIZE) for line in label.split("\n")) for label in labels]
@@ -134,8 +123,8 @@ def _legend(sheet: Canvas, handles: Sequence[Artist]) -> Legend:
         loc="upper left",
         ncols=_fitting_columns(widths),
         frameon=False,
-        borderpad=0.2,
-        borderaxespad=0.3,
+        borderpad=0.0,
+        borderaxespad=0.0,
         handlelength=2.4,
         columnspacing=1.6,
         labelspacing=0.3,
@@ -153,7 +142,7 @@ def _fitting_columns(widths: Sequence[float]) -> int:
     """Return the most columns, filled one after the other, that fit on the page; `widths` of the entries in inches."""
     for columns in range(len(widths), 1, -1):
         filled = np.array_split(np.asarray(widths), columns)
-        if sum(column.max() for column in filled) <= style.width():
+        if sum(column.max() for column in filled) <= style.width() - 2 * style.EDGE:
             return columns
     return 1
 
@@ -165,24 +154,39 @@ def wrap(text: str, size: float = style.SMALL_SIZE, room: float | None = None, *
     """
     room = style.width() - 2 * style.EDGE if room is None else room
     lines: list[str] = []
+    used, space = 0.0, _width(" ", size, bold)
     for word in text.split():
-        longer = f"{lines[-1]} {word}" if lines else word
-        if lines and _width(longer, size, bold) <= room:
-            lines[-1] = longer
+        # Words recur; lines, which take longer to measure, do not.
+        wide = _width(word, size, bold)
+        if lines and used + space + wide <= room:
+            lines[-1], used = f"{lines[-1]} {word}", used + space + wide
             continue
-        lines.append(word if _width(word, size, bold) <= room else "")
-        for mark in "" if lines[-1] else word:
-            if lines[-1] and _width(lines[-1] + mark, size, bold) > room:
-                lines.append("")
-            lines[-1] += mark
+        parts = [word] if wide <= room else _broken(word, size, room, bold)
+        lines += parts
+        used = _width(parts[-1], size, bold)
     return lines
+
+
+def _broken(word: str, size: float, room: float, bold: bool) -> list[str]:
+    """Break a word that is wider than `room` inches anywhere."""
+    parts, used = [""], 0.0
+    for mark in word:
+        wide = _width(mark, size, bold)
+        if parts[-1] and used + wide > room:
+            parts, used = [*parts, ""], 0.0
+        parts[-1], used = parts[-1] + mark, used + wide
+    return parts
 
 
 @cache
 def _width(text: str, size: float, bold: bool = False) -> float:
-    """Return the width of a text in inches."""
+    """Return the width that a text takes in a line, in inches."""
     font = FontProperties(size=size, weight="bold" if bold else "normal")
-    return float(text_to_path.get_text_width_height_descent(text, font, ismath=False)[0]) / 72
+    # The measured box covers the ink, not spaces at the ends.
+    whole, ends = (
+        text_to_path.get_text_width_height_descent(mark, font, ismath=False)[0] for mark in (f"|{text}|", "||")
+    )
+    return float(whole - ends) / 72
 
 
 def panel_title(ax: Axes, text: str, colour: str = style.INK) -> None:
@@ -223,9 +227,11 @@ def outer_labels(axes: np.ndarray, xlabel: str, ylabels: str | Sequence[str]) ->
                 ax.tick_params(labelleft=True)
 
 
-def line_handle(label: str, colour: str, line: LineStyleType = "-", marker: str = "") -> Line2D:
+def line_handle(
+    label: str, colour: str, line: LineStyleType = "-", marker: str = "", width: float = style.LINE
+) -> Line2D:
     """Return a legend entry for a line."""
-    return Line2D([], [], color=colour, linestyle=line, marker=marker, markersize=4, label=label)
+    return Line2D([], [], color=colour, linestyle=line, linewidth=width, marker=marker, markersize=4, label=label)
 
 
 def statistic_handles(line: str = "median over prompts", band: str = "quartiles") -> list[Any]:
@@ -241,10 +247,16 @@ def error_handle(label: str, *, upright: bool = True) -> Line2D:
 
 
 def line_and_band(
-    ax: Axes, x: pd.Series, rows: pd.DataFrame, colour: str, line: LineStyleType = "-", crowd: int = 1
+    ax: Axes,
+    x: pd.Series,
+    rows: pd.DataFrame,
+    colour: str,
+    line: LineStyleType = "-",
+    crowd: int = 1,
+    width: float = style.LINE,
 ) -> None:
     """Draw the median and the quartiles of aggregated rows over `x`; the band is fainter if many (`crowd`) overlap."""
     alpha = style.BAND_ALPHA * min(1.0, 3 / crowd)
     ax.fill_between(x, rows["low"], rows["high"], color=colour, alpha=alpha, linewidth=0)
     marker = "o" if len(rows) == 1 else ""
-    ax.plot(x, rows["median"], color=colour, linestyle=line, marker=marker, markersize=3)
+    ax.plot(x, rows["median"], color=colour, linestyle=line, linewidth=width, marker=marker, markersize=3)

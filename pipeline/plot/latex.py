@@ -62,10 +62,10 @@ def _caption(name: str, caption: str) -> str:
 def _tabular(block: Block) -> list[str]:
     forms = [_form(column, [row[place] for row in block.rows]) for place, column in enumerate(block.columns)]
     lines = [rf"\begin{{tabular}}{{@{{}}{''.join(forms)}@{{}}}}", r"  \toprule"]
-    if block.spanner:
-        first, last = block.first + 1, len(block.columns)
-        over = rf"\multicolumn{{{last - block.first}}}{{c}}{{{escaped(block.spanner)}}} \\"
-        lines += ["  " + "& " * block.first + over, rf"  \cmidrule{{{first}-{last}}}"]
+    if spans := block.spans:
+        over = [rf"\multicolumn{{{last - first + 1}}}{{c}}{{{escaped(text)}}}" for text, first, last in spans]
+        rules = [rf"\cmidrule(lr){{{first + 1}-{last + 1}}}" for _, first, last in spans]
+        lines += ["  " + "& " * spans[0][1] + " & ".join(over) + r" \\", "  " + "".join(rules)]
     lines.append("  " + " & ".join(_header(column) for column in block.columns) + r" \\")
     lines.append(r"  \midrule")
     lines += ["  " + " & ".join(_cell(cell) for cell in row) + r" \\" for row in block.rows]

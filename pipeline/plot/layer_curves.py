@@ -36,6 +36,7 @@ class Curve:
     colour: str
     values: Callable[[pd.DataFrame], pd.Series]
     line: LineStyleType = "-"
+    width: float = style.LINE
 
 
 class Chosen(NamedTuple):
@@ -116,8 +117,8 @@ def measured_and_estimate(title: str, theorem: Theorem) -> LayerCurves:
     """Return what the figure of one theorem shows: the measured deviation and its estimate."""
     unit = " In nats." if theorem is OF_KL else ""
     curves = (
-        Curve("measured", "measured", style.SPACE_COLOURS[theorem.space], theorem.measured),
-        Curve("estimate", "estimate", style.ESTIMATE_COLOUR, theorem.estimated, ESTIMATE_LINE),
+        Curve("measured", "measured", style.SPACE_COLOURS[theorem.space], theorem.measured, width=style.UNDER),
+        Curve("estimate", "estimate", style.ESTIMATE_COLOUR, theorem.estimated, ESTIMATE_LINE, style.OVER),
     )
     note = f"Estimate of theorem {theorem.name}: {theorem.estimate}.{unit}"
     return LayerCurves(title, theorem.symbol, theorem.columns, curves, note)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -25,11 +26,36 @@ MARK = "<"  # beside a layer that loses its sublayer
 ABSENT, UNDER = "#c9c9c9", "white"  # cells without a finite value, and below the scale
 LEAST, OF_LAYER = 1.5, 0.055  # height of a map in inches, and how much of it a further layer takes
 MOST = {1: 3.4, 2: 2.5}  # by the number of rows of maps
+BAR = 0.05  # width of the colour bar, of that of a map
+TAIL, FAR = 0.02, 10.0  # so many of the cells may be off either end of the scale, if they are so many times beyond it
+
+
+class Scale(NamedTuple):
+    """Limits of the colours, and whether cells lie below and above them."""
+
+    low: float
+    high: float
+    below: bool
+    above: bool
+
+    @property
+    def ends(self) -> Literal["neither", "min", "max", "both"]:
+        """The ends of the colour bar that are arrows."""
+        if self.below and self.above:
+            return "both"
+        return "min" if self.below else "max" if self.above else "neither"
+
+    def notes(self) -> list[str]:
+        """Return sentences on what the colours leave out."""
+        return [
+            *([f"White: below {self.low:.1g}, or zero."] if self.below else []),
+            *([f"Darkest: {self.high:.1g} and above."] if self.above else []),
+        ]
 
 
 def figure(curves: LayerCurves) -> Figure:
     """Return the figure with a heat map for each quantity."""
-    return Figure(partial(select, curves), partial(draw, curves), version=3)
+    return Figure(partial(select, curves), partial(draw, curves), version=4)
 
 
 def select(curves: LayerCurves, tables: Tables) -> Selection:
@@ -42,17 +68,26 @@ def select(curves: LayerCurves, tables: Tables) -> Selection:
         dropped=[int(layer in dropped[kind]) for kind, layer in zip(data["sublayer"], data["layer"], strict=True)]
     )
     names = " or the ".join(series.SUBLAYER_NAMES[kind] for kind in kinds)
-    low, _, below = scales.decade_limits(data["median"])
     notes = (
         f"{variant.label}, pruning the {names} of one layer at a time, on dense inputs.",
         f"Each cell: median over {rows['probe'].nunique()} probe prompts; only steps that at least half of them reach.",
-        *([f"White: below {low:.1g}, or zero."] if below else []),
+        *scale_of(data["median"]).notes(),
         *(["Grey: no finite value."] if _has_holes(data, curves) else []),
         *(["Triangles: layers that this variant drops."] if data["dropped"].any() else []),
         *notes,
         *gaps,
     )
     return Selection(curves.title, data.drop(columns=series.STATISTICS[1:]), notes)
+
+
+def scale_of(values: pd.Series) -> Scale:
+    """Choose the limits of the colours: a few cells far from all others would take most of them."""
+    low, high, zero = scales.decade_limits(values)
+    low, high = (low, high) if zero else (low / 1.25, high * 1.25)
+    positive = values[np.isfinite(values) & (values > 0)]
+    first, last = positive.quantile([TAIL, 1 - TAIL]) if len(positive) else (low, high)
+    below, above = first > FAR * low, high > FAR * last
+    return Scale(float(first) if below else low, float(last) if above else high, bool(below or zero), bool(above))
 
 
 def _has_holes(data: pd.DataFrame, curves: LayerCurves) -> bool:
@@ -65,27 +100,31 @@ def draw(curves: LayerCurves, data: pd.DataFrame, title: str, caption: str) -> C
     """Draw a row for each sublayer, a map for each quantity, and the one colour bar of all maps."""
     kinds = [kind for kind in series.SUBLAYER_NAMES if (data["sublayer"] == kind).any()]
     height = np.clip(LEAST + OF_LAYER * (data["layer"].nunique() - 8), LEAST, MOST[len(kinds)])
-    low, high, zero = scales.decade_limits(data["median"])
-    low, high = (low, high) if zero else (low / 1.25, high * 1.25)
+    scale = scale_of(data["median"])
     colours = sns.color_palette("mako_r", as_cmap=True).with_extremes(bad=ABSENT, under=UNDER)
     sheet, axes = canvas.page(
         len(kinds),
-        len(curves.curves),
+        len(curves.curves) + 1,
         title=title,
         caption=caption,
         handles=_handles(data),
         sharey="row",
         row_height=height,
+        width_ratios=[*[1.0] * len(curves.curves), BAR],
     )
+    axes, rest = axes[:, :-1], axes[:, -1]
     for row, kind in zip(axes, kinds, strict=True):
         own = data[data["sublayer"] == kind]
         for ax, curve in zip(row, curves.curves, strict=True):
-            mesh = _map(ax, own, curve.quantity, LogNorm(low, high), colours)
+            mesh = _map(ax, own, curve.quantity, LogNorm(scale.low, scale.high), colours)
             canvas.panel_title(ax, f"{series.SUBLAYER_NAMES[kind]}: {curve.label}")
     canvas.outer_labels(axes, "generation step", "layer")
-    bar = sheet.colorbar(mesh, ax=list(axes.flat), extend="min" if zero else "neither", aspect=30, pad=0.01)
+    for ax in rest:
+        ax.remove()
+    column = axes[0, 0].get_gridspec()[:, -1]
+    bar = sheet.colorbar(mesh, cax=sheet.add_subplot(column), extend=scale.ends)
     bar.set_label(f"{curves.label}\nmedian over prompts")
-    places, labels = scales.decade_ticks(low, high)
+    places, labels = scales.decade_ticks(scale.low, scale.high)
     bar.set_ticks(places, labels=labels)
     bar.ax.yaxis.set_minor_locator(NullLocator())
     bar.outline.set_visible(False)

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure as Canvas
 
 from pipeline.analysis import series
-from pipeline.plot import canvas, scales, small_panels
+from pipeline.plot import canvas, scales, tiles
 from pipeline.plot.base import Figure, Selection
 from pipeline.plot.layer_curves import LayerCurves
 from pipeline.plot.single_variant import first_sublayer
@@ -20,7 +20,7 @@ MOST = 36  # panels on a page
 
 def figure(curves: LayerCurves) -> Figure:
     """Return the figure with a small panel for each layer."""
-    return Figure(partial(select, curves), partial(draw, curves), version=2)
+    return Figure(partial(select, curves), partial(draw, curves), version=3)
 
 
 def select(curves: LayerCurves, tables: Tables) -> Selection:
@@ -44,20 +44,25 @@ def select(curves: LayerCurves, tables: Tables) -> Selection:
 def draw(curves: LayerCurves, data: pd.DataFrame, title: str, caption: str) -> Canvas:
     """Draw a panel for each layer, in reading order."""
     layers = sorted(data["layer"].unique())
-    handles = [canvas.line_handle(curve.label, curve.colour, curve.line) for curve in curves.curves]
-    handles += canvas.statistic_handles()
-    sheet, axes, panels = small_panels.grid(len(layers), title=title, caption=caption, handles=handles)
-    everything = data[series.STATISTICS].to_numpy().ravel()
-    for ax, layer in zip(panels, layers, strict=True):
-        own = data[data["layer"] == layer]
-        for curve in curves.curves:
-            part = own[own["quantity"] == curve.quantity]
-            canvas.line_and_band(ax, part["step"], part, curve.colour, curve.line)
-        scales.decade_axis(ax, everything, ticks=small_panels.TICKS)
-        canvas.panel_title(ax, f"layer {layer:g}")
-    small_panels.few_steps(panels)
-    small_panels.finish(sheet, axes, "generation step", curves.label)
-    return sheet
+    handles = [canvas.line_handle(curve.label, curve.colour, curve.line, width=curve.width) for curve in curves.curves]
+    page = tiles.tiles(
+        [f"layer {layer:g}" for layer in layers],
+        data["step"].to_numpy(),
+        scales.Decades.of(data[series.STATISTICS].to_numpy().ravel(), ticks=tiles.TICKS),
+        title=title,
+        caption=caption,
+        handles=[*handles, *canvas.statistic_handles()],
+        xlabel="generation step",
+        ylabel=curves.label,
+    )
+    for curve in curves.curves:
+        parts = data[data["quantity"] == curve.quantity].groupby("layer")
+        strands = [
+            tiles.Strand(layers.index(layer), *rows[["step", "low", "median", "high"]].to_numpy(dtype=float).T)
+            for layer, rows in parts
+        ]
+        page.draw(strands, curve.colour, curve.line, curve.width)
+    return page.sheet
 
 
 def _layers_shown(rows: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure as Canvas
 
 from pipeline.analysis import series
 from pipeline.plot import canvas, scales, style
-from pipeline.plot.base import Selection
+from pipeline.plot.base import Selection, Span
 from pipeline.plot.equal_curves import draw_once
 from pipeline.tables.read import Tables, require
 from pipeline.tables.variants import (
@@ -86,6 +86,11 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     for ax in spare:
         ax.remove()
     return sheet
+
+
+def span(data: pd.DataFrame) -> Span:
+    """Return how wide the profile is in print: a column for a single panel."""
+    return "column" if len(panels_of(data)) == 1 else "page"
 
 
 def panels_of(data: pd.DataFrame) -> list[tuple[Variant, str]]:

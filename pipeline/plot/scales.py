@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.scale import LogTransform, SymmetricalLogTransform
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
 DECADES = 8  # as many as single precision resolves; smaller values are drawn near zero
 TICKS = 7  # labels above one another on an axis
 FEW = 3  # with fewer ticks, a logarithmic axis looks like a linear one
+CLOSE = 0.8  # ticks are so much closer rather than fewer
 LINEAR = 0.6  # decades that the linear stretch takes
+RAISED = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
 COSINE_NOTE = "The axis of cosines is logarithmic in the distance from 1."
 
 
@@ -32,24 +35,46 @@ def decade_limits(values: Iterable[float]) -> tuple[float, float, bool]:
     return floor, float(positive.max()), False
 
 
+class Decades(NamedTuple):
+    """A logarithmic axis from `bottom` to `top`, linear below `linear` where zero is on it; its ticks and labels."""
+
+    bottom: float
+    top: float
+    linear: float | None
+    places: list[float]
+    labels: list[str]
+
+    @classmethod
+    def of(cls, values: Iterable[float], *, cosine: bool = False, ticks: int = TICKS) -> Decades:
+        """Return the axis of some values, all >= 0, with at most `ticks` labels; see `decade_axis`."""
+        low, high, zero = decade_limits(values)
+        top = high * 1.25
+        bottom = -0.15 * low if zero else low / 1.25  # a little space keeps a line at zero off the frame
+        marks = decade_ticks(low if zero else bottom, top, zero=zero, cosine=cosine, most=ticks)
+        return cls(bottom, top, low if zero else None, *marks)
+
+    def heights(self, values: np.ndarray | Sequence[float]) -> np.ndarray:
+        """Return where values lie, from 0 at the bottom of the axis to 1 at its top."""
+        kind = SymmetricalLogTransform(10, self.linear, LINEAR) if self.linear else LogTransform(10)
+        low, high = np.asarray(kind.transform_non_affine(np.array([self.bottom, self.top])), dtype=float)
+        heights = np.asarray(kind.transform_non_affine(np.asarray(values, dtype=float)), dtype=float)
+        return np.asarray((heights - low) / (high - low))
+
+
 def decade_axis(ax: Axes, values: Iterable[float], *, cosine: bool = False, ticks: int = TICKS) -> None:
     """Make the y axis logarithmic over `values` (all >= 0), with a linear stretch for zero where it occurs.
 
     With `cosine`, the values are deviations `1 - cos`; the axis is inverted and labelled with the cosine itself:
     1 at the top, ten times farther from 1 with every decade down. At most `ticks` labels fit above one another.
     """
-    low, high, zero = decade_limits(values)
-    top = high * 1.25
-    if zero:
-        ax.set_yscale("symlog", base=10, linthresh=low, linscale=LINEAR)
-        bottom = -0.15 * low  # a little space keeps a line at zero off the frame
+    scale = Decades.of(values, cosine=cosine, ticks=ticks)
+    if scale.linear:
+        ax.set_yscale("symlog", base=10, linthresh=scale.linear, linscale=LINEAR)
     else:
         ax.set_yscale("log", base=10)
-        bottom = low / 1.25
-    ax.set_ylim((top, bottom) if cosine else (bottom, top))
-    places, labels = decade_ticks(low if zero else bottom, top, zero=zero, cosine=cosine, most=ticks)
-    ax.yaxis.set_major_locator(FixedLocator(places))
-    ax.yaxis.set_major_formatter(FixedFormatter(labels))
+    ax.set_ylim((scale.top, scale.bottom) if cosine else (scale.bottom, scale.top))
+    ax.yaxis.set_major_locator(FixedLocator(scale.places))
+    ax.yaxis.set_major_formatter(FixedFormatter(scale.labels))
     ax.yaxis.set_minor_locator(NullLocator())
 
 
@@ -98,22 +123,24 @@ def signed_axis(ax: Axes, which: Literal["x", "y"], values: Iterable[float], tic
     axis.set_minor_locator(NullLocator())
 
 
-def whole_steps(ax: Axes) -> None:
-    """Put ticks of the x axis at whole numbers only."""
-    ax.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True, min_n_ticks=1))
+def whole_steps(ax: Axes, most: int = TICKS) -> None:
+    """Put at most about so many ticks on the x axis, at whole numbers only."""
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=most, integer=True, min_n_ticks=1))
 
 
 def _ticks(low: float, top: float, apart: float) -> list[float]:
     """Choose round numbers at least `apart` decades from one another: the finest set, or powers of ten at a stride."""
     first, last = math.floor(math.log10(low)), math.floor(math.log10(top))
     sets: list[list[float]] = []
-    for digits in ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
+    for digits in ((1, 1.5, 2, 3, 5, 7), (1, 2, 4, 7), (1, 2, 5), (1, 3), (1,)):
         fine = [float(f"{digit}e{power}") for power in range(first, last + 1) for digit in digits]
         sets.append([tick for tick in fine if low <= tick * (1 + 1e-9) and tick <= top])
-    # The finest set is for axes on which the next has too few to see that they are logarithmic.
-    for inside in sets if len(sets[1]) < FEW else sets[1:]:
-        if len(inside) > 1 and np.diff(np.log10(inside)).min() >= apart:
-            return inside
+    # The finest sets are for axes on which the next has too few to see that they are logarithmic.
+    sets = sets if len(sets[2]) < FEW else sets[2:]
+    for least, spacing in ((FEW, apart), (FEW, CLOSE * apart), (2, apart)):
+        for inside in sets:
+            if len(inside) >= least and np.diff(np.log10(inside)).min() >= spacing:
+                return inside
     stride = max(1, math.ceil(apart))
     powers = [float(f"1e{power}") for power in range(last, first - 1, -stride)]
     inside = [tick for tick in powers if low <= tick * (1 + 1e-9)]
@@ -134,11 +161,12 @@ def _cosine(deviation: float) -> str:
         return "1"
     digits, power = f"{deviation:.1e}".split("e")
     places = max(0, -int(power)) + (not digits.endswith(".0"))
-    return f"{1 - deviation:.{places}f}" if places <= 4 else f"$1-${_scientific(deviation)}"
+    return f"{1 - deviation:.{places}f}" if places <= 4 else f"1\u2212{_scientific(deviation)}"
 
 
 def _scientific(value: float) -> str:
+    """Format a value as digits and a power of ten, in plain text: formulas take twenty times as long to lay out."""
     digits, power = f"{value:.1e}".split("e")
     digit = digits.removesuffix(".0")
-    factor = "" if digit == "1" else rf"{digit}\!\cdot\!"
-    return f"${factor}10^{{{int(power)}}}$"
+    factor = "" if digit == "1" else f"{digit}\u00b7"
+    return f"{factor}10{str(int(power)).translate(RAISED)}"

@@ -22,6 +22,7 @@ from pipeline.analysis.score_means import (
     with_means,
 )
 from pipeline.plot import canvas, style
+from pipeline.plot.base import Span
 from pipeline.plot.point_labels import PointLabel, place_labels
 from pipeline.tables.read import Tables
 from pipeline.tables.stored import MissingData
@@ -72,6 +73,11 @@ def line_notes(data: pd.DataFrame) -> list[str]:
     return notes
 
 
+def span(data: pd.DataFrame) -> Span:
+    """Return how wide the curves are in print: a column for one model, if its legend leaves room for them."""
+    return "column" if data["model"].nunique() == 1 and _few(data) else "page"
+
+
 def _few(data: pd.DataFrame) -> bool:
     """Return whether there is room for the lines of single tasks."""
     return len(data.loc[data["pruner"] != DENSE, ["pruner", "options"]].drop_duplicates()) <= FEW
@@ -108,7 +114,7 @@ def draw_curves(data: pd.DataFrame, title: str, caption: str) -> Canvas:
                 canvas.empty_panel(ax, f"{model}: no {KINDS[kind].lower()}")
                 continue
             for name in lines:
-                _line(ax, rows, name, colours[name], markers[name])
+                _line(ax, rows, name, colours[name], markers[name], crowded=len(lines) > FEW)
             _dense(ax, rows)
             if chance := chances(rows).get(kind):
                 ax.axhline(chance, color=style.GREY, linestyle=CHANCE_LINE, linewidth=1, zorder=1)
@@ -128,10 +134,11 @@ def draw_curves(data: pd.DataFrame, title: str, caption: str) -> Canvas:
 
 
 def _dense(ax: Axes, rows: pd.DataFrame) -> None:
+    """Draw the dense model below the pruned ones, some of which take nothing away and score the same."""
     dense = rows[(rows["pruner"] == DENSE) & (rows["series"] == MEAN)]
     ax.errorbar(
         dense["achieved_percent"], dense["score_percent"], yerr=dense["stderr_percent"], fmt="*",
-        color=style.INK, markersize=8, elinewidth=1, capsize=2, zorder=5,
+        color=style.INK, markersize=10, elinewidth=1, capsize=2, zorder=3,
     )  # fmt: skip
 
 
@@ -146,8 +153,8 @@ def _label(ax: Axes, means: pd.DataFrame, colours: dict[str, str]) -> None:
     place_labels(ax, labels, list(others.itertuples(index=False, name=None)))
 
 
-def _line(ax: Axes, rows: pd.DataFrame, name: str, colour: str, marker: str) -> None:
-    """Draw the tasks and the mean of one pruner with its options.
+def _line(ax: Axes, rows: pd.DataFrame, name: str, colour: str, marker: str, *, crowded: bool) -> None:
+    """Draw the tasks and the mean of one pruner with its options; with thin lines where they are crowded.
 
     Each N:M pattern is a separate point, joined to dense by a dotted line.
     """
@@ -156,7 +163,7 @@ def _line(ax: Axes, rows: pd.DataFrame, name: str, colour: str, marker: str) -> 
         patterns = own["sparsity"].map(is_pattern).astype(bool)
         dense = line[line["pruner"] == DENSE]
         mean = series == MEAN
-        width, alpha = (style.LINE, 1.0) if mean else (style.THIN, style.FAINT_ALPHA)
+        width, alpha = (style.LINE, 1.0) if mean and not crowded else (style.THIN, style.FAINT_ALPHA)
         strands = [(pd.concat([dense, own[~patterns]]), "-")]
         strands += [(pd.concat([dense, own.loc[[index]]]), ":") for index in own.index[patterns]]
         for strand, dash in strands:
@@ -168,5 +175,6 @@ def _line(ax: Axes, rows: pd.DataFrame, name: str, colour: str, marker: str) -> 
             continue
         ax.errorbar(
             own["achieved_percent"], own["score_percent"], yerr=own["stderr_percent"], fmt=marker,
-            color=colour, markersize=4.5, elinewidth=1, capsize=2, zorder=4,
+            color=colour, markersize=4.5, elinewidth=0.6 if crowded else 1, capsize=0 if crowded else 2, zorder=4,
+            markeredgecolor="white", markeredgewidth=0.4,
         )  # fmt: skip

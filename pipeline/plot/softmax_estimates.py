@@ -15,9 +15,10 @@ THEOREMS = (OF_P, OF_KL)
 COLUMNS = [column for theorem in THEOREMS for column in theorem.columns]
 QUANTITIES = {theorem.quantity: theorem.symbol for theorem in THEOREMS}
 FORMULAS = f"Estimates: {OF_P.estimate} for the deviation, {OF_KL.estimate} for KL (nats)."
-SOURCES: dict[str, tuple[str, LineStyleType]] = {
-    "measured": (style.SPACE_COLOURS["p"], "-"),
-    "estimate": (style.ESTIMATE_COLOUR, (0, (3, 1.5))),
+# Source -> colour, line and its width.
+SOURCES: dict[str, tuple[str, LineStyleType, float]] = {
+    "measured": (style.SPACE_COLOURS["p"], "-", style.UNDER),
+    "estimate": (style.ESTIMATE_COLOUR, (0, (3, 1.5)), style.OVER),
 }
 
 
@@ -40,7 +41,8 @@ def split_sources(steps: pd.DataFrame) -> pd.DataFrame:
 
 def handles() -> list[Artist]:
     """Return the legend entries: measured and estimate, line and band."""
-    return [*(canvas.line_handle(source, *look) for source, look in SOURCES.items()), *canvas.statistic_handles()]
+    looks = [canvas.line_handle(source, colour, line, width=width) for source, (colour, line, width) in SOURCES.items()]
+    return [*looks, *canvas.statistic_handles()]
 
 
 def panel(ax: Axes, own: pd.DataFrame, shared: pd.DataFrame) -> None:
@@ -50,8 +52,8 @@ def panel(ax: Axes, own: pd.DataFrame, shared: pd.DataFrame) -> None:
         own: the rows of this panel.
         shared: the rows of all panels with the same quantity.
     """
-    for source, (colour, line) in SOURCES.items():
+    for source, (colour, line, width) in SOURCES.items():
         curve = own[own["source"] == source]
-        canvas.line_and_band(ax, curve["step"], curve, colour, line)
+        canvas.line_and_band(ax, curve["step"], curve, colour, line, width=width)
     scales.decade_axis(ax, shared[series.STATISTICS].to_numpy().ravel())
     scales.whole_steps(ax)

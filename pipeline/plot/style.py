@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from typing import Any
 
 import matplotlib as mpl
@@ -23,6 +24,7 @@ DPI = 200
 EDGE = 0.08  # inches between the text and the left and right edge of the page
 TEXT_SIZE, SMALL_SIZE, TITLE_SIZE = 8.0, 6.8, 9.5
 LINE, THIN = 1.5, 0.7
+UNDER, OVER = 2.6, 0.9  # points: of a line, and of one that lies over it and must not hide it
 BAND_ALPHA, FAINT_ALPHA = 0.18, 0.35
 INK, GREY = "#222222", "#6f6f6f"
 
@@ -135,6 +137,8 @@ _PARAMETERS: dict[Any, Any] = {
     "ytick.major.width": 0.7,
     "xtick.major.size": 2.5,
     "ytick.major.size": 2.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
     "lines.linewidth": LINE,
     "lines.solid_capstyle": "round",
     "axes.grid": True,
@@ -148,14 +152,24 @@ _given: ContextVar[FiguresConfig | None] = ContextVar("figures", default=None)
 _span: ContextVar[Span] = ContextVar("span", default="page")
 
 
+@cache
+def _parameters() -> dict[Any, Any]:
+    """Return the parameters of matplotlib, all but that of the backend, which no figure here asks for."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        sns.set_theme(context="paper", style="ticks", font="DejaVu Sans")  # the font that matplotlib ships
+        mpl.rcParams.update(_PARAMETERS)
+        return {name: mpl.rcParams[name] for name in mpl.rcParams if not name.startswith("backend")}
+
+
 def for_paper() -> bool:
     """Return whether figures are drawn without title and caption, which a paper has in its text."""
     return _config().style == PAPER
 
 
 def width() -> float:
-    """Return the width of the picture in inches: of a column or of a page in print."""
-    return float(getattr(_config(), _span.get()))
+    """Return the width of the picture in inches: of a column or of a page in print, of a page on the screen."""
+    return float(_config().column if for_paper() and _span.get() == "column" else _config().page)
 
 
 def _config() -> FiguresConfig:
@@ -167,10 +181,7 @@ def look(figures: FiguresConfig | None = None, span: Span = "page") -> Iterator[
     """Draw with this project's style, in the given form, and with none of the user's own settings of matplotlib."""
     tokens = _given.set(figures), _span.set(span)
     try:
-        with mpl.rc_context():
-            mpl.rcdefaults()
-            sns.set_theme(context="paper", style="ticks", font="DejaVu Sans")  # the font that matplotlib ships
-            mpl.rcParams.update(_PARAMETERS)
+        with mpl.rc_context(_parameters()):
             # Publishers want TrueType fonts; to cut their glyphs out takes as long as drawing.
             mpl.rcParams["pdf.fonttype"] = 42 if for_paper() else 3
             yield

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from pipeline.plot import style
 from pipeline.plot.cell_text import Cell
@@ -30,15 +30,21 @@ class Block:
     """Rows under one header.
 
     Attributes:
-        spanner: a heading over the columns from index `first` on.
+        spanners: headings over several columns, by the index of the first; each is over the columns up to the next.
         pad: inches above and below the text of a row.
     """
 
     columns: Sequence[Column]
     rows: Sequence[Sequence[Cell]]
-    spanner: str = ""
-    first: int = 0
+    spanners: Mapping[int, str] = field(default_factory=dict)
     pad: float = 0.045
+
+    @property
+    def spans(self) -> list[tuple[str, int, int]]:
+        """The headings over several columns, with the index of the first and of the last column of each."""
+        firsts = sorted(self.spanners)
+        lasts = [first - 1 for first in [*firsts[1:], len(self.columns)]]
+        return [(self.spanners[first], first, last) for first, last in zip(firsts, lasts, strict=False)]
 
     @property
     def edges(self) -> list[tuple[float, float]]:

@@ -24,7 +24,7 @@ def table_page(blocks: Sequence[Block], *, title: str, caption: str) -> Canvas:
     """Return a canvas with the blocks one below the other, between title and caption."""
     laid = [[_layout(block.columns, row) for row in (_header(block), *block.rows)] for block in blocks]
     table = sum(_height(row, block.pad) for block, rows in zip(blocks, laid, strict=True) for row in rows)
-    table += sum(LINE + 2 * block.pad for block in blocks if block.spanner)
+    table += sum(LINE + 2 * block.pad for block in blocks if block.spanners)
     sheet, _ = canvas.blank(table + 0.16, title=title, caption=caption)
     page = _Page(sheet, max(block.edges[-1][1] for block in blocks))
     top = page.height - sheet.head - 0.06
@@ -60,15 +60,14 @@ class _Page:
 
     def block(self, block: Block, rows: Sequence[Sequence[list[Line]]], top: float) -> float:
         """Draw a block from `top` down and return its lower edge."""
-        if block.spanner:
-            left, right = block.edges[block.first][0], block.edges[-1][1]
+        if block.spanners:
             baseline = top - block.pad - LINE / 2
-            self.text(
-                (left + right) / 2, baseline, block.spanner, size=style.SMALL_SIZE, weight="bold", ha="center",
-                va="center_baseline",
-            )  # fmt: skip
             top -= LINE + 2 * block.pad
-            self.rule(top, LIGHT, left, right)
+            for text, first, last in block.spans:
+                left, right = block.edges[first][0], block.edges[last][1]
+                middle = {"ha": "center", "va": "center_baseline"}
+                self.text((left + right) / 2, baseline, text, size=style.SMALL_SIZE, weight="bold", **middle)
+                self.rule(top, LIGHT, left, right)
         for number, row in enumerate(rows):
             bottom = top - _height(row, block.pad)
             for column, edges, lines in zip(block.columns, block.edges, row, strict=True):

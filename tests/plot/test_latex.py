@@ -50,7 +50,7 @@ def test_texts_are_printed_letter_by_letter() -> None:
     columns = [Column("first name", 0.4), Column("n_1", 0.4, right=True), Column("text", 1.0)]
     row = [plain("name"), plain("1"), (Piece("same\n", style.GREY), Piece(f"\u4e2d{ODD}", bold=True))]
     with style.look():
-        written = latex.tables("tab9", ODD, "page", [Block(columns, [row], "over_all", 1)] * 2)
+        written = latex.tables("tab9", ODD, "page", [Block(columns, [row], {1: "over_all"})] * 2)
     assert_valid(written)
     assert rf"\caption{{{ESCAPED}}}\label{{tab:tab9}}" in written and r"{@{}lrp{1.00in}@{}}" in written
     assert (

@@ -6,7 +6,7 @@ import pandas as pd
 
 from pipeline.analysis.score_means import MEAN, READINGS
 from pipeline.plot.base import Figure, Selection
-from pipeline.plot.score_curves import FEW, curves, draw_curves, line_notes
+from pipeline.plot.score_curves import FEW, curves, draw_curves, line_notes, span
 from pipeline.tables.read import Tables
 from pipeline.tables.variants import DENSE, Variant
 
@@ -34,4 +34,4 @@ def _kept(data: pd.DataFrame) -> list[str]:
     return [f"Retained of the dense mean at the highest sparsity, generation / multiple choice: {', '.join(parts)}."]
 
 
-FIGURE = Figure(select, draw_curves)
+FIGURE = Figure(select, draw_curves, version=2, span=span)

@@ -13,4 +13,4 @@ select = partial(
     title="Similarity to the dense model after dropping a single sublayer",
     notes=("One sublayer dropped at a time, on dense inputs, regardless of which ones the pruner would choose.",),
 )
-FIGURE = Figure(select, layer_profile.draw, version=3)
+FIGURE = Figure(select, layer_profile.draw, version=4, span=layer_profile.span)

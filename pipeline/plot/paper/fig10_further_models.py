@@ -6,7 +6,7 @@ import pandas as pd
 
 from pipeline.analysis.score_means import SAME_SETTINGS
 from pipeline.plot.base import Figure, Selection
-from pipeline.plot.score_curves import curves, draw_curves, line_notes
+from pipeline.plot.score_curves import curves, draw_curves, line_notes, span
 from pipeline.tables.read import Tables
 from pipeline.tables.stored import MissingData
 
@@ -41,4 +41,4 @@ def _task_notes(tasks: dict[str, list[str]]) -> list[str]:
     return [f"{name}: {' '.join(sentences)}" for name, sentences in tasks.items()]
 
 
-FIGURE = Figure(select, draw_curves)
+FIGURE = Figure(select, draw_curves, version=2, span=span)

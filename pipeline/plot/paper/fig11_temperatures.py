@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure as Canvas
 
-from pipeline.plot import canvas, small_panels, softmax_estimates
+from pipeline.plot import canvas, scales, softmax_estimates
 from pipeline.plot.base import Figure, Selection
 from pipeline.plot.middle_layer import middle_steps
 from pipeline.plot.single_variant import single_variant
@@ -15,6 +15,7 @@ from pipeline.tables.stored import MissingData
 from pipeline.tables.variants import VARIANT, not_shown_note, variants_of
 
 COLUMNS = 6
+STEPS = 4  # ticks below a panel
 
 
 def select(tables: Tables) -> Selection:
@@ -67,9 +68,12 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
             softmax_estimates.panel(ax, own, shared)
     for ax, temperature in zip(axes[0], temperatures, strict=True):
         canvas.panel_title(ax, f"T = {temperature:g}")
-    small_panels.few_steps(axes.flat)
-    small_panels.finish(sheet, axes, "generation step", list(quantities.values()))
+    for ax in axes.flat:
+        scales.whole_steps(ax, STEPS)
+    canvas.outer_labels(axes, "generation step", "")
+    for row, label in zip(axes, quantities.values(), strict=True):
+        next((ax for ax in row if ax.axison), row[0]).set_ylabel(label)
     return sheet
 
 
-FIGURE = Figure(select, draw, version=2)
+FIGURE = Figure(select, draw, version=3)

@@ -16,4 +16,4 @@ select = partial(
         "if any.",
     ),
 )
-FIGURE = Figure(select, layer_profile.draw, version=2)
+FIGURE = Figure(select, layer_profile.draw, version=3, span=layer_profile.span)

@@ -96,7 +96,6 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
         row[0].set_ylabel(variant.label)
     for ax, (_, name, colour) in zip(axes[0], PANELS.values(), strict=True):
         canvas.panel_title(ax, name, colour)
-    sheet.align_ylabels(axes[:, 0])
     for ax in axes[-1]:
         ax.set_xlabel("generation step")
     return sheet

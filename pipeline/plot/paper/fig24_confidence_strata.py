@@ -73,7 +73,6 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     _limits(axes[:, 0], data)
     for ax, label in zip(axes[:, 0], LABELS, strict=True):
         ax.set_ylabel(label)
-    sheet.align_ylabels(axes[:, 0])
     return sheet
 
 

@@ -12,14 +12,15 @@ from pipeline.analysis.score_changes import CHANGED, with_pooled
 from pipeline.analysis.score_means import KINDS
 from pipeline.evaluate.comparison import HIGHER, LOWER, MARGIN, MEAN, NO_CHANGE, TOO_FEW
 from pipeline.plot import canvas, style
-from pipeline.plot.base import Figure, Selection
+from pipeline.plot.base import Figure, Selection, column_if_one
 from pipeline.tables.read import Tables
 from pipeline.tables.stored import MissingData
 from pipeline.tables.variants import VARIANT, Variant, left_out_note, rows_of, spread, variants_of
 
 ROWS = 36
 ROW_HEIGHT = 0.165  # inches
-NAME, NAME_LINE = 2.0, 0.12  # inches: the most that the name of a variant takes beside its row, and each line of it
+NAME = 0.3  # of the width of the page: the most that the name of a variant takes beside its row
+NAME_LINE = 0.12  # inches: the height of each line of a name
 BELOW = 0.28  # rows from a mean to its single tasks
 FURTHEST = (-50.0, 200.0)  # percent: intervals are cut off beyond
 UNCERTAIN = (0, (2, 1.5))
@@ -83,7 +84,7 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     """Draw a panel for each kind of task, a row for each variant."""
     variants, kinds = variants_of(data), [kind for kind in KINDS if (data["kind"] == kind).any()]
     colours = style.pruner_colours(variant.pruner for variant in variants)
-    names = [canvas.wrap(variant.label, style.SMALL_SIZE, NAME) for variant in variants]
+    names = [canvas.wrap(variant.label, style.SMALL_SIZE, NAME * style.width()) for variant in variants]
     height = max(ROW_HEIGHT, 0.03 + NAME_LINE * max(map(len, names)))
     handles = _handles(data)
     sheet, axes = canvas.page(
@@ -169,4 +170,4 @@ def _limits(own: pd.DataFrame) -> tuple[float, float]:
     return float(finite.min()) - air, float(finite.max()) + air
 
 
-FIGURE = Figure(select, draw, version=2)
+FIGURE = Figure(select, draw, version=3, span=column_if_one("kind"))

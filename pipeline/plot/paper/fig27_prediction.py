@@ -13,7 +13,7 @@ from pipeline.analysis.prediction_data import BASELINES
 from pipeline.analysis.score_means import KINDS
 from pipeline.evaluate.comparison import MEAN
 from pipeline.plot import canvas, style
-from pipeline.plot.base import Figure, Selection
+from pipeline.plot.base import Figure, Selection, column_if_one
 from pipeline.tables.read import Tables
 from pipeline.tables.stored import MissingData
 from pipeline.tables.variants import VARIANT, precedence
@@ -134,4 +134,4 @@ def _limits(own: pd.DataFrame) -> tuple[float, float]:
     return float(values.min()) - air, float(values.max()) + air
 
 
-FIGURE = Figure(select, draw, version=2)
+FIGURE = Figure(select, draw, version=3, span=column_if_one("kind"))

@@ -18,7 +18,7 @@ from pipeline.tables.variants import magnitude, precedence
 
 UNITS = {"attention": "attention sublayers", "mlp": "MLP sublayers", "sublayer": "sublayers", "block": "blocks"}
 UNITS |= {"weight": "weights"}
-ACROSS = 0.5  # share of the width of a budget that its points spread over
+ACROSS = 0.6  # share of the width of a budget that its points spread over
 PERCENT = ["kept_percent", "kept_low_percent", "kept_high_percent"]
 MORE = ["difference_percent", "low_percent", "high_percent"]
 VALUES = dict(zip([*PERCENT, *MORE], ("kept", "kept_low", "kept_high", "difference", "low", "high"), strict=True))
@@ -66,8 +66,8 @@ def _notes(data: pd.DataFrame, names: list[str]) -> tuple[str, ...]:
     return (
         f"{KINDS[data['kind'].iloc[0]]} ({', '.join(names)}): mean over {over}, {items} items in all; 100% is the dense"
         " model's score above chance.",
-        "Below: how much more a divergence criterion (marker) retains than another criterion (colour), paired"
-        " by item; filled where the interval excludes zero.",
+        "Differences: how much more a criterion by divergence retains than each of the others, paired by item; filled"
+        " where the interval excludes zero.",
         "Bars: 95% interval over items.",
         *drawn,
         *(
@@ -79,42 +79,63 @@ def _notes(data: pd.DataFrame, names: list[str]) -> tuple[str, ...]:
 
 
 def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
-    """Draw a column for each kind of unit: retained scores above, differences below."""
+    """Draw a row for each kind of unit: retained scores, then the differences to each criterion by divergence."""
     data = data.fillna({"against": ""})
     units = list(dict.fromkeys(data["unit"]))
     pruners = dict(zip(data["criterion"], data["pruner"], strict=True))
-    names = sorted(pruners, key=lambda name: (precedence(pruners[name]), name))
     colours, markers = style.line_looks(pruners)
+    names = sorted(pruners, key=lambda name: (precedence(pruners[name]), name))
     handles = [canvas.line_handle(name, colours[name], "", markers[name]) for name in names]
     handles.append(canvas.error_handle("95% interval over items"))
+    rivals = {unit: _by_divergence(data[data["unit"] == unit]) for unit in units}
+    count = 1 + max(map(len, rivals.values()))
     sheet, axes = canvas.page(
-        2,
         len(units),
+        count,
         title=title,
         caption=caption,
         handles=handles,
-        sharey="row",
+        sharex="none",
     )
-    for column, unit in zip(axes.T, units, strict=True):
+    for row, unit in zip(axes, units, strict=True):
         own = data[data["unit"] == unit]
         budgets = sorted(set(own["sparsity"]), key=magnitude)
-        kept, pairs = own[own["against"] == ""], own[own["against"] != ""]
-        _points(column[0], kept, PERCENT, kept["criterion"], budgets, colours, markers)
-        # A difference has the colour of the criterion it is taken against, and the marker of the one by divergence.
-        _points(column[1], pairs, MORE, pairs["against"], budgets, colours, markers, hollow=True)
-        low, high = column[0].get_ylim()
-        column[0].set_ylim(min(0.0, low), max(104.0, high))
-        column[0].set_yticks([tick for tick in column[0].get_yticks() if min(0.0, low) <= tick <= max(104.0, high)])
-        column[0].axhline(100.0, color=style.INK, linewidth=style.THIN, zorder=1)
-        column[1].axhline(0.0, color=style.INK, linewidth=style.THIN, zorder=1)
-        column[1].set_xticks(range(len(budgets)), budgets)
-        column[1].set_xlim(-0.5, len(budgets) - 0.5)
-        column[1].set_xlabel("fraction removed" if unit == WEIGHT else "number removed")
-        canvas.panel_title(column[0], UNITS[unit])
-    axes[0, 0].set_ylabel("retained (%)")
-    axes[1, 0].set_ylabel("retained more by divergence\nthan by … (points)")
-    sheet.align_ylabels(axes[:, 0])
+        _kept(row[0], own[own["against"] == ""], budgets, colours, markers)
+        canvas.panel_title(row[0], UNITS[unit])
+        row[0].set_xlabel("fraction removed" if unit == WEIGHT else "number removed")
+        for ax, rival in zip(row[1:], rivals[unit], strict=False):
+            pairs = own[(own["against"] != "") & (own["criterion"] == rival)]
+            _points(ax, pairs, MORE, pairs["against"], budgets, colours, markers, hollow=True)
+            ax.axhline(0.0, color=style.INK, linewidth=style.THIN, zorder=1)
+            ax.set_ylim(*_limits(own))
+            room = style.width() / count - 0.5
+            canvas.panel_title(ax, "\n".join(canvas.wrap(f"{rival} minus \u2026", style.TEXT_SIZE, room)))
+        row[1].set_ylabel("difference (points)")
+        for ax in row[1 + len(rivals[unit]) :]:
+            ax.remove()
     return sheet
+
+
+def _by_divergence(own: pd.DataFrame) -> list[str]:
+    """Return the criteria by divergence that others are compared with, the exact ones first."""
+    return list(dict.fromkeys(own.loc[own["against"] != "", "criterion"].sort_values()))
+
+
+def _kept(ax: Axes, kept: pd.DataFrame, budgets: list[str], colours: dict[str, str], markers: dict[str, str]) -> None:
+    _points(ax, kept, PERCENT, kept["criterion"], budgets, colours, markers)
+    low, high = ax.get_ylim()
+    ax.set_ylim(min(0.0, low), max(104.0, high))
+    ax.set_yticks([tick for tick in ax.get_yticks() if min(0.0, low) <= tick <= max(104.0, high)])
+    ax.axhline(100.0, color=style.INK, linewidth=style.THIN, zorder=1)
+    ax.set_ylabel("retained (%)")
+
+
+def _limits(own: pd.DataFrame) -> tuple[float, float]:
+    """Return the limits of all differences of a kind of unit, and of zero, with some air."""
+    values = np.append(own[MORE].to_numpy(dtype=float).ravel(), 0.0)
+    low, high = np.nanmin(values), np.nanmax(values)
+    air = 0.08 * (high - low) or 1.0
+    return float(low - air), float(high + air)
 
 
 def _points(
@@ -132,12 +153,14 @@ def _points(
         own, called = rows[rows["sparsity"] == budget], names[rows["sparsity"] == budget]
         offsets = np.linspace(-ACROSS / 2, ACROSS / 2, len(own)) if len(own) > 1 else np.zeros(len(own))
         values = own[columns].to_numpy(dtype=float)
-        for offset, name, who, (value, low, high) in zip(offsets, called, own["criterion"], values, strict=True):
+        for offset, name, (value, low, high) in zip(offsets, called, values, strict=True):
             ax.vlines(place + offset, low, high, color=colours[name], linewidth=1.0, zorder=2)
             face = "white" if hollow and low <= 0 <= high else colours[name]
             ax.plot(
-                place + offset, value, markers[who], color=colours[name], markerfacecolor=face, markersize=4, zorder=3
+                place + offset, value, markers[name], color=colours[name], markerfacecolor=face, markersize=4, zorder=3
             )
+    ax.set_xticks(range(len(budgets)), budgets)
+    ax.set_xlim(-0.5, len(budgets) - 0.5)
 
 
-FIGURE = Figure(select, draw, version=2)
+FIGURE = Figure(select, draw, version=3)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure as Canvas
 from scipy.stats import spearmanr
 
 from pipeline.plot import canvas, scales, style
-from pipeline.plot.base import Figure, Selection
+from pipeline.plot.base import Figure, Selection, column_if_one
 from pipeline.plot.point_labels import PointLabel, place_labels
 from pipeline.tables.read import Tables
 from pipeline.tables.stored import MissingData
@@ -137,4 +137,4 @@ def _name_furthest(ax: Axes, own: pd.DataFrame) -> None:
     place_labels(ax, labels, list(others[["measured", "estimated"]].itertuples(index=False, name=None)))
 
 
-FIGURE = Figure(select, draw, version=3)
+FIGURE = Figure(select, draw, version=4, span=column_if_one("pruner"))

@@ -129,13 +129,26 @@ def _notes(data: pd.DataFrame, items: str, dropped: pd.DataFrame, left_out: list
 
 
 def blocks(data: pd.DataFrame) -> list[Block]:
-    """Draw a block with parameters and means, then the tasks of each kind."""
+    """Draw a block with parameters and means, then the tasks of each kind; beside one another where there is room."""
     kinds = [kind for kind in HEADINGS if (data["kind"] == kind).any()]
     rows = _downwards(variants_of(data))
     blocks = [_summary(data, kinds, rows)]
     for kind in kinds:
         blocks += _kind_blocks(data[data["kind"] == kind], HEADINGS[kind], rows)
-    return _widened(blocks)
+    whole = _beside(blocks)
+    return _widened([whole] if sum(GAP + column.width for column in whole.columns) - GAP <= room() else blocks)
+
+
+def _beside(blocks: Sequence[Block]) -> Block:
+    """Join blocks of the same rows to a wide one."""
+    columns, lines = list(blocks[0].columns[:1]), [list(row[:1]) for row in blocks[0].rows]
+    spanners: dict[int, str] = {}
+    for block in blocks:
+        spanners |= {first + len(columns) - 1: text for first, text in block.spanners.items()}
+        columns += block.columns[1:]
+        for line, row in zip(lines, block.rows, strict=True):
+            line += row[1:]
+    return Block(columns, lines, spanners, PAD)
 
 
 def _widened(blocks: Sequence[Block]) -> list[Block]:
@@ -163,10 +176,22 @@ def _summary(data: pd.DataFrame, kinds: Sequence[str], rows: Sequence[Variant]) 
         lost = [perplexities.get((*row, text), np.nan) for text in texts]
         numbers = [ABSENT if np.isnan(value) else f"{value:#.3g}".rstrip(".") for value in lost]
         cells.append([drop_name(row), _millions(parameters[tuple(row)]), *map(_with_error, scores), *numbers])
-    headers = ["parameters", *(SHORT[kind] for kind in kinds)]
-    headers += [PERPLEXITY] if len(texts) == 1 else [f"{PERPLEXITY} {_spaced(text)}" for text in texts]
-    columns = _columns(rows, headers, [text_width("multiple choice", bold=True)] * len(headers))
-    return Block(columns, [[plain(text) for text in line] for line in cells], "Mean score", 2, PAD)
+    headers = ["parameters", *(SHORT[kind] for kind in kinds), *map(_spaced, texts)]
+    widths = [max(text_width(line[place]) for line in cells) + 0.01 for place in range(1, len(headers) + 1)]
+    needs = [max(_needs(header), width) for header, width in zip(headers, widths, strict=True)]
+    spanners = {2: "Mean score"} | ({2 + len(kinds): PERPLEXITY.capitalize()} if texts else {})
+    columns = _columns(rows, headers, needs)
+    return _below(spanners, Block(columns, [[plain(text) for text in line] for line in cells], pad=PAD))
+
+
+def _below(spanners: dict[int, str], block: Block) -> Block:
+    """Return a block with headings over its columns, which are as wide together as these."""
+    block, columns = replace(block, spanners=spanners), list(block.columns)
+    for text, first, last in block.spans:
+        own = columns[first : last + 1]
+        lack = text_width(text, bold=True) - sum(GAP + column.width for column in own) + GAP
+        columns[first : last + 1] = [replace(one, width=one.width + max(0.0, lack) / len(own)) for one in own]
+    return replace(block, columns=columns)
 
 
 def _kind_blocks(data: pd.DataFrame, heading: str, rows: Sequence[Variant]) -> list[Block]:
@@ -180,7 +205,8 @@ def _kind_blocks(data: pd.DataFrame, heading: str, rows: Sequence[Variant]) -> l
             texts = [ABSENT if np.isnan(value) else f"{value:.1f}" for value in values]
             cells.append([plain(text) for text in (drop_name(row), *texts)])
         columns = _columns(rows, [_spaced(name) for name in part], [_needs(name) for name in part])
-        blocks.append(Block(columns, cells, f"{heading} (continued)" if blocks else heading, 1, PAD))
+        title = f"{heading} (continued)" if blocks else heading
+        blocks.append(_below({1: title}, Block(columns, cells, pad=PAD)))
     return blocks
 
 
