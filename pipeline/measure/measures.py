@@ -165,7 +165,8 @@ def _probabilities(
 ) -> dict[str, torch.Tensor]:
     measured = divergence.deviations(p, z, delta, temperature)
     return measured | {
-        "cos_p": 1 - measured["deviation_p"],
+        # Probabilities have no cosine below zero, but rounding may give one.
+        "cos_p": (1 - measured["deviation_p"]).clamp(min=0),
         "est_cos_p": 1 - divergence.angular_estimate(measured["var_r"], temperature),
         "est_kl": kl_estimate(measured["var_p"], temperature),
     }

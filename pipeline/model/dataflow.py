@@ -218,7 +218,8 @@ class Follower(TorchDispatchMode):
         first = 1 if operator in (aten.addmm, aten.baddbmm) else 0
         for place, x in enumerate(tensors[first : first + 2]):
             name = self.parameter_of(x)
-            if name is None or self._parameters[name].ndim < 2 or x.ndim < 2:
+            whole = self._parameters.get(name) if name is not None else None
+            if name is None or whole is None or whole.ndim < 2 or x.ndim < 2:
                 continue
             found.append(name)
             # The right operand is (in, out), so that a parameter that holds (out, in) comes transposed.

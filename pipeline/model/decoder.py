@@ -126,7 +126,11 @@ class Decoder:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
-        self.structure: Structure = structure_of(model)
+
+    @property
+    def structure(self) -> Structure:
+        """What was found on the model, at the first use."""
+        return structure_of(self.model)
 
     @property
     def base(self) -> nn.Module:
@@ -193,7 +197,7 @@ class Decoder:
         parent, _, name = self.blocks_name.rpartition(".")
         keep_packed(self.model, self.blocks_name, kept, len(self.blocks))
         setattr(self.model.get_submodule(parent), name, nn.ModuleList([self.blocks[layer] for layer in kept]))
-        self.structure = self.model.residual_structure = keep(self.structure, kept)
+        self.model.residual_structure = keep(self.structure, kept)
 
     def part(self, layer: int, kind: str) -> Part:
         """Return the sublayer of a kind in a block. Raises ValueError if the block has none."""

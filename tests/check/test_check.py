@@ -260,10 +260,10 @@ def test_the_layers_of_a_local_model_are_known_without_loading_it(tmp_path):
 
 
 def test_the_architecture_of_a_local_model_is_known_without_loading_it(tmp_path):
-    write_model(tmp_path, model_type="mamba")
+    write_model(tmp_path, model_type="novel")
     found = problems(["model=hf", f"model.path={tmp_path}"], multirun=False)
     assert len(found) == 1
-    assert "model type mamba is not supported" in found[0] and "did you mean" not in found[0]
+    assert "model type novel is unknown to the installed transformers" in found[0] and "did you mean" not in found[0]
 
 
 def test_an_export_never_goes_where_the_model_is(tmp_path):

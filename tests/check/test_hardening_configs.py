@@ -99,7 +99,7 @@ def test_the_harmless_ones_can_be_set():
 def test_flags_that_read_a_configuration_from_elsewhere_are_refused(flag):
     (problem,) = flag_problems(["-m", flag, "seed=1"])
     assert problem.startswith(f"unknown flag {flag.partition('=')[0]}; ")
-    assert flag_problems(["-m", "--cfg", "job", "--resolve", "seed=-1"]) == []
+    assert flag_problems(["--cfg", "job", "--resolve", "seed=-1"]) == []
     assert flag_problems(["--experimental-rerun=config.pickle"]) != []
     (problem,) = flag_problems(["--resolve", "seed=1"])
     assert problem.startswith("--resolve belongs to --cfg or --help; write --cfg job --resolve")

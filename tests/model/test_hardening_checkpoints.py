@@ -116,7 +116,7 @@ def test_an_index_names_whole_files_beside_it(model, second, expected):
         ({"rms_norm_eps": float("nan")}, "contains NaN or infinity"),
         ({"model_type": None}, "has no model_type"),
         ({"model_type": ["llama"]}, "should be the name of an architecture"),
-        ({"model_type": "mamba"}, "is not supported"),
+        ({"model_type": "mamba"}, "lacks weights"),
         ({"hidden_act": "no such"}, "cannot be loaded"),
         ({"attn_implementation": "somebody/kernel"}, "may fetch code"),
     ],

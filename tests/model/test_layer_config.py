@@ -42,10 +42,10 @@ def test_known_fields_keep_the_values_of_the_blocks_that_are_left():
     assert config.eos_token_id == [5, 6, 7, 8]
     assert config.num_hidden_layers == 3
     experts = config_of("llama4_text", moe_layers=[0, 1, 2, 3], no_rope_layers=[1, 1, 1, 0])
-    keep_layers(experts, KEPT)
+    keep_layers(experts, KEPT, 4)
     assert (experts.moe_layers, experts.no_rope_layers) == ([0, 1, 2], [1, 1, 0])
     mixture = config_of("qwen2_moe", mlp_only_layers=[0], decoder_sparse_step=2)
-    keep_layers(mixture, KEPT)
+    keep_layers(mixture, KEPT, 4)
     # Blocks 0 and 2 have no experts: the one by name, the other by its place.
     assert (mixture.mlp_only_layers, mixture.decoder_sparse_step) == ([0, 1], 1)
 

@@ -103,7 +103,7 @@ def _check_compute(decision: Decision, dense: torch.nn.Module, model: torch.nn.M
     """What the dense model spends on the dropped modules is exactly what the pruned model spends less."""
     total, by_module = flops(dense)
     decoder = Decoder(dense)
-    root = f"{type(decoder.model).__name__}.{decoder.blocks_name}"
+    root = f"{type(decoder.base).__name__}.{decoder.blocks_name.removeprefix(f'{decoder.structure.base}.')}"
     spared = sum(by_module.get(f"{root}.{layer}", 0) for layer in decision.blocks)
     for kind, layers in ((ATTENTION, decision.attention), (MLP, decision.mlp)):
         for layer in set(layers) - set(decision.blocks):
