@@ -251,6 +251,8 @@ def test_a_job_with_further_measures_differs_in_them_alone(make_settings, tmp_pa
 
     told = Told()
     log_results(after, told, Wanted("tables"))
-    assert {"free_running/kl", "free_running/jensen_shannon", "teacher_forced/cka", "free_running/cka"} <= set(told.summaries)
+    assert {"free_running/kl", "free_running/jensen_shannon", "teacher_forced/cka", "free_running/cka"} <= set(
+        told.summaries
+    )
     assert {"kl", "jensen_shannon", "cka"} <= set(told.curves["layer/attention"])
     assert "measures of sets" in told.tables
