@@ -10,6 +10,7 @@ import pytest
 from figure_tables import fill, second_model
 
 from pipeline.config.choices import choices_of
+from pipeline.evaluate.comparison import MEAN
 from pipeline.store.integrity import digest
 from pipeline.tables.variants import DENSE
 
@@ -57,7 +58,9 @@ def _lengthened(outputs: Path) -> Path:
         )
         frame = pd.concat([frame, theirs.assign(variant_id=(theirs["variant_id"] + "long").map(digest))])
         if "task" in frame:
-            frame["task"] = frame["task"].map(lambda name: f"mmlu_pro_of_professional_{name}_generative")
+            frame["task"] = frame["task"].map(
+                lambda name: name if name == MEAN else f"mmlu_pro_of_professional_{name}_generative"
+            )
         mine = frame["model"] == made.MODEL
         frame.assign(
             model=frame["model"].mask(mine, LONG), model_id=frame["model_id"].mask(mine, digest(LONG))

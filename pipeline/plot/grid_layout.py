@@ -1,7 +1,8 @@
 """Layout of the panels of a page: as large as the labels around them leave room for.
 
 Matplotlib's constrained layout finds the same places, but measures every label several times on the way and again
-whenever the page is drawn, which takes longer than drawing. Panels in a grid need one measurement and sums.
+whenever the page is drawn, which takes longer than drawing. Panels in a grid need sums, and one measurement, or
+two of those whose ticks depend on their size.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 from matplotlib.layout_engine import LayoutEngine
+from matplotlib.ticker import AutoLocator
 from matplotlib.transforms import Bbox, ScaledTranslation
 
 from pipeline.plot import style
@@ -52,8 +54,15 @@ class GridLayout(LayoutEngine):
         axes = [ax for ax in fig.axes if ax.get_subplotspec() is not None]
         if not axes:
             return
-        grid = axes[0].get_subplotspec().get_gridspec()  # type: ignore[union-attr]
         panels = [_measured(ax, fig, renderer) for ax in axes]
+        self._place(panels, fig)
+        if any(map(_adapts, axes)):
+            panels = [_measured(panel.ax, fig, renderer) if _adapts(panel.ax) else panel for panel in panels]
+            self._place(panels, fig)
+        _fix_labels(panels, fig)
+
+    def _place(self, panels: Sequence[_Panel], fig: Canvas) -> None:
+        grid = panels[0].ax.get_subplotspec().get_gridspec()  # type: ignore[union-attr]
         across = _spread(
             self._size[0], _ratios(grid.get_width_ratios(), grid.ncols),
             [(panel.columns, panel.beyond["left"], panel.beyond["right"]) for panel in panels],
@@ -69,11 +78,15 @@ class GridLayout(LayoutEngine):
                 self._corner[1] + self._size[1] - y for y in (down[panel.rows[0]][0], down[panel.rows[-1]][1])
             )
             panel.ax.set_position(Bbox([[left / width, bottom / height], [right / width, top / height]]))
-        _fix_labels(panels, fig)
+
+
+def _adapts(ax: Axes) -> bool:
+    """Return whether a panel has more ticks, and wider labels, where it is larger."""
+    return any(isinstance(axis.get_major_locator(), AutoLocator) for axis in (ax.xaxis, ax.yaxis))
 
 
 def _measured(ax: Axes, fig: Canvas, renderer: Any) -> _Panel:
-    """Measure a panel where it is; its labels reach as far wherever it will be."""
+    """Measure a panel where it is; unless it adapts, its labels reach as far wherever it will be."""
     spec, dpi = ax.get_subplotspec(), fig.dpi
     assert spec is not None
     own = ax.get_position(original=True).transformed(fig.transFigure)

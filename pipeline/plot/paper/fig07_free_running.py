@@ -58,7 +58,8 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
                 continue
             _panel(ax, own, quantities)
             _limits(ax, data[data["quantity"].isin(quantities)], quantities)
-            canvas.panel_title(ax, variant.label)
+            room = style.width() / len(PANELS) - 0.6
+            canvas.panel_title(ax, "\n".join(canvas.wrap(variant.label, style.TEXT_SIZE, room)))
     canvas.outer_labels(axes, "generation step", list(PANELS))
     return sheet
 
@@ -76,4 +77,4 @@ def _limits(ax: Axes, rows: pd.DataFrame, quantities: tuple[str, ...]) -> None:
     scales.decade_axis(ax, rows[series.STATISTICS].to_numpy().ravel(), cosine=quantities != ("KL",))
 
 
-FIGURE = Figure(select, draw, version=2)
+FIGURE = Figure(select, draw, version=3)

@@ -93,7 +93,8 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
             # The same limits in every row of a column make rows comparable.
             shared = data.loc[data["quantity"] == quantity, series.STATISTICS]
             scales.decade_axis(ax, shared.to_numpy().ravel(), cosine=quantity != "KL")
-        row[0].set_ylabel(variant.label)
+        height = canvas.PANEL_HEIGHTS.get(len(variants), canvas.LEAST_HEIGHT)
+        row[0].set_ylabel("\n".join(canvas.wrap(variant.label, style.TEXT_SIZE, height)))
     for ax, (_, name, colour) in zip(axes[0], PANELS.values(), strict=True):
         canvas.panel_title(ax, name, colour)
     for ax in axes[-1]:
@@ -110,4 +111,4 @@ def _panel(ax: Axes, part: pd.DataFrame, colour: str) -> None:
     scales.whole_steps(ax)
 
 
-FIGURE = Figure(select, draw, version=2)
+FIGURE = Figure(select, draw, version=3)
