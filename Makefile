@@ -4,7 +4,7 @@ BIN := .venv/bin
 SWEEP ?= -m pruner=shortgpt,wanda sparsity=0.2,0.4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all browser sandbox slurm advise figures report paper faults dashboard sync bench docs findings lint
+.PHONY: help setup demo test test-all browser sandbox slurm advise figures report paper faults dashboard sync bench docs findings lint types
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -87,6 +87,10 @@ bench: setup ## measure speed as ratios, one `name value` per line
 # Search needs a server: python -m http.server --directory outputs/docs
 docs: setup ## build the documentation into outputs/docs/index.html
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
+# Half an hour on two cores.
+types: setup ## try every causal type of transformers, and write what came of it into docs/model-types.md
+	-$(BIN)/python -m pipeline.inspect --all --page docs/model-types.md
 
 # FINDINGS="demo bench_pruning" for some of them; those of bench take minutes each.
 findings: setup ## measure what is cheap, read what `make demo` has found, and write the numbers into the pages

@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml  # type: ignore[import-untyped]
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--all", action="store_true", help="try every type of transformers on a tiny random model")
     parser.add_argument("--json", action="store_true", help="print JSON: with --all, a list of {type, status, reason}")
-    parser.add_argument("--markdown", action="store_true", help="with --all, print the table of the documentation")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="with --all, write the table into this page")
     options = parser.parse_args(arguments)
     logging.disable(logging.WARNING)
     try:
@@ -84,8 +85,9 @@ def _types(options: Any) -> int:
         )
     if options.json:
         print(json.dumps([asdict(outcome) for outcome in found], indent=1))
-    elif options.markdown:
-        print(_markdown(found))
+    if options.page is not None:
+        text = [line for line in options.page.read_text(encoding="utf-8").splitlines() if not line.startswith("|")]
+        options.page.write_text("\n".join([*text, *_table(found)]) + "\n", encoding="utf-8")
     counts = Counter(outcome.status for outcome in found)
     print(", ".join(f"{count} {status}" for status, count in counts.most_common()), file=sys.stderr)
     return int(counts["failed"] > 0)
@@ -117,10 +119,10 @@ def _tried(types: Sequence[str]) -> Iterator[Outcome]:
             process.join()
 
 
-def _markdown(found: Sequence[Outcome]) -> str:
+def _table(found: Sequence[Outcome]) -> list[str]:
     """Return the table of types for the documentation."""
     rows = [f"| `{outcome.type}` | {outcome.status} | {outcome.reason.replace('|', '/')} |" for outcome in found]
-    return "\n".join(["| type | status | reason |", "| --- | --- | --- |", *rows])
+    return ["| type | status | reason |", "| --- | --- | --- |", *rows]
 
 
 if __name__ == "__main__":
