@@ -15,7 +15,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from pipeline.config.sparsity import parse
 from pipeline.model import proof
 from pipeline.model.decoder import Decoder
-from pipeline.model.discovery import structure_of
+from pipeline.model.discovery import block_list, structure_of
 from pipeline.model.sources.tiny import model_of, tiny_config
 from pipeline.model.structure import ATTENTION, SUBLAYERS, Structure
 from pipeline.prune.base import Context
@@ -25,6 +25,8 @@ from pipeline.prune.surgery import apply
 
 # More tokens than any window or chunk of a tiny model has, and tokens to generate.
 _TOKENS, _NEW = 32, 8
+# Blocks that a model has at most to be made deeper.
+_SHALLOW = 3
 # Largest difference of logits, relative to the largest, that another order of summation explains in float32.
 _NEAR = 1e-4
 
@@ -39,13 +41,23 @@ def line(error: Exception) -> str:
 
 @cache
 def _config(kind: str) -> PretrainedConfig:
-    return tiny_config(kind)
+    """Return a tiny configuration with two blocks of every kind where the type has such: one can be removed."""
+    config = tiny_config(kind)
+    depth = len(block_list(model_of(copy.deepcopy(config)))[1])
+    try:
+        deeper = tiny_config(kind, 2 * depth)
+        model_of(copy.deepcopy(deeper))
+    except (ValueError, RuntimeError, TypeError, KeyError, IndexError):
+        return config
+    return deeper if depth <= _SHALLOW else config
 
 
 def fresh(kind: str) -> PreTrainedModel:
     """Return a tiny model of a type, the same each time."""
     model = model_of(copy.deepcopy(_config(kind)))
     model.residual_structure, model.config.use_cache = _structure(kind)
+    # Some types (RWKV) change their weights in their first pass.
+    logits(model)
     return model
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from pipeline.model.dataflow import STREAM, Call, Fact, Flow, Sum
 from pipeline.model.nested import tensors_of
-from pipeline.model.structure import ATTENTION, CACHE_SLOT, MLP, BlockStructure, Part, Stub, Write
+from pipeline.model.structure import ATTENTION, CACHE_SLOTS, MLP, BlockStructure, Part, Stub, Write
 
 
 class Unfit(ValueError):
@@ -102,9 +102,16 @@ def block_of(at: int, flow: Flow, chain: Sequence[Group], block: nn.Module, mixe
     if len(mixing) > 1 and MLP not in kinds.values() and read[mixing[-1]] != read[mixing[0]]:
         # The last of several that mix tokens one after the other (RWKV) is in the place of the MLP.
         kinds[mixing[-1]] = MLP
-    for kind in kinds.values():
-        if len({read[name] for name, other in kinds.items() if other == kind}) > 1:
-            raise Unfit(f"block {at} has several {kind} sublayers one after the other")
+    turns = [kind for kind, before in zip(kinds.values(), [None, *kinds.values()], strict=False) if kind != before]
+    if len(turns) > len(set(turns)):
+        raise Unfit(f"block {at} adds {', '.join(turns)} by turns, more than one of a kind")
+    on_stream = {name for update in updates for name in (update.write.module, update.group.source)}
+    for update in updates:
+        if elsewhere := {name for sums in update.call.result.reads for name, _ in sums} - on_stream:
+            raise Unfit(
+                f"the sublayer that ends in {update.write.module} of block {at} reads the stream plus "
+                f"{', '.join(sorted(elsewhere))}, which is not added to it"
+            )
     parts, reads = [], set()
     for kind in dict.fromkeys(kinds.values()):
         mine = [update for update in updates if kinds[update.write.module] == kind]
@@ -114,7 +121,8 @@ def block_of(at: int, flow: Flow, chain: Sequence[Group], block: nn.Module, mixe
     matrices = tuple(sorted(flow.products.items()))
     opening = chain[0].norm if not chain[0].writes else ""
     parallel = len(parts) > 1 and len(reads) == 1
-    caches = tuple(path for path in dict.fromkeys(flow.ran) if hasattr(block.get_submodule(path), CACHE_SLOT))
+    ran = {path: block.get_submodule(path) for path in flow.ran}
+    caches = tuple(path for path, module in ran.items() if any(hasattr(module, name) for name in CACHE_SLOTS))
     return BlockStructure(tuple(parts), parallel, matrices, opening, chain[-1].factor, flow.several, caches)
 
 

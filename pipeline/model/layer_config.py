@@ -6,8 +6,10 @@ blocks by accident, so an unknown one of that length is refused, neither cut nor
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 # Fields with the number of blocks.
@@ -32,8 +34,34 @@ _TOKENS = ("token_id", "token_ids", "_tokens")
 def keep_layers(config: Any, kept: Sequence[int], count: int) -> None:
     """Cut the configuration of a model of ``count`` blocks, in place, to the blocks ``kept`` and renumber them.
 
-    Raises ValueError for a field that may or may not be about the blocks, before anything is changed.
+    Raises ValueError, before anything is changed, for a field that may or may not be about the blocks, and where the
+    configuration says by position what a block is, so that it cannot say it of the blocks that are left.
     """
+    cut = copy.deepcopy(config)
+    _cut(cut, kept, count)
+    left = _by_position(cut, len(kept))
+    for name, value in _by_position(config, count).items():
+        if left.get(name) != (expected := [value[layer] for layer in kept]):
+            raise ValueError(
+                f"a {config.model_type} configuration says by position what a block is ({name}), and cannot say "
+                f"{expected}: drop sublayers instead of blocks, or other blocks"
+            )
+    _cut(config, kept, count)
+
+
+def _by_position(config: Any, count: int) -> dict[str, list[Any]]:
+    """Return the lists with an entry for each block that a configuration computes from other fields."""
+    found = {}
+    for name in dir(type(config)):
+        if not name.startswith("_") and isinstance(getattr(type(config), name, None), property):
+            with suppress(Exception):
+                value = getattr(config, name)
+                if _is_list(value) and len(value) == count:
+                    found[name] = list(value)
+    return found
+
+
+def _cut(config: Any, kept: Sequence[int], count: int) -> None:
     default = _default(config)
     if unknown := next(
         (name for name, value in vars(config).items() if _may_be_by_layer(name, value, count, default)), None

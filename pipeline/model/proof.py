@@ -67,13 +67,13 @@ def prove(model: PreTrainedModel) -> None:
                 f"a {model.config.model_type} model cannot be pruned here: {equation} does not hold (off by "
                 f"{error:.1%}), so measurements would not describe this model"
             )
-    if not decoder.structure.encoder and decoder.uses_cache and not _caches_well(decoder):
+    if not decoder.structure.encoder and decoder.uses_cache and not caches_well(decoder):
         log.warning("a %s model writes another text with a cache than without one: using none", model.config.model_type)
         model.config.use_cache = False
     _proven.add(model)
 
 
-def _caches_well(decoder: Decoder) -> bool:
+def caches_well(decoder: Decoder) -> bool:
     """Return whether the second token is predicted alike with a cache and without one."""
     model = decoder.model
     found = []

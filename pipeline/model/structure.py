@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 ATTENTION, MIXER, MLP = "attention", "mixer", "mlp"
 SUBLAYERS = (ATTENTION, MLP)
 BLOCK = "block"
-# Attribute in which modules keep the number of their slot in the cache.
-CACHE_SLOT = "layer_idx"
+# Attributes in which modules keep the number of their slot in the cache.
+CACHE_SLOTS = ("layer_idx", "layer_id")
 
 
 @dataclass(frozen=True)

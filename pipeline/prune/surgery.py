@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -13,9 +14,12 @@ from transformers import DynamicCache, PreTrainedModel
 from pipeline.model.decoder import Decoder
 from pipeline.model.discovery import tokens
 from pipeline.model.dropped import PassedBlock, Replaced, drop, is_dropped
-from pipeline.model.offload import resident
-from pipeline.model.structure import ATTENTION, BLOCK, CACHE_SLOT, MLP
+from pipeline.model.offload import is_offloaded, resident
+from pipeline.model.proof import caches_well
+from pipeline.model.structure import ATTENTION, BLOCK, CACHE_SLOTS, MLP
 from pipeline.prune.decision import Change, Decision
+
+log = logging.getLogger(__name__)
 
 
 def apply(model: PreTrainedModel, decision: Decision) -> list[Replaced]:
@@ -38,6 +42,9 @@ def apply(model: PreTrainedModel, decision: Decision) -> list[Replaced]:
         remove_blocks(decoder, decision.blocks)
     if decision.attention:
         _renumber_cache(decoder, [at for at in range(len(decoder.blocks)) if _caches(decoder, at)])
+        if decoder.uses_cache and not is_offloaded(model) and not caches_well(decoder):
+            log.warning("a %s model without this attention has no right cache: using none", model.config.model_type)
+            _without_cache(decoder)
     if decision.drops:
         found = _outputs(decoder, decision)
         if decision.blocks and not torch.allclose(found, expected, rtol=1e-2, atol=1e-3, equal_nan=True):
@@ -146,13 +153,15 @@ def _without_cache(decoder: Decoder) -> None:
 def _caches(decoder: Decoder, layer: int) -> bool:
     """Return whether a module of a block that is left has a slot in the cache."""
     modules = dict(decoder.blocks[layer].named_modules())
-    return any(hasattr(modules.get(path), CACHE_SLOT) for path in decoder.structure.blocks[layer].caches)
+    left = [modules.get(path) for path in decoder.structure.blocks[layer].caches]
+    return any(hasattr(module, name) for module in left for name in CACHE_SLOTS)
 
 
 def _set_cache_slot(decoder: Decoder, layer: int, slot: int) -> None:
     for module in decoder.blocks[layer].modules():
-        if hasattr(module, CACHE_SLOT):
-            module.__dict__[CACHE_SLOT] = slot
+        for name in CACHE_SLOTS:
+            if hasattr(module, name):
+                module.__dict__[name] = slot
 
 
 def _renumber_cache(decoder: Decoder, kept: list[int]) -> None:
