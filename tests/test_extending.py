@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -17,7 +15,6 @@ from places import ROOT
 from transformers import AutoModelForCausalLM
 
 from pipeline.config.search_path import search_also
-from pipeline.model.structure import Architecture, Part
 from pipeline.plot.drawing import draw
 from pipeline.prune.decision import Decision
 from pipeline.report.__main__ import main as report
@@ -194,9 +191,3 @@ def test_a_task_that_names_python_code_is_refused(write):
     with Path("tasks/capitals_generative.yaml").open("a", encoding="utf-8") as file:
         file.write("process_results: !function own.score\n")
     assert any("allow_code_execution=true" in problem for problem in refusals(page.commands[0]))
-
-
-def test_the_page_on_models_names_every_field_of_an_architecture():
-    text = (ROOT / "docs" / "extending" / "model.md").read_text(encoding="utf-8")
-    kinds: list[Any] = [Architecture, Part]
-    assert [field.name for kind in kinds for field in fields(kind) if f"`{field.name}`" not in text] == []

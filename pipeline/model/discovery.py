@@ -5,8 +5,8 @@ Nothing here knows a model family. What was found is proven by ``pipeline.model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -45,15 +45,24 @@ def structure_of(model: PreTrainedModel) -> Structure:
 
 def discover(model: PreTrainedModel) -> Structure:
     """Return the structure of a dense model. Raises Unfit, which names the model, for a form that is not known."""
-    training = model.training
     try:
         # In inference mode, operators are not taken apart.
-        with torch.inference_mode(False), torch.no_grad(), one_expert_at_a_time(model):
-            return _discover(model.eval())
+        with torch.inference_mode(False), torch.no_grad(), one_expert_at_a_time(model), evaluating(model):
+            return _discover(model)
     except Unfit as error:
         raise Unfit(f"a {model.config.model_type} model cannot be pruned here: {error}") from None
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Let a model compute without dropout within the block; each of its modules is then in its own mode again."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
     finally:
-        model.train(training)
+        for module, training in modes:
+            module.training = training
 
 
 def _discover(model: PreTrainedModel) -> Structure:

@@ -20,7 +20,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from pipeline.model.block_form import Unfit
 from pipeline.model.decoder import Decoder
-from pipeline.model.discovery import stream_of, tokens
+from pipeline.model.discovery import evaluating, stream_of, tokens
 from pipeline.model.dropped import drop, is_dropped
 from pipeline.model.head import Head
 from pipeline.model.nested import first
@@ -84,7 +84,8 @@ def caches_well(decoder: Decoder) -> bool:
             pad_token_id=0, eos_token_id=None,
         )  # fmt: skip
         try:
-            written = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=settings)
+            with evaluating(model):
+                written = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=settings)
         except Exception as error:
             log.debug("no generation with use_cache=%s: %s", cached, error)
             return not cached
@@ -97,7 +98,7 @@ def equations(decoder: Decoder) -> Iterator[tuple[float, str]]:
     """Yield the relative error of each equation on one forward pass, and the equation in words."""
     seen = _Seen(decoder)
     model = decoder.model
-    with seen, torch.inference_mode():
+    with seen, torch.inference_mode(), evaluating(model):
         out = model(tokens(model).to(decoder.device), use_cache=False)[0]
     if not torch.isfinite(out).all():
         raise ValueError(

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import DynamicCache, PreTrainedModel
 
 from pipeline.model.decoder import Decoder
-from pipeline.model.discovery import tokens
+from pipeline.model.discovery import evaluating, tokens
 from pipeline.model.dropped import PassedBlock, Replaced, drop, is_dropped
 from pipeline.model.offload import is_offloaded, resident
 from pipeline.model.proof import caches_well
@@ -59,7 +59,8 @@ def apply(model: PreTrainedModel, decision: Decision) -> list[Replaced]:
 def _outputs(decoder: Decoder, decision: Decision) -> torch.Tensor:
     """Compute outputs on a few tokens. Raises ValueError for a model that does not run without what was dropped."""
     try:
-        return decoder.model(tokens(decoder.model).to(decoder.device), use_cache=False)[0]
+        with evaluating(decoder.model):
+            return decoder.model(tokens(decoder.model).to(decoder.device), use_cache=False)[0]
     except (KeyError, IndexError, AttributeError, TypeError, RuntimeError) as error:
         gone = {"blocks": decision.blocks, "attention of blocks": decision.attention, "MLP of blocks": decision.mlp}
         what = " and ".join(f"{name} {_listed(layers)}" for name, layers in gone.items() if layers)

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 from pipeline.check.command_line import problems
 from pipeline.config.choices import CONF
+from pipeline.model.decoder import Decoder
 from pipeline.model.sources.base import load_tokenizer
 from pipeline.model.sources.hub import HubModel
 from pipeline.prune.checkpoint import probe_outputs, write_checkpoint
@@ -112,6 +113,7 @@ def test_no_description_leads_to_a_pickle(model, tmp_path, way):
 # Runs in a process of its own, since the hub's library reads where its files are when it is imported.
 FROM_THE_HUB = """
 import sys, torch
+from pipeline.model.decoder import Decoder
 from pipeline.model.sources.hub import HubModel
 for name in sys.argv[1:]:
     try:
@@ -190,11 +192,12 @@ def test_an_export_keeps_the_code_that_had_leave(model, monkeypatch, tmp_path):
     assert type(load(target, trust_remote_code=True)).__name__ == "OwnModel"
 
 
-def test_code_for_an_architecture_that_is_none_of_ours_is_refused_plainly(model, monkeypatch):
+def test_a_model_of_a_type_of_its_own_is_looked_at_like_any_other(model, monkeypatch):
     plant_code(model, "homemade")
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(model.parent / "modules"))
-    with pytest.raises(ValueError, match="model type 'homemade' is not supported; supported are"):
-        load(model, trust_remote_code=True)
+    assert problems(["model=hf", f"model.path={model}", "model.trust_remote_code=true"], multirun=False) == []
+    structure = Decoder(load(model, trust_remote_code=True)).structure
+    assert structure.blocks_name == "model.layers" and structure.chained
 
 
 def test_code_of_a_tokenizer_runs_only_with_leave(model):
