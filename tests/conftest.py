@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -59,6 +60,15 @@ def _long_lived() -> None:
     """Jobs collect garbage; what is loaded is none, and looking through it takes longer than a tiny job."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_imported() -> None:
+    """A command configures logging for its process; the tests after it see every record all the same."""
+    for name, logger in logging.root.manager.loggerDict.items():
+        if name.startswith("pipeline") and isinstance(logger, logging.Logger):
+            logger.propagate = True
+            logger.handlers.clear()
 
 
 @pytest.fixture(scope="session")

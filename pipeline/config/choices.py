@@ -16,6 +16,8 @@ from pipeline.config.search_path import CONF, folders
 PACKAGE = Path(__file__).resolve().parents[1]
 # Least similarity of a word to suggest: a slip of the finger or two, not another word.
 _NEAR = 0.65
+# Fewest letters that tell which word begins with them.
+_LEAST_START = 3
 _PARTS = re.compile(r"[_.]")
 
 
@@ -64,10 +66,16 @@ def no_default(path: Path, group: str, name: str) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return ``did you mean x?`` if a known word is close or has this one as a part, and the list of known words."""
+    """Return ``did you mean x?`` for a known word like this one, and the list of known words.
+
+    One is like it if few letters differ, if this word is a part of it, or if it alone begins with this word.
+    """
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=1, cutoff=_NEAR)
     close = close or [one for one in known if word in _PARTS.split(one)]
+    if not close and len(word) >= _LEAST_START:
+        longer = [one for one in known if one.startswith(word)]
+        close = longer if len(longer) == 1 else []
     return (f"did you mean {close[0]}? " if close else "") + f"choose from {', '.join(known)}"
 
 
