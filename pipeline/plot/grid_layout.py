@@ -23,6 +23,7 @@ from matplotlib.transforms import Bbox, ScaledTranslation
 from pipeline.plot import style
 
 GAP = 0.1  # inches between panels with their labels
+TICK = 0.08  # inches that half a number needs beyond the end of an axis
 SIDES = ("left", "bottom", "right", "top")
 
 
@@ -92,6 +93,9 @@ def _measured(ax: Axes, fig: Canvas, renderer: Any) -> _Panel:
     own = ax.get_position(original=True).transformed(fig.transFigure)
     box = ax.get_tightbbox(renderer, for_layout_only=True) or own
     beyond = dict(zip(SIDES, (own.x0 - box.x0, own.y0 - box.y0, box.x1 - own.x1, box.y1 - own.y1), strict=True))
+    if isinstance(ax.xaxis.get_major_locator(), AutoLocator):
+        # In its place, it may have a tick at its end.
+        beyond["right"] = max(beyond["right"], TICK * dpi)
     labels: dict[str, float] = {}
     for axis in (ax.xaxis, ax.yaxis):
         if ax.axison and axis.label.get_text():
