@@ -43,12 +43,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON: with --all, a list of {type, status, reason}")
     parser.add_argument("--page", type=Path, metavar="FILE", help="with --all, write the table into this page")
     options = parser.parse_args(arguments)
+    before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         return _types(options) if options.all else _model(options)
     except (ValueError, OSError) as error:
         print(f"cannot inspect: {plain(error)}", file=sys.stderr)
         return 2
+    finally:
+        logging.disable(before)
 
 
 def _model(options: Any) -> int:
