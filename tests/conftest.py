@@ -35,6 +35,8 @@ torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # What is started a dozen times need not be compiled each time.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# Tables are as wide as where the output is no terminal, however wide the one is that the tests run in.
+os.environ.pop("COLUMNS", None)
 
 TINY = (
     "model=random",

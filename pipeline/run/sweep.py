@@ -144,10 +144,17 @@ def line_of(who: str, job: JobRecord, note: str = "", left: str = "") -> str:
     end = f": {job.status} after {in_words(job.seconds)}{found}{f' ({note})' if note else ''}"
     cause = f": {job.error}" if job.error else ""
     width = columns_here()
-    # The beginning of a cause is worth more than the end of a long name.
-    room = max(width - len(end) - len(left) - min(len(cause), _LEAST), _LEAST)
-    line = f"{who if len(who) <= room else f'{who[: room - 1]}…'}{end}{cause}{left}"
+    # The beginning of a cause is worth more than the middle of a long name, and a whole name more than the time left.
+    room = width - len(end) - min(len(cause), _LEAST)
+    if len(who) > room - len(left):
+        left = ""
+    line = f"{_shortened(who, max(room, _LEAST))}{end}{cause}{left}"
     return line if len(line) <= width else f"{line[: width - 1]}…"
+
+
+def _shortened(name: str, room: int) -> str:
+    """Return a name without its middle where it is too long: it begins with the job and ends with the variant."""
+    return name if len(name) <= room else f"{name[: room // 2]}…{name[room // 2 + 1 - room :]}"
 
 
 def own_seconds(job: JobRecord) -> float:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
+from functools import partial
 
 import pytest
+from tqdm import tqdm
 
 from pipeline.common.terminal import BarSafeHandler, progress, show_table, wrapped
 
@@ -71,5 +73,7 @@ def test_a_bar_is_only_where_a_terminal_shows_it(monkeypatch, capsys) -> None:
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    # tqdm reads its settings when it is imported, which may be after `quiet_libraries` has set them.
+    monkeypatch.setattr("pipeline.common.terminal.tqdm", partial(tqdm, disable=False, delay=0))
     assert list(progress(range(3), "loop", 3)) == [0, 1, 2]
     assert "loop" in capsys.readouterr().err
