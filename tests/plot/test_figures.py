@@ -166,7 +166,8 @@ def test_no_panel_is_empty_and_no_text_leaves_the_page(
         assert all(shows_something(panel) for panel in canvas.axes), name
         box = canvas.get_tightbbox()
         assert box.x0 >= 0 and box.y0 >= 0, name
-        assert box.x1 <= canvas.get_figwidth() and box.y1 <= canvas.get_figheight(), name
+        # A panel may end where the page does, but for rounding.
+        assert box.x1 <= canvas.get_figwidth() + 1e-9 and box.y1 <= canvas.get_figheight() + 1e-9, name
     assert [*dict.fromkeys(missing)] == lacking
 
 
