@@ -35,10 +35,6 @@ class Wrong(Exception):
     """A step gave something else than plain transformers."""
 
 
-def line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or ["no message"])[0]
-
-
 @cache
 def _config(kind: str) -> PretrainedConfig:
     """Return a tiny configuration with two blocks of every kind where the type has such: one can be removed."""

@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 
 from pipeline.capture.counterparts import capture_counterparts
+from pipeline.common.errors import plain
 from pipeline.inspect.tiny_models import (
     Wrong,
     block_decisions,
     fresh,
-    line,
     logits,
     named,
     same,
@@ -66,7 +66,7 @@ def _problem(kind: str, step: str) -> Outcome | None:
     except Unfit as error:
         return Outcome(kind, REFUSED, str(error))
     except Exception as error:
-        return Outcome(kind, FAILED, f"{step}: {type(error).__name__}: {line(error)}")
+        return Outcome(kind, FAILED, f"{step}: {plain(error)}")
     return None
 
 
@@ -150,7 +150,7 @@ def export(kind: str) -> None:
             return _exported(kind, decision)
         except (Wrong, ValueError, RuntimeError) as error:
             problem = error
-    raise Wrong(f"no block can be removed: {line(problem or ValueError())}")
+    raise Wrong(f"no block can be removed: {plain(problem or ValueError())}")
 
 
 def _exported(kind: str, decision: Decision) -> None:

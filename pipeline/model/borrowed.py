@@ -8,9 +8,9 @@ from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
-from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from pipeline.model.discovery import evaluating
 from pipeline.model.sources.base import changed_by_use, plain_generation, restore_use
 
 
@@ -52,18 +52,15 @@ def seeded(seed: int) -> Iterator[None]:
 
 @contextmanager
 def _evaluated(model: PreTrainedModel) -> Iterator[None]:
-    modes: dict[nn.Module, bool] = {module: module.training for module in model.modules()}
     shipped = getattr(model, "generation_config", None)
-    model.eval()
-    if shipped is not None:
-        model.generation_config = plain_generation(shipped)
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with evaluating(model):
         if shipped is not None:
-            model.generation_config = shipped
+            model.generation_config = plain_generation(shipped)
+        try:
+            yield
+        finally:
+            if shipped is not None:
+                model.generation_config = shipped
 
 
 @contextmanager

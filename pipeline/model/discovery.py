@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from pipeline.model.block_form import Group, Unfit, block_of, chain_of, readers_of
 from pipeline.model.dataflow import Flow, Follower
 from pipeline.model.experts import one_expert_at_a_time
-from pipeline.model.head_form import head_of
+from pipeline.model.head_form import tail_of
 from pipeline.model.nested import tensors_of
 from pipeline.model.structure import ATTENTION, Structure
 
@@ -29,7 +29,7 @@ _ROUNDING = 0.02
 
 @dataclass(frozen=True)
 class Seen:
-    """What one pass showed: the flow in every block, the flow behind the last one, kinds of mixing."""
+    """What one pass showed: the flow in every block, and behind the last one."""
 
     blocks: tuple[Flow, ...]
     tail: Flow
@@ -80,7 +80,7 @@ def _discover(model: PreTrainedModel) -> Structure:
         for at, (flow, chain, block) in enumerate(zip(seen.blocks, chains, blocks, strict=True))
     )
     attends = any(not part.mixer for block in found if (part := block.part(ATTENTION)))
-    return replace(head_of(model, name, seen.tail), blocks=found, mixers_only=not attends)
+    return replace(tail_of(model, name, seen.tail), blocks=found, mixers_only=not attends)
 
 
 def block_list(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:

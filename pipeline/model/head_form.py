@@ -13,7 +13,7 @@ from pipeline.model.dataflow import STREAM, Call, Fact, Flow
 from pipeline.model.structure import Structure
 
 
-def head_of(model: PreTrainedModel, name: str, flow: Flow) -> Structure:
+def tail_of(model: PreTrainedModel, name: str, flow: Flow) -> Structure:
     """Return the structure behind the blocks: modules up to the output projection, and what scales its logits."""
     projection = model.get_output_embeddings()
     calls = {call.path: call for call in flow.calls}

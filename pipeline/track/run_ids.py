@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from pipeline.common.files import private_name, write_bytes
@@ -68,9 +68,8 @@ def _word_of(outputs: Path) -> str:
         scratch = path.with_name(private_name(f".{_WORD}"))
         scratch.write_text(_draw(), encoding="utf-8")
         try:
-            os.link(scratch, path)
-        except FileExistsError:
-            pass
+            with suppress(FileExistsError):
+                os.link(scratch, path)
         except OSError:  # a file system without hard links
             os.replace(scratch, path)
         scratch.unlink(missing_ok=True)

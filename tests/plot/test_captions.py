@@ -25,7 +25,9 @@ def captions(tmp_path_factory) -> dict[str, tuple[str, set[str]]]:
     outputs = second_model(fill(tmp_path_factory.mktemp("captions"), setups, layers=2), "other-lm")
     with pytest.MonkeyPatch.context() as patch:
         # Only captions and data count.
-        patch.setattr("pipeline.plot.render._render", lambda content: {"csv": content.csv, "pdf": b"", "png": b""})
+        patch.setattr(
+            "pipeline.plot.render._render", lambda content, data: {"csv": content.csv, "pdf": b"", "png": b""}
+        )
         results = draw(outputs)
     assert [result.missing for result in results] == [None] * len(figures())
     return {

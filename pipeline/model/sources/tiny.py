@@ -84,6 +84,7 @@ def _forms(config: PretrainedConfig) -> set[str]:
             with torch.device("meta"):
                 model = _built(config)
         except NotImplementedError:
+            # Some types read values while they are built, which the device without memory does not have.
             model = _built(config)
     forms: set[str] = set()
     lists = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
