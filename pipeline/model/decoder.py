@@ -137,6 +137,11 @@ class Decoder:
         return self.model.get_submodule(self.structure.base)
 
     @property
+    def holder(self) -> nn.Module:
+        """Module that holds the block list and runs it; the base itself, or one inside it (OPT)."""
+        return self.model.get_submodule(self.blocks_name.rpartition(".")[0])
+
+    @property
     def blocks(self) -> nn.ModuleList:
         blocks = self.model.get_submodule(self.structure.blocks_name)
         assert isinstance(blocks, nn.ModuleList)
@@ -194,9 +199,9 @@ class Decoder:
     def keep_blocks(self, kept: list[int]) -> None:
         """Keep only these blocks, in the model and in the per-block fields of its configuration."""
         keep_layers(self.model.config.get_text_config(decoder=True), kept, len(self.blocks))
-        parent, _, name = self.blocks_name.rpartition(".")
+        name = self.blocks_name.rpartition(".")[2]
         keep_packed(self.model, self.blocks_name, kept, len(self.blocks))
-        setattr(self.model.get_submodule(parent), name, nn.ModuleList([self.blocks[layer] for layer in kept]))
+        setattr(self.holder, name, nn.ModuleList([self.blocks[layer] for layer in kept]))
         self.model.residual_structure = keep(self.structure, kept)
 
     def part(self, layer: int, kind: str) -> Part:

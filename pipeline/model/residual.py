@@ -88,7 +88,7 @@ def tap(decoder: Decoder, on_state: OnState) -> Iterator[None]:
                 stack.enter_context(sublayer.watched(left(before, after)))
         if chained:
             stack.callback(decoder.blocks[-1].register_forward_hook(last).remove)
-        start = decoder.base.register_forward_pre_hook(lambda *_: seen.clear())
+        start = decoder.holder.register_forward_pre_hook(lambda *_: seen.clear())
         stack.callback(start.remove)
         yield
 

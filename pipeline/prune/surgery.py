@@ -40,7 +40,7 @@ def apply(model: PreTrainedModel, decision: Decision) -> list[Replaced]:
         with dropped(decoder, {BLOCK: decision.blocks}):
             expected = _outputs(decoder, decision)
         remove_blocks(decoder, decision.blocks)
-    if decision.attention:
+    if decision.attention and not decoder.structure.encoder:
         _renumber_cache(decoder, [at for at in range(len(decoder.blocks)) if _caches(decoder, at)])
         if decoder.uses_cache and not is_offloaded(model) and not caches_well(decoder):
             log.warning("a %s model without this attention has no right cache: using none", model.config.model_type)
@@ -134,7 +134,7 @@ def remove_blocks(decoder: Decoder, layers: Iterable[int]) -> None:
     decoder.keep_blocks([layer for layer in range(len(decoder.blocks)) if layer not in gone])
     for slot in range(len(decoder.blocks)):
         _set_cache_slot(decoder, slot, slot)
-    if not _counts_tokens(decoder):
+    if not decoder.structure.encoder and not _counts_tokens(decoder):
         _without_cache(decoder)
 
 
@@ -171,8 +171,6 @@ def _renumber_cache(decoder: Decoder, kept: list[int]) -> None:
     The length of a cache is read from its slot 0, so a hole there would give wrong positions. The library sizes
     caches by the number of blocks, hence the hook. With no attention left there is nothing to cache.
     """
-    if decoder.structure.encoder:
-        return
     for slot, layer in enumerate(kept):
         _set_cache_slot(decoder, layer, slot)
     config, blocks = decoder.model.config, len(decoder.blocks)
@@ -191,4 +189,4 @@ def _renumber_cache(decoder: Decoder, kept: list[int]) -> None:
             cache.layers = [cache.layers[layer] for layer in kept]
         return args, kwargs
 
-    decoder.base.register_forward_pre_hook(shorten, with_kwargs=True)
+    decoder.holder.register_forward_pre_hook(shorten, with_kwargs=True)
