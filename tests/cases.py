@@ -38,6 +38,11 @@ LM_EVAL_COMMAND, NOTHING_PRUNED = SCORES_AND_ZERO = ("scores of lm-eval's own co
 SOME_REAL = some("confirmations on the embedded model", SCORES_AND_ZERO, count=1)
 SOME_BENCHMARKS = some("benchmarks", ("openbookqa", "commonsense_qa", "social_iqa", "boolq", "nq_open"), count=1)
 SOME_PAIRS = some("matched tasks", ("copying", "plurals"), count=1)
+# Of each kind of pruner one: masks of weights, with and without calibration, sublayers, blocks, rounding, losses.
+SOME_AWAY = some(
+    "pruners of models on disk",
+    ("wanda", "sparsegpt", "magnitude", "attn_drop", "shortgpt", "rtn", "divergence_blocks"),
+)
 SOME_UNCHANGED = some("pruners of nothing", ("shortgpt", "wanda"), count=1)
 # The dearest tests, by the name in their mark `rotated`: processes, waiting, statistics. Each commit runs half of them.
 DEAREST = (

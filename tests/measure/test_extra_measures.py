@@ -44,12 +44,17 @@ def exact(of: Tile) -> tuple[list[float], list[float]]:
         for z, delta in zip(of.z, of.delta_z, strict=True):
             dense = [mpmath.mpf(float(x)) / mpmath.mpf(of.temperature) for x in z]
             moved = [x + mpmath.mpf(float(d)) / mpmath.mpf(of.temperature) for x, d in zip(dense, delta, strict=True)]
-            p, q = ([mpmath.exp(x) / mpmath.fsum(map(mpmath.exp, row)) for x in row] for row in (dense, moved))
+            p, q = (shares([mpmath.exp(x) for x in row]) for row in (dense, moved))
             pairs = list(zip(p, q, strict=True))
             terms = (a * mpmath.log(2 * a / (a + b)) + b * mpmath.log(2 * b / (a + b)) for a, b in pairs)
             divergences.append(float(mpmath.fsum(terms) / 2))
             distances.append(float(mpmath.fsum(abs(a - b) for a, b in pairs) / 2))
     return divergences, distances
+
+
+def shares(weights: list[mpmath.mpf]) -> list[mpmath.mpf]:
+    total = mpmath.fsum(weights)
+    return [weight / total for weight in weights]
 
 
 @pytest.mark.parametrize("logits", [0.01, 1.0, 10.0])

@@ -6,6 +6,7 @@ import gc
 
 import pytest
 import torch
+from cases import SOME_AWAY
 from helpers import context_for, outputs_of
 
 from pipeline.capture.counterparts import capture_counterparts
@@ -48,9 +49,7 @@ def test_a_block_is_in_memory_only_while_it_is_worked_on(checkpoint):
     assert all(parameter.device.type == "meta" for parameter in blocks[0].parameters())
 
 
-@pytest.mark.parametrize(
-    "name", ["wanda", "sparsegpt", "magnitude", "attn_drop", "shortgpt", "rtn", "divergence_blocks"]
-)
+@pytest.mark.parametrize("name", SOME_AWAY)
 def test_pruning_and_applying_give_what_they_give_in_memory(checkpoint, make_settings, name):
     pruner, sparsity = make_settings(f"pruner={name}").pruner, parse(0.5 if name != "rtn" else 0)
     whole, away = checkpoint(away=False), checkpoint(away=True)
