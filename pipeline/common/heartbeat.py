@@ -81,7 +81,9 @@ class Heartbeat:
     def telling(self, seconds: float) -> Iterator[None]:
         """Tell within the block, behind the bars on a terminal or by a line every so many ``seconds``."""
         if bars_are_seen():
-            with tqdm(total=0, desc=f"  {self.who}", bar_format="{desc}", leave=False, dynamic_ncols=True) as self._bar:
+            # A bar that is shown only after a delay is not taken away at its end unless it has moved.
+            look: dict[str, Any] = {"bar_format": "{desc}", "leave": False, "dynamic_ncols": True, "delay": 0}
+            with tqdm(total=0, desc=f"  {self.who}", **look) as self._bar:
                 yield
             self._bar = None
             return

@@ -37,6 +37,8 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Bars of quick work only flicker, and in a log file every bar is noise.
     os.environ.setdefault("TQDM_DELAY", "1")
+    # Bars that have ended leave the screen to results. tqdm takes any text for yes, and none for no.
+    os.environ.setdefault("TQDM_LEAVE", "")
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")
     for name in _NOISY:

@@ -9,8 +9,8 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 from rich import box
@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 from tqdm import tqdm
 
-from pipeline.common.heartbeat import bars_are_seen, counted
+from pipeline.common.heartbeat import bars_are_seen, counted, step
 from pipeline.common.steps import reported
 
 Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
@@ -43,6 +43,17 @@ def progress(items: Iterable[Any], what: str, total: int) -> Iterable[Any]:
         bar = tqdm(items, desc=f"  {what}", total=total, leave=False, dynamic_ncols=True)
         return reported(bar, what, total)
     return reported(counted(items, what, total), what, total)
+
+
+@contextmanager
+def advancing(what: str, total: int) -> Iterator[Callable[[int], object]]:
+    """Give a function for the block that notes so many turns of a loop as done, shown as `progress` shows them."""
+    if not bars_are_seen():
+        with step(what, total) as advance:
+            yield advance
+        return
+    with tqdm(desc=f"  {what}", total=total, leave=False, dynamic_ncols=True) as bar:
+        yield bar.update
 
 
 def columns_here(elsewhere: int = NARROW) -> int:

@@ -11,7 +11,7 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.models.utils_hf import stop_sequences_criteria
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from pipeline.common.heartbeat import bars_are_seen, step
+from pipeline.common.terminal import advancing
 from pipeline.evaluate.likelihoods import Answer, log_likelihoods
 from pipeline.model.decoder import Decoder
 from pipeline.model.generation import continue_rows
@@ -37,7 +37,7 @@ class InMemoryLM(HFLM):
             del model.tie_weights
         self._device = Decoder(model).device
         self._tokens = tokens_of(tokenizer)
-        self._advance: Callable[[int], None] = lambda rows: None
+        self._advance: Callable[[int], object] = lambda rows: None
 
     def tok_encode(
         self,
@@ -103,9 +103,9 @@ class InMemoryLM(HFLM):
                     f"task {request.task_name} generates up to {wanted} tokens, which leaves no room for a prompt in "
                     f"the model's {self.max_length} positions; leave the task out, or give a model with more positions"
                 )
-        # The harness's progress bar would fill log files; TQDM_DISABLE does not prevent that.
-        with step("generation", len(requests)) as self._advance:
-            return super().generate_until(requests, disable_tqdm=disable_tqdm or not bars_are_seen())
+        # The harness's own progress bar would stay on the screen, and fill log files.
+        with advancing("generation", len(requests)) as self._advance:
+            return super().generate_until(requests, disable_tqdm=True)
 
     def _model_generate(
         self,

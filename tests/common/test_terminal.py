@@ -7,6 +7,7 @@ import sys
 from functools import partial
 
 import pytest
+from screen import on_a_terminal
 from tqdm import tqdm
 
 from pipeline.common.terminal import BarSafeHandler, progress, show_table, wrapped
@@ -77,3 +78,34 @@ def test_a_bar_is_only_where_a_terminal_shows_it(monkeypatch, capsys) -> None:
     monkeypatch.setattr("pipeline.common.terminal.tqdm", partial(tqdm, disable=False, delay=0))
     assert list(progress(range(3), "loop", 3)) == [0, 1, 2]
     assert "loop" in capsys.readouterr().err
+
+
+def test_nothing_stays_on_the_screen_of_bars_that_have_ended(tmp_path) -> None:
+    """In a terminal of its own, as libraries show them: before them and after them, the same lines."""
+    script = tmp_path / "work.py"
+    script.write_text(
+        """
+from pipeline.common.quiet import quiet_libraries
+quiet_libraries()
+import sys, time
+from tqdm import tqdm
+from pipeline.common.heartbeat import stage, working
+from pipeline.common.terminal import advancing, progress
+print("first", file=sys.stderr)
+with working("a job"):
+    stage("evaluate")
+    for _ in progress(range(3), "ours", 3):
+        time.sleep(0.6)
+    with advancing("answers", 3) as advance:
+        for _ in range(3):
+            time.sleep(0.6)
+            advance(1)
+    for _ in tqdm(range(3), desc="a library's"):
+        time.sleep(0.6)
+print("last", file=sys.stderr)
+"""
+    )
+    shown = on_a_terminal([sys.executable, str(script)])
+    for bar in ("a job: evaluate", "ours", "answers", "a library's"):
+        assert any(bar in line for line in shown.ever), f"{bar} was never shown"
+    assert shown.left == ["first", "last"]
