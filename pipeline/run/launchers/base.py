@@ -97,8 +97,10 @@ class SweepLauncher(Launcher):
         self._outcomes[job.number] = Outcome(job.number, record, note, told=True)
         if record.status == SKIPPED and not record.started:
             return
+        name = name_of(record)
         others = [word for word in job.overrides if word.partition("=")[0] in self._varied]
-        who = f"job {job.number} ({len(self._outcomes)} of {self._count}) {', '.join([name_of(record), *others])}"
+        more = [word for word in others if word.replace("=", " ") not in name.split(", ")]
+        who = f"job {job.number} ({len(self._outcomes)} of {self._count}) {', '.join([name, *more])}"
         log.log(logging.INFO if record.status == OK else logging.ERROR, "%s", line_of(who, record, note, self._left()))
 
     def _left(self) -> str:
