@@ -55,7 +55,11 @@ def _groups(
 ) -> list[tuple[Group, Sum]] | None:
     def group(source: str) -> Group:
         factor = total[source] if len(set(total.values())) == 1 else 1.0
-        writes = [Write(name, share / factor) for name, share in total.items() if name != source]
+        writes = [
+            Write(name, share / factor, _beside(name, total, calls[name].returned, block))
+            for name, share in total.items()
+            if name != source and name in calls
+        ]
         return Group(source, tuple(sorted(writes, key=lambda write: order.get(write.module, -1))), factor=factor)
 
     if STREAM in total:
@@ -71,6 +75,14 @@ def _groups(
             last, before = earlier[-1]
             return [*earlier[:-1], (Group(last.source, last.writes, call.path), before), (group(source), total)]
     return None
+
+
+def _beside(path: str, total: Sum, returned: Any, block: nn.Module) -> int:
+    """Return which of the values that a module returns is a parameter that is added like its output; 0 for none."""
+    added = [name for name, share in total.items() if name.startswith(f"{path}.") and share == total[path]]
+    parameters = {id(block.get_parameter(name)) for name in added if name in dict(block.named_parameters())}
+    several = returned if isinstance(returned, tuple | list) else ()
+    return next((at for at, value in enumerate(several) if at and id(value) in parameters), 0)
 
 
 def is_norm(module: nn.Module) -> bool:
@@ -92,6 +104,10 @@ class _Update:
     def modules(self) -> frozenset[str]:
         return self.call.result.modules
 
+    def beside(self, names: Mapping[int, str]) -> str:
+        """Return the name, by identity in ``names``, of the parameter added beside its output; empty for none."""
+        return names[id(self.call.returned[self.write.beside])] if self.write.beside else ""
+
 
 def block_of(at: int, flow: Flow, chain: Sequence[Group], block: nn.Module, mixers: frozenset[str]) -> BlockStructure:
     calls = {call.path: call for call in flow.calls}
@@ -105,7 +121,8 @@ def block_of(at: int, flow: Flow, chain: Sequence[Group], block: nn.Module, mixe
     turns = [kind for kind, before in zip(kinds.values(), [None, *kinds.values()], strict=False) if kind != before]
     if len(turns) > len(set(turns)):
         raise Unfit(f"block {at} adds {', '.join(turns)} by turns, more than one of a kind")
-    on_stream = {name for update in updates for name in (update.write.module, update.group.source)}
+    names = {id(parameter): name for name, parameter in block.named_parameters()}
+    on_stream = {name for u in updates for name in (u.write.module, u.group.source, u.beside(names))}
     for update in updates:
         if elsewhere := {name for sums in update.call.result.reads for name, _ in sums} - on_stream:
             raise Unfit(
@@ -137,9 +154,12 @@ def _part(at: int, kind: str, updates: Sequence[_Update], others: frozenset[str]
     entry = readers[0]
     last = updates[-1].write.module
     calls = {call.path: call for call in flow.calls}
+    names = {id(parameter): name for name, parameter in block.named_parameters()}
     zero: set[str] = set()
     for update in updates:
-        zero |= update.call.result.zero or set()
+        known = update.call.result.zero
+        added = {update.beside(names)} - {""}
+        zero |= known | added if known is not None else set()
     return Part(
         kind=kind,
         writes=tuple(update.write for update in updates),

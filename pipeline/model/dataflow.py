@@ -259,6 +259,10 @@ class Follower(TorchDispatchMode):
                 self._learn(result, Fact({path: 1.0}))
             else:
                 total = known.sum if place else {path: 1.0}
+                name = self.parameter_of(result)
+                if place and total is None and name is not None and name.startswith(f"{path}."):
+                    # A parameter that it hands on, for others to add.
+                    total = {name: 1.0}
                 self._learn(result, Fact(total, known.modules | {path}, known.reads, known.attends, known.zero))
         first = self.fact(given[0]) if given else Fact()
         self.flow.calls.append(Call(path, first, self.fact(results[0]), returned, inner))

@@ -16,7 +16,7 @@ from pipeline.model.discovery import structure_of
 from pipeline.model.layer_config import keep_layers
 from pipeline.model.nested import first
 from pipeline.model.packed_layers import keep_packed
-from pipeline.model.structure import Part, Structure, keep
+from pipeline.model.structure import Part, Structure, Write, keep
 
 # Linear layers that choose experts. They are left alone: pruning them would move tokens to other experts.
 _ROUTERS = ("gate", "router", "shared_expert_gate")
@@ -47,10 +47,12 @@ class Sublayer:
         """Call ``on_update(f)`` with the update that is added to the stream, in each forward pass within the block."""
         found: list[torch.Tensor] = []
 
-        def hook(scale: float) -> Callable[..., None]:
+        def hook(write: Write) -> Callable[..., None]:
             def note(module: nn.Module, args: object, output: Any) -> None:
                 update = first(output)
-                found.append(update if scale == 1 else update * scale)
+                if write.beside and output[write.beside] is not None:
+                    update = update + output[write.beside]
+                found.append(update if write.scale == 1 else update * write.scale)
                 if len(found) == len(self.part.writes):
                     total = found[0] if len(found) == 1 else torch.stack(found).sum(0)
                     found.clear()
@@ -60,7 +62,7 @@ class Sublayer:
 
         with ExitStack() as stack:
             for module, write in zip(self.exits, self.part.writes, strict=True):
-                stack.callback(module.register_forward_hook(hook(write.scale)).remove)
+                stack.callback(module.register_forward_hook(hook(write)).remove)
             yield
 
 

@@ -30,10 +30,14 @@ class Stub:
 
 @dataclass(frozen=True)
 class Write:
-    """A module whose output, times ``scale``, is added to the residual stream."""
+    """A module whose output, times ``scale``, is added to the residual stream.
+
+    Some return several, of which the one at ``beside`` is added, too: a bias. 0 if there is none.
+    """
 
     module: str
     scale: float = 1.0
+    beside: int = 0
 
 
 @dataclass(frozen=True)
