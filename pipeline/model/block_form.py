@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -21,14 +21,15 @@ class Unfit(ValueError):
 class Group:
     """Updates that are added to one form of the stream: the block's own, or what a norm made of it.
 
-    ``source`` is that form, ``norm`` the norm on the sum, empty if the sum is the block's output, and ``factor`` what
-    the whole sum is multiplied by.
+    ``source`` is that form, ``norm`` the norm on the sum, empty if the sum is the block's output, ``factor`` what the
+    whole sum is multiplied by, and ``carry`` what that form alone is multiplied by.
     """
 
     source: str
     writes: tuple[Write, ...]
     norm: str = ""
     factor: float = 1.0
+    carry: float = 1.0
 
 
 def chain_of(at: int, flow: Flow, block: nn.Module) -> tuple[Group, ...]:
@@ -40,30 +41,39 @@ def chain_of(at: int, flow: Flow, block: nn.Module) -> tuple[Group, ...]:
     groups = _groups(flow.result.sum, calls, block, order)
     if groups is None:
         raise Unfit(f"block {at} returns {shown(flow.result.sum)}, without the stream that it was given")
-    for number, (group, total) in enumerate(groups):
-        scaled = number < len(groups) - 1 or len(set(total.values())) > 1
-        if total[group.source] != 1 and scaled:
-            raise Unfit(f"block {at} scales its residual stream by {total[group.source]:g}")
+    for group in groups:
         for write in group.writes:
             if sum(call.path == write.module for call in flow.calls) > 1:
                 raise Unfit(f"block {at} runs {write.module} more than once")
-    return tuple(group for group, _ in groups)
+    return tuple(groups)
 
 
-def _groups(
-    total: Sum, calls: Mapping[str, Call], block: nn.Module, order: Mapping[str, int]
-) -> list[tuple[Group, Sum]] | None:
+def check_carried(chains: Sequence[Sequence[Group]], normed: bool) -> None:
+    """Raise Unfit if a block multiplies its stream, and no norm is what the next block makes of it first of all.
+
+    ``normed`` says that a norm comes first behind the last block. ``N(a·x + m·f(x))`` is a norm on a sum, which
+    without the sublayer is one on the stream; ``a·x + m·f(x)`` alone is a stream that fades or grows by itself.
+    """
+    follows = [bool(following[0].norm) and not following[0].writes for following in chains[1:]] + [normed]
+    for at, (chain, norm) in enumerate(zip(chains, follows, strict=True)):
+        if chain[-1].carry != 1 and not norm:
+            raise Unfit(f"block {at} scales its residual stream by {chain[-1].carry:g}")
+
+
+def _groups(total: Sum, calls: Mapping[str, Call], block: nn.Module, order: Mapping[str, int]) -> list[Group] | None:
     def group(source: str) -> Group:
-        factor = total[source] if len(set(total.values())) == 1 else 1.0
+        share = total[source]
+        factor, carry = (share, 1.0) if len(set(total.values())) == 1 else (1.0, share)
         writes = [
-            Write(name, share / factor, _beside(name, total, calls[name].returned, block))
-            for name, share in total.items()
+            Write(name, own / factor, _beside(name, total, calls[name].returned, block))
+            for name, own in total.items()
             if name != source and name in calls
         ]
-        return Group(source, tuple(sorted(writes, key=lambda write: order.get(write.module, -1))), factor=factor)
+        writes.sort(key=lambda write: order.get(write.module, -1))
+        return Group(source, tuple(writes), "", factor, carry)
 
     if STREAM in total:
-        return [(group(STREAM), total)]
+        return [group(STREAM)]
     for source in total:
         call = calls.get(source)
         while call is not None and call.inner:
@@ -72,9 +82,14 @@ def _groups(
             continue
         earlier = _groups(call.given.sum, calls, block, order)
         if earlier is not None:
-            last, before = earlier[-1]
-            return [*earlier[:-1], (Group(last.source, last.writes, call.path), before), (group(source), total)]
+            return [*earlier[:-1], _normed(earlier[-1], call.path), group(source)]
     return None
+
+
+def _normed(group: Group, norm: str) -> Group:
+    """Return a group of updates with a norm on its sum."""
+    writes = tuple(replace(write, scale=write.scale * group.factor) for write in group.writes)
+    return Group(group.source, writes, norm, carry=group.carry * group.factor)
 
 
 def _beside(path: str, total: Sum, returned: Any, block: nn.Module) -> int:
@@ -169,6 +184,7 @@ def _part(at: int, kind: str, updates: Sequence[_Update], others: frozenset[str]
         norm=entry if is_norm(block.get_submodule(entry)) else "",
         post_norm=last if last != entry and is_norm(block.get_submodule(last)) else "",
         closing=updates[-1].group.norm,
+        carry=updates[-1].group.carry,
         mixer=kind == ATTENTION and not any(update.call.result.attends for update in updates),
         zero=tuple(sorted(zero)),
     )

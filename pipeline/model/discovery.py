@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from pipeline.model.block_form import Group, Unfit, block_of, chain_of, readers_of
+from pipeline.model.block_form import Group, Unfit, block_of, chain_of, check_carried, is_norm, readers_of
 from pipeline.model.dataflow import Flow, Follower
 from pipeline.model.experts import one_expert_at_a_time
 from pipeline.model.head_form import tail_of
@@ -74,13 +74,15 @@ def _discover(model: PreTrainedModel) -> Structure:
     if any(renewing):
         seen = watch(model, blocks, name, renewing)
         chains = [chain_of(at, flow, block) for at, (flow, block) in enumerate(zip(seen.blocks, blocks, strict=True))]
+    tail = tail_of(model, name, seen.tail)
+    check_carried(chains, bool(tail.tail) and is_norm(model.get_submodule(tail.tail[0])))
     mixers = mixing(model, blocks, seen, chains)
     found = tuple(
         block_of(at, flow, chain, block, mixers[at])
         for at, (flow, chain, block) in enumerate(zip(seen.blocks, chains, blocks, strict=True))
     )
     attends = any(not part.mixer for block in found if (part := block.part(ATTENTION)))
-    return replace(tail_of(model, name, seen.tail), blocks=found, mixers_only=not attends)
+    return replace(tail, blocks=found, mixers_only=not attends)
 
 
 def block_list(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:

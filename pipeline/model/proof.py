@@ -194,6 +194,8 @@ class _Seen:
             _, x = self.norms[layer, structure.opening]
             terms = [x.double()]
         for number, part in enumerate(structure.parts):
+            if not number or structure.parts[number - 1].closing != part.closing:
+                terms = [part.carry * term for term in terms]
             terms.append(_shaped(self.updates[layer, part.kind], terms[0]))
             following = structure.parts[number + 1] if number + 1 < len(structure.parts) else None
             if part.closing and (following is None or following.closing != part.closing):

@@ -22,7 +22,8 @@ class Layout:
     """Indices of the states around sublayer i, in the order of `Decoder.sublayers`.
 
     State ``before[i]`` is the stream x that the sublayer reads, ``after[i]`` is x + f(x). In chained blocks one
-    sublayer's after is the next one's before, so S sublayers have S + 1 distinct states.
+    sublayer's after is the next one's before, so S sublayers have S + 1 distinct states. Where a norm is on a sum
+    a·x + f(x), ``before`` is a·x.
     """
 
     states: int
@@ -60,7 +61,7 @@ def tap(decoder: Decoder, on_state: OnState) -> Iterator[None]:
     seen: dict[int, torch.Tensor] = {}
     shape: list[torch.Size] = []
 
-    def entered(state: int) -> Callable[..., None]:
+    def entered(state: int, carry: float) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if state not in seen:
                 x = stream_of(args, kwargs)
@@ -68,7 +69,8 @@ def tap(decoder: Decoder, on_state: OnState) -> Iterator[None]:
                     shape[:] = [x.shape]
                 seen.clear()
                 # Some blocks (OPT) flatten batch and tokens for their MLP.
-                seen[state] = x.view(shape[0])
+                x = x.view(shape[0])
+                seen[state] = x if carry == 1 else carry * x
                 on_state(state, seen[state])
 
         return hook
@@ -82,7 +84,7 @@ def tap(decoder: Decoder, on_state: OnState) -> Iterator[None]:
 
     with ExitStack() as stack:
         for sublayer, before, after in zip(decoder.sublayers(), plan.before, plan.after, strict=True):
-            hook = sublayer.entry.register_forward_pre_hook(entered(before), with_kwargs=True)
+            hook = sublayer.entry.register_forward_pre_hook(entered(before, sublayer.part.carry), with_kwargs=True)
             stack.callback(hook.remove)
             if not chained:
                 stack.enter_context(sublayer.watched(left(before, after)))

@@ -47,7 +47,8 @@ class Part:
     ``writes`` add its update to the stream. ``entry`` is the module whose first input is the stream before it.
     ``modules`` compute the update and nothing else, in order, norms included; zeros of the shape in ``stubs`` may stand
     in for them. ``norm`` is the norm that reads the stream, ``post_norm`` one between the sublayer and the addition
-    (both empty if there is none). ``closing`` is a norm on the sum itself (post-norm: ``LN(x + m·f(x))``). Setting the
+    (both empty if there is none). ``closing`` is a norm on the sum itself (post-norm: ``LN(a·x + m·f(x))``), and
+    ``carry`` the factor ``a`` of the stream in that sum, 1 where no norm follows on it. Setting the
     parameters ``zero`` to zero makes the update zero; empty if none do. ``mixer`` says that it mixes tokens in another
     way than by attention.
     """
@@ -60,6 +61,7 @@ class Part:
     norm: str = ""
     post_norm: str = ""
     closing: str = ""
+    carry: float = 1.0
     zero: tuple[str, ...] = ()
     mixer: bool = False
 
@@ -100,7 +102,8 @@ class BlockStructure:
     @property
     def chained(self) -> bool:
         """Whether each sublayer reads exactly what the one before it wrote."""
-        return not self.parallel and self.factor == 1 and not any(part.closing for part in self.parts)
+        plain = all(not part.closing and part.carry == 1 for part in self.parts)
+        return not self.parallel and self.factor == 1 and plain
 
 
 @dataclass(frozen=True)
