@@ -145,9 +145,20 @@ class Decoder:
 
     @property
     def blocks(self) -> nn.ModuleList:
-        blocks = self.model.get_submodule(self.structure.blocks_name)
-        assert isinstance(blocks, nn.ModuleList)
-        return blocks
+        """The blocks that text passes, in order."""
+        listed = self.block_list
+        return nn.ModuleList([listed[place] for place in self.structure.places]) if self.structure.idle else listed
+
+    @property
+    def block_list(self) -> nn.ModuleList:
+        """The list that holds the blocks, also those that text does not pass."""
+        listed = self.model.get_submodule(self.structure.blocks_name)
+        assert isinstance(listed, nn.ModuleList)
+        return listed
+
+    def block_name(self, layer: int) -> str:
+        """Return the name of a block in the model, e.g. ``model.layers.0``."""
+        return f"{self.blocks_name}.{self.structure.places[layer]}"
 
     @property
     def blocks_name(self) -> str:
@@ -200,11 +211,19 @@ class Decoder:
 
     def keep_blocks(self, kept: list[int]) -> None:
         """Keep only these blocks, in the model and in the per-block fields of its configuration."""
-        keep_layers(self.model.config.get_text_config(decoder=True), kept, len(self.blocks))
-        name = self.blocks_name.rpartition(".")[2]
-        keep_packed(self.model, self.blocks_name, kept, len(self.blocks))
-        setattr(self.holder, name, nn.ModuleList([self.blocks[layer] for layer in kept]))
-        self.model.residual_structure = keep(self.structure, kept)
+        structure, listed = self.structure, self.block_list
+        left = structure.left(kept)
+        config = self.model.config.get_text_config(decoder=True)
+        before = dict(vars(config))
+        keep_layers(config, left, len(listed))
+        for name, value in before.items():
+            # Some models read such a list from their configuration once, when they are built.
+            for module in self.model.modules() if isinstance(value, list) and vars(config)[name] != value else ():
+                if module.__dict__.get(name) == value:
+                    setattr(module, name, vars(config)[name])
+        keep_packed(self.model, self.blocks_name, left, len(listed))
+        setattr(self.holder, self.blocks_name.rpartition(".")[2], nn.ModuleList([listed[place] for place in left]))
+        self.model.residual_structure = keep(structure, kept)
 
     def part(self, layer: int, kind: str) -> Part:
         """Return the sublayer of a kind in a block. Raises ValueError if the block has none."""
@@ -240,7 +259,7 @@ class Decoder:
                 plain = isinstance(module, nn.Linear | Conv1D) and attribute == "weight"
                 if not plain and own not in stored and parameter.ndim != 3:
                     continue
-                name = f"{self.blocks_name}.{layer}.{own}"
+                name = f"{self.block_name(layer)}.{own}"
                 turned = isinstance(module, Conv1D) if plain else stored.get(own, False)
                 if parameter.ndim == 2:
                     found.append(Linear(name, name, module, attribute, turned))
@@ -251,10 +270,10 @@ class Decoder:
 
     def outputs(self, layer: int, kind: str) -> list[Linear]:
         """Return the matrices of a sublayer that write its update."""
-        names = [f"{self.blocks_name}.{layer}.{name}" for name in self.part(layer, kind).zero]
+        names = [f"{self.block_name(layer)}.{name}" for name in self.part(layer, kind).zero]
         return [linear for linear in self.linears(layer) if linear.parameter in names]
 
     def belongs(self, parameter: str, layer: int, kind: str) -> bool:
         """Return whether a parameter belongs to a sublayer."""
-        prefix = f"{self.blocks_name}.{layer}."
+        prefix = f"{self.block_name(layer)}."
         return any(parameter.startswith(f"{prefix}{module}.") for module in self.part(layer, kind).modules)

@@ -66,8 +66,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _discover(model: PreTrainedModel) -> Structure:
-    name, listed = block_list(model)
-    blocks = list(listed)
+    name, listed, idle = block_list(model)
+    blocks = [block for place, block in enumerate(listed) if place not in idle]
     seen = watch(model, blocks, name)
     chains = [chain_of(at, flow, block) for at, (flow, block) in enumerate(zip(seen.blocks, blocks, strict=True))]
     renewing = [frozenset(group.norm for group in chain if group.norm) for chain in chains]
@@ -82,28 +82,29 @@ def _discover(model: PreTrainedModel) -> Structure:
         for at, (flow, chain, block) in enumerate(zip(seen.blocks, chains, blocks, strict=True))
     )
     attends = any(not part.mixer for block in found if (part := block.part(ATTENTION)))
-    return replace(tail, blocks=found, mixers_only=not attends)
+    return replace(tail, blocks=found, mixers_only=not attends, idle=idle)
 
 
-def block_list(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
+def block_list(model: PreTrainedModel) -> tuple[str, nn.ModuleList, tuple[int, ...]]:
     """Return name and modules of the block list: the outermost list with the most parameters of those that run.
 
-    A model that also sees or hears has others, which text does not pass.
+    A model that also sees or hears has others, and blocks within this one, which text does not pass: the places of the
+    latter come third.
     """
     lists = [(name, each) for name, each in model.named_modules() if isinstance(each, nn.ModuleList) and len(each)]
     outermost = [(name, each) for name, each in lists if not any(name.startswith(f"{other}.") for other, _ in lists)]
-    if len(outermost) > 1:
-        ran: set[str] = set()
-        with ExitStack() as stack:
-            for name, each in outermost:
-                for block in each:
-                    hook = block.register_forward_pre_hook(lambda *_, name=name: ran.add(name))
-                    stack.callback(hook.remove)
-            model(tokens(model), use_cache=False)
-        outermost = [(name, each) for name, each in outermost if name in ran]
+    ran: set[tuple[str, int]] = set()
+    with ExitStack() as stack:
+        for name, each in outermost:
+            for place, block in enumerate(each):
+                hook = block.register_forward_pre_hook(lambda *_, at=(name, place): ran.add(at))
+                stack.callback(hook.remove)
+        model(tokens(model), use_cache=False)
+    outermost = [(name, each) for name, each in outermost if any(name == other for other, _ in ran)]
     if not outermost:
         raise Unfit("it has no list of blocks")
-    return max(outermost, key=lambda found: sum(p.numel() for p in found[1].parameters()))
+    name, found = max(outermost, key=lambda found: sum(p.numel() for p in found[1].parameters()))
+    return name, found, tuple(place for place in range(len(found)) if (name, place) not in ran)
 
 
 def watch(

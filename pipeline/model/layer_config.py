@@ -23,7 +23,7 @@ _VALUES = (
 # Fields that count blocks of a kind that come first.
 _FIRST = ("first_k_dense_replace", "num_dense_layers", "n_dense_layers", "moe_layer_start_index")
 # Fields that list block numbers, possibly all of them.
-_NUMBERS = ("mlp_only_layers", "moe_layers", "full_attn_idxs", "hybrid_layer_ids")
+_NUMBERS = ("mlp_only_layers", "moe_layers", "full_attn_idxs", "hybrid_layer_ids", "cross_attention_layers")
 # A mapping from block number to fields.
 _BY_NUMBER = "per_layer_config"
 # Lists and mappings that do not describe blocks, whatever their length.

@@ -115,7 +115,8 @@ class Structure:
     order, ``after_base`` those of them outside of the base. ``head_scale`` and ``head_cap`` say what becomes of its
     logits: ``scale·z``, then ``cap·tanh(z / cap)``. ``head_wrapper`` is the module around an output projection that
     computes more before it, empty if there is none. ``mixers_only`` says that the dense model has no attention. A model
-    without an output projection is an ``encoder``.
+    without an output projection is an ``encoder``. ``idle`` are the places in the block list of blocks that text does
+    not pass; all others count from 0, without these.
     """
 
     blocks_name: str
@@ -128,6 +129,16 @@ class Structure:
     mixers_only: bool = False
     encoder: bool = False
     base: str = ""
+    idle: tuple[int, ...] = ()
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """The place of every block in the block list."""
+        return tuple(at for at in range(len(self.blocks) + len(self.idle)) if at not in self.idle)
+
+    def left(self, kept: Sequence[int]) -> list[int]:
+        """Return the places in the block list of the blocks ``kept`` and of those that are idle."""
+        return sorted([*self.idle, *(self.places[layer] for layer in kept)])
 
     @property
     def chained(self) -> bool:
@@ -136,5 +147,7 @@ class Structure:
 
 
 def keep(structure: Structure, kept: Sequence[int]) -> Structure:
-    """Return the structure with these blocks alone."""
-    return replace(structure, blocks=tuple(structure.blocks[layer] for layer in kept))
+    """Return the structure with these blocks alone, beside those that are idle."""
+    left = structure.left(kept)
+    idle = tuple(left.index(place) for place in structure.idle)
+    return replace(structure, blocks=tuple(structure.blocks[layer] for layer in kept), idle=idle)
