@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from pipeline.model.dataflow import STREAM, Call, Fact, Flow, Sum
+from pipeline.model.dataflow import STREAM, Call, Fact, Flow, Sum, key
 from pipeline.model.nested import tensors_of
 from pipeline.model.structure import ATTENTION, CACHE_SLOTS, MLP, BlockStructure, Part, Stub, Write
 
@@ -36,9 +36,7 @@ def chain_of(at: int, flow: Flow, block: nn.Module) -> tuple[Group, ...]:
     """Return the groups of updates of a block, from its input to its output. Raises Unfit if there is no such form."""
     if flow.result.sum is None:
         raise Unfit(f"block {at} does not return its input with the outputs of modules added")
-    calls = {call.path: call for call in flow.calls}
-    order = {call.path: place for place, call in enumerate(flow.calls)}
-    groups = _groups(flow.result.sum, calls, block, order)
+    groups = _groups(flow.result.sum, flow, block)
     if groups is None:
         raise Unfit(f"block {at} returns {shown(flow.result.sum)}, without the stream that it was given")
     for group in groups:
@@ -60,7 +58,10 @@ def check_carried(chains: Sequence[Sequence[Group]], normed: bool) -> None:
             raise Unfit(f"block {at} scales its residual stream by {chain[-1].carry:g}")
 
 
-def _groups(total: Sum, calls: Mapping[str, Call], block: nn.Module, order: Mapping[str, int]) -> list[Group] | None:
+def _groups(total: Sum, flow: Flow, block: nn.Module) -> list[Group] | None:
+    calls = {call.path: call for call in flow.calls}
+    order = {call.path: place for place, call in enumerate(flow.calls)}
+
     def group(source: str) -> Group:
         share = total[source]
         factor, carry = (share, 1.0) if len(set(total.values())) == 1 else (1.0, share)
@@ -78,12 +79,27 @@ def _groups(total: Sum, calls: Mapping[str, Call], block: nn.Module, order: Mapp
         call = calls.get(source)
         while call is not None and call.inner:
             call = calls[call.inner]
-        if call is None or call.given.sum is None or not is_norm(block.get_submodule(call.path)):
+        if call is None or not is_norm(block.get_submodule(call.path)):
             continue
-        earlier = _groups(call.given.sum, calls, block, order)
-        if earlier is not None:
-            return [*earlier[:-1], _normed(earlier[-1], call.path), group(source)]
+        # A norm that is applied again, to what is computed from its first output, is that of the first sum.
+        first = next(each for each in flow.calls if each.path == call.path)
+        for given in (call.given.sum, first.given.sum):
+            if given is None or call.path in given:
+                continue
+            earlier = _groups(given, flow, block)
+            if earlier is not None:
+                return [*earlier[:-1], _normed(earlier[-1], call.path), group(source)]
     return None
+
+
+def _check_closed(at: int, norm: str, flow: Flow) -> None:
+    """Raise Unfit if a norm on the sum is applied again to anything but what is computed from its first output."""
+    own, calls = {key({norm: 1.0})}, {call.path: call for call in flow.calls}
+    for call in [call for call in flow.calls if call.path == norm][1:]:
+        terms = [calls[name].result for name in call.given.sum or () if name != norm and name in calls]
+        reads = call.given.reads.union(*(term.reads for term in terms))
+        if STREAM in (call.given.sum or ()) or not reads <= own:
+            raise Unfit(f"block {at} runs {norm} more than once")
 
 
 def _normed(group: Group, norm: str) -> Group:
@@ -125,6 +141,8 @@ class _Update:
 
 
 def block_of(at: int, flow: Flow, chain: Sequence[Group], block: nn.Module, mixers: frozenset[str]) -> BlockStructure:
+    for norm in {group.norm for group in chain if group.norm}:
+        _check_closed(at, norm, flow)
     calls = {call.path: call for call in flow.calls}
     updates = [_Update(write, calls[write.module], group) for group in chain for write in group.writes]
     kinds = {u.write.module: ATTENTION if u.call.result.attends or u.write.module in mixers else MLP for u in updates}

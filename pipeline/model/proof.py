@@ -180,7 +180,8 @@ class _Seen:
         self.updates[place] = update.clone()
 
     def _keep_norm(self, place: tuple[int, str], module: nn.Module, args: Any, output: torch.Tensor) -> None:
-        self.norms[place] = args[0], output
+        # One that is applied again closes the sum that it got first.
+        self.norms[place] = self.norms.get(place, args)[0], output
 
     def _keep(self, at: int, block: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         self.arguments[at] = args, kwargs

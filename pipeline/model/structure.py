@@ -48,7 +48,8 @@ class Part:
     ``modules`` compute the update and nothing else, in order, norms included; zeros of the shape in ``stubs`` may stand
     in for them. ``norm`` is the norm that reads the stream, ``post_norm`` one between the sublayer and the addition
     (both empty if there is none). ``closing`` is a norm on the sum itself (post-norm: ``LN(a·x + m·f(x))``), and
-    ``carry`` the factor ``a`` of the stream in that sum, 1 where no norm follows on it. Setting the
+    ``carry`` the factor ``a`` of the stream in that sum, 1 where no norm follows on it. A norm that is applied again to
+    what is computed from its output, as behind an adapter, ends there. Setting the
     parameters ``zero`` to zero makes the update zero; empty if none do. ``mixer`` says that it mixes tokens in another
     way than by attention.
     """
