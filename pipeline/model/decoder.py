@@ -173,14 +173,33 @@ class Decoder:
             tail.append(HeadInput(self.model.get_submodule(self.structure.head_wrapper), self.head))
         return nn.Sequential(*tail) if len(tail) > 1 else next(iter(tail), None)
 
+    def by_token(self, x: torch.Tensor) -> torch.Tensor:
+        """Return a state or an update of a block as (B, T, D), of several streams the one that gives the logits."""
+        if self.structure.length_first:
+            return x.transpose(0, 1)
+        return x if self.structure.streams == 1 else x.unflatten(1, (self.structure.streams, -1))[:, self.structure.stream]
+
     def final_states(self, ids: torch.Tensor, **options: Any) -> torch.Tensor:
         """Return the final states (B, T, D) of token ids (B, T), without a cache."""
+        if self.structure.streams > 1:
+            return self._final_states_of_stream(ids, **options)
         states = self.base(ids.to(self.device), use_cache=False, **options).last_hidden_state
         for name in self.structure.after_base:
             states = self.model.get_submodule(name)(states)
         if self.structure.head_wrapper:
             states = HeadInput(self.model.get_submodule(self.structure.head_wrapper), self.head)(states)
         return states
+
+    def _final_states_of_stream(self, ids: torch.Tensor, **options: Any) -> torch.Tensor:
+        """Return the final states where the base may return those of another stream."""
+        last: list[torch.Tensor] = []
+        hook = self.blocks[-1].register_forward_hook(lambda module, args, output: last.append(first(output)))
+        try:
+            self.base(ids.to(self.device), use_cache=False, **options)
+        finally:
+            hook.remove()
+        norm, x = self.final_norm, self.by_token(last[0])
+        return x if norm is None else norm(x)
 
     @property
     def head(self) -> nn.Linear:

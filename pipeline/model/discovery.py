@@ -29,10 +29,12 @@ _ROUNDING = 0.02
 
 @dataclass(frozen=True)
 class Seen:
-    """What one pass showed: the flow in every block, and behind the last one."""
+    """What one pass showed: the flow in every block and behind the last one, the last state, and what came out."""
 
     blocks: tuple[Flow, ...]
     tail: Flow
+    last: torch.Tensor
+    out: torch.Tensor
 
 
 def structure_of(model: PreTrainedModel) -> Structure:
@@ -74,7 +76,7 @@ def _discover(model: PreTrainedModel) -> Structure:
     if any(renewing):
         seen = watch(model, blocks, name, renewing)
         chains = [chain_of(at, flow, block) for at, (flow, block) in enumerate(zip(seen.blocks, blocks, strict=True))]
-    tail = tail_of(model, name, seen.tail)
+    tail = _layout(model, tail_of(model, name, seen.tail), seen)
     check_carried(chains, bool(tail.tail) and is_norm(model.get_submodule(tail.tail[0])))
     mixers = mixing(model, blocks, seen, chains)
     found = tuple(
@@ -83,6 +85,19 @@ def _discover(model: PreTrainedModel) -> Structure:
     )
     attends = any(not part.mixer for block in found if (part := block.part(ATTENTION)))
     return replace(tail, blocks=found, mixers_only=not attends, idle=idle)
+
+
+def _layout(model: PreTrainedModel, structure: Structure, seen: Seen) -> Structure:
+    """Add to a structure how the tokens lie in the states between its blocks. Raises Unfit if that is not known."""
+    rows, length_first = seen.last.shape[1], seen.last.shape[:2] == (TOKENS, 1)
+    if rows == TOKENS or length_first:
+        return replace(structure, length_first=length_first)
+    if rows % TOKENS or structure.encoder or structure.head_wrapper:
+        raise Unfit(f"its last block returns {rows} states for {TOKENS} tokens")
+    head = nn.Sequential(*(model.get_submodule(path) for path in structure.tail), model.get_output_embeddings())
+    streams = [head(part).flatten().float() for part in seen.last.split(TOKENS, 1)]
+    likeness = [torch.cosine_similarity(part, seen.out.flatten().float(), 0) for part in streams]
+    return replace(structure, stream=int(torch.stack(likeness).argmax()), streams=len(streams))
 
 
 def block_list(model: PreTrainedModel) -> tuple[str, nn.ModuleList, tuple[int, ...]]:
@@ -122,7 +137,9 @@ def watch(
     ]
     outside = {m: path for path, m in model.named_modules() if path and not f"{name}.".startswith(f"{path}.")}
     outside = {m: path for m, path in outside.items() if not path.startswith(f"{name}.")}
-    tail = Follower(outside, {p: v for p, v in model.named_parameters() if not p.startswith(f"{name}.")})
+    outer = {path: value for path, value in model.named_parameters() if not path.startswith(f"{name}.")}
+    tail = Follower(outside, outer, rows=True)
+    last: list[torch.Tensor] = []
 
     with ExitStack() as stack, ExitStack() as behind:
 
@@ -130,7 +147,7 @@ def watch(
             order.append(at)
             stream = stream_of(args, kwargs)
             followers[at].__enter__()
-            followers[at].begin(stream)
+            followers[at].begin(stream, TOKENS)
 
         def leave(at: int, block: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             result = next(iter(tensors_of(output)))
@@ -139,7 +156,8 @@ def watch(
             followers[at].__exit__(None, None, None)
             if at == len(blocks) - 1:
                 behind.enter_context(tail)
-                tail.begin(result)
+                tail.begin(result, TOKENS)
+                last.append(result)
 
         for at, block in enumerate(blocks):
             hook = followers[at]
@@ -156,7 +174,7 @@ def watch(
         tail.flow.result = tail.fact(out[0])
     if order != list(range(len(blocks))):
         raise Unfit(f"its blocks run in the order {order}, not once each from first to last")
-    return Seen(tuple(follower.flow for follower in followers), tail.flow)
+    return Seen(tuple(follower.flow for follower in followers), tail.flow, last[0], out[0])
 
 
 def tokens(model: PreTrainedModel, others: int = 0) -> torch.Tensor:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 # Fields with the number of blocks.
-_DEPTHS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "decoder_layers")
+_DEPTHS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "decoder_layers", "num_decoder_layers")
 # Fields with one value per block.
 _VALUES = (
     *("layer_types", "mlp_layer_types", "layers_block_type", "no_rope_layers", "layer_rope_theta", "indexer_types"),
@@ -87,7 +87,9 @@ def _cut(config: Any, kept: Sequence[int], count: int) -> None:
             setattr(config, name, sum(layer < first for layer in kept))
     for name in _DEPTHS:
         if getattr(config, name, None) == count:
-            setattr(config, name, len(kept))
+            # Some types say there how many blocks an encoder has, which cannot be set.
+            with suppress(NotImplementedError):
+                setattr(config, name, len(kept))
     if isinstance(getattr(config, "scale_depth", None), int | float):
         # MiniCPM divides it by the square root of the number of blocks, which must not change what is left.
         config.scale_depth *= math.sqrt(len(kept) / count)

@@ -108,7 +108,7 @@ def equations(decoder: Decoder) -> Iterator[tuple[float, str]]:
     for layer in range(len(decoder.blocks)):
         yield from seen.sums(layer)
     if not decoder.structure.encoder:
-        norm, x = decoder.final_norm, seen.outputs[len(decoder.blocks) - 1]
+        norm, x = decoder.final_norm, decoder.by_token(seen.outputs[len(decoder.blocks) - 1])
         with torch.inference_mode():
             states = x if norm is None else norm(x)
             head = _head(decoder)

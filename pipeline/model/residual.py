@@ -71,16 +71,16 @@ def tap(decoder: Decoder, on_state: OnState) -> Iterator[None]:
                 # Some blocks (OPT) flatten batch and tokens for their MLP.
                 x = x.view(shape[0])
                 seen[state] = x if carry == 1 else carry * x
-                on_state(state, seen[state])
+                on_state(state, decoder.by_token(seen[state]))
 
         return hook
 
     def left(before: int, after: int) -> Callable[[torch.Tensor], None]:
-        return lambda update: on_state(after, seen[before] + update.view_as(seen[before]))
+        return lambda update: on_state(after, decoder.by_token(seen[before] + update.view_as(seen[before])))
 
     def last(block: nn.Module, args: object, output: Any) -> None:
         seen.clear()
-        on_state(plan.states - 1, first(output))
+        on_state(plan.states - 1, decoder.by_token(first(output)))
 
     with ExitStack() as stack:
         for sublayer, before, after in zip(decoder.sublayers(), plan.before, plan.after, strict=True):
@@ -102,13 +102,13 @@ def tap_blocks(decoder: Decoder, on_state: OnState) -> Iterator[None]:
 
     def entered(index: int) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            on_state(index, stream_of(args, kwargs))
+            on_state(index, decoder.by_token(stream_of(args, kwargs)))
 
         return hook
 
     with ExitStack() as stack:
         for index, block in enumerate(decoder.blocks):
             stack.callback(block.register_forward_pre_hook(entered(index), with_kwargs=True).remove)
-        end = decoder.blocks[-1].register_forward_hook(lambda m, a, output: on_state(last, first(output)))
+        end = decoder.blocks[-1].register_forward_hook(lambda m, a, output: on_state(last, decoder.by_token(first(output))))
         stack.callback(end.remove)
         yield

@@ -118,6 +118,9 @@ class Structure:
     computes more before it, empty if there is none. ``mixers_only`` says that the dense model has no attention. A model
     without an output projection is an ``encoder``. ``idle`` are the places in the block list of blocks that text does
     not pass; all others count from 0, without these.
+
+    Blocks may pass on ``streams`` states for each token, all first states before all second ones, of which the one
+    number ``stream`` gives the logits; and states may come as (T, B, D) where they are ``length_first``.
     """
 
     blocks_name: str
@@ -131,6 +134,9 @@ class Structure:
     encoder: bool = False
     base: str = ""
     idle: tuple[int, ...] = ()
+    stream: int = 0
+    streams: int = 1
+    length_first: bool = False
 
     @property
     def places(self) -> tuple[int, ...]:
