@@ -177,7 +177,9 @@ class Decoder:
         """Return a state or an update of a block as (B, T, D), of several streams the one that gives the logits."""
         if self.structure.length_first:
             return x.transpose(0, 1)
-        return x if self.structure.streams == 1 else x.unflatten(1, (self.structure.streams, -1))[:, self.structure.stream]
+        return (
+            x if self.structure.streams == 1 else x.unflatten(1, (self.structure.streams, -1))[:, self.structure.stream]
+        )
 
     def final_states(self, ids: torch.Tensor, **options: Any) -> torch.Tensor:
         """Return the final states (B, T, D) of token ids (B, T), without a cache."""

@@ -109,6 +109,8 @@ def tap_blocks(decoder: Decoder, on_state: OnState) -> Iterator[None]:
     with ExitStack() as stack:
         for index, block in enumerate(decoder.blocks):
             stack.callback(block.register_forward_pre_hook(entered(index), with_kwargs=True).remove)
-        end = decoder.blocks[-1].register_forward_hook(lambda m, a, output: on_state(last, decoder.by_token(first(output))))
+        end = decoder.blocks[-1].register_forward_hook(
+            lambda m, a, output: on_state(last, decoder.by_token(first(output)))
+        )
         stack.callback(end.remove)
         yield

@@ -14,13 +14,17 @@ from pipeline.model.sources.tiny import OK
 
 # One type of every form: experts and low-rank attention, parallel sublayers with a shared norm, norms behind the
 # sublayers, attention beside a mixer, mixers and attention by turns, blocks of one sublayer, factors, a residual sum
-# inside the attention, a norm on the sum.
-FORMS = ("deepseek_v3", "cohere", "olmo2", "falcon_h1", "qwen3_next", "nemotron_h", "granite", "bloom", "openai-gpt")
+# inside the attention, a norm on the sum, on a sum of the scaled stream, on a sum and again behind an adapter, a bias
+# that is handed on, blocks that text does not pass, several states for each token.
+FORMS = (
+    *("deepseek_v3", "cohere", "olmo2", "falcon_h1", "qwen3_next", "nemotron_h", "granite", "bloom", "openai-gpt"),
+    *("minimax", "xmod", "gpt_neox_japanese", "mllama", "prophetnet"),
+)
 # Their blocks do something else than adding to the stream.
 OTHER_FORMS = {
     "doge": "does not return its input with the outputs of modules added",
     "hrm_text": "run in the order",
-    "minimax": "scales its residual stream",
+    "beam": "scales its residual stream",
 }
 
 
