@@ -39,13 +39,18 @@ class Wrong(Exception):
 def _config(kind: str) -> PretrainedConfig:
     """Return a tiny configuration with two blocks of every kind where the type has such: one can be removed."""
     config = tiny_config(kind)
-    depth = len(block_list(model_of(copy.deepcopy(config)))[1])
+    depth = len(_blocks(config))
     try:
         deeper = tiny_config(kind, 2 * depth)
         model_of(copy.deepcopy(deeper))
     except (ValueError, RuntimeError, TypeError, KeyError, IndexError):
         return config
     return deeper if depth <= _SHALLOW else config
+
+
+def _blocks(config: PretrainedConfig) -> tuple[nn.Module, ...]:
+    with torch.no_grad():
+        return block_list(model_of(copy.deepcopy(config))).blocks
 
 
 def fresh(kind: str) -> PreTrainedModel:

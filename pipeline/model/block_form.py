@@ -215,5 +215,4 @@ def readers_of(flow: Flow, fact: Fact) -> list[str]:
 
 
 def _stub(returned: Any) -> Stub:
-    several = len(returned) if isinstance(returned, tuple | list) else 0
-    return Stub(several, next(iter(tensors_of(returned))).shape[-1], isinstance(returned, list))
+    return Stub.of(returned, next(iter(tensors_of(returned))).shape[-1])

@@ -16,6 +16,7 @@ from pipeline.model.discovery import structure_of
 from pipeline.model.layer_config import keep_layers
 from pipeline.model.nested import first
 from pipeline.model.packed_layers import keep_packed
+from pipeline.model.side_by_side import runner_of
 from pipeline.model.structure import Part, Structure, Write, keep
 
 # Linear layers that choose experts. They are left alone: pruning them would move tokens to other experts.
@@ -152,13 +153,11 @@ class Decoder:
     @property
     def block_list(self) -> nn.ModuleList:
         """The list that holds the blocks, also those that text does not pass."""
+        if self.structure.steps:
+            return runner_of(self.model, self.structure).blocks
         listed = self.model.get_submodule(self.structure.blocks_name)
         assert isinstance(listed, nn.ModuleList)
         return listed
-
-    def block_name(self, layer: int) -> str:
-        """Return the name of a block in the model, e.g. ``model.layers.0``."""
-        return f"{self.blocks_name}.{self.structure.places[layer]}"
 
     @property
     def blocks_name(self) -> str:
@@ -238,12 +237,18 @@ class Decoder:
         before = dict(vars(config))
         keep_layers(config, left, len(listed))
         for name, value in before.items():
-            # Some models read such a list from their configuration once, when they are built.
-            for module in self.model.modules() if isinstance(value, list) and vars(config)[name] != value else ():
+            if (changed := vars(config)[name]) is value or changed == value:
+                continue
+            # Some models read a list from their configuration once, when they are built, or how many blocks to run.
+            for module in self.model.modules() if isinstance(value, list) else [self.holder]:
                 if module.__dict__.get(name) == value:
-                    setattr(module, name, vars(config)[name])
+                    setattr(module, name, changed)
         keep_packed(self.model, self.blocks_name, left, len(listed))
-        setattr(self.holder, self.blocks_name.rpartition(".")[2], nn.ModuleList([listed[place] for place in left]))
+        if structure.steps:
+            runner_of(self.model, structure).keep(left)
+        else:
+            holder, name = self.holder, self.blocks_name.rpartition(".")[2]
+            setattr(holder, name, nn.ModuleList([listed[place] for place in left]))
         self.model.residual_structure = keep(structure, kept)
 
     def part(self, layer: int, kind: str) -> Part:
@@ -280,7 +285,7 @@ class Decoder:
                 plain = isinstance(module, nn.Linear | Conv1D) and attribute == "weight"
                 if not plain and own not in stored and parameter.ndim != 3:
                     continue
-                name = f"{self.block_name(layer)}.{own}"
+                name = self.structure.name_of(layer, own)
                 turned = isinstance(module, Conv1D) if plain else stored.get(own, False)
                 if parameter.ndim == 2:
                     found.append(Linear(name, name, module, attribute, turned))
@@ -291,10 +296,10 @@ class Decoder:
 
     def outputs(self, layer: int, kind: str) -> list[Linear]:
         """Return the matrices of a sublayer that write its update."""
-        names = [f"{self.block_name(layer)}.{name}" for name in self.part(layer, kind).zero]
+        names = [self.structure.name_of(layer, name) for name in self.part(layer, kind).zero]
         return [linear for linear in self.linears(layer) if linear.parameter in names]
 
     def belongs(self, parameter: str, layer: int, kind: str) -> bool:
         """Return whether a parameter belongs to a sublayer."""
-        prefix = f"{self.block_name(layer)}."
-        return any(parameter.startswith(f"{prefix}{module}.") for module in self.part(layer, kind).modules)
+        modules = (self.structure.name_of(layer, module) for module in self.part(layer, kind).modules)
+        return any(parameter.startswith(f"{module}.") for module in modules)

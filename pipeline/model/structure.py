@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 ATTENTION, MIXER, MLP = "attention", "mixer", "mlp"
 SUBLAYERS = (ATTENTION, MLP)
@@ -26,6 +27,31 @@ class Stub:
     several: int
     width: int
     listed: bool = False
+
+    @classmethod
+    def of(cls, returned: Any, width: int) -> Stub:
+        """Return the form of what a module returned."""
+        several = len(returned) if isinstance(returned, tuple | list) else 0
+        return cls(several, width, isinstance(returned, list))
+
+    def formed(self, value: Any) -> Any:
+        """Return a tensor in the form of the module's output, alone or the first of several."""
+        if not self.several:
+            return value
+        values = (value, *[None] * (self.several - 1))
+        return list(values) if self.listed else values
+
+
+@dataclass(frozen=True)
+class Step:
+    """A module of every block, where a model keeps these in lists side by side, one of each list for each block.
+
+    It is given the stream. Its output is added to the stream if it ``adds``, and is the stream otherwise.
+    """
+
+    name: str
+    adds: bool
+    stub: Stub
 
 
 @dataclass(frozen=True)
@@ -120,7 +146,8 @@ class Structure:
     not pass; all others count from 0, without these.
 
     Blocks may pass on ``streams`` states for each token, all first states before all second ones, of which the one
-    number ``stream`` gives the logits; and states may come as (T, B, D) where they are ``length_first``.
+    number ``stream`` gives the logits; and states may come as (T, B, D) where they are ``length_first``. ``steps`` are
+    the modules of each block where a model keeps these in several lists; ``blocks_name`` is then one of the lists.
     """
 
     blocks_name: str
@@ -137,6 +164,22 @@ class Structure:
     stream: int = 0
     streams: int = 1
     length_first: bool = False
+    steps: tuple[Step, ...] = ()
+
+    @property
+    def lists(self) -> tuple[str, ...]:
+        """The paths of the lists that hold the blocks, or their modules."""
+        holder = self.blocks_name.rpartition(".")[0]
+        own = [f"{holder}.{step.name}" if holder else step.name for step in self.steps]
+        return tuple(own) or (self.blocks_name,)
+
+    def name_of(self, layer: int, path: str) -> str:
+        """Return the name in the model of a module or parameter of a block, e.g. ``model.layers.0.mlp``."""
+        if not self.steps:
+            return f"{self.blocks_name}.{self.places[layer]}.{path}"
+        name, _, rest = path.partition(".")
+        holder = self.blocks_name.rpartition(".")[0]
+        return ".".join(part for part in (holder, name, str(self.places[layer]), rest) if part)
 
     @property
     def places(self) -> tuple[int, ...]:
