@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from pipeline.model.discovery import structure_of
+from pipeline.model.head_input import HeadInput
 from pipeline.model.layer_config import keep_layers
 from pipeline.model.nested import first
 from pipeline.model.packed_layers import keep_packed
@@ -90,35 +91,6 @@ class Linear:
     def weight(self) -> torch.Tensor:
         """Matrix (out, in) that shares the parameter's memory."""
         return self.view(getattr(self.module, self.attribute).data)
-
-
-class HeadInput(nn.Module):
-    """What a module around the output projection computes before it."""
-
-    def __init__(self, wrapper: nn.Module, projection: nn.Module) -> None:
-        super().__init__()
-        # Not registered as parts: the model owns them.
-        self._call = wrapper.__call__
-        self._projection = [projection]
-
-    def forward(self, states: torch.Tensor) -> torch.Tensor:
-        found: list[torch.Tensor] = []
-
-        def reach(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-            found.append(args[0])
-            raise _Reached
-
-        hook = self._projection[0].register_forward_pre_hook(reach)
-        try:
-            with suppress(_Reached):
-                self._call(states)
-        finally:
-            hook.remove()
-        return found[0]
-
-
-class _Reached(Exception):
-    """Ends the pass through a wrapper where the output projection begins."""
 
 
 class Decoder:

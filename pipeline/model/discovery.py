@@ -167,7 +167,7 @@ def watch(
         for at, block in enumerate(blocks)
     ]
     inner = tuple(f"{name}." for name in lists)
-    outside = {m: path for path, m in model.named_modules() if path and not f"{inner[0]}".startswith(f"{path}.")}
+    outside = {m: path for path, m in model.named_modules() if path and not inner[0].startswith(f"{path}.")}
     outside = {m: path for m, path in outside.items() if not f"{path}.".startswith(inner)}
     outer = {path: value for path, value in model.named_parameters() if not path.startswith(inner)}
     tail = Follower(outside, outer, rows=True)

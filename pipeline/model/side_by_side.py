@@ -6,6 +6,7 @@ it, so that it can be watched, passed by and run again like any other block. Wei
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -84,11 +85,9 @@ class Runner:
         self.blocks = nn.ModuleList()
         self._others: dict[str, Given] = {}
         self._caches = True
-        self.keep(range(len(holder.get_submodule(steps[0].name))))  # type: ignore[arg-type]
-        self._hooks = [
-            holder.register_forward_pre_hook(self.enter, with_kwargs=True),
-            holder.register_forward_hook(self.leave, always_call=True),
-        ]
+        self.keep(range(len(list(holder.get_submodule(steps[0].name).children()))))
+        holder.register_forward_pre_hook(self.enter, with_kwargs=True)
+        holder.register_forward_hook(self.leave, always_call=True)
 
     def keep(self, places: Sequence[int]) -> None:
         """Keep only the blocks at these places, in the lists of the model as well."""
@@ -104,11 +103,6 @@ class Runner:
         for place, block in enumerate(self.blocks):
             if isinstance(block, SideBySide):
                 block.moved(self.lists, place)
-
-    def remove(self) -> None:
-        """Let the model run its modules one by one again."""
-        for hook in self._hooks:
-            hook.remove()
 
     def enter(self, holder: nn.Module, args: Any, kwargs: Any) -> None:
         """Put the stand-ins in place."""
@@ -188,7 +182,7 @@ def steps_of(model: PreTrainedModel, ids: torch.Tensor, holder: str, names: Sequ
     whole = [(place, name) for place in range(len(calls) // max(1, len(order))) for name in order]
     if [(call.place, call.name) for call in calls] != whole or set(order) != set(names):
         return ()
-    adds = [_adds(call, following) for call, following in zip(calls, calls[1:], strict=False)] + [False]
+    adds = [_adds(call, following) for call, following in itertools.pairwise(calls)] + [False]
     per_block = [tuple(adds[at : at + len(order)]) for at in range(0, len(calls), len(order))]
     if None in adds or len(set(per_block)) > 1 or per_block[0][-1]:
         return ()
