@@ -108,6 +108,9 @@ def equations(decoder: Decoder) -> Iterator[tuple[float, str]]:
             "meaningless. Load it in another dtype (dtype=float32)"
         )
     for layer in range(len(decoder.blocks)):
+        if layer:
+            passed = [seen.outputs[layer - 1].double(), seen.inputs[layer].double()]
+            yield _error(passed), f"block {layer}: input = output of block {layer - 1}"
         yield from seen.sums(layer)
     if not decoder.structure.encoder:
         norm, x = decoder.final_norm, decoder.by_token(seen.outputs[len(decoder.blocks) - 1])

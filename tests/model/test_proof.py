@@ -209,6 +209,16 @@ def test_a_state_that_changes_behind_the_structure_is_refused(make_model):
         prove(model)
 
 
+def test_a_stream_that_changes_between_two_blocks_is_refused(make_model):
+    """Blocks are scored one after the other, each on what the one before it returned."""
+    model = make_model()
+    block = model.model.layers[2]
+    # What runs in place of a call, before any hook of the block.
+    block._compiled_call_impl = lambda x, *args, **rest: block._call_impl(x + x.sin(), *args, **rest)
+    with pytest.raises(Unfit, match="block 2: input = output of block 1 does not hold"):
+        prove(model)
+
+
 def test_a_pruned_model_has_the_head_of_the_dense_one(make_model):
     for decision in (Decision(blocks=(1,)), Decision(attention=(0, 2), mlp=(1, 2))):
         model = make_model()
