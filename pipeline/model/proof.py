@@ -82,8 +82,8 @@ def caches_well(decoder: Decoder) -> bool:
     for cached in (True, False):
         ids = tokens(model).to(decoder.device)
         settings = GenerationConfig(
-            max_new_tokens=_WRITTEN, do_sample=False, use_cache=cached, output_logits=True, return_dict_in_generate=True,
-            pad_token_id=0, eos_token_id=None,
+            max_new_tokens=_WRITTEN, do_sample=False, use_cache=cached, output_logits=True,
+            return_dict_in_generate=True, pad_token_id=0, eos_token_id=None,
         )  # fmt: skip
         try:
             with evaluating(model):
