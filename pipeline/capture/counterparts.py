@@ -92,7 +92,7 @@ def _counterparts_of(
                     with resident(block), changed_weights(model, change, names), suppress(_Seen):
                         block.forward(*args, **kwargs)
                     again.clear()
-                found[index] = part.at_predictions(x + updates[index].view_as(x))
+                found[index] = part.at_predictions(x + decoder.by_token(updates[index]).view_as(x))
                 tick()
             states.clear()
 

@@ -48,13 +48,19 @@ def describe(model: PreTrainedModel) -> Description:
     return Description(
         type=model.config.model_type,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        block_list=decoder.blocks_name,
+        block_list=_lists(decoder),
         blocks=list(_runs(decoder)),
         head=_head(decoder),
         cache=_cache(decoder),
         pruners={name: _unsuited(name, model) or "" for name in choices_of("pruner")},
         proof=_proof(decoder),
     )
+
+
+def _lists(decoder: Decoder) -> str:
+    """Return where the blocks are, and which of them text does not pass."""
+    idle = ", ".join(str(place) for place in decoder.structure.idle)
+    return " + ".join(decoder.structure.lists) + (f" without {idle}, which text does not pass" if idle else "")
 
 
 def _runs(decoder: Decoder) -> Iterator[dict[str, Any]]:
@@ -87,6 +93,7 @@ def _part(part: Part) -> dict[str, Any]:
         "norm before": part.norm,
         "norm after": part.post_norm,
         "norm on the sum": part.closing,
+        "stream times": part.carry,
         "times": [write.scale for write in part.writes],
         "zero for export": list(part.zero),
     }
@@ -139,6 +146,7 @@ def lines(found: Description) -> Sequence[str]:
         out.append(f"{number}: {run['form']}{factor}, {run['matrices']} matrices ({', '.join(run['shapes'])})")
         for part in run["sublayers"]:
             times = "".join(f" × {scale:g}" for scale in part["times"] if scale != 1)
+            times += f" + stream × {part['stream times']:g}" if part["stream times"] != 1 else ""
             out.append(f"  {part['kind']:9}  {' + '.join(part['modules'])}{times}")
             norms = [f"{part[f'norm {place}']} {place}" for place in _PLACES if part[f"norm {place}"]]
             if norms:

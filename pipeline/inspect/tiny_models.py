@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from typing import Any
@@ -39,13 +39,18 @@ class Wrong(Exception):
 def _config(kind: str) -> PretrainedConfig:
     """Return a tiny configuration with two blocks of every kind where the type has such: one can be removed."""
     config = tiny_config(kind)
-    depth = len(block_list(model_of(copy.deepcopy(config)))[1])
+    depth = len(_blocks(config))
     try:
         deeper = tiny_config(kind, 2 * depth)
         model_of(copy.deepcopy(deeper))
     except (ValueError, RuntimeError, TypeError, KeyError, IndexError):
         return config
     return deeper if depth <= _SHALLOW else config
+
+
+def _blocks(config: PretrainedConfig) -> tuple[nn.Module, ...]:
+    with torch.no_grad():
+        return block_list(model_of(copy.deepcopy(config))).blocks
 
 
 def fresh(kind: str) -> PreTrainedModel:
@@ -80,15 +85,20 @@ def logits(model: PreTrainedModel) -> torch.Tensor:
 def silenced(decoder: Decoder, decision: Decision) -> Iterator[None]:
     """Let the modules of dropped sublayers write zeros within the block, without any surgery."""
 
-    def zeros(module: nn.Module, args: Any, output: Any) -> Any:
-        if isinstance(output, tuple | list):
-            return type(output)([torch.zeros_like(output[0]), *output[1:]])
-        return torch.zeros_like(output)
+    def zeros(beside: int) -> Callable[..., Any]:
+        def hook(module: nn.Module, args: Any, output: Any) -> Any:
+            if not isinstance(output, tuple | list):
+                return torch.zeros_like(output)
+            added = (0, beside)
+            return type(output)([torch.zeros_like(x) if at in added else x for at, x in enumerate(output)])
+
+        return hook
 
     with ExitStack() as stack:
         for layer, kind in decision.dropped:
-            for module in decoder.sublayer(layer, kind).exits:
-                stack.callback(module.register_forward_hook(zeros).remove)
+            sublayer = decoder.sublayer(layer, kind)
+            for module, write in zip(sublayer.exits, sublayer.part.writes, strict=True):
+                stack.callback(module.register_forward_hook(zeros(write.beside)).remove)
         yield
 
 

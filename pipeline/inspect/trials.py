@@ -71,12 +71,17 @@ def _problem(kind: str, step: str) -> Outcome | None:
 
 
 def prove(kind: str) -> None:
-    """Find the structure, and hold it against the model: every sum, every removal, the logits."""
+    """Find the structure, and hold it against the model: every sum, every removal, the logits of its final states."""
     decoder = Decoder(fresh(kind))
     proof.prove(decoder.model)
     for error, equation in (*equations(decoder), *drops(decoder)):
         if not error <= ROUNDING[torch.float32]:
             raise Wrong(f"{equation} is off by {error:.1e}")
+    if not decoder.structure.encoder:
+        with torch.inference_mode():
+            states = decoder.final_states(tokens())
+            found = torch.stack([proof.head_of(decoder).logits(rows) for rows in states])
+        same(found, logits(decoder.model), "logits of the final states")
 
 
 def drop_sublayers(kind: str) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
 
-from pipeline.model.dataflow import STREAM, Call, Fact, Flow, Sum
+from pipeline.model.dataflow import STREAM, Call, Fact, Flow, Sum, key
 from pipeline.model.nested import tensors_of
 from pipeline.model.structure import ATTENTION, CACHE_SLOTS, MLP, BlockStructure, Part, Stub, Write
 
@@ -21,56 +21,99 @@ class Unfit(ValueError):
 class Group:
     """Updates that are added to one form of the stream: the block's own, or what a norm made of it.
 
-    ``source`` is that form, ``norm`` the norm on the sum, empty if the sum is the block's output, and ``factor`` what
-    the whole sum is multiplied by.
+    ``source`` is that form, ``norm`` the norm on the sum, empty if the sum is the block's output, ``factor`` what the
+    whole sum is multiplied by, and ``carry`` what that form alone is multiplied by.
     """
 
     source: str
     writes: tuple[Write, ...]
     norm: str = ""
     factor: float = 1.0
+    carry: float = 1.0
 
 
 def chain_of(at: int, flow: Flow, block: nn.Module) -> tuple[Group, ...]:
     """Return the groups of updates of a block, from its input to its output. Raises Unfit if there is no such form."""
     if flow.result.sum is None:
         raise Unfit(f"block {at} does not return its input with the outputs of modules added")
-    calls = {call.path: call for call in flow.calls}
-    order = {call.path: place for place, call in enumerate(flow.calls)}
-    groups = _groups(flow.result.sum, calls, block, order)
+    groups = _groups(flow.result.sum, flow, block)
     if groups is None:
         raise Unfit(f"block {at} returns {shown(flow.result.sum)}, without the stream that it was given")
-    for number, (group, total) in enumerate(groups):
-        scaled = number < len(groups) - 1 or len(set(total.values())) > 1
-        if total[group.source] != 1 and scaled:
-            raise Unfit(f"block {at} scales its residual stream by {total[group.source]:g}")
+    for group in groups:
         for write in group.writes:
             if sum(call.path == write.module for call in flow.calls) > 1:
                 raise Unfit(f"block {at} runs {write.module} more than once")
-    return tuple(group for group, _ in groups)
+    return tuple(groups)
 
 
-def _groups(
-    total: Sum, calls: Mapping[str, Call], block: nn.Module, order: Mapping[str, int]
-) -> list[tuple[Group, Sum]] | None:
+def check_carried(chains: Sequence[Sequence[Group]], normed: bool) -> None:
+    """Raise Unfit if a block multiplies its stream, and no norm is what the next block makes of it first of all.
+
+    ``normed`` says that a norm comes first behind the last block. ``N(a·x + m·f(x))`` is a norm on a sum, which
+    without the sublayer is one on the stream; ``a·x + m·f(x)`` alone is a stream that fades or grows by itself.
+    """
+    follows = [bool(following[0].norm) and not following[0].writes for following in chains[1:]] + [normed]
+    for at, (chain, norm) in enumerate(zip(chains, follows, strict=True)):
+        if chain[-1].carry != 1 and not norm:
+            raise Unfit(f"block {at} scales its residual stream by {chain[-1].carry:g}")
+
+
+def _groups(total: Sum, flow: Flow, block: nn.Module) -> list[Group] | None:
+    calls = {call.path: call for call in flow.calls}
+    order = {call.path: place for place, call in enumerate(flow.calls)}
+
     def group(source: str) -> Group:
-        factor = total[source] if len(set(total.values())) == 1 else 1.0
-        writes = [Write(name, share / factor) for name, share in total.items() if name != source]
-        return Group(source, tuple(sorted(writes, key=lambda write: order.get(write.module, -1))), factor=factor)
+        share = total[source]
+        factor, carry = (share, 1.0) if len(set(total.values())) == 1 else (1.0, share)
+        writes = [
+            Write(name, own / factor, _beside(name, total, calls[name].returned, block))
+            for name, own in total.items()
+            if name != source and name in calls
+        ]
+        writes.sort(key=lambda write: order.get(write.module, -1))
+        return Group(source, tuple(writes), "", factor, carry)
 
     if STREAM in total:
-        return [(group(STREAM), total)]
+        return [group(STREAM)]
     for source in total:
         call = calls.get(source)
         while call is not None and call.inner:
             call = calls[call.inner]
-        if call is None or call.given.sum is None or not is_norm(block.get_submodule(call.path)):
+        if call is None or not is_norm(block.get_submodule(call.path)):
             continue
-        earlier = _groups(call.given.sum, calls, block, order)
-        if earlier is not None:
-            last, before = earlier[-1]
-            return [*earlier[:-1], (Group(last.source, last.writes, call.path), before), (group(source), total)]
+        # A norm that is applied again, to what is computed from its first output, is that of the first sum.
+        first = next(each for each in flow.calls if each.path == call.path)
+        for given in (call.given.sum, first.given.sum):
+            if given is None or call.path in given:
+                continue
+            earlier = _groups(given, flow, block)
+            if earlier is not None:
+                return [*earlier[:-1], _normed(earlier[-1], call.path), group(source)]
     return None
+
+
+def _check_closed(at: int, norm: str, flow: Flow) -> None:
+    """Raise Unfit if a norm on the sum is applied again to anything but what is computed from its first output."""
+    own, calls = {key({norm: 1.0})}, {call.path: call for call in flow.calls}
+    for call in [call for call in flow.calls if call.path == norm][1:]:
+        terms = [calls[name].result for name in call.given.sum or () if name != norm and name in calls]
+        reads = call.given.reads.union(*(term.reads for term in terms))
+        if STREAM in (call.given.sum or ()) or not reads <= own:
+            raise Unfit(f"block {at} runs {norm} more than once")
+
+
+def _normed(group: Group, norm: str) -> Group:
+    """Return a group of updates with a norm on its sum."""
+    writes = tuple(replace(write, scale=write.scale * group.factor) for write in group.writes)
+    return Group(group.source, writes, norm, carry=group.carry * group.factor)
+
+
+def _beside(path: str, total: Sum, returned: Any, block: nn.Module) -> int:
+    """Return which of the values that a module returns is a parameter that is added like its output; 0 for none."""
+    added = [name for name, share in total.items() if name.startswith(f"{path}.") and share == total[path]]
+    parameters = {id(block.get_parameter(name)) for name in added if name in dict(block.named_parameters())}
+    several = returned if isinstance(returned, tuple | list) else ()
+    return next((at for at, value in enumerate(several) if at and id(value) in parameters), 0)
 
 
 def is_norm(module: nn.Module) -> bool:
@@ -92,8 +135,14 @@ class _Update:
     def modules(self) -> frozenset[str]:
         return self.call.result.modules
 
+    def beside(self, names: Mapping[int, str]) -> str:
+        """Return the name, by identity in ``names``, of the parameter added beside its output; empty for none."""
+        return names[id(self.call.returned[self.write.beside])] if self.write.beside else ""
+
 
 def block_of(at: int, flow: Flow, chain: Sequence[Group], block: nn.Module, mixers: frozenset[str]) -> BlockStructure:
+    for norm in {group.norm for group in chain if group.norm}:
+        _check_closed(at, norm, flow)
     calls = {call.path: call for call in flow.calls}
     updates = [_Update(write, calls[write.module], group) for group in chain for write in group.writes]
     kinds = {u.write.module: ATTENTION if u.call.result.attends or u.write.module in mixers else MLP for u in updates}
@@ -105,7 +154,8 @@ def block_of(at: int, flow: Flow, chain: Sequence[Group], block: nn.Module, mixe
     turns = [kind for kind, before in zip(kinds.values(), [None, *kinds.values()], strict=False) if kind != before]
     if len(turns) > len(set(turns)):
         raise Unfit(f"block {at} adds {', '.join(turns)} by turns, more than one of a kind")
-    on_stream = {name for update in updates for name in (update.write.module, update.group.source)}
+    names = {id(parameter): name for name, parameter in block.named_parameters()}
+    on_stream = {name for u in updates for name in (u.write.module, u.group.source, u.beside(names))}
     for update in updates:
         if elsewhere := {name for sums in update.call.result.reads for name, _ in sums} - on_stream:
             raise Unfit(
@@ -137,9 +187,12 @@ def _part(at: int, kind: str, updates: Sequence[_Update], others: frozenset[str]
     entry = readers[0]
     last = updates[-1].write.module
     calls = {call.path: call for call in flow.calls}
+    names = {id(parameter): name for name, parameter in block.named_parameters()}
     zero: set[str] = set()
     for update in updates:
-        zero |= update.call.result.zero or set()
+        known = update.call.result.zero
+        added = {update.beside(names)} - {""}
+        zero |= known | added if known is not None else set()
     return Part(
         kind=kind,
         writes=tuple(update.write for update in updates),
@@ -149,6 +202,7 @@ def _part(at: int, kind: str, updates: Sequence[_Update], others: frozenset[str]
         norm=entry if is_norm(block.get_submodule(entry)) else "",
         post_norm=last if last != entry and is_norm(block.get_submodule(last)) else "",
         closing=updates[-1].group.norm,
+        carry=updates[-1].group.carry,
         mixer=kind == ATTENTION and not any(update.call.result.attends for update in updates),
         zero=tuple(sorted(zero)),
     )
@@ -161,5 +215,4 @@ def readers_of(flow: Flow, fact: Fact) -> list[str]:
 
 
 def _stub(returned: Any) -> Stub:
-    several = len(returned) if isinstance(returned, tuple | list) else 0
-    return Stub(several, next(iter(tensors_of(returned))).shape[-1], isinstance(returned, list))
+    return Stub.of(returned, next(iter(tensors_of(returned))).shape[-1])

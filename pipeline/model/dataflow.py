@@ -77,7 +77,8 @@ class Follower(TorchDispatchMode):
     """Follows the tensors of one section of a model that begins with the stream.
 
     ``names`` are the paths of the section's modules, ``parameters`` its parameters by name. The outputs of the modules
-    ``renewing`` are the stream anew: norms on the stream itself.
+    ``renewing`` are the stream anew: norms on the stream itself. Where ``rows`` may be left out, some of the stream's
+    tokens count as the stream, too.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Follower(TorchDispatchMode):
         names: Mapping[nn.Module, str],
         parameters: Mapping[str, torch.Tensor],
         renewing: Collection[str] = (),
+        rows: bool = False,
     ) -> None:
         super().__init__()
         self.flow = Flow()
@@ -93,14 +95,15 @@ class Follower(TorchDispatchMode):
         self._offloaded = any(parameter.is_meta for parameter in parameters.values())
         self._running: list[nn.Module] = []
         self._places = sorted((p.data_ptr(), p.data_ptr() + p.nbytes, name) for name, p in parameters.items())
-        self._tokens = 0
+        self._lengths: frozenset[int] = frozenset()
+        self._rows = rows
         self._facts: dict[int, Fact] = {}
         # Tensors are known by their identity, so they must not be freed meanwhile.
         self._alive: list[torch.Tensor] = []
 
-    def begin(self, stream: torch.Tensor) -> None:
-        """Make a tensor (B, T, D) the section's stream."""
-        self._tokens = stream.shape[1]
+    def begin(self, stream: torch.Tensor, tokens: int) -> None:
+        """Make a tensor (B, ·, D) the section's stream in a pass of that many tokens."""
+        self._lengths = frozenset({tokens, stream.shape[1]})
         self._learn(stream, Fact({STREAM: 1.0}))
 
     def fact(self, tensor: torch.Tensor) -> Fact:
@@ -140,10 +143,10 @@ class Follower(TorchDispatchMode):
         total = self._sum(operator, args, kwargs)
         zero = self._zero(operator, args, tensors, facts)
         out = func(*args, **kwargs)
-        if operator is aten.slice and out.shape == args[0].shape:
+        if operator is aten.slice and (out.shape == args[0].shape or (self._rows and args[1:2] == (1,))):
             total = self._sum_of(args[0])
         for result in tensors_of(out):
-            attends = attends or is_attention(operator, result, self._tokens)
+            attends = attends or is_attention(operator, result, self._lengths)
             self._learn(result, Fact(total, modules, reads, attends, zero))
         return out
 
@@ -259,6 +262,10 @@ class Follower(TorchDispatchMode):
                 self._learn(result, Fact({path: 1.0}))
             else:
                 total = known.sum if place else {path: 1.0}
+                name = self.parameter_of(result)
+                if place and total is None and name is not None and name.startswith(f"{path}."):
+                    # A parameter that it hands on, for others to add.
+                    total = {name: 1.0}
                 self._learn(result, Fact(total, known.modules | {path}, known.reads, known.attends, known.zero))
         first = self.fact(given[0]) if given else Fact()
         self.flow.calls.append(Call(path, first, self.fact(results[0]), returned, inner))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,12 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from pipeline.model.discovery import structure_of
+from pipeline.model.head_input import HeadInput
 from pipeline.model.layer_config import keep_layers
 from pipeline.model.nested import first
 from pipeline.model.packed_layers import keep_packed
-from pipeline.model.structure import Part, Structure, keep
+from pipeline.model.side_by_side import runner_of
+from pipeline.model.structure import Part, Structure, Write, keep
 
 # Linear layers that choose experts. They are left alone: pruning them would move tokens to other experts.
 _ROUTERS = ("gate", "router", "shared_expert_gate")
@@ -47,10 +49,12 @@ class Sublayer:
         """Call ``on_update(f)`` with the update that is added to the stream, in each forward pass within the block."""
         found: list[torch.Tensor] = []
 
-        def hook(scale: float) -> Callable[..., None]:
+        def hook(write: Write) -> Callable[..., None]:
             def note(module: nn.Module, args: object, output: Any) -> None:
                 update = first(output)
-                found.append(update if scale == 1 else update * scale)
+                if write.beside and output[write.beside] is not None:
+                    update = update + output[write.beside]
+                found.append(update if write.scale == 1 else update * write.scale)
                 if len(found) == len(self.part.writes):
                     total = found[0] if len(found) == 1 else torch.stack(found).sum(0)
                     found.clear()
@@ -60,7 +64,7 @@ class Sublayer:
 
         with ExitStack() as stack:
             for module, write in zip(self.exits, self.part.writes, strict=True):
-                stack.callback(module.register_forward_hook(hook(write.scale)).remove)
+                stack.callback(module.register_forward_hook(hook(write)).remove)
             yield
 
 
@@ -89,35 +93,6 @@ class Linear:
         return self.view(getattr(self.module, self.attribute).data)
 
 
-class HeadInput(nn.Module):
-    """What a module around the output projection computes before it."""
-
-    def __init__(self, wrapper: nn.Module, projection: nn.Module) -> None:
-        super().__init__()
-        # Not registered as parts: the model owns them.
-        self._call = wrapper.__call__
-        self._projection = [projection]
-
-    def forward(self, states: torch.Tensor) -> torch.Tensor:
-        found: list[torch.Tensor] = []
-
-        def reach(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
-            found.append(args[0])
-            raise _Reached
-
-        hook = self._projection[0].register_forward_pre_hook(reach)
-        try:
-            with suppress(_Reached):
-                self._call(states)
-        finally:
-            hook.remove()
-        return found[0]
-
-
-class _Reached(Exception):
-    """Ends the pass through a wrapper where the output projection begins."""
-
-
 class Decoder:
     """A view of a Hugging Face model as blocks and sublayers, found on the model itself at first use.
 
@@ -143,9 +118,18 @@ class Decoder:
 
     @property
     def blocks(self) -> nn.ModuleList:
-        blocks = self.model.get_submodule(self.structure.blocks_name)
-        assert isinstance(blocks, nn.ModuleList)
-        return blocks
+        """The blocks that text passes, in order."""
+        listed = self.block_list
+        return nn.ModuleList([listed[place] for place in self.structure.places]) if self.structure.idle else listed
+
+    @property
+    def block_list(self) -> nn.ModuleList:
+        """The list that holds the blocks, also those that text does not pass."""
+        if self.structure.steps:
+            return runner_of(self.model, self.structure).blocks
+        listed = self.model.get_submodule(self.structure.blocks_name)
+        assert isinstance(listed, nn.ModuleList)
+        return listed
 
     @property
     def blocks_name(self) -> str:
@@ -160,14 +144,35 @@ class Decoder:
             tail.append(HeadInput(self.model.get_submodule(self.structure.head_wrapper), self.head))
         return nn.Sequential(*tail) if len(tail) > 1 else next(iter(tail), None)
 
+    def by_token(self, x: torch.Tensor) -> torch.Tensor:
+        """Return a state or an update of a block as (B, T, D), of several streams the one that gives the logits."""
+        if self.structure.length_first:
+            return x.transpose(0, 1)
+        return (
+            x if self.structure.streams == 1 else x.unflatten(1, (self.structure.streams, -1))[:, self.structure.stream]
+        )
+
     def final_states(self, ids: torch.Tensor, **options: Any) -> torch.Tensor:
         """Return the final states (B, T, D) of token ids (B, T), without a cache."""
+        if self.structure.streams > 1:
+            return self._final_states_of_stream(ids, **options)
         states = self.base(ids.to(self.device), use_cache=False, **options).last_hidden_state
         for name in self.structure.after_base:
             states = self.model.get_submodule(name)(states)
         if self.structure.head_wrapper:
             states = HeadInput(self.model.get_submodule(self.structure.head_wrapper), self.head)(states)
         return states
+
+    def _final_states_of_stream(self, ids: torch.Tensor, **options: Any) -> torch.Tensor:
+        """Return the final states where the base may return those of another stream."""
+        last: list[torch.Tensor] = []
+        hook = self.blocks[-1].register_forward_hook(lambda module, args, output: last.append(first(output)))
+        try:
+            self.base(ids.to(self.device), use_cache=False, **options)
+        finally:
+            hook.remove()
+        norm, x = self.final_norm, self.by_token(last[0])
+        return x if norm is None else norm(x)
 
     @property
     def head(self) -> nn.Linear:
@@ -198,11 +203,25 @@ class Decoder:
 
     def keep_blocks(self, kept: list[int]) -> None:
         """Keep only these blocks, in the model and in the per-block fields of its configuration."""
-        keep_layers(self.model.config.get_text_config(decoder=True), kept, len(self.blocks))
-        name = self.blocks_name.rpartition(".")[2]
-        keep_packed(self.model, self.blocks_name, kept, len(self.blocks))
-        setattr(self.holder, name, nn.ModuleList([self.blocks[layer] for layer in kept]))
-        self.model.residual_structure = keep(self.structure, kept)
+        structure, listed = self.structure, self.block_list
+        left = structure.left(kept)
+        config = self.model.config.get_text_config(decoder=True)
+        before = dict(vars(config))
+        keep_layers(config, left, len(listed))
+        for name, value in before.items():
+            if (changed := vars(config)[name]) is value or changed == value:
+                continue
+            # Some models read a list from their configuration once, when they are built, or how many blocks to run.
+            for module in self.model.modules() if isinstance(value, list) else [self.holder]:
+                if module.__dict__.get(name) == value:
+                    setattr(module, name, changed)
+        keep_packed(self.model, self.blocks_name, left, len(listed))
+        if structure.steps:
+            runner_of(self.model, structure).keep(left)
+        else:
+            holder, name = self.holder, self.blocks_name.rpartition(".")[2]
+            setattr(holder, name, nn.ModuleList([listed[place] for place in left]))
+        self.model.residual_structure = keep(structure, kept)
 
     def part(self, layer: int, kind: str) -> Part:
         """Return the sublayer of a kind in a block. Raises ValueError if the block has none."""
@@ -238,7 +257,7 @@ class Decoder:
                 plain = isinstance(module, nn.Linear | Conv1D) and attribute == "weight"
                 if not plain and own not in stored and parameter.ndim != 3:
                     continue
-                name = f"{self.blocks_name}.{layer}.{own}"
+                name = self.structure.name_of(layer, own)
                 turned = isinstance(module, Conv1D) if plain else stored.get(own, False)
                 if parameter.ndim == 2:
                     found.append(Linear(name, name, module, attribute, turned))
@@ -249,10 +268,10 @@ class Decoder:
 
     def outputs(self, layer: int, kind: str) -> list[Linear]:
         """Return the matrices of a sublayer that write its update."""
-        names = [f"{self.blocks_name}.{layer}.{name}" for name in self.part(layer, kind).zero]
+        names = [self.structure.name_of(layer, name) for name in self.part(layer, kind).zero]
         return [linear for linear in self.linears(layer) if linear.parameter in names]
 
     def belongs(self, parameter: str, layer: int, kind: str) -> bool:
         """Return whether a parameter belongs to a sublayer."""
-        prefix = f"{self.blocks_name}.{layer}."
-        return any(parameter.startswith(f"{prefix}{module}.") for module in self.part(layer, kind).modules)
+        modules = (self.structure.name_of(layer, module) for module in self.part(layer, kind).modules)
+        return any(parameter.startswith(f"{module}.") for module in modules)

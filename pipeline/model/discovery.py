@@ -14,25 +14,43 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from pipeline.model.block_form import Group, Unfit, block_of, chain_of, readers_of
+from pipeline.model.block_form import Group, Unfit, block_of, chain_of, check_carried, is_norm, readers_of
 from pipeline.model.dataflow import Flow, Follower
 from pipeline.model.experts import one_expert_at_a_time
 from pipeline.model.head_form import tail_of
 from pipeline.model.nested import tensors_of
-from pipeline.model.structure import ATTENTION, Structure
+from pipeline.model.side_by_side import runner_of, steps_of
+from pipeline.model.structure import ATTENTION, Step, Structure
 
 # Number of tokens of the pass: few, and unlike the size of anything else, so that attention shows by its shape.
 TOKENS = 13
 # Relative difference of a row to an equal one in a batch that rounding explains, in any dtype.
 _ROUNDING = 0.02
+# Relative difference of two passes that do the same in the same order.
+_EQUAL = 1e-4
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What one pass showed: the flow in every block, and behind the last one."""
+    """What one pass showed: the flow in every block and behind the last one, the last state, and what came out."""
 
     blocks: tuple[Flow, ...]
     tail: Flow
+    last: torch.Tensor
+    out: torch.Tensor
+
+
+@dataclass(frozen=True)
+class BlockList:
+    """The blocks of a model: the path of the list, and the blocks in it, of which text does not pass the ``idle`` ones.
+
+    ``steps`` are the modules of each block where these lie in several lists; the path is then that of the largest.
+    """
+
+    name: str
+    blocks: tuple[nn.Module, ...]
+    idle: tuple[int, ...]
+    steps: tuple[Step, ...] = ()
 
 
 def structure_of(model: PreTrainedModel) -> Structure:
@@ -66,48 +84,79 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _discover(model: PreTrainedModel) -> Structure:
-    name, listed = block_list(model)
-    blocks = list(listed)
-    seen = watch(model, blocks, name)
+    listed = block_list(model)
+    name, blocks = listed.name, [block for place, block in enumerate(listed.blocks) if place not in listed.idle]
+    lists = Structure(name, (), steps=listed.steps).lists
+    seen = watch(model, blocks, lists)
     chains = [chain_of(at, flow, block) for at, (flow, block) in enumerate(zip(seen.blocks, blocks, strict=True))]
     renewing = [frozenset(group.norm for group in chain if group.norm) for chain in chains]
     if any(renewing):
-        seen = watch(model, blocks, name, renewing)
+        seen = watch(model, blocks, lists, renewing)
         chains = [chain_of(at, flow, block) for at, (flow, block) in enumerate(zip(seen.blocks, blocks, strict=True))]
+    tail = _layout(model, tail_of(model, name, seen.tail), seen)
+    check_carried(chains, bool(tail.tail) and is_norm(model.get_submodule(tail.tail[0])))
     mixers = mixing(model, blocks, seen, chains)
     found = tuple(
         block_of(at, flow, chain, block, mixers[at])
         for at, (flow, chain, block) in enumerate(zip(seen.blocks, chains, blocks, strict=True))
     )
     attends = any(not part.mixer for block in found if (part := block.part(ATTENTION)))
-    return replace(tail_of(model, name, seen.tail), blocks=found, mixers_only=not attends)
+    return replace(tail, blocks=found, mixers_only=not attends, idle=listed.idle, steps=listed.steps)
 
 
-def block_list(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
-    """Return name and modules of the block list: the outermost list with the most parameters of those that run.
+def _layout(model: PreTrainedModel, structure: Structure, seen: Seen) -> Structure:
+    """Add to a structure how the tokens lie in the states between its blocks. Raises Unfit if that is not known."""
+    rows, length_first = seen.last.shape[1], seen.last.shape[:2] == (TOKENS, 1)
+    if rows == TOKENS or length_first:
+        return replace(structure, length_first=length_first)
+    if rows % TOKENS or structure.encoder or structure.head_wrapper:
+        raise Unfit(f"its last block returns {rows} states for {TOKENS} tokens")
+    head = nn.Sequential(*(model.get_submodule(path) for path in structure.tail), model.get_output_embeddings())
+    streams = [head(part).flatten().float() for part in seen.last.split(TOKENS, 1)]
+    likeness = [torch.cosine_similarity(part, seen.out.flatten().float(), 0) for part in streams]
+    return replace(structure, stream=int(torch.stack(likeness).argmax()), streams=len(streams))
 
-    A model that also sees or hears has others, which text does not pass.
+
+def block_list(model: PreTrainedModel) -> BlockList:
+    """Return the block list: the outermost list with the most parameters of those that run.
+
+    A model that also sees or hears has others, and blocks within this one, which text does not pass. Lists of one
+    length in one module, which run by turns, hold the modules of each block together.
     """
     lists = [(name, each) for name, each in model.named_modules() if isinstance(each, nn.ModuleList) and len(each)]
     outermost = [(name, each) for name, each in lists if not any(name.startswith(f"{other}.") for other, _ in lists)]
-    if len(outermost) > 1:
-        ran: set[str] = set()
-        with ExitStack() as stack:
-            for name, each in outermost:
-                for block in each:
-                    hook = block.register_forward_pre_hook(lambda *_, name=name: ran.add(name))
-                    stack.callback(hook.remove)
-            model(tokens(model), use_cache=False)
-        outermost = [(name, each) for name, each in outermost if name in ran]
+    ran: set[tuple[str, int]] = set()
+    with ExitStack() as stack:
+        for name, each in outermost:
+            for place, block in enumerate(each):
+                hook = block.register_forward_pre_hook(lambda *_, at=(name, place): ran.add(at))
+                stack.callback(hook.remove)
+        out = model(tokens(model), use_cache=False)[0]
+    outermost = [(name, each) for name, each in outermost if any(name == other for other, _ in ran)]
     if not outermost:
         raise Unfit("it has no list of blocks")
-    return max(outermost, key=lambda found: sum(p.numel() for p in found[1].parameters()))
+    name, found = max(outermost, key=lambda found: sum(p.numel() for p in found[1].parameters()))
+    idle = tuple(place for place in range(len(found)) if (name, place) not in ran)
+    holder = name.rpartition(".")[0]
+    beside = [
+        other.removeprefix(f"{holder}.")
+        for other, each in outermost
+        if other.rpartition(".")[0] == holder and len(each) == len(found)
+    ]
+    steps = steps_of(model, tokens(model), holder, beside) if len(beside) > 1 and not idle else ()
+    if not steps:
+        return BlockList(name, tuple(found), idle)
+    runner = runner_of(model, Structure(name, (), steps=steps))
+    again = model(tokens(model), use_cache=False)[0]
+    if (again - out).abs().max() > _EQUAL * out.abs().max():
+        raise Unfit(f"its blocks, of {', '.join(beside)}, compute something else together than one by one")
+    return BlockList(name, tuple(runner.blocks), (), steps)
 
 
 def watch(
-    model: PreTrainedModel, blocks: Sequence[nn.Module], name: str, renewing: Sequence[frozenset[str]] = ()
+    model: PreTrainedModel, blocks: Sequence[nn.Module], lists: Sequence[str], renewing: Sequence[frozenset[str]] = ()
 ) -> Seen:
-    """Run the model on a few tokens, and follow the stream through each block and behind the last one."""
+    """Run the model on a few tokens, and follow the stream through each block of ``lists`` and behind the last one."""
     order: list[int] = []
     followers = [
         Follower(
@@ -117,9 +166,12 @@ def watch(
         )
         for at, block in enumerate(blocks)
     ]
-    outside = {m: path for path, m in model.named_modules() if path and not f"{name}.".startswith(f"{path}.")}
-    outside = {m: path for m, path in outside.items() if not path.startswith(f"{name}.")}
-    tail = Follower(outside, {p: v for p, v in model.named_parameters() if not p.startswith(f"{name}.")})
+    inner = tuple(f"{name}." for name in lists)
+    outside = {m: path for path, m in model.named_modules() if path and not inner[0].startswith(f"{path}.")}
+    outside = {m: path for m, path in outside.items() if not f"{path}.".startswith(inner)}
+    outer = {path: value for path, value in model.named_parameters() if not path.startswith(inner)}
+    tail = Follower(outside, outer, rows=True)
+    last: list[torch.Tensor] = []
 
     with ExitStack() as stack, ExitStack() as behind:
 
@@ -127,7 +179,7 @@ def watch(
             order.append(at)
             stream = stream_of(args, kwargs)
             followers[at].__enter__()
-            followers[at].begin(stream)
+            followers[at].begin(stream, TOKENS)
 
         def leave(at: int, block: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             result = next(iter(tensors_of(output)))
@@ -136,7 +188,8 @@ def watch(
             followers[at].__exit__(None, None, None)
             if at == len(blocks) - 1:
                 behind.enter_context(tail)
-                tail.begin(result)
+                tail.begin(result, TOKENS)
+                last.append(result)
 
         for at, block in enumerate(blocks):
             hook = followers[at]
@@ -153,7 +206,7 @@ def watch(
         tail.flow.result = tail.fact(out[0])
     if order != list(range(len(blocks))):
         raise Unfit(f"its blocks run in the order {order}, not once each from first to last")
-    return Seen(tuple(follower.flow for follower in followers), tail.flow)
+    return Seen(tuple(follower.flow for follower in followers), tail.flow, last[0], out[0])
 
 
 def tokens(model: PreTrainedModel, others: int = 0) -> torch.Tensor:

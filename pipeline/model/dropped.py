@@ -24,11 +24,7 @@ class DroppedSublayer(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         x = stream_of(args, kwargs)
-        zeros = x.new_zeros((*x.shape[:-1], self.stub.width))
-        if not self.stub.several:
-            return zeros
-        values = (zeros, *[None] * (self.stub.several - 1))
-        return list(values) if self.stub.listed else values
+        return self.stub.formed(x.new_zeros((*x.shape[:-1], self.stub.width)))
 
 
 class PassedNorm(nn.Module):

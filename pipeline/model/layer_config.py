@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 # Fields with the number of blocks.
-_DEPTHS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "decoder_layers")
+_DEPTHS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "decoder_layers", "num_decoder_layers")
 # Fields with one value per block.
 _VALUES = (
     *("layer_types", "mlp_layer_types", "layers_block_type", "no_rope_layers", "layer_rope_theta", "indexer_types"),
@@ -23,7 +23,7 @@ _VALUES = (
 # Fields that count blocks of a kind that come first.
 _FIRST = ("first_k_dense_replace", "num_dense_layers", "n_dense_layers", "moe_layer_start_index")
 # Fields that list block numbers, possibly all of them.
-_NUMBERS = ("mlp_only_layers", "moe_layers", "full_attn_idxs", "hybrid_layer_ids")
+_NUMBERS = ("mlp_only_layers", "moe_layers", "full_attn_idxs", "hybrid_layer_ids", "cross_attention_layers")
 # A mapping from block number to fields.
 _BY_NUMBER = "per_layer_config"
 # Lists and mappings that do not describe blocks, whatever their length.
@@ -87,7 +87,9 @@ def _cut(config: Any, kept: Sequence[int], count: int) -> None:
             setattr(config, name, sum(layer < first for layer in kept))
     for name in _DEPTHS:
         if getattr(config, name, None) == count:
-            setattr(config, name, len(kept))
+            # Some types say there how many blocks an encoder has, which cannot be set.
+            with suppress(NotImplementedError):
+                setattr(config, name, len(kept))
     if isinstance(getattr(config, "scale_depth", None), int | float):
         # MiniCPM divides it by the square root of the number of blocks, which must not change what is left.
         config.scale_depth *= math.sqrt(len(kept) / count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -28,9 +29,15 @@ KEEP_ZERO = {
 }
 
 
-def is_attention(operator: Any, result: torch.Tensor, tokens: int) -> bool:
-    """Return whether an operator weights tokens by one another: a softmax over T tokens, perhaps beside a sink."""
+def is_attention(operator: Any, result: torch.Tensor, lengths: Collection[int]) -> bool:
+    """Return whether an operator weights tokens by one another: a softmax over T tokens, perhaps beside a sink.
+
+    ``lengths`` are the values that T may have.
+    """
     name = operator.__name__
     if "scaled_dot_product" in name:
         return True
-    return "softmax" in name and result.ndim > 2 and result.shape[-2] == tokens <= result.shape[-1] <= tokens + 1
+    if "softmax" not in name or result.ndim < 3:
+        return False
+    rows, columns = result.shape[-2:]
+    return rows in lengths and rows <= columns <= rows + 1

@@ -36,7 +36,7 @@ class SharedPrefix:
             x = self._states[layer][index]
             for following in range(layer, len(self._decoder.blocks)):
                 x = self._run(following, index, x)
-            norm = self._decoder.final_norm
+            norm, x = self._decoder.final_norm, self._decoder.by_token(x)
             yield forward.at_predictions(x if norm is None else norm(x))
 
     def _advance(self, layer: int) -> None:

@@ -22,7 +22,8 @@ class Layout:
     """Indices of the states around sublayer i, in the order of `Decoder.sublayers`.
 
     State ``before[i]`` is the stream x that the sublayer reads, ``after[i]`` is x + f(x). In chained blocks one
-    sublayer's after is the next one's before, so S sublayers have S + 1 distinct states.
+    sublayer's after is the next one's before, so S sublayers have S + 1 distinct states. Where a norm is on a sum
+    a·x + f(x), ``before`` is a·x.
     """
 
     states: int
@@ -60,7 +61,7 @@ def tap(decoder: Decoder, on_state: OnState) -> Iterator[None]:
     seen: dict[int, torch.Tensor] = {}
     shape: list[torch.Size] = []
 
-    def entered(state: int) -> Callable[..., None]:
+    def entered(state: int, carry: float) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if state not in seen:
                 x = stream_of(args, kwargs)
@@ -68,21 +69,22 @@ def tap(decoder: Decoder, on_state: OnState) -> Iterator[None]:
                     shape[:] = [x.shape]
                 seen.clear()
                 # Some blocks (OPT) flatten batch and tokens for their MLP.
-                seen[state] = x.view(shape[0])
-                on_state(state, seen[state])
+                x = x.view(shape[0])
+                seen[state] = x if carry == 1 else carry * x
+                on_state(state, decoder.by_token(seen[state]))
 
         return hook
 
     def left(before: int, after: int) -> Callable[[torch.Tensor], None]:
-        return lambda update: on_state(after, seen[before] + update.view_as(seen[before]))
+        return lambda update: on_state(after, decoder.by_token(seen[before] + update.view_as(seen[before])))
 
     def last(block: nn.Module, args: object, output: Any) -> None:
         seen.clear()
-        on_state(plan.states - 1, first(output))
+        on_state(plan.states - 1, decoder.by_token(first(output)))
 
     with ExitStack() as stack:
         for sublayer, before, after in zip(decoder.sublayers(), plan.before, plan.after, strict=True):
-            hook = sublayer.entry.register_forward_pre_hook(entered(before), with_kwargs=True)
+            hook = sublayer.entry.register_forward_pre_hook(entered(before, sublayer.part.carry), with_kwargs=True)
             stack.callback(hook.remove)
             if not chained:
                 stack.enter_context(sublayer.watched(left(before, after)))
@@ -100,13 +102,15 @@ def tap_blocks(decoder: Decoder, on_state: OnState) -> Iterator[None]:
 
     def entered(index: int) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            on_state(index, stream_of(args, kwargs))
+            on_state(index, decoder.by_token(stream_of(args, kwargs)))
 
         return hook
 
     with ExitStack() as stack:
         for index, block in enumerate(decoder.blocks):
             stack.callback(block.register_forward_pre_hook(entered(index), with_kwargs=True).remove)
-        end = decoder.blocks[-1].register_forward_hook(lambda m, a, output: on_state(last, first(output)))
+        end = decoder.blocks[-1].register_forward_hook(
+            lambda m, a, output: on_state(last, decoder.by_token(first(output)))
+        )
         stack.callback(end.remove)
         yield

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 ATTENTION, MIXER, MLP = "attention", "mixer", "mlp"
 SUBLAYERS = (ATTENTION, MLP)
@@ -27,13 +28,42 @@ class Stub:
     width: int
     listed: bool = False
 
+    @classmethod
+    def of(cls, returned: Any, width: int) -> Stub:
+        """Return the form of what a module returned."""
+        several = len(returned) if isinstance(returned, tuple | list) else 0
+        return cls(several, width, isinstance(returned, list))
+
+    def formed(self, value: Any) -> Any:
+        """Return a tensor in the form of the module's output, alone or the first of several."""
+        if not self.several:
+            return value
+        values = (value, *[None] * (self.several - 1))
+        return list(values) if self.listed else values
+
+
+@dataclass(frozen=True)
+class Step:
+    """A module of every block, where a model keeps these in lists side by side, one of each list for each block.
+
+    It is given the stream. Its output is added to the stream if it ``adds``, and is the stream otherwise.
+    """
+
+    name: str
+    adds: bool
+    stub: Stub
+
 
 @dataclass(frozen=True)
 class Write:
-    """A module whose output, times ``scale``, is added to the residual stream."""
+    """A module whose output, times ``scale``, is added to the residual stream.
+
+    Some return several, of which the one at ``beside`` is added, too: a bias. 0 if there is none.
+    """
 
     module: str
     scale: float = 1.0
+    beside: int = 0
 
 
 @dataclass(frozen=True)
@@ -43,7 +73,9 @@ class Part:
     ``writes`` add its update to the stream. ``entry`` is the module whose first input is the stream before it.
     ``modules`` compute the update and nothing else, in order, norms included; zeros of the shape in ``stubs`` may stand
     in for them. ``norm`` is the norm that reads the stream, ``post_norm`` one between the sublayer and the addition
-    (both empty if there is none). ``closing`` is a norm on the sum itself (post-norm: ``LN(x + m·f(x))``). Setting the
+    (both empty if there is none). ``closing`` is a norm on the sum itself (post-norm: ``LN(a·x + m·f(x))``), and
+    ``carry`` the factor ``a`` of the stream in that sum, 1 where no norm follows on it. A norm that is applied again to
+    what is computed from its output, as behind an adapter, ends there. Setting the
     parameters ``zero`` to zero makes the update zero; empty if none do. ``mixer`` says that it mixes tokens in another
     way than by attention.
     """
@@ -56,6 +88,7 @@ class Part:
     norm: str = ""
     post_norm: str = ""
     closing: str = ""
+    carry: float = 1.0
     zero: tuple[str, ...] = ()
     mixer: bool = False
 
@@ -96,7 +129,8 @@ class BlockStructure:
     @property
     def chained(self) -> bool:
         """Whether each sublayer reads exactly what the one before it wrote."""
-        return not self.parallel and self.factor == 1 and not any(part.closing for part in self.parts)
+        plain = all(not part.closing and part.carry == 1 for part in self.parts)
+        return not self.parallel and self.factor == 1 and plain
 
 
 @dataclass(frozen=True)
@@ -108,7 +142,12 @@ class Structure:
     order, ``after_base`` those of them outside of the base. ``head_scale`` and ``head_cap`` say what becomes of its
     logits: ``scale·z``, then ``cap·tanh(z / cap)``. ``head_wrapper`` is the module around an output projection that
     computes more before it, empty if there is none. ``mixers_only`` says that the dense model has no attention. A model
-    without an output projection is an ``encoder``.
+    without an output projection is an ``encoder``. ``idle`` are the places in the block list of blocks that text does
+    not pass; all others count from 0, without these.
+
+    Blocks may pass on ``streams`` states for each token, all first states before all second ones, of which the one
+    number ``stream`` gives the logits; and states may come as (T, B, D) where they are ``length_first``. ``steps`` are
+    the modules of each block where a model keeps these in several lists; ``blocks_name`` is then one of the lists.
     """
 
     blocks_name: str
@@ -121,6 +160,35 @@ class Structure:
     mixers_only: bool = False
     encoder: bool = False
     base: str = ""
+    idle: tuple[int, ...] = ()
+    stream: int = 0
+    streams: int = 1
+    length_first: bool = False
+    steps: tuple[Step, ...] = ()
+
+    @property
+    def lists(self) -> tuple[str, ...]:
+        """The paths of the lists that hold the blocks, or their modules."""
+        holder = self.blocks_name.rpartition(".")[0]
+        own = [f"{holder}.{step.name}" if holder else step.name for step in self.steps]
+        return tuple(own) or (self.blocks_name,)
+
+    def name_of(self, layer: int, path: str) -> str:
+        """Return the name in the model of a module or parameter of a block, e.g. ``model.layers.0.mlp``."""
+        if not self.steps:
+            return f"{self.blocks_name}.{self.places[layer]}.{path}"
+        name, _, rest = path.partition(".")
+        holder = self.blocks_name.rpartition(".")[0]
+        return ".".join(part for part in (holder, name, str(self.places[layer]), rest) if part)
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """The place of every block in the block list."""
+        return tuple(at for at in range(len(self.blocks) + len(self.idle)) if at not in self.idle)
+
+    def left(self, kept: Sequence[int]) -> list[int]:
+        """Return the places in the block list of the blocks ``kept`` and of those that are idle."""
+        return sorted([*self.idle, *(self.places[layer] for layer in kept)])
 
     @property
     def chained(self) -> bool:
@@ -129,5 +197,7 @@ class Structure:
 
 
 def keep(structure: Structure, kept: Sequence[int]) -> Structure:
-    """Return the structure with these blocks alone."""
-    return replace(structure, blocks=tuple(structure.blocks[layer] for layer in kept))
+    """Return the structure with these blocks alone, beside those that are idle."""
+    left = structure.left(kept)
+    idle = tuple(left.index(place) for place in structure.idle)
+    return replace(structure, blocks=tuple(structure.blocks[layer] for layer in kept), idle=idle)

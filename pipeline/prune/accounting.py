@@ -47,8 +47,8 @@ def _zeros(decoder: Decoder, decision: Decision, layer: int) -> int:
     dropped = [kind for kind, layers in ((ATTENTION, decision.attention), (MLP, decision.mlp)) if layer in layers]
     if not dropped:
         return facts_of(decision.changes, layer)[1]
-    block = f"{decoder.blocks_name}.{layer}."
-    gone = tuple(f"{block}{name}." for kind in dropped for name in decoder.part(layer, kind).modules)
+    modules = [name for kind in dropped for name in decoder.part(layer, kind).modules]
+    gone = tuple(f"{decoder.structure.name_of(layer, name)}." for name in modules)
     return sum(int(mask.sum()) for name, mask in decision.changes[layer].masks.items() if not name.startswith(gone))
 
 

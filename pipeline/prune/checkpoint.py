@@ -108,7 +108,7 @@ def zero_outputs(decoder: Decoder) -> tuple[str, ...]:
         with resident(sublayer.block):
             names = sublayer.part.zero
             if names and not any(sublayer.block.get_parameter(name).any() for name in names):
-                found += [f"{decoder.blocks_name}.{sublayer.layer}.{name}" for name in names]
+                found += [decoder.structure.name_of(sublayer.layer, name) for name in names]
     return tuple(found)
 
 

@@ -120,8 +120,9 @@ def dropped(decoder: Decoder, sublayers: Mapping[str, Iterable[int]]) -> Iterato
         for kind, layers in sublayers.items():
             for layer in layers:
                 if kind == BLOCK:
-                    stack.callback(decoder.blocks.__setitem__, layer, decoder.blocks[layer])
-                    decoder.blocks[layer] = PassedBlock(decoder.blocks[layer], decoder.structure.blocks[layer].several)
+                    listed, place = decoder.block_list, decoder.structure.places[layer]
+                    stack.callback(listed.__setitem__, place, listed[place])
+                    listed[place] = PassedBlock(listed[place], decoder.structure.blocks[layer].several)
                     continue
                 for parent, name, module in drop(decoder, layer, kind):
                     stack.callback(setattr, parent, name, module)
@@ -132,8 +133,8 @@ def remove_blocks(decoder: Decoder, layers: Iterable[int]) -> None:
     """Remove whole blocks, from the model and from its configuration."""
     gone = set(layers)
     decoder.keep_blocks([layer for layer in range(len(decoder.blocks)) if layer not in gone])
-    for slot in range(len(decoder.blocks)):
-        _set_cache_slot(decoder, slot, slot)
+    for slot, block in enumerate(decoder.block_list):
+        _set_cache_slot(block, slot)
     if not decoder.structure.encoder and not _counts_tokens(decoder):
         _without_cache(decoder)
 
@@ -158,8 +159,8 @@ def _caches(decoder: Decoder, layer: int) -> bool:
     return any(hasattr(module, name) for module in left for name in CACHE_SLOTS)
 
 
-def _set_cache_slot(decoder: Decoder, layer: int, slot: int) -> None:
-    for module in decoder.blocks[layer].modules():
+def _set_cache_slot(block: nn.Module, slot: int) -> None:
+    for module in block.modules():
         for name in CACHE_SLOTS:
             if hasattr(module, name):
                 module.__dict__[name] = slot
@@ -172,8 +173,9 @@ def _renumber_cache(decoder: Decoder, kept: list[int]) -> None:
     caches by the number of blocks, hence the hook. With no attention left there is nothing to cache.
     """
     for slot, layer in enumerate(kept):
-        _set_cache_slot(decoder, layer, slot)
-    config, blocks = decoder.model.config, len(decoder.blocks)
+        _set_cache_slot(decoder.blocks[layer], slot)
+    config, blocks = decoder.model.config, len(decoder.block_list)
+    slots = [decoder.structure.places[layer] for layer in kept]
     if not kept or not _counts_tokens(decoder):
         _without_cache(decoder)
         return
@@ -186,7 +188,7 @@ def _renumber_cache(decoder: Decoder, kept: list[int]) -> None:
         # Decoders of other models have a second cache, for what an encoder read.
         cache = getattr(cache, "self_attention_cache", cache)
         if cache is not None and len(cache.layers) == blocks:
-            cache.layers = [cache.layers[layer] for layer in kept]
+            cache.layers = [cache.layers[slot] for slot in slots]
         return args, kwargs
 
     decoder.holder.register_forward_pre_hook(shorten, with_kwargs=True)

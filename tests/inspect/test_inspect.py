@@ -8,19 +8,24 @@ import pytest
 from choice import some
 
 from pipeline.inspect.__main__ import main
+from pipeline.inspect.describe import describe, lines
 from pipeline.inspect.trials import REFUSED, try_type
 from pipeline.model.model_types import causal_types
-from pipeline.model.sources.tiny import OK
+from pipeline.model.sources.tiny import OK, tiny_model
 
 # One type of every form: experts and low-rank attention, parallel sublayers with a shared norm, norms behind the
 # sublayers, attention beside a mixer, mixers and attention by turns, blocks of one sublayer, factors, a residual sum
-# inside the attention, a norm on the sum.
-FORMS = ("deepseek_v3", "cohere", "olmo2", "falcon_h1", "qwen3_next", "nemotron_h", "granite", "bloom", "openai-gpt")
+# inside the attention, a norm on the sum, on a sum of the scaled stream, on a sum and again behind an adapter, a bias
+# that is handed on, blocks that text does not pass, several states for each token.
+FORMS = (
+    *("deepseek_v3", "cohere", "olmo2", "falcon_h1", "qwen3_next", "nemotron_h", "granite", "bloom", "openai-gpt"),
+    *("minimax", "xmod", "gpt_neox_japanese", "mllama", "prophetnet"),
+)
 # Their blocks do something else than adding to the stream.
 OTHER_FORMS = {
     "doge": "does not return its input with the outputs of modules added",
     "hrm_text": "run in the order",
-    "minimax": "scales its residual stream",
+    "beam": "scales its residual stream",
 }
 
 
@@ -51,6 +56,18 @@ def test_the_description_fits_a_terminal_and_names_what_does_not_work(capsys):
     assert main(["model=random", "model.architecture=bert"]) == 0
     text = capsys.readouterr().out
     assert "norms: attention.output.LayerNorm on the sum" in text and "bert is an encoder" in text
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("mllama", "blocks at model.layers without 3, which text does not pass"),
+        ("xlm", "blocks at transformer.attentions + transformer.layer_norm1 + transformer.ffns"),
+        ("minimax", " + stream × "),
+    ],
+)
+def test_a_description_says_where_blocks_are_and_what_becomes_of_the_stream(kind, said):
+    assert said in "\n".join(lines(describe(tiny_model(kind))))
 
 
 def test_types_are_listed_with_their_status(capsys):

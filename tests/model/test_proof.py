@@ -16,6 +16,7 @@ from pipeline.measure.stage import head_and_norm
 from pipeline.model.block_form import Unfit
 from pipeline.model.decoder import Decoder
 from pipeline.model.proof import ROUNDING, drops, equations, head_of, prove
+from pipeline.model.residual import tap
 from pipeline.model.sources.random import RandomModel
 from pipeline.prune.decision import Decision
 from pipeline.prune.pruned_model import decision_of
@@ -98,6 +99,11 @@ def gates_its_stream(block, x, **rest):
     return x.sigmoid() * x + block.mlp(block.post_attention_layernorm(x))
 
 
+def normalises_anything_twice(block, x, **rest):
+    norm = block.post_attention_layernorm
+    return norm(norm(x + block.mlp(x)) + x.sigmoid())
+
+
 def runs_twice(block, x, **rest):
     for _ in range(2):
         x = x + block.mlp(block.post_attention_layernorm(x))
@@ -113,6 +119,7 @@ def adds_to_itself(block, x, **rest):
     [
         (halves_its_stream, "block 1 scales its residual stream by 0.5"),
         (normalises_the_sum_twice, "block 1 returns 1·input_layernorm, without the stream"),
+        (normalises_anything_twice, "block 1 runs post_attention_layernorm more than once"),
         (gates_its_stream, "block 1 does not return its input with the outputs of modules added"),
         (runs_twice, "block 1 runs mlp more than once"),
         (adds_to_itself, "block 1 does not return its input with the outputs of modules added"),
@@ -122,6 +129,60 @@ def test_a_block_of_another_form_is_refused_by_what_it_does(make_model, forward,
     model = make_model()
     model.model.layers[1].forward = MethodType(forward, model.model.layers[1])
     with pytest.raises(Unfit, match=f"a llama model cannot be pruned here: {why}"):
+        prove(model)
+
+
+def normalises_a_scaled_sum(block, x, **rest):
+    return block.post_attention_layernorm(0.5 * x + 2 * block.mlp(x))
+
+
+def normalises_behind_an_adapter(block, x, **rest):
+    norm = block.post_attention_layernorm
+    first = norm(x + block.mlp(x))
+    return norm(first + block.input_layernorm(first).sigmoid())
+
+
+def begins_with_the_norm(block, x, **rest):
+    x = block.input_layernorm(x)
+    return 0.5 * x + 2 * block.mlp(block.post_attention_layernorm(x))
+
+
+@pytest.mark.parametrize(
+    ("forward", "closing", "carry", "scale"),
+    [
+        (normalises_a_scaled_sum, "post_attention_layernorm", 0.5, 2.0),
+        (normalises_behind_an_adapter, "post_attention_layernorm", 1.0, 1.0),
+        # The norm on the sum is the one that the next block begins with, and the final norm behind the last block.
+        (begins_with_the_norm, "", 0.5, 2.0),
+    ],
+)
+def test_a_norm_on_a_sum_is_proven_with_what_is_in_the_sum_and_behind_it(make_model, forward, closing, carry, scale):
+    model = make_model()
+    for block in model.model.layers:
+        block.forward = MethodType(forward, block)
+    decoder = Decoder(model)
+    for prove_one in (equations, drops):
+        assert all(error <= ROUNDING[torch.float32] for error, _ in prove_one(decoder))
+    for block in decoder.structure.blocks:
+        (part,) = block.parts
+        assert (part.closing, part.carry, part.writes[0].scale) == (closing, carry, scale)
+    seen, entered = {}, []
+    decoder.blocks[0].mlp.register_forward_pre_hook(lambda module, args: entered.append(args[0]))
+    with torch.no_grad(), tap(decoder, lambda index, x: seen.update({index: x})):
+        model(torch.arange(8)[None])
+    with torch.no_grad():
+        update = scale * decoder.blocks[0].mlp(entered[0])
+    if forward is not begins_with_the_norm:
+        assert torch.equal(seen[0], carry * entered[0])
+    assert torch.allclose(seen[1] - seen[0], update, atol=1e-5)
+
+
+def test_a_stream_that_is_scaled_before_anything_but_a_norm_is_refused(make_model):
+    """In the last block but one: what follows it reads the stream through a norm, but goes on with the stream."""
+    model = make_model()
+    for block in model.model.layers[:-1]:
+        block.forward = MethodType(begins_with_the_norm, block)
+    with pytest.raises(Unfit, match=r"block 2 scales its residual stream by 0\.5"):
         prove(model)
 
 
@@ -145,6 +206,16 @@ def test_a_state_that_changes_behind_the_structure_is_refused(make_model):
     assert Decoder(model).structure.chained
     model.model.layers[3].register_forward_hook(lambda module, args, output: output * 1.01)
     with pytest.raises(Unfit, match=r"block 3: output = x \+ sum of scale × update does not hold \(off by"):
+        prove(model)
+
+
+def test_a_stream_that_changes_between_two_blocks_is_refused(make_model):
+    """Blocks are scored one after the other, each on what the one before it returned."""
+    model = make_model()
+    block = model.model.layers[2]
+    # What runs in place of a call, before any hook of the block.
+    block._compiled_call_impl = lambda x, *args, **rest: block._call_impl(x + x.sin(), *args, **rest)
+    with pytest.raises(Unfit, match="block 2: input = output of block 1 does not hold"):
         prove(model)
 
 

@@ -15,11 +15,14 @@ from pipeline.config.sparsity import parse
 from pipeline.model.continuations import continued
 from pipeline.model.decoder import Decoder
 from pipeline.model.sources.random import RandomModel
+from pipeline.model.sources.tiny import tiny_model
 from pipeline.model.structure import ATTENTION, BLOCK, MLP
 from pipeline.prune.base import Context
+from pipeline.prune.methods.divergence_estimate import _gates
 from pipeline.prune.methods.units import ALONE
 from pipeline.prune.pruned_model import decision_of
 from pipeline.prune.stage import Importance
+from pipeline.prune.surgery import dropped
 from pipeline.prune.workbench import Workbench
 from pipeline.store.artifacts import Store
 
@@ -102,6 +105,24 @@ def test_every_row_has_its_spread(make_model, name):
 def exact(model, name: str) -> list[dict]:
     pruner = pruner_of(name.replace("_estimate", ""))
     return pruner.decide(Decoder(model), parse(1), context_for(pruner, model)).scores
+
+
+@pytest.mark.parametrize("kind", ["llama", "opt", "gpt_neox_japanese", "prophetnet", "xlm"])
+def test_a_gate_of_zero_leaves_a_sublayer_out_in_its_sequence_alone(kind):
+    """Also where blocks flatten their tokens, add a bias by themselves, or have several states for each token."""
+    model = tiny_model(kind)
+    decoder, ids = Decoder(model), torch.arange(3, 35).view(2, 16)
+    at = len(decoder.sublayers()) - 2
+    gone = decoder.sublayers()[at]
+    with torch.no_grad():
+        whole = model(ids, use_cache=False).logits
+        with dropped(decoder, {gone.kind: [gone.layer]}):
+            without = model(ids, use_cache=False).logits
+        with _gates(decoder, 2) as gates:
+            gates[at][1] = 0
+            found = model(ids, use_cache=False).logits
+    assert torch.allclose(found[0], whole[0], atol=1e-5) and torch.allclose(found[1], without[1], atol=1e-5)
+    assert not torch.allclose(without[1], whole[1], atol=1e-3)
 
 
 def test_scores_are_kept_by_seed_where_they_are_drawn(make_settings, tmp_path):

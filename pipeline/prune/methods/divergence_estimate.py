@@ -181,20 +181,23 @@ def _gates(decoder: Decoder, sequences: int) -> Iterator[list[torch.Tensor]]:
     """Multiply each sublayer's update by a gate of one, for every sequence of a batch, within the block."""
     gates, weight = [], next(decoder.model.parameters())
 
-    def gated(gate: torch.Tensor) -> Callable[..., Any]:
+    def gated(gate: torch.Tensor, beside: int) -> Callable[..., Any]:
         def hook(module: nn.Module, args: object, output: Any) -> Any:
             update = first(output)
             # Some blocks (OPT) flatten batch and tokens for their MLP.
             scaled = (update.view(sequences, -1, update.shape[-1]) * gate.to(update)).view_as(update)
-            return (scaled, *output[1:]) if isinstance(output, tuple) else scaled
+            if not isinstance(output, tuple):
+                return scaled
+            rest = [x * gate.to(x) if beside and at == beside else x for at, x in enumerate(output)][1:]
+            return (scaled, *rest)
 
         return hook
 
     with ExitStack() as stack:
         for sublayer in decoder.sublayers():
             gate = torch.ones(sequences, 1, 1, device=weight.device, requires_grad=True)
-            for module in sublayer.exits:
-                stack.callback(module.register_forward_hook(gated(gate)).remove)
+            for module, write in zip(sublayer.exits, sublayer.part.writes, strict=True):
+                stack.callback(module.register_forward_hook(gated(gate, write.beside)).remove)
             gates.append(gate)
         yield gates
 
