@@ -1,4 +1,4 @@
-"""Hydra's settings and flags that the command line takes: they neither lead results elsewhere nor run other code."""
+"""Hydra's settings and flags that the command line takes. Those that would write results elsewhere or run other code are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Softmax-space deviation: KL divergence, angular deviation of probabilities, and their estimates."""
+"""Softmax-space deviation: KL divergence, the angular deviation of probabilities, and its estimate."""
 
 from __future__ import annotations
 

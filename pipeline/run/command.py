@@ -1,4 +1,4 @@
-"""Entry point of the command line: check, run the job or the sweep, close. The only file that sees argv."""
+"""Entry point of the command line: check, run the job or the sweep, close."""
 
 from __future__ import annotations
 

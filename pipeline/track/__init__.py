@@ -1,4 +1,4 @@
-"""Tracks every job as its own finished W&B run. Nothing outside this package knows wandb."""
+"""Tracks every job as its own finished W&B run. Only this package imports wandb."""
 
 from __future__ import annotations
 

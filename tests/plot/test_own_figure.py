@@ -20,7 +20,7 @@ from pipeline.plot.__main__ import main
 from pipeline.plot.drawing import draw
 
 INCLUDE = "figures.include=figures"
-BOTH = (INCLUDE, "figures.select=[fig01,fig30]")
+BOTH = (INCLUDE, "figures.select=[fig01,fig99]")
 
 
 @pytest.fixture
@@ -36,45 +36,45 @@ def page(tmp_path, monkeypatch) -> Iterator[Page]:
 def test_the_page_draws_the_figure_in_both_styles_and_shows_it_in_the_report(page, tmp_path, monkeypatch, capsys):
     # Drawing all figures takes longer than all the rest.
     def few(outputs, settings, form, processes):
-        return draw(outputs, ["fig04", "fig30"], settings, form=form)
+        return draw(outputs, ["fig04", "fig99"], settings, form=form)
 
     monkeypatch.setattr("pipeline.report.page.draw", few)
     run, plot, report = page.commands
     done = start(run, tmp_path)
     assert done.returncode == 0, done.stderr
-    drawn = pd.read_csv("outputs/figures/fig30_js.csv")
+    drawn = pd.read_csv("outputs/figures/fig99_js.csv")
     assert set(drawn["pruner"]) == {"attn_drop"} and (drawn["median"] > 0).all()
     measures = pd.read_parquet("outputs/tables/measures.parquet")
     by_prompt = measures.groupby(["layer", "prompt"])["jensen_shannon"].mean()
     assert drawn["median"].to_numpy() == pytest.approx(by_prompt.groupby("layer").median().to_numpy(), rel=1e-8)
     assert "Jensen-Shannon divergence by layer" in Path("outputs/report/index.html").read_text(encoding="utf-8")
     assert call(plot) == 0
-    assert "fig30_js: drawn, outputs/figures/paper/fig30_js.{pdf,png,csv,txt,tex}" in capsys.readouterr().out
-    with Image.open("outputs/figures/paper/fig30_js.png") as picture:
+    assert "fig99_js: drawn, outputs/figures/paper/fig99_js.{pdf,png,csv,txt,tex}" in capsys.readouterr().out
+    with Image.open("outputs/figures/paper/fig99_js.png") as picture:
         assert len(picture.convert("L").getcolors()) > 10
         assert picture.width == pytest.approx(3.25 * 40, abs=1)  # a column's
     Path("outputs/report/index.html").unlink()
     assert call(report) == 0
-    assert 'id="fig30_js"' in Path("outputs/report/index.html").read_text(encoding="utf-8")
+    assert 'id="fig99_js"' in Path("outputs/report/index.html").read_text(encoding="utf-8")
 
 
-def change(text: str, name: str = "fig30_js.py") -> None:
+def change(text: str, name: str = "fig99_js.py") -> None:
     Path("figures", name).write_text(text, encoding="utf-8")
 
 
 @pytest.mark.parametrize(
     ("name", "text", "words", "why"),
     [
-        ("fig30_js.py", None, ["figures.select=[fig30_jss]"], "fig30_jss does not exist; did you mean fig30_js?"),
+        ("fig99_js.py", None, ["figures.select=[fig99_jss]"], "fig99_jss does not exist; did you mean fig99_js?"),
         (
-            "fig30_js.py",
+            "fig99_js.py",
             None,
             ["figures.include=nowhere"],
             "there is no folder nowhere; give the one that holds your fig",
         ),
         ("mine.py", "FIGURE = 1", ["figures.include=.."], "holds no figure; a figure is a file called figNN_name.py"),
         ("fig04_mine.py", "FIGURE = 1", [], "fig04 is the number of a built-in figure; give the file another"),
-        ("fig30_other.py", "FIGURE = 1", [], "are all fig30; give each figure a number of its own"),
+        ("fig99_other.py", "FIGURE = 1", [], "are all fig99; give each figure a number of its own"),
     ],
 )
 @pytest.mark.usefixtures("page")
@@ -92,7 +92,7 @@ def test_names_that_cannot_be_are_refused_with_the_way_out(name, text, words, wh
 def test_a_file_that_is_no_figure_is_refused_before_a_job(text, why):
     change(text)
     (problem,) = problems([INCLUDE], multirun=False)
-    assert problem.startswith("figures.include: ") and "fig30_js.py" in problem and why in problem
+    assert problem.startswith("figures.include: ") and "fig99_js.py" in problem and why in problem
 
 
 SOURCE = """
@@ -126,16 +126,16 @@ FIGURE = Figure(select, draw)
 def test_a_figure_that_fails_says_where_and_keeps_no_other_from_being_drawn(wrong, right, line, why, tmp_path, capsys):
     fill(tmp_path / "outputs")
     change(SOURCE)
-    assert main([*BOTH, "fig30"]) == 0
+    assert main([*BOTH, "fig99"]) == 0
     change(right + SOURCE if not wrong else SOURCE.replace(wrong, right, 1))
     assert problems([*BOTH], multirun=False) == []
     assert main([*BOTH]) == 1
     told = dict(row.split(": ", 1) for row in capsys.readouterr().out.splitlines())
     assert "drawn" in told["fig01_score_vs_sparsity"]
-    place = f"figures/fig30_js.py, line {line})" if line else "; correct "
-    assert told["fig30_js"].startswith("not drawn: ") and place in told["fig30_js"] and why in told["fig30_js"]
-    assert told["fig30_js"].endswith("figures/fig30_js.py")
-    assert not list(Path("outputs/figures").glob("*fig30*"))
+    place = f"figures/fig99_js.py, line {line})" if line else "; correct "
+    assert told["fig99_js"].startswith("not drawn: ") and place in told["fig99_js"] and why in told["fig99_js"]
+    assert told["fig99_js"].endswith("figures/fig99_js.py")
+    assert not list(Path("outputs/figures").glob("*fig99*"))
 
 
 @pytest.mark.usefixtures("page")
