@@ -6,12 +6,12 @@ tracking, and leave models, random numbers and logging as they were. ``docs/pyth
 
 from __future__ import annotations
 
-from pipeline.evaluate.evaluate import compare, evaluate
+from pipeline.evaluate.interface import compare, evaluate
 from pipeline.evaluate.results import Results
-from pipeline.export.export import export
-from pipeline.measure.measure import measure
+from pipeline.export.interface import export
+from pipeline.measure.interface import measure
 from pipeline.measure.measure_options import OptionTables, measure_options
-from pipeline.prune.prune import Pruned, prune
+from pipeline.prune.interface import Pruned, prune
 from pipeline.tables.load import OutputTables, load
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Hydra's settings and flags that the command line takes. Those that would write results elsewhere or run other code are refused."""
+"""Settings and flags of Hydra that the command line takes; those that lead results elsewhere or run code are refused."""
 
 from __future__ import annotations
 

@@ -14,13 +14,13 @@ from pipeline.common.quiet import quiet_harness
 from pipeline.config.by_name import settings
 from pipeline.config.schema import temperatures_problem
 from pipeline.evaluate import ask
-from pipeline.evaluate.evaluate import suites
+from pipeline.evaluate.interface import suites
 from pipeline.measure import options as of_states
-from pipeline.measure.measure import Prompts, probes_given, pruned_beside
+from pipeline.measure.interface import Prompts, probes_given, pruned_beside
 from pipeline.model.borrowed import borrowed
 from pipeline.model.decoder import Decoder
 from pipeline.model.proof import head_of
-from pipeline.prune.prune import Pruned, name_of
+from pipeline.prune.interface import Pruned, name_of
 from pipeline.prune.vet import vet
 
 

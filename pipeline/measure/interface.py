@@ -35,7 +35,7 @@ from pipeline.model.head import Head
 from pipeline.model.proof import head_of
 from pipeline.model.trajectory import Trajectory, capture_forced, capture_trajectory
 from pipeline.prune.decision import Decision
-from pipeline.prune.prune import Pruned, name_of
+from pipeline.prune.interface import Pruned, name_of
 from pipeline.prune.pruned_model import check_writes_text
 from pipeline.prune.vet import vet
 

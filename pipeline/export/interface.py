@@ -13,7 +13,7 @@ from pipeline.export.hf import check_free, facts_of_pruning, of_file, write_fact
 from pipeline.model.borrowed import borrowed
 from pipeline.model.decoder import Decoder
 from pipeline.prune.checkpoint import Written, probe_outputs, put_back, write_checkpoint
-from pipeline.prune.prune import Pruned, name_of
+from pipeline.prune.interface import Pruned, name_of
 from pipeline.store.integrity import digest
 from pipeline.store.origins import provenance
 from pipeline.store.provenance import origin

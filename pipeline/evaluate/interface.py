@@ -21,7 +21,7 @@ from pipeline.evaluate.results import ITEM_COLUMNS, SCORE_COLUMNS, Results
 from pipeline.evaluate.suites.names import names as task_names
 from pipeline.model.borrowed import borrowed
 from pipeline.model.proof import prove
-from pipeline.prune.prune import Pruned, name_of
+from pipeline.prune.interface import Pruned, name_of
 from pipeline.prune.pruned_model import check_writes_text
 from pipeline.prune.vet import vet
 
