@@ -114,6 +114,17 @@ class HeadInput(nn.Module):
         return found[0]
 
 
+class Times(nn.Module):
+    """Multiplies a state by a number."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.factor
+
+
 class _Reached(Exception):
     """Ends the pass through a wrapper where the output projection begins."""
 
@@ -156,6 +167,8 @@ class Decoder:
     def final_norm(self) -> nn.Module | None:
         """Map from the last block's output to the final state, from which the logits are linear; None for identity."""
         tail = [self.model.get_submodule(name) for name in self.structure.tail]
+        if (factor := self.structure.blocks[-1].passed) != 1:
+            tail.insert(0, Times(factor))
         if self.structure.head_wrapper:
             tail.append(HeadInput(self.model.get_submodule(self.structure.head_wrapper), self.head))
         return nn.Sequential(*tail) if len(tail) > 1 else next(iter(tail), None)
@@ -203,6 +216,11 @@ class Decoder:
         keep_packed(self.model, self.blocks_name, kept, len(self.blocks))
         setattr(self.holder, name, nn.ModuleList([self.blocks[layer] for layer in kept]))
         self.model.residual_structure = keep(self.structure, kept)
+
+    def passed_on(self, layer: int, output: Any) -> torch.Tensor:
+        """Return what the next block is given of what a block returns."""
+        x, factor = first(output), self.structure.blocks[layer].passed
+        return x if factor == 1 else x * factor
 
     def part(self, layer: int, kind: str) -> Part:
         """Return the sublayer of a kind in a block. Raises ValueError if the block has none."""

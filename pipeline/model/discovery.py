@@ -15,10 +15,11 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from pipeline.model.block_form import Group, Unfit, block_of, chain_of, readers_of
-from pipeline.model.dataflow import Flow, Follower
+from pipeline.model.dataflow import STREAM, Fact, Flow, Follower
 from pipeline.model.experts import one_expert_at_a_time
 from pipeline.model.head_form import tail_of
 from pipeline.model.nested import tensors_of
+from pipeline.model.rescaled import factors_since, rescaled, samples
 from pipeline.model.structure import ATTENTION, Structure
 
 # Number of tokens of the pass: few, and unlike the size of anything else, so that attention shows by its shape.
@@ -29,9 +30,12 @@ _ROUNDING = 0.02
 
 @dataclass(frozen=True)
 class Seen:
-    """What one pass showed: the flow in every block, and behind the last one."""
+    """What one pass showed: the flow in every block, what its output was multiplied by on the way to the next one, and
+    the flow behind the last one.
+    """
 
     blocks: tuple[Flow, ...]
+    passed: tuple[float, ...]
     tail: Flow
 
 
@@ -48,7 +52,9 @@ def discover(model: PreTrainedModel) -> Structure:
     try:
         # In inference mode, operators are not taken apart.
         with torch.inference_mode(False), torch.no_grad(), one_expert_at_a_time(model), evaluating(model):
-            return _discover(model)
+            before = samples(model)
+            found = _discover(model)
+            return rescaled(found, factors_since(model, before))
     except Unfit as error:
         raise Unfit(f"a {model.config.model_type} model cannot be pruned here: {error}") from None
 
@@ -75,12 +81,15 @@ def _discover(model: PreTrainedModel) -> Structure:
         seen = watch(model, blocks, name, renewing)
         chains = [chain_of(at, flow, block) for at, (flow, block) in enumerate(zip(seen.blocks, blocks, strict=True))]
     mixers = mixing(model, blocks, seen, chains)
+    behind, last = tail_of(model, name, seen.tail)
     found = tuple(
-        block_of(at, flow, chain, block, mixers[at])
-        for at, (flow, chain, block) in enumerate(zip(seen.blocks, chains, blocks, strict=True))
+        replace(block_of(at, flow, chain, block, mixers[at]), passed=passed)
+        for at, (flow, chain, block, passed) in enumerate(
+            zip(seen.blocks, chains, blocks, (*seen.passed, last), strict=True)
+        )
     )
     attends = any(not part.mixer for block in found if (part := block.part(ATTENTION)))
-    return replace(tail_of(model, name, seen.tail), blocks=found, mixers_only=not attends)
+    return replace(behind, blocks=found, mixers_only=not attends)
 
 
 def block_list(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
@@ -107,8 +116,9 @@ def block_list(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
 def watch(
     model: PreTrainedModel, blocks: Sequence[nn.Module], name: str, renewing: Sequence[frozenset[str]] = ()
 ) -> Seen:
-    """Run the model on a few tokens, and follow the stream through each block and behind the last one."""
+    """Run the model on a few tokens, and follow the stream through each block, between them and behind the last one."""
     order: list[int] = []
+    passed: list[Fact] = []
     followers = [
         Follower(
             {module: path for path, module in block.named_modules() if path},
@@ -121,11 +131,16 @@ def watch(
     outside = {m: path for m, path in outside.items() if not path.startswith(f"{name}.")}
     tail = Follower(outside, {p: v for p, v in model.named_parameters() if not p.startswith(f"{name}.")})
 
+    between: list[Follower] = []
     with ExitStack() as stack, ExitStack() as behind:
 
         def enter(at: int, block: nn.Module, args: Any, kwargs: Any) -> None:
             order.append(at)
             stream = stream_of(args, kwargs)
+            if between:
+                follower = between.pop()
+                follower.__exit__(None, None, None)
+                passed.append(follower.fact(stream))
             followers[at].__enter__()
             followers[at].begin(stream)
 
@@ -137,6 +152,10 @@ def watch(
             if at == len(blocks) - 1:
                 behind.enter_context(tail)
                 tail.begin(result)
+            else:
+                between.append(Follower({}, {}))
+                between[0].__enter__()
+                between[0].begin(result)
 
         for at, block in enumerate(blocks):
             hook = followers[at]
@@ -153,7 +172,17 @@ def watch(
         tail.flow.result = tail.fact(out[0])
     if order != list(range(len(blocks))):
         raise Unfit(f"its blocks run in the order {order}, not once each from first to last")
-    return Seen(tuple(follower.flow for follower in followers), tail.flow)
+    return Seen(tuple(follower.flow for follower in followers), _factors(passed), tail.flow)
+
+
+def _factors(passed: Sequence[Fact]) -> tuple[float, ...]:
+    """Return what each block's output is multiplied by before the next block. Raises Unfit if more is done to it."""
+    found = []
+    for at, fact in enumerate(passed):
+        if fact.sum is None or set(fact.sum) != {STREAM}:
+            raise Unfit(f"block {at + 1} is not given what block {at} returns")
+        found.append(fact.sum[STREAM])
+    return tuple(found)
 
 
 def tokens(model: PreTrainedModel, others: int = 0) -> torch.Tensor:

@@ -73,6 +73,8 @@ class BlockStructure:
     them, empty if there is none, and ``factor`` what the stream is multiplied by after all of them. ``matrices`` are
     the parameters that are multiplied with, each with whether it is stored as (in, out). ``several`` is the length of
     the tuple that the block returns, 0 for a tensor alone. ``caches`` are the modules that have a slot in the cache.
+    The model multiplies the block's output by ``passed`` before it goes on. ``rescaled`` are parameters that its first
+    pass multiplied, each with the factor.
     """
 
     parts: tuple[Part, ...]
@@ -82,6 +84,8 @@ class BlockStructure:
     factor: float = 1.0
     several: int = 0
     caches: tuple[str, ...] = ()
+    passed: float = 1.0
+    rescaled: tuple[tuple[str, float], ...] = ()
 
     def part(self, kind: str) -> Part | None:
         """Return the sublayer of a kind, or None if this block has none."""
@@ -96,7 +100,8 @@ class BlockStructure:
     @property
     def chained(self) -> bool:
         """Whether each sublayer reads exactly what the one before it wrote."""
-        return not self.parallel and self.factor == 1 and not any(part.closing for part in self.parts)
+        scales = self.factor != 1 or self.passed != 1
+        return not (self.parallel or scales or any(part.closing for part in self.parts))
 
 
 @dataclass(frozen=True)

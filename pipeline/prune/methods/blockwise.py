@@ -19,7 +19,6 @@ from pipeline.model.block_calls import Call, block_calls
 from pipeline.model.decoder import Decoder, Linear
 from pipeline.model.experts import one_expert_at_a_time
 from pipeline.model.linear_inputs import OnInput, linear_inputs
-from pipeline.model.nested import first
 from pipeline.model.offload import resident
 from pipeline.prune.base import Context, Pruner
 from pipeline.prune.decision import Change, Decision, facts_of
@@ -112,7 +111,7 @@ def walk(decoder: Decoder, context: Context, what: str) -> Generator[CalibratedB
                 if layer + 1 < len(layers):
                     for index, (args, kwargs) in enumerate(mine):
                         x = _moved(states[index], decoder.linears(layer))
-                        states[index] = first(decoder.blocks[layer](x, *args, **kwargs)).cpu()
+                        states[index] = decoder.passed_on(layer, decoder.blocks[layer](x, *args, **kwargs)).cpu()
 
 
 def _moved(x: torch.Tensor, linears: Sequence[Linear]) -> torch.Tensor:
