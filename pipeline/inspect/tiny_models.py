@@ -50,19 +50,20 @@ def _config(kind: str) -> PretrainedConfig:
 
 def fresh(kind: str) -> PreTrainedModel:
     """Return a tiny model of a type, the same each time."""
-    model = model_of(copy.deepcopy(_config(kind)))
-    model.residual_structure, model.config.use_cache = _structure(kind)
+    structure, config = _proven(kind)
+    model = model_of(copy.deepcopy(config))
+    model.residual_structure = structure
     # Some types (RWKV) change their weights in their first pass.
     logits(model)
     return model
 
 
 @cache
-def _structure(kind: str) -> tuple[Structure, bool]:
-    """Return the structure of a type, and whether it generates with a cache."""
+def _proven(kind: str) -> tuple[Structure, PretrainedConfig]:
+    """Return the structure of a type, and the configuration with which it is proven: without a cache that is wrong."""
     model = model_of(copy.deepcopy(_config(kind)))
     proof.prove(model)
-    return structure_of(model), Decoder(model).uses_cache
+    return structure_of(model), model.config
 
 
 def tokens() -> torch.Tensor:

@@ -15,6 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from pipeline.model.block_form import Group, Unfit, block_of, chain_of, readers_of
+from pipeline.model.chunks import InChunksError, check_order, read_whole
 from pipeline.model.dataflow import STREAM, Fact, Flow, Follower
 from pipeline.model.experts import one_expert_at_a_time
 from pipeline.model.head_form import tail_of
@@ -74,7 +75,11 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def _discover(model: PreTrainedModel) -> Structure:
     name, listed = block_list(model)
     blocks = list(listed)
-    seen = watch(model, blocks, name)
+    try:
+        seen = watch(model, blocks, name)
+    except InChunksError as chunks:
+        read_whole(model, blocks, chunks.length, tokens(model))
+        seen = watch(model, blocks, name)
     chains = [chain_of(at, flow, block) for at, (flow, block) in enumerate(zip(seen.blocks, blocks, strict=True))]
     renewing = [frozenset(group.norm for group in chain if group.norm) for chain in chains]
     if any(renewing):
@@ -118,6 +123,7 @@ def watch(
 ) -> Seen:
     """Run the model on a few tokens, and follow the stream through each block, between them and behind the last one."""
     order: list[int] = []
+    lengths: list[int] = []
     passed: list[Fact] = []
     followers = [
         Follower(
@@ -137,6 +143,7 @@ def watch(
         def enter(at: int, block: nn.Module, args: Any, kwargs: Any) -> None:
             order.append(at)
             stream = stream_of(args, kwargs)
+            lengths.append(stream.shape[1])
             if between:
                 follower = between.pop()
                 follower.__exit__(None, None, None)
@@ -170,8 +177,7 @@ def watch(
             stack.callback(module.register_forward_hook(tail.left, with_kwargs=True).remove)
         out = model(tokens(model), use_cache=False)
         tail.flow.result = tail.fact(out[0])
-    if order != list(range(len(blocks))):
-        raise Unfit(f"its blocks run in the order {order}, not once each from first to last")
+    check_order(order, lengths, len(blocks), TOKENS)
     return Seen(tuple(follower.flow for follower in followers), _factors(passed), tail.flow)
 
 

@@ -90,6 +90,7 @@ def tap(decoder: Decoder, on_state: OnState) -> Iterator[None]:
             stack.callback(decoder.blocks[-1].register_forward_hook(last).remove)
         start = decoder.holder.register_forward_pre_hook(lambda *_: seen.clear())
         stack.callback(start.remove)
+        stack.enter_context(_whole(decoder))
         yield
 
 
@@ -105,8 +106,25 @@ def tap_blocks(decoder: Decoder, on_state: OnState) -> Iterator[None]:
         return hook
 
     with ExitStack() as stack:
+        stack.enter_context(_whole(decoder))
         for index, block in enumerate(decoder.blocks):
             stack.callback(block.register_forward_pre_hook(entered(index), with_kwargs=True).remove)
         end = decoder.blocks[-1].register_forward_hook(lambda m, a, output: on_state(last, first(output)))
         stack.callback(end.remove)
+        yield
+
+
+@contextmanager
+def _whole(decoder: Decoder) -> Iterator[None]:
+    """Raise ValueError, within the block, for a pass that reads its tokens in chunks: states would be of the last."""
+    runs: list[int] = []
+
+    def count(*_: object) -> None:
+        runs.append(1)
+        if len(runs) > 1:
+            raise ValueError(f"a {decoder.model.config.model_type} model reads a text this long in chunks; shorten it")
+
+    with ExitStack() as stack:
+        stack.callback(decoder.holder.register_forward_pre_hook(lambda *_: runs.clear()).remove)
+        stack.callback(decoder.blocks[0].register_forward_pre_hook(count).remove)
         yield
