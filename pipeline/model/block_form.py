@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from pipeline.model.dataflow import STREAM, Call, Fact, Flow, Sum
+from pipeline.model.dataflow import STREAM, Call, Fact, Flow, Sum, all_of, key
 from pipeline.model.nested import tensors_of
 from pipeline.model.structure import ATTENTION, CACHE_SLOTS, MLP, BlockStructure, Part, Stub, Write
 
@@ -102,9 +102,6 @@ def block_of(at: int, flow: Flow, chain: Sequence[Group], block: nn.Module, mixe
     if len(mixing) > 1 and MLP not in kinds.values() and read[mixing[-1]] != read[mixing[0]]:
         # The last of several that mix tokens one after the other (RWKV) is in the place of the MLP.
         kinds[mixing[-1]] = MLP
-    turns = [kind for kind, before in zip(kinds.values(), [None, *kinds.values()], strict=False) if kind != before]
-    if len(turns) > len(set(turns)):
-        raise Unfit(f"block {at} adds {', '.join(turns)} by turns, more than one of a kind")
     on_stream = {name for update in updates for name in (update.write.module, update.group.source)}
     for update in updates:
         if elsewhere := {name for sums in update.call.result.reads for name, _ in sums} - on_stream:
@@ -123,7 +120,36 @@ def block_of(at: int, flow: Flow, chain: Sequence[Group], block: nn.Module, mixe
     parallel = len(parts) > 1 and len(reads) == 1
     ran = {path: block.get_submodule(path) for path in flow.ran}
     caches = tuple(path for path, module in ran.items() if any(hasattr(module, name) for name in CACHE_SLOTS))
-    return BlockStructure(tuple(parts), parallel, matrices, opening, chain[-1].factor, flow.several, caches)
+    return BlockStructure(
+        tuple(parts), parallel, matrices, opening, chain[-1].factor, flow.several, caches,
+        in_turn=_in_turn(chain, [[u for u in updates if kinds[u.write.module] == part.kind] for part in parts]),
+        ends=_ends(chain, updates),
+    )  # fmt: skip
+
+
+def _ends(chain: Sequence[Group], updates: Sequence[_Update]) -> tuple[str, ...]:
+    """Return the parameters whose products go to the block's output alone: those of updates that none in it reads."""
+    read = {name for update in updates for sums in update.call.result.reads for name, _ in sums}
+    last = next((group for group in reversed(chain) if group.writes), None)
+    ends: set[str] = set()
+    others: set[str] = set()
+    for update in updates:
+        mine = ends if update.group is last and update.write.module not in read else others
+        mine |= update.call.result.zero or set()
+    return tuple(sorted(ends - others))
+
+
+def _in_turn(chain: Sequence[Group], parts: Sequence[Sequence[_Update]]) -> bool:
+    """Return whether each sublayer, given by its updates, first reads the stream with all updates of those before it.
+
+    Norms on the stream are not looked at: what lies between them is not followed further.
+    """
+    read = {chain[-1].source: 1.0}
+    for updates in parts:
+        if max(updates[0].call.result.reads, key=len, default=key(read)) != key(read):
+            return False
+        read |= {update.write.module: update.write.scale for update in updates}
+    return True
 
 
 def _part(at: int, kind: str, updates: Sequence[_Update], others: frozenset[str], flow: Flow, block: nn.Module) -> Part:
@@ -137,9 +163,7 @@ def _part(at: int, kind: str, updates: Sequence[_Update], others: frozenset[str]
     entry = readers[0]
     last = updates[-1].write.module
     calls = {call.path: call for call in flow.calls}
-    zero: set[str] = set()
-    for update in updates:
-        zero |= update.call.result.zero or set()
+    zero = all_of(update.call.result.zero for update in updates)
     return Part(
         kind=kind,
         writes=tuple(update.write for update in updates),
@@ -150,7 +174,7 @@ def _part(at: int, kind: str, updates: Sequence[_Update], others: frozenset[str]
         post_norm=last if last != entry and is_norm(block.get_submodule(last)) else "",
         closing=updates[-1].group.norm,
         mixer=kind == ATTENTION and not any(update.call.result.attends for update in updates),
-        zero=tuple(sorted(zero)),
+        zero=tuple(sorted(zero or ())),
     )
 
 

@@ -47,8 +47,11 @@ class Sublayer:
         """Call ``on_update(f)`` with the update that is added to the stream, in each forward pass within the block."""
         found: list[torch.Tensor] = []
 
-        def hook(scale: float) -> Callable[..., None]:
+        def hook(number: int, scale: float) -> Callable[..., None]:
             def note(module: nn.Module, args: object, output: Any) -> None:
+                if not number:
+                    # Left over from a pass that ended before the last of them.
+                    found.clear()
                 update = first(output)
                 found.append(update if scale == 1 else update * scale)
                 if len(found) == len(self.part.writes):
@@ -59,8 +62,8 @@ class Sublayer:
             return note
 
         with ExitStack() as stack:
-            for module, write in zip(self.exits, self.part.writes, strict=True):
-                stack.callback(module.register_forward_hook(hook(write.scale)).remove)
+            for number, (module, write) in enumerate(zip(self.exits, self.part.writes, strict=True)):
+                stack.callback(module.register_forward_hook(hook(number, write.scale)).remove)
             yield
 
 
@@ -265,9 +268,9 @@ class Decoder:
                     found += [Linear(f"{name}.{e}", name, module, attribute, turned, e) for e in experts]
         return found
 
-    def outputs(self, layer: int, kind: str) -> list[Linear]:
-        """Return the matrices of a sublayer that write its update."""
-        names = [f"{self.blocks_name}.{layer}.{name}" for name in self.part(layer, kind).zero]
+    def ends(self, layer: int) -> list[Linear]:
+        """Return the matrices of a block whose products nothing else in it reads."""
+        names = [f"{self.blocks_name}.{layer}.{name}" for name in self.structure.blocks[layer].ends]
         return [linear for linear in self.linears(layer) if linear.parameter in names]
 
     def belongs(self, parameter: str, layer: int, kind: str) -> bool:

@@ -57,16 +57,18 @@ def tap(decoder: Decoder, on_state: OnState) -> Iterator[None]:
     ``x`` has shape (batch, tokens, D) in the model's dtype. The hooks are removed on leaving, also after an error.
     """
     plan, chained = layout(decoder), decoder.structure.chained
+    # The states before the sublayers of one block: sublayers may write by turns.
     seen: dict[int, torch.Tensor] = {}
     shape: list[torch.Size] = []
 
-    def entered(state: int) -> Callable[..., None]:
+    def entered(state: int, opens: bool) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if state not in seen:
                 x = stream_of(args, kwargs)
                 if x.ndim == 3:
                     shape[:] = [x.shape]
-                seen.clear()
+                if opens:
+                    seen.clear()
                 # Some blocks (OPT) flatten batch and tokens for their MLP.
                 seen[state] = x.view(shape[0])
                 on_state(state, seen[state])
@@ -81,8 +83,10 @@ def tap(decoder: Decoder, on_state: OnState) -> Iterator[None]:
         on_state(plan.states - 1, first(output))
 
     with ExitStack() as stack:
+        block = None
         for sublayer, before, after in zip(decoder.sublayers(), plan.before, plan.after, strict=True):
-            hook = sublayer.entry.register_forward_pre_hook(entered(before), with_kwargs=True)
+            opens, block = sublayer.layer != block, sublayer.layer
+            hook = sublayer.entry.register_forward_pre_hook(entered(before, opens), with_kwargs=True)
             stack.callback(hook.remove)
             if not chained:
                 stack.enter_context(sublayer.watched(left(before, after)))

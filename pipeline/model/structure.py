@@ -69,12 +69,14 @@ class Part:
 class BlockStructure:
     """One block: its sublayers in the order in which they write to the stream, at most one of each kind.
 
+    Several attentions, or MLPs, count as one sublayer, which writes several times, perhaps by turns with the other.
     In a ``parallel`` block all sublayers read the same stream. ``opening`` is a norm on the stream itself before all of
     them, empty if there is none, and ``factor`` what the stream is multiplied by after all of them. ``matrices`` are
     the parameters that are multiplied with, each with whether it is stored as (in, out). ``several`` is the length of
     the tuple that the block returns, 0 for a tensor alone. ``caches`` are the modules that have a slot in the cache.
     The model multiplies the block's output by ``passed`` before it goes on. ``rescaled`` are parameters that its first
-    pass multiplied, each with the factor.
+    pass multiplied, each with the factor. ``in_turn`` says that each sublayer begins with the stream as the one before
+    it left it. The products with the parameters ``ends`` go to the block's output alone.
     """
 
     parts: tuple[Part, ...]
@@ -86,6 +88,8 @@ class BlockStructure:
     caches: tuple[str, ...] = ()
     passed: float = 1.0
     rescaled: tuple[tuple[str, float], ...] = ()
+    in_turn: bool = True
+    ends: tuple[str, ...] = ()
 
     def part(self, kind: str) -> Part | None:
         """Return the sublayer of a kind, or None if this block has none."""
@@ -101,7 +105,7 @@ class BlockStructure:
     def chained(self) -> bool:
         """Whether each sublayer reads exactly what the one before it wrote."""
         scales = self.factor != 1 or self.passed != 1
-        return not (self.parallel or scales or any(part.closing for part in self.parts))
+        return self.in_turn and not (self.parallel or scales or any(part.closing for part in self.parts))
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def apply(model: PreTrainedModel, decision: Decision) -> list[Replaced]:
             expected = _outputs(decoder, decision)
         remove_blocks(decoder, decision.blocks)
     if decision.attention and not decoder.structure.encoder:
-        _renumber_cache(decoder, [at for at in range(len(decoder.blocks)) if _caches(decoder, at)])
+        _renumber_cache(decoder, [at for at in range(len(decoder.blocks)) if _cache_slots(decoder, at)])
         if decoder.uses_cache and not is_offloaded(model) and not caches_well(decoder):
             log.warning("a %s model without this attention has no right cache: using none", model.config.model_type)
             _without_cache(decoder)
@@ -132,8 +132,9 @@ def remove_blocks(decoder: Decoder, layers: Iterable[int]) -> None:
     """Remove whole blocks, from the model and from its configuration."""
     gone = set(layers)
     decoder.keep_blocks([layer for layer in range(len(decoder.blocks)) if layer not in gone])
-    for slot in range(len(decoder.blocks)):
-        _set_cache_slot(decoder, slot, slot)
+    width = _width(decoder)
+    for layer in range(len(decoder.blocks)):
+        _set_cache_slots(decoder, layer, layer * width)
     if not decoder.structure.encoder and not _counts_tokens(decoder):
         _without_cache(decoder)
 
@@ -151,18 +152,25 @@ def _without_cache(decoder: Decoder) -> None:
         decoder.model.generation_config.use_cache = False
 
 
-def _caches(decoder: Decoder, layer: int) -> bool:
-    """Return whether a module of a block that is left has a slot in the cache."""
+def _cache_slots(decoder: Decoder, layer: int) -> list[int]:
+    """Return the slots in the cache of the modules of a block that are left, in ascending order."""
     modules = dict(decoder.blocks[layer].named_modules())
     left = [modules.get(path) for path in decoder.structure.blocks[layer].caches]
-    return any(hasattr(module, name) for module in left for name in CACHE_SLOTS)
+    return sorted({getattr(module, name) for module in left for name in CACHE_SLOTS if hasattr(module, name)})
 
 
-def _set_cache_slot(decoder: Decoder, layer: int, slot: int) -> None:
+def _width(decoder: Decoder) -> int:
+    """Return the number of slots that a block has: one, or one for each of its attention sublayers."""
+    return max(1, *(len(_cache_slots(decoder, layer)) for layer in range(len(decoder.blocks))))
+
+
+def _set_cache_slots(decoder: Decoder, layer: int, first: int) -> None:
+    """Give the modules of a block the slots from ``first`` on, in the order of those that they have."""
+    slots = {slot: first + number for number, slot in enumerate(_cache_slots(decoder, layer))}
     for module in decoder.blocks[layer].modules():
         for name in CACHE_SLOTS:
             if hasattr(module, name):
-                module.__dict__[name] = slot
+                module.__dict__[name] = slots.get(getattr(module, name), first)
 
 
 def _renumber_cache(decoder: Decoder, kept: list[int]) -> None:
@@ -171,9 +179,10 @@ def _renumber_cache(decoder: Decoder, kept: list[int]) -> None:
     The length of a cache is read from its slot 0, so a hole there would give wrong positions. The library sizes
     caches by the number of blocks, hence the hook. With no attention left there is nothing to cache.
     """
-    for slot, layer in enumerate(kept):
-        _set_cache_slot(decoder, layer, slot)
-    config, blocks = decoder.model.config, len(decoder.blocks)
+    width = _width(decoder)
+    for number, layer in enumerate(kept):
+        _set_cache_slots(decoder, layer, number * width)
+    config, slots = decoder.model.config, len(decoder.blocks) * width
     if not kept or not _counts_tokens(decoder):
         _without_cache(decoder)
         return
@@ -185,8 +194,8 @@ def _renumber_cache(decoder: Decoder, kept: list[int]) -> None:
             cache = kwargs["past_key_values"] = DynamicCache(config=config)
         # Decoders of other models have a second cache, for what an encoder read.
         cache = getattr(cache, "self_attention_cache", cache)
-        if cache is not None and len(cache.layers) == blocks:
-            cache.layers = [cache.layers[layer] for layer in kept]
+        if cache is not None and len(cache.layers) == slots:
+            cache.layers = [cache.layers[layer * width + slot] for layer in kept for slot in range(width)]
         return args, kwargs
 
     decoder.holder.register_forward_pre_hook(shorten, with_kwargs=True)

@@ -1,4 +1,4 @@
-"""A model that reads a prompt in chunks is made to read it whole; blocks that run twice on the same text are refused."""
+"""A model that reads a prompt in chunks is made to read it whole; blocks that run twice on a text are refused."""
 
 from __future__ import annotations
 

@@ -39,11 +39,10 @@ class CalibratedBlock:
     def watch(self, on_input: OnInput, only: Collection[str] | None = None) -> None:
         """Pass the calibration set through the block; ``on_input(names, x)`` gets the inputs (tokens, in) of matrices.
 
-        ``only`` restricts this to some of them. The last product of the block is not computed: nothing reads it.
+        ``only`` restricts this to some of them. Products that nothing else in the block reads are not computed.
         """
         watched = [w for w in self.linears if only is None or w.name in only]
-        last = self.decoder.structure.blocks[self.layer].parts[-1]
-        ends = {w.name for w in self.decoder.outputs(self.layer, last.kind)}
+        ends = {w.name for w in self.decoder.ends(self.layer)}
         known = [*watched, *(w for w in self.linears if w.name in ends and w not in watched)]
         wanted = {w.name for w in watched}
 
