@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -95,14 +95,18 @@ class _Update:
 
 def block_of(at: int, flow: Flow, chain: Sequence[Group], block: nn.Module, mixers: frozenset[str]) -> BlockStructure:
     calls = {call.path: call for call in flow.calls}
-    updates = [_Update(write, calls[write.module], group) for group in chain for write in group.writes]
+    on_stream = {name for group in chain for name in (group.source, *(write.module for write in group.writes))}
+    updates = [
+        _Update(write, _with_inputs(calls[write.module], calls, on_stream), group)
+        for group in chain
+        for write in group.writes
+    ]
     kinds = {u.write.module: ATTENTION if u.call.result.attends or u.write.module in mixers else MLP for u in updates}
     read = {update.write.module: update.call.result.reads for update in updates}
     mixing = [name for name, kind in kinds.items() if kind == ATTENTION]
     if len(mixing) > 1 and MLP not in kinds.values() and read[mixing[-1]] != read[mixing[0]]:
         # The last of several that mix tokens one after the other (RWKV) is in the place of the MLP.
         kinds[mixing[-1]] = MLP
-    on_stream = {name for update in updates for name in (update.write.module, update.group.source)}
     for update in updates:
         if elsewhere := {name for sums in update.call.result.reads for name, _ in sums} - on_stream:
             raise Unfit(
@@ -125,6 +129,23 @@ def block_of(at: int, flow: Flow, chain: Sequence[Group], block: nn.Module, mixe
         in_turn=_in_turn(chain, [[u for u in updates if kinds[u.write.module] == part.kind] for part in parts]),
         ends=_ends(chain, updates),
     )  # fmt: skip
+
+
+def _with_inputs(call: Call, calls: Mapping[str, Call], on_stream: Collection[str]) -> Call:
+    """Return a call with what it reads beside the stream as a part of it, where that is computed from the same stream.
+
+    So ``x + f(x + g(x))``, where ``g(x)`` itself is not added to the stream, is ``x + h(x)``.
+    """
+    known = call.result
+    beside = {name for sums in known.reads for name, _ in sums} - set(on_stream)
+    inner = [_with_inputs(calls[name], calls, on_stream).result for name in beside if name in calls]
+    reads = frozenset().union(*(fact.reads for fact in inner))
+    own = {frozenset((name, share) for name, share in sums if name not in beside) for sums in known.reads}
+    if not beside or len(inner) < len(beside) or own != reads:
+        return call
+    modules = known.modules.union(*(fact.modules for fact in inner))
+    attends = known.attends or any(fact.attends for fact in inner)
+    return replace(call, result=replace(known, modules=modules, reads=reads, attends=attends))
 
 
 def _ends(chain: Sequence[Group], updates: Sequence[_Update]) -> tuple[str, ...]:

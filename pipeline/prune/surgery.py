@@ -156,7 +156,13 @@ def _cache_slots(decoder: Decoder, layer: int) -> list[int]:
     """Return the slots in the cache of the modules of a block that are left, in ascending order."""
     modules = dict(decoder.blocks[layer].named_modules())
     left = [modules.get(path) for path in decoder.structure.blocks[layer].caches]
-    return sorted({getattr(module, name) for module in left for name in CACHE_SLOTS if hasattr(module, name)})
+    return sorted({getattr(module, name) for module in left for name in CACHE_SLOTS if _is_slot(module, name)})
+
+
+def _is_slot(module: nn.Module | None, name: str) -> bool:
+    """Return whether an attribute is a slot; a module that is told its block in each pass (Zamba) has None or -1."""
+    slot = getattr(module, name, None)
+    return isinstance(slot, int) and slot >= 0
 
 
 def _width(decoder: Decoder) -> int:
@@ -169,7 +175,7 @@ def _set_cache_slots(decoder: Decoder, layer: int, first: int) -> None:
     slots = {slot: first + number for number, slot in enumerate(_cache_slots(decoder, layer))}
     for module in decoder.blocks[layer].modules():
         for name in CACHE_SLOTS:
-            if hasattr(module, name):
+            if _is_slot(module, name):
                 module.__dict__[name] = slots.get(getattr(module, name), first)
 
 
