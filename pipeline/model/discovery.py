@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -118,6 +118,25 @@ def block_list(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     return max(outermost, key=lambda found: sum(p.numel() for p in found[1].parameters()))
 
 
+class _Sections:
+    """Follows one section of a pass at a time: a block, the way to the next one, or what is behind the last."""
+
+    def __enter__(self) -> Self:
+        self._running = ExitStack()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Also where the pass broke off within a section.
+        self._running.close()
+
+    def begin(self, follower: Follower, stream: torch.Tensor) -> None:
+        """End the section before, and begin one with its stream (B, T, D)."""
+        self._running.close()
+        self._running.enter_context(follower)
+        self.current = follower
+        follower.begin(stream)
+
+
 def watch(
     model: PreTrainedModel, blocks: Sequence[nn.Module], name: str, renewing: Sequence[frozenset[str]] = ()
 ) -> Seen:
@@ -137,32 +156,21 @@ def watch(
     outside = {m: path for m, path in outside.items() if not path.startswith(f"{name}.")}
     tail = Follower(outside, {p: v for p, v in model.named_parameters() if not p.startswith(f"{name}.")})
 
-    between: list[Follower] = []
-    with ExitStack() as stack, ExitStack() as behind:
+    with ExitStack() as stack, _Sections() as sections:
 
         def enter(at: int, block: nn.Module, args: Any, kwargs: Any) -> None:
             order.append(at)
             stream = stream_of(args, kwargs)
             lengths.append(stream.shape[1])
-            if between:
-                follower = between.pop()
-                follower.__exit__(None, None, None)
-                passed.append(follower.fact(stream))
-            followers[at].__enter__()
-            followers[at].begin(stream)
+            if order[1:]:
+                passed.append(sections.current.fact(stream))
+            sections.begin(followers[at], stream)
 
         def leave(at: int, block: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             result = next(iter(tensors_of(output)))
             followers[at].flow.result = followers[at].fact(result)
             followers[at].flow.several = len(output) if isinstance(output, tuple | list) else 0
-            followers[at].__exit__(None, None, None)
-            if at == len(blocks) - 1:
-                behind.enter_context(tail)
-                tail.begin(result)
-            else:
-                between.append(Follower({}, {}))
-                between[0].__enter__()
-                between[0].begin(result)
+            sections.begin(tail if at == len(blocks) - 1 else Follower({}, {}), result)
 
         for at, block in enumerate(blocks):
             hook = followers[at]
