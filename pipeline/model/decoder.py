@@ -257,7 +257,7 @@ class Decoder:
             for attribute, parameter in module.named_parameters(recurse=False):
                 own = f"{path}.{attribute}" if path else attribute
                 plain = isinstance(module, nn.Linear | Conv1D) and attribute == "weight"
-                if not plain and own not in stored and parameter.ndim != 3:
+                if not plain and own not in stored:
                     continue
                 name = f"{self.blocks_name}.{layer}.{own}"
                 turned = isinstance(module, Conv1D) if plain else stored.get(own, False)

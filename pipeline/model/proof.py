@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -25,11 +25,12 @@ from pipeline.model.dropped import drop, is_dropped
 from pipeline.model.head import Head
 from pipeline.model.nested import first
 from pipeline.model.offload import is_offloaded, resident
+from pipeline.model.visits import Unvisited, unvisited
 
 log = logging.getLogger(__name__)
 # Largest relative differences that come from rounding and from another order of summation.
 ROUNDING = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 4e-3}
-_proven: WeakSet[nn.Module] = WeakSet()
+_proven: WeakKeyDictionary[nn.Module, Unvisited] = WeakKeyDictionary()
 
 
 def head_of(decoder: Decoder, dtype: torch.dtype | None = None) -> Head:
@@ -52,15 +53,16 @@ def _head(decoder: Decoder) -> Head:
 
 
 @torch.inference_mode()
-def prove(model: PreTrainedModel) -> None:
+def prove(model: PreTrainedModel) -> Unvisited:
     """Compare a model's logits and residual stream with those of its `Decoder` on a few tokens, once.
 
+    Returns the experts that none of these tokens visits, of which the proof says nothing, by block: see `unvisited`.
     Encoders' logits are skipped, and models that are not entirely in memory. Raises Unfit if the two differ, saying
     which equation failed where, and ValueError for logits that are not finite.
     """
     decoder = Decoder(model)
     if model in _proven or is_offloaded(model):
-        return
+        return _proven.get(model, {})
     for error, equation in equations(decoder):
         if not error <= ROUNDING.get(model.dtype, 0.0):
             raise Unfit(
@@ -70,7 +72,8 @@ def prove(model: PreTrainedModel) -> None:
     if not decoder.structure.encoder and decoder.uses_cache and not caches_well(decoder):
         log.warning("a %s model writes another text with a cache than without one: using none", model.config.model_type)
         model.config.use_cache = False
-    _proven.add(model)
+    _proven[model] = found = unvisited(decoder)
+    return found
 
 
 def caches_well(decoder: Decoder) -> bool:

@@ -14,8 +14,12 @@ from pipeline.model.sources.tiny import OK
 
 # One type of every form: experts and low-rank attention, parallel sublayers with a shared norm, norms behind the
 # sublayers, attention beside a mixer, mixers and attention by turns, blocks of one sublayer, factors, a residual sum
-# inside the attention, a norm on the sum.
-FORMS = ("deepseek_v3", "cohere", "olmo2", "falcon_h1", "qwen3_next", "nemotron_h", "granite", "bloom", "openai-gpt")
+# inside the attention, a norm on the sum; a stream that is scaled between blocks, a prompt that is read in chunks,
+# attention and MLP by turns within a block, a sublayer that reads more than the stream.
+FORMS = (
+    *("deepseek_v3", "cohere", "olmo2", "falcon_h1", "qwen3_next", "nemotron_h", "granite", "bloom", "openai-gpt"),
+    *("rwkv", "xlstm", "longcat_flash", "zamba2"),
+)
 # Their blocks do something else than adding to the stream.
 OTHER_FORMS = {
     "doge": "does not return its input with the outputs of modules added",
