@@ -18,6 +18,7 @@ from pipeline.model.block_form import Group, Unfit, block_of, chain_of, readers_
 from pipeline.model.chunks import InChunksError, check_order, read_whole
 from pipeline.model.dataflow import STREAM, Fact, Flow, Follower
 from pipeline.model.experts import one_expert_at_a_time
+from pipeline.model.handed_on import with_handed_on
 from pipeline.model.head_form import tail_of
 from pipeline.model.nested import tensors_of
 from pipeline.model.rescaled import factors_since, rescaled, samples
@@ -94,7 +95,7 @@ def _discover(model: PreTrainedModel) -> Structure:
         )
     )
     attends = any(not part.mixer for block in found if (part := block.part(ATTENTION)))
-    return replace(behind, blocks=found, mixers_only=not attends)
+    return replace(behind, blocks=with_handed_on(model, tokens(model), blocks, found), mixers_only=not attends)
 
 
 def block_list(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:

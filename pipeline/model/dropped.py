@@ -16,7 +16,10 @@ Replaced = tuple[nn.Module, str, nn.Module]
 
 
 class DroppedSublayer(nn.Module):
-    """Stands in for a module of a dropped sublayer: no parameters, no compute, zeros in the form of its output."""
+    """Stands in for a module of a dropped sublayer: no parameters, no compute, zeros in the form of its output.
+
+    A state that it is given to hand on, it hands on as it is.
+    """
 
     def __init__(self, stub: Stub) -> None:
         super().__init__()
@@ -27,8 +30,10 @@ class DroppedSublayer(nn.Module):
         zeros = x.new_zeros((*x.shape[:-1], self.stub.width))
         if not self.stub.several:
             return zeros
-        values = (zeros, *[None] * (self.stub.several - 1))
-        return list(values) if self.stub.listed else values
+        values = [zeros, *[None] * (self.stub.several - 1)]
+        for place, source in self.stub.handed:
+            values[place] = kwargs.get(source) if isinstance(source, str) else args[source]
+        return values if self.stub.listed else tuple(values)
 
 
 class PassedNorm(nn.Module):

@@ -20,12 +20,14 @@ class Stub:
     """What a module returns, so that zeros can stand in for it.
 
     ``several`` is the length of a returned tuple, or list if ``listed``, 0 for a tensor alone; ``width`` the size of
-    its last dimension.
+    its last dimension. ``handed`` are states among several that come from an argument: the place of each, and the
+    argument's place or name.
     """
 
     several: int
     width: int
     listed: bool = False
+    handed: tuple[tuple[int, int | str], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -188,6 +188,9 @@ def _renumber_cache(decoder: Decoder, kept: list[int]) -> None:
     width = _width(decoder)
     for number, layer in enumerate(kept):
         _set_cache_slots(decoder, layer, number * width)
+    if not any(block.caches for block in decoder.structure.blocks):
+        # Blocks that hand their state on have no slots (xLSTM).
+        return
     config, slots = decoder.model.config, len(decoder.blocks) * width
     if not kept or not _counts_tokens(decoder):
         _without_cache(decoder)
