@@ -71,7 +71,8 @@ def _counterparts_of(
 
     def on_update(index: int) -> Callable[[torch.Tensor], None]:
         def note(update: torch.Tensor) -> None:
-            updates[index] = update
+            if not again or again == [index]:
+                updates[index] = update
             if again == [index]:
                 raise _Seen
 

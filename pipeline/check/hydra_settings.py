@@ -1,4 +1,4 @@
-"""Settings and flags of Hydra that the command line takes; those that lead results elsewhere or run code are refused."""
+"""Settings and flags of Hydra that the command line takes; those that move results or run code are refused."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ import yaml  # type: ignore[import-untyped]
 
 from pipeline.common.arguments import Arguments
 from pipeline.common.errors import plain
+from pipeline.common.quiet import quiet_libraries
 from pipeline.config.choices import nearest
 from pipeline.model.model_types import causal_types
 
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON: with --all, a list of {type, status, reason}")
     parser.add_argument("--page", type=Path, metavar="FILE", help="with --all, write the table into this page")
     options = parser.parse_args(arguments)
+    quiet_libraries()
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -13,8 +13,9 @@ from pipeline.config.choices import choices_of
 from pipeline.config.signature import signature
 from pipeline.model.decoder import Decoder
 from pipeline.model.model_types import is_encoder, unsuited
-from pipeline.model.proof import drops, equations
+from pipeline.model.proof import drops, equations, prove
 from pipeline.model.structure import BlockStructure, Part
+from pipeline.model.visits import listed
 
 # Where a norm may be.
 _PLACES = ("before", "after", "on the sum")
@@ -25,7 +26,8 @@ class Description:
     """A model's structure as plain values.
 
     ``blocks`` are runs of equal blocks, ``pruners`` the reason why each does not work on the model (empty: it does),
-    and ``proof`` the largest relative error of each kind of equation.
+    and ``proof`` the largest relative error of each kind of equation. ``unvisited`` names, by block, the experts
+    that no token of the proof visits.
     """
 
     type: str
@@ -36,6 +38,7 @@ class Description:
     cache: str
     pruners: dict[str, str]
     proof: dict[str, float]
+    unvisited: dict[int, list[str]]
 
     def plain(self) -> dict[str, Any]:
         """Return everything as values that JSON can hold."""
@@ -54,6 +57,7 @@ def describe(model: PreTrainedModel) -> Description:
         cache=_cache(decoder),
         pruners={name: _unsuited(name, model) or "" for name in choices_of("pruner")},
         proof=_proof(decoder),
+        unvisited={layer: list(parts) for layer, parts in prove(model).items()},
     )
 
 
@@ -75,14 +79,21 @@ def _runs(decoder: Decoder) -> Iterator[dict[str, Any]]:
 
 def _block(decoder: Decoder, layer: int, block: BlockStructure) -> dict[str, Any]:
     linears = decoder.linears(layer)
-    form = "parallel" if block.parallel else "norm on the sum" if block.norms else "one after the other"
     return {
-        "form": form,
+        "form": _form(block),
         "sublayers": [_part(part) for part in block.parts],
-        "stream times": block.factor,
+        "stream times": block.factor * block.passed,
         "matrices": len(linears),
         "shapes": sorted({f"{w.weight.shape[0]}×{w.weight.shape[1]}" for w in linears}),
     }
+
+
+def _form(block: BlockStructure) -> str:
+    if block.parallel:
+        return "parallel"
+    if block.norms:
+        return "norm on the sum"
+    return "one after the other" if block.in_turn else "by turns"
 
 
 def _part(part: Part) -> dict[str, Any]:
@@ -162,6 +173,7 @@ def lines(found: Description) -> Sequence[str]:
     out.append(
         "proof, largest relative error: " + ", ".join(f"{name} {error:.0e}" for name, error in found.proof.items())
     )
+    out += [f"  no token visits {listed(parts)} of block {layer}" for layer, parts in found.unvisited.items()]
     return out
 
 

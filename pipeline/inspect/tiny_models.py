@@ -55,19 +55,21 @@ def _blocks(config: PretrainedConfig) -> tuple[nn.Module, ...]:
 
 def fresh(kind: str) -> PreTrainedModel:
     """Return a tiny model of a type, the same each time."""
-    model = model_of(copy.deepcopy(_config(kind)))
-    model.residual_structure, model.config.use_cache = _structure(kind)
+    structure, config = _proven(kind)
+    model = model_of(copy.deepcopy(config))
+    model.residual_structure = structure
     # Some types (RWKV) change their weights in their first pass.
     logits(model)
     return model
 
 
 @cache
-def _structure(kind: str) -> tuple[Structure, bool]:
-    """Return the structure of a type, and whether it generates with a cache."""
-    model = model_of(copy.deepcopy(_config(kind)))
+def _proven(kind: str) -> tuple[Structure, PretrainedConfig]:
+    """Return the structure of a type, and the configuration with which it is proven: without a cache that is wrong."""
+    config = copy.deepcopy(_config(kind))
+    model = model_of(config)
     proof.prove(model)
-    return structure_of(model), Decoder(model).uses_cache
+    return structure_of(model), config
 
 
 def tokens() -> torch.Tensor:

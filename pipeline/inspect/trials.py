@@ -34,7 +34,7 @@ from pipeline.model.residual import layout, tap
 from pipeline.model.sources.tiny import OK, trial
 from pipeline.model.structure import BLOCK
 from pipeline.model.trajectory import forwards
-from pipeline.prune.checkpoint import as_checkpoint
+from pipeline.prune.checkpoint import as_checkpoint, as_loaded
 from pipeline.prune.decision import Change, Decision
 from pipeline.prune.surgery import apply, dropped
 
@@ -163,7 +163,8 @@ def _exported(kind: str, decision: Decision) -> None:
     apply(pruned, decision)
     as_checkpoint(model, decision)
     with tempfile.TemporaryDirectory() as folder:
-        model.save_pretrained(folder)
+        with as_loaded(Decoder(model)):
+            model.save_pretrained(folder)
         again = type(model).from_pretrained(Path(folder), attn_implementation="eager").eval()
     same(logits(again), logits(pruned), f"logits of the exported checkpoint ({named(decision)})")
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
 
-from pipeline.model.dataflow import STREAM, Call, Fact, Flow, Sum, key
+from pipeline.model.dataflow import STREAM, Call, Fact, Flow, Sum, all_of, key
 from pipeline.model.nested import tensors_of
 from pipeline.model.structure import ATTENTION, CACHE_SLOTS, MLP, BlockStructure, Part, Stub, Write
 
@@ -125,37 +125,50 @@ def shown(total: Sum) -> str:
     return " + ".join(f"{factor:g}·{name}" for name, factor in total.items()) or "nothing known"
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Update:
+    """What one module adds to the stream, with the parameter ``beside`` its output, empty if there is none."""
+
     write: Write
     call: Call
     group: Group
+    beside: str
 
     @property
     def modules(self) -> frozenset[str]:
         return self.call.result.modules
 
-    def beside(self, names: Mapping[int, str]) -> str:
-        """Return the name, by identity in ``names``, of the parameter added beside its output; empty for none."""
-        return names[id(self.call.returned[self.write.beside])] if self.write.beside else ""
+    @property
+    def added(self) -> list[str]:
+        """Names of what it adds, as in sums."""
+        return [self.write.module, *filter(None, [self.beside])]
+
+    @property
+    def zero(self) -> frozenset[str] | None:
+        """Parameters that make it zero; None if none do."""
+        known = self.call.result.zero
+        return None if known is None else frozenset(known) | set(filter(None, [self.beside]))
 
 
 def block_of(at: int, flow: Flow, chain: Sequence[Group], block: nn.Module, mixers: frozenset[str]) -> BlockStructure:
     for norm in {group.norm for group in chain if group.norm}:
         _check_closed(at, norm, flow)
     calls = {call.path: call for call in flow.calls}
-    updates = [_Update(write, calls[write.module], group) for group in chain for write in group.writes]
+    names = {id(parameter): name for name, parameter in block.named_parameters()}
+    updates = [
+        _Update(write, call, group, names[id(call.returned[write.beside])] if write.beside else "")
+        for group in chain
+        for write in group.writes
+        for call in [calls[write.module]]
+    ]
+    on_stream = {group.source for group in chain} | {name for update in updates for name in update.added}
+    updates = [replace(update, call=_with_inputs(update.call, calls, on_stream)) for update in updates]
     kinds = {u.write.module: ATTENTION if u.call.result.attends or u.write.module in mixers else MLP for u in updates}
     read = {update.write.module: update.call.result.reads for update in updates}
     mixing = [name for name, kind in kinds.items() if kind == ATTENTION]
     if len(mixing) > 1 and MLP not in kinds.values() and read[mixing[-1]] != read[mixing[0]]:
         # The last of several that mix tokens one after the other (RWKV) is in the place of the MLP.
         kinds[mixing[-1]] = MLP
-    turns = [kind for kind, before in zip(kinds.values(), [None, *kinds.values()], strict=False) if kind != before]
-    if len(turns) > len(set(turns)):
-        raise Unfit(f"block {at} adds {', '.join(turns)} by turns, more than one of a kind")
-    names = {id(parameter): name for name, parameter in block.named_parameters()}
-    on_stream = {name for u in updates for name in (u.write.module, u.group.source, u.beside(names))}
     for update in updates:
         if elsewhere := {name for sums in update.call.result.reads for name, _ in sums} - on_stream:
             raise Unfit(
@@ -173,7 +186,53 @@ def block_of(at: int, flow: Flow, chain: Sequence[Group], block: nn.Module, mixe
     parallel = len(parts) > 1 and len(reads) == 1
     ran = {path: block.get_submodule(path) for path in flow.ran}
     caches = tuple(path for path, module in ran.items() if any(hasattr(module, name) for name in CACHE_SLOTS))
-    return BlockStructure(tuple(parts), parallel, matrices, opening, chain[-1].factor, flow.several, caches)
+    return BlockStructure(
+        tuple(parts), parallel, matrices, opening, chain[-1].factor, flow.several, caches,
+        in_turn=_in_turn(chain, [[u for u in updates if kinds[u.write.module] == part.kind] for part in parts]),
+        ends=_ends(chain, updates),
+    )  # fmt: skip
+
+
+def _with_inputs(call: Call, calls: Mapping[str, Call], on_stream: Collection[str]) -> Call:
+    """Return a call with what it reads beside the stream as a part of it, where that is computed from the same stream.
+
+    So ``x + f(x + g(x))``, where ``g(x)`` itself is not added to the stream, is ``x + h(x)``.
+    """
+    known = call.result
+    beside = {name for sums in known.reads for name, _ in sums} - set(on_stream)
+    inner = [_with_inputs(calls[name], calls, on_stream).result for name in beside if name in calls]
+    reads = frozenset().union(*(fact.reads for fact in inner))
+    own = {frozenset((name, share) for name, share in sums if name not in beside) for sums in known.reads}
+    if not beside or len(inner) < len(beside) or own != reads:
+        return call
+    modules = known.modules.union(*(fact.modules for fact in inner))
+    attends = known.attends or any(fact.attends for fact in inner)
+    return replace(call, result=replace(known, modules=modules, reads=reads, attends=attends))
+
+
+def _ends(chain: Sequence[Group], updates: Sequence[_Update]) -> tuple[str, ...]:
+    """Return the parameters whose products go to the block's output alone: those of updates that none in it reads."""
+    read = {name for update in updates for sums in update.call.result.reads for name, _ in sums}
+    last = next((group for group in reversed(chain) if group.writes), None)
+    ends: set[str] = set()
+    others: set[str] = set()
+    for update in updates:
+        mine = ends if update.group is last and update.write.module not in read else others
+        mine |= update.zero or set()
+    return tuple(sorted(ends - others))
+
+
+def _in_turn(chain: Sequence[Group], parts: Sequence[Sequence[_Update]]) -> bool:
+    """Return whether each sublayer, given by its updates, first reads the stream with all updates of those before it.
+
+    Norms on the stream are not looked at: what lies between them is not followed further.
+    """
+    read = {chain[-1].source: 1.0}
+    for updates in parts:
+        if max(updates[0].call.result.reads, key=len, default=key(read)) != key(read):
+            return False
+        read |= {name: update.write.scale for update in updates for name in update.added}
+    return True
 
 
 def _part(at: int, kind: str, updates: Sequence[_Update], others: frozenset[str], flow: Flow, block: nn.Module) -> Part:
@@ -187,12 +246,7 @@ def _part(at: int, kind: str, updates: Sequence[_Update], others: frozenset[str]
     entry = readers[0]
     last = updates[-1].write.module
     calls = {call.path: call for call in flow.calls}
-    names = {id(parameter): name for name, parameter in block.named_parameters()}
-    zero: set[str] = set()
-    for update in updates:
-        known = update.call.result.zero
-        added = {update.beside(names)} - {""}
-        zero |= known | added if known is not None else set()
+    zero = all_of(update.zero for update in updates)
     return Part(
         kind=kind,
         writes=tuple(update.write for update in updates),
@@ -204,7 +258,7 @@ def _part(at: int, kind: str, updates: Sequence[_Update], others: frozenset[str]
         closing=updates[-1].group.norm,
         carry=updates[-1].group.carry,
         mixer=kind == ATTENTION and not any(update.call.result.attends for update in updates),
-        zero=tuple(sorted(zero)),
+        zero=tuple(sorted(zero or ())),
     )
 
 

@@ -206,14 +206,14 @@ class Follower(TorchDispatchMode):
             matrices = self._matrices(operator, tensors)
             biases = known[:1] if operator in (aten.addmm, aten.baddbmm) else known[2:]
             factors = [frozenset(matrices)] if matrices else [zero for zero in known if zero not in biases]
-            return _all([_first(factors), *biases])
+            return all_of([_first(factors), *biases])
         if operator in FACTORS:
             return _first(known)
         if operator is aten.native_layer_norm:
-            return _all([known[0], *known[2:3]])
+            return all_of([known[0], *known[2:3]])
         if operator in SUMS:
-            return _all(known) if len(known) == 2 or not self._number(args[1]) else None
-        return _all(known) if operator in KEEP_ZERO and known else None
+            return all_of(known) if len(known) == 2 or not self._number(args[1]) else None
+        return all_of(known) if operator in KEEP_ZERO and known else None
 
     def _matrices(self, operator: Any, tensors: list[torch.Tensor]) -> list[str]:
         """Note which parameters a product multiplies with; return their names."""
@@ -288,7 +288,7 @@ def _first(known: Iterable[frozenset[str] | None]) -> frozenset[str] | None:
     return next((zero for zero in known if zero is not None), None)
 
 
-def _all(known: Iterable[frozenset[str] | None]) -> frozenset[str] | None:
+def all_of(known: Iterable[frozenset[str] | None]) -> frozenset[str] | None:
     """Return parameters that make a sum zero: those of all terms, if they are known."""
     zero: frozenset[str] = frozenset()
     for each in known:

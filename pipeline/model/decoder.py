@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from pipeline.model.discovery import structure_of
-from pipeline.model.head_input import HeadInput
+from pipeline.model.head_input import HeadInput, Times
 from pipeline.model.layer_config import keep_layers
 from pipeline.model.nested import first
 from pipeline.model.packed_layers import keep_packed
@@ -49,8 +49,11 @@ class Sublayer:
         """Call ``on_update(f)`` with the update that is added to the stream, in each forward pass within the block."""
         found: list[torch.Tensor] = []
 
-        def hook(write: Write) -> Callable[..., None]:
+        def hook(number: int, write: Write) -> Callable[..., None]:
             def note(module: nn.Module, args: object, output: Any) -> None:
+                if not number:
+                    # Left over from a pass that ended before the last of them.
+                    found.clear()
                 update = first(output)
                 if write.beside and output[write.beside] is not None:
                     update = update + output[write.beside]
@@ -63,8 +66,8 @@ class Sublayer:
             return note
 
         with ExitStack() as stack:
-            for module, write in zip(self.exits, self.part.writes, strict=True):
-                stack.callback(module.register_forward_hook(hook(write)).remove)
+            for number, (module, write) in enumerate(zip(self.exits, self.part.writes, strict=True)):
+                stack.callback(module.register_forward_hook(hook(number, write)).remove)
             yield
 
 
@@ -140,17 +143,16 @@ class Decoder:
     def final_norm(self) -> nn.Module | None:
         """Map from the last block's output to the final state, from which the logits are linear; None for identity."""
         tail = [self.model.get_submodule(name) for name in self.structure.tail]
+        if (factor := self.structure.blocks[-1].passed) != 1:
+            tail.insert(0, Times(factor))
         if self.structure.head_wrapper:
             tail.append(HeadInput(self.model.get_submodule(self.structure.head_wrapper), self.head))
         return nn.Sequential(*tail) if len(tail) > 1 else next(iter(tail), None)
 
     def by_token(self, x: torch.Tensor) -> torch.Tensor:
         """Return a state or an update of a block as (B, T, D), of several streams the one that gives the logits."""
-        if self.structure.length_first:
-            return x.transpose(0, 1)
-        return (
-            x if self.structure.streams == 1 else x.unflatten(1, (self.structure.streams, -1))[:, self.structure.stream]
-        )
+        streams, stream = self.structure.streams, self.structure.stream
+        return x if streams == 1 else x.unflatten(1, (streams, -1))[:, stream]
 
     def final_states(self, ids: torch.Tensor, **options: Any) -> torch.Tensor:
         """Return the final states (B, T, D) of token ids (B, T), without a cache."""
@@ -223,6 +225,11 @@ class Decoder:
             setattr(holder, name, nn.ModuleList([listed[place] for place in left]))
         self.model.residual_structure = keep(structure, kept)
 
+    def passed_on(self, layer: int, output: Any) -> torch.Tensor:
+        """Return what the next block is given of what a block returns."""
+        x, factor = first(output), self.structure.blocks[layer].passed
+        return x if factor == 1 else x * factor
+
     def part(self, layer: int, kind: str) -> Part:
         """Return the sublayer of a kind in a block. Raises ValueError if the block has none."""
         found = self.structure.blocks[layer].part(kind)
@@ -255,7 +262,7 @@ class Decoder:
             for attribute, parameter in module.named_parameters(recurse=False):
                 own = f"{path}.{attribute}" if path else attribute
                 plain = isinstance(module, nn.Linear | Conv1D) and attribute == "weight"
-                if not plain and own not in stored and parameter.ndim != 3:
+                if not plain and own not in stored:
                     continue
                 name = self.structure.name_of(layer, own)
                 turned = isinstance(module, Conv1D) if plain else stored.get(own, False)
@@ -266,9 +273,9 @@ class Decoder:
                     found += [Linear(f"{name}.{e}", name, module, attribute, turned, e) for e in experts]
         return found
 
-    def outputs(self, layer: int, kind: str) -> list[Linear]:
-        """Return the matrices of a sublayer that write its update."""
-        names = [self.structure.name_of(layer, name) for name in self.part(layer, kind).zero]
+    def ends(self, layer: int) -> list[Linear]:
+        """Return the matrices of a block whose products nothing else in it reads."""
+        names = [self.structure.name_of(layer, name) for name in self.structure.blocks[layer].ends]
         return [linear for linear in self.linears(layer) if linear.parameter in names]
 
     def belongs(self, parameter: str, layer: int, kind: str) -> bool:

@@ -8,17 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from pipeline.model.block_form import Group, Unfit, block_of, chain_of, check_carried, is_norm, readers_of
-from pipeline.model.dataflow import Flow, Follower
+from pipeline.model.chunks import InChunksError, check_order, read_whole
+from pipeline.model.dataflow import STREAM, Fact, Flow, Follower
 from pipeline.model.experts import one_expert_at_a_time
+from pipeline.model.handed_on import with_handed_on
 from pipeline.model.head_form import tail_of
 from pipeline.model.nested import tensors_of
+from pipeline.model.rescaled import factors_since, rescaled, samples
 from pipeline.model.side_by_side import runner_of, steps_of
 from pipeline.model.structure import ATTENTION, Step, Structure
 
@@ -32,9 +35,12 @@ _EQUAL = 1e-4
 
 @dataclass(frozen=True)
 class Seen:
-    """What one pass showed: the flow in every block and behind the last one, the last state, and what came out."""
+    """What one pass showed: the flow in every block, what its output was multiplied by on the way to the next one, and
+    the flow behind the last one; the last state, and what came out.
+    """
 
     blocks: tuple[Flow, ...]
+    passed: tuple[float, ...]
     tail: Flow
     last: torch.Tensor
     out: torch.Tensor
@@ -66,7 +72,9 @@ def discover(model: PreTrainedModel) -> Structure:
     try:
         # In inference mode, operators are not taken apart.
         with torch.inference_mode(False), torch.no_grad(), one_expert_at_a_time(model), evaluating(model):
-            return _discover(model)
+            before = samples(model)
+            found = _discover(model)
+            return rescaled(found, factors_since(model, before))
     except Unfit as error:
         raise Unfit(f"a {model.config.model_type} model cannot be pruned here: {error}") from None
 
@@ -87,28 +95,36 @@ def _discover(model: PreTrainedModel) -> Structure:
     listed = block_list(model)
     name, blocks = listed.name, [block for place, block in enumerate(listed.blocks) if place not in listed.idle]
     lists = Structure(name, (), steps=listed.steps).lists
-    seen = watch(model, blocks, lists)
+    try:
+        seen = watch(model, blocks, lists)
+    except InChunksError as chunks:
+        read_whole(model, blocks, chunks.length, tokens(model))
+        seen = watch(model, blocks, lists)
     chains = [chain_of(at, flow, block) for at, (flow, block) in enumerate(zip(seen.blocks, blocks, strict=True))]
     renewing = [frozenset(group.norm for group in chain if group.norm) for chain in chains]
     if any(renewing):
         seen = watch(model, blocks, lists, renewing)
         chains = [chain_of(at, flow, block) for at, (flow, block) in enumerate(zip(seen.blocks, blocks, strict=True))]
-    tail = _layout(model, tail_of(model, name, seen.tail), seen)
+    behind, last = tail_of(model, name, seen.tail)
+    tail = _layout(model, behind, seen)
     check_carried(chains, bool(tail.tail) and is_norm(model.get_submodule(tail.tail[0])))
     mixers = mixing(model, blocks, seen, chains)
     found = tuple(
-        block_of(at, flow, chain, block, mixers[at])
-        for at, (flow, chain, block) in enumerate(zip(seen.blocks, chains, blocks, strict=True))
+        replace(block_of(at, flow, chain, block, mixers[at]), passed=passed)
+        for at, (flow, chain, block, passed) in enumerate(
+            zip(seen.blocks, chains, blocks, (*seen.passed, last), strict=True)
+        )
     )
     attends = any(not part.mixer for block in found if (part := block.part(ATTENTION)))
+    found = with_handed_on(model, tokens(model), blocks, found)
     return replace(tail, blocks=found, mixers_only=not attends, idle=listed.idle, steps=listed.steps)
 
 
 def _layout(model: PreTrainedModel, structure: Structure, seen: Seen) -> Structure:
-    """Add to a structure how the tokens lie in the states between its blocks. Raises Unfit if that is not known."""
-    rows, length_first = seen.last.shape[1], seen.last.shape[:2] == (TOKENS, 1)
-    if rows == TOKENS or length_first:
-        return replace(structure, length_first=length_first)
+    """Add to a structure which of the states between its blocks give the logits. Raises Unfit if that is not known."""
+    rows = seen.last.shape[1]
+    if rows == TOKENS:
+        return structure
     if rows % TOKENS or structure.encoder or structure.head_wrapper:
         raise Unfit(f"its last block returns {rows} states for {TOKENS} tokens")
     head = nn.Sequential(*(model.get_submodule(path) for path in structure.tail), model.get_output_embeddings())
@@ -153,11 +169,32 @@ def block_list(model: PreTrainedModel) -> BlockList:
     return BlockList(name, tuple(runner.blocks), (), steps)
 
 
+class _Sections:
+    """Follows one section of a pass at a time: a block, the way to the next one, or what is behind the last."""
+
+    def __enter__(self) -> Self:
+        self._running = ExitStack()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # Also where the pass broke off within a section.
+        self._running.close()
+
+    def begin(self, follower: Follower, stream: torch.Tensor) -> None:
+        """End the section before, and begin one with its stream (B, T, D)."""
+        self._running.close()
+        self._running.enter_context(follower)
+        self.current = follower
+        follower.begin(stream, TOKENS)
+
+
 def watch(
     model: PreTrainedModel, blocks: Sequence[nn.Module], lists: Sequence[str], renewing: Sequence[frozenset[str]] = ()
 ) -> Seen:
-    """Run the model on a few tokens, and follow the stream through each block of ``lists`` and behind the last one."""
+    """Run the model on a few tokens, and follow the stream through each block of ``lists``, between and behind them."""
     order: list[int] = []
+    lengths: list[int] = []
+    passed: list[Fact] = []
     followers = [
         Follower(
             {module: path for path, module in block.named_modules() if path},
@@ -173,23 +210,24 @@ def watch(
     tail = Follower(outside, outer, rows=True)
     last: list[torch.Tensor] = []
 
-    with ExitStack() as stack, ExitStack() as behind:
+    with ExitStack() as stack, _Sections() as sections:
 
         def enter(at: int, block: nn.Module, args: Any, kwargs: Any) -> None:
             order.append(at)
             stream = stream_of(args, kwargs)
-            followers[at].__enter__()
-            followers[at].begin(stream, TOKENS)
+            lengths.append(stream.shape[1])
+            if order[1:]:
+                # Some models multiply by a mask in between, which is one here.
+                same = last[0].shape == stream.shape and torch.equal(last[0], stream)
+                passed.append(Fact({STREAM: 1.0}) if same else sections.current.fact(stream))
+            sections.begin(followers[at], stream)
 
         def leave(at: int, block: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             result = next(iter(tensors_of(output)))
             followers[at].flow.result = followers[at].fact(result)
             followers[at].flow.several = len(output) if isinstance(output, tuple | list) else 0
-            followers[at].__exit__(None, None, None)
-            if at == len(blocks) - 1:
-                behind.enter_context(tail)
-                tail.begin(result, TOKENS)
-                last.append(result)
+            sections.begin(tail if at == len(blocks) - 1 else Follower({}, {}), result)
+            last[:] = [result.clone()]
 
         for at, block in enumerate(blocks):
             hook = followers[at]
@@ -204,9 +242,18 @@ def watch(
             stack.callback(module.register_forward_hook(tail.left, with_kwargs=True).remove)
         out = model(tokens(model), use_cache=False)
         tail.flow.result = tail.fact(out[0])
-    if order != list(range(len(blocks))):
-        raise Unfit(f"its blocks run in the order {order}, not once each from first to last")
-    return Seen(tuple(follower.flow for follower in followers), tail.flow, last[0], out[0])
+    check_order(order, lengths, len(blocks), TOKENS)
+    return Seen(tuple(follower.flow for follower in followers), _factors(passed), tail.flow, last[0], out[0])
+
+
+def _factors(passed: Sequence[Fact]) -> tuple[float, ...]:
+    """Return what each block's output is multiplied by before the next block. Raises Unfit if more is done to it."""
+    found = []
+    for at, fact in enumerate(passed):
+        if fact.sum is None or set(fact.sum) != {STREAM}:
+            raise Unfit(f"block {at + 1} is not given what block {at} returns")
+        found.append(fact.sum[STREAM])
+    return tuple(found)
 
 
 def tokens(model: PreTrainedModel, others: int = 0) -> torch.Tensor:

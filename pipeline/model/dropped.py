@@ -16,7 +16,10 @@ Replaced = tuple[nn.Module, str, nn.Module]
 
 
 class DroppedSublayer(nn.Module):
-    """Stands in for a module of a dropped sublayer: no parameters, no compute, zeros in the form of its output."""
+    """Stands in for a module of a dropped sublayer: no parameters, no compute, zeros in the form of its output.
+
+    A state that it is given to hand on, it hands on as it is.
+    """
 
     def __init__(self, stub: Stub) -> None:
         super().__init__()
@@ -24,7 +27,7 @@ class DroppedSublayer(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         x = stream_of(args, kwargs)
-        return self.stub.formed(x.new_zeros((*x.shape[:-1], self.stub.width)))
+        return self.stub.formed(x.new_zeros((*x.shape[:-1], self.stub.width)), args, kwargs)
 
 
 class PassedNorm(nn.Module):

@@ -13,18 +13,22 @@ from pipeline.model.dataflow import STREAM, Call, Fact, Flow
 from pipeline.model.structure import Structure
 
 
-def tail_of(model: PreTrainedModel, name: str, flow: Flow) -> Structure:
-    """Return the structure behind the blocks: modules up to the output projection, and what scales its logits."""
+def tail_of(model: PreTrainedModel, name: str, flow: Flow) -> tuple[Structure, float]:
+    """Return the structure behind the blocks: modules up to the output projection, and what scales its logits.
+
+    The number is what the last block's output is multiplied by before the first of these modules.
+    """
     projection = model.get_output_embeddings()
     calls = {call.path: call for call in flow.calls}
     if projection is None:
-        return Structure(name, (), tail=tuple(_way(flow.result, calls)[0]), encoder=True)
+        tail, passed, _ = _way(flow.result, calls)
+        return Structure(name, (), tail=tuple(tail), encoder=True), passed
     path = next(path for path, module in model.named_modules() if module is projection)
     wrapper = wrapper_of(model, name)
     last = wrapper or path
     if last not in calls or not isinstance(projection, nn.Linear):
         raise Unfit(f"its logits do not come from a linear output projection ({type(projection).__name__} {path})")
-    tail, scale = _way(calls[last].given, calls)
+    tail, passed, scale = _way(calls[last].given, calls)
     result, cap = flow.result.sum, None
     if result is None:
         # Squashed: the cap is the number of the configuration that gives the model's logits, which is proven later.
@@ -36,7 +40,7 @@ def tail_of(model: PreTrainedModel, name: str, flow: Flow) -> Structure:
     # Some classes do not say which part is the base: it is the outermost one that holds the blocks.
     base = model.base_model_prefix if model.base_model is not model else name.partition(".")[0]
     outer = tuple(each for each in tail if not each.startswith(f"{base}."))
-    return Structure(name, (), tuple(tail), outer, scale, cap, wrapper, base=base)
+    return Structure(name, (), tuple(tail), outer, scale, cap, wrapper, base=base), passed
 
 
 def wrapper_of(model: PreTrainedModel, blocks: str) -> str:
@@ -57,14 +61,14 @@ def caps_of(config: Any) -> list[float]:
     ]
 
 
-def _way(fact: Fact, calls: Mapping[str, Call]) -> tuple[list[str], float]:
-    """Return the modules that lead from the last block's output to a tensor, and the tensor's factor."""
+def _way(fact: Fact, calls: Mapping[str, Call]) -> tuple[list[str], float, float]:
+    """Return the modules that lead from the last block's output to a tensor, its factor before them, and after."""
     if fact.sum is None or len(fact.sum) != 1:
         raise Unfit("the way from its last block to its output cannot be followed")
     ((source, factor),) = fact.sum.items()
     if source == STREAM:
-        return [], factor
-    earlier, scale = _way(calls[source].given, calls)
-    if scale != 1:
+        return [], 1.0, factor
+    earlier, passed, scale = _way(calls[source].given, calls)
+    if earlier and scale != 1:
         raise Unfit(f"it scales its last state by {scale:g} before {source}")
-    return [*earlier, source], factor
+    return [*earlier, source], passed if earlier else scale, factor

@@ -1,4 +1,4 @@
-"""What a module around the output projection computes before it, as a module of its own."""
+"""What lies between the last block and the output projection and is no module of the model, as a module of its own."""
 
 from __future__ import annotations
 
@@ -6,6 +6,17 @@ from contextlib import suppress
 
 import torch
 from torch import nn
+
+
+class Times(nn.Module):
+    """Multiplies a state by a number."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.factor
 
 
 class HeadInput(nn.Module):

@@ -13,7 +13,9 @@ from contextlib import suppress
 from typing import Any
 
 # Fields with the number of blocks.
-_DEPTHS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers", "decoder_layers", "num_decoder_layers")
+_DEPTHS = (
+    *("num_hidden_layers", "num_layers", "n_layer", "n_layers", "num_blocks", "decoder_layers", "num_decoder_layers"),
+)
 # Fields with one value per block.
 _VALUES = (
     *("layer_types", "mlp_layer_types", "layers_block_type", "no_rope_layers", "layer_rope_theta", "indexer_types"),

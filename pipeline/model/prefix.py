@@ -35,6 +35,7 @@ class SharedPrefix:
         for index, forward in enumerate(self._passes):
             x = self._states[layer][index]
             for following in range(layer, len(self._decoder.blocks)):
+                x = self._decoder.passed_on(following - 1, x) if following > layer else x
                 x = self._run(following, index, x)
             norm, x = self._decoder.final_norm, self._decoder.by_token(x)
             yield forward.at_predictions(x if norm is None else norm(x))
@@ -46,7 +47,8 @@ class SharedPrefix:
         for at in range(sum(1 for _ in same), layer):
             del self._through[at:]
             for index in range(len(self._passes)):
-                self._states[at + 1][index] = self._run(at, index, self._states[at][index]).cpu()
+                x = self._run(at, index, self._states[at][index])
+                self._states[at + 1][index] = self._decoder.passed_on(at, x).cpu()
             self._through.append(parts[at])
 
     def _run(self, layer: int, index: int, x: torch.Tensor) -> torch.Tensor:

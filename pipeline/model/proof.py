@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -25,13 +25,14 @@ from pipeline.model.dropped import drop, is_dropped
 from pipeline.model.head import Head
 from pipeline.model.nested import first
 from pipeline.model.offload import is_offloaded, resident
+from pipeline.model.visits import Unvisited, unvisited
 
 log = logging.getLogger(__name__)
 # Largest relative differences that come from rounding and from another order of summation.
 ROUNDING = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 4e-3}
 # Tokens to generate with a cache and without one: where each token attends to a few others, the first may be alike.
 _WRITTEN = 4
-_proven: WeakSet[nn.Module] = WeakSet()
+_proven: WeakKeyDictionary[nn.Module, Unvisited] = WeakKeyDictionary()
 
 
 def head_of(decoder: Decoder, dtype: torch.dtype | None = None) -> Head:
@@ -54,15 +55,16 @@ def _head(decoder: Decoder) -> Head:
 
 
 @torch.inference_mode()
-def prove(model: PreTrainedModel) -> None:
+def prove(model: PreTrainedModel) -> Unvisited:
     """Compare a model's logits and residual stream with those of its `Decoder` on a few tokens, once.
 
+    Returns the experts that none of these tokens visits, of which the proof says nothing, by block: see `unvisited`.
     Encoders' logits are skipped, and models that are not entirely in memory. Raises Unfit if the two differ, saying
     which equation failed where, and ValueError for logits that are not finite.
     """
     decoder = Decoder(model)
     if model in _proven or is_offloaded(model):
-        return
+        return _proven.get(model, {})
     for error, equation in equations(decoder):
         if not error <= ROUNDING.get(model.dtype, 0.0):
             raise Unfit(
@@ -72,15 +74,17 @@ def prove(model: PreTrainedModel) -> None:
     if not decoder.structure.encoder and decoder.uses_cache and not caches_well(decoder):
         log.warning("a %s model writes another text with a cache than without one: using none", model.config.model_type)
         model.config.use_cache = False
-    _proven.add(model)
+    _proven[model] = found = unvisited(decoder)
+    return found
 
 
 def caches_well(decoder: Decoder) -> bool:
-    """Return whether the tokens after the first are predicted alike with a cache and without one."""
+    """Return whether the tokens of two rows after the first are predicted alike with a cache and without one."""
     model = decoder.model
     found = []
     for cached in (True, False):
-        ids = tokens(model).to(decoder.device)
+        # Two rows, since a cache may mix up the rows of a batch (RWKV).
+        ids = tokens(model, others=1).to(decoder.device)
         settings = GenerationConfig(
             max_new_tokens=_WRITTEN, do_sample=False, use_cache=cached, output_logits=True,
             return_dict_in_generate=True, pad_token_id=0, eos_token_id=None,
@@ -108,10 +112,11 @@ def equations(decoder: Decoder) -> Iterator[tuple[float, str]]:
             "meaningless. Load it in another dtype (dtype=float32)"
         )
     for layer in range(len(decoder.blocks)):
-        if layer:
-            passed = [seen.outputs[layer - 1].double(), seen.inputs[layer].double()]
-            yield _error(passed), f"block {layer}: input = output of block {layer - 1}"
         yield from seen.sums(layer)
+        if layer:
+            given = decoder.passed_on(layer - 1, seen.outputs[layer - 1])
+            terms = [given.double(), seen.inputs[layer].double()]
+            yield _error(terms), f"input of block {layer} = output of block {layer - 1}"
     if not decoder.structure.encoder:
         norm, x = decoder.final_norm, decoder.by_token(seen.outputs[len(decoder.blocks) - 1])
         with torch.inference_mode():
@@ -190,7 +195,8 @@ class _Seen:
 
     def _keep(self, at: int, block: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         self.arguments[at] = args, kwargs
-        self.inputs[at], self.outputs[at] = stream_of(args, kwargs), first(output)
+        # What comes behind a block may change its output in place.
+        self.inputs[at], self.outputs[at] = stream_of(args, kwargs).clone(), first(output).clone()
 
     def sums(self, layer: int) -> Iterator[tuple[float, str]]:
         """Yield the errors of the sums of a block: what its norms on the stream get, and its output."""

@@ -58,16 +58,18 @@ def tap(decoder: Decoder, on_state: OnState) -> Iterator[None]:
     ``x`` has shape (batch, tokens, D) in the model's dtype. The hooks are removed on leaving, also after an error.
     """
     plan, chained = layout(decoder), decoder.structure.chained
+    # The states before the sublayers of one block: sublayers may write by turns.
     seen: dict[int, torch.Tensor] = {}
     shape: list[torch.Size] = []
 
-    def entered(state: int, carry: float) -> Callable[..., None]:
+    def entered(state: int, carry: float, opens: bool) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if state not in seen:
                 x = stream_of(args, kwargs)
                 if x.ndim == 3:
                     shape[:] = [x.shape]
-                seen.clear()
+                if opens:
+                    seen.clear()
                 # Some blocks (OPT) flatten batch and tokens for their MLP.
                 x = x.view(shape[0])
                 seen[state] = x if carry == 1 else carry * x
@@ -83,8 +85,12 @@ def tap(decoder: Decoder, on_state: OnState) -> Iterator[None]:
         on_state(plan.states - 1, decoder.by_token(first(output)))
 
     with ExitStack() as stack:
+        block = None
         for sublayer, before, after in zip(decoder.sublayers(), plan.before, plan.after, strict=True):
-            hook = sublayer.entry.register_forward_pre_hook(entered(before, sublayer.part.carry), with_kwargs=True)
+            opens, block = sublayer.layer != block, sublayer.layer
+            hook = sublayer.entry.register_forward_pre_hook(
+                entered(before, sublayer.part.carry, opens), with_kwargs=True
+            )
             stack.callback(hook.remove)
             if not chained:
                 stack.enter_context(sublayer.watched(left(before, after)))
@@ -92,6 +98,7 @@ def tap(decoder: Decoder, on_state: OnState) -> Iterator[None]:
             stack.callback(decoder.blocks[-1].register_forward_hook(last).remove)
         start = decoder.holder.register_forward_pre_hook(lambda *_: seen.clear())
         stack.callback(start.remove)
+        stack.enter_context(_whole(decoder))
         yield
 
 
@@ -107,10 +114,27 @@ def tap_blocks(decoder: Decoder, on_state: OnState) -> Iterator[None]:
         return hook
 
     with ExitStack() as stack:
+        stack.enter_context(_whole(decoder))
         for index, block in enumerate(decoder.blocks):
             stack.callback(block.register_forward_pre_hook(entered(index), with_kwargs=True).remove)
         end = decoder.blocks[-1].register_forward_hook(
             lambda m, a, output: on_state(last, decoder.by_token(first(output)))
         )
         stack.callback(end.remove)
+        yield
+
+
+@contextmanager
+def _whole(decoder: Decoder) -> Iterator[None]:
+    """Raise ValueError, within the block, for a pass that reads its tokens in chunks: states would be of the last."""
+    runs: list[int] = []
+
+    def count(*_: object) -> None:
+        runs.append(1)
+        if len(runs) > 1:
+            raise ValueError(f"a {decoder.model.config.model_type} model reads a text this long in chunks; shorten it")
+
+    with ExitStack() as stack:
+        stack.callback(decoder.holder.register_forward_pre_hook(lambda *_: runs.clear()).remove)
+        stack.callback(decoder.blocks[0].register_forward_pre_hook(count).remove)
         yield

@@ -5,8 +5,9 @@ Plain facts that can be stored. Imports no model library.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 ATTENTION, MIXER, MLP = "attention", "mixer", "mlp"
@@ -21,12 +22,14 @@ class Stub:
     """What a module returns, so that zeros can stand in for it.
 
     ``several`` is the length of a returned tuple, or list if ``listed``, 0 for a tensor alone; ``width`` the size of
-    its last dimension.
+    its last dimension. ``handed`` are states among several that come from an argument: the place of each, and the
+    argument's place or name.
     """
 
     several: int
     width: int
     listed: bool = False
+    handed: tuple[tuple[int, int | str], ...] = ()
 
     @classmethod
     def of(cls, returned: Any, width: int) -> Stub:
@@ -34,12 +37,14 @@ class Stub:
         several = len(returned) if isinstance(returned, tuple | list) else 0
         return cls(several, width, isinstance(returned, list))
 
-    def formed(self, value: Any) -> Any:
-        """Return a tensor in the form of the module's output, alone or the first of several."""
+    def formed(self, value: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] = MappingProxyType({})) -> Any:
+        """Return a tensor in the form of the module's output, alone or the first of several, for its arguments."""
         if not self.several:
             return value
-        values = (value, *[None] * (self.several - 1))
-        return list(values) if self.listed else values
+        values = [value, *[None] * (self.several - 1)]
+        for place, source in self.handed:
+            values[place] = kwargs.get(source) if isinstance(source, str) else args[source]
+        return values if self.listed else tuple(values)
 
 
 @dataclass(frozen=True)
@@ -102,10 +107,14 @@ class Part:
 class BlockStructure:
     """One block: its sublayers in the order in which they write to the stream, at most one of each kind.
 
+    Several attentions, or MLPs, count as one sublayer, which writes several times, perhaps by turns with the other.
     In a ``parallel`` block all sublayers read the same stream. ``opening`` is a norm on the stream itself before all of
     them, empty if there is none, and ``factor`` what the stream is multiplied by after all of them. ``matrices`` are
     the parameters that are multiplied with, each with whether it is stored as (in, out). ``several`` is the length of
     the tuple that the block returns, 0 for a tensor alone. ``caches`` are the modules that have a slot in the cache.
+    The model multiplies the block's output by ``passed`` before it goes on. ``rescaled`` are parameters that its first
+    pass multiplied, each with the factor. ``in_turn`` says that each sublayer begins with the stream as the one before
+    it left it. The products with the parameters ``ends`` go to the block's output alone.
     """
 
     parts: tuple[Part, ...]
@@ -115,6 +124,10 @@ class BlockStructure:
     factor: float = 1.0
     several: int = 0
     caches: tuple[str, ...] = ()
+    passed: float = 1.0
+    rescaled: tuple[tuple[str, float], ...] = ()
+    in_turn: bool = True
+    ends: tuple[str, ...] = ()
 
     def part(self, kind: str) -> Part | None:
         """Return the sublayer of a kind, or None if this block has none."""
@@ -130,7 +143,7 @@ class BlockStructure:
     def chained(self) -> bool:
         """Whether each sublayer reads exactly what the one before it wrote."""
         plain = all(not part.closing and part.carry == 1 for part in self.parts)
-        return not self.parallel and self.factor == 1 and plain
+        return self.in_turn and plain and not self.parallel and self.factor == self.passed == 1
 
 
 @dataclass(frozen=True)
@@ -146,8 +159,8 @@ class Structure:
     not pass; all others count from 0, without these.
 
     Blocks may pass on ``streams`` states for each token, all first states before all second ones, of which the one
-    number ``stream`` gives the logits; and states may come as (T, B, D) where they are ``length_first``. ``steps`` are
-    the modules of each block where a model keeps these in several lists; ``blocks_name`` is then one of the lists.
+    number ``stream`` gives the logits. ``steps`` are the modules of each block where a model keeps these in several
+    lists; ``blocks_name`` is then one of the lists.
     """
 
     blocks_name: str
@@ -163,7 +176,6 @@ class Structure:
     idle: tuple[int, ...] = ()
     stream: int = 0
     streams: int = 1
-    length_first: bool = False
     steps: tuple[Step, ...] = ()
 
     @property
@@ -180,6 +192,14 @@ class Structure:
         name, _, rest = path.partition(".")
         holder = self.blocks_name.rpartition(".")[0]
         return ".".join(part for part in (holder, name, str(self.places[layer]), rest) if part)
+
+    def own_name(self, layer: int, name: str) -> str:
+        """Return the path within its block of a module or parameter of the model: the inverse of `name_of`."""
+        if not self.steps:
+            return name.removeprefix(f"{self.blocks_name}.{self.places[layer]}.")
+        holder = self.blocks_name.rpartition(".")[0]
+        listed, _, rest = name.removeprefix(f"{holder}.").partition(f".{self.places[layer]}.")
+        return f"{listed}.{rest}"
 
     @property
     def places(self) -> tuple[int, ...]:

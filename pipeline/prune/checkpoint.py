@@ -86,6 +86,23 @@ def put_back(model: PreTrainedModel, dropped: Sequence[Replaced]) -> Iterator[Pr
             setattr(parent, name, module)
 
 
+@contextmanager
+def as_loaded(decoder: Decoder) -> Iterator[None]:
+    """Give weights that the model's first pass multiplied, within the block, their values from before it."""
+
+    def multiply(power: int) -> None:
+        for block, structure in zip(decoder.blocks, decoder.structure.blocks, strict=True):
+            for name, factor in structure.rescaled:
+                with resident(block, write=True):
+                    block.get_parameter(name).data.mul_(factor**power)
+
+    multiply(-1)
+    try:
+        yield
+    finally:
+        multiply(1)
+
+
 def _silence(decoder: Decoder, layer: int, kind: str) -> None:
     """Set the output projection of a sublayer to zero, with its bias.
 
@@ -146,7 +163,8 @@ def write_checkpoint(
     scratch = target.with_name(private_name(f".{target.name}"))
     try:
         model = prune()
-        model.save_pretrained(scratch)
+        with as_loaded(Decoder(model)):
+            model.save_pretrained(scratch)
         if (shipped := getattr(model, "shipped_generation", None)) is not None:
             # Not by its own method for saving, which refuses settings that many published models have.
             shipped.to_json_file(scratch / _GENERATION, use_diff=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -41,7 +41,7 @@ def apply(model: PreTrainedModel, decision: Decision) -> list[Replaced]:
             expected = _outputs(decoder, decision)
         remove_blocks(decoder, decision.blocks)
     if decision.attention and not decoder.structure.encoder:
-        _renumber_cache(decoder, [at for at in range(len(decoder.blocks)) if _caches(decoder, at)])
+        _renumber_cache(decoder, [at for at in range(len(decoder.blocks)) if _cache_slots(decoder, at)])
         if decoder.uses_cache and not is_offloaded(model) and not caches_well(decoder):
             log.warning("a %s model without this attention has no right cache: using none", model.config.model_type)
             _without_cache(decoder)
@@ -133,8 +133,10 @@ def remove_blocks(decoder: Decoder, layers: Iterable[int]) -> None:
     """Remove whole blocks, from the model and from its configuration."""
     gone = set(layers)
     decoder.keep_blocks([layer for layer in range(len(decoder.blocks)) if layer not in gone])
-    for slot, block in enumerate(decoder.block_list):
-        _set_cache_slot(block, slot)
+    width = _width(decoder)
+    own = {place: _cache_slots(decoder, layer) for layer, place in enumerate(decoder.structure.places)}
+    for place, block in enumerate(decoder.block_list):
+        _set_cache_slots(block, own.get(place, []), place * width)
     if not decoder.structure.encoder and not _counts_tokens(decoder):
         _without_cache(decoder)
 
@@ -152,18 +154,31 @@ def _without_cache(decoder: Decoder) -> None:
         decoder.model.generation_config.use_cache = False
 
 
-def _caches(decoder: Decoder, layer: int) -> bool:
-    """Return whether a module of a block that is left has a slot in the cache."""
+def _cache_slots(decoder: Decoder, layer: int) -> list[int]:
+    """Return the slots in the cache of the modules of a block that are left, in ascending order."""
     modules = dict(decoder.blocks[layer].named_modules())
     left = [modules.get(path) for path in decoder.structure.blocks[layer].caches]
-    return any(hasattr(module, name) for module in left for name in CACHE_SLOTS)
+    return sorted({getattr(module, name) for module in left for name in CACHE_SLOTS if _is_slot(module, name)})
 
 
-def _set_cache_slot(block: nn.Module, slot: int) -> None:
+def _is_slot(module: nn.Module | None, name: str) -> bool:
+    """Return whether an attribute is a slot; a module that is told its block in each pass (Zamba) has None or -1."""
+    slot = getattr(module, name, None)
+    return isinstance(slot, int) and slot >= 0
+
+
+def _width(decoder: Decoder) -> int:
+    """Return the number of slots that a block has: one, or one for each of its attention sublayers."""
+    return max(1, *(len(_cache_slots(decoder, layer)) for layer in range(len(decoder.blocks))))
+
+
+def _set_cache_slots(block: nn.Module, own: Sequence[int], first: int) -> None:
+    """Give the modules of a block, which have the slots ``own``, those from ``first`` on, in the same order."""
+    slots = {slot: first + number for number, slot in enumerate(own)}
     for module in block.modules():
         for name in CACHE_SLOTS:
-            if hasattr(module, name):
-                module.__dict__[name] = slot
+            if _is_slot(module, name):
+                module.__dict__[name] = slots.get(getattr(module, name), first)
 
 
 def _renumber_cache(decoder: Decoder, kept: list[int]) -> None:
@@ -172,10 +187,13 @@ def _renumber_cache(decoder: Decoder, kept: list[int]) -> None:
     The length of a cache is read from its slot 0, so a hole there would give wrong positions. The library sizes
     caches by the number of blocks, hence the hook. With no attention left there is nothing to cache.
     """
-    for slot, layer in enumerate(kept):
-        _set_cache_slot(decoder.blocks[layer], slot)
-    config, blocks = decoder.model.config, len(decoder.block_list)
-    slots = [decoder.structure.places[layer] for layer in kept]
+    width, places = _width(decoder), decoder.structure.places
+    for number, layer in enumerate(kept):
+        _set_cache_slots(decoder.blocks[layer], _cache_slots(decoder, layer), number * width)
+    if not any(block.caches for block in decoder.structure.blocks):
+        # Blocks that hand their state on have no slots (xLSTM).
+        return
+    config, slots = decoder.model.config, len(decoder.block_list) * width
     if not kept or not _counts_tokens(decoder):
         _without_cache(decoder)
         return
@@ -187,8 +205,8 @@ def _renumber_cache(decoder: Decoder, kept: list[int]) -> None:
             cache = kwargs["past_key_values"] = DynamicCache(config=config)
         # Decoders of other models have a second cache, for what an encoder read.
         cache = getattr(cache, "self_attention_cache", cache)
-        if cache is not None and len(cache.layers) == blocks:
-            cache.layers = [cache.layers[slot] for slot in slots]
+        if cache is not None and len(cache.layers) == slots:
+            cache.layers = [cache.layers[places[layer] * width + slot] for layer in kept for slot in range(width)]
         return args, kwargs
 
     decoder.holder.register_forward_pre_hook(shorten, with_kwargs=True)

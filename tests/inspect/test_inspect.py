@@ -16,10 +16,13 @@ from pipeline.model.sources.tiny import OK, tiny_model
 # One type of every form: experts and low-rank attention, parallel sublayers with a shared norm, norms behind the
 # sublayers, attention beside a mixer, mixers and attention by turns, blocks of one sublayer, factors, a residual sum
 # inside the attention, a norm on the sum, on a sum of the scaled stream, on a sum and again behind an adapter, a bias
-# that is handed on, blocks that text does not pass, several states for each token.
+# that is handed on, blocks that text does not pass, several states for each token; a stream that is scaled between
+# blocks, a prompt that is read in chunks, attention and MLP by turns within a block, a sublayer that reads more than
+# the stream.
 FORMS = (
     *("deepseek_v3", "cohere", "olmo2", "falcon_h1", "qwen3_next", "nemotron_h", "granite", "bloom", "openai-gpt"),
     *("minimax", "xmod", "gpt_neox_japanese", "mllama", "prophetnet"),
+    *("rwkv", "xlstm", "longcat_flash", "zamba2"),
 )
 # Their blocks do something else than adding to the stream.
 OTHER_FORMS = {

@@ -15,6 +15,7 @@ from pipeline.config.sparsity import parse
 from pipeline.model.continuations import continued, read
 from pipeline.model.decoder import Decoder
 from pipeline.model.prefix import shared_prefix
+from pipeline.model.sources.tiny import model_of, tiny_config
 from pipeline.model.structure import ATTENTION, BLOCK, MLP, SUBLAYERS
 from pipeline.model.trajectory import forwards
 from pipeline.prune.base import Context
@@ -170,6 +171,19 @@ def test_the_first_choice_is_the_best_one_and_the_path_says_what_it_costs(make_m
     for row in path:
         gone.setdefault(row["sublayer"], []).append(row["layer"])
     assert path[-1]["score"] == pytest.approx(divergence(model, trajectory, gone), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["divergence_joint", "divergence_estimate_joint"])
+def test_a_block_of_a_single_sublayer_counts_once(name):
+    """In a joint ranking it is gone with its sublayer; among blocks alone it counts as any other."""
+    model = model_of(tiny_config("nemotron_h"))
+    decoder, pruner = Decoder(model), pruner_of(name)
+    kinds = [part.kind for block in decoder.structure.blocks for part in block.parts]
+    assert len(kinds) == len(decoder.blocks) and set(kinds) == {ATTENTION, MLP}
+    assert pruner.units(decoder) == [(kind, layer) for layer, kind in enumerate(kinds)]
+    decision = pruner.decide(decoder, parse(3), context_for(pruner, model))
+    assert len(decision.attention) + len(decision.mlp) == 3 and not decision.blocks
+    assert len(pruner_of("divergence_blocks").units(decoder)) == len(decoder.blocks)
 
 
 def test_more_is_the_same_path_gone_further(make_model):

@@ -48,6 +48,7 @@ class AllocatedPruner(Pruner):
 
     confidence: float = CONFIDENCE
 
+    version: ClassVar[int] = 2
     accepts: ClassVar[tuple[str, ...]] = ("fraction",)
     unit: ClassVar[str] = "weight"
     compares: ClassVar[bool] = True

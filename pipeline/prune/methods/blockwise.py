@@ -19,7 +19,6 @@ from pipeline.model.block_calls import Call, block_calls
 from pipeline.model.decoder import Decoder, Linear
 from pipeline.model.experts import one_expert_at_a_time
 from pipeline.model.linear_inputs import OnInput, linear_inputs
-from pipeline.model.nested import first
 from pipeline.model.offload import resident
 from pipeline.prune.base import Context, Pruner
 from pipeline.prune.decision import Change, Decision, facts_of
@@ -40,11 +39,10 @@ class CalibratedBlock:
     def watch(self, on_input: OnInput, only: Collection[str] | None = None) -> None:
         """Pass the calibration set through the block; ``on_input(names, x)`` gets the inputs (tokens, in) of matrices.
 
-        ``only`` restricts this to some of them. The last product of the block is not computed: nothing reads it.
+        ``only`` restricts this to some of them. Products that nothing else in the block reads are not computed.
         """
         watched = [w for w in self.linears if only is None or w.name in only]
-        last = self.decoder.structure.blocks[self.layer].parts[-1]
-        ends = {w.name for w in self.decoder.outputs(self.layer, last.kind)}
+        ends = {w.name for w in self.decoder.ends(self.layer)}
         known = [*watched, *(w for w in self.linears if w.name in ends and w not in watched)]
         wanted = {w.name for w in watched}
 
@@ -62,6 +60,7 @@ class CalibratedBlock:
 class BlockwisePruner(Pruner):
     """A pruner that changes the weights of one block after the other. Implement ``change``."""
 
+    version: ClassVar[int] = 2
     accepts: ClassVar[tuple[str, ...]] = ("fraction", "pattern")
     unit: ClassVar[str] = "weight"
 
@@ -112,7 +111,7 @@ def walk(decoder: Decoder, context: Context, what: str) -> Generator[CalibratedB
                 if layer + 1 < len(layers):
                     for index, (args, kwargs) in enumerate(mine):
                         x = _moved(states[index], decoder.linears(layer))
-                        states[index] = first(decoder.blocks[layer](x, *args, **kwargs)).cpu()
+                        states[index] = decoder.passed_on(layer, decoder.blocks[layer](x, *args, **kwargs)).cpu()
 
 
 def _moved(x: torch.Tensor, linears: Sequence[Linear]) -> torch.Tensor:

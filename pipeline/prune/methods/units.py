@@ -50,11 +50,19 @@ class UnitPruner(Pruner):
         return sparsity.units_of(sum(kind != BLOCK for kind, _ in self.units(decoder)))
 
     def units(self, decoder: Decoder) -> list[Unit]:
-        """Return the units that a model has; a block is one only where it has more than one sublayer of the others."""
-        layers = range(len(decoder.blocks))
-        return [(kind, at) for at in layers for kind in self.kinds if kind == BLOCK or decoder.has(at, kind)]
+        """Return the units that a model has.
+
+        Beside sublayers, a block is one only where it has both: a block of a single sublayer is gone with that.
+        """
+        found = []
+        for at in range(len(decoder.blocks)):
+            own = [kind for kind in SUBLAYERS if decoder.has(at, kind)]
+            beside = BLOCK in self.kinds and (len(self.kinds) == 1 or len(own) > 1)
+            found += [(kind, at) for kind in self.kinds if kind in own or (kind == BLOCK and beside)]
+        return found
 
     def parts(self, unit: Unit) -> frozenset[Hashable]:
+        """Return what a unit of `units` consists of: a block is its two sublayers where these are units, too."""
         kind, layer = unit
         both = kind == BLOCK and len(self.kinds) > 1
         return frozenset((kind, layer) for kind in SUBLAYERS) if both else frozenset([unit])
