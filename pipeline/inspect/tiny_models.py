@@ -14,8 +14,9 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from pipeline.config.sparsity import parse
 from pipeline.model import proof
+from pipeline.model.block_list import block_list
 from pipeline.model.decoder import Decoder
-from pipeline.model.discovery import block_list, structure_of
+from pipeline.model.discovery import structure_of
 from pipeline.model.sources.tiny import model_of, tiny_config
 from pipeline.model.structure import ATTENTION, SUBLAYERS, Structure
 from pipeline.prune.base import Context

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from pipeline.model.discovery import evaluating
+from pipeline.model.short_pass import evaluating
 from pipeline.model.sources.base import changed_by_use, plain_generation, restore_use
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from pipeline.model.decoder import Decoder
-from pipeline.model.discovery import stream_of
+from pipeline.model.short_pass import stream_of
 from pipeline.model.structure import Stub
 
 # A module of the dense model that another one stands in for: its parent, its name there, and itself.

@@ -20,11 +20,11 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from pipeline.model.block_form import Unfit
 from pipeline.model.decoder import Decoder
-from pipeline.model.discovery import evaluating, stream_of, tokens
 from pipeline.model.dropped import drop, is_dropped
 from pipeline.model.head import Head
 from pipeline.model.nested import first
 from pipeline.model.offload import is_offloaded, resident
+from pipeline.model.short_pass import evaluating, stream_of, tokens
 from pipeline.model.visits import Unvisited, unvisited
 
 log = logging.getLogger(__name__)

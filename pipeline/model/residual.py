@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from pipeline.model.decoder import Decoder
-from pipeline.model.discovery import stream_of
 from pipeline.model.nested import first
+from pipeline.model.short_pass import stream_of
 
 OnState = Callable[[int, torch.Tensor], None]
 

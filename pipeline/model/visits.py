@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from pipeline.model.decoder import Decoder, Linear
-from pipeline.model.discovery import evaluating, tokens
 from pipeline.model.experts import one_expert_at_a_time
 from pipeline.model.linear_inputs import linear_inputs
+from pipeline.model.short_pass import evaluating, tokens
 
 # Names of parts, relative to their block, by the number of the block.
 Unvisited = Mapping[int, tuple[str, ...]]

@@ -12,10 +12,10 @@ from torch import nn
 from transformers import DynamicCache, PreTrainedModel
 
 from pipeline.model.decoder import Decoder
-from pipeline.model.discovery import evaluating, tokens
 from pipeline.model.dropped import PassedBlock, Replaced, drop, is_dropped
 from pipeline.model.offload import is_offloaded, resident
 from pipeline.model.proof import caches_well
+from pipeline.model.short_pass import evaluating, tokens
 from pipeline.model.structure import ATTENTION, BLOCK, CACHE_SLOTS, MLP
 from pipeline.prune.decision import Change, Decision
 

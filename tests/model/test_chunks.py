@@ -9,9 +9,9 @@ from transformers import PreTrainedModel
 from pipeline.model.block_form import Unfit
 from pipeline.model.chunks import ENDLESS, InChunksError, check_order, read_whole
 from pipeline.model.decoder import Decoder
-from pipeline.model.discovery import tokens
 from pipeline.model.proof import prove
 from pipeline.model.residual import tap, tap_blocks
+from pipeline.model.short_pass import tokens
 from pipeline.model.sources.tiny import model_of, tiny_config
 
 

@@ -7,8 +7,8 @@ import torch
 
 from pipeline.inspect.describe import describe, lines
 from pipeline.model.decoder import Decoder
-from pipeline.model.discovery import tokens
 from pipeline.model.proof import prove
+from pipeline.model.short_pass import tokens
 from pipeline.model.sources.tiny import model_of, tiny_config
 from pipeline.model.visits import listed
 
