@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pandas as pd
@@ -54,6 +55,11 @@ class Effect:
     kinds: tuple[Retained, ...]
 
     @property
+    def known(self) -> bool:
+        """Whether there is a share of any kind of task."""
+        return any(retained.known for retained in self.kinds)
+
+    @property
     def gap(self) -> float:
         """Difference between the largest and the smallest retained share; NaN with fewer than two."""
         shares = [retained.share for retained in self.kinds if retained.known]
@@ -99,6 +105,18 @@ def sentence(effect: Effect) -> str:
 def short_sentence(effect: Effect) -> str:
     """Say an effect below a heading that says that shares are measured from chance."""
     return f"{variant_name(effect.variant)}: {_said(effect)}"
+
+
+def without_shares(found: Iterable[Effect]) -> list[str]:
+    """Say of which variants no share is known, and why: a sentence a reason."""
+    reasons: dict[str, list[Effect]] = {}
+    for effect in found:
+        if not effect.known:
+            reasons.setdefault(_said(effect), []).append(effect)
+    return [
+        f"{variant_name(own[0].variant) if len(own) == 1 else f'{len(own)} variants'}: {reason}"
+        for reason, own in reasons.items()
+    ]
 
 
 def _said(effect: Effect, measured: str = "") -> str:

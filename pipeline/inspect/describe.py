@@ -12,8 +12,8 @@ from pipeline.config.by_name import defaults
 from pipeline.config.choices import choices_of
 from pipeline.config.signature import signature
 from pipeline.model.decoder import Decoder
+from pipeline.model.full_proof import full_proof
 from pipeline.model.model_types import is_encoder, unsuited
-from pipeline.model.proof import drops, equations, prove
 from pipeline.model.structure import BlockStructure, Part
 from pipeline.model.visits import listed
 
@@ -47,7 +47,7 @@ class Description:
 
 def describe(model: PreTrainedModel) -> Description:
     """Describe a model, and prove what is said of it on one short pass. Raises ValueError for an unknown form."""
-    decoder = Decoder(model)
+    decoder, proof = Decoder(model), full_proof(model)
     return Description(
         type=model.config.model_type,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -56,8 +56,8 @@ def describe(model: PreTrainedModel) -> Description:
         head=_head(decoder),
         cache=_cache(decoder),
         pruners={name: _unsuited(name, model) or "" for name in choices_of("pruner")},
-        proof=_proof(decoder),
-        unvisited={layer: list(parts) for layer, parts in prove(model).items()},
+        proof=dict(proof.errors),
+        unvisited={layer: list(parts) for layer, parts in proof.unvisited.items()},
     )
 
 
@@ -138,14 +138,6 @@ def _unsuited(pruner: str, model: PreTrainedModel) -> str | None:
     only = said.get("architectures") or ()
     decoder_only = bool(said.get("decoder_only") or said.get("compares"))
     return unsuited(model.config.model_type, is_encoder(model.config), decoder_only, only)
-
-
-def _proof(decoder: Decoder) -> dict[str, float]:
-    sums = [(error, equation) for error, equation in equations(decoder)]
-    logits = [error for error, equation in sums if equation.startswith("logits")]
-    found = {"sums": max(error for error, equation in sums if not equation.startswith("logits"))}
-    found["without a sublayer"] = max((error for error, _ in drops(decoder)), default=0.0)
-    return found | ({"logits": logits[0]} if logits else {})
 
 
 def lines(found: Description) -> Sequence[str]:

@@ -66,16 +66,21 @@ def prove(model: PreTrainedModel) -> Unvisited:
     if model in _proven or is_offloaded(model):
         return _proven.get(model, {})
     for error, equation in equations(decoder):
-        if not error <= ROUNDING.get(model.dtype, 0.0):
-            raise Unfit(
-                f"a {model.config.model_type} model cannot be pruned here: {equation} does not hold (off by "
-                f"{error:.1%}), so measurements would not describe this model"
-            )
+        check(model, error, equation)
     if not decoder.structure.encoder and decoder.uses_cache and not caches_well(decoder):
         log.warning("a %s model writes another text with a cache than without one: using none", model.config.model_type)
         model.config.use_cache = False
     _proven[model] = found = unvisited(decoder)
     return found
+
+
+def check(model: PreTrainedModel, error: float, equation: str) -> None:
+    """Raise Unfit if an equation is further off than rounding in the model's dtype explains."""
+    if not error <= ROUNDING.get(model.dtype, 0.0):
+        raise Unfit(
+            f"a {model.config.model_type} model cannot be pruned here: {equation} does not hold (off by {error:.1%}), "
+            "so measurements would not describe this model"
+        )
 
 
 def caches_well(decoder: Decoder) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pandas as pd
 import torch
 
 from pipeline.data.calibration.base import batches, load, save
+from pipeline.model.full_proof import full_proof
 from pipeline.model.offload import is_offloaded
 from pipeline.model.special_tokens import in_words
 from pipeline.model.tokens import tokenizer_digest
@@ -30,7 +32,23 @@ _SCORES = "scores.parquet"
 
 def pruned(bench: Workbench) -> dict[str, Artifact]:
     """Make the artifacts of the stage ``prune`` of a job, by role."""
-    return {"decision": bench.make(PruningDecision)}
+    return {"structure": bench.make(ProvenStructure), "decision": bench.make(PruningDecision)}
+
+
+@dataclass
+class ProvenStructure(Stage):
+    """The structure of the dense model with its proof: see ``pipeline.model.full_proof``."""
+
+    bench: Workbench
+    name = "structure"
+    version = 1
+
+    def inputs(self) -> dict[str, Any]:
+        return {"model": self.bench.model_identity, "dtype": self.bench.dtype}
+
+    def build(self, folder: Path) -> None:
+        proof = full_proof(self.bench.model(self.bench.dtype))
+        (folder / "structure.json").write_text(json.dumps(proof.plain(), indent=1), encoding="utf-8")
 
 
 @dataclass

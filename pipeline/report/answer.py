@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pipeline.analysis.effects import Effect, Retained, effects, kind_name, sentence
+from pipeline.analysis.effects import Effect, Retained, effects, kind_name, sentence, without_shares
 from pipeline.report.changes import Change, mean_changes
 from pipeline.report.table import NONE, Cell, Column, Table, minus, plain_table, with_interval
 from pipeline.tables.read import Tables
@@ -42,7 +42,8 @@ def answer(tables: Tables) -> Answer:
     found = effects(tables.comparisons)
     if not found:
         return Answer((), (), "", None)
-    said = [sentence(effect).replace(" %", "\u00a0%") for effect in found]
+    told = [*(sentence(effect) for effect in found if effect.known), *without_shares(found)]
+    said = [each.replace(" %", "\u00a0%") for each in told]
     return Answer(tuple(said[:MOST]), tuple(said[MOST:]), NOTE, _table(found, mean_changes(tables)))
 
 

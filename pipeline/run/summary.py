@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.analysis import theorems
-from pipeline.analysis.effects import KIND_NAMES, Effect, effects, short_sentence
+from pipeline.analysis.effects import KIND_NAMES, Effect, effects, short_sentence, without_shares
 from pipeline.analysis.score_rows import COSINES, KL, Numbers, Row, rows_of_jobs
 from pipeline.common.arguments import Arguments
 from pipeline.common.errors import plain
@@ -54,15 +54,18 @@ def show_results(jobs: Sequence[JobTables], store: Store) -> None:
     _show_scores(rows, names, numbers, {id(row): effect for row, effect in told})
     if told:
         print("\nOf the dense score above chance, the largest gap between kinds of task first:")
-    for row, effect in told[:MOST_SENTENCES]:
+    known = [(row, effect) for row, effect in told if effect.known]
+    for row, effect in known[:MOST_SENTENCES]:
         about = [names[row.first.model_id]] if len(names) > 1 else []
         about += [f"{key}={value}" for key, value in row.conditions.items()]
         about += [f"{len(row.jobs)} seeds or draws"] if len(row.jobs) > 1 else []
         said = f"{short_sentence(effect)} ({', '.join(about)})" if about else short_sentence(effect)
         line = wrapped(said, "  ", "    ")
         print(painted(line, BAD, sys.stdout) if effect.lost else line)
-    if len(told) > MOST_SENTENCES:
-        print(f"  and {len(told) - MOST_SENTENCES} more, whose scores are in the table")
+    if len(known) > MOST_SENTENCES:
+        print(f"  and {len(known) - MOST_SENTENCES} more, whose scores are in the table")
+    for said in without_shares(effect for _, effect in told):
+        print(wrapped(said, "  ", "    "))
 
 
 def told_effects(rows: Sequence[Row], read: Mapping[str, JobTables]) -> list[tuple[Row, Effect]]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from figure_tables import comparisons_table
 
-from pipeline.analysis.effects import Effect, Retained, effects, sentence, short_sentence, variant_name
+from pipeline.analysis.effects import Effect, Retained, effects, sentence, short_sentence, variant_name, without_shares
 from pipeline.evaluate.comparison import MEAN, pool
 from pipeline.tables.variants import Variant
 
@@ -78,3 +78,14 @@ def test_a_sentence_says_what_is_uncertain_or_unknown() -> None:
 )
 def test_names_of_variants_are_words(variant: tuple[str, ...], name: str) -> None:
     assert variant_name(Variant(*variant)) == name
+
+
+def test_variants_without_a_share_are_told_together() -> None:
+    blind = told(("generative", np.nan, "no signal"), ("multiple_choice", np.nan, "no signal"))
+    few = told(("generative", np.nan, "too few items"))
+    known = told(("generative", 0.5, "lower"), ("multiple_choice", np.nan, "no signal"))
+    assert without_shares([blind, known, blind, few]) == [
+        "2 variants: the dense model is not above chance in generation and multiple choice",
+        "shortgpt at 20 %: too few items for generation",
+    ]
+    assert without_shares([known]) == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -194,3 +196,17 @@ def test_a_temperature_that_nothing_reads_does_not_part_jobs(make_settings):
 
     assert states() == states("capture.temperature=0.5")
     assert states("capture.decoding=sample") != states("capture.decoding=sample", "capture.temperature=0.5")
+
+
+def test_the_structure_of_the_model_is_kept_with_its_proof(job, tmp_path):
+    """Found and proven once for a model and dtype; each job names it beside its decision."""
+    first, second = (job(f"pruner={name}", "stages=[prune]") for name in ("wanda", "attn_drop"))
+    assert first.artifacts["structure"] == second.artifacts["structure"]
+    assert any(name.startswith("structure/") for name in first.cost)
+    assert not any(name.startswith("structure/") for name in second.cost)
+    kept = json.loads((tmp_path / "outputs" / first.artifacts["structure"] / "structure.json").read_text())
+    parts = [[part["kind"] for part in block["parts"]] for block in kept["structure"]["blocks"]]
+    assert parts == [["attention", "mlp"]] * 4
+    # In bfloat16, equations hold to its rounding; sums of a stream are not exact.
+    assert set(kept["errors"]) == {"sums", "without a sublayer", "logits"}
+    assert 0 < kept["errors"]["sums"] < 1e-2 and max(kept["errors"].values()) < 1e-2 and kept["unvisited"] == {}
