@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from typing import Any
@@ -56,21 +56,22 @@ def _blocks(config: PretrainedConfig) -> tuple[nn.Module, ...]:
 
 def fresh(kind: str) -> PreTrainedModel:
     """Return a tiny model of a type, the same each time."""
-    structure, config = _proven(kind)
-    model = model_of(copy.deepcopy(config))
-    model.residual_structure = structure
+    model = model_of(copy.deepcopy(_config(kind)))
+    model.residual_structure, changed = _proven(kind)
+    vars(model.config).update(changed)
     # Some types (RWKV) change their weights in their first pass.
     logits(model)
     return model
 
 
 @cache
-def _proven(kind: str) -> tuple[Structure, PretrainedConfig]:
-    """Return the structure of a type, and the configuration with which it is proven: without a cache that is wrong."""
-    config = copy.deepcopy(_config(kind))
-    model = model_of(config)
+def _proven(kind: str) -> tuple[Structure, Mapping[str, Any]]:
+    """Return the structure of a type, and what its proof changes in the configuration: no cache where that is wrong."""
+    model = model_of(copy.deepcopy(_config(kind)))
+    before = dict(vars(model.config))
     proof.prove(model)
-    return structure_of(model), config
+    changed = {name: value for name, value in vars(model.config).items() if value != before.get(name)}
+    return structure_of(model), changed
 
 
 def tokens() -> torch.Tensor:
