@@ -15,6 +15,9 @@ ENCODERS = ("bert",)
 FAMILIES = (
     *("bert", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "llama", "mistral", "mixtral", "opt", "phi", "phi3"),
     *("qwen2", "qwen2_moe", "qwen3", "qwen3_moe"),
+    # Parallel with a shared norm, low-rank attention, sums in place, two mixers side by side, experts in one parameter,
+    # factors, convolutions, norms behind sublayers, linear attention.
+    *("cohere", "deepseek_v3", "falcon", "falcon_h1", "gpt_oss", "granite", "lfm2", "olmo2", "qwen3_next"),
 )
 EXPERIMENTS = choices_of("experiment")
 # A random model has no score above chance, of which something could be kept (fig27, fig28); fig10 is of several models.

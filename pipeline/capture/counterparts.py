@@ -72,7 +72,8 @@ def _counterparts_of(
     def on_update(index: int) -> Callable[[torch.Tensor], None]:
         def note(update: torch.Tensor) -> None:
             if not again or again == [index]:
-                updates[index] = update
+                # Some blocks (Falcon) add to an update in place.
+                updates[index] = update.clone()
             if again == [index]:
                 raise _Seen
 

@@ -37,7 +37,8 @@ def divergence(model, trajectory, gone, confidence: float = 4.0) -> float:
     with torch.inference_mode():
         decoder = Decoder(model)
         cap = decoder.structure.head_cap or float("inf")
-        squash = (lambda z: cap * torch.tanh(z / cap)) if decoder.structure.head_cap else (lambda z: z)
+        scale = decoder.structure.head_scale
+        squash = (lambda z: cap * torch.tanh(scale * z / cap)) if decoder.structure.head_cap else (lambda z: scale * z)
         dense = torch.log_softmax(squash(logits()), -1)
         with dropped(decoder, gone):
             other = torch.log_softmax(squash(logits()), -1)
@@ -215,7 +216,8 @@ def test_the_estimate_is_the_divergence_of_small_updates(grown, architecture, dr
     model, trajectory = grown(architecture)
     decoder = Decoder(model)
     for sublayer in decoder.sublayers():
-        sublayer.exits[0].register_forward_hook(smaller)
+        for module in sublayer.exits:
+            module.register_forward_hook(smaller)
     trajectory = read(model, [p + t for p, t in zip(trajectory.prompts, trajectory.tokens, strict=True)])
     slopes = slopes_of(decoder, trajectory, draws, confidence, 0, lambda items, *_: items)
     for gone in ({ATTENTION: [1]}, {MLP: [0]}, {ATTENTION: [3]}, {ATTENTION: [0, 2], MLP: [1]}):

