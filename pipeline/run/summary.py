@@ -52,9 +52,9 @@ def show_results(jobs: Sequence[JobTables], store: Store) -> None:
     told = told_effects(rows, read)
     numbers = Numbers(read.get(job.job) or JobTables(job, store) for row in rows for job in row.jobs)
     _show_scores(rows, names, numbers, {id(row): effect for row, effect in told})
-    if told:
-        print("\nOf the dense score above chance, the largest gap between kinds of task first:")
     known = [(row, effect) for row, effect in told if effect.known]
+    if told:
+        print("\nOf the dense score above chance, the largest gap between kinds of task first:" if known else "")
     for row, effect in known[:MOST_SENTENCES]:
         about = [names[row.first.model_id]] if len(names) > 1 else []
         about += [f"{key}={value}" for key, value in row.conditions.items()]
