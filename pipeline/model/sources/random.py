@@ -33,7 +33,7 @@ PAD, END = "<|pad|>", "<|end|>"
 
 @dataclass(frozen=True)
 class RandomModel(Model):
-    """A decoder of ``architecture`` with ``layers`` blocks of width ``hidden``; equal seeds give equal weights."""
+    """A decoder, or encoder, of ``architecture`` with ``layers`` blocks of width ``hidden``; equal seeds give equal weights."""
 
     layers: Depth | None = None
     architecture: str = "llama"
@@ -61,9 +61,17 @@ class RandomModel(Model):
     def _tiny(self, dtype: torch.dtype, store: Store) -> PreTrainedModel:
         """Build a model of a type whose sizes have names of their own; without ``layers``, as deep as it has kinds."""
         tokens = _tokens(self.tokenizer(store))
-        config = tiny_config(self.architecture, self.layers, self.hidden, self.heads, self.seed, tokens["vocab_size"])
+        config = tiny_config(
+            self.architecture,
+            self.layers,
+            self.hidden,
+            self.heads,
+            self.seed,
+            tokens["vocab_size"],
+            is_encoder({"model_type": self.architecture}),
+        )
         model = model_of(config, self.seed, dtype)
-        for settings in (model.config, model.generation_config):
+        for settings in filter(None, (model.config, getattr(model, "generation_config", None))):
             for name in ("bos_token_id", "pad_token_id", "eos_token_id"):
                 setattr(settings, name, tokens[name])
         return model
