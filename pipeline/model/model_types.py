@@ -41,7 +41,8 @@ def is_encoder(config: Any) -> bool:
     fields = config if isinstance(config, dict) else vars(config) | {"model_type": config.model_type}
     kind = fields.get("model_type")
     both = fields.get("is_encoder_decoder", kind in _types("MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES"))
-    return kind in encoder_types() and not (fields.get("is_decoder") or both)
+    causal = kind in causal_types() and fields.get("causal")
+    return kind in encoder_types() and not (fields.get("is_decoder") or causal or both)
 
 
 def unsuited(kind: str, encoder: bool, decoder_only: bool, only: Collection[str]) -> str | None:

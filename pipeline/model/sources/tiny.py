@@ -31,7 +31,7 @@ KINDS = tuple(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 TOKENS = 32
 _DEEPEST = 33
 # What building or running a model that does not fit raises.
-_ERRORS = (
+UNBUILT = (
     ArithmeticError,
     AttributeError,
     ImportError,
@@ -181,12 +181,12 @@ def trial(kind: str) -> Trial:
     """Find out whether a type is a text decoder, by building it and giving it token ids."""
     try:
         model = tiny_model(kind)
-    except _ERRORS as error:
+    except UNBUILT as error:
         return _unfit(kind, error, None)
     blocks = depth(model.config) or depth(model.config.get_text_config())
     try:
         reason = _unlike_text(model)
-    except _ERRORS as error:
+    except UNBUILT as error:
         return _unfit(kind, error, model)
     own = _text_type(kind)
     if not reason and own:
@@ -214,7 +214,7 @@ def _codebooks(model: PreTrainedModel) -> int:
     try:
         with torch.no_grad():
             model(input_ids=torch.zeros(rows, TOKENS, dtype=torch.long))
-    except _ERRORS:
+    except UNBUILT:
         return 0
     return rows if rows > 1 else 0
 

@@ -101,7 +101,7 @@ def _experts(value: int, scale: Scale) -> int:
     return 2 * _EXPERTS if scale.has("^(n|num)_(expert_)?groups?$") and scale.has("topk_group") else _EXPERTS
 
 
-def _positions(scale: Scale) -> int:
+def _positions(value: int, scale: Scale) -> int:
     """Return the number of positions; of encoders with those up to the padding token, which many do not use."""
     return POSITIONS + scale.vocabulary if scale.encoder else POSITIONS
 
@@ -120,7 +120,7 @@ _INTEGERS: tuple[tuple[str, Callable[[int, Scale], int]], ...] = (
     (r"^first_k_dense|^num_dense_layers|layer_start_index$|^max_window_layers$", _at_most(1)),
     (r"^n_layers_per_|^attn_layer_offset$", _at_most(2)),
     (r"^num_kv_shared_layers$", lambda value, scale: scale.layers // 2 if value else 0),
-    (r"position|^n_ctx$|max_seq_len|context_length|model_max_length|max_distance", lambda value, scale: _positions(scale)),
+    (r"position|^n_ctx$|max_seq_len|context_length|model_max_length|max_distance", _positions),
     (r"window|local_attention|floor", _at_most(8)),
     (r"^(hidden_size|d_model|n_embd)$", lambda value, scale: _multiple(value * scale.width, 2 * scale.heads)),
     (r"chunk_?(size|length)$|block_size$", _at_most(8)),
