@@ -92,10 +92,13 @@ class _Scorer:
         if self._model not in _sharing:
             ids = tokens(self._model)[0].tolist()
             asked = list(enumerate([ids[-4:], ids[-3:], ids[-2:], ids[-4:-2], ids[-1:]]))
-            alone = [_Item([*ids[:-4], *answer[:-1]], [(index, answer)]) for index, answer in asked]
+            # A shorter context is padded, where that is done.
+            contexts = [(ids[:-4], asked[::2]), (ids[3 * self._as_read.batched : -4], asked[1::2])]
+            alone = [_Item([*context, *answer[:-1]], [(n, answer)]) for context, own in contexts for n, answer in own]
             tried = _Scorer(self._model, 2)
             try:
-                found, expected = dict(tried._shared([_Item(ids[:-4], asked)])), dict(tried._whole(alone))
+                found = dict(tried._shared([_Item(context, own) for context, own in contexts]))
+                expected = {n: answer for item in alone for n, answer in tried._whole([item])}
             except Exception as error:
                 log.debug("contexts are not shared: %s", error)
                 found = expected = {}

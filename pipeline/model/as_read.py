@@ -28,6 +28,8 @@ ROUNDING = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 1e-2, tor
 _REORDERED = 20
 # Tokens to continue by: the second follows one that was chosen.
 _NEW = 2
+# Tokens of padding before a row.
+_PADDING = 3
 _found: WeakKeyDictionary[nn.Module, AsRead] = WeakKeyDictionary()
 
 
@@ -77,18 +79,15 @@ def _tried(model: PreTrainedModel) -> AsRead:
         return AsRead(
             generate=_generates(model, ids),
             alone=_alike(long[0, :-1], short[0]),
-            padded=_pads(model, ids, short[:, -1]),
+            padded=_pads(model, ids),
         )
 
 
 def _generates(model: PreTrainedModel, ids: torch.Tensor) -> bool:
     """Return whether the library chooses the tokens after ``ids`` by the logits of forward passes."""
-    settings = GenerationConfig(
-        max_new_tokens=_NEW, do_sample=False, use_cache=False, output_logits=True, return_dict_in_generate=True,
-        pad_token_id=0, eos_token_id=None,
-    )  # fmt: skip
+    mask = torch.ones_like(ids)
     try:
-        written = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=settings)
+        written = _written(model, ids, mask, use_cache=False)
         for step, logits in enumerate(written.logits):
             text = written.sequences[:, : ids.shape[1] + step]
             read = model(text, use_cache=False).logits[:, -1]
@@ -102,21 +101,30 @@ def _generates(model: PreTrainedModel, ids: torch.Tensor) -> bool:
     return True
 
 
-def _pads(model: PreTrainedModel, ids: torch.Tensor, read: torch.Tensor) -> bool:
-    """Return whether the library gives logits ``read`` (1, V) after all but the last of ``ids``, padded in front."""
-    settings = GenerationConfig(
-        max_new_tokens=1, do_sample=False, use_cache=False, output_logits=True, return_dict_in_generate=True,
-        pad_token_id=0, eos_token_id=None,
-    )  # fmt: skip
-    rows = torch.cat([ids, torch.cat([torch.zeros_like(ids[:, :1]), ids[:, :-1]], 1)])
+def _pads(model: PreTrainedModel, ids: torch.Tensor) -> bool:
+    """Return whether the library continues ``ids`` padded in front, beside a longer row, as a forward pass does."""
+    rows = torch.cat([ids, ids.roll(_PADDING, 1)])
     mask = torch.ones_like(rows)
-    mask[1, 0] = 0
+    rows[1, :_PADDING] = mask[1, :_PADDING] = 0
     try:
-        (written,) = model.generate(rows, attention_mask=mask, generation_config=settings).logits
+        written = _written(model, rows, mask, use_cache=Decoder(model).uses_cache)
+        for step, logits in enumerate(written.logits):
+            text = written.sequences[1:, _PADDING : ids.shape[1] + step]
+            if not _near(logits[1:], model(text, use_cache=False).logits[:, -1], _REORDERED):
+                return False
     except Exception as error:
         log.debug("no generation of a batch by the library: %s", error)
         return False
-    return _near(written[1:], read, _REORDERED)
+    return True
+
+
+def _written(model: PreTrainedModel, rows: torch.Tensor, mask: torch.Tensor, use_cache: bool) -> Any:
+    """Return what the library generates: ``sequences``, and the ``logits`` by which it chose each new token."""
+    settings = GenerationConfig(
+        max_new_tokens=_NEW, do_sample=False, use_cache=use_cache, output_logits=True, return_dict_in_generate=True,
+        pad_token_id=0, eos_token_id=None,
+    )  # fmt: skip
+    return model.generate(rows, attention_mask=mask, generation_config=settings)
 
 
 def _alike(found: torch.Tensor, expected: torch.Tensor) -> bool:
