@@ -81,10 +81,12 @@ class RandomModel(Model):
             tokens["vocab_size"],
             is_encoder({"model_type": self.architecture}),
         )
-        model = model_of(config, self.seed, dtype)
         special = {name: tokens[name] for name in ("bos_token_id", "pad_token_id", "eos_token_id")}
-        for name, value in special.items():
-            setattr(model.config, name, value)
+        # Before it is built, since positions may begin behind the padding token.
+        config.update(special)
+        model = model_of(config, self.seed, dtype)
+        # The class may be for a part of the configuration.
+        model.config.update(special)
         if not is_encoder(config):
             # As in loading a checkpoint, without settings that change what it writes, such as a last token.
             model.generation_config = GenerationConfig(**special)
