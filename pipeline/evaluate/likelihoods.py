@@ -7,19 +7,28 @@ run as a whole sequence.
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from pipeline.common.terminal import progress
+from pipeline.model.as_read import ROUNDING, as_read
 from pipeline.model.decoder import Decoder
 from pipeline.model.finite import check_values
-from pipeline.model.positions import Positions, spoilt_by_left_padding
+from pipeline.model.positions import Positions
+from pipeline.model.short_pass import tokens
 from pipeline.model.softmax import log_normaliser
 
+log = logging.getLogger(__name__)
+# How many times the rounding of a dtype two ways to the same log-likelihood may differ.
+_TIMES = 4
+_sharing: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 # Log-likelihood of a continuation in nats, and whether each of its tokens is the likeliest.
 Answer = tuple[float, bool]
 
@@ -51,6 +60,7 @@ class _Scorer:
     def __init__(self, model: PreTrainedModel, batch_size: int) -> None:
         self._model, self._size = model, batch_size
         self._device, self._positions = Decoder(model).device, Positions.of(model)
+        self._as_read = as_read(model)
 
     @torch.inference_mode()
     def answers(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Iterator[tuple[int, Answer]]:
@@ -62,17 +72,42 @@ class _Scorer:
                 fed = [*context, *continuation[:-1]]
                 tokens, items = (context, shared) if self._may_share(context, fed) else (fed, whole)
                 items.setdefault(tuple(tokens), _Item(tokens)).asked.append((index, continuation))
-        equal = spoilt_by_left_padding(self._model)
+        equal = not self._as_read.batched
         jobs = [(self._shared, batch) for batch in self._batches(shared.values(), equal)]
-        jobs += [(self._whole, batch) for batch in self._batches(whole.values())]
+        jobs += [(self._whole, batch) for batch in self._batches(whole.values(), not self._as_read.alone)]
         for score, batch in progress(jobs, "multiple choice", len(jobs)):
             yield from score(batch)
 
     def _may_share(self, context: Sequence[int], fed: Sequence[int]) -> bool:
         """Return whether the model uses a cache and computes a context alone as within the whole sequence."""
-        return Decoder(self._model).uses_cache and (
-            self._positions.reach(len(context)) == self._positions.reach(len(fed))
-        )
+        same = self._positions.reach(len(context)) == self._positions.reach(len(fed))
+        # With a cache, positions are given, from 0, as the library's own generation gives them.
+        return same and Decoder(self._model).uses_cache and self._as_read.generate and self._shares()
+
+    def _shares(self) -> bool:
+        """Return whether continuations may share the cache of their context, tried once for a model on a few tokens.
+
+        Not every cache can be had twice: the states of mixers are changed in place, and some models return none.
+        """
+        if self._model not in _sharing:
+            ids = tokens(self._model)[0].tolist()
+            asked: list[tuple[int, Sequence[int]]] = list(
+                enumerate([ids[-4:], ids[-3:], ids[-2:], ids[-4:-2], ids[-1:]])
+            )
+            # A shorter context is padded, where that is done.
+            contexts = [(ids[:-4], asked[::2]), (ids[3 * self._as_read.batched : -4], asked[1::2])]
+            alone = [_Item([*context, *answer[:-1]], [(n, answer)]) for context, own in contexts for n, answer in own]
+            tried = _Scorer(self._model, 2)
+            try:
+                found = dict(tried._shared([_Item(context, own) for context, own in contexts]))
+                expected = {n: answer for item in alone for n, answer in tried._whole([item])}
+            except Exception as error:
+                log.debug("contexts are not shared: %s", error)
+                found = expected = {}
+            near = _TIMES * ROUNDING.get(self._model.dtype, 0.0)
+            off = [abs(found[index][0] - value) > near * max(1.0, -value) for index, (value, _) in expected.items()]
+            _sharing[self._model] = bool(off) and not any(off)
+        return _sharing[self._model]
 
     def _batches(self, items: Iterable[_Item], equal: bool = False) -> list[list[_Item]]:
         """Group items into batches, the longest first; with ``equal``, only equal lengths, which need no padding."""
@@ -135,6 +170,8 @@ class _Scorer:
     def _run(self, ids: list[list[int]], **options: Any) -> Any:
         """Run a forward pass and check its logits."""
         out = self._model(torch.tensor(ids, device=self._device), **options)
+        # Some classes compute all logits, whatever they are asked for.
+        out.logits = out.logits[:, -options.get("logits_to_keep", 0) :]
         check_values(out.logits, "log-likelihoods")
         return out
 

@@ -152,7 +152,8 @@ def window_losses(
     for batch in progress([batch for batch in batches if batch], "perplexity", len(batches)):
         rows = torch.stack([torch.cat([lead, ids[start:end]]) for start, end, _ in batch]).to(device)
         most = max(count for *_, count in batch)
-        logits = model(rows, use_cache=False, logits_to_keep=most + 1).logits[:, :-1]
+        # Some classes compute all logits, whatever they are asked for.
+        logits = model(rows, use_cache=False, logits_to_keep=most + 1).logits[:, -most - 1 : -1]
         check_values(logits, "logits on perplexity.text")
         losses += [
             _losses(own[most - count :], row[len(row) - count :]).cpu()

@@ -13,6 +13,7 @@ import torch
 from pipeline.capture.counterparts import capture_counterparts
 from pipeline.common.errors import plain
 from pipeline.inspect.tiny_models import (
+    Kind,
     Wrong,
     block_decisions,
     fresh,
@@ -39,6 +40,8 @@ from pipeline.prune.decision import Change, Decision
 from pipeline.prune.surgery import apply, dropped
 
 REFUSED, FAILED = "refused", "failed"
+# Steps on text that a model continues, which an encoder does not.
+_OF_TEXT = ("capture",)
 
 
 @dataclass(frozen=True)
@@ -50,27 +53,27 @@ class Outcome:
     reason: str = ""
 
 
-def try_type(kind: str) -> Outcome:
-    """Return what pruning can do with a type, by doing it."""
+def try_type(name: str, encoder: bool = False) -> Outcome:
+    """Return what pruning can do with a type, as a causal model or as an encoder, by doing it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        first = trial(kind)
-        if first.status != OK:
-            return Outcome(kind, first.status, first.reason)
-        return next(filter(None, (_problem(kind, name) for name in STEPS)), Outcome(kind, OK))
+        if not encoder and (first := trial(name)).status != OK:
+            return Outcome(name, first.status, first.reason)
+        steps = [step for step in STEPS if not encoder or step not in _OF_TEXT]
+        return next(filter(None, (_problem(Kind(name, encoder), step) for step in steps)), Outcome(name, OK))
 
 
-def _problem(kind: str, step: str) -> Outcome | None:
+def _problem(kind: Kind, step: str) -> Outcome | None:
     try:
         STEPS[step](kind)
     except Unfit as error:
-        return Outcome(kind, REFUSED, str(error))
+        return Outcome(kind.name, REFUSED, str(error))
     except Exception as error:
-        return Outcome(kind, FAILED, f"{step}: {plain(error)}")
+        return Outcome(kind.name, FAILED, f"{step}: {plain(error)}")
     return None
 
 
-def prove(kind: str) -> None:
+def prove(kind: Kind) -> None:
     """Find the structure, and hold it against the model: every sum, every removal, the logits of its final states."""
     decoder = Decoder(fresh(kind))
     proof.prove(decoder.model)
@@ -84,7 +87,7 @@ def prove(kind: str) -> None:
         same(found, logits(decoder.model), "logits of the final states")
 
 
-def drop_sublayers(kind: str) -> None:
+def drop_sublayers(kind: Kind) -> None:
     """Drop the first and the last sublayer of each kind: logits without them, and the same with a cache."""
     for decision in sublayer_decisions(kind):
         pruned, dense = fresh(kind), fresh(kind)
@@ -95,7 +98,7 @@ def drop_sublayers(kind: str) -> None:
         same_cached(pruned)
 
 
-def remove_block(kind: str) -> None:
+def remove_block(kind: Kind) -> None:
     """Remove a block: the logits are those without it, and the same with a cache."""
     pruned, dense = fresh(kind), fresh(kind)
     decision = next(block_decisions(kind))
@@ -106,7 +109,7 @@ def remove_block(kind: str) -> None:
     same_cached(pruned)
 
 
-def change_weights(kind: str) -> None:
+def change_weights(kind: Kind) -> None:
     """Prune half of every row of every matrix with Wanda; the model computes what its changed weights say."""
     model, by_hand = fresh(kind), fresh(kind)
     decision = wanda_decision(kind)
@@ -124,7 +127,7 @@ def change_weights(kind: str) -> None:
     same(logits(model), logits(by_hand), "logits of the changed weights")
 
 
-def capture(kind: str) -> None:
+def capture(kind: Kind) -> None:
     """Capture the stream around every sublayer; an unchanged counterpart equals what the model computes."""
     model = fresh(kind)
     trajectory, decoder, plan = read(model, tokens().tolist()), Decoder(model), layout(Decoder(model))
@@ -145,7 +148,7 @@ def capture(kind: str) -> None:
         same(found[index], states[after], f"state after sublayer {index}")
 
 
-def export(kind: str) -> None:
+def export(kind: Kind) -> None:
     """Write checkpoints without sublayers, without a block, with changed weights; load them with transformers."""
     for decision in (*sublayer_decisions(kind), wanda_decision(kind)):
         _exported(kind, decision)
@@ -158,7 +161,7 @@ def export(kind: str) -> None:
     raise Wrong(f"no block can be removed: {plain(problem or ValueError())}")
 
 
-def _exported(kind: str, decision: Decision) -> None:
+def _exported(kind: Kind, decision: Decision) -> None:
     pruned, model = fresh(kind), fresh(kind)
     apply(pruned, decision)
     as_checkpoint(model, decision)
@@ -169,7 +172,7 @@ def _exported(kind: str, decision: Decision) -> None:
     same(logits(again), logits(pruned), f"logits of the exported checkpoint ({named(decision)})")
 
 
-STEPS: Mapping[str, Callable[[str], None]] = {
+STEPS: Mapping[str, Callable[[Kind], None]] = {
     "proof": prove,
     "drop sublayers": drop_sublayers,
     "remove a block": remove_block,

@@ -5,11 +5,12 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from pipeline.model.block_form import Unfit
-from pipeline.model.short_pass import tokens
+from pipeline.model.short_pass import TOKENS, tokens
 from pipeline.model.side_by_side import runner_of, steps_of
 from pipeline.model.structure import Step, Structure
 
@@ -44,7 +45,12 @@ def block_list(model: PreTrainedModel) -> BlockList:
             for place, block in enumerate(each):
                 hook = block.register_forward_pre_hook(lambda *_, at=(name, place): ran.add(at))
                 stack.callback(hook.remove)
-        out = model(tokens(model), use_cache=False)[0]
+        try:
+            out = model(tokens(model), use_cache=False)[0]
+        except torch.OutOfMemoryError:
+            raise
+        except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise Unfit(f"it does not read {TOKENS} token ids alone ({type(error).__name__}: {error})") from error
     outermost = [(name, each) for name, each in outermost if any(name == other for other, _ in ran)]
     if not outermost:
         raise Unfit("it has no list of blocks")

@@ -12,6 +12,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.config.probes import Probe, encode
+from pipeline.model.as_read import check_alone
 from pipeline.model.finite import check_values
 from pipeline.model.generation import Decoding, generate
 from pipeline.model.positions import Positions
@@ -24,8 +25,9 @@ def continued(
 ) -> Trajectory:
     """Continue prompts greedily by at most ``steps`` tokens each; return the states that predict these tokens.
 
-    ``chat`` puts the prompts into the chat format of the tokenizer, if it has one.
+    ``chat`` puts the prompts into the chat format of the tokenizer, if it has one. Raises ValueError as `check_alone`.
     """
+    check_alone(model)
     encoded = (encode(Probe("", text, "open"), tokenizer) if chat else tokenizer(text).input_ids for text in prompts)
     asked = sorted(encoded, key=len)
     batches = [asked[start : start + BATCH] for start in range(0, len(asked), BATCH)]

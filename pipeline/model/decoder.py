@@ -17,6 +17,7 @@ from pipeline.model.head_input import HeadInput, Times
 from pipeline.model.layer_config import keep_layers
 from pipeline.model.nested import first
 from pipeline.model.packed_layers import keep_packed
+from pipeline.model.position_table import positions_of
 from pipeline.model.side_by_side import runner_of
 from pipeline.model.structure import Part, Structure, Write, keep
 
@@ -193,8 +194,8 @@ class Decoder:
 
     @property
     def positions(self) -> int | None:
-        """Number of positions that a sequence may have, learned or promised by the configuration, or None."""
-        return getattr(self.model.config, "max_position_embeddings", None)
+        """Number of tokens that a sequence may have, by learned positions or by the configuration, or None."""
+        return positions_of(self.model)
 
     @property
     def device(self) -> torch.device:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteriaList
 
+from pipeline.model.as_read import as_read, reading_whole
 from pipeline.model.decoder import Decoder
 from pipeline.model.finite import checked_logits
-from pipeline.model.positions import Positions, spoilt_by_left_padding
+from pipeline.model.positions import Positions
 
 GREEDY, SAMPLE = "greedy", "sample"
 
@@ -77,8 +79,10 @@ def continue_rows(
 
     The caller cuts the tokens beyond a row's own length or end. ``settings`` go to ``model.generate``; ``stops(T, B)``
     makes the stopping criteria for B rows that begin with T tokens. Rows are batched where that changes nothing: see
-    ``pipeline.model.positions``. Raises ValueError that names ``key`` for logits that are not finite.
+    ``pipeline.model.positions``. Each token is chosen by the logits that a forward pass over the text so far gives:
+    see ``pipeline.model.as_read``. Raises ValueError that names ``key`` for logits that are not finite.
     """
+    plain = as_read(model).generate
     found: list[list[int]] = [[]] * len(rows)
     for places, steps, cached in _together(model, rows, lengths):
         width = max(len(rows[place]) for place in places)
@@ -86,16 +90,17 @@ def continue_rows(
         ids = [[pad_token_id] * pad + list(rows[place]) for place, pad in zip(places, padding, strict=True)]
         mask = [[0] * pad + [1] * (width - pad) for pad in padding]
         device = Decoder(model).device
-        with checked_logits(model, key):
+        with checked_logits(model, key), nullcontext() if plain else reading_whole(model):
             whole = model.generate(
                 torch.tensor(ids, device=device),
-                attention_mask=torch.tensor(mask, device=device),
+                # Some models (xLSTM) take no mask; without padding none is needed.
+                **({"attention_mask": torch.tensor(mask, device=device)} if plain else {}),
                 stopping_criteria=None if stops is None else stops(width, len(places)),
                 **_with(
                     settings,
                     max_new_tokens=steps,
                     pad_token_id=pad_token_id,
-                    use_cache=cached and Decoder(model).uses_cache,
+                    use_cache=cached and plain and Decoder(model).uses_cache,
                 ),
             )
         for place, row in zip(places, whole[:, width:].tolist(), strict=True):
@@ -120,7 +125,8 @@ def _together(
     A row that would be computed differently at the length of the others goes alone. If it outgrows
     its own reach as well, a cache would keep states that were computed in the earlier way.
     """
-    positions, equal = Positions.of(model), spoilt_by_left_padding(model)
+    positions, how = Positions.of(model), as_read(model)
+    equal = not (how.generate and how.batched)
     groups: dict[tuple[float, int], list[int]] = {}
     alone = []
     for place, row in enumerate(rows):

@@ -35,11 +35,14 @@ def encoder_types() -> tuple[str, ...]:
 def is_encoder(config: Any) -> bool:
     """Return whether a configuration, an object or the fields of its file, is that of an encoder.
 
-    A type that fills in masked tokens is one, unless the configuration says that it decodes.
+    A type that fills in masked tokens is one, unless the configuration says that it decodes; without any such field,
+    unless the type is made of an encoder and a decoder.
     """
     fields = config if isinstance(config, dict) else vars(config) | {"model_type": config.model_type}
-    decodes = fields.get("is_decoder") or fields.get("is_encoder_decoder")
-    return fields.get("model_type") in encoder_types() and not decodes
+    kind = fields.get("model_type")
+    both = fields.get("is_encoder_decoder", kind in _types("MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES"))
+    causal = kind in causal_types() and fields.get("causal")
+    return kind in encoder_types() and not (fields.get("is_decoder") or causal or both)
 
 
 def unsuited(kind: str, encoder: bool, decoder_only: bool, only: Collection[str]) -> str | None:

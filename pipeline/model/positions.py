@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import torch
 from transformers import PreTrainedModel
 
 from pipeline.model.decoder import Decoder
@@ -52,12 +51,3 @@ class Positions:
 
     def _differ(self, one: int, other: int, equal: bool) -> bool:
         return self.reach(one) != self.reach(other) or (equal and one != other)
-
-
-def spoilt_by_left_padding(model: PreTrainedModel) -> bool:
-    """Return whether padding before a sequence turns its states into NaN.
-
-    Such padding attends to nothing. It is masked with the least number of the model's dtype, which eager attention
-    casts to float32; from float64 that gives no finite number, and NaN spreads.
-    """
-    return bool(model.config._attn_implementation == "eager" and model.dtype == torch.float64)

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from transformers import GenerationConfig, PreTrainedModel
 
+from pipeline.model.as_read import ROUNDING, as_read
 from pipeline.model.block_form import Unfit
 from pipeline.model.decoder import Decoder
 from pipeline.model.dropped import drop, is_dropped
@@ -28,8 +29,6 @@ from pipeline.model.short_pass import evaluating, stream_of, tokens
 from pipeline.model.visits import Unvisited, unvisited
 
 log = logging.getLogger(__name__)
-# Largest relative differences that come from rounding and from another order of summation.
-ROUNDING = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 4e-3}
 # Tokens to generate with a cache and without one: where each token attends to a few others, the first may be alike.
 _WRITTEN = 4
 _proven: WeakKeyDictionary[nn.Module, Unvisited] = WeakKeyDictionary()
@@ -67,9 +66,8 @@ def prove(model: PreTrainedModel) -> Unvisited:
         return _proven.get(model, {})
     for error, equation in equations(decoder):
         check(model, error, equation)
-    if not decoder.structure.encoder and decoder.uses_cache and not caches_well(decoder):
-        log.warning("a %s model writes another text with a cache than without one: using none", model.config.model_type)
-        model.config.use_cache = False
+    if not decoder.structure.encoder:
+        _prove_continuing(decoder)
     _proven[model] = found = unvisited(decoder)
     return found
 
@@ -81,6 +79,26 @@ def check(model: PreTrainedModel, error: float, equation: str) -> None:
             f"a {model.config.model_type} model cannot be pruned here: {equation} does not hold (off by {error:.1%}), "
             "so measurements would not describe this model"
         )
+
+
+def _prove_continuing(decoder: Decoder) -> None:
+    """Say how a model continues text if that is not how it reads it, and let it use no cache that is wrong."""
+    kind, found = decoder.model.config.model_type, as_read(decoder.model)
+    if not found.alone:
+        log.warning(
+            "a %s model predicts a token differently once others follow: its generated text is not captured, and "
+            "states and scores of a text depend on where it ends",
+            kind,
+        )
+    if not found.generate:
+        log.warning(
+            "generate() of a %s model computes something else than its forward pass: each token is chosen by a "
+            "forward pass over the whole text instead, which is slower",
+            kind,
+        )
+    if decoder.uses_cache and not caches_well(decoder):
+        log.warning("a %s model writes another text with a cache than without one: using none", kind)
+        decoder.model.config.use_cache = False
 
 
 def caches_well(decoder: Decoder) -> bool:

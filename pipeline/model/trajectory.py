@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.config.probes import Probe, encode
+from pipeline.model.as_read import check_alone
 from pipeline.model.decoder import Decoder
 from pipeline.model.finite import check_values
 from pipeline.model.generation import Decoding, generate, pieces
@@ -96,8 +97,9 @@ def capture_trajectory(
     """Let the model continue each probe for at most its own or ``steps`` tokens, then capture all positions at once.
 
     One parallel forward over prompt and continuation yields the states; the cache is used for decoding only.
-    Raises ValueError if the model has too few positions, or if its states are not finite.
+    Raises ValueError if the model has too few positions, if its states are not finite, or as `check_alone`.
     """
+    check_alone(model)
     prompts = [encode(probe, tokenizer) for probe in probes]
     lengths = [min(probe.steps or steps, steps) for probe in probes]
     tokens: list[list[int]] = []

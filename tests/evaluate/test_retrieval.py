@@ -52,7 +52,7 @@ def composed(group: str, choice: str):
         return compose("config", overrides=[f"{group}={choice}"])[group]
 
 
-@pytest.mark.parametrize("architecture", ["llama", "bert"])
+@pytest.mark.parametrize("architecture", ["llama", "bert", "roberta", "mpnet", "modernbert"])
 def test_results_of_a_set(same_texts, make_model, tokenizer, architecture):
     results = evaluate(make_model(architecture, 2), tokenizer, suite(same_texts), 0)
     assert list(results.scores.columns) == SCORE_COLUMNS and list(results.items.columns) == ITEM_COLUMNS

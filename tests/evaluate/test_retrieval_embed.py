@@ -45,7 +45,21 @@ def test_equals_texts_alone_on_every_architecture(architecture, make_model, toke
             torch.testing.assert_close(found, wanted, rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize("architecture", ["llama", "bert"])
+@pytest.mark.parametrize("architecture", ["roberta", "mpnet", "modernbert"])
+def test_encoders_read_both_ways_and_texts_as_long_as_their_positions(architecture, make_model, tokenizer):
+    model = make_model(architecture, 2)
+    texts = [*TEXTS, "long " * 300, "long " * 300 + "x"]
+    embedder = Embedder(model, tokenizer, Recipe("cls", max_length=1024), batch_size=3)
+    found = embedder.queries(texts)
+    wanted = [alone(model, ids_of(tokenizer, text)[: embedder.max_length], "cls") for text in texts]
+    torch.testing.assert_close(found, torch.stack(wanted), rtol=0, atol=2e-5)
+    # The first state depends on the last token that is read.
+    first, other = embedder.queries(["abcdefg", "abcdefh"])
+    assert (first - other).abs().max() > 1e-3
+    assert 512 <= embedder.max_length < 1024
+
+
+@pytest.mark.parametrize("architecture", ["llama", "bert", "roberta", "mpnet", "modernbert", "mistral", "qwen3"])
 def test_equals_texts_alone_when_pruned_and_in_bfloat16(architecture, make_model, tokenizer):
     model = make_model(architecture, 3)
     whole = Embedder(model, tokenizer, Recipe()).queries(TEXTS)

@@ -228,9 +228,19 @@ def test_an_export_is_made_once_and_never_replaces_something_else(sweep, make_se
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
 
-def test_an_encoder_is_pruned_and_exported(make_settings, tmp_path):
+@pytest.mark.parametrize(
+    ("architecture", "pruner", "sparsity"),
+    [
+        ("bert", "wanda", "0.5"),
+        ("roberta", "mlp_drop", "1"),
+        ("mpnet", "attn_drop", "1"),
+        ("modernbert", "shortgpt", "1"),
+    ],
+)
+def test_an_encoder_is_pruned_and_exported(make_settings, tmp_path, architecture, pruner, sparsity):
     target = tmp_path / "encoder"
-    job = ("model.architecture=bert", "pruner=wanda", "sparsity=0.5", "stages=[prune]", f"export.path={target}")
+    job = (f"model.architecture={architecture}", f"pruner={pruner}", f"sparsity={sparsity}")
+    job = (*job, "stages=[prune]", f"export.path={target}")
     record = run_job(make_settings(*job), "encoder", tmp_path)
     assert record.status == OK, record.error
     assert (target / "model.safetensors").is_file()

@@ -24,6 +24,8 @@ FORMS = (
     *("minimax", "xmod", "gpt_neox_japanese", "mllama", "prophetnet"),
     *("rwkv", "xlstm", "longcat_flash", "zamba2"),
 )
+# Positions from the padding token, attention to a window by turns, a bias that all blocks share.
+ENCODERS = ("bert", "roberta", "xlm-roberta", "mpnet", "modernbert", "deberta-v2", "distilbert", "nomic_bert", "gte")
 # Their blocks do something else than adding to the stream.
 OTHER_FORMS = {
     "doge": "does not return its input with the outputs of modules added",
@@ -39,6 +41,12 @@ def test_everything_that_pruning_does_works_on_a_type(kind):
     assert outcome.status != "failed", outcome.reason
     assert outcome.status == OK or outcome.reason
     assert kind not in FORMS or outcome.status == OK, outcome.reason
+
+
+@pytest.mark.parametrize("kind", some("encoders", ENCODERS, always=("mpnet", "modernbert")))
+def test_everything_that_pruning_does_works_on_an_encoder(kind):
+    outcome = try_type(kind, encoder=True)
+    assert outcome.status == OK, outcome.reason
 
 
 @pytest.mark.parametrize(("kind", "why"), OTHER_FORMS.items())
@@ -71,6 +79,20 @@ def test_the_description_fits_a_terminal_and_names_what_does_not_work(capsys):
 )
 def test_a_description_says_where_blocks_are_and_what_becomes_of_the_stream(kind, said):
     assert said in "\n".join(lines(describe(tiny_model(kind))))
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        ("squeezebert", "it has no list of blocks"),
+        ("perceiver", "it does not read 13 token ids alone"),
+        ("esm", "small"),
+    ],
+)
+def test_an_encoder_that_is_not_known_is_refused_by_name(kind, why, capsys):
+    assert main(["model=random", f"model.architecture={kind}"]) == 2
+    said = capsys.readouterr().err
+    assert kind in said and why in said
 
 
 def test_types_are_listed_with_their_status(capsys):

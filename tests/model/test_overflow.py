@@ -21,6 +21,7 @@ from pipeline.model.decoder import Decoder
 from pipeline.model.finite import check_finite, check_scores, check_values, is_finite
 from pipeline.model.generation import Decoding, generate
 from pipeline.model.head import Head
+from pipeline.model.proof import prove
 from pipeline.model.sources.base import resolve_dtype
 from pipeline.model.sources.random import RandomModel
 from pipeline.model.trajectory import capture_forced, capture_trajectory
@@ -72,6 +73,7 @@ def test_log_likelihoods_of_one_logit_that_is_not_finite(make_model, tokenizer, 
 def test_generated_text(make_model, tokenizer, step):
     """Also where only a later step overflows."""
     model, passes = make_model(), []
+    prove(model)
 
     def spoilt(module, args, output):
         passes.append(output)

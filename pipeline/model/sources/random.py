@@ -11,6 +11,7 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
+    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
@@ -19,7 +20,7 @@ from transformers import (
 from pipeline.config.types import Depth, Positive, Seed, Width
 from pipeline.model.model_types import causal_types, encoder_types, is_encoder
 from pipeline.model.sources.base import Model, device
-from pipeline.model.sources.tiny import model_of, tiny_config
+from pipeline.model.sources.tiny import UNBUILT, model_of, tiny_config
 from pipeline.store.artifacts import Store
 
 _WINDOWS = ("sliding_attention", "full_attention")
@@ -33,7 +34,10 @@ PAD, END = "<|pad|>", "<|end|>"
 
 @dataclass(frozen=True)
 class RandomModel(Model):
-    """A decoder of ``architecture`` with ``layers`` blocks of width ``hidden``; equal seeds give equal weights."""
+    """A decoder or encoder of ``architecture`` with ``layers`` blocks of width ``hidden``.
+
+    A type of which transformers has both is an encoder. Equal seeds give equal weights.
+    """
 
     layers: Depth | None = None
     architecture: str = "llama"
@@ -44,8 +48,15 @@ class RandomModel(Model):
     def load(self, dtype: torch.dtype, store: Store) -> PreTrainedModel:
         if self.architecture not in (*causal_types(), *encoder_types()):
             raise ValueError(f"model.architecture={self.architecture} is no model type of the installed transformers")
-        common = self.architecture in _COMMON
-        return (self._common(dtype, store) if common else self._tiny(dtype, store)).to(device()).eval()
+        if self.architecture in _COMMON:
+            return self._common(dtype, store).to(device()).eval()
+        try:
+            return self._tiny(dtype, store).to(device()).eval()
+        except UNBUILT as error:
+            raise ValueError(
+                f"model.architecture={self.architecture} cannot be built this small ({type(error).__name__}: {error}); "
+                "give another one, or a checkpoint of this one with model=hf model.path=DIR"
+            ) from error
 
     def _common(self, dtype: torch.dtype, store: Store) -> PreTrainedModel:
         config = AutoConfig.for_model(self.architecture, **self._shape(), **_tokens(self.tokenizer(store)))
@@ -61,11 +72,24 @@ class RandomModel(Model):
     def _tiny(self, dtype: torch.dtype, store: Store) -> PreTrainedModel:
         """Build a model of a type whose sizes have names of their own; without ``layers``, as deep as it has kinds."""
         tokens = _tokens(self.tokenizer(store))
-        config = tiny_config(self.architecture, self.layers, self.hidden, self.heads, self.seed, tokens["vocab_size"])
+        config = tiny_config(
+            self.architecture,
+            self.layers,
+            self.hidden,
+            self.heads,
+            self.seed,
+            tokens["vocab_size"],
+            is_encoder({"model_type": self.architecture}),
+        )
+        special = {name: tokens[name] for name in ("bos_token_id", "pad_token_id", "eos_token_id")}
+        # Before it is built, since positions may begin behind the padding token.
+        config.update(special)
         model = model_of(config, self.seed, dtype)
-        for settings in (model.config, model.generation_config):
-            for name in ("bos_token_id", "pad_token_id", "eos_token_id"):
-                setattr(settings, name, tokens[name])
+        # The class may be for a part of the configuration.
+        model.config.update(special)
+        if not is_encoder(config):
+            # As in loading a checkpoint, without settings that change what it writes, such as a last token.
+            model.generation_config = GenerationConfig(**special)
         return model
 
     def _shape(self) -> dict[str, Any]:

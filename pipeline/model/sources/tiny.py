@@ -1,4 +1,4 @@
-"""Tiny random models of any type of causal model that transformers knows, for tests."""
+"""Tiny random models of any type of causal model or encoder that transformers knows, for tests."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoModel,
     AutoModelForCausalLM,
     PretrainedConfig,
     PreTrainedModel,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from pipeline.model.model_types import is_encoder
 from pipeline.model.sources.tiny_config import Size, default_config, depth, kinds, reduced
 from pipeline.model.sources.tiny_weights import randomize
 
@@ -29,7 +31,7 @@ KINDS = tuple(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 TOKENS = 32
 _DEEPEST = 33
 # What building or running a model that does not fit raises.
-_ERRORS = (
+UNBUILT = (
     ArithmeticError,
     AttributeError,
     ImportError,
@@ -43,21 +45,28 @@ OK, OTHER, FAILED = "ok", "not a text decoder", "failed"
 
 
 def tiny_config(
-    kind: str, layers: int | None = None, hidden: int = 32, heads: int = 4, seed: int = 0, vocabulary: int = 258
+    kind: str,
+    layers: int | None = None,
+    hidden: int = 32,
+    heads: int = 4,
+    seed: int = 0,
+    vocabulary: int = 258,
+    encoder: bool = False,
 ) -> PretrainedConfig:
     """Build a small valid configuration of a type, with as few blocks as show every kind that the default has.
 
-    Windows and chunks are smaller than 32 tokens; multipliers, caps and scales are drawn away from 0, 1 and None.
+    Windows and chunks are smaller than 32 tokens; multipliers, caps and scales are drawn away from 0, 1 and None. The
+    model is causal, or an ``encoder`` that reads both ways.
     """
-    blocks, compact = (layers, True) if layers is not None else _fewest(kind)
-    size = Size(blocks, hidden, heads, vocabulary, str(seed), compact=compact)
+    blocks, compact = (layers, True) if layers is not None else _fewest(kind, encoder)
+    size = Size(blocks, hidden, heads, vocabulary, str(seed), compact=compact, encoder=encoder)
     return _eager(reduced(default_config(kind), size))
 
 
 @cache
-def _fewest(kind: str) -> tuple[int, bool]:
+def _fewest(kind: str, encoder: bool) -> tuple[int, bool]:
     """Return the fewest blocks that show all kinds, and whether the kinds take turns in them."""
-    default, size = default_config(kind), Size(None, 32, 4, 258, "")
+    default, size = default_config(kind), Size(None, 32, 4, 258, "", encoder=encoder)
     whole = _forms(_eager(reduced(default, size)))
     for blocks, compact in itertools.product(range(max(2, len(kinds(default))), _DEEPEST), (True, False)):
         config = _eager(reduced(default, replace(size, layers=blocks, compact=compact)))
@@ -108,7 +117,9 @@ def _form(block: nn.Module) -> str:
 
 
 def _built(config: PretrainedConfig, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """Build the causal class of a configuration, from the part of the configuration that the class is for."""
+    """Build the causal class of a configuration, from the part of it that the class is for; the base of an encoder."""
+    if is_encoder(config):
+        return AutoModel.from_config(config, dtype=dtype)
     cause = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     parts = [part for part in vars(config).values() if isinstance(part, cause.config_class)]
     return (
@@ -126,13 +137,14 @@ def tiny_model(
     seed: int = 0,
     vocabulary: int = 258,
     dtype: torch.dtype = torch.float32,
+    encoder: bool = False,
 ) -> PreTrainedModel:
     """Build a tiny model of a type in evaluation mode, with all weights drawn from the seed."""
-    return model_of(tiny_config(kind, layers, hidden, heads, seed, vocabulary), seed, dtype)
+    return model_of(tiny_config(kind, layers, hidden, heads, seed, vocabulary, encoder), seed, dtype)
 
 
 def model_of(config: PretrainedConfig, seed: int = 0, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """Build the causal model of a configuration with weights that are drawn from the seed, the same in every dtype."""
+    """Build the model of a configuration with weights that are drawn from the seed, the same in every dtype."""
     with torch.random.fork_rng(), _quiet():
         torch.manual_seed(seed)
         model = _built(config)
@@ -169,12 +181,12 @@ def trial(kind: str) -> Trial:
     """Find out whether a type is a text decoder, by building it and giving it token ids."""
     try:
         model = tiny_model(kind)
-    except _ERRORS as error:
+    except UNBUILT as error:
         return _unfit(kind, error, None)
     blocks = depth(model.config) or depth(model.config.get_text_config())
     try:
         reason = _unlike_text(model)
-    except _ERRORS as error:
+    except UNBUILT as error:
         return _unfit(kind, error, model)
     own = _text_type(kind)
     if not reason and own:
@@ -202,7 +214,7 @@ def _codebooks(model: PreTrainedModel) -> int:
     try:
         with torch.no_grad():
             model(input_ids=torch.zeros(rows, TOKENS, dtype=torch.long))
-    except _ERRORS:
+    except UNBUILT:
         return 0
     return rows if rows > 1 else 0
 

@@ -57,7 +57,7 @@ class Size:
     """How large a tiny configuration is; ``layers`` None keeps the default number of blocks.
 
     The kinds of blocks take turns in a ``compact`` configuration, otherwise they come as in the first blocks of the
-    default. ``reference`` is the hidden size that all widths are compared with.
+    default. ``reference`` is the hidden size that all widths are compared with. An ``encoder`` reads both ways.
     """
 
     layers: int | None
@@ -67,6 +67,7 @@ class Size:
     seed: str
     reference: int | None = None
     compact: bool = True
+    encoder: bool = False
 
 
 def depth(config: PretrainedConfig) -> int:
@@ -117,7 +118,7 @@ def reduced(default: PretrainedConfig, size: Size) -> PretrainedConfig:
         else _in_turn(kinds(default) if size.compact else [*range(depth(default))], blocks)
     )
     reference = size.reference or width(default) or 1024
-    scale = Scale(default, reference, size.hidden, size.heads, size.vocabulary, blocks, size.seed)
+    scale = Scale(default, reference, size.hidden, size.heads, size.vocabulary, blocks, size.seed, size.encoder)
     lists, plain = patterns(default), vars(_plain(default))
     added = [name for name in vars(default) if name not in plain and not name.startswith("_")]
     values = {name: small(name, vars(default)[name], scale) for name in added}

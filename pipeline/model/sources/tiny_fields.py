@@ -22,7 +22,10 @@ _EXPERTS = 4
 
 @dataclass(frozen=True)
 class Scale:
-    """How much smaller the tiny configuration is than ``default``; ``draw`` gives the numbers of one field."""
+    """How much smaller the tiny configuration is than ``default``; ``draw`` gives the numbers of one field.
+
+    The model is causal, or an ``encoder`` that reads both ways.
+    """
 
     default: PretrainedConfig
     reference: int
@@ -31,6 +34,7 @@ class Scale:
     vocabulary: int
     layers: int
     seed: str
+    encoder: bool = False
 
     @property
     def width(self) -> float:
@@ -97,6 +101,11 @@ def _experts(value: int, scale: Scale) -> int:
     return 2 * _EXPERTS if scale.has("^(n|num)_(expert_)?groups?$") and scale.has("topk_group") else _EXPERTS
 
 
+def _positions(value: int, scale: Scale) -> int:
+    """Return the number of positions; of encoders with those up to the padding token, which many do not use."""
+    return POSITIONS + scale.vocabulary if scale.encoder else POSITIONS
+
+
 def _at_most(limit: int) -> Callable[[int, Scale], int]:
     return lambda value, scale: min(value, limit)
 
@@ -111,14 +120,14 @@ _INTEGERS: tuple[tuple[str, Callable[[int, Scale], int]], ...] = (
     (r"^first_k_dense|^num_dense_layers|layer_start_index$|^max_window_layers$", _at_most(1)),
     (r"^n_layers_per_|^attn_layer_offset$", _at_most(2)),
     (r"^num_kv_shared_layers$", lambda value, scale: scale.layers // 2 if value else 0),
-    (r"position|^n_ctx$|max_seq_len|context_length|model_max_length|max_distance", lambda value, scale: POSITIONS),
+    (r"position|^n_ctx$|max_seq_len|context_length|model_max_length|max_distance", _positions),
     (r"window|local_attention|floor", _at_most(8)),
     (r"^(hidden_size|d_model|n_embd)$", lambda value, scale: _multiple(value * scale.width, 2 * scale.heads)),
     (r"chunk_?(size|length)$|block_size$", _at_most(8)),
     (r"^index_topk$|centroid.*top_k", _at_most(4)),
     (r"compress|^indexer_budget$", _at_most(8)),
     (r"topk_blocks$", _at_most(2)),
-    (r"codebooks$|quantizers$", lambda value, scale: value),
+    (r"codebooks$|quantizers$|^relative_attention_num_buckets$", lambda value, scale: value),
     (r"shared_experts?$|_per_tok(en)?$|zero_expert", _at_most(2)),
     (r"^moe_(topk|top_k|k)$|top_k_experts$", lambda value, scale: 2),
     (r"topk_group$", _at_most(1)),
@@ -182,7 +191,7 @@ def multiplies(field: str, value: Any) -> bool:
 def small(field: str, value: Any, scale: Scale, whole: bool = False) -> Any:
     """Return the tiny value of a field that is ``value`` by default; ``whole`` where only an integer is allowed."""
     if isinstance(value, bool):
-        return True if field in ("is_decoder", "causal") else value
+        return not scale.encoder if field in ("is_decoder", "causal") else value
     if isinstance(value, int | float) and re.search(r"dropout|drop$|pdrop|dropout_prob", field):
         return type(value)(0)
     if multiplies(field, value):

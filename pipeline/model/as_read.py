@@ -1,0 +1,160 @@
+"""Whether a model continues text as it reads it, and how it is made to.
+
+The library counts positions for ``generate`` from 0, where some models count them from behind their padding token, and
+some classes add a token of their own. The tokens would then not be chosen by the states that reading them gives.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+from transformers import GenerationConfig, PreTrainedModel
+
+from pipeline.model.decoder import Decoder
+from pipeline.model.finite import is_finite
+from pipeline.model.short_pass import evaluating, tokens
+
+log = logging.getLogger(__name__)
+# Largest relative differences that come from rounding and from another order of summation.
+ROUNDING = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 4e-3}
+# How many times that, where other operators compute the same.
+_REORDERED = 20
+# Tokens to continue by: the second follows one that was chosen.
+_NEW = 2
+# Tokens of padding before a row.
+_PADDING = 3
+_found: WeakKeyDictionary[nn.Module, AsRead] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class AsRead:
+    """How a model continues text, compared with forward passes over it.
+
+    ``generate`` says that the library's method chooses tokens by the logits of a forward pass over the text so far;
+    ``alone`` that these logits stay what they are when more tokens follow, and ``padded`` when masked tokens precede.
+    """
+
+    generate: bool
+    alone: bool
+    padded: bool
+
+    @property
+    def batched(self) -> bool:
+        """Whether rows of several lengths, padded in front, are continued as each alone."""
+        return self.alone and self.padded
+
+
+def as_read(model: PreTrainedModel) -> AsRead:
+    """Return how a model continues text, tried once on a few tokens without a cache."""
+    if model not in _found:
+        _found[model] = _tried(model)
+    return _found[model]
+
+
+def check_alone(model: PreTrainedModel) -> None:
+    """Raise ValueError for a model of which no single pass gives the states that choose its tokens."""
+    if not as_read(model).alone:
+        raise ValueError(
+            f"a {model.config.model_type} model predicts a token differently once others follow, so the states of a "
+            "text are not those that chose its tokens; leave out capturing (stages=[prune,evaluate]), and pruners that "
+            "compare predictions"
+        )
+
+
+@torch.inference_mode()
+def _tried(model: PreTrainedModel) -> AsRead:
+    ids = tokens(model).to(Decoder(model).device)
+    with evaluating(model):
+        short, long = (model(part, use_cache=False).logits for part in (ids[:, :-1], ids))
+        if not is_finite(long):
+            # Nothing can be compared; whoever uses such logits says so.
+            return AsRead(True, True, True)
+        return AsRead(
+            generate=_generates(model, ids),
+            alone=_alike(long[0, :-1], short[0]),
+            padded=_pads(model, ids),
+        )
+
+
+def _generates(model: PreTrainedModel, ids: torch.Tensor) -> bool:
+    """Return whether the library chooses the tokens after ``ids`` by the logits of forward passes."""
+    mask = torch.ones_like(ids)
+    try:
+        written = _written(model, ids, mask, use_cache=False)
+        for step, logits in enumerate(written.logits):
+            text = written.sequences[:, : ids.shape[1] + step]
+            read = model(text, use_cache=False).logits[:, -1]
+            # With the same mask, the same computation: nothing but another position makes a difference.
+            same = model(text, attention_mask=torch.ones_like(text), use_cache=False).logits[:, -1]
+            if not (_near(logits, same) and _near(same, read, _REORDERED)):
+                return False
+    except Exception as error:
+        log.debug("no generation by the library: %s", error)
+        return False
+    return True
+
+
+def _pads(model: PreTrainedModel, ids: torch.Tensor) -> bool:
+    """Return whether the library continues ``ids`` padded in front, beside a longer row, as a forward pass does."""
+    rows = torch.cat([ids, ids.roll(_PADDING, 1)])
+    mask = torch.ones_like(rows)
+    rows[1, :_PADDING] = mask[1, :_PADDING] = 0
+    try:
+        written = _written(model, rows, mask, use_cache=Decoder(model).uses_cache)
+        for step, logits in enumerate(written.logits):
+            text = written.sequences[1:, _PADDING : ids.shape[1] + step]
+            if not _near(logits[1:], model(text, use_cache=False).logits[:, -1], _REORDERED):
+                return False
+    except Exception as error:
+        log.debug("no generation of a batch by the library: %s", error)
+        return False
+    return True
+
+
+def _written(model: PreTrainedModel, rows: torch.Tensor, mask: torch.Tensor, use_cache: bool) -> Any:
+    """Return what the library generates: ``sequences``, and the ``logits`` by which it chose each new token."""
+    settings = GenerationConfig(
+        max_new_tokens=_NEW, do_sample=False, use_cache=use_cache, output_logits=True, return_dict_in_generate=True,
+        pad_token_id=0, eos_token_id=None,
+    )  # fmt: skip
+    return model.generate(rows, attention_mask=mask, generation_config=settings)
+
+
+def _alike(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Return whether the logits (T, V) of two passes are the same; in half precision, those of most tokens.
+
+    There, rounding may send a token to another expert.
+    """
+    near = [_near(one, other, _REORDERED) for one, other in zip(found, expected, strict=True)]
+    half = found.dtype in (torch.bfloat16, torch.float16)
+    return 2 * sum(near) > len(near) if half else all(near)
+
+
+def _near(found: torch.Tensor, expected: torch.Tensor, times: float = 1.0) -> bool:
+    # The library gives logits in float32 at most.
+    near = times * max(ROUNDING.get(expected.dtype, 0.0), ROUNDING[torch.float32])
+    return bool((found.to(expected) - expected).abs().max() <= near * expected.abs().max())
+
+
+@contextmanager
+def reading_whole(model: PreTrainedModel) -> Iterator[None]:
+    """Let ``generate`` choose each token by a forward pass over the whole text, given nothing but its token ids.
+
+    There must be no padding before the text. No cache is used.
+    """
+
+    def prepare(input_ids: torch.Tensor, **kwargs: Any) -> dict[str, Any]:
+        return {"input_ids": input_ids, "use_cache": False}
+
+    model.prepare_inputs_for_generation = prepare
+    try:
+        yield
+    finally:
+        del model.prepare_inputs_for_generation
