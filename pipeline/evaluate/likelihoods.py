@@ -91,7 +91,9 @@ class _Scorer:
         """
         if self._model not in _sharing:
             ids = tokens(self._model)[0].tolist()
-            asked = list(enumerate([ids[-4:], ids[-3:], ids[-2:], ids[-4:-2], ids[-1:]]))
+            asked: list[tuple[int, Sequence[int]]] = list(
+                enumerate([ids[-4:], ids[-3:], ids[-2:], ids[-4:-2], ids[-1:]])
+            )
             # A shorter context is padded, where that is done.
             contexts = [(ids[:-4], asked[::2]), (ids[3 * self._as_read.batched : -4], asked[1::2])]
             alone = [_Item([*context, *answer[:-1]], [(n, answer)]) for context, own in contexts for n, answer in own]

@@ -83,6 +83,9 @@ def _proven(kind: Kind) -> tuple[Structure, PretrainedConfig]:
     config = copy.deepcopy(_config(kind))
     model = model_of(config)
     proof.prove(model)
+    if not Decoder(model).uses_cache:
+        # Some classes (ProphetNet) keep a copy of what they are built from.
+        config.use_cache = False
     return structure_of(model), config
 
 
