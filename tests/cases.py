@@ -12,9 +12,12 @@ from pipeline.config.choices import choices_of, figure_names
 # Model types whose structure differs: chained and parallel sublayers, norms in between and on the sum, experts, biases,
 # transposed matrices; ENCODERS are those without logits.
 ENCODERS = ("bert",)
-FAMILIES = (
+USUAL = (
     *("bert", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "llama", "mistral", "mixtral", "opt", "phi", "phi3"),
     *("qwen2", "qwen2_moe", "qwen3", "qwen3_moe"),
+)
+FAMILIES = (
+    *USUAL,
     # Parallel with a shared norm, low-rank attention, sums in place, two mixers side by side, experts in one parameter,
     # factors, convolutions, norms behind sublayers, linear attention.
     *("cohere", "deepseek_v3", "falcon", "falcon_h1", "gpt_oss", "granite", "lfm2", "olmo2", "qwen3_next"),

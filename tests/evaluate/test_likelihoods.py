@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import ENCODERS, FAMILIES
+from cases import ENCODERS, USUAL
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -28,7 +28,7 @@ from pipeline.model.trajectory import capture_forced, capture_trajectory, forwar
 from pipeline.prune.decision import Decision
 from pipeline.prune.surgery import apply
 
-WRITERS = [name for name in FAMILIES if name not in ENCODERS]
+WRITERS = [name for name in USUAL if name not in ENCODERS]
 # Rotary variants whose factors depend on how long a sequence is: those that switch at SWITCH tokens, and dynamic ones.
 SWITCH = 24
 VARIANTS = ("phi3 longrope", "llama longrope", "gemma3_text longrope", "llama dynamic")
