@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 from matplotlib.font_manager import FontProperties
 from matplotlib.legend import Legend
@@ -20,7 +19,7 @@ from matplotlib.textpath import text_to_path
 from matplotlib.typing import LineStyleType
 
 from pipeline.plot import style
-from pipeline.plot.grid_layout import GridLayout
+from pipeline.plot.grid_layout import GridLayout, raster
 
 TITLE_HEIGHT, TITLE_LINE, CAPTION_LINE = 0.27, 0.16, 0.125
 LEGEND_GAP = 0.06  # inches below the legend, and half of them above it
@@ -105,7 +104,6 @@ def blank(inside: float, *, title: str, caption: str, handles: Sequence[Artist] 
 def settle(sheet: Canvas) -> None:
     """Lay the page out, once: from here on every panel stays where it is."""
     if (engine := sheet.get_layout_engine()) is not None:
-        FigureCanvasAgg(sheet)
         engine.execute(sheet)
         sheet.set_layout_engine(None)  # "none" would have every file drawn twice
 
@@ -135,7 +133,7 @@ def _legend(sheet: Canvas, handles: Sequence[Artist]) -> Legend:
 
 def _height(sheet: Canvas, legend: Legend) -> float:
     """Return the height of a legend in inches."""
-    return float(legend.get_window_extent(FigureCanvasAgg(sheet).get_renderer()).height) / sheet.dpi
+    return float(legend.get_window_extent(raster(sheet).get_renderer()).height) / sheet.dpi
 
 
 def _fitting_columns(widths: Sequence[float]) -> int:
@@ -182,13 +180,19 @@ def _broken(word: str, size: float, room: float, bold: bool) -> list[str]:
     return parts
 
 
-@cache
 def _width(text: str, size: float, bold: bool = False) -> float:
-    """Return the width that a text takes in a line, in inches."""
+    """Return the width that a text takes in a line, in inches, or a little more where letters move together."""
+    # There are few letters and many words, each of which would take long to lay out.
+    return sum(_advance(mark, size, bold) for mark in text)
+
+
+@cache
+def _advance(mark: str, size: float, bold: bool) -> float:
+    """Return how far one letter moves the next, in inches."""
     font = FontProperties(size=size, weight="bold" if bold else "normal")
     # The measured box covers the ink, not spaces at the ends.
     whole, ends = (
-        text_to_path.get_text_width_height_descent(mark, font, ismath=False)[0] for mark in (f"|{text}|", "||")
+        text_to_path.get_text_width_height_descent(text, font, ismath=False)[0] for text in (f"|{mark}|", "||")
     )
     return float(whole - ends) / 72
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -27,6 +28,8 @@ from pipeline.tables.stored import MissingData
 NAMED = 3
 # Fewer figures than these are drawn sooner than processes are ready for them.
 MANY = 4
+# So many new objects are looked through for garbage at once, in a process that only draws.
+GARBAGE = 50_000
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,9 @@ _own_one: list[Callable[[str], FigureResult]] = []
 
 def _begin(one: Callable[[str], FigureResult]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends all
+    # Nothing of what was inherited becomes garbage, and a figure is made of many small objects that stay.
+    gc.freeze()
+    gc.set_threshold(GARBAGE)
     _own_one.append(one)
 
 

@@ -118,6 +118,7 @@ def _looks(names: Iterable[str]) -> dict[str, tuple[str, str]]:
 
 
 _PARAMETERS: dict[Any, Any] = {
+    "figure.dpi": DPI,  # texts measured for the layout need not be measured again for the PNG
     "font.size": TEXT_SIZE,
     "axes.labelsize": TEXT_SIZE,
     "axes.titlesize": TEXT_SIZE,
