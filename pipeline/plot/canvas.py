@@ -26,6 +26,7 @@ LEGEND_GAP = 0.06  # inches below the legend, and half of them above it
 LABEL_HEIGHT = 0.42  # tick labels and x label below the lowest panels
 PANEL_TITLE = 0.17  # above each panel, with the space to the panel above it
 PANEL_HEIGHTS, LEAST_HEIGHT = {1: 2.1, 2: 1.85, 3: 1.5}, 1.3  # of panels, by the number of rows
+TALLEST = 8.0  # inches: of all rows together, which leaves room for a legend and a caption on a page of print
 
 
 class Sheet(Canvas):
@@ -59,7 +60,7 @@ def page(
         height_ratios: of the rows to one another.
         width_ratios: of the columns to one another.
     """
-    row_height = row_height or PANEL_HEIGHTS.get(rows, LEAST_HEIGHT)
+    row_height = row_height or panel_height(rows)
     inside = rows * (row_height + PANEL_TITLE) + LABEL_HEIGHT
     sheet, engine = blank(inside, title=title, caption=caption, handles=handles)
     axes = sheet.subplots(
@@ -73,6 +74,12 @@ def page(
     )
     sheet.set_layout_engine(engine)
     return sheet, axes
+
+
+def panel_height(rows: int) -> float:
+    """Return the height of each of so many rows of panels, in inches."""
+    room = (TALLEST - LABEL_HEIGHT) / rows - PANEL_TITLE
+    return min(PANEL_HEIGHTS.get(rows, LEAST_HEIGHT), room)
 
 
 def blank(inside: float, *, title: str, caption: str, handles: Sequence[Artist] = ()) -> tuple[Sheet, GridLayout]:

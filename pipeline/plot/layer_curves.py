@@ -14,9 +14,10 @@ from pipeline.analysis import series
 from pipeline.analysis.theorems import OF_KL, Theorem
 from pipeline.plot import style
 from pipeline.plot.single_variant import single_variant
+from pipeline.plot.variant_notes import not_shown_note
 from pipeline.tables.read import Tables, require
 from pipeline.tables.stored import MissingData
-from pipeline.tables.variants import VARIANT, Variant, not_shown_note, variants_of
+from pipeline.tables.variants import VARIANT, Variant, variants_of
 
 ESTIMATE_LINE = (0, (3, 1.5))
 KEYS = [*VARIANT, "sublayer", "layer"]

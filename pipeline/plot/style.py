@@ -18,7 +18,7 @@ from pipeline.config.schema import PAPER, FiguresConfig
 from pipeline.plot.base import Span
 from pipeline.tables.variants import DENSE, Variant, ordered
 
-STYLE_VERSION = 6  # raise it when a change here or in canvas.py or scales.py alters what is drawn
+STYLE_VERSION = 7  # raise it when a change here or in canvas.py or scales.py alters what is drawn
 
 DPI = 200
 EDGE = 0.08  # inches between the text and the left and right edge of the page

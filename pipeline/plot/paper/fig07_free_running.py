@@ -9,8 +9,9 @@ from matplotlib.figure import Figure as Canvas
 from pipeline.analysis import series
 from pipeline.plot import canvas, first_difference, scales, style
 from pipeline.plot.base import Figure, Selection
+from pipeline.plot.variant_notes import left_out_note
 from pipeline.tables.read import Tables, require
-from pipeline.tables.variants import VARIANT, left_out_note, rows_of, spread, variants_of
+from pipeline.tables.variants import VARIANT, rows_of, spread, variants_of
 
 ROWS = 6
 # Label of the y axis -> quantities of the panel.

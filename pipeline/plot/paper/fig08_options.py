@@ -11,10 +11,11 @@ from matplotlib.patches import Patch
 from pipeline.plot import canvas, style
 from pipeline.plot.base import Figure, Selection
 from pipeline.plot.token_labels import visible
+from pipeline.plot.variant_notes import left_out_note
 from pipeline.tables.read import WEIGHT, Tables
 from pipeline.tables.replicates import first_replicates
 from pipeline.tables.stored import MissingData
-from pipeline.tables.variants import VARIANT, left_out_note, rows_of, select_preferred, variants_of
+from pipeline.tables.variants import VARIANT, rows_of, select_preferred, variants_of
 
 ROWS = 3
 TOP, OPTION, PROBE = "top", "option", "probe"
