@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -11,15 +10,14 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
-from matplotlib.font_manager import FontProperties
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.textpath import text_to_path
 from matplotlib.typing import LineStyleType
 
 from pipeline.plot import style
 from pipeline.plot.grid_layout import GridLayout, raster
+from pipeline.plot.letters import text_width
 
 TITLE_HEIGHT, TITLE_LINE, CAPTION_LINE = 0.27, 0.16, 0.125
 LEGEND_GAP = 0.06  # inches below the legend, and half of them above it
@@ -121,7 +119,7 @@ def _legend(sheet: Canvas, handles: Sequence[Artist]) -> Legend:
     room = style.width() - 2 * style.EDGE - beside
     names = [str(handle.get_label()) for handle in handles]
     labels = [name if "$" in name else "\n".join(wrap(name, style.TEXT_SIZE, room)) for name in names]
-    widths = [beside + max(_width(line, style.TEXT_SIZE) for line in label.split("\n")) for label in labels]
+    widths = [beside + max(text_width(line, style.TEXT_SIZE) for line in label.split("\n")) for label in labels]
     legend = sheet.legend(
         handles=handles,
         labels=labels,
@@ -163,16 +161,16 @@ def wrap(text: str, size: float = style.SMALL_SIZE, room: float | None = None, *
     """
     room = (style.width() - 2 * style.EDGE if room is None else room) * _SURE
     lines: list[str] = []
-    used, space = 0.0, _width(" ", size, bold)
+    used, space = 0.0, text_width(" ", size, bold)
     for word in text.split():
         # Words recur; lines, which take longer to measure, do not.
-        wide = _width(word, size, bold)
+        wide = text_width(word, size, bold)
         if lines and used + space + wide <= room:
             lines[-1], used = f"{lines[-1]} {word}", used + space + wide
             continue
         parts = [word] if wide <= room else _broken(word, size, room, bold)
         lines += parts
-        used = _width(parts[-1], size, bold)
+        used = text_width(parts[-1], size, bold)
     return lines
 
 
@@ -180,28 +178,11 @@ def _broken(word: str, size: float, room: float, bold: bool) -> list[str]:
     """Break a word that is wider than `room` inches anywhere."""
     parts, used = [""], 0.0
     for mark in word:
-        wide = _width(mark, size, bold)
+        wide = text_width(mark, size, bold)
         if parts[-1] and used + wide > room:
             parts, used = [*parts, ""], 0.0
         parts[-1], used = parts[-1] + mark, used + wide
     return parts
-
-
-def _width(text: str, size: float, bold: bool = False) -> float:
-    """Return the width that a text takes in a line, in inches, or a little more where letters move together."""
-    # There are few letters and many words, each of which would take long to lay out.
-    return sum(_advance(mark, size, bold) for mark in text)
-
-
-@cache
-def _advance(mark: str, size: float, bold: bool) -> float:
-    """Return how far one letter moves the next, in inches."""
-    font = FontProperties(size=size, weight="bold" if bold else "normal")
-    # The measured box covers the ink, not spaces at the ends.
-    whole, ends = (
-        text_to_path.get_text_width_height_descent(text, font, ismath=False)[0] for text in (f"|{mark}|", "||")
-    )
-    return float(whole - ends) / 72
 
 
 def panel_title(ax: Axes, text: str, colour: str = style.INK) -> None:

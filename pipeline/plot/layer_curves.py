@@ -21,6 +21,8 @@ from pipeline.tables.variants import VARIANT, Variant, variants_of
 
 ESTIMATE_LINE = (0, (3, 1.5))
 KEYS = [*VARIANT, "sublayer", "layer"]
+# Columns that tell positions apart, and the one that tells whether a variant changes anything.
+CHOSEN = [*KEYS, "step", "prompt", "probe", "temperature", "orth_h"]
 # The abbreviation of |orthogonal part of dx|^2 / |x|^2 in captions.
 ORTHOGONAL = "orth = |orthogonal part of dx|^2 / |x|^2."
 
@@ -74,8 +76,10 @@ class LayerCurves:
         Raises:
             MissingData: if a column that the curves need is missing.
         """
-        rows, temperature = series.at_temperature(tables.protocol("layer"))
+        rows = tables.protocol("layer")
         require(rows, self.columns)
+        # Choosing rows of all columns would take longer than all that is computed of these.
+        rows, temperature = series.at_temperature(rows[[name for name in rows if name in {*CHOSEN, *self.columns}]])
         others = variants_of(rows)
         rows, variant = single_variant(tables, rows)
         reached = rows.groupby("step")["prompt"].nunique()

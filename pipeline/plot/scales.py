@@ -13,6 +13,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLoc
 
 DECADES = 8  # as many as single precision resolves; smaller values are drawn near zero
 TICKS = 7  # labels above one another on an axis
+AMONG = 5  # of a panel of three rows or more
 FEW = 3  # with fewer ticks, a logarithmic axis looks like a linear one
 CLOSE = 0.8  # ticks are so much closer rather than fewer
 LINEAR = 0.6  # decades that the linear stretch takes
@@ -76,6 +77,11 @@ def decade_axis(ax: Axes, values: Iterable[float], *, cosine: bool = False, tick
     ax.yaxis.set_major_locator(FixedLocator(scale.places))
     ax.yaxis.set_major_formatter(FixedFormatter(scale.labels))
     ax.yaxis.set_minor_locator(NullLocator())
+
+
+def most_ticks(rows: int) -> int:
+    """Return how many labels fit above one another in a panel of a page with so many rows of them."""
+    return TICKS if rows < 3 else AMONG
 
 
 def decade_ticks(

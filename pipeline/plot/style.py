@@ -16,6 +16,7 @@ from matplotlib.typing import LineStyleType
 from pipeline.config.figures import by_default
 from pipeline.config.schema import PAPER, FiguresConfig
 from pipeline.plot.base import Span
+from pipeline.plot.letters import FONT
 from pipeline.tables.variants import DENSE, Variant, ordered
 
 STYLE_VERSION = 7  # raise it when a change here or in canvas.py or scales.py alters what is drawn
@@ -158,7 +159,7 @@ def _parameters() -> dict[Any, Any]:
     """Return the parameters of matplotlib, all but that of the backend, which no figure here asks for."""
     with mpl.rc_context():
         mpl.rcdefaults()
-        sns.set_theme(context="paper", style="ticks", font="DejaVu Sans")  # the font that matplotlib ships
+        sns.set_theme(context="paper", style="ticks", font=FONT)
         mpl.rcParams.update(_PARAMETERS)
         return {name: mpl.rcParams[name] for name in mpl.rcParams if not name.startswith("backend")}
 

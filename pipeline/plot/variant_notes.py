@@ -51,9 +51,9 @@ def replicates_note(jobs: pd.DataFrame, data: pd.DataFrame) -> tuple[str, ...]:
     if not several:
         return ()
     if set(counts.values()) == set(several) and len(several) == 1:
-        said = f"Each of {several[0]} seeds or draws"
+        said = f"Each variant under {several[0]} seeds or draws"
     else:
         own = pd.DataFrame([(*variant, count) for variant, count in counts.items()], columns=[*VARIANT, "count"])
         parts = [f"{listed(variants_of(own[own['count'] == count]))}: {count} seeds or draws" for count in several]
         said = f"Repeated: {'; '.join(parts)}"
-    return (f"{said}; scores are means over them, positions are pooled, texts are the first one's.",)
+    return (f"{said}; scores are means over them, positions are pooled, single texts are of the first.",)

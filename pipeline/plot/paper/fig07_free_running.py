@@ -75,7 +75,8 @@ def _panel(ax: Axes, own: pd.DataFrame, quantities: tuple[str, ...]) -> None:
 
 def _limits(ax: Axes, rows: pd.DataFrame, quantities: tuple[str, ...]) -> None:
     """Set the same limits in every row of a column, to make rows comparable."""
-    scales.decade_axis(ax, rows[series.STATISTICS].to_numpy().ravel(), cosine=quantities != ("KL",))
+    values, ticks = rows[series.STATISTICS].to_numpy().ravel(), scales.most_ticks(len(variants_of(rows)))
+    scales.decade_axis(ax, values, cosine=quantities != ("KL",), ticks=ticks)
 
 
 FIGURE = Figure(select, draw, version=3)

@@ -93,7 +93,8 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
             _panel(ax, part, colour)
             # The same limits in every row of a column make rows comparable.
             shared = data.loc[data["quantity"] == quantity, series.STATISTICS]
-            scales.decade_axis(ax, shared.to_numpy().ravel(), cosine=quantity != "KL")
+            ticks = scales.most_ticks(len(variants))
+            scales.decade_axis(ax, shared.to_numpy().ravel(), cosine=quantity != "KL", ticks=ticks)
         height = canvas.panel_height(len(variants))
         row[0].set_ylabel("\n".join(canvas.wrap(variant.label, style.TEXT_SIZE, height)))
     for ax, (_, name, colour) in zip(axes[0], PANELS.values(), strict=True):

@@ -19,7 +19,8 @@ from pipeline.tables.read import Tables, require
 from pipeline.tables.variants import VARIANT, Variant, rows_of, select_preferred, variants_of
 
 LINES = 4
-MARKS, DECIMALS = 30, 4  # of tick labels that have room side by side below a panel, and after the point of one
+MARKS = 30  # of tick labels that have room side by side below a panel
+LEAST, DECIMALS = 2, 4  # after the point of a tick label
 NAMES = {"top1": "top-1 probability", "entropy": "entropy (nats)", "margin": "logit margin / T"}
 LABELS = (r"$\mathrm{KL}(p\,\|\,q)$ (nats)", "KL \u2212 estimate (nats)", "argmax flips (%)")  # of the rows
 
@@ -107,8 +108,8 @@ def _bounds(ax: Axes, part: pd.DataFrame, variants: list[Variant]) -> None:
 
 
 def _numbers(values: Sequence[float]) -> list[str]:
-    """Write bounds with as few decimals as tell different ones apart, and at most `DECIMALS`."""
-    for decimals in range(1, DECIMALS + 1):
+    """Write bounds with two decimals, or as many more as tell different ones apart, up to `DECIMALS`."""
+    for decimals in range(LEAST, DECIMALS + 1):
         texts = [f"{value:.{decimals}f}" for value in values]
         if len(set(texts)) == len(set(values)):
             break
@@ -117,7 +118,8 @@ def _numbers(values: Sequence[float]) -> list[str]:
 
 def _limits(first: np.ndarray, data: pd.DataFrame) -> None:
     """Set the axes of the three rows, each shared by the panels of its row."""
-    scales.decade_axis(first[0], data[["kl", "kl_low", "kl_high", "est_kl"]].clip(lower=0).to_numpy().ravel())
+    divergences = data[["kl", "kl_low", "kl_high", "est_kl"]].clip(lower=0).to_numpy().ravel()
+    scales.decade_axis(first[0], divergences, ticks=scales.most_ticks(len(first)))
     scales.signed_axis(first[1], "y", data["remainder"], ticks=3)
     first[2].set_ylim(-0.03 * (top := max(1.0, 108 * np.nanmax(data[["flip", "flip_high"]].to_numpy()))), top)
 
