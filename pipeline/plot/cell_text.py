@@ -134,8 +134,8 @@ def _width(pieces: Sequence[Piece]) -> float:
 
 
 def _placed(pieces: Sequence[Piece]) -> Line:
-    line, offset = [], 0.0
+    line: Line = []
     for piece in _stripped(pieces):
-        line.append((offset, piece))
-        offset += _width([piece])
+        start, before = line[-1] if line else (0.0, Piece(""))
+        line.append((start + letters.laid_width(before.text, style.SMALL_SIZE, before.bold), piece))
     return line
