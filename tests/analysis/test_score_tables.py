@@ -131,5 +131,9 @@ def test_what_cannot_be_told_is_said(tmp_path: Path) -> None:
     first, second = canvas_of(result, data).axes
     assert [text.get_text() for text in first.texts] == ["no signal"]
     assert next(line.get_linestyle() for line in second.lines if len(line.get_xdata()) == 2) != "-"
+    table[["dense", "dense_low", "pruned", "difference"]] = 0.0
+    table[["retained", "retained_low", "retained_high"]] = np.nan
+    save(tmp_path, comparisons=table)
+    assert "not clearly above chance in any kind of task" in missing(tmp_path, "fig26")
     (tmp_path / "tables" / "comparisons.parquet").unlink()
     assert "no pruned model's items were compared" in missing(tmp_path, "fig26")

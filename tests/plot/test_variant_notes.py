@@ -9,6 +9,7 @@ import pytest
 from pipeline.plot import canvas, letters, style
 from pipeline.plot.layer_map import scale_of
 from pipeline.plot.paper.fig24_confidence_strata import _numbers
+from pipeline.plot.score_curves import NARROW, span
 from pipeline.plot.score_errors import error_name, with_seeds
 from pipeline.plot.variant_notes import left_out_note, listed, not_shown_note, replicates_note
 from pipeline.tables.variants import VARIANT, Variant
@@ -60,6 +61,13 @@ def test_rows_of_panels_fit_on_a_page_and_few_are_as_high_as_before() -> None:
     for rows in range(5, 9):
         inside = rows * (canvas.panel_height(rows) + canvas.PANEL_TITLE) + canvas.LABEL_HEIGHT
         assert inside <= canvas.TALLEST + 1e-9
+
+
+def test_curves_of_many_pruners_take_a_page_whose_width_has_room_for_their_names() -> None:
+    names = [f"pruner_{number}" for number in range(NARROW + 1)]
+    data = pd.DataFrame({"model": "tiny", "pruner": ["dense", *names], "options": ""})
+    assert span(data) == "page" and span(data[:-1]) == "column"
+    assert span(data[:2].assign(model=["tiny", "small"])) == "page"
 
 
 def test_bounds_of_strata_are_told_apart() -> None:
