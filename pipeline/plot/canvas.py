@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
-from matplotlib.font_manager import FontProperties
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.textpath import text_to_path
 from matplotlib.typing import LineStyleType
 
 from pipeline.plot import style
-from pipeline.plot.grid_layout import GridLayout
+from pipeline.plot.grid_layout import GridLayout, raster
+from pipeline.plot.letters import text_width
 
 TITLE_HEIGHT, TITLE_LINE, CAPTION_LINE = 0.27, 0.16, 0.125
 LEGEND_GAP = 0.06  # inches below the legend, and half of them above it
 LABEL_HEIGHT = 0.42  # tick labels and x label below the lowest panels
 PANEL_TITLE = 0.17  # above each panel, with the space to the panel above it
 PANEL_HEIGHTS, LEAST_HEIGHT = {1: 2.1, 2: 1.85, 3: 1.5}, 1.3  # of panels, by the number of rows
+TALLEST = 8.0  # inches: of all rows together, which leaves room for a legend and a caption on a page of print
 
 
 class Sheet(Canvas):
@@ -60,7 +58,7 @@ def page(
         height_ratios: of the rows to one another.
         width_ratios: of the columns to one another.
     """
-    row_height = row_height or PANEL_HEIGHTS.get(rows, LEAST_HEIGHT)
+    row_height = row_height or panel_height(rows)
     inside = rows * (row_height + PANEL_TITLE) + LABEL_HEIGHT
     sheet, engine = blank(inside, title=title, caption=caption, handles=handles)
     axes = sheet.subplots(
@@ -74,6 +72,12 @@ def page(
     )
     sheet.set_layout_engine(engine)
     return sheet, axes
+
+
+def panel_height(rows: int) -> float:
+    """Return the height of each of so many rows of panels, in inches."""
+    room = (TALLEST - LABEL_HEIGHT) / rows - PANEL_TITLE
+    return min(PANEL_HEIGHTS.get(rows, LEAST_HEIGHT), room)
 
 
 def blank(inside: float, *, title: str, caption: str, handles: Sequence[Artist] = ()) -> tuple[Sheet, GridLayout]:
@@ -105,7 +109,6 @@ def blank(inside: float, *, title: str, caption: str, handles: Sequence[Artist] 
 def settle(sheet: Canvas) -> None:
     """Lay the page out, once: from here on every panel stays where it is."""
     if (engine := sheet.get_layout_engine()) is not None:
-        FigureCanvasAgg(sheet)
         engine.execute(sheet)
         sheet.set_layout_engine(None)  # "none" would have every file drawn twice
 
@@ -116,7 +119,7 @@ def _legend(sheet: Canvas, handles: Sequence[Artist]) -> Legend:
     room = style.width() - 2 * style.EDGE - beside
     names = [str(handle.get_label()) for handle in handles]
     labels = [name if "$" in name else "\n".join(wrap(name, style.TEXT_SIZE, room)) for name in names]
-    widths = [beside + max(_width(line, style.TEXT_SIZE) for line in label.split("\n")) for label in labels]
+    widths = [beside + max(text_width(line, style.TEXT_SIZE) for line in label.split("\n")) for label in labels]
     legend = sheet.legend(
         handles=handles,
         labels=labels,
@@ -135,7 +138,7 @@ def _legend(sheet: Canvas, handles: Sequence[Artist]) -> Legend:
 
 def _height(sheet: Canvas, legend: Legend) -> float:
     """Return the height of a legend in inches."""
-    return float(legend.get_window_extent(FigureCanvasAgg(sheet).get_renderer()).height) / sheet.dpi
+    return float(legend.get_window_extent(raster(sheet).get_renderer()).height) / sheet.dpi
 
 
 def _fitting_columns(widths: Sequence[float]) -> int:
@@ -158,16 +161,16 @@ def wrap(text: str, size: float = style.SMALL_SIZE, room: float | None = None, *
     """
     room = (style.width() - 2 * style.EDGE if room is None else room) * _SURE
     lines: list[str] = []
-    used, space = 0.0, _width(" ", size, bold)
+    used, space = 0.0, text_width(" ", size, bold)
     for word in text.split():
         # Words recur; lines, which take longer to measure, do not.
-        wide = _width(word, size, bold)
+        wide = text_width(word, size, bold)
         if lines and used + space + wide <= room:
             lines[-1], used = f"{lines[-1]} {word}", used + space + wide
             continue
         parts = [word] if wide <= room else _broken(word, size, room, bold)
         lines += parts
-        used = _width(parts[-1], size, bold)
+        used = text_width(parts[-1], size, bold)
     return lines
 
 
@@ -175,22 +178,11 @@ def _broken(word: str, size: float, room: float, bold: bool) -> list[str]:
     """Break a word that is wider than `room` inches anywhere."""
     parts, used = [""], 0.0
     for mark in word:
-        wide = _width(mark, size, bold)
+        wide = text_width(mark, size, bold)
         if parts[-1] and used + wide > room:
             parts, used = [*parts, ""], 0.0
         parts[-1], used = parts[-1] + mark, used + wide
     return parts
-
-
-@cache
-def _width(text: str, size: float, bold: bool = False) -> float:
-    """Return the width that a text takes in a line, in inches."""
-    font = FontProperties(size=size, weight="bold" if bold else "normal")
-    # The measured box covers the ink, not spaces at the ends.
-    whole, ends = (
-        text_to_path.get_text_width_height_descent(mark, font, ismath=False)[0] for mark in (f"|{text}|", "||")
-    )
-    return float(whole - ends) / 72
 
 
 def panel_title(ax: Axes, text: str, colour: str = style.INK) -> None:

@@ -6,10 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from matplotlib.font_manager import FontProperties, findfont, get_font
-from matplotlib.textpath import text_to_path
+from matplotlib.font_manager import findfont, get_font
 
-from pipeline.plot import style
+from pipeline.plot import letters, style
 
 GLYPHS_NOTE = "Characters that the font lacks are written as their code points."
 
@@ -32,14 +31,9 @@ def plain(text: str) -> Cell:
     return (Piece(text),)
 
 
-@cache
 def text_width(text: str, bold: bool = False) -> float:
     """Return the width of a text in a cell, in inches."""
-    return _measured(f"|{text}|", bold) - _measured("||", bold)  # the measured box covers the ink, not spaces in front
-
-
-def _measured(text: str, bold: bool) -> float:
-    return text_to_path.get_text_width_height_descent(text, _font(bold), ismath=False)[0] / 72
+    return letters.text_width(text, style.SMALL_SIZE, bold)
 
 
 def drawable(text: str) -> str:
@@ -81,13 +75,8 @@ def _units(paragraph: Sequence[Piece], width: float) -> Iterator[list[Piece]]:
 
 
 @cache
-def _font(bold: bool = False) -> FontProperties:
-    return FontProperties(family="DejaVu Sans", size=style.SMALL_SIZE, weight="bold" if bold else "normal")
-
-
-@cache
 def _has_glyph(mark: str) -> bool:
-    return get_font(findfont(_font())).get_char_index(ord(mark)) != 0
+    return get_font(findfont(letters.font(style.SMALL_SIZE))).get_char_index(ord(mark)) != 0
 
 
 def _escape(mark: str) -> str:
@@ -145,8 +134,8 @@ def _width(pieces: Sequence[Piece]) -> float:
 
 
 def _placed(pieces: Sequence[Piece]) -> Line:
-    line, offset = [], 0.0
+    line: Line = []
     for piece in _stripped(pieces):
-        line.append((offset, piece))
-        offset += _width([piece])
+        start, before = line[-1] if line else (0.0, Piece(""))
+        line.append((start + letters.laid_width(before.text, style.SMALL_SIZE, before.bold), piece))
     return line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -19,6 +20,7 @@ from pipeline.config.schema import EXPERIMENT, FiguresConfig
 from pipeline.plot import render
 from pipeline.plot.base import Figure, Selection
 from pipeline.plot.discovery import resolve
+from pipeline.plot.variant_notes import replicates_note
 from pipeline.tables.choice import choose
 from pipeline.tables.read import Tables, load
 from pipeline.tables.stored import MissingData
@@ -27,6 +29,8 @@ from pipeline.tables.stored import MissingData
 NAMED = 3
 # Fewer figures than these are drawn sooner than processes are ready for them.
 MANY = 4
+# So many new objects are looked through for garbage at once, in a process that only draws.
+GARBAGE = 50_000
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,9 @@ _own_one: list[Callable[[str], FigureResult]] = []
 
 def _begin(one: Callable[[str], FigureResult]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends all
+    # Nothing of what was inherited becomes garbage, and a figure is made of many small objects that stay.
+    gc.freeze()
+    gc.set_threshold(GARBAGE)
     _own_one.append(one)
 
 
@@ -159,5 +166,5 @@ def _caption(figure: Figure, selection: Selection, tables: Tables) -> str:
     others = [line for line in tables.choice.others if line not in shown]
     left = f" Not drawn: other settings, {'; '.join(others[:NAMED])}" if others else ""
     more = f"; and {len(others) - NAMED} more" if len(others) > NAMED else ""
-    notes = [*selection.notes, *tables.replicate_notes(), f"Settings: {tables.choice.line}."]
+    notes = [*selection.notes, *replicates_note(tables.jobs, selection.data), f"Settings: {tables.choice.line}."]
     return " ".join(notes) + (f"{left}{more}." if left else "")

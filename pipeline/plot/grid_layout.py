@@ -38,6 +38,11 @@ class _Panel:
     labels: dict[str, float]
 
 
+def raster(fig: Canvas) -> FigureCanvasAgg:
+    """Return the canvas on which a figure is measured and drawn as pixels: one, as it knows the texts it measured."""
+    return fig.canvas if type(fig.canvas) is FigureCanvasAgg else FigureCanvasAgg(fig)
+
+
 class GridLayout(LayoutEngine):
     """Puts the panels of one grid into a rectangle; labels beside or below one another are in line."""
 
@@ -51,7 +56,7 @@ class GridLayout(LayoutEngine):
 
     def execute(self, fig: Canvas) -> None:
         """Measure the labels, place the panels, and fix the labels of their axes."""
-        renderer = FigureCanvasAgg(fig).get_renderer()
+        renderer = raster(fig).get_renderer()
         axes = [ax for ax in fig.axes if ax.get_subplotspec() is not None]
         if not axes:
             return

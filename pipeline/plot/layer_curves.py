@@ -14,12 +14,15 @@ from pipeline.analysis import series
 from pipeline.analysis.theorems import OF_KL, Theorem
 from pipeline.plot import style
 from pipeline.plot.single_variant import single_variant
+from pipeline.plot.variant_notes import not_shown_note
 from pipeline.tables.read import Tables, require
 from pipeline.tables.stored import MissingData
-from pipeline.tables.variants import VARIANT, Variant, not_shown_note, variants_of
+from pipeline.tables.variants import VARIANT, Variant, variants_of
 
 ESTIMATE_LINE = (0, (3, 1.5))
 KEYS = [*VARIANT, "sublayer", "layer"]
+# Columns that tell positions apart, and the one that tells whether a variant changes anything.
+CHOSEN = [*KEYS, "step", "prompt", "probe", "temperature", "orth_h"]
 # The abbreviation of |orthogonal part of dx|^2 / |x|^2 in captions.
 ORTHOGONAL = "orth = |orthogonal part of dx|^2 / |x|^2."
 
@@ -73,8 +76,10 @@ class LayerCurves:
         Raises:
             MissingData: if a column that the curves need is missing.
         """
-        rows, temperature = series.at_temperature(tables.protocol("layer"))
+        rows = tables.protocol("layer")
         require(rows, self.columns)
+        # Choosing rows of all columns would take longer than all that is computed of these.
+        rows, temperature = series.at_temperature(rows[[name for name in rows if name in {*CHOSEN, *self.columns}]])
         others = variants_of(rows)
         rows, variant = single_variant(tables, rows)
         reached = rows.groupby("step")["prompt"].nunique()

@@ -14,6 +14,7 @@ from matplotlib.collections import QuadMesh
 from matplotlib.colors import Colormap, LogNorm
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.transforms import ScaledTranslation
 
 from pipeline.analysis import series
 from pipeline.plot import canvas, scales, style
@@ -48,14 +49,18 @@ class Scale(NamedTuple):
     def notes(self) -> list[str]:
         """Return sentences on what the colours leave out."""
         return [
-            *([f"White: below {self.low:.1g}, or zero."] if self.below else []),
-            *([f"Darkest: {self.high:.1g} and above."] if self.above else []),
+            *([f"White: below {_rounded(self.low)}, or zero."] if self.below else []),
+            *([f"Darkest: {_rounded(self.high)} and above."] if self.above else []),
         ]
+
+
+def _rounded(value: float) -> str:
+    return scales.plain(float(f"{value:.1g}"))
 
 
 def figure(curves: LayerCurves) -> Figure:
     """Return the figure with a heat map for each quantity."""
-    return Figure(partial(select, curves), partial(draw, curves), version=4)
+    return Figure(partial(select, curves), partial(draw, curves), version=5)
 
 
 def select(curves: LayerCurves, tables: Tables) -> Selection:
@@ -82,12 +87,14 @@ def select(curves: LayerCurves, tables: Tables) -> Selection:
 
 def scale_of(values: pd.Series) -> Scale:
     """Choose the limits of the colours: a few cells far from all others would take most of them."""
-    low, high, zero = scales.decade_limits(values)
-    low, high = (low, high) if zero else (low / 1.25, high * 1.25)
     positive = values[np.isfinite(values) & (values > 0)]
-    first, last = positive.quantile([TAIL, 1 - TAIL]) if len(positive) else (low, high)
-    below, above = first > FAR * low, high > FAR * last
-    return Scale(float(first) if below else low, float(last) if above else high, bool(below or zero), bool(above))
+    first, last = positive.quantile([TAIL, 1 - TAIL]) if len(positive) else (0.0, np.inf)
+    above = bool(len(positive) and positive.max() > FAR * last)
+    # The decades below are those below what the scale ends at.
+    low, high, zero = scales.decade_limits(values.clip(upper=last) if above else values)
+    low, high = (low, high) if zero else (low / 1.25, high if above else high * 1.25)
+    below = first > FAR * low
+    return Scale(float(first) if below else low, high, bool(below or zero), above)
 
 
 def _has_holes(data: pd.DataFrame, curves: LayerCurves) -> bool:
@@ -159,7 +166,9 @@ def _map(ax: Axes, own: pd.DataFrame, quantity: str, norm: LogNorm, colours: Col
     gone = np.flatnonzero(np.isin(layers, own.loc[own["dropped"] == 1, "layer"]))
     if len(gone):  # an empty line outside of the axes would count as one in the corner of the page
         size = 4 if len(layers) <= 40 else 2.5
-        ax.plot(np.full(len(gone), 1.0), gone, MARK, transform=ax.get_yaxis_transform(), color=style.INK,
+        # Beside the cells, whose colours may be as dark.
+        beside = ax.get_yaxis_transform() + ScaledTranslation(0.7 * size / 72, 0, ax.figure.dpi_scale_trans)
+        ax.plot(np.full(len(gone), 1.0), gone, MARK, transform=beside, color=style.INK,
                 markersize=size, markeredgewidth=0, clip_on=False)  # fmt: skip
     ax.set_ylim(edges[0], edges[-1])
     return mesh

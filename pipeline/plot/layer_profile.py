@@ -9,13 +9,12 @@ from pipeline.analysis import series
 from pipeline.plot import canvas, scales, style
 from pipeline.plot.base import Selection, Span
 from pipeline.plot.equal_curves import draw_once
+from pipeline.plot.variant_notes import left_out_note, not_shown_note
 from pipeline.tables.read import Tables, require
 from pipeline.tables.variants import (
     VARIANT,
     Variant,
-    left_out_note,
     lowest,
-    not_shown_note,
     rows_of,
     spread,
     variants_of,

@@ -8,8 +8,9 @@ import pandas as pd
 
 from pipeline.analysis import series
 from pipeline.plot.equal_curves import draw_once
+from pipeline.plot.variant_notes import left_out_note, listed
 from pipeline.tables.stored import MissingData
-from pipeline.tables.variants import VARIANT, left_out_note, rows_of, spread, variants_of
+from pipeline.tables.variants import VARIANT, rows_of, spread, variants_of
 
 
 def middle_steps(
@@ -29,7 +30,7 @@ def middle_steps(
     everyone = variants_of(rows)
     rows, sublayer, layer = middle_layer(rows)
     name = series.SUBLAYER_NAMES[sublayer]
-    absent = [variant.label for variant in everyone if variant not in variants_of(rows)]
+    absent = listed(variant for variant in everyone if variant not in variants_of(rows))
     steps = series.profile(rows, [*VARIANT, "step"], values(rows))
     steps = series.well_covered(steps)
     steps, identical_note = series.drop_identical(steps, dict.fromkeys(steps["quantity"], 0.0))
@@ -41,7 +42,7 @@ def middle_steps(
     notes = (
         f"Only the {name} of layer {layer} is pruned, on dense inputs.",
         series.step_note(rows),
-        *((f"No {name} measures there: {', '.join(absent)}.",) if absent else ()),
+        *((f"No {name} measures there: {absent}.",) if absent else ()),
         *identical_note,
         *equal_note,
         *left_out_note(left_out),

@@ -8,15 +8,19 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure as Canvas
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from pipeline.common.files import write_bytes
 from pipeline.config.schema import PAPER, SCREEN, FiguresConfig
 from pipeline.plot import canvas, latex, style
 from pipeline.plot.base import Figure
+from pipeline.plot.grid_layout import raster
 from pipeline.tables.variants import VARIANT
 
 SUFFIXES = {SCREEN: ("pdf", "png", "csv"), PAPER: ("pdf", "png", "csv", "txt", "tex")}
@@ -130,19 +134,33 @@ class FigureFiles:
 def _render(content: Content, data: pd.DataFrame) -> dict[str, bytes]:
     # Dates and program versions are left out: they would change the bytes.
     pdf = {"Title": content.title, "Subject": content.caption, "CreationDate": None, "Producer": None, "Creator": None}
-    png = {"Title": content.title, "Description": content.caption, "Software": None}
+    png = {"Title": content.title, "Description": content.caption}
     shown = ("", "") if style.for_paper() else (content.title, content.caption)
     sheet = content.figure.draw(data, *shown)
     canvas.settle(sheet)
     if isinstance(sheet, canvas.Sheet):
         png[MARGINS] = f"{round(sheet.head * style.DPI)} {round(sheet.foot * style.DPI)}"
-    files = {"csv": content.csv}
-    for suffix, metadata, packing in (("pdf", pdf, None), ("png", png, {"compress_level": COMPRESSION})):
-        buffer = io.BytesIO()
-        more: dict[str, Any] = {} if packing is None else {"pil_kwargs": packing}
-        sheet.savefig(buffer, format=suffix, dpi=style.DPI, metadata=metadata, **more)
-        files[suffix] = buffer.getvalue()
-    return files
+    return {"csv": content.csv, "png": _png(sheet, png), "pdf": _pdf(sheet, pdf)}
+
+
+def _png(sheet: Canvas, words: Mapping[str, str]) -> bytes:
+    """Draw a figure as a PNG without transparency, on the canvas that has measured its texts."""
+    sheet.set_dpi(style.DPI)
+    pixels = raster(sheet)
+    pixels.draw()
+    info = PngInfo()
+    for name, text in words.items():
+        info.add_text(name, text)
+    buffer = io.BytesIO()
+    picture = Image.fromarray(np.asarray(pixels.buffer_rgba())).convert("RGB")
+    picture.save(buffer, "png", pnginfo=info, dpi=(style.DPI, style.DPI), compress_level=COMPRESSION)
+    return buffer.getvalue()
+
+
+def _pdf(sheet: Canvas, words: Mapping[str, str | None]) -> bytes:
+    buffer = io.BytesIO()
+    sheet.savefig(buffer, format="pdf", dpi=style.DPI, metadata=words)
+    return buffer.getvalue()
 
 
 def _seal(stamp: str, files: Mapping[str, bytes]) -> str:

@@ -13,6 +13,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLoc
 
 DECADES = 8  # as many as single precision resolves; smaller values are drawn near zero
 TICKS = 7  # labels above one another on an axis
+AMONG = 5  # of a panel of three rows or more
 FEW = 3  # with fewer ticks, a logarithmic axis looks like a linear one
 CLOSE = 0.8  # ticks are so much closer rather than fewer
 LINEAR = 0.6  # decades that the linear stretch takes
@@ -78,6 +79,11 @@ def decade_axis(ax: Axes, values: Iterable[float], *, cosine: bool = False, tick
     ax.yaxis.set_minor_locator(NullLocator())
 
 
+def most_ticks(rows: int) -> int:
+    """Return how many labels fit above one another in a panel of a page with so many rows of them."""
+    return TICKS if rows < 3 else AMONG
+
+
 def decade_ticks(
     low: float, top: float, *, zero: bool = False, cosine: bool = False, most: int = TICKS
 ) -> tuple[list[float], list[str]]:
@@ -89,7 +95,7 @@ def decade_ticks(
     """
     apart = (math.log10(top / low) + LINEAR * zero) / most
     places = [tick for tick in _ticks(low, top, apart) if not zero or LINEAR + math.log10(tick / low) >= apart]
-    label = _cosine if cosine else _plain
+    label = _cosine if cosine else plain
     places = [0.0] * zero + places
     return places, [label(tick) for tick in places]
 
@@ -117,7 +123,7 @@ def signed_axis(ax: Axes, which: Literal["x", "y"], values: Iterable[float], tic
     sizes = sorted(sizes[:: -math.ceil(len(sizes) / ticks)])
     places = [-size for size in reversed(sizes)] * negative + [0.0] * (zero or negative)
     places += sizes * (positive or not negative)
-    labels = [_plain(size) if size >= 0 else f"\u2212{_plain(-size)}" for size in places]
+    labels = [plain(size) if size >= 0 else f"\u2212{plain(-size)}" for size in places]
     axis.set_major_locator(FixedLocator(places))
     axis.set_major_formatter(FixedFormatter(labels))
     axis.set_minor_locator(NullLocator())
@@ -151,7 +157,8 @@ def _ticks(low: float, top: float, apart: float) -> list[float]:
     return even or [float(f"{math.sqrt(low * top):.1e}")]
 
 
-def _plain(value: float) -> str:
+def plain(value: float) -> str:
+    """Format a positive value or zero as a label of an axis."""
     return f"{value:g}" if value == 0 or value >= 1e-3 else _scientific(value)
 
 

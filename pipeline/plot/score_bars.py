@@ -33,6 +33,8 @@ from pipeline.analysis.score_means import (
 )
 from pipeline.plot import canvas, style
 from pipeline.plot.base import Figure, Selection
+from pipeline.plot.score_errors import SEEDS, error_name, with_seeds
+from pipeline.plot.variant_notes import left_out_note
 from pipeline.tables.read import Tables
 from pipeline.tables.stored import MissingData
 from pipeline.tables.variants import (
@@ -41,7 +43,6 @@ from pipeline.tables.variants import (
     Variant,
     is_count,
     is_pattern,
-    left_out_note,
     magnitude,
     precedence,
     rows_of,
@@ -56,10 +57,6 @@ ABREAST = 2  # the most models with room for panels side by side
 WIDTH = 0.8  # of a bar, where the next one is 1 away
 CHANCE_LINE = (0, (4, 2))
 TINTS = (0.45, 1.0)  # of the pruner's colour: from its first bar to its last
-BARS = (
-    "Bars: mean over tasks, with the number below; error bars: its standard error over items, or the standard deviation"
-    " over seeds where there are several; dots: single tasks."
-)
 MARKS: dict[str, Any] = {
     "markersize": 2.6,
     "markerfacecolor": "white",
@@ -71,7 +68,7 @@ VARIANTS = 9  # bars of a model beside the dense one
 
 def bars_of(pruner: str, *, else_any: bool = False) -> Figure:
     """Return the figure of one pruner; with ``else_any``, of the variants that were run if that pruner was not."""
-    return Figure(_selecting(pruner, else_any), draw_bars)
+    return Figure(_selecting(pruner, else_any), draw_bars, version=2)
 
 
 def _selecting(pruner: str, else_any: bool) -> Callable[[Tables], Selection]:
@@ -92,7 +89,7 @@ def _selecting(pruner: str, else_any: bool) -> Callable[[Tables], Selection]:
         shared, dropped = shared_tasks(rows)
         if shared.empty:
             raise MissingData(f"no task has a score for dense and every pattern of {pruner}")
-        data = _comparable(_sorted(with_means(shared), shown))
+        data = _comparable(_sorted(with_seeds(with_means(shared), shared), shown))
         notes = _notes(
             data, pruner, fraction, [*task_notes(shared, dropped), *other_scales(tables, READINGS)], left_out
         )
@@ -112,8 +109,9 @@ def _variants(tables: Tables, pruner: str) -> Selection:
     shared, dropped = shared_tasks(rows)
     if shared.empty:
         raise MissingData("no task has a score for dense and every pruned model")
-    data = _comparable(_sorted(with_means(shared), [tables.model()]))
-    notes = [f"{pruner} was not run; the pruned models shown are those that were.", BARS, *task_notes(shared, dropped)]
+    data = _comparable(_sorted(with_seeds(with_means(shared), shared), [tables.model()]))
+    notes = [f"{pruner} was not run; the pruned models shown are those that were.", _bars(data)]
+    notes += task_notes(shared, dropped)
     notes += other_scales(tables, READINGS)
     return Selection("Scores of dense and pruned models", data, (*notes, *left_out_note(left_out)))
 
@@ -162,7 +160,11 @@ def _sorted(data: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
         label=data["label"].map(_labels(data).index),
         last=data["series"] == MEAN,
     ).sort_values(["kind", "model", "label", "last", "series"], kind="stable")
-    return data.loc[keys.index, ["kind", "model", *VARIANT, "label", "series", *PERCENT, CHANCE]]
+    return data.loc[keys.index, ["kind", "model", *VARIANT, "label", "series", *PERCENT, SEEDS, CHANCE]]
+
+
+def _bars(data: pd.DataFrame) -> str:
+    return f"Bars: mean over tasks, with the number below; error bars: its {error_name(data)}; dots: single tasks."
 
 
 def _labels(data: pd.DataFrame) -> list[str]:
@@ -180,7 +182,7 @@ def _labels(data: pd.DataFrame) -> list[str]:
 def _notes(
     data: pd.DataFrame, pruner: str, fraction: str | None, tasks: list[str], left_out: Sequence[str]
 ) -> tuple[str, ...]:
-    notes = [BARS]
+    notes = [_bars(data)]
     absent = [name for name in PATTERNS if not (data["sparsity"] == name).any()]
     if fraction is None:
         absent.insert(0, "unstructured")
@@ -205,7 +207,7 @@ def draw_bars(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     guessed = chances(data)
     if guessed:
         handles.append(canvas.line_handle(chance_name(guessed), style.INK, CHANCE_LINE))
-    handles += [canvas.error_handle("standard error over items"), _dot()]
+    handles += [canvas.error_handle(error_name(data)), _dot()]
     models = list(dict.fromkeys(data["model"]))
     abreast = len(models) <= ABREAST
     sheet, axes = canvas.page(
@@ -276,8 +278,9 @@ def _bar(ax: Axes, bar: pd.DataFrame, x: float, colour: str) -> str:
 
 
 def _name(label: str) -> str:
-    plain = label == DENSE or " " in label or is_pattern(label)
-    return label if plain else f"unstructured {100 * magnitude(label):g}%"
+    word, *options = label.split(", ")
+    plain = word == DENSE or " " in word or is_pattern(word)
+    return ", ".join([word if plain else f"unstructured {100 * magnitude(word):g}%", *options])
 
 
 def _colours(data: pd.DataFrame, labels: Sequence[str]) -> dict[str, str]:

@@ -24,12 +24,14 @@ from pipeline.analysis.score_means import (
 from pipeline.plot import canvas, style
 from pipeline.plot.base import Span
 from pipeline.plot.point_labels import PointLabel, place_labels
+from pipeline.plot.score_errors import SEEDS, error_name, with_seeds
 from pipeline.tables.read import Tables
 from pipeline.tables.stored import MissingData
 from pipeline.tables.variants import DENSE, VARIANT, Variant, is_count, is_pattern, magnitude, precedence
 
 CHANCE_LINE = (0, (4, 2))
 FEW = 10  # lines of pruners beside which those of single tasks can be read
+NARROW = 6  # lines whose legend is lower than the panels of a column
 
 
 def curves(tables: Tables) -> tuple[pd.DataFrame, list[str]]:
@@ -44,12 +46,12 @@ def curves(tables: Tables) -> tuple[pd.DataFrame, list[str]]:
     shared, dropped = shared_tasks(scores)
     if shared.empty:
         raise MissingData("no task has a score at every sparsity, so there is no mean to compare")
-    data = with_means(shared)
+    data = with_seeds(with_means(shared), shared)
     data = data.assign(achieved_percent=100 * data["achieved"], is_task=data["series"] != MEAN)
     data = data.assign(size=data["sparsity"].map(magnitude))
     data = data if _few(data) else data[~data["is_task"]]
     data = data.sort_values(["kind", "is_task", "series", "pruner", "options", "achieved_percent", "size", "sparsity"])
-    return data[["kind", *POINT, "series", "achieved_percent", *PERCENT, CHANCE]], [
+    return data[["kind", *POINT, "series", "achieved_percent", *PERCENT, SEEDS, CHANCE]], [
         *task_notes(shared, dropped),
         *other_scales(tables, KINDS),
     ]
@@ -58,12 +60,9 @@ def curves(tables: Tables) -> tuple[pd.DataFrame, list[str]]:
 def line_notes(data: pd.DataFrame) -> list[str]:
     """Return sentences of the caption that explain the lines and numbers of the curves."""
     notes = [
-        "Thick: mean over tasks; error bars: its standard error over items, or the standard deviation over seeds where"
-        " there are several."
+        f"Thick: mean over tasks; error bars: its {error_name(data)}.",
+        "Faint: single tasks." if (data["series"] != MEAN).any() else "Single tasks are not drawn among so many lines.",
     ]
-    notes.append(
-        "Faint: single tasks." if (data["series"] != MEAN).any() else "Single tasks are not drawn among so many lines."
-    )
     if data["sparsity"].map(is_pattern).any():
         notes.append("Dotted: from dense to an N:M pattern.")
     if data["sparsity"].map(is_count).any():
@@ -75,12 +74,16 @@ def line_notes(data: pd.DataFrame) -> list[str]:
 
 def span(data: pd.DataFrame) -> Span:
     """Return how wide the curves are in print: a column for one model, if its legend leaves room for them."""
-    return "column" if data["model"].nunique() == 1 and _few(data) else "page"
+    return "column" if data["model"].nunique() == 1 and _lines(data) <= NARROW else "page"
 
 
 def _few(data: pd.DataFrame) -> bool:
     """Return whether there is room for the lines of single tasks."""
-    return len(data.loc[data["pruner"] != DENSE, ["pruner", "options"]].drop_duplicates()) <= FEW
+    return _lines(data) <= FEW
+
+
+def _lines(data: pd.DataFrame) -> int:
+    return len(data.loc[data["pruner"] != DENSE, ["pruner", "options"]].drop_duplicates())
 
 
 def _named(data: pd.DataFrame) -> pd.Series:
@@ -100,7 +103,7 @@ def draw_curves(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     kinds = [kind for kind in KINDS if (data["kind"] == kind).any()]
     if guessed := chances(data):
         handles.append(canvas.line_handle(chance_name(guessed), style.GREY, CHANCE_LINE))
-    handles.append(canvas.error_handle("standard error over items"))
+    handles.append(canvas.error_handle(error_name(data)))
     if (data["series"] != MEAN).any():
         handles.append(canvas.line_handle("single task", style.GREY))
         handles[-1].set(linewidth=style.THIN, alpha=2 * style.FAINT_ALPHA)

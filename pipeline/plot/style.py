@@ -16,9 +16,10 @@ from matplotlib.typing import LineStyleType
 from pipeline.config.figures import by_default
 from pipeline.config.schema import PAPER, FiguresConfig
 from pipeline.plot.base import Span
+from pipeline.plot.letters import FONT
 from pipeline.tables.variants import DENSE, Variant, ordered
 
-STYLE_VERSION = 6  # raise it when a change here or in canvas.py or scales.py alters what is drawn
+STYLE_VERSION = 7  # raise it when a change here or in canvas.py or scales.py alters what is drawn
 
 DPI = 200
 EDGE = 0.08  # inches between the text and the left and right edge of the page
@@ -118,6 +119,7 @@ def _looks(names: Iterable[str]) -> dict[str, tuple[str, str]]:
 
 
 _PARAMETERS: dict[Any, Any] = {
+    "figure.dpi": DPI,  # texts measured for the layout need not be measured again for the PNG
     "font.size": TEXT_SIZE,
     "axes.labelsize": TEXT_SIZE,
     "axes.titlesize": TEXT_SIZE,
@@ -157,7 +159,7 @@ def _parameters() -> dict[Any, Any]:
     """Return the parameters of matplotlib, all but that of the backend, which no figure here asks for."""
     with mpl.rc_context():
         mpl.rcdefaults()
-        sns.set_theme(context="paper", style="ticks", font="DejaVu Sans")  # the font that matplotlib ships
+        sns.set_theme(context="paper", style="ticks", font=FONT)
         mpl.rcParams.update(_PARAMETERS)
         return {name: mpl.rcParams[name] for name in mpl.rcParams if not name.startswith("backend")}
 

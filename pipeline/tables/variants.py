@@ -158,15 +158,3 @@ def spread(variants: Iterable[Variant], limit: int) -> tuple[list[Variant], list
     turns = [(place, variant) for group in groups.values() for place, variant in enumerate(group)]
     by_turn = [variant for _, variant in sorted(turns, key=lambda turn: turn[0])]
     return ordered(by_turn[:limit]), ordered(by_turn[limit:])
-
-
-def not_shown_note(variants: Iterable[Variant]) -> tuple[str, ...]:
-    """Return the caption sentence that names the variants a figure does not show by design; empty without any."""
-    names = ", ".join(variant.label for variant in variants)
-    return (f"Not shown: {names}.",) if names else ()
-
-
-def left_out_note(left_out: list[Variant]) -> tuple[str, ...]:
-    """Return the caption sentence that names the variants a figure had no room for; empty without any."""
-    names = ", ".join(variant.label for variant in left_out)
-    return (f"Left out for space: {names}.",) if left_out else ()

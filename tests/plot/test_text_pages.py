@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
-from pipeline.plot import style
+from pipeline.plot import letters, style
 from pipeline.plot.cell_text import Piece, drawable, storable, text_width, wrap_cell
 from pipeline.plot.table_page import Block, Column, table_page
 
@@ -120,7 +120,7 @@ def test_cells_wrap_in_the_real_font() -> None:
         assert text_width(f"{line} {following.split()[0]}") > 1.5
     (start, grey), (offset, ink) = lines[0]
     assert (start, grey.colour, ink.colour) == (0.0, style.GREY, style.INK)
-    assert offset == pytest.approx(text_width("The quick brown fox "))
+    assert offset == pytest.approx(letters.laid_width("The quick brown fox ", style.SMALL_SIZE))
 
 
 def test_text_is_as_wide_as_measured() -> None:

@@ -34,4 +34,4 @@ def _kept(data: pd.DataFrame) -> list[str]:
     return [f"Retained of the dense mean at the highest sparsity, generation / multiple choice: {', '.join(parts)}."]
 
 
-FIGURE = Figure(select, draw_curves, version=2, span=span)
+FIGURE = Figure(select, draw_curves, version=3, span=span)

@@ -13,9 +13,10 @@ from pipeline.analysis import series
 from pipeline.analysis.final_states import leave_out_unchanged, on_dense_trajectory
 from pipeline.plot import canvas, scales, style
 from pipeline.plot.base import Figure, Selection
+from pipeline.plot.variant_notes import left_out_note
 from pipeline.tables.read import Tables, require
 from pipeline.tables.stored import MissingData
-from pipeline.tables.variants import VARIANT, left_out_note, rows_of, select_preferred, variants_of
+from pipeline.tables.variants import VARIANT, rows_of, select_preferred, variants_of
 
 LINES = 6
 FREE = "free_running"

@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure as Canvas
 
 from pipeline.analysis import series
-from pipeline.plot import canvas, softmax_estimates
+from pipeline.plot import canvas, scales, softmax_estimates
 from pipeline.plot.base import Figure, Selection
 from pipeline.plot.middle_layer import middle_steps
 from pipeline.tables.read import Tables, require
@@ -36,7 +36,8 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
             if part.empty:
                 canvas.empty_panel(ax, f"{variant.label}: no finite {quantity}")
                 continue
-            softmax_estimates.panel(ax, part, data[data["quantity"] == quantity])
+            shared, ticks = data[data["quantity"] == quantity], scales.most_ticks(len(variants))
+            softmax_estimates.panel(ax, part, shared, ticks)
             canvas.panel_title(ax, variant.label)
     canvas.outer_labels(axes, "generation step", list(quantities.values()))
     return sheet

@@ -9,8 +9,9 @@ from matplotlib.figure import Figure as Canvas
 from pipeline.analysis import series
 from pipeline.plot import canvas, first_difference, scales, style
 from pipeline.plot.base import Figure, Selection
+from pipeline.plot.variant_notes import left_out_note
 from pipeline.tables.read import Tables, require
-from pipeline.tables.variants import VARIANT, left_out_note, rows_of, spread, variants_of
+from pipeline.tables.variants import VARIANT, rows_of, spread, variants_of
 
 ROWS = 6
 # Label of the y axis -> quantities of the panel.
@@ -74,7 +75,8 @@ def _panel(ax: Axes, own: pd.DataFrame, quantities: tuple[str, ...]) -> None:
 
 def _limits(ax: Axes, rows: pd.DataFrame, quantities: tuple[str, ...]) -> None:
     """Set the same limits in every row of a column, to make rows comparable."""
-    scales.decade_axis(ax, rows[series.STATISTICS].to_numpy().ravel(), cosine=quantities != ("KL",))
+    values, ticks = rows[series.STATISTICS].to_numpy().ravel(), scales.most_ticks(len(variants_of(rows)))
+    scales.decade_axis(ax, values, cosine=quantities != ("KL",), ticks=ticks)
 
 
 FIGURE = Figure(select, draw, version=3)

@@ -11,10 +11,11 @@ from matplotlib.patches import Patch
 from pipeline.plot import canvas, style
 from pipeline.plot.base import Figure, Selection
 from pipeline.plot.token_labels import visible
+from pipeline.plot.variant_notes import left_out_note
 from pipeline.tables.read import WEIGHT, Tables
 from pipeline.tables.replicates import first_replicates
 from pipeline.tables.stored import MissingData
-from pipeline.tables.variants import VARIANT, left_out_note, rows_of, select_preferred, variants_of
+from pipeline.tables.variants import VARIANT, rows_of, select_preferred, variants_of
 
 ROWS = 3
 TOP, OPTION, PROBE = "top", "option", "probe"
@@ -79,7 +80,8 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     variants = variants_of(data)
     colours = style.pruner_colours(variant.pruner for variant in variants)
     handles = [Patch(color=style.INK, linewidth=0, label="dense")]
-    handles += [Patch(color=colour, linewidth=0, label=pruner) for pruner, colour in colours.items()]
+    names = dict.fromkeys(variant.pruner for variant in variants)
+    handles += [Patch(color=colours[name], linewidth=0, label=name) for name in names]
     handles += [Patch(color=GOLD, linewidth=0, label="correct option")] if data["gold"].any() else []
     sheet, axes = canvas.page(
         len(variants),
@@ -145,4 +147,4 @@ def _limits(axes: np.ndarray, data: pd.DataFrame) -> None:
         likelihoods.set_ylim(values.min() - air, values.max() + air)
 
 
-FIGURE = Figure(select, draw, version=3)
+FIGURE = Figure(select, draw, version=4)

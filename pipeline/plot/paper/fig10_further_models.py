@@ -41,4 +41,4 @@ def _task_notes(tasks: dict[str, list[str]]) -> list[str]:
     return [f"{name}: {' '.join(sentences)}" for name, sentences in tasks.items()]
 
 
-FIGURE = Figure(select, draw_curves, version=2, span=span)
+FIGURE = Figure(select, draw_curves, version=3, span=span)

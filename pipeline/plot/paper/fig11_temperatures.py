@@ -10,9 +10,10 @@ from pipeline.plot import canvas, scales, softmax_estimates
 from pipeline.plot.base import Figure, Selection
 from pipeline.plot.middle_layer import middle_steps
 from pipeline.plot.single_variant import single_variant
+from pipeline.plot.variant_notes import not_shown_note
 from pipeline.tables.read import Tables, require
 from pipeline.tables.stored import MissingData
-from pipeline.tables.variants import VARIANT, not_shown_note, variants_of
+from pipeline.tables.variants import VARIANT, variants_of
 
 COLUMNS = 6
 STEPS = 4  # ticks below a panel

@@ -8,12 +8,12 @@ from matplotlib.figure import Figure as Canvas
 from pipeline.analysis import series
 from pipeline.plot import canvas, scales, variant_lines
 from pipeline.plot.base import Figure, Selection
+from pipeline.plot.variant_notes import left_out_note
 from pipeline.tables.read import WEIGHT, Tables, require
 from pipeline.tables.stored import MissingData
 from pipeline.tables.variants import (
     VARIANT,
     Variant,
-    left_out_note,
     magnitude,
     ordered,
     preferred,

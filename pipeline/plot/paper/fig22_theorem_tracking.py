@@ -14,9 +14,10 @@ from pipeline.plot import canvas, scales, style
 from pipeline.plot.base import Figure, Selection
 from pipeline.plot.equal_curves import draw_once
 from pipeline.plot.layer_profile import panels_of
+from pipeline.plot.variant_notes import listed, not_shown_note
 from pipeline.tables.read import Tables, require
 from pipeline.tables.stored import MissingData
-from pipeline.tables.variants import Variant, lowest, not_shown_note, rows_of, variants_of
+from pipeline.tables.variants import Variant, lowest, rows_of, variants_of
 
 ROWS = 6
 VALUES = {"rank_correlation": "rank correlation", "log2_ratio": r"$\log_2$ ratio"}
@@ -64,8 +65,12 @@ def _counts(counts: pd.Series) -> str:
 
 
 def _left_out_note(panels: list[tuple[Variant, str]]) -> tuple[str, ...]:
-    names = [f"{variant.label} ({series.SUBLAYER_NAMES[sublayer]})" for variant, sublayer in panels]
-    return (f"Left out for space: {', '.join(names)}.",) if names else ()
+    names = [
+        f"{listed(own)} ({name})"
+        for sublayer, name in series.SUBLAYER_NAMES.items()
+        if (own := [variant for variant, kind in panels if kind == sublayer])
+    ]
+    return (f"Left out for space: {'; '.join(names)}.",) if names else ()
 
 
 def _own(tracked: pd.DataFrame, panel: tuple[Variant, str]) -> pd.DataFrame:

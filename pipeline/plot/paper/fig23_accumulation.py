@@ -10,9 +10,10 @@ from matplotlib.typing import LineStyleType
 from pipeline.analysis import series
 from pipeline.plot import canvas, first_difference, scales, style
 from pipeline.plot.base import Figure, Selection
+from pipeline.plot.variant_notes import left_out_note
 from pipeline.tables.read import Tables, require
 from pipeline.tables.stored import MissingData
-from pipeline.tables.variants import VARIANT, left_out_note, rows_of, select_preferred, variants_of
+from pipeline.tables.variants import VARIANT, rows_of, select_preferred, variants_of
 
 ROWS = 5
 PROTOCOLS: dict[str, LineStyleType] = {"teacher_forced": "-", "free_running": (0, (3, 1.5))}
@@ -92,8 +93,9 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
             _panel(ax, part, colour)
             # The same limits in every row of a column make rows comparable.
             shared = data.loc[data["quantity"] == quantity, series.STATISTICS]
-            scales.decade_axis(ax, shared.to_numpy().ravel(), cosine=quantity != "KL")
-        height = canvas.PANEL_HEIGHTS.get(len(variants), canvas.LEAST_HEIGHT)
+            ticks = scales.most_ticks(len(variants))
+            scales.decade_axis(ax, shared.to_numpy().ravel(), cosine=quantity != "KL", ticks=ticks)
+        height = canvas.panel_height(len(variants))
         row[0].set_ylabel("\n".join(canvas.wrap(variant.label, style.TEXT_SIZE, height)))
     for ax, (_, name, colour) in zip(axes[0], PANELS.values(), strict=True):
         canvas.panel_title(ax, name, colour)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -12,11 +14,13 @@ from pipeline.analysis.final_states import leave_out_unchanged, on_dense_traject
 from pipeline.analysis.strata import CONFIDENCES, COUNT, strata
 from pipeline.plot import canvas, scales, style
 from pipeline.plot.base import Figure, Selection
+from pipeline.plot.variant_notes import left_out_note
 from pipeline.tables.read import Tables, require
-from pipeline.tables.variants import VARIANT, Variant, left_out_note, rows_of, select_preferred, variants_of
+from pipeline.tables.variants import VARIANT, Variant, rows_of, select_preferred, variants_of
 
 LINES = 4
-MARKS = 24  # of tick labels that have room side by side below a panel
+MARKS = 30  # of tick labels that have room side by side below a panel
+LEAST, DECIMALS = 2, 4  # after the point of a tick label
 NAMES = {"top1": "top-1 probability", "entropy": "entropy (nats)", "margin": "logit margin / T"}
 LABELS = (r"$\mathrm{KL}(p\,\|\,q)$ (nats)", "KL \u2212 estimate (nats)", "argmax flips (%)")  # of the rows
 
@@ -97,21 +101,27 @@ def _bounds(ax: Axes, part: pd.DataFrame, variants: list[Variant]) -> None:
     falling = first["lower"].iloc[0] > first["lower"].iloc[-1]
     start, ends = ("upper", "lower") if falling else ("lower", "upper")
     places = [0.5 + place for place in range(COUNT + 1)]
-    texts = [_number(value) for value in [first[start].iloc[0], *first[ends]]]
+    texts = _numbers([first[start].iloc[0], *first[ends]])
     ax.set_xticks(places, texts)
     if sum(map(len, texts)) > MARKS:
         ax.tick_params(axis="x", rotation=45)
 
 
-def _number(value: float) -> str:
-    return f"{value:.1g}" if abs(value) < 0.01 else f"{value:.2f}" if abs(value) < 10 else f"{value:.3g}"
+def _numbers(values: Sequence[float]) -> list[str]:
+    """Write bounds with two decimals, or as many more as tell different ones apart, up to `DECIMALS`."""
+    for decimals in range(LEAST, DECIMALS + 1):
+        texts = [f"{value:.{decimals}f}" for value in values]
+        if len(set(texts)) == len(set(values)):
+            break
+    return texts
 
 
 def _limits(first: np.ndarray, data: pd.DataFrame) -> None:
     """Set the axes of the three rows, each shared by the panels of its row."""
-    scales.decade_axis(first[0], data[["kl", "kl_low", "kl_high", "est_kl"]].clip(lower=0).to_numpy().ravel())
+    divergences = data[["kl", "kl_low", "kl_high", "est_kl"]].clip(lower=0).to_numpy().ravel()
+    scales.decade_axis(first[0], divergences, ticks=scales.most_ticks(len(first)))
     scales.signed_axis(first[1], "y", data["remainder"], ticks=3)
     first[2].set_ylim(-0.03 * (top := max(1.0, 108 * np.nanmax(data[["flip", "flip_high"]].to_numpy()))), top)
 
 
-FIGURE = Figure(select, draw, version=2)
+FIGURE = Figure(select, draw, version=3)

@@ -13,9 +13,10 @@ from pipeline.analysis.score_means import KINDS
 from pipeline.evaluate.comparison import HIGHER, LOWER, MARGIN, MEAN, NO_CHANGE, TOO_FEW
 from pipeline.plot import canvas, style
 from pipeline.plot.base import Figure, Selection, column_if_one
+from pipeline.plot.variant_notes import left_out_note
 from pipeline.tables.read import Tables
 from pipeline.tables.stored import MissingData
-from pipeline.tables.variants import VARIANT, Variant, left_out_note, rows_of, spread, variants_of
+from pipeline.tables.variants import VARIANT, Variant, rows_of, spread, variants_of
 
 ROWS = 36
 ROW_HEIGHT = 0.165  # inches
@@ -40,6 +41,8 @@ def select(tables: Tables) -> Selection:
     data = data.assign(
         **{name: 100 * data[of] for name, of in zip(LIMITS, ("retained", "retained_low", "retained_high"), strict=True)}
     )
+    if not np.isfinite(data.loc[data["series"] == MEAN, LIMITS[0]].to_numpy(dtype=float)).any():
+        raise MissingData("the dense model is not clearly above chance in any kind of task, so nothing can be retained")
     notes = (
         "Retained: (pruned − chance) / (dense − chance), 100% is the dense model, 0% is guessing; bars: 95% interval"
         " over items (Fieller), both models on the same items; small dots: single tasks.",

@@ -20,8 +20,10 @@ from pipeline.analysis.score_means import (
 )
 from pipeline.plot.base import Selection
 from pipeline.plot.cell_text import plain, text_width
+from pipeline.plot.score_errors import error_name, with_seeds
 from pipeline.plot.table_block import GAP, Block, Column, room
 from pipeline.plot.table_page import table_figure
+from pipeline.plot.variant_notes import left_out_note
 from pipeline.tables.read import Tables
 from pipeline.tables.replicates import over_replicates
 from pipeline.tables.stored import MissingData
@@ -31,7 +33,6 @@ from pipeline.tables.variants import (
     Variant,
     drop_name,
     drop_notes,
-    left_out_note,
     ordered,
     rows_of,
     spread,
@@ -78,8 +79,8 @@ def select(tables: Tables) -> Selection:
     ).sort_values(["block", "row", "last", "series"], kind="stable")
     columns = ["label", *VARIANT, "parameters", "kind", "series", *PERCENT, PERPLEXITY]
     title = f"Scores of {tables.model()}, dense and after dropping sublayers or blocks"
-    items = item_count(rows_of(scores, rows))
-    return Selection(title, data[columns], (*_notes(data, items, dropped, left_out), *other_scales(tables, HEADINGS)))
+    notes = _notes(data, rows_of(scores, rows), dropped, left_out)
+    return Selection(title, data[columns], (*notes, *other_scales(tables, HEADINGS)))
 
 
 def _with_other_suites(tables: Tables) -> Tables:
@@ -116,8 +117,11 @@ def _parameters(tables: Tables, variant: Variant) -> float:
     return float(known.iloc[-1]) if len(known) else np.nan
 
 
-def _notes(data: pd.DataFrame, items: str, dropped: pd.DataFrame, left_out: list[Variant]) -> tuple[str, ...]:
-    notes = [f"Scores in percent, of {items} items per task; mean: over the tasks of a kind, ± its standard error."]
+def _notes(data: pd.DataFrame, scores: pd.DataFrame, dropped: pd.DataFrame, left_out: list[Variant]) -> tuple[str, ...]:
+    error = error_name(with_seeds(scores, scores))
+    notes = [
+        f"Scores in percent, of {item_count(scores)} items per task; mean: over the tasks of a kind, ± its {error}."
+    ]
     notes += drop_notes(data)
     absent = [name for kind, name in HEADINGS.items() if not (data["kind"] == kind).any()]
     notes += [f"Not evaluated: {', '.join(absent).lower()}."] if absent else []
