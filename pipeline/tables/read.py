@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -86,10 +87,14 @@ class Tables:
         """
         if self.measures.empty:
             raise MissingData("the measures table has no rows for these settings")
-        rows = self.measures[self.measures["protocol"] == name]
-        if rows.empty:
+        if name not in self._protocols:
             raise MissingData(f"the measures table has no rows for the {name} protocol for these settings")
-        return rows
+        return self._protocols[name]
+
+    @cached_property
+    def _protocols(self) -> dict[str, pd.DataFrame]:
+        """The measures by protocol: most figures begin with one of them."""
+        return {str(name): rows for name, rows in self.measures.groupby("protocol", sort=False, observed=True)}
 
     def unit(self, pruner: str) -> str:
         """Return what a pruner removes: "block", "attention", "mlp", "sublayer" or "weight"; empty if unknown."""
