@@ -90,7 +90,7 @@ def test_a_sweep_says_one_line_a_job_and_one_about_wandb_in_eighty_columns(sweep
     assert sum("W&B" in line for line in lines) == 1
     assert max(len(line) for line in lines if str(outputs) not in line) <= 80
     # The result is at the end: table, sentences, places.
-    order = [done.stdout.index(word) for word in ("shortgpt 0.5", "Of the dense score", "report   ", "W&B   ")]
+    order = [done.stdout.index(word) for word in ("shortgpt 0.5", "4 variants: ", "report   ", "W&B   ")]
     assert order == sorted(order)
 
 
