@@ -137,10 +137,11 @@ def check_sparsity(plain: Mapping[str, Any]) -> list[str]:
         return []
     if problem := unaccepted(pruner, accepts, sparsity):
         return [problem]
-    layers = layers_of(plain["model"])
-    if layers is None or sparsity.kind == "pattern" or "units" not in accepts:
+    layers, unit = layers_of(plain["model"]), str(declared(plain["pruner"], "unit"))
+    # A unit that is none is told by its type.
+    if layers is None or sparsity.kind == "pattern" or "units" not in accepts or unit not in _UNITS:
         return []
-    word, a_block = _UNITS[declared(plain["pruner"], "unit")]
+    word, a_block = _UNITS[unit]
     total = layers * a_block
     if sparsity.units > total:
         return [

@@ -35,6 +35,7 @@ def assert_sentences(found: list[str]) -> None:
     assert not any(UNCHECKED in problem for problem in found), found
 
 
+@example(["pruner=joint_drop", "pruner.unit=1e309"])
 @chosen(1.6)
 @given(command_lines(), st.booleans())
 @example(["seed=\udc80"], False)
@@ -57,6 +58,7 @@ def one_value(draw: st.DrawFn) -> list[str]:
     return [f"{group}={choice}", f"{draw(st.sampled_from(keys))}={draw(st.sampled_from(ODD_VALUES))}"]
 
 
+@example(["pruner=joint_drop", "pruner.unit=1e309"])
 @chosen(1.6)
 @given(one_value())
 def test_any_value_of_any_key_is_checked_without_crashing(words):
