@@ -35,7 +35,6 @@ def assert_sentences(found: list[str]) -> None:
     assert not any(UNCHECKED in problem for problem in found), found
 
 
-@example(["pruner=joint_drop", "pruner.unit=1e309"])
 @chosen(1.6)
 @given(command_lines(), st.booleans())
 @example(["seed=\udc80"], False)
