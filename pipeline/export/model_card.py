@@ -9,7 +9,7 @@ import pandas as pd
 import yaml  # type: ignore[import-untyped]
 
 from pipeline.common.terminal import plain_table
-from pipeline.model.structure import ATTENTION, MLP
+from pipeline.model.structure import ATTENTION, MIXER, MLP
 
 # Facts of the source that a model card states if they are known.
 _SOURCE = ("base_model", "license")
@@ -90,10 +90,12 @@ def _contents(facts: Mapping[str, Any]) -> str:
             f"- Blocks {_numbers(decision['blocks'])} of the dense model are removed. Later blocks move up: names in "
             "this file number the blocks that remain."
         )
-    for kind in (ATTENTION, MLP):
-        if decision[kind]:
+    mixers = [layer for layer in decision[ATTENTION] if layer in decision["mixers"]]
+    attention = [layer for layer in decision[ATTENTION] if layer not in mixers]
+    for kind, layers in ((ATTENTION, attention), (MIXER, mixers), (MLP, decision[MLP])):
+        if layers:
             lines.append(
-                f"- Dropped {kind} sublayers: {_numbers(decision[kind])} of the dense model. They are still in the "
+                f"- Dropped {kind} sublayers: {_numbers(layers)} of the dense model. They are still in the "
                 "file, but their output projections are zero, so they contribute nothing. A model loaded from this "
                 "file still computes them: dropping them makes it neither smaller nor faster. They are skipped only "
                 "when the pruning itself is applied to the dense model."

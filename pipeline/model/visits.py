@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from pipeline.common.runs import in_runs
 from pipeline.model.decoder import Decoder, Linear
 from pipeline.model.experts import one_expert_at_a_time
 from pipeline.model.linear_inputs import linear_inputs
@@ -61,16 +62,4 @@ def listed(parts: Sequence[str]) -> str:
     for part in parts:
         path, _, last = part.rpartition(".")
         groups.setdefault(path if last.isdecimal() else part, []).extend([int(last)] if last.isdecimal() else [])
-    return ", ".join(f"{path} {_runs(numbers)}".rstrip() for path, numbers in groups.items())
-
-
-def _runs(numbers: Sequence[int]) -> str:
-    """Return ascending numbers as text, more than two in a row by the first and the last."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and runs[-1][-1] == number - 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    said = [f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs]
-    return ", ".join(said)
+    return ", ".join(f"{path} {in_runs(numbers)}".rstrip() for path, numbers in groups.items())

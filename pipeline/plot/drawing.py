@@ -20,7 +20,7 @@ from pipeline.config.schema import EXPERIMENT, FiguresConfig
 from pipeline.plot import render
 from pipeline.plot.base import Figure, Selection
 from pipeline.plot.discovery import resolve
-from pipeline.plot.variant_notes import replicates_note
+from pipeline.plot.variant_notes import mixers_note, replicates_note
 from pipeline.tables.choice import choose
 from pipeline.tables.read import Tables, load
 from pipeline.tables.stored import MissingData
@@ -166,5 +166,10 @@ def _caption(figure: Figure, selection: Selection, tables: Tables) -> str:
     others = [line for line in tables.choice.others if line not in shown]
     left = f" Not drawn: other settings, {'; '.join(others[:NAMED])}" if others else ""
     more = f"; and {len(others) - NAMED} more" if len(others) > NAMED else ""
-    notes = [*selection.notes, *replicates_note(tables.jobs, selection.data), f"Settings: {tables.choice.line}."]
+    notes = [
+        *selection.notes,
+        *mixers_note(tables.mixers(), selection.data),
+        *replicates_note(tables.jobs, selection.data),
+    ]
+    notes.append(f"Settings: {tables.choice.line}.")
     return " ".join(notes) + (f"{left}{more}." if left else "")

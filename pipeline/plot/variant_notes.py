@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
+from pipeline.common.runs import in_runs
+from pipeline.model.structure import ATTENTION
 from pipeline.tables.replicates import REPLICATE
 from pipeline.tables.variants import VARIANT, Variant, variants_of
 
@@ -57,3 +59,10 @@ def replicates_note(jobs: pd.DataFrame, data: pd.DataFrame) -> tuple[str, ...]:
         parts = [f"{listed(variants_of(own[own['count'] == count]))}: {count} seeds or draws" for count in several]
         said = f"Repeated: {'; '.join(parts)}"
     return (f"{said}; scores are means over them, positions are pooled, single texts are of the first.",)
+
+
+def mixers_note(layers: Sequence[int], data: pd.DataFrame) -> list[str]:
+    """Say in which layers what counts as attention is another mixer of tokens, if a figure shows such sublayers."""
+    if not layers or "sublayer" not in data or not (data["sublayer"] == ATTENTION).any():
+        return []
+    return [f"The attention of layer{'s' if len(layers) > 1 else ''} {in_runs(layers)} is another mixer of tokens."]

@@ -14,6 +14,8 @@ from pipeline.prune.decision import Decision, facts_of
 def account(decoder: Decoder, decision: Decision) -> Decision:
     """Return the decision with its achieved sparsity: shares of parameters removed or zeroed, in [0, 1], and counts.
 
+    It also gets the layers that mix tokens in another way than by attention.
+
     A dropped sublayer takes its own norms with it, and weights of dropped units that are changed as well count once.
     Call it on the dense model, before the decision is applied.
     """
@@ -34,6 +36,7 @@ def account(decoder: Decoder, decision: Decision) -> Decision:
         achieved_by_layer=shares,
         parameters=whole - sum(gone),
         dense_parameters=whole,
+        mixers=tuple(sublayer.layer for sublayer in decoder.sublayers() if sublayer.part.mixer),
     )
 
 

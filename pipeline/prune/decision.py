@@ -148,7 +148,8 @@ class Decision:
     to the changed weights of that block; those of dropped units have no effect. ``scores`` are rows with at least
     ``layer``, ``sublayer`` and ``score``. ``achieved`` is the share of decoder-block parameters removed or zeroed,
     ``achieved_by_layer`` the same for each block; ``parameters`` counts those left of the whole model's
-    ``dense_parameters``: tied ones once, zeroed ones not.
+    ``dense_parameters``: tied ones once, zeroed ones not. ``mixers`` are the layers of the dense model whose
+    ``attention`` is another mixer of tokens.
     """
 
     blocks: tuple[int, ...] = ()
@@ -160,6 +161,7 @@ class Decision:
     achieved_by_layer: tuple[float, ...] = ()
     parameters: int = 0
     dense_parameters: int = 0
+    mixers: tuple[int, ...] = ()
 
     @property
     def drops(self) -> bool:
@@ -178,6 +180,7 @@ class Decision:
             "blocks": list(self.blocks),
             "attention": list(self.attention),
             "mlp": list(self.mlp),
+            "mixers": list(self.mixers),
             "achieved": self.achieved,
             "achieved_by_layer": list(self.achieved_by_layer),
             "parameters": self.parameters,
@@ -206,6 +209,7 @@ class Decision:
             achieved_by_layer=tuple(facts["achieved_by_layer"]),
             parameters=facts["parameters"],
             dense_parameters=facts["dense_parameters"],
+            mixers=tuple(facts.get("mixers", ())),
         )
 
 

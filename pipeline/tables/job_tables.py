@@ -81,6 +81,11 @@ class JobTables:
         return {kind: sorted(layers) for kind, layers in kinds.items()}
 
     @cached_property
+    def mixers(self) -> list[int]:
+        """Layers whose attention sublayer is another mixer of tokens."""
+        return list(self.decision.get("mixers", ()))
+
+    @cached_property
     def rankings(self) -> pd.DataFrame | None:
         """Scores from a search for units: layer, sublayer, score, step (-1: of the unit alone)."""
         rows = [score for score in self.decision.get("scores", ()) if "step" in score]

@@ -58,7 +58,7 @@ class Tables:
         options, option_tokens: the options protocol, see `pipeline.capture.options`.
         prompts: the probe prompts: prompt, format, steps, text.
         jobs: one row per job: unit ("block", "attention", "mlp", "sublayer" or "weight"), parameters, dense_parameters,
-            dropped (JSON: layers that lose a sublayer, by its kind).
+            dropped (JSON: layers that lose a sublayer, by its kind, and those whose attention is another mixer).
         other_suites: scores of the same variants in kinds of task that these settings lack, from the newest settings
             that differ from these only in their tasks; `settings` says which.
         peers: the same choice for other models that were run under the same settings, by model name.
@@ -105,6 +105,11 @@ class Tables:
         """Return the layers that lose this kind of sublayer in any job of a variant, in ascending order."""
         texts = rows_of(self.jobs, [variant])["dropped"] if not self.jobs.empty else ()
         return sorted({layer for text in texts for layer in json.loads(text)[sublayer]})
+
+    def mixers(self) -> list[int]:
+        """Return the layers whose attention sublayer is another mixer of tokens, in ascending order."""
+        texts = self.jobs.get("dropped", ())
+        return sorted({layer for text in texts for layer in json.loads(text).get("mixers", ())})
 
     def changing(self, rows: pd.DataFrame, *, weights: bool) -> pd.DataFrame:
         """Return the rows of pruners that change weights, or of those that drop whole units.

@@ -28,10 +28,14 @@ def collect(store: Store, read: JobTables | None = None) -> None:
 
     for name in (SCORES, COMPARISONS, ITEMS, RANKINGS, *STATES):
         _write([tables_of(record).table(name) for record in records], store.tables / name)
-    jobs = pd.DataFrame([job_row(record) | {"dropped": json.dumps(tables_of(record).dropped)} for record in records])
+    jobs = pd.DataFrame([job_row(record) | {"dropped": _dropped(tables_of(record))} for record in records])
     # The order of columns must not depend on which job ended first.
     options = sorted(name for name in jobs if name.startswith("pruner."))
     _write([jobs[[*(name for name in jobs if name not in options), *options]]], store.tables / JOBS)
+
+
+def _dropped(tables: JobTables) -> str:
+    return json.dumps(tables.dropped | {"mixers": tables.mixers})
 
 
 def bring_up_to_date(outputs: Path) -> None:

@@ -11,9 +11,11 @@ import torch
 from helpers import json_lines
 from naive import DEVIATIONS
 
+from pipeline.common.runs import in_runs
 from pipeline.config.probes import PROBES
 from pipeline.measure.options import DRAWS, TOP
 from pipeline.model.decoder import Decoder
+from pipeline.plot.drawing import draw
 from pipeline.prune.decision import Decision
 from pipeline.prune.surgery import apply
 from pipeline.run.job import run_job
@@ -210,3 +212,17 @@ def test_the_structure_of_the_model_is_kept_with_its_proof(job, tmp_path):
     # In bfloat16, equations hold to its rounding; sums of a stream are not exact.
     assert set(kept["errors"]) == {"sums", "without a sublayer", "logits"}
     assert 0 < kept["errors"]["sums"] < 1e-2 and max(kept["errors"].values()) < 1e-2 and kept["unvisited"] == {}
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_what_mixes_tokens_without_attention_is_named_in_decision_table_and_figure(job, table, tmp_path):
+    """Every other block of this type has linear attention, which the pruners of attention drop."""
+    record = job("model.architecture=qwen3_next", "pruner=attn_drop", "sparsity=2", CAPTURE)
+    kept = json.loads((tmp_path / "outputs" / record.artifacts["structure"] / "structure.json").read_text())
+    parts = [block["parts"][0] for block in kept["structure"]["blocks"]]
+    mixers = [layer for layer, part in enumerate(parts) if part["mixer"]]
+    assert mixers and {part["kind"] for part in parts} == {"attention"}
+    decision = Decision.load(tmp_path / "outputs" / record.artifacts["decision"])
+    assert list(decision.mixers) == mixers == json.loads(table("jobs")["dropped"][0])["mixers"]
+    (figure,) = draw(tmp_path / "outputs", ["fig14_layers_kl"])
+    assert f"The attention of layers {in_runs(mixers)} is another mixer of tokens." in figure.caption
