@@ -14,11 +14,11 @@ from helpers import context_for, pruner_of
 from pipeline.config.sparsity import parse
 from pipeline.model.continuations import continued
 from pipeline.model.decoder import Decoder
+from pipeline.model.gates import gated
 from pipeline.model.sources.random import RandomModel
 from pipeline.model.sources.tiny import tiny_model
 from pipeline.model.structure import ATTENTION, BLOCK, MLP
 from pipeline.prune.base import Context
-from pipeline.prune.methods.divergence_estimate import _gates
 from pipeline.prune.methods.units import ALONE
 from pipeline.prune.pruned_model import decision_of
 from pipeline.prune.stage import Importance
@@ -118,7 +118,7 @@ def test_a_gate_of_zero_leaves_a_sublayer_out_in_its_sequence_alone(kind):
         whole = model(ids, use_cache=False).logits
         with dropped(decoder, {gone.kind: [gone.layer]}):
             without = model(ids, use_cache=False).logits
-        with _gates(decoder, 2) as gates:
+        with gated(decoder, 2) as gates:
             gates[at][1] = 0
             found = model(ids, use_cache=False).logits
     assert torch.allclose(found[0], whole[0], atol=1e-5) and torch.allclose(found[1], without[1], atol=1e-5)

@@ -14,7 +14,7 @@ All draws follow from the experiment's seed. How much the estimate of a set woul
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -26,8 +26,8 @@ from torch import nn
 from pipeline.config.sparsity import Sparsity
 from pipeline.config.types import Positive
 from pipeline.model.decoder import Decoder
+from pipeline.model.gates import gated
 from pipeline.model.head import Head
-from pipeline.model.nested import first
 from pipeline.model.offload import is_offloaded
 from pipeline.model.proof import head_of
 from pipeline.model.softmax import kl_estimate, normalised
@@ -136,7 +136,7 @@ def slopes_of(
     total = 0.0
     with torch.enable_grad(), _frozen(decoder.model):
         for forward in progress(passes, "estimate", len(passes)):
-            with _gates(decoder, len(forward.prompts)) as gates:
+            with gated(decoder, len(forward.prompts)) as gates:
                 kept = forward.at_predictions(forward.run(decoder.model))
             weights, ahead = _ahead(head, kept.detach(), draws, confidence, numbers)
             total += float(weights.sum())
@@ -174,32 +174,6 @@ def _drawn(
     signs = torch.randint(0, 2, tokens.shape, generator=generator, device=tokens.device) * 2 - 1
     scaled = signs * weights.sqrt().to(slopes).unsqueeze(-1)
     return weights, (slopes * scaled.unsqueeze(-1)).transpose(0, 1)
-
-
-@contextmanager
-def _gates(decoder: Decoder, sequences: int) -> Iterator[list[torch.Tensor]]:
-    """Multiply each sublayer's update by a gate of one, for every sequence of a batch, within the block."""
-    gates, weight = [], next(decoder.model.parameters())
-
-    def gated(gate: torch.Tensor, beside: int) -> Callable[..., Any]:
-        def hook(module: nn.Module, args: object, output: Any) -> Any:
-            update = first(output)
-            # Some blocks (OPT) flatten batch and tokens for their MLP.
-            scaled = (update.view(sequences, -1, update.shape[-1]) * gate.to(update)).view_as(update)
-            if not isinstance(output, tuple):
-                return scaled
-            rest = [x * gate.to(x) if beside and at == beside else x for at, x in enumerate(output)][1:]
-            return (scaled, *rest)
-
-        return hook
-
-    with ExitStack() as stack:
-        for sublayer in decoder.sublayers():
-            gate = torch.ones(sequences, 1, 1, device=weight.device, requires_grad=True)
-            for module, write in zip(sublayer.exits, sublayer.part.writes, strict=True):
-                stack.callback(module.register_forward_hook(gated(gate, write.beside)).remove)
-            gates.append(gate)
-        yield gates
 
 
 @contextmanager
