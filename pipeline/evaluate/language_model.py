@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,8 +14,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.common.terminal import advancing
 from pipeline.evaluate.likelihoods import Answer, log_likelihoods
+from pipeline.model.continuous import continue_many
 from pipeline.model.decoder import Decoder
-from pipeline.model.generation import continue_rows
 from pipeline.model.tokens import tokens_of
 
 # Texts of a context and its continuation (None where a whole text is read window by window), and their token ids.
@@ -38,6 +39,7 @@ class InMemoryLM(HFLM):
         self._device = Decoder(model).device
         self._tokens = tokens_of(tokenizer)
         self._advance: Callable[[int], object] = lambda rows: None
+        self._rows = batch_size
 
     def tok_encode(
         self,
@@ -104,8 +106,17 @@ class InMemoryLM(HFLM):
                     f"the model's {self.max_length} positions; leave the task out, or give a model with more positions"
                 )
         # The harness's own progress bar would stay on the screen, and fill log files.
-        with advancing("generation", len(requests)) as self._advance:
+        with advancing("generation", len(requests)) as self._advance, self._all_at_once(len(requests)):
             return super().generate_until(requests, disable_tqdm=True)
+
+    @contextmanager
+    def _all_at_once(self, count: int) -> Iterator[None]:
+        """Let the harness hand over all contexts with equal parameters together, to be batched here."""
+        self.batch_size_per_gpu = max(count, 1)
+        try:
+            yield
+        finally:
+            self.batch_size_per_gpu = self._rows
 
     def _model_generate(
         self,
@@ -121,15 +132,16 @@ class InMemoryLM(HFLM):
             settings.pop("temperature", None)
         width, pad = context.shape[1], self.tokenizer.pad_token_id
         rows = [row[read].tolist() for row, read in zip(context, attention_mask.bool(), strict=True)]
-        written = continue_rows(
+        written = continue_many(
             self.model,
             rows,
-            [max_length - width] * len(rows),
-            pad_token_id=pad,
+            max_length - width,
+            self._rows,
+            pad,
             stops=lambda start, count: stop_sequences_criteria(self.tokenizer, stop, start, count),
+            advance=self._advance,
             **settings,
         )
-        self._advance(len(rows))
         longest = max(map(len, written))
         new = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in written], dtype=torch.long)
         return torch.cat([context, new.to(context.device)], 1)

@@ -78,7 +78,7 @@ def _tried(model: PreTrainedModel) -> AsRead:
             return AsRead(True, True, True)
         return AsRead(
             generate=_generates(model, ids),
-            alone=_alike(long[0, :-1], short[0]),
+            alone=alike(long[0, :-1], short[0]),
             padded=_pads(model, ids),
         )
 
@@ -127,7 +127,7 @@ def _written(model: PreTrainedModel, rows: torch.Tensor, mask: torch.Tensor, use
     return model.generate(rows, attention_mask=mask, generation_config=settings)
 
 
-def _alike(found: torch.Tensor, expected: torch.Tensor) -> bool:
+def alike(found: torch.Tensor, expected: torch.Tensor) -> bool:
     """Return whether the logits (T, V) of two passes are the same; in half precision, those of most tokens.
 
     There, rounding may send a token to another expert.

@@ -96,7 +96,7 @@ def continue_rows(
                 # Some models (xLSTM) take no mask; without padding none is needed.
                 **({"attention_mask": torch.tensor(mask, device=device)} if plain else {}),
                 stopping_criteria=None if stops is None else stops(width, len(places)),
-                **_with(
+                **with_more(
                     settings,
                     max_new_tokens=steps,
                     pad_token_id=pad_token_id,
@@ -108,7 +108,7 @@ def continue_rows(
     return found
 
 
-def _with(settings: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+def with_more(settings: Mapping[str, Any], **more: Any) -> dict[str, Any]:
     """Return settings of generation with some more, which belong into a configuration if that is what is given."""
     if "generation_config" not in settings:
         return {**settings, **more}

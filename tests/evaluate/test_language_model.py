@@ -56,3 +56,42 @@ def test_an_edited_output_head_stays_edited(make_model, tokenizer):
     model.lm_head.weight = edited
     InMemoryLM(model, tokenizer, 1)
     assert model.lm_head.weight is edited
+
+
+TALK = ("Q: {} A:", "Sing of {}, please.", "{}")
+SUBJECTS = ("winter", "a rather long walk", "tea", "nothing at all", "x", "tea")
+STOPS: list[dict[str, object]] = [
+    {"until": ["\n", "e"], "max_gen_toks": 12, "do_sample": False},
+    {"until": ["a", "t"], "max_gen_toks": 12},
+    {"until": [], "max_gen_toks": 5, "temperature": 0.0},
+]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 64])
+def test_texts_are_cut_as_the_harness_cuts_those_of_each_prompt_alone(make_model, tokenizer, batch_size):
+    model = make_model().double()
+    model.lm_head.weight.data *= 50
+    texts = [
+        f"{'An example of it. ' * (n % 2)}{talk.format(subject)}" for n, talk in enumerate(TALK) for subject in SUBJECTS
+    ]
+    asked = [
+        Instance("generate_until", {}, (text, kwargs), number)
+        for number, (kwargs, text) in enumerate((kwargs, text) for kwargs in STOPS for text in texts)
+    ]
+    found = InMemoryLM(model, tokenizer, batch_size).generate_until(asked, disable_tqdm=True)
+    assert found == HFLM(pretrained=model, tokenizer=tokenizer, batch_size=1).generate_until(asked, disable_tqdm=True)
+    assert len(set(map(len, found))) > 3
+
+
+def test_equal_requests_are_generated_once(make_model, tokenizer):
+    """Also where lm-eval repeats a request, and those of two tasks are the same."""
+    model = make_model()
+    harness = InMemoryLM(model, tokenizer, 4)
+    asked = [Instance("generate_until", {}, (f"Say {n % 3}", STOPS[0]), n) for n in range(9)]
+    harness.generate_until(asked[:3], disable_tqdm=True)
+    counts = []
+    hook = model.register_forward_pre_hook(lambda module, args, kwargs: counts.append(len(args[0])), with_kwargs=True)
+    found = harness.generate_until(asked, disable_tqdm=True)
+    hook.remove()
+    assert max(counts) <= 3
+    assert found == found[:3] * 3

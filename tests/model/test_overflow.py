@@ -16,6 +16,7 @@ from pipeline.evaluate.language_model import InMemoryLM
 from pipeline.evaluate.perplexity import window_losses
 from pipeline.measure.options import measure_options
 from pipeline.measure.protocols import measure_layers, measure_teacher_forced
+from pipeline.model.cached_rows import span
 from pipeline.model.continuations import continued, read
 from pipeline.model.decoder import Decoder
 from pipeline.model.finite import check_finite, check_scores, check_values, is_finite
@@ -74,6 +75,7 @@ def test_generated_text(make_model, tokenizer, step):
     """Also where only a later step overflows."""
     model, passes = make_model(), []
     prove(model)
+    span(model)
 
     def spoilt(module, args, output):
         passes.append(output)
