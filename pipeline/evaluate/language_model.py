@@ -12,7 +12,8 @@ from lm_eval.models.utils_hf import stop_sequences_criteria
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.common.terminal import advancing
-from pipeline.evaluate.likelihoods import Answer, log_likelihoods
+from pipeline.evaluate.answer import Answer
+from pipeline.evaluate.likelihoods import log_likelihoods
 from pipeline.model.decoder import Decoder
 from pipeline.model.generation import continue_rows
 from pipeline.model.tokens import tokens_of

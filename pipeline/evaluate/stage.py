@@ -101,7 +101,7 @@ class Evaluation(Stage):
 
     bench: Workbench
     name = "evaluation"
-    version = 3
+    version = 4
 
     def inputs(self) -> dict[str, Any]:
         bench, settings = self.bench, self.bench.settings
