@@ -81,8 +81,9 @@ dashboard: setup ## build a W&B workspace and report of the newest sweep; withou
 sync: setup ## upload the W&B runs that exist only on this disk
 	$(BIN)/python -m pipeline.track.sync
 
+# BENCH="--only asking --repeats 3" measures one part.
 bench: setup ## measure speed as ratios, one `name value` per line
-	$(BIN)/python -m pipeline.bench
+	$(BIN)/python -m pipeline.bench $(BENCH)
 
 # Search needs a server: python -m http.server --directory outputs/docs
 docs: setup ## build the documentation into outputs/docs/index.html

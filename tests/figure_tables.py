@@ -101,6 +101,7 @@ def scores_table(setups: Sequence[tuple[str, str]] = SETUPS, settings: str = SET
         data="0a1b2c3d",
         chance=frame["kind"].map(CHANCES).fillna(0.0),
         left_out=0,
+        close=2,
     )
     frame = pd.concat([frame, frame.assign(metric="another", main=False, value=frame["value"] / 3)], ignore_index=True)
     return identified(frame, settings)

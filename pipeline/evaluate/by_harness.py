@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from pipeline.evaluate.lm_eval_log import lines_of_log
 from pipeline.evaluate.metric_errors import in_this_process
 from pipeline.evaluate.metrics import is_share, more_is_better
 from pipeline.evaluate.results import ITEM_COLUMNS, SCORE_COLUMNS, Results, rows_digest
+from pipeline.evaluate.rounding import is_close
 from pipeline.evaluate.suite import GENERATIVE, MULTIPLE_CHOICE, PERPLEXITY
 from pipeline.evaluate.task_errors import naming_tasks
 
@@ -28,6 +29,12 @@ from pipeline.evaluate.task_errors import naming_tasks
 _BOOTSTRAP = 1000
 # Metrics for which guessing among the k options of an item scores 1/k on average.
 _GUESSED = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info")
+# What the metrics that choose an option divide its log-likelihood by.
+_DIVIDED: Mapping[str, Callable[[str], int]] = {
+    "acc": lambda option: 1,
+    "acc_norm": len,
+    "acc_bytes": lambda option: len(option.encode()),
+}
 _Sample = Mapping[str, Any]
 
 
@@ -58,7 +65,9 @@ def evaluate(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, suite: 
     metrics = {name: [key.partition(",")[0] for key in values] for name, values in found["results"].items()}
     rows = list(rows_of(suite, loaded, metrics))
     left_out = suite.left_out()
-    scores = [score for row in rows for score in _scores(row, found, loaded, left_out.get(row.task, 0))]
+    scores = [
+        score for row in rows for score in _scores(row, found, loaded, left_out.get(row.task, 0), harness.rounding)
+    ]
     samples = [sample for row in rows for sample in _samples(row, found, loaded)]
     items = [{name: sample[name] for name in ITEM_COLUMNS} for sample in samples if sample["score"] is not None]
     return Results(pd.DataFrame(scores, columns=SCORE_COLUMNS), pd.DataFrame(items, columns=ITEM_COLUMNS), samples, log)
@@ -94,7 +103,7 @@ def build_requests(task: Task, suite: HarnessSuite, limit: int | None, harness: 
         )
 
 
-def _scores(row: Row, found: Any, loaded: HarnessTasks, left_out: int) -> Iterator[dict[str, Any]]:
+def _scores(row: Row, found: Any, loaded: HarnessTasks, left_out: int, rounding: float) -> Iterator[dict[str, Any]]:
     """Yield one row per metric of a task or group. Raises ValueError if the main metric was not reported."""
     values: Mapping[str, Any] = found["results"][row.name]
     main, told = _main_key(row, values), loaded.tasks[row.leaves[0]].higher_is_better()
@@ -121,6 +130,7 @@ def _scores(row: Row, found: Any, loaded: HarnessTasks, left_out: int) -> Iterat
             and is_share(metric, told.get(metric, True), [value, *_item_scores(row, metric, found)]),
             "chance": _chance(row, metric, found, loaded),
             "left_out": left_out,
+            "close": _close(row, metric, found, loaded, rounding),
             "data": data,
         }
 
@@ -139,6 +149,21 @@ def _chance(row: Row, metric: str, found: Any, loaded: HarnessTasks) -> float:
         return 0.0
     shares = [_guess(loaded.tasks[leaf], sample) for leaf in row.leaves for sample in _read(leaf, found)]
     return sum(shares) / len(shares)
+
+
+def _close(row: Row, metric: str, found: Any, loaded: HarnessTasks, rounding: float) -> int:
+    """Count the items whose chosen option may be another one by rounding; 0 where no option is chosen."""
+    if row.kind != MULTIPLE_CHOICE or metric not in _DIVIDED:
+        return 0
+    count = 0
+    for leaf in row.leaves:
+        for sample in _read(leaf, found):
+            options = options_of(loaded.tasks[leaf], sample["doc"])
+            # Equal options are no decision.
+            values = dict(zip(options, _likelihoods(sample, options), strict=False))
+            lengths = [max(1, _DIVIDED[metric](option)) for option in values]
+            count += is_close(list(values.values()), lengths, rounding)
+    return count
 
 
 def _guess(task: Task, sample: _Sample) -> float:
@@ -184,6 +209,11 @@ def _samples(row: Row, found: Any, loaded: HarnessTasks) -> Iterator[dict[str, A
             item += 1
 
 
+def _likelihoods(sample: _Sample, options: Sequence[str]) -> list[float]:
+    # Requests for the options without the prompt may follow those for the options after the prompt.
+    return [response[0] for response in sample["filtered_resps"]][: len(options)]
+
+
 def _sample(row: Row, item: int, sample: _Sample, task: Task) -> dict[str, Any]:
     score = sample.get(row.metric)
     about: dict[str, Any] = {
@@ -194,8 +224,7 @@ def _sample(row: Row, item: int, sample: _Sample, task: Task) -> dict[str, Any]:
     }
     if row.kind == MULTIPLE_CHOICE:
         given = options_of(task, sample["doc"])
-        # Requests for the options without the prompt may follow those for the options after the prompt.
-        likelihoods = [response[0] for response in sample["filtered_resps"]][: len(given)]
+        likelihoods = _likelihoods(sample, given)
         options = [arguments[1] for arguments in sample["arguments"]][: len(given)]
         if len(set(options)) < len(set(given)):
             options = given  # the options stand in the prompts, and the continuation is the same for all

@@ -13,7 +13,9 @@ from lm_eval.models.utils_hf import stop_sequences_criteria
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.common.terminal import advancing
-from pipeline.evaluate.likelihoods import Answer, log_likelihoods
+from pipeline.evaluate.answer import Answer
+from pipeline.evaluate.likelihoods import log_likelihoods
+from pipeline.evaluate.rounding import rounding
 from pipeline.model.continuous import continue_many
 from pipeline.model.decoder import Decoder
 from pipeline.model.tokens import tokens_of
@@ -40,6 +42,8 @@ class InMemoryLM(HFLM):
         self._tokens = tokens_of(tokenizer)
         self._advance: Callable[[int], object] = lambda rows: None
         self._rows = batch_size
+        # How far rounding moved log-likelihoods, in nats, of what was asked so far.
+        self.rounding = 0.0
 
     def tok_encode(
         self,
@@ -152,6 +156,7 @@ class InMemoryLM(HFLM):
     def _loglikelihood_tokens(self, requests: list[Request], *_: Any, **__: Any) -> list[Answer]:
         pairs = [self._cut(context, continuation) for _, context, continuation in requests]
         answers = log_likelihoods(self.model, pairs, self.batch_size)
+        self.rounding = max(self.rounding, rounding(self.model, pairs, answers))
         for (strings, _context, _continuation), answer in zip(requests, answers, strict=True):
             if strings is not None:
                 self.cache_hook.add_partial("loglikelihood", strings, answer)

@@ -124,6 +124,7 @@ def perplexity_row(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, t
         "averaged": False,
         "chance": 0.0,
         "left_out": 0,
+        "close": 0,
         "data": text.content()[:8],
     }
     return pd.DataFrame([row], columns=SCORE_COLUMNS)

@@ -31,6 +31,7 @@ SCORE_COLUMNS = [
     "averaged",
     "chance",
     "left_out",
+    "close",
     "data",
 ]
 ITEM_COLUMNS = ["task", "kind", "item", "score"]
@@ -43,8 +44,9 @@ class Results:
     Attributes:
         scores: one row per task and metric: task, kind, metric, main (whether it is the task's main metric), value,
             stderr, n (items), shots, higher_is_better, averaged (whether it counts in means over tasks: the main
-            metric, from 0 to 1, higher is better), chance (the score of guessing), left_out (unusable rows), data (8
-            hexadecimal digits of the rows that were asked). Empty if answers were not scored.
+            metric, from 0 to 1, higher is better), chance (the score of guessing), left_out (unusable rows), close
+            (items whose chosen option may be another one by the dtype's rounding), data (8 hexadecimal digits of the
+            rows that were asked). Empty if answers were not scored.
         items: one row per item: task, kind, item, score (of the main metric). Empty if answers were not scored.
         samples: one row per item: task, kind, item, prompt, completion, gold, score, and further details for a reader.
         lm_eval: JSON texts of what lm-eval writes, made while they are read, once: `pipeline.evaluate.lm_eval_log`.

@@ -57,30 +57,38 @@ class CachedRows:
 
     def repeated(self, times: int) -> CachedRows:
         """Return so many copies of a single row, which itself stays as it is."""
-        cache = self._copied()
+        cache = copied(self.cache)
         cache.batch_repeat_interleave(times)
         return CachedRows(self.model, cache, self.mask.repeat(times, 1))
 
     def kept(self, rows: Sequence[int]) -> CachedRows:
         """Return some rows, at least one, without the columns before the first token of all of them."""
-        cache, places = self._copied(), torch.tensor(rows, device=self.mask.device)
-        cache.batch_select_indices(places)
+        places = torch.tensor(rows, device=self.mask.device)
+        cache = rows_of(self.cache, places)
         mask = self.mask[places]
         first = int(mask.any(0).int().argmax())
         found = CachedRows(self.model, cache, mask[:, first:])
         return joined([found]) if first else found
 
-    def _copied(self) -> Any:
-        """Return the same states once more: layers replace their tensors, and never write into them."""
-        cache = copy.copy(self.cache)
-        cache.layers = [copy.copy(layer) for layer in self.cache.layers]
-        return cache
+
+def copied(cache: Any) -> Any:
+    """Return the same states once more: layers replace their tensors when they change, and never write into them."""
+    found = copy.copy(cache)
+    found.layers = [copy.copy(layer) for layer in cache.layers]
+    return found
+
+
+def rows_of(cache: Any, rows: torch.Tensor) -> Any:
+    """Return a cache of the given rows, which may repeat; the original cache stays unchanged for further use."""
+    part = copied(cache)
+    part.batch_select_indices(rows)
+    return part
 
 
 def joined(parts: Sequence[CachedRows]) -> CachedRows:
     """Put rows below one another, padded in front to the same number of columns."""
     width = max(part.mask.shape[1] for part in parts)
-    cache = parts[0]._copied()
+    cache = copied(parts[0].cache)
     for layer, *others in zip(cache.layers, *(part.cache.layers for part in parts), strict=True):
         # A layer that shares the states of another has none.
         if layer.keys is not None:

@@ -47,7 +47,7 @@ def groups(prompts: Sequence[Tokens]) -> list[Group]:
 
 
 def _group(prompts: Sequence[Tokens], places: list[int]) -> Group:
-    shared = _common(prompts[places[0]], prompts[places[-1]])
+    shared = common(prompts[places[0]], prompts[places[-1]])
     return Group(min(shared, *(len(prompts[place]) - 1 for place in places)), places)
 
 
@@ -55,14 +55,14 @@ def _parts(prompts: Sequence[Tokens], group: Group) -> Iterator[list[int]]:
     """Split sorted neighbours where they have no more in common than the whole group."""
     part: list[int] = []
     for place in group.places:
-        if part and _common(prompts[part[-1]], prompts[place]) <= group.shared:
+        if part and common(prompts[part[-1]], prompts[place]) <= group.shared:
             yield part
             part = []
         part.append(place)
     yield part
 
 
-def _common(one: Tokens, other: Tokens) -> int:
+def common(one: Tokens, other: Tokens) -> int:
     """Return how many tokens two texts have in common from the beginning."""
     pairs: Iterable[tuple[int, int]] = zip(one, other, strict=False)
     return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))

@@ -180,9 +180,15 @@ def _tasks(scores: pd.DataFrame) -> Table | None:
         Column("shots"),
         Column("items"),
         Column("chance", "%"),
+        Column("close", "items"),
         Column("data", "digest", words=True),
     )
-    return Table("Perplexity: tokens in place of items.", columns, tuple(bodies))
+    return Table(
+        "Close: items whose chosen option may be another one by rounding, at most in a variant. Perplexity: tokens in "
+        "place of items.",
+        columns,
+        tuple(bodies),
+    )
 
 
 def _task(task: str, rows: pd.DataFrame) -> tuple[Cell, ...]:
@@ -194,6 +200,7 @@ def _task(task: str, rows: pd.DataFrame) -> tuple[Cell, ...]:
         Cell(shots.removesuffix(".0") or NONE),
         number(float(rows["n"].max()), ",.0f"),
         number(chance, ".4g"),
+        Cell(f"{int(close)}" if (close := rows["close"].max()) == close else NONE) if "close" in rows else Cell(NONE),
         Cell(_listed(rows["data"]) if "data" in rows else NONE),
     )
 

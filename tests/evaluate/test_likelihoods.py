@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 import torch
 from cases import ENCODERS, USUAL
+from choice import some
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -17,6 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from pipeline.capture.options import Question, decision_states
 from pipeline.config.probes import Probe
 from pipeline.evaluate.language_model import InMemoryLM
+from pipeline.evaluate.likelihoods import log_likelihoods
 from pipeline.evaluate.retrieval.embed import Embedder
 from pipeline.evaluate.retrieval.recipe import Recipe
 from pipeline.model.decoder import Decoder
@@ -221,24 +225,84 @@ def rows(model: torch.nn.Module) -> Iterator[list[tuple[int, int]]]:
         hook.remove()
 
 
-@pytest.mark.parametrize("name", ["llama", "phi3 longrope", "gemma3_text"])
-def test_no_pass_has_more_rows_than_the_batch_size(name, tokenizer):
-    """Pairs with an empty context, as in BLiMP: one context for all of them, which runs once."""
+def distinct(asked: Sequence[Pair]) -> int:
+    """Distinct beginnings of contexts with their continuations, but the last token, which is predicted only."""
+    runs = [(*context, *rest[:-1]) for context, rest in asked]
+    return len({run[:end] for run in runs for end in range(1, len(run) + 1)})
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3_text", "qwen3_moe"])
+def test_every_beginning_goes_through_the_model_once(name, tokenizer):
+    """Examples, contexts and options, as in a suite of two tasks; few enough tokens for one row."""
     model = kept(name)
-    sentences = [f"sentence {number} of many" for number in range(30)]
-    asked = [Instance("loglikelihood", {}, ("", sentence), 0) for sentence in sentences]
+    asked = [
+        ([*task, context], [*option, 9])
+        for task in ([1], [5])
+        for context in (3, 4)
+        for option in ([], [7], [7, 8], [6])
+    ]
+    expected = [reference(model, *pair)[0] for pair in asked]
     # Which way a model may go is tried once.
-    harness(model, tokenizer, 4).loglikelihood(asked[:1])
+    scored(model, tokenizer, asked[:1], 8)
     with rows(model) as seen:
-        found = harness(model, tokenizer, 4).loglikelihood(asked)
-    assert max(count for count, _ in seen) == 4
-    assert seen[0] == (1, 1) and len(seen) == 1 + -(-30 // 4)
-    for sentence, (value, _) in zip(sentences, found, strict=True):
-        ids = tokenizer(sentence).input_ids
-        assert value == pytest.approx(reference(model, [tokenizer.eos_token_id], ids)[0], abs=1e-9)
+        found = scored(model, tokenizer, asked, 8)
+    assert [value for value, _ in found] == pytest.approx(expected, abs=1e-9)
+    assert sum(count * width for count, width in seen) == distinct(asked)
+
+
+def test_a_long_beginning_is_a_cache(tokenizer):
+    model = variant("llama")
+    examples = list(range(100, 140))
+    asked = [([*examples, number], [*option, 9]) for number in range(60) for option in ([], [number], [7])]
+    expected = [reference(model, *pair)[0] for pair in asked]
+    scored(model, tokenizer, asked[:1], 2)
     with rows(model) as seen:
-        scored(model, tokenizer, pairs(4), 3)
-    assert max(count for count, _ in seen) == 3
+        found = scored(model, tokenizer, asked, 2)
+    assert [value for value, _ in found] == pytest.approx(expected, abs=1e-9)
+    assert seen[0] == (1, 40) and sum(count * width for count, width in seen) <= 1.15 * distinct(asked)
+
+
+@pytest.mark.parametrize("name", ["llama", "phi3 longrope", "gemma3_text", "gpt2"])
+def test_no_pass_has_more_tokens_than_the_batch_size_times_the_longest(name, tokenizer):
+    """Pairs with an empty context, as in BLiMP, and of all lengths."""
+    model = kept(name)
+    sentences = [tokenizer(f"sentence {number} of many").input_ids for number in range(30)]
+    blimp = [([tokenizer.eos_token_id], sentence) for sentence in sentences]
+    for asked, size in ((blimp, 4), (pairs(4), 3)):
+        longest = max(min(len(context) + len(rest) - 1, POSITIONS) for context, rest in asked if rest)
+        scored(model, tokenizer, asked[:1], size)
+        with rows(model) as seen:
+            found = scored(model, tokenizer, asked, size)
+        assert max(count * width for count, width in seen) <= size * longest
+        for (context, rest), (value, _) in zip(asked, found, strict=True):
+            exact, _ = reference(model, context or [tokenizer.eos_token_id], rest)
+            assert value == pytest.approx(exact, abs=1e-9)
+
+
+# Tokens from few kinds, so that many sequences begin alike and options are beginnings of each other.
+TREES = st.lists(
+    st.tuples(st.lists(st.integers(1, 3), max_size=9), st.lists(st.integers(1, 3), min_size=1, max_size=POSITIONS)),
+    min_size=1,
+    max_size=25,
+)
+# Attention of every kind: full, windows, linear mixers, convolutions, switching factors, positions by addition.
+KINDS = some(
+    "trees of requests", ("llama", "gemma2", "gpt2", "phi3 longrope", "llama dynamic", "mixtral", "gemma3_text", "opt")
+)
+
+
+@pytest.mark.parametrize("name", KINDS)
+@given(asked=TREES, size=st.integers(1, 9))
+@settings(max_examples=15, deadline=None)
+def test_any_tree_of_requests_gives_what_each_one_alone_does(name, asked, size):
+    model = kept(name)
+    asked = [(context or [256], rest) for context, rest in asked]
+    asked = [(context[-(POSITIONS + 1 - len(rest)) :], rest) for context, rest in asked]
+    found = log_likelihoods(model, asked, size)
+    for (value, greedy), pair in zip(found, asked, strict=True):
+        exact, likeliest = reference(model, *pair)
+        assert value == pytest.approx(exact, abs=ROUNDING.get(name, 1e-9))
+        assert greedy == likeliest
 
 
 # --- generation ------------------------------------------------------------------------------------------------------

@@ -141,6 +141,7 @@ def test_guessing_is_one_in_the_number_of_different_options(suite, make_model, t
     assert [sample["options"] for sample in found.samples] == [
         [f" {option}" for option in row["options"]] for row in ROWS
     ]
+    assert (found.scores["close"] == 0).all()
     for sample in found.samples:
         best = int(np.argmax(sample["log_likelihoods"]))
         assert len(sample["log_likelihoods"]) == len(sample["options"])

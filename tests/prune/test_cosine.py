@@ -10,6 +10,7 @@ from helpers import calibration_batches
 
 from pipeline.config.sparsity import parse
 from pipeline.model.decoder import Decoder
+from pipeline.model.nested import first
 from pipeline.model.residual import layout, tap
 from pipeline.model.structure import ATTENTION, MLP, SUBLAYERS
 from pipeline.prune.base import Context
@@ -24,7 +25,7 @@ def test_block_influence_follows_its_definition(make_model, architecture):
             run: list[tuple[torch.Tensor, torch.Tensor]] = []
 
             def listen(module, args, out, run=run):
-                run.append((args[0], out))
+                run.append((args[0], first(out)))
 
             hooks = [block.register_forward_hook(listen) for block in decoder.blocks]
             decoder.base(batch, use_cache=False)

@@ -94,7 +94,7 @@ def test_model_data_versions_machine_and_seeds_are_said(section: Element) -> Non
 
 def test_tasks_come_with_shots_and_items_and_all_settings_are_there(section: Element) -> None:
     cells = section.by_id("tasks-table").rows()["facts"]
-    assert [cell.text for cell in cells] == ["exact_match", "0", "100", "0", "0a1b2c3d"]
+    assert [cell.text for cell in cells] == ["exact_match", "0", "100", "0", "2", "0a1b2c3d"]
     shared, differing = section.all("pre")[1:]
     assert "calibration.seed=3" in shared.text.split("\n")
     assert differing.text.split("\n") == ["sparsity=0.4", "sparsity=2:4"]

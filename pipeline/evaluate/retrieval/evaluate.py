@@ -109,6 +109,7 @@ def _score_rows(dataset: Dataset, values: pd.DataFrame) -> Iterable[dict[str, An
             "averaged": metric == MAIN,
             "chance": 0.0,
             "left_out": dataset.left_out,
+            "close": 0,
             "data": data,
         }
 

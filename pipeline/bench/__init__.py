@@ -1,0 +1,1 @@
+"""Speed as ratios to a baseline in the same process."""

@@ -1,0 +1,90 @@
+"""Evaluation against lm-eval's own ``HFLM`` on the same model object, with the same requests and batch size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lm_eval.models.huggingface import HFLM
+
+from pipeline.bench.ratios import ratio, report, settings_of
+from pipeline.evaluate.by_harness import encode_requests
+from pipeline.evaluate.harness import load_tasks
+from pipeline.evaluate.language_model import InMemoryLM
+from pipeline.model.decoder import Decoder
+from pipeline.model.sources.base import resolve_dtype
+from pipeline.prune.settings import Settings
+from pipeline.store.artifacts import Store
+
+# Both forms of matched items, and benchmarks with long and with short items, each in one call.
+MATCHED = ("task=matched", "task.limit=8")
+BENCHMARKS = ("task=offline", "task.names=[boolq,commonsense_qa,piqa,openbookqa]", "task.limit=24")
+CHOICE, GENERATION = "loglikelihood", "generate_until"
+
+
+class _Side:
+    """The same requests for both harnesses. ``HFLM`` sorts and batches them as it does under lm-eval."""
+
+    def __init__(self, model: Any, tokenizer: Any, size: int) -> None:
+        self.ours = InMemoryLM(model, tokenizer, size)
+        self.theirs = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=size)
+
+    def ratio(self, kind: str, requests: Sequence[Any], repeats: int) -> float:
+        """Return lm-eval's time over ours."""
+        asked = list(requests)
+        runs = [lambda lm=lm: getattr(lm, kind)(asked, disable_tqdm=True) for lm in (self.theirs, self.ours)]
+        return ratio(runs[0], runs[1], repeats)
+
+    def distinct(self, requests: Sequence[Any]) -> int:
+        """Count the distinct beginnings of the requests: the tokens that have to go through the model."""
+        pairs = (self.ours.encode_pair(*request.args) for request in requests)
+        runs = [(*context, *rest[:-1]) for context, rest in pairs]
+        return len({run[:end] for run in runs for end in range(1, len(run) + 1)})
+
+
+def asking(settings: Settings, store: Store, repeats: int) -> None:
+    """Report lm-eval's time over ours for multiple choice and generation, and tokens run over distinct ones."""
+    model = settings.model.load(resolve_dtype(settings.dtype), store)
+    tokenizer = settings.model.tokenizer(store)
+
+    def tasks_of(*overrides: str) -> tuple[_Side, dict[str, list[Any]]]:
+        suite = settings_of(*overrides).task
+        encode_requests(model, tokenizer, suite, settings.seed)
+        loaded = load_tasks(suite, settings.seed).tasks
+        return _Side(model, tokenizer, suite.batch_size), {name: task.instances for name, task in loaded.items()}
+
+    side, matched = tasks_of(*MATCHED)
+    by_kind = {
+        kind: [each for asked in matched.values() for each in asked if each.request_type == kind]
+        for kind in (CHOICE, GENERATION)
+    }
+    for name, kind in (("choice", CHOICE), ("generation", GENERATION)):
+        report(f"{name}_vs_lm_eval", side.ratio(kind, by_kind[kind], repeats))
+    with _tokens(model) as counted:
+        side.ours.loglikelihood(by_kind[CHOICE], disable_tqdm=True)
+    report("choice_tokens_vs_tree", sum(counted) / side.distinct(by_kind[CHOICE]))
+
+    side, tasks = tasks_of(*BENCHMARKS)
+    together = [each for asked in tasks.values() for each in asked]
+    report("choice_benchmarks_vs_lm_eval", side.ratio(CHOICE, together, repeats))
+    report("choice_slowest_task_vs_lm_eval", min(side.ratio(CHOICE, asked, repeats) for asked in tasks.values()))
+    with _tokens(model) as counted:
+        side.ours.loglikelihood(together, disable_tqdm=True)
+    report("choice_benchmarks_tokens_vs_tree", sum(counted) / side.distinct(together))
+
+
+@contextmanager
+def _tokens(model: torch.nn.Module) -> Iterator[list[int]]:
+    """Gather the number of tokens of every forward pass within the block, with padding."""
+    found: list[int] = []
+
+    def note(module: Any, args: Any, kwargs: Any) -> None:
+        found.append((args[0] if args else kwargs["input_ids"]).numel())
+
+    hook = Decoder(model).base.register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        yield found
+    finally:
+        hook.remove()
