@@ -100,7 +100,7 @@ def task_questions(
         return []
     loaded = load_tasks(suite, seed)
     chosen = [row for row in rows_of(suite, loaded) if row.kind == MULTIPLE_CHOICE]
-    harness = InMemoryLM(model, tokenizer, suite.batch_size)
+    harness = InMemoryLM(model, tokenizer, 1)
     questions = []
     for row in chosen:
         # The first task of a group stands for all of them.

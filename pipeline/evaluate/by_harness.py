@@ -14,6 +14,7 @@ from lm_eval.evaluator_utils import get_sample_size
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.evaluate.bars import bars_on_terminals
+from pipeline.evaluate.batch_size import found_size
 from pipeline.evaluate.harness import UNSCORED, HarnessTasks, Row, load_tasks, options_of, rows_of
 from pipeline.evaluate.harness_suite import HarnessSuite
 from pipeline.evaluate.language_model import InMemoryLM
@@ -41,9 +42,9 @@ _Sample = Mapping[str, Any]
 def evaluate(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, suite: HarnessSuite, seed: int) -> Results:
     """Evaluate the model on every task of the suite: lm-eval's prompts, filters and metrics, our log-likelihoods.
 
-    Drawn tokens follow from the seed.
+    Drawn tokens follow from the seed. Where the suite's batch size is ``auto``, it is found on this model.
     """
-    loaded, harness = load_tasks(suite, seed), InMemoryLM(model, tokenizer, suite.batch_size)
+    loaded, harness = load_tasks(suite, seed), InMemoryLM(model, tokenizer, rows_of_pass(model, tokenizer, suite, seed))
     # The harness's simple_evaluate would also probe the machine and its git checkout, which takes seconds a job.
     devices = [harness.device] if harness.device.type == "cuda" else []
     with naming_tasks(), in_this_process(), bars_on_terminals(), torch.random.fork_rng(devices=devices):
@@ -83,11 +84,23 @@ def _prompting(suite: HarnessSuite) -> dict[str, Any]:
 
 def encode_requests(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, suite: HarnessSuite, seed: int) -> None:
     """Tokenise all requests of the suite; ``pipeline.model.tokens`` keeps the token ids."""
-    harness = InMemoryLM(model, tokenizer, suite.batch_size)
+    harness = InMemoryLM(model, tokenizer, 1)
+    for request in _requests(harness, suite, seed):
+        harness.encode(*request.args)
+
+
+def rows_of_pass(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, suite: HarnessSuite, seed: int) -> int:
+    """Return the batch size of a suite; one that is ``auto`` is found on the model, with the longest request."""
+    if isinstance(suite.batch_size, int):
+        return suite.batch_size
+    harness = InMemoryLM(model, tokenizer, 1)
+    return found_size(model, max((harness.length(*each.args) for each in _requests(harness, suite, seed)), default=1))
+
+
+def _requests(harness: InMemoryLM, suite: HarnessSuite, seed: int) -> Iterator[Any]:
     for task in load_tasks(suite, seed).tasks.values():
         build_requests(task, suite, get_sample_size(task, suite.limit), harness)
-        for request in task.instances:
-            harness.encode(*request.args)
+        yield from task.instances
 
 
 def build_requests(task: Task, suite: HarnessSuite, limit: int | None, harness: InMemoryLM) -> None:

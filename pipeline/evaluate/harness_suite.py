@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from pipeline.config.component import optional
+from pipeline.config.component import optional, speed_only
+from pipeline.config.types import Positive
 from pipeline.evaluate.gen_kwargs import draws, gen_kwargs_problems, generation
 from pipeline.evaluate.suite import TaskSuite
 
@@ -17,9 +18,10 @@ class HarnessSuite(TaskSuite):
     ``gen_kwargs`` replace parameters of generation in the definitions, see `pipeline.evaluate.gen_kwargs`.
     ``system_instruction`` precedes every prompt, in the chat format as the system's turn. Few-shot examples are turns
     of the chat, or with ``fewshot_as_multiturn=False`` text of the only user's turn. With ``predict_only`` the answers
-    are kept and not scored.
+    are kept and not scored. A ``batch_size`` of ``auto`` is found on the dense model: `pipeline.evaluate.batch_size`.
     """
 
+    batch_size: Positive | Literal["auto"] = speed_only(32)  # type: ignore[assignment]
     gen_kwargs: dict[str, Any] | str | None = optional(None)
     system_instruction: str | None = optional(None)
     fewshot_as_multiturn: bool | None = optional(None)
@@ -55,6 +57,8 @@ class HarnessSuite(TaskSuite):
 
     def problems(self) -> list[str]:
         found = super().problems() + gen_kwargs_problems(self.gen_kwargs)
+        if self.batch_size == "auto" and draws(self.generation):
+            found.append("task.batch_size=auto: tokens that are drawn follow from the batches, so give a number")
         if self.fewshot_as_multiturn and not self.chat_template:
             found.append(
                 "task.fewshot_as_multiturn=true makes examples turns of a chat: add task.chat_template=true, or leave "

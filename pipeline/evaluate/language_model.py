@@ -63,6 +63,13 @@ class InMemoryLM(HFLM):
         else:
             self.tok_encode(context)
 
+    def length(self, context: str, rest: Any = None, *_: Any) -> int:
+        """Return how many tokens a request needs at most: of its context and answer, or of a whole text's window."""
+        if isinstance(rest, str):
+            return min(self.max_length, sum(map(len, self.encode_pair(context, rest))))
+        written = normalize_gen_kwargs(rest, self.max_gen_toks)["max_gen_toks"] if isinstance(rest, dict) else 0
+        return min(self.max_length, max(1, len(self.tok_encode(context))) + written)
+
     def encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         """Return the token ids of a context, at least one, and of its continuation.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ import pandas as pd
 
 from pipeline.data.calibration.held_out import check_held_out
 from pipeline.evaluate import ask
-from pipeline.evaluate.by_harness import encode_requests
+from pipeline.evaluate.batch_size import AUTO
+from pipeline.evaluate.by_harness import encode_requests, rows_of_pass
 from pipeline.evaluate.comparison import compare
 from pipeline.evaluate.perplexity import HeldOutText, held_out, perplexity_row
 from pipeline.model.sources.base import writes_text
@@ -26,6 +27,7 @@ from pipeline.store.stage import Stage
 from pipeline.store.table_names import COMPARISONS, ITEMS, SCORES
 
 log = logging.getLogger(__name__)
+_SIZE = "batch_size.txt"
 
 
 def prepare(bench: Workbench) -> None:
@@ -96,6 +98,26 @@ class Requests(Stage):
 
 
 @dataclass
+class BatchSize(Stage):
+    """The number that task.batch_size=auto stands for, found on the dense model for all variants of it."""
+
+    bench: Workbench
+    name = "batch_size"
+    version = 1
+
+    def inputs(self) -> dict[str, Any]:
+        bench, settings = self.bench, self.bench.settings
+        decision = bench.dense.make(PruningDecision).key
+        return {"dense": decision, "task": settings.task.identity(), "dtype": bench.dtype, "seed": settings.seed}
+
+    def build(self, folder: Path) -> None:
+        bench, settings = self.bench, self.bench.settings
+        tokens_of(bench.tokenizer).read(bench.make(Requests).path)
+        size = rows_of_pass(writer(bench.dense, bench.dtype), bench.tokenizer, settings.task, settings.seed)
+        (folder / _SIZE).write_text(str(size), encoding="utf-8")
+
+
+@dataclass
 class Evaluation(Stage):
     """Scores, items and samples of the task suite, or samples alone: ``pipeline.evaluate.results``."""
 
@@ -112,7 +134,8 @@ class Evaluation(Stage):
             "seed": settings.seed,
         }
         if sizes := settings.batch_sizes(bench.dtype):
-            inputs["batch_size"] = sizes["task"]
+            auto = sizes["task"] == AUTO
+            inputs["batch_size"] = bench.make(BatchSize).key if auto else sizes["task"]
         return inputs if settings.task.writes_text else inputs | {"embedding": settings.model.embedding}
 
     def instead(self) -> Artifact | None:
@@ -122,6 +145,8 @@ class Evaluation(Stage):
         bench, task = self.bench, self.bench.settings.task
         if task.writes_text:
             tokens_of(bench.tokenizer).read(bench.make(Requests).path)
+        if task.batch_size == AUTO:
+            task = replace(task, batch_size=int(bench.make(BatchSize).file(_SIZE).read_text(encoding="utf-8")))
         model = writer(bench, bench.dtype) if task.writes_text else pruned_model(bench, bench.dtype)
         ask.evaluate(model, bench.tokenizer, task, bench.settings.seed).save(folder)
 

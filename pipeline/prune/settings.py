@@ -52,7 +52,7 @@ class Settings:
     wandb: WandbConfig
     flat: Mapping[str, Any]
 
-    def batch_sizes(self, dtype: str) -> dict[str, int]:
+    def batch_sizes(self, dtype: str) -> dict[str, int | str]:
         """Return the batch sizes where they move results: below float32, whose kernels round by shape."""
         if dtype in FULL_PRECISION:
             return {}
