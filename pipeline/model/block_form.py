@@ -8,9 +8,11 @@ from typing import Any
 
 from torch import nn
 
-from pipeline.model.dataflow import STREAM, Call, Fact, Flow, Sum, all_of, key
+from pipeline.model.dataflow import STREAM, Call, Fact, Flow, Sum, key
+from pipeline.model.idle import idle_modules
 from pipeline.model.nested import tensors_of
 from pipeline.model.structure import ATTENTION, CACHE_SLOTS, MLP, BlockStructure, Part, Stub, Write
+from pipeline.model.zeros import all_of
 
 
 class Unfit(ValueError):
@@ -185,11 +187,13 @@ def block_of(at: int, flow: Flow, chain: Sequence[Group], block: nn.Module, mixe
     opening = chain[0].norm if not chain[0].writes else ""
     parallel = len(parts) > 1 and len(reads) == 1
     ran = {path: block.get_submodule(path) for path in flow.ran}
+    whole = dict(block.named_parameters())
+    forms = {name: form for name, form in flow.forms.items() if form not in (None, tuple(whole[name].shape))}
     caches = tuple(path for path, module in ran.items() if any(hasattr(module, name) for name in CACHE_SLOTS))
     return BlockStructure(
         tuple(parts), parallel, matrices, opening, chain[-1].factor, flow.several, caches,
         in_turn=_in_turn(chain, [[u for u in updates if kinds[u.write.module] == part.kind] for part in parts]),
-        ends=_ends(chain, updates),
+        ends=_ends(chain, updates), forms=tuple(sorted(forms.items())), idle=idle_modules(block, flow),
     )  # fmt: skip
 
 
