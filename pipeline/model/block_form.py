@@ -40,7 +40,8 @@ def chain_of(at: int, flow: Flow, block: nn.Module) -> tuple[Group, ...]:
         raise Unfit(f"block {at} does not return its input with the outputs of modules added")
     groups = _groups(flow.result.sum, flow, block)
     if groups is None:
-        raise Unfit(f"block {at} returns {shown(flow.result.sum)}, without the stream that it was given")
+        unnamed = "".join(f"; {path} adds to it what no module of its own returns" for path in flow.unnamed[:1])
+        raise Unfit(f"block {at} returns {shown(flow.result.sum)}, without the stream that it was given{unnamed}")
     for group in groups:
         for write in group.writes:
             if sum(call.path == write.module for call in flow.calls) > 1:
@@ -57,7 +58,10 @@ def check_carried(chains: Sequence[Sequence[Group]], normed: bool) -> None:
     follows = [bool(following[0].norm) and not following[0].writes for following in chains[1:]] + [normed]
     for at, (chain, norm) in enumerate(zip(chains, follows, strict=True)):
         if chain[-1].carry != 1 and not norm:
-            raise Unfit(f"block {at} scales its residual stream by {chain[-1].carry:g}")
+            last = chain[-1]
+            terms = {last.source.strip("<>"): last.carry} | {w.module: w.scale * last.factor for w in last.writes}
+            said = f"it returns {shown(terms)}, without a norm on the sum"
+            raise Unfit(f"block {at} scales its residual stream by {last.carry:g}: {said}")
 
 
 def _groups(total: Sum, flow: Flow, block: nn.Module) -> list[Group] | None:

@@ -65,7 +65,8 @@ class Flow:
     ``readers`` are the paths of modules by the sum of the stream that they read. ``products`` say of each parameter
     that was multiplied with whether it holds its matrix as (in, out), ``forms`` the shape of that matrix as it lies in
     memory, None if there are several. ``several`` is the length of the tuple that the section returned, 0 for a tensor,
-    ``ran`` are the paths of all modules that ran, ``used`` the parameters that any operator used.
+    ``ran`` are the paths of all modules that ran, ``used`` the parameters that any operator used, ``unnamed`` the
+    modules that added to the stream what no module returned.
     """
 
     calls: list[Call] = field(default_factory=list)
@@ -76,6 +77,7 @@ class Flow:
     several: int = 0
     ran: list[str] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
+    unnamed: list[str] = field(default_factory=list)
 
 
 class Follower(TorchDispatchMode):
@@ -182,6 +184,8 @@ class Follower(TorchDispatchMode):
             return self._sum_of(args[0])
         if operator in SUMS:
             one, other = self._sum_of(args[0]), self._sum_of(args[1])
+            if self._running and None in (one, other) and not self._streams.isdisjoint(one or other or ()):
+                self.flow.unnamed.append(self._names[self._running[-1]])
             factor = SUMS[operator] * float(kwargs.get("alpha", 1))
             return None if one is None or other is None else _added(one, other, factor)
         if operator in FACTORS:
