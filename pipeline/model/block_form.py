@@ -40,7 +40,7 @@ def chain_of(at: int, flow: Flow, block: nn.Module) -> tuple[Group, ...]:
         raise Unfit(f"block {at} does not return its input with the outputs of modules added")
     groups = _groups(flow.result.sum, flow, block)
     if groups is None:
-        unnamed = "".join(f"; {path} adds to it what no module of its own returns" for path in flow.unnamed[:1])
+        unnamed = "".join(f": {path} adds to the stream what no module of its own returns" for path in flow.unnamed[:1])
         raise Unfit(f"block {at} returns {shown(flow.result.sum)}, without the stream that it was given{unnamed}")
     for group in groups:
         for write in group.writes:
