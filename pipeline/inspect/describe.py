@@ -85,6 +85,7 @@ def _block(decoder: Decoder, layer: int, block: BlockStructure) -> dict[str, Any
         "stream times": block.factor * block.passed,
         "matrices": len(linears),
         "shapes": sorted({f"{w.weight.shape[0]}×{w.weight.shape[1]}" for w in linears}),
+        "idle": list(block.idle),
     }
 
 
@@ -156,6 +157,8 @@ def lines(found: Description) -> Sequence[str]:
                 out.append(f"             norms: {', '.join(norms)}")
             if not part["zero for export"]:
                 out.append("             no weights make it zero: it cannot be dropped in an exported checkpoint")
+        if run["idle"]:
+            out.append(f"  text does not pass {', '.join(run['idle'])}: not pruned, not counted")
     out.append("head: " + ", ".join(_said(key, value) for key, value in found.head.items() if _matters(value)))
     out.append(f"cache: {found.cache}")
     works = [name for name, why in found.pruners.items() if not why]

@@ -19,7 +19,8 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from pipeline.model.decoder import Decoder
 from pipeline.model.finite import is_finite
-from pipeline.model.short_pass import evaluating, tokens
+from pipeline.model.positions import Positions
+from pipeline.model.short_pass import TOKENS, evaluating, tokens
 
 log = logging.getLogger(__name__)
 # Largest relative differences that come from rounding and from another order of summation.
@@ -28,8 +29,8 @@ ROUNDING = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 1e-2, tor
 _REORDERED = 20
 # Tokens to continue by: the second follows one that was chosen.
 _NEW = 2
-# Tokens of padding before a row.
-_PADDING = 3
+# Tokens of a longer text: the tokens that are attended to, and by which weight, may depend on how many there are.
+_LONG = 3 * TOKENS
 _found: WeakKeyDictionary[nn.Module, AsRead] = WeakKeyDictionary()
 
 
@@ -71,16 +72,29 @@ def check_alone(model: PreTrainedModel) -> None:
 @torch.inference_mode()
 def _tried(model: PreTrainedModel) -> AsRead:
     ids = tokens(model).to(Decoder(model).device)
+    longer = long_tokens(model)
     with evaluating(model):
-        short, long = (model(part, use_cache=False).logits for part in (ids[:, :-1], ids))
-        if not is_finite(long):
+        whole = model(longer, use_cache=False).logits
+        if not is_finite(whole):
             # Nothing can be compared; whoever uses such logits says so.
             return AsRead(True, True, True)
         return AsRead(
             generate=_generates(model, ids),
-            alone=alike(long[0, :-1], short[0]),
-            padded=_pads(model, ids),
+            alone=all(
+                alike(whole[0, :end], model(longer[:, :end], use_cache=False).logits[0])
+                for end in (TOKENS - 1, 2 * longer.shape[1] // 3)
+            ),
+            padded=_pads(model, long_tokens(model, _NEW)),
         )
+
+
+def long_tokens(model: PreTrainedModel, new: int = 0, others: int = 0) -> torch.Tensor:
+    """Return longer token ids (1 + others, tokens) than those of the proof, if a model can read them and ``new`` more.
+
+    They are no longer than what is computed in the same way.
+    """
+    length = min(_LONG, Positions.of(model).reach(TOKENS) - new)
+    return tokens(model, others, max(TOKENS, int(length))).to(Decoder(model).device)
 
 
 def _generates(model: PreTrainedModel, ids: torch.Tensor) -> bool:
@@ -103,13 +117,14 @@ def _generates(model: PreTrainedModel, ids: torch.Tensor) -> bool:
 
 def _pads(model: PreTrainedModel, ids: torch.Tensor) -> bool:
     """Return whether the library continues ``ids`` padded in front, beside a longer row, as a forward pass does."""
-    rows = torch.cat([ids, ids.roll(_PADDING, 1)])
+    padding = ids.shape[1] // 3
+    rows = torch.cat([ids, ids.roll(padding, 1)])
     mask = torch.ones_like(rows)
-    rows[1, :_PADDING] = mask[1, :_PADDING] = 0
+    rows[1, :padding] = mask[1, :padding] = 0
     try:
         written = _written(model, rows, mask, use_cache=Decoder(model).uses_cache)
         for step, logits in enumerate(written.logits):
-            text = written.sequences[1:, _PADDING : ids.shape[1] + step]
+            text = written.sequences[1:, padding : ids.shape[1] + step]
             if not _near(logits[1:], model(text, use_cache=False).logits[:, -1], _REORDERED):
                 return False
     except Exception as error:

@@ -8,9 +8,11 @@ from typing import Any
 
 from torch import nn
 
-from pipeline.model.dataflow import STREAM, Call, Fact, Flow, Sum, all_of, key
+from pipeline.model.dataflow import STREAM, Call, Fact, Flow, Sum, key
+from pipeline.model.idle import idle_modules
 from pipeline.model.nested import tensors_of
 from pipeline.model.structure import ATTENTION, CACHE_SLOTS, MLP, BlockStructure, Part, Stub, Write
+from pipeline.model.zeros import all_of
 
 
 class Unfit(ValueError):
@@ -38,7 +40,8 @@ def chain_of(at: int, flow: Flow, block: nn.Module) -> tuple[Group, ...]:
         raise Unfit(f"block {at} does not return its input with the outputs of modules added")
     groups = _groups(flow.result.sum, flow, block)
     if groups is None:
-        raise Unfit(f"block {at} returns {shown(flow.result.sum)}, without the stream that it was given")
+        unnamed = "".join(f": {path} adds to the stream what no module of its own returns" for path in flow.unnamed[:1])
+        raise Unfit(f"block {at} returns {shown(flow.result.sum)}, without the stream that it was given{unnamed}")
     for group in groups:
         for write in group.writes:
             if sum(call.path == write.module for call in flow.calls) > 1:
@@ -55,7 +58,10 @@ def check_carried(chains: Sequence[Sequence[Group]], normed: bool) -> None:
     follows = [bool(following[0].norm) and not following[0].writes for following in chains[1:]] + [normed]
     for at, (chain, norm) in enumerate(zip(chains, follows, strict=True)):
         if chain[-1].carry != 1 and not norm:
-            raise Unfit(f"block {at} scales its residual stream by {chain[-1].carry:g}")
+            last = chain[-1]
+            terms = {last.source.strip("<>"): last.carry} | {w.module: w.scale * last.factor for w in last.writes}
+            said = f"it returns {shown(terms)}, without a norm on the sum"
+            raise Unfit(f"block {at} scales its residual stream by {last.carry:g}: {said}")
 
 
 def _groups(total: Sum, flow: Flow, block: nn.Module) -> list[Group] | None:
@@ -185,11 +191,13 @@ def block_of(at: int, flow: Flow, chain: Sequence[Group], block: nn.Module, mixe
     opening = chain[0].norm if not chain[0].writes else ""
     parallel = len(parts) > 1 and len(reads) == 1
     ran = {path: block.get_submodule(path) for path in flow.ran}
+    whole = dict(block.named_parameters())
+    forms = {name: form for name, form in flow.forms.items() if form not in (None, tuple(whole[name].shape))}
     caches = tuple(path for path, module in ran.items() if any(hasattr(module, name) for name in CACHE_SLOTS))
     return BlockStructure(
         tuple(parts), parallel, matrices, opening, chain[-1].factor, flow.several, caches,
         in_turn=_in_turn(chain, [[u for u in updates if kinds[u.write.module] == part.kind] for part in parts]),
-        ends=_ends(chain, updates),
+        ends=_ends(chain, updates), forms=tuple(sorted(forms.items())), idle=idle_modules(block, flow),
     )  # fmt: skip
 
 

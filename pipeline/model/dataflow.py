@@ -16,8 +16,10 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pipeline.model.matrix_forms import form_of
 from pipeline.model.nested import floats_of, tensors_of
 from pipeline.model.operators import FACTORS, KEEP_ZERO, PRODUCTS, SAME, SUMS, ZEROS, aten, is_attention
+from pipeline.model.zeros import all_of, first_of
 
 # The stream that a block was given, as the source of a sum.
 STREAM = "<stream>"
@@ -61,16 +63,21 @@ class Flow:
     """What happened in one section: calls in the order in which they ended, readers of the stream, matrix products.
 
     ``readers`` are the paths of modules by the sum of the stream that they read. ``products`` say of each parameter
-    that was multiplied with whether it holds its matrix as (in, out). ``several`` is the length of the tuple that the
-    section returned, 0 for a tensor, ``ran`` are the paths of all modules that ran.
+    that was multiplied with whether it holds its matrix as (in, out), ``forms`` the shape of that matrix as it lies in
+    memory, None if there are several. ``several`` is the length of the tuple that the section returned, 0 for a tensor,
+    ``ran`` are the paths of all modules that ran, ``used`` the parameters that any operator used, ``unnamed`` the
+    modules that added to the stream what no module returned.
     """
 
     calls: list[Call] = field(default_factory=list)
     readers: dict[Key, list[str]] = field(default_factory=dict)
     products: dict[str, bool] = field(default_factory=dict)
+    forms: dict[str, tuple[int, ...] | None] = field(default_factory=dict)
     result: Fact = Fact()
     several: int = 0
     ran: list[str] = field(default_factory=list)
+    used: set[str] = field(default_factory=set)
+    unnamed: list[str] = field(default_factory=list)
 
 
 class Follower(TorchDispatchMode):
@@ -111,7 +118,10 @@ class Follower(TorchDispatchMode):
         if (known := self._facts.get(id(tensor))) is not None:
             return known
         name = self.parameter_of(tensor)
-        return Fact() if name is None else Fact(zero=frozenset({name}))
+        if name is None:
+            return Fact()
+        self.flow.used.add(name)
+        return Fact(zero=frozenset({name}))
 
     def holds_stream(self, fact: Fact) -> bool:
         """Return whether a tensor is the stream, perhaps with updates."""
@@ -174,6 +184,8 @@ class Follower(TorchDispatchMode):
             return self._sum_of(args[0])
         if operator in SUMS:
             one, other = self._sum_of(args[0]), self._sum_of(args[1])
+            if self._running and None in (one, other) and not self._streams.isdisjoint(one or other or ()):
+                self.flow.unnamed.append(self._names[self._running[-1]])
             factor = SUMS[operator] * float(kwargs.get("alpha", 1))
             return None if one is None or other is None else _added(one, other, factor)
         if operator in FACTORS:
@@ -206,9 +218,9 @@ class Follower(TorchDispatchMode):
             matrices = self._matrices(operator, tensors)
             biases = known[:1] if operator in (aten.addmm, aten.baddbmm) else known[2:]
             factors = [frozenset(matrices)] if matrices else [zero for zero in known if zero not in biases]
-            return all_of([_first(factors), *biases])
+            return all_of([first_of(factors), *biases])
         if operator in FACTORS:
-            return _first(known)
+            return first_of(known)
         if operator is aten.native_layer_norm:
             return all_of([known[0], *known[2:3]])
         if operator in SUMS:
@@ -229,6 +241,9 @@ class Follower(TorchDispatchMode):
             transposed = x.stride(-2) < x.stride(-1)
             plain = operator in (aten.convolution, aten.linear)
             self.flow.products.setdefault(name, not plain and transposed != bool(place))
+            form = form_of(whole, x)
+            if self.flow.forms.setdefault(name, form) != form:
+                self.flow.forms[name] = None
         return found
 
     # --- modules -----------------------------------------------------------------------------------------------
@@ -281,18 +296,3 @@ def _added(one: Sum, other: Sum, factor: float) -> Sum:
     for name, share in other.items():
         total[name] = total.get(name, 0.0) + factor * share
     return total
-
-
-def _first(known: Iterable[frozenset[str] | None]) -> frozenset[str] | None:
-    """Return parameters that make a product zero: those of the first factor of which any are known."""
-    return next((zero for zero in known if zero is not None), None)
-
-
-def all_of(known: Iterable[frozenset[str] | None]) -> frozenset[str] | None:
-    """Return parameters that make a sum zero: those of all terms, if they are known."""
-    zero: frozenset[str] = frozenset()
-    for each in known:
-        if each is None:
-            return None
-        zero |= each
-    return zero

@@ -21,8 +21,8 @@ from pipeline.model.position_table import positions_of
 from pipeline.model.side_by_side import runner_of
 from pipeline.model.structure import Part, Structure, Write, keep
 
-# Linear layers that choose experts. They are left alone: pruning them would move tokens to other experts.
-_ROUTERS = ("gate", "router", "shared_expert_gate")
+# Modules that choose experts. Their matrices are left alone: pruning them would move tokens to other experts.
+_ROUTERS = frozenset({"gate", "router", "shared_expert_gate"})
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -77,6 +77,7 @@ class Linear:
     """A weight matrix of a block: of a linear layer, of a transposed one (Conv1D), or of one expert.
 
     ``parameter`` is the name of the parameter that holds it, ``name`` distinguishes the experts of one parameter.
+    ``form`` is the shape in which the parameter holds them, empty if it is its own.
     """
 
     name: str
@@ -85,10 +86,12 @@ class Linear:
     attribute: str
     transposed: bool = False
     expert: int | None = None
+    form: tuple[int, ...] = ()
 
     def view(self, full: torch.Tensor) -> torch.Tensor:
         """Return the (out, in) view of this matrix in any tensor of the parameter's shape."""
-        part = full if self.expert is None else full[self.expert]
+        part = full.view(self.form) if self.form else full
+        part = part if self.expert is None else part[self.expert]
         return part.T if self.transposed else part
 
     @property
@@ -255,10 +258,16 @@ class Decoder:
         ]
 
     def linears(self, layer: int) -> list[Linear]:
-        """Return the weight matrices of a block without routers, e.g. ``model.layers.0.mlp.up_proj.weight``."""
+        """Return the weight matrices of a block, e.g. ``model.layers.0.mlp.up_proj.weight``.
+
+        Those of routers are left out, and those that no text passes.
+        """
         found, stored = [], dict(self.structure.blocks[layer].matrices)
+        forms = dict(self.structure.blocks[layer].forms)
         for path, module in self.blocks[layer].named_modules():
-            if path.rpartition(".")[2] in _ROUTERS or isinstance(module, _CONVOLUTIONS):
+            if not _ROUTERS.isdisjoint(path.split(".")) or isinstance(module, _CONVOLUTIONS):
+                continue
+            if f"{path}.".startswith(tuple(f"{idle}." for idle in self.structure.blocks[layer].idle)):
                 continue
             for attribute, parameter in module.named_parameters(recurse=False):
                 own = f"{path}.{attribute}" if path else attribute
@@ -267,11 +276,13 @@ class Decoder:
                     continue
                 name = self.structure.name_of(layer, own)
                 turned = isinstance(module, Conv1D) if plain else stored.get(own, False)
-                if parameter.ndim == 2:
-                    found.append(Linear(name, name, module, attribute, turned))
-                elif parameter.ndim == 3:
-                    experts = range(len(parameter))
-                    found += [Linear(f"{name}.{e}", name, module, attribute, turned, e) for e in experts]
+                form = () if plain else forms.get(own, ())
+                shape = form or parameter.shape
+                if len(shape) == 2:
+                    found.append(Linear(name, name, module, attribute, turned, None, form))
+                elif len(shape) == 3:
+                    experts = range(shape[0])
+                    found += [Linear(f"{name}.{e}", name, module, attribute, turned, e, form) for e in experts]
         return found
 
     def ends(self, layer: int) -> list[Linear]:

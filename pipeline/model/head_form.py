@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
 
 from pipeline.model.block_form import Unfit, shown
-from pipeline.model.dataflow import STREAM, Call, Fact, Flow
+from pipeline.model.dataflow import STREAM, Fact, Flow, key
 from pipeline.model.structure import Structure
 
 
@@ -21,14 +21,14 @@ def tail_of(model: PreTrainedModel, name: str, flow: Flow) -> tuple[Structure, f
     projection = model.get_output_embeddings()
     calls = {call.path: call for call in flow.calls}
     if projection is None:
-        tail, passed, _ = _way(flow.result, calls)
+        tail, passed, _ = _way(flow.result, flow, name)
         return Structure(name, (), tail=tuple(tail), encoder=True), passed
     path = next(path for path, module in model.named_modules() if module is projection)
     wrapper = wrapper_of(model, name)
     last = wrapper or path
     if last not in calls or not isinstance(projection, nn.Linear):
         raise Unfit(f"its logits do not come from a linear output projection ({type(projection).__name__} {path})")
-    tail, passed, scale = _way(calls[last].given, calls)
+    tail, passed, scale = _way(calls[last].given, flow, name)
     result, cap = flow.result.sum, None
     if result is None:
         # Squashed: the cap is the number of the configuration that gives the model's logits, which is proven later.
@@ -61,14 +61,23 @@ def caps_of(config: Any) -> list[float]:
     ]
 
 
-def _way(fact: Fact, calls: Mapping[str, Call]) -> tuple[list[str], float, float]:
-    """Return the modules that lead from the last block's output to a tensor, its factor before them, and after."""
+def _way(fact: Fact, flow: Flow, name: str, behind: Sequence[str] = ()) -> tuple[list[str], float, float]:
+    """Return the modules that lead from the last block's output to a tensor, its factor before them, and after.
+
+    ``behind`` are the modules from there on, and ``name`` is the path of the block list. Raises Unfit for another way.
+    """
     if fact.sum is None or len(fact.sum) != 1:
-        raise Unfit("the way from its last block to its output cannot be followed")
+        readers = flow.readers.get(key({STREAM: 1.0}), [])
+        innermost = [path for path in readers if not any(other.startswith(f"{path}.") for other in readers)]
+        read = f", which {' and '.join(dict.fromkeys(innermost))} reads" if innermost else ""
+        made = [shown(fact.sum)] if fact.sum else []
+        way = ", ".join([*behind, *made]) or "something else than modules return"
+        raise Unfit(f"its output is computed from {way}, not from the last state of {name}{read}")
     ((source, factor),) = fact.sum.items()
     if source == STREAM:
         return [], 1.0, factor
-    earlier, passed, scale = _way(calls[source].given, calls)
+    given = next(call.given for call in reversed(flow.calls) if call.path == source)
+    earlier, passed, scale = _way(given, flow, name, [*behind, source])
     if earlier and scale != 1:
         raise Unfit(f"it scales its last state by {scale:g} before {source}")
     return [*earlier, source], passed if earlier else scale, factor

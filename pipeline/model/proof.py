@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from transformers import GenerationConfig, PreTrainedModel
 
-from pipeline.model.as_read import ROUNDING, as_read
+from pipeline.model.as_read import ROUNDING, as_read, long_tokens
 from pipeline.model.block_form import Unfit
 from pipeline.model.decoder import Decoder
 from pipeline.model.dropped import drop, is_dropped
@@ -102,12 +102,16 @@ def _prove_continuing(decoder: Decoder) -> None:
 
 
 def caches_well(decoder: Decoder) -> bool:
-    """Return whether the tokens of two rows after the first are predicted alike with a cache and without one."""
-    model = decoder.model
+    """Return whether few tokens, and more, are continued alike with a cache and without one."""
+    # Two rows, since a cache may mix up the rows of a batch (RWKV).
+    texts = (tokens(decoder.model, others=1).to(decoder.device), long_tokens(decoder.model, _WRITTEN, others=1))
+    return all(_cached_alike(decoder.model, ids) for ids in texts)
+
+
+def _cached_alike(model: PreTrainedModel, ids: torch.Tensor) -> bool:
+    """Return whether the tokens after rows (B, T) are predicted alike with a cache and without one."""
     found = []
     for cached in (True, False):
-        # Two rows, since a cache may mix up the rows of a batch (RWKV).
-        ids = tokens(model, others=1).to(decoder.device)
         settings = GenerationConfig(
             max_new_tokens=_WRITTEN, do_sample=False, use_cache=cached, output_logits=True,
             return_dict_in_generate=True, pad_token_id=0, eos_token_id=None,

@@ -16,10 +16,10 @@ from pipeline.model.nested import tensors_of
 TOKENS = 13
 
 
-def tokens(model: PreTrainedModel, others: int = 0) -> torch.Tensor:
-    """Return the token ids (1 + others, TOKENS) of a pass; the other rows begin with another token."""
+def tokens(model: PreTrainedModel, others: int = 0, length: int = TOKENS) -> torch.Tensor:
+    """Return the token ids (1 + others, length) of a pass; the other rows begin with another token."""
     size = model.get_input_embeddings().weight.shape[0]
-    rows = torch.arange(3, 3 + TOKENS).remainder(size).repeat(1 + others, 1)
+    rows = torch.arange(3, 3 + length).remainder(size).repeat(1 + others, 1)
     rows[1:, 0] += 1
     return rows
 

@@ -110,11 +110,13 @@ class BlockStructure:
     Several attentions, or MLPs, count as one sublayer, which writes several times, perhaps by turns with the other.
     In a ``parallel`` block all sublayers read the same stream. ``opening`` is a norm on the stream itself before all of
     them, empty if there is none, and ``factor`` what the stream is multiplied by after all of them. ``matrices`` are
-    the parameters that are multiplied with, each with whether it is stored as (in, out). ``several`` is the length of
-    the tuple that the block returns, 0 for a tensor alone. ``caches`` are the modules that have a slot in the cache.
+    the parameters that are multiplied with, each with whether it is stored as (in, out), and ``forms`` the shapes of
+    those that hold matrices of another shape than their own. ``several`` is the length of the tuple that the block
+    returns, 0 for a tensor alone. ``caches`` are the modules that have a slot in the cache.
     The model multiplies the block's output by ``passed`` before it goes on. ``rescaled`` are parameters that its first
     pass multiplied, each with the factor. ``in_turn`` says that each sublayer begins with the stream as the one before
-    it left it. The products with the parameters ``ends`` go to the block's output alone.
+    it left it. The products with the parameters ``ends`` go to the block's output alone. No text passes the modules
+    ``idle``.
     """
 
     parts: tuple[Part, ...]
@@ -128,6 +130,8 @@ class BlockStructure:
     rescaled: tuple[tuple[str, float], ...] = ()
     in_turn: bool = True
     ends: tuple[str, ...] = ()
+    forms: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    idle: tuple[str, ...] = ()
 
     def part(self, kind: str) -> Part | None:
         """Return the sublayer of a kind, or None if this block has none."""

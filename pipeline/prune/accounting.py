@@ -1,4 +1,7 @@
-"""Achieved sparsity of a decision: the share of decoder-block parameters removed or zeroed, overall and by block."""
+"""Achieved sparsity of a decision: the share of decoder-block parameters removed or zeroed, overall and by block.
+
+Parameters of a block that no text passes, such as those of an idle cross-attention, count in neither.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,8 @@ def account(decoder: Decoder, decision: Decision) -> Decision:
     A dropped sublayer takes its own norms with it, and weights of dropped units that are changed as well count once.
     Call it on the dense model, before the decision is applied.
     """
-    sizes = [_size(block) for block in decoder.blocks]
+    idle = [_idle_size(decoder, layer) for layer in range(len(decoder.blocks))]
+    sizes = [_size(block) - unused for block, unused in zip(decoder.blocks, idle, strict=True)]
     gone = [0] * len(sizes)
     for layer in decision.changes:
         gone[layer] = _zeros(decoder, decision, layer)
@@ -34,7 +38,7 @@ def account(decoder: Decoder, decision: Decision) -> Decision:
         decision,
         achieved=sum(gone) / sum(sizes),
         achieved_by_layer=shares,
-        parameters=whole - sum(gone),
+        parameters=whole - sum(gone) - sum(idle[layer] for layer in decision.blocks),
         dense_parameters=whole,
         mixers=tuple(sublayer.layer for sublayer in decoder.sublayers() if sublayer.part.mixer),
     )
@@ -43,6 +47,11 @@ def account(decoder: Decoder, decision: Decision) -> Decision:
 def sublayer_size(decoder: Decoder, layer: int, kind: str) -> int:
     """Return the number of parameters of a sublayer and of the norms that only it reads."""
     return sum(_size(decoder.blocks[layer].get_submodule(name)) for name in decoder.part(layer, kind).modules)
+
+
+def _idle_size(decoder: Decoder, layer: int) -> int:
+    """Return the number of parameters of a block that no text passes."""
+    return sum(_size(decoder.blocks[layer].get_submodule(name)) for name in decoder.structure.blocks[layer].idle)
 
 
 def _zeros(decoder: Decoder, decision: Decision, layer: int) -> int:

@@ -41,7 +41,7 @@ class ProvenStructure(Stage):
 
     bench: Workbench
     name = "structure"
-    version = 1
+    version = 2
 
     def inputs(self) -> dict[str, Any]:
         return {"model": self.bench.model_identity, "dtype": self.bench.dtype}

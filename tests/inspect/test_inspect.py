@@ -30,7 +30,9 @@ ENCODERS = ("bert", "roberta", "xlm-roberta", "mpnet", "modernbert", "deberta-v2
 OTHER_FORMS = {
     "doge": "does not return its input with the outputs of modules added",
     "hrm_text": "run in the order",
-    "beam": "scales its residual stream",
+    "beam": "scales its residual stream by 0.57735: it returns 0.57735·stream + 0.57735·post_attention_layernorm + ",
+    "xlnet": "without the stream that it was given: rel_attn adds to the stream what no module of its own returns",
+    "blt": "not from the last state of model.global_transformer.layers, which model.local_decoder.patch_embedding",
 }
 
 

@@ -8,15 +8,17 @@ from transformers import PreTrainedModel
 
 from pipeline.config.probes import PROBES
 from pipeline.evaluate.likelihoods import log_likelihoods
+from pipeline.model.as_read import as_read
 from pipeline.model.decoder import Decoder
 from pipeline.model.generation import Decoding, generate
 from pipeline.model.proof import head_of, prove
-from pipeline.model.sources.tiny import tiny_model
+from pipeline.model.sources.tiny import model_of, tiny_config, tiny_model
 from pipeline.model.trajectory import capture_trajectory
 
 STEPS = 5
-# Positions that begin behind the padding token; a token that the class adds; positions that padding shifts; none of it.
-TYPES = ("roberta", "xlm", "roformer", "llama")
+# Positions that begin behind the padding token; a token that the class adds; positions that padding shifts; attention
+# to the few tokens of the highest scores; queries scaled by a place that counts padding, too; none of it.
+TYPES = ("roberta", "xlm", "roformer", "deepseek_v32", "llama4_text", "llama")
 
 
 @torch.inference_mode()
@@ -41,7 +43,7 @@ def test_captured_states_choose_the_generated_tokens(kind, tokenizer):
 def test_answers_are_scored_as_they_are_read(kind):
     model = tiny_model(kind)
     prove(model)
-    pairs = [([5, 6, 7, 8], [9, 10]), ([5, 6, 7, 8], [11]), ([12, 13], [14, 15, 16])]
+    pairs = [([5, 6, 7, 8], [9, 10]), ([5, 6, 7, 8], [11]), ([12, 13], [14, 15, 16]), ([*range(20, 50)], [17, 18])]
     for (context, answer), (value, _) in zip(pairs, log_likelihoods(model, pairs, 4), strict=True):
         rows = read(model, context + answer).log_softmax(-1)[len(context) - 1 : -1]
         assert value == pytest.approx(float(rows.gather(1, torch.tensor(answer)[:, None]).sum()), abs=1e-4)
@@ -60,6 +62,16 @@ def test_states_that_change_with_what_follows_are_not_captured(tokenizer):
     """Where a token's prediction depends on how many others follow, no pass over the whole text has made the choice."""
     model = tiny_model("prophetnet")
     with pytest.raises(ValueError, match="prophetnet model predicts a token differently once others follow"):
+        capture_trajectory(model, tokenizer, PROBES[:1], STEPS, residual=False)
+
+
+def test_a_choice_of_tokens_among_equal_scores_is_seen_on_a_longer_text(tokenizer):
+    """With two heads, many scores are exactly zero: which of these tokens are attended to depends on their number."""
+    config = tiny_config("deepseek_v32")
+    config.index_n_heads = 2
+    model = model_of(config)
+    assert not as_read(model).alone and as_read(tiny_model("deepseek_v32")).batched
+    with pytest.raises(ValueError, match="deepseek_v32 model predicts a token differently once others follow"):
         capture_trajectory(model, tokenizer, PROBES[:1], STEPS, residual=False)
 
 

@@ -88,7 +88,9 @@ def test_other_products_and_the_arguments_of_a_product_by_name_are_let_through()
     assert not found
 
 
-@pytest.mark.parametrize("kind", ["falcon", "mamba", "recurrent_gemma", "gpt_oss", "llama4_text", "aria_text", "zamba"])
+@pytest.mark.parametrize(
+    "kind", ["falcon", "mamba", "recurrent_gemma", "gpt_oss", "llama4_text", "aria_text", "zamba", "dbrx"]
+)
 @torch.no_grad()
 def test_models_that_write_their_products_out_are_seen_entirely(kind):
     model = model_of(tiny_config(kind))

@@ -117,7 +117,10 @@ def adds_to_itself(block, x, **rest):
 @pytest.mark.parametrize(
     ("forward", "why"),
     [
-        (halves_its_stream, "block 1 scales its residual stream by 0.5"),
+        (
+            halves_its_stream,
+            r"block 1 scales its residual stream by 0\.5: it returns 0\.5·stream \+ 1·mlp, without a norm",
+        ),
         (normalises_the_sum_twice, "block 1 returns 1·input_layernorm, without the stream"),
         (normalises_anything_twice, "block 1 runs post_attention_layernorm more than once"),
         (gates_its_stream, "block 1 does not return its input with the outputs of modules added"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -39,6 +39,7 @@ class RandomModel(Model):
     A type of which transformers has both is an encoder. Equal seeds give equal weights.
     """
 
+    version: ClassVar[int] = 2
     layers: Depth | None = None
     architecture: str = "llama"
     hidden: Width = 64

@@ -137,6 +137,8 @@ _INTEGERS: tuple[tuple[str, Callable[[int, Scale], int]], ...] = (
     (r"mamba_d_head|mamba_head_?dim$", lambda value, scale: 8),
     (r"mamba_d_ssm", lambda value, scale: 2 * scale.hidden),
     (r"mamba_heads$", _at_most(2)),
+    # With fewer, many scores of tokens are exactly zero, and the number of tokens decides which of these are chosen.
+    (r"^index_n_heads$", _at_most(8)),
     (r"(key_value|kv)_heads$", _shared_heads),
     (r"heads$|n_head$|query_groups$|heads_per", _many_heads),
     (r"head_?dim$|dim_head|d_head$|head_size$|kv_channels|^d_kv$", _head_size),

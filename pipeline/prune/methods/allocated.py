@@ -48,7 +48,7 @@ class AllocatedPruner(Pruner):
 
     confidence: float = CONFIDENCE
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     accepts: ClassVar[tuple[str, ...]] = ("fraction",)
     unit: ClassVar[str] = "weight"
     compares: ClassVar[bool] = True

@@ -60,7 +60,7 @@ class CalibratedBlock:
 class BlockwisePruner(Pruner):
     """A pruner that changes the weights of one block after the other. Implement ``change``."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     accepts: ClassVar[tuple[str, ...]] = ("fraction", "pattern")
     unit: ClassVar[str] = "weight"
 

@@ -20,6 +20,7 @@ from pipeline.prune.methods.masks import per_matrix, weight_masks
 class WeightwisePruner(Pruner):
     """A pruner that treats each weight matrix alone, without calibration. Implement ``mask``."""
 
+    version: ClassVar[int] = 2
     accepts: ClassVar[tuple[str, ...]] = ("fraction", "pattern")
     unit: ClassVar[str] = "weight"
     calibrated: ClassVar[bool] = False

@@ -55,7 +55,7 @@ class RandomWeights(Pruner):
 
     draw: Positive = replicate(1)
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     calibrated: ClassVar[bool] = False
     accepts: ClassVar[tuple[str, ...]] = ("fraction", "pattern")
     unit: ClassVar[str] = "weight"

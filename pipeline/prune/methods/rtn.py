@@ -23,6 +23,7 @@ class RoundToNearest(Pruner):
     Takes no sparsity: nothing is removed. The weights are stored as the values that the codes stand for.
     """
 
+    version: ClassVar[int] = 2
     unit: ClassVar[str] = "weight"
     calibrated: ClassVar[bool] = False
     bits: Bits = 4
