@@ -14,12 +14,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import torch
 from hydra import compose, initialize_config_dir
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import PreTrainedModel
 
 from pipeline.common.quiet import quiet_libraries
 from pipeline.config.choices import CONF
@@ -41,6 +41,9 @@ from pipeline.prune.settings import Settings
 from pipeline.prune.surgery import apply
 from pipeline.run.compose import resolve
 from pipeline.store.artifacts import Store
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # Pruners timed in forward passes over the calibration set, and the number of passes that each amounts to.
 PASSES = {"shortgpt": 1, "attn_drop": 1, "mlp_drop": 1, "wanda": 2, "sparsegpt": 2}

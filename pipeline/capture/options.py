@@ -7,12 +7,10 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lm_eval.api.task import Task
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.config.probes import LETTERS, Probe, encode
 from pipeline.evaluate.by_harness import build_requests
@@ -24,6 +22,10 @@ from pipeline.model.decoder import Decoder
 from pipeline.model.finite import check_values
 from pipeline.model.positions import Positions
 from pipeline.model.trajectory import KEY
+
+if TYPE_CHECKING:
+    from lm_eval.api.task import Task
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 _TENSORS, _FACTS = "options.safetensors", "options.json"

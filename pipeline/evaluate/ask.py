@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from jinja2 import TemplateError
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.evaluate import by_harness, harness
 from pipeline.evaluate.harness_suite import HarnessSuite
 from pipeline.evaluate.results import Results
 from pipeline.evaluate.retrieval import evaluate as by_embeddings
 from pipeline.evaluate.suites.retrieval import RetrievalSuite
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Suite = HarnessSuite | RetrievalSuite
 

@@ -10,12 +10,11 @@ import copy
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from pipeline.common.terminal import progress
 from pipeline.model.as_read import ROUNDING, as_read
@@ -24,6 +23,9 @@ from pipeline.model.finite import check_values
 from pipeline.model.positions import Positions
 from pipeline.model.short_pass import tokens
 from pipeline.model.softmax import log_normaliser
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
 # How many times the rounding of a dtype two ways to the same log-likelihood may differ.

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from pipeline.model.discovery import structure_of
@@ -20,6 +19,9 @@ from pipeline.model.packed_layers import keep_packed
 from pipeline.model.position_table import positions_of
 from pipeline.model.side_by_side import runner_of
 from pipeline.model.structure import Part, Structure, Write, keep
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # Linear layers that choose experts. They are left alone: pruning them would move tokens to other experts.
 _ROUTERS = ("gate", "router", "shared_expert_gate")

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from accelerate.utils.offload import offload_weight
-from torch import nn
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @contextmanager

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from huggingface_hub import try_to_load_from_cache
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.config.component import speed_only
 from pipeline.model.sources.base import Model, load_pretrained, load_tokenizer
 from pipeline.model.sources.source_card import CARD, known
 from pipeline.store.artifacts import Store
 from pipeline.store.integrity import digest, file_digest
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _LARGE = 2**24
 _MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
