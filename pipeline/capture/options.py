@@ -13,10 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline.config.probes import LETTERS, Probe, encode
-from pipeline.evaluate.by_harness import build_requests
-from pipeline.evaluate.harness import load_tasks, options_of, rows_of
 from pipeline.evaluate.harness_suite import HarnessSuite
-from pipeline.evaluate.language_model import InMemoryLM
 from pipeline.evaluate.suite import MULTIPLE_CHOICE, TaskSuite
 from pipeline.model.decoder import Decoder
 from pipeline.model.finite import check_values
@@ -100,6 +97,11 @@ def task_questions(
     """Return the first ``items`` questions of each multiple-choice task, with the harness's own prompts."""
     if not isinstance(suite, HarnessSuite) or not items:
         return []
+    # Deferred: a job that finds its results asks no task.
+    from pipeline.evaluate.by_harness import build_requests
+    from pipeline.evaluate.harness import load_tasks, options_of, rows_of
+    from pipeline.evaluate.language_model import InMemoryLM
+
     loaded = load_tasks(suite, seed)
     chosen = [row for row in rows_of(suite, loaded) if row.kind == MULTIPLE_CHOICE]
     harness = InMemoryLM(model, tokenizer, suite.batch_size)

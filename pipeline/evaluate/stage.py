@@ -12,7 +12,6 @@ import pandas as pd
 
 from pipeline.data.calibration.held_out import check_held_out
 from pipeline.evaluate import ask
-from pipeline.evaluate.by_harness import encode_requests
 from pipeline.evaluate.comparison import compare
 from pipeline.evaluate.perplexity import HeldOutText, held_out, perplexity_row
 from pipeline.model.sources.base import writes_text
@@ -90,6 +89,9 @@ class Requests(Stage):
         return {"task": settings.task.identity(), "tokenizer": tokenizer, "seed": settings.seed}
 
     def build(self, folder: Path) -> None:
+        # Deferred: a job that finds its results asks no task.
+        from pipeline.evaluate.by_harness import encode_requests
+
         bench, settings = self.bench, self.bench.settings
         encode_requests(writer(bench, bench.dtype), bench.tokenizer, settings.task, settings.seed)
         tokens_of(bench.tokenizer).save(folder)

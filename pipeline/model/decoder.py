@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from pipeline.model.discovery import structure_of
 from pipeline.model.head_input import HeadInput, Times
@@ -258,6 +257,9 @@ class Decoder:
 
     def linears(self, layer: int) -> list[Linear]:
         """Return the weight matrices of a block without routers, e.g. ``model.layers.0.mlp.up_proj.weight``."""
+        # Deferred: a job that finds its results loads no model.
+        from transformers.pytorch_utils import Conv1D
+
         found, stored = [], dict(self.structure.blocks[layer].matrices)
         for path, module in self.blocks[layer].named_modules():
             if path.rpartition(".")[2] in _ROUTERS or isinstance(module, _CONVOLUTIONS):

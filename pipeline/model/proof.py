@@ -11,12 +11,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
-from transformers import GenerationConfig, PreTrainedModel
 
 from pipeline.model.as_read import ROUNDING, as_read
 from pipeline.model.block_form import Unfit
@@ -27,6 +26,9 @@ from pipeline.model.nested import first
 from pipeline.model.offload import is_offloaded, resident
 from pipeline.model.short_pass import evaluating, stream_of, tokens
 from pipeline.model.visits import Unvisited, unvisited
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
 # Tokens to generate with a cache and without one: where each token attends to a few others, the first may be alike.
@@ -103,6 +105,9 @@ def _prove_continuing(decoder: Decoder) -> None:
 
 def caches_well(decoder: Decoder) -> bool:
     """Return whether the tokens of two rows after the first are predicted alike with a cache and without one."""
+    # Deferred: a job that finds its results loads no model.
+    from transformers import GenerationConfig
+
     model = decoder.model
     found = []
     for cached in (True, False):
