@@ -20,6 +20,7 @@ from pipeline.config.schema import EXPERIMENT, FiguresConfig
 from pipeline.plot.base import Figure, Selection
 from pipeline.plot.discovery import check_names, resolve
 from pipeline.plot.drawn_before import FigureResult, recalled, remember, state_of
+from pipeline.plot.figure_csv import to_csv
 from pipeline.plot.variant_notes import mixers_note, replicates_note
 from pipeline.tables.choice import Choice, choose
 from pipeline.tables.read import Tables, load
@@ -141,7 +142,7 @@ def _draw_one(files: render.FigureFiles, figure: Figure, tables: Tables, force: 
 
     selection = figure.select(tables)
     caption = _caption(figure, selection, tables)
-    content = render.Content(figure, render.to_csv(selection.data), selection.title, caption)
+    content = render.Content(figure, to_csv(selection.data), selection.title, caption)
     stale = force or not files.are_current(content)
     if stale:
         files.write(content)

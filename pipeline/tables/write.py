@@ -15,15 +15,13 @@ import pyarrow.parquet as pq
 from pipeline.common.files import replacing, write_json
 from pipeline.store.artifacts import Store
 from pipeline.store.integrity import digest, read_sealed, sealed
-from pipeline.store.records import OK, JobRecord, load_records
+from pipeline.store.records import OF_A_RUN, OK, JobRecord, load_records
 from pipeline.store.table_names import COMPARISONS, ITEMS, JOBS, RANKINGS, SCORES, STATES
 from pipeline.tables.job_columns import JOB_COLUMNS, job_row
 from pipeline.tables.job_tables import JobTables
 
 # Tables whose rows come from artifacts; the other one, of the jobs, comes from their records.
 _OF_ARTIFACTS = (SCORES, COMPARISONS, ITEMS, RANKINGS, *STATES)
-# Fields of a record that say how a job was run, and nothing about its results.
-_OF_A_RUN = ("finished", "seconds", "cost", "spent", "wandb")
 # What the tables were written from.
 _SEAL = ".tables.json"
 
@@ -54,7 +52,7 @@ def collect(store: Store, read: JobTables | None = None, found: bool = False) ->
 
 def _source(record: JobRecord) -> dict[str, Any]:
     """Return what the tables hold of a record, and where it was computed."""
-    return {name: value for name, value in asdict(record).items() if name not in _OF_A_RUN}
+    return {name: value for name, value in asdict(record).items() if name not in OF_A_RUN}
 
 
 def _seal_of(store: Store, source: str) -> dict[str, Any]:
