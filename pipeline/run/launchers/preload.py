@@ -14,17 +14,17 @@ from pipeline.common.garbage import importing
 from pipeline.common.quiet import quiet_libraries
 from pipeline.common.stopping import hold_signals
 
-# What jobs import where they need it. The rest comes with these, or is light. The job reports a package that is broken
-# or missing.
-_MODULES = (
-    "pipeline.run.job",
-    "pipeline.evaluate.by_harness",
-    "lm_eval.models.huggingface",
-    "transformers.generation.utils",
-    "datasets",
-    "scipy.stats",
-    "wandb.sdk.launch.inputs.internal",
-)
+
+def preload(*names: str) -> None:
+    """Import modules. The job reports a package that is broken or missing.
+
+    All objects so far stay: without the collector's marks, their pages remain shared with the jobs.
+    """
+    with importing():
+        for name in names:
+            with suppress(Exception):
+                import_module(name)
+
 
 # Signals to the whole process group are for the sweep and its jobs; a job lets them in when it is ready.
 hold_signals()
@@ -34,10 +34,7 @@ os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 # Read by wandb when it is imported.
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
 os.environ.setdefault("WANDB_SILENT", "true")
-# All objects so far stay: without the collector's marks, their pages remain shared with the jobs.
-with importing():
-    for name in _MODULES:
-        with suppress(Exception):
-            import_module(name)
+# The rest comes with these, or is light.
+preload("pipeline.run.job", "wandb.sdk.launch.inputs.internal")
 # A crash in compiled code prints where it was.
 faulthandler.enable()
