@@ -82,9 +82,10 @@ def publish(bench: Workbench, record: JobRecord) -> JobTables:
         _sign(record, store)
         tables = JobTables(record, store)
         decided(tables)
-        replace(record, status=OK).save(store)
+        # Before the job, as it will be where the job is found again: jobs stand in the order in which they have ended.
         if not bench.is_dense and "dense evaluation" in record.artifacts:
             _record_baseline(bench, record)
+        replace(record, status=OK).save(store)
         collect(store, tables, found=not record.built)
     return tables
 
