@@ -10,7 +10,6 @@ from typing import Any
 
 from pipeline.common.files import write_json
 from pipeline.common.sources import sources_digest
-from pipeline.config.figures import files_of
 from pipeline.config.schema import FiguresConfig
 from pipeline.config.search_path import folders
 from pipeline.store.integrity import digest, file_digest, read_sealed, sealed
@@ -57,11 +56,16 @@ def state_of(outputs: Path, choice: Choice, form: FiguresConfig) -> str:
             "form": asdict(form),
             "jobs": read_jobs(outputs).drop(columns="finished").to_json(orient="values"),
             "tables": {name: file_digest(path) for name, path in tables.items() if path.is_file()},
-            "own figures": {name: file_digest(path) for name, path in files_of(form.include).items()},
+            "own figures": {path.name: file_digest(path) for path in _beside_own_figures(form.include)},
             "sources": sources_digest(*folders()),
             "packages": {name: metadata.version(name) for name in _PACKAGES},
         }
     )
+
+
+def _beside_own_figures(folder: str | None) -> list[Path]:
+    """Return all Python files in a folder of the user's own: its figures may import the others."""
+    return sorted(Path(folder).expanduser().glob("*.py")) if folder else []
 
 
 def recalled(folder: Path, state: str) -> list[FigureResult] | None:
