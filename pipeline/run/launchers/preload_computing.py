@@ -11,6 +11,7 @@ preload(
     "pipeline.evaluate.by_harness",
     "lm_eval.models.huggingface",
     "transformers.generation.utils",
+    "transformers.modeling_utils",
     "datasets",
     "scipy.stats",
 )
