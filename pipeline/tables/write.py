@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.common.files import replacing, write_json
+from pipeline.common.sources import sources_digest
 from pipeline.store.artifacts import Store
 from pipeline.store.integrity import digest, read_sealed, sealed
 from pipeline.store.records import OF_A_RUN, OK, JobRecord, load_records
@@ -30,11 +31,11 @@ def collect(store: Store, read: JobTables | None = None, found: bool = False) ->
     """Write all tables from the records of all finished jobs; ``read`` holds one job's tables, already in memory.
 
     Where that job has ``found`` all its results, only the times in the jobs table change, unless the other tables are
-    not those of the records. Rows are in the order in which the jobs were computed.
+    not those that this code writes from the records. Rows are in the order in which the jobs were computed.
     """
     finished = [record for record in load_records(store.jobs) if record.status == OK]
     records = sorted(finished, key=lambda record: record.started)
-    source = digest([_source(record) for record in records])
+    source = digest([sources_digest(), *(_source(record) for record in records)])
 
     def tables_of(record: JobRecord) -> JobTables:
         # Only one table is in memory at a time, with the rows of all jobs.
@@ -56,7 +57,7 @@ def _source(record: JobRecord) -> dict[str, Any]:
 
 
 def _seal_of(store: Store, source: str) -> dict[str, Any]:
-    """Return what tells whether the tables that come from artifacts are still those written from these records."""
+    """Return what tells whether the tables that come from artifacts are still those written from this source."""
     files = [store.tables / name for name in _OF_ARTIFACTS]
     states = {path.name: path.stat() for path in files if path.is_file()}
     return {
