@@ -16,7 +16,7 @@ from matplotlib.text import Text
 from pipeline.plot import style
 from pipeline.plot.discovery import figures
 from pipeline.plot.drawing import FigureResult, draw
-from pipeline.plot.render import from_csv
+from pipeline.plot.figure_csv import from_csv
 
 
 def drawn(outputs: Path, name: str) -> tuple[FigureResult, pd.DataFrame]:

@@ -14,7 +14,7 @@ from pipeline.config.figures import supplement_of
 from pipeline.plot import style
 from pipeline.plot.base import Figure, Selection
 from pipeline.plot.discovery import resolve
-from pipeline.plot.render import from_csv, to_csv
+from pipeline.plot.figure_csv import from_csv, to_csv
 from pipeline.tables.choice import choose
 from pipeline.tables.read import Tables, load
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import norm, t
+from scipy.special import ndtr, stdtrit
 
 # (values of shape (n,), their counts of shape (resamples, n)) -> statistics of shape (resamples,)
 Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -53,5 +53,5 @@ def interval(
 
 def expanded(groups: int, level: float = 0.95) -> tuple[float, float]:
     """Return the two quantiles of resamples of ``groups`` > 1 groups that are as far apart as Student's interval."""
-    tail = float(norm.sf(math.sqrt(groups / (groups - 1)) * t.ppf((1 + level) / 2, groups - 1)))
+    tail = float(ndtr(-math.sqrt(groups / (groups - 1)) * stdtrit(groups - 1, (1 + level) / 2)))
     return tail, 1 - tail

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from lm_eval.models.huggingface import HFLM
 
 from pipeline.bench.ratios import ratio, report, settings_of
@@ -17,6 +16,9 @@ from pipeline.model.decoder import Decoder
 from pipeline.model.sources.base import resolve_dtype
 from pipeline.prune.settings import Settings
 from pipeline.store.artifacts import Store
+
+if TYPE_CHECKING:
+    import torch
 
 # Both forms of matched items, and benchmarks with long and with short items, each in one call.
 MATCHED = ("task=matched", "task.limit=8")

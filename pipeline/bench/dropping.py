@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import PreTrainedModel
 
 from pipeline.bench.ratios import ratio, report, settings_of
 from pipeline.evaluate.by_harness import encode_requests
@@ -16,6 +16,9 @@ from pipeline.prune.decision import Decision
 from pipeline.prune.settings import Settings
 from pipeline.prune.surgery import apply
 from pipeline.store.artifacts import Store
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # Benchmarks to score, with long and with short items.
 SCORED = ("boolq", "commonsense_qa", "piqa")

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedModel
 
 from pipeline.common.terminal import Progress
 from pipeline.model.decoder import Decoder
@@ -22,6 +21,9 @@ from pipeline.model.residual import layout, tap
 from pipeline.model.trajectory import KEY, Forward, Trajectory, forwards
 from pipeline.prune.decision import Change, Decision
 from pipeline.prune.surgery import changed_weights
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _FILE = "counterparts.safetensors"
 

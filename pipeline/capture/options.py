@@ -7,23 +7,22 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lm_eval.api.task import Task
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.config.probes import LETTERS, Probe, encode
-from pipeline.evaluate.by_harness import build_requests
-from pipeline.evaluate.harness import load_tasks, options_of, rows_of
 from pipeline.evaluate.harness_suite import HarnessSuite
-from pipeline.evaluate.language_model import InMemoryLM
 from pipeline.evaluate.suite import MULTIPLE_CHOICE, TaskSuite
 from pipeline.model.decoder import Decoder
 from pipeline.model.finite import check_values
 from pipeline.model.positions import Positions
 from pipeline.model.trajectory import KEY
+
+if TYPE_CHECKING:
+    from lm_eval.api.task import Task
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 _TENSORS, _FACTS = "options.safetensors", "options.json"
@@ -98,6 +97,11 @@ def task_questions(
     """Return the first ``items`` questions of each multiple-choice task, with the harness's own prompts."""
     if not isinstance(suite, HarnessSuite) or not items:
         return []
+    # Deferred: a job that finds its results asks no task.
+    from pipeline.evaluate.by_harness import build_requests
+    from pipeline.evaluate.harness import load_tasks, options_of, rows_of
+    from pipeline.evaluate.language_model import InMemoryLM
+
     loaded = load_tasks(suite, seed)
     chosen = [row for row in rows_of(suite, loaded) if row.kind == MULTIPLE_CHOICE]
     harness = InMemoryLM(model, tokenizer, 1)

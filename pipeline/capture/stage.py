@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from pipeline.capture.counterparts import capture_counterparts, has_counterparts, save_counterparts
 from pipeline.capture.options import decision_states, load_options, probe_questions, save_options, task_questions
@@ -21,6 +20,9 @@ from pipeline.prune.stage import PruningDecision
 from pipeline.prune.workbench import Workbench
 from pipeline.store.artifacts import Artifact
 from pipeline.store.stage import Stage
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _FORCED = "teacher_forced.safetensors"
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from jinja2 import TemplateError
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from pipeline.evaluate import by_harness, harness
 from pipeline.evaluate.harness_suite import HarnessSuite
 from pipeline.evaluate.results import Results
-from pipeline.evaluate.retrieval import evaluate as by_embeddings
 from pipeline.evaluate.suites.retrieval import RetrievalSuite
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Suite = HarnessSuite | RetrievalSuite
 
@@ -21,6 +22,9 @@ def prepare(suite: Suite, seed: int) -> None:
     if isinstance(suite, RetrievalSuite):
         suite.prepare()
     else:
+        # Deferred, as below: a job that finds its results asks no task.
+        from pipeline.evaluate import harness
+
         harness.load_tasks(suite, seed)
 
 
@@ -54,11 +58,17 @@ def questions(suite: Suite, seed: int) -> Iterator[str]:
         for data in suite.datasets():
             yield from data.queries.values()
     else:
+        from pipeline.evaluate import harness
+
         yield from harness.questions(suite, seed)
 
 
 def evaluate(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, suite: Suite, seed: int) -> Results:
     """Evaluate the model on every task of the suite."""
     if isinstance(suite, RetrievalSuite):
+        from pipeline.evaluate.retrieval import evaluate as by_embeddings
+
         return by_embeddings.evaluate(model, tokenizer, suite)
+    from pipeline.evaluate import by_harness
+
     return by_harness.evaluate(model, tokenizer, suite, seed)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 import time
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import PreTrainedModel
 
 from pipeline.common.heartbeat import in_words
 from pipeline.model.activations import memory_budget
 from pipeline.model.decoder import Decoder
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 log = logging.getLogger(__name__)
-AUTO = "auto"
 # Sizes are doubled up to this one.
 _MOST = 256
 # A size counts as faster with so many times the tokens a second.

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lm_eval.evaluator
 import pandas as pd
 import torch
-from lm_eval.api.task import Task
 from lm_eval.evaluator_utils import get_sample_size
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.evaluate.bars import bars_on_terminals
 from pipeline.evaluate.batch_size import found_size
@@ -25,6 +23,10 @@ from pipeline.evaluate.results import ITEM_COLUMNS, SCORE_COLUMNS, Results, rows
 from pipeline.evaluate.rounding import is_close
 from pipeline.evaluate.suite import GENERATIVE, MULTIPLE_CHOICE, PERPLEXITY
 from pipeline.evaluate.task_errors import naming_tasks
+
+if TYPE_CHECKING:
+    from lm_eval.api.task import Task
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # Number of resamples for the standard error of metrics that are not plain means.
 _BOOTSTRAP = 1000

@@ -6,13 +6,11 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lm_eval.utils
 from jinja2 import Environment, TemplateError
 from jinja2.sandbox import SandboxedEnvironment
-from lm_eval.api.group import Group
-from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
 
 from pipeline.common.causes import own_line
@@ -28,6 +26,10 @@ from pipeline.evaluate.suite import GENERATIVE, MULTIPLE_CHOICE, PERPLEXITY, Tas
 from pipeline.evaluate.task_data import check_examples, reads_local_data
 from pipeline.evaluate.task_errors import naming_tasks, task_of
 from pipeline.store.integrity import digest
+
+if TYPE_CHECKING:
+    from lm_eval.api.group import Group
+    from lm_eval.api.task import Task
 
 _KINDS = {
     "multiple_choice": MULTIPLE_CHOICE,

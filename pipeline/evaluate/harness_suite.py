@@ -10,6 +10,8 @@ from pipeline.config.types import Positive
 from pipeline.evaluate.gen_kwargs import draws, gen_kwargs_problems, generation
 from pipeline.evaluate.suite import TaskSuite
 
+AUTO = "auto"
+
 
 @dataclass(frozen=True)
 class HarnessSuite(TaskSuite):
@@ -57,7 +59,7 @@ class HarnessSuite(TaskSuite):
 
     def problems(self) -> list[str]:
         found = super().problems() + gen_kwargs_problems(self.gen_kwargs)
-        if self.batch_size == "auto" and draws(self.generation):
+        if self.batch_size == AUTO and draws(self.generation):
             found.append("task.batch_size=auto: tokens that are drawn follow from the batches, so give a number")
         if self.fewshot_as_multiturn and not self.chat_template:
             found.append(

@@ -6,10 +6,9 @@ import difflib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.common.quiet import quiet_harness
 from pipeline.config.by_name import built, defaults, settings
@@ -24,6 +23,9 @@ from pipeline.model.proof import prove
 from pipeline.prune.interface import Pruned, name_of
 from pipeline.prune.pruned_model import check_writes_text
 from pipeline.prune.vet import vet
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MATCHED, BY_NAME = "matched", "lm_eval"
 # Keys of a suite that are no options of `evaluate`, or arguments of their own.

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.models.utils_hf import stop_sequences_criteria
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.common.terminal import advancing
 from pipeline.evaluate.answer import Answer
@@ -19,6 +18,9 @@ from pipeline.evaluate.rounding import rounding
 from pipeline.model.continuous import continue_many
 from pipeline.model.decoder import Decoder
 from pipeline.model.tokens import tokens_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # Texts of a context and its continuation (None where a whole text is read window by window), and their token ids.
 Request = tuple[tuple[str, str] | None, list[int], list[int]]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import PreTrainedModel
 
 from pipeline.common.terminal import advancing
 from pipeline.evaluate.answer import Answer
@@ -13,6 +13,9 @@ from pipeline.evaluate.prefix_tree import Item, Tokens
 from pipeline.evaluate.row_width import widest_row
 from pipeline.evaluate.straight_pass import StraightPass
 from pipeline.evaluate.tree_pass import TreePass
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Pairs = Mapping[int, tuple[Tokens, Sequence[int]]]
 

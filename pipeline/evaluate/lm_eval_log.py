@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lm_eval.loggers.utils import add_tokenizer_info
-from lm_eval.models.huggingface import HFLM
 from lm_eval.utils import handle_non_serializable, sanitize_list
+
+if TYPE_CHECKING:
+    from lm_eval.models.huggingface import HFLM
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lm_eval.api.group import Group
 from lm_eval.api.registry import metric_registry
-from lm_eval.api.task import Task
 
 from pipeline.evaluate.code.code_eval import configurations
 from pipeline.evaluate.suite import TaskSuite
+
+if TYPE_CHECKING:
+    from lm_eval.api.group import Group
+    from lm_eval.api.task import Task
 
 
 def unknown_metric(definitions: Iterable[Any], index: Mapping[str, Any]) -> str | None:

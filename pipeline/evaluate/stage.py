@@ -12,9 +12,8 @@ import pandas as pd
 
 from pipeline.data.calibration.held_out import check_held_out
 from pipeline.evaluate import ask
-from pipeline.evaluate.batch_size import AUTO
-from pipeline.evaluate.by_harness import encode_requests, rows_of_pass
 from pipeline.evaluate.comparison import compare
+from pipeline.evaluate.harness_suite import AUTO
 from pipeline.evaluate.perplexity import HeldOutText, held_out, perplexity_row
 from pipeline.model.sources.base import writes_text
 from pipeline.model.special_tokens import in_words
@@ -92,6 +91,9 @@ class Requests(Stage):
         return {"task": settings.task.identity(), "tokenizer": tokenizer, "seed": settings.seed}
 
     def build(self, folder: Path) -> None:
+        # Deferred: a job that finds its results asks no task.
+        from pipeline.evaluate.by_harness import encode_requests
+
         bench, settings = self.bench, self.bench.settings
         encode_requests(writer(bench, bench.dtype), bench.tokenizer, settings.task, settings.seed)
         tokens_of(bench.tokenizer).save(folder)
@@ -111,6 +113,9 @@ class BatchSize(Stage):
         return {"dense": decision, "task": settings.task.identity(), "dtype": bench.dtype, "seed": settings.seed}
 
     def build(self, folder: Path) -> None:
+        # Deferred: a job that finds its results asks no task.
+        from pipeline.evaluate.by_harness import rows_of_pass
+
         bench, settings = self.bench, self.bench.settings
         tokens_of(bench.tokenizer).read(bench.make(Requests).path)
         size = rows_of_pass(writer(bench.dense, bench.dtype), bench.tokenizer, settings.task, settings.seed)

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from pipeline.evaluate.answer import Answer, answer_of
 from pipeline.evaluate.prefix_tree import Item, Tokens
@@ -23,6 +22,9 @@ from pipeline.model.decoder import Decoder
 from pipeline.model.finite import check_values
 from pipeline.model.positions import Positions
 from pipeline.model.short_pass import tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
 # How many times the rounding of a dtype two ways to the same log-likelihood may differ.

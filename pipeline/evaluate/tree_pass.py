@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
 
 from pipeline.evaluate.answer import Answer, answers_of
 from pipeline.evaluate.prefix_tree import Branch, Item, Row, planned, width
 from pipeline.model.cached_rows import rows_of
 from pipeline.model.decoder import Decoder
 from pipeline.model.finite import check_values
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # Rows are at least this wide where items are short: wide enough to be filled, narrow enough for attention.
 _WIDTH = 768

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
-
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from pipeline.export.hf import check_free, facts_of_pruning, of_file, write_facts
 from pipeline.model.borrowed import borrowed
@@ -17,6 +15,9 @@ from pipeline.prune.interface import Pruned, name_of
 from pipeline.store.integrity import digest
 from pipeline.store.origins import provenance
 from pipeline.store.provenance import origin
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def export(pruned: Pruned, path: str | os.PathLike[str], tokenizer: PreTrainedTokenizerBase | None = None) -> Path:

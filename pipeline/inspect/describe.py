@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
-
-from transformers import PreTrainedModel
+from typing import TYPE_CHECKING, Any
 
 from pipeline.config.by_name import defaults
 from pipeline.config.choices import choices_of
@@ -16,6 +14,9 @@ from pipeline.model.full_proof import full_proof
 from pipeline.model.model_types import is_encoder, unsuited
 from pipeline.model.structure import BlockStructure, Part
 from pipeline.model.visits import listed
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # Where a norm may be.
 _PLACES = ("before", "after", "on the sum")

@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import PretrainedConfig, PreTrainedModel
 
 from pipeline.config.sparsity import parse
 from pipeline.model import proof
@@ -24,6 +23,9 @@ from pipeline.prune.base import Context
 from pipeline.prune.decision import Decision
 from pipeline.prune.methods.wanda import Wanda
 from pipeline.prune.surgery import apply
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 # More tokens than any window or chunk of a tiny model has, and tokens to generate.
 _TOKENS, _NEW = 32, 8

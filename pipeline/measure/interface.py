@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.capture.counterparts import capture_counterparts, has_counterparts
 from pipeline.common.terminal import progress
@@ -38,6 +37,9 @@ from pipeline.prune.decision import Decision
 from pipeline.prune.interface import Pruned, name_of
 from pipeline.prune.pruned_model import check_writes_text
 from pipeline.prune.vet import vet
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Prompts = Iterable[str | Mapping[str, Any] | Probe]
 

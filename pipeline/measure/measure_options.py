@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.capture.options import decision_states, probe_questions, task_questions
 from pipeline.common.quiet import quiet_harness
@@ -22,6 +21,9 @@ from pipeline.model.decoder import Decoder
 from pipeline.model.proof import head_of
 from pipeline.prune.interface import Pruned, name_of
 from pipeline.prune.vet import vet
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 class OptionTables(NamedTuple):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
-from transformers import PreTrainedTokenizerBase
 
 from pipeline.capture.options import Question
 from pipeline.measure.finite import check_measures
@@ -15,6 +14,9 @@ from pipeline.measure.subspace import rank_matched, ranks, subspace
 from pipeline.model.finite import check_values
 from pipeline.model.head import Head
 from pipeline.model.trajectory import KEY
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 VOCABULARY, OPTIONS, CONTROL = "vocabulary", "options", "control"
 # Number of random token sets compared with each question's options, and number of likeliest tokens listed.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import pandas as pd
-import torch
 
 from pipeline.common.terminal import Progress
 from pipeline.config.schema import FREE_RUNNING, LAYER, TEACHER_FORCED
@@ -18,6 +18,9 @@ from pipeline.model.finite import check_values
 from pipeline.model.head import Head
 from pipeline.model.structure import SUBLAYERS
 from pipeline.model.trajectory import KEY, Trajectory
+
+if TYPE_CHECKING:
+    import torch
 
 FINAL = "final"
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
-import torch
 
 from pipeline.capture.counterparts import load_counterparts
 from pipeline.capture.options import load_options
@@ -34,6 +33,9 @@ from pipeline.prune.workbench import Workbench
 from pipeline.store import table_names
 from pipeline.store.artifacts import Artifact
 from pipeline.store.stage import Stage
+
+if TYPE_CHECKING:
+    import torch
 
 Further = TypeVar("Further", bound=FurtherMeasure)
 

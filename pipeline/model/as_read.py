@@ -10,17 +10,19 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
-from transformers import GenerationConfig, PreTrainedModel
 
 from pipeline.model.decoder import Decoder
 from pipeline.model.finite import is_finite
 from pipeline.model.positions import Positions
 from pipeline.model.short_pass import TOKENS, evaluating, tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
 # Largest relative differences that come from rounding and from another order of summation.
@@ -135,6 +137,9 @@ def _pads(model: PreTrainedModel, ids: torch.Tensor) -> bool:
 
 def _written(model: PreTrainedModel, rows: torch.Tensor, mask: torch.Tensor, use_cache: bool) -> Any:
     """Return what the library generates: ``sequences``, and the ``logits`` by which it chose each new token."""
+    # Deferred: a job that finds its results loads no model.
+    from transformers import GenerationConfig
+
     settings = GenerationConfig(
         max_new_tokens=_NEW, do_sample=False, use_cache=use_cache, output_logits=True, return_dict_in_generate=True,
         pad_token_id=0, eos_token_id=None,

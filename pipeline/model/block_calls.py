@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from pipeline.model.activations import Activations
 from pipeline.model.decoder import Decoder
 from pipeline.model.dropped import passed_on
+
+if TYPE_CHECKING:
+    import torch
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from pipeline.model.dataflow import STREAM, Call, Fact, Flow, Sum, key
 from pipeline.model.idle import idle_modules
 from pipeline.model.nested import tensors_of
 from pipeline.model.structure import ATTENTION, CACHE_SLOTS, MLP, BlockStructure, Part, Stub, Write
 from pipeline.model.zeros import all_of
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class Unfit(ValueError):

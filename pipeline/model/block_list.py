@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from pipeline.model.block_form import Unfit
 from pipeline.model.short_pass import TOKENS, tokens
 from pipeline.model.side_by_side import runner_of, steps_of
 from pipeline.model.structure import Step, Structure
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # Relative difference of two passes that do the same in the same order.
 _EQUAL = 1e-4

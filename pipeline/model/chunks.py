@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from pipeline.model.block_form import Unfit
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # Longer than any prompt.
 ENDLESS = 2**31 - 1

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.config.probes import Probe, encode
 from pipeline.model.as_read import check_alone
@@ -17,6 +17,9 @@ from pipeline.model.finite import check_values
 from pipeline.model.generation import Decoding, generate
 from pipeline.model.positions import Positions
 from pipeline.model.trajectory import BATCH, Trajectory, forwards
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @torch.inference_mode()

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from pipeline.model.discovery import structure_of
 from pipeline.model.head_input import HeadInput, Times
@@ -20,6 +18,9 @@ from pipeline.model.packed_layers import keep_packed
 from pipeline.model.position_table import positions_of
 from pipeline.model.side_by_side import runner_of
 from pipeline.model.structure import Part, Structure, Write, keep
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # Modules that choose experts. Their matrices are left alone: pruning them would move tokens to other experts.
 _ROUTERS = frozenset({"gate", "router", "shared_expert_gate"})
@@ -262,6 +263,9 @@ class Decoder:
 
         Those of routers are left out, and those that no text passes.
         """
+        # Deferred: a job that finds its results loads no model.
+        from transformers.pytorch_utils import Conv1D
+
         found, stored = [], dict(self.structure.blocks[layer].matrices)
         forms = dict(self.structure.blocks[layer].forms)
         for path, module in self.blocks[layer].named_modules():

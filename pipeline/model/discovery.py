@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from pipeline.model.block_form import Group, Unfit, block_of, chain_of, check_carried, is_norm, readers_of
 from pipeline.model.block_list import block_list
@@ -25,6 +24,9 @@ from pipeline.model.rescaled import factors_since, rescaled, samples
 from pipeline.model.short_pass import TOKENS, evaluating, tokens
 from pipeline.model.structure import ATTENTION, Structure
 from pipeline.model.watched_pass import Seen, watch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # Relative difference of a row to an equal one in a batch that rounding explains, in any dtype.
 _ROUNDING = 0.02

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
-
-from transformers import PreTrainedModel
+from typing import TYPE_CHECKING, Any
 
 from pipeline.model.decoder import Decoder
 from pipeline.model.offload import is_offloaded
 from pipeline.model.proof import check, drops, equations, prove
 from pipeline.model.structure import Structure
 from pipeline.model.visits import Unvisited
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,17 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteriaList
 
 from pipeline.model.as_read import as_read, reading_whole
 from pipeline.model.decoder import Decoder
 from pipeline.model.finite import checked_logits
 from pipeline.model.positions import Positions
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteriaList
 
 GREEDY, SAMPLE = "greedy", "sample"
 
@@ -42,6 +44,9 @@ def generate(
     The caller's random state is left unchanged. Raises ValueError if the model has too few positions, or if its logits
     are not finite; the latter error names the ``key`` to change.
     """
+    # Deferred: a job that finds its results loads no model.
+    from transformers import GenerationConfig
+
     decoder = Decoder(model)
     longest = max(len(prompt) + length for prompt, length in zip(prompts, lengths, strict=True))
     if decoder.positions is not None and longest > decoder.positions:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from pipeline.model.structure import BlockStructure, Part, Stub
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # The place of a value among those that a module returns, and the place or name of the argument that it comes from.
 Handed = tuple[tuple[int, int | str], ...]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
-from transformers import PreTrainedModel
 
 from pipeline.model.block_form import Unfit, shown
 from pipeline.model.dataflow import STREAM, Fact, Flow, key
 from pipeline.model.structure import Structure
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def tail_of(model: PreTrainedModel, name: str, flow: Flow) -> tuple[Structure, float]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 
 def form_of(whole: torch.Tensor, used: torch.Tensor) -> tuple[int, ...]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from accelerate.utils.offload import offload_weight
-from torch import nn
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @contextmanager
@@ -46,6 +46,9 @@ def _is_away(module: nn.Module) -> bool:
 
 
 def _write(module: nn.Module, hook: Any) -> None:
+    # Deferred: most models fit into memory.
+    from accelerate.utils.offload import offload_weight
+
     weights, prefix = hook.weights_map.dataset, hook.weights_map.prefix
     for name, parameter in module.named_parameters(recurse=False):
         key = f"{prefix}{name}"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-
-from transformers import PreTrainedModel
+from typing import TYPE_CHECKING
 
 from pipeline.model.decoder import Decoder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # With this kind of rotary embedding, the factors of all tokens change once a sequence exceeds a certain length.
 _SWITCHING = "longrope"

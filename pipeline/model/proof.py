@@ -11,12 +11,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
-from transformers import GenerationConfig, PreTrainedModel
 
 from pipeline.model.as_read import ROUNDING, as_read, long_tokens
 from pipeline.model.block_form import Unfit
@@ -27,6 +26,9 @@ from pipeline.model.nested import first
 from pipeline.model.offload import is_offloaded, resident
 from pipeline.model.short_pass import evaluating, stream_of, tokens
 from pipeline.model.visits import Unvisited, unvisited
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
 # Tokens to generate with a cache and without one: where each token attends to a few others, the first may be alike.
@@ -110,6 +112,9 @@ def caches_well(decoder: Decoder) -> bool:
 
 def _cached_alike(model: PreTrainedModel, ids: torch.Tensor) -> bool:
     """Return whether the tokens after rows (B, T) are predicted alike with a cache and without one."""
+    # Deferred: a job that finds its results loads no model.
+    from transformers import GenerationConfig
+
     found = []
     for cached in (True, False):
         settings = GenerationConfig(

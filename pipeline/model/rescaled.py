@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import PreTrainedModel
 
 from pipeline.model.block_form import Unfit
 from pipeline.model.structure import Structure
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # Number of values of each parameter that are compared.
 _SAMPLES = 32

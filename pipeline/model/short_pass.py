@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from pipeline.model.nested import tensors_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # Number of tokens of the pass: few, and unlike the size of anything else, so that attention shows by its shape.
 TOKENS = 13

@@ -9,14 +9,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import Cache, PreTrainedModel
 
 from pipeline.model.nested import first
 from pipeline.model.structure import Step, Structure, Stub
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # Arguments of a module without the stream.
 Given = tuple[tuple[Any, ...], dict[str, Any]]
@@ -121,6 +123,9 @@ class Runner:
         """Return what the model's code gets from a module; run the block if it is the last one of it."""
         x, args = args[0], args[1:]
         if not self._caches:
+            # Deferred: a job that finds its results loads no model.
+            from transformers import Cache
+
             # A cache that is made in any case would grow when a block runs again.
             args = tuple(None if isinstance(value, Cache) else value for value in args)
             kwargs = {name: None if isinstance(value, Cache) else value for name, value in kwargs.items()}

@@ -6,11 +6,10 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.config.probes import Probe, encode
 from pipeline.model.as_read import check_alone
@@ -19,6 +18,9 @@ from pipeline.model.finite import check_values
 from pipeline.model.generation import Decoding, generate, pieces
 from pipeline.model.positions import Positions
 from pipeline.model.residual import layout, tap
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _TENSORS, _FACTS = "trajectory.safetensors", "trajectory.json"
 # Setting of the dtype in which states are captured.

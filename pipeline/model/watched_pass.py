@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from pipeline.model.block_form import Unfit
 from pipeline.model.chunks import check_order
 from pipeline.model.dataflow import STREAM, Fact, Flow, Follower
 from pipeline.model.nested import tensors_of
 from pipeline.model.short_pass import TOKENS, stream_of, tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline.config.choices import figure_names
 from pipeline.plot.command import status_of, table_parser
-from pipeline.plot.discovery import figures
 from pipeline.plot.drawing import FigureResult, cores, draw
 from pipeline.tables.choice import Choice, choose
 
@@ -35,7 +35,9 @@ def _draw(options: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = table_parser("pipeline.plot", "Draw figures from the tables.", "draw", figures=True)
-    parser.add_argument("names", nargs="*", metavar="figure", help=f"{_NAMES}; default: all of {', '.join(figures())}")
+    parser.add_argument(
+        "names", nargs="*", metavar="figure", help=f"{_NAMES}; default: all of {', '.join(figure_names())}"
+    )
     parser.add_argument("--force", action="store_true", help="redraw figures that are up to date, too")
     return parser
 

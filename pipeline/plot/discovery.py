@@ -42,12 +42,17 @@ def resolve(names: Sequence[str] | None, include: str | None = None) -> dict[str
     Raises:
         UnknownFigure: if a name is unknown, with the nearest name and the whole list; if there is no such folder.
     """
-    if found := name_problems(names, include):
-        raise UnknownFigure("; ".join(found))
+    check_names(names, include)
     files = files_of(include)
     known = [*figures(), *files]
     wanted = [name for name in known if names is None or name in names or number_of(name) in names]
     return {name: _imported(files[name]) if name in files else figures()[name] for name in wanted}
+
+
+def check_names(names: Sequence[str] | None, include: str | None = None) -> None:
+    """Raise UnknownFigure as `resolve` does, without importing any figure."""
+    if found := name_problems(names, include):
+        raise UnknownFigure("; ".join(found))
 
 
 def _imported(path: Path) -> Figure:

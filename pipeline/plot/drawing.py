@@ -9,21 +9,25 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.common.errors import plain
 from pipeline.config.choices import choices_of
 from pipeline.config.figures import by_default, files_of
 from pipeline.config.schema import EXPERIMENT, FiguresConfig
-from pipeline.plot import render
 from pipeline.plot.base import Figure, Selection
-from pipeline.plot.discovery import resolve
+from pipeline.plot.discovery import check_names, resolve
+from pipeline.plot.drawn_before import FigureResult, recalled, remember, state_of
+from pipeline.plot.figure_csv import to_csv
 from pipeline.plot.variant_notes import mixers_note, replicates_note
-from pipeline.tables.choice import choose
+from pipeline.tables.choice import Choice, choose
 from pipeline.tables.read import Tables, load
 from pipeline.tables.stored import MissingData
+
+if TYPE_CHECKING:
+    from pipeline.plot import render
 
 # How many other settings a caption names at most.
 NAMED = 3
@@ -31,29 +35,6 @@ NAMED = 3
 MANY = 4
 # So many new objects are looked through for garbage at once, in a process that only draws.
 GARBAGE = 50_000
-
-
-@dataclass(frozen=True)
-class FigureResult:
-    """Outcome of one figure.
-
-    Attributes:
-        name: `figNN_name`.
-        paths: its PDF, PNG and CSV, for a paper also its caption and LaTeX; empty if its data are missing.
-        caption: its caption; empty if its data are missing.
-        missing: why it was not drawn and how to make its data; None if its files are there.
-        drawn: whether this call drew it; False if the files were up to date.
-        title: its title; empty if its data are missing.
-        failed: whether it is one of the user's own whose file raised an error, which `missing` tells.
-    """
-
-    name: str
-    paths: tuple[Path, ...] = ()
-    caption: str = ""
-    missing: str | None = None
-    drawn: bool = False
-    title: str = ""
-    failed: bool = False
 
 
 def draw(
@@ -86,9 +67,25 @@ def draw(
         UnknownSettings: if no settings match, or several.
     """
     form = form or by_default()
-    wanted = resolve(names or form.select, form.include)
-    tables = load(outputs, choose(outputs, settings))
-    one = partial(_one_of, wanted, outputs / "figures", tables, force, form)
+    check_names(names or form.select, form.include)
+    choice, folder = choose(outputs, settings), outputs / "figures"
+    if names or force:
+        return _draw_all(resolve(names or form.select, form.include), outputs, choice, force, form, processes)
+    state = state_of(outputs, choice, form)
+    if (known := recalled(folder, state)) is not None:
+        return known
+    results = _draw_all(resolve(form.select, form.include), outputs, choice, force, form, processes)
+    remember(folder, state, results)
+    return results
+
+
+def _draw_all(
+    wanted: Mapping[str, Figure], outputs: Path, choice: Choice, force: bool, form: FiguresConfig, processes: int
+) -> list[FigureResult]:
+    # Deferred, as below: what draws takes a second to import. Before the processes are forked, so that each has it.
+    from pipeline.plot import render  # noqa: F401
+
+    one = partial(_one_of, wanted, outputs / "figures", load(outputs, choice), force, form)
     if processes == 1 or len(wanted) < MANY:
         return [one(name) for name in wanted]
     with ProcessPoolExecutor(
@@ -124,6 +121,8 @@ def _one_of(
     wanted: Mapping[str, Figure], folder: Path, tables: Tables, force: bool, form: FiguresConfig, name: str
 ) -> FigureResult:
     """Draw one of the figures. An error of a file of the user's own is part of the result."""
+    from pipeline.plot import render
+
     files = render.FigureFiles(folder, name, form)
     own = files_of(form.include).get(name)
     try:
@@ -139,9 +138,11 @@ def _one_of(
 
 
 def _draw_one(files: render.FigureFiles, figure: Figure, tables: Tables, force: bool) -> FigureResult:
+    from pipeline.plot import render
+
     selection = figure.select(tables)
     caption = _caption(figure, selection, tables)
-    content = render.Content(figure, render.to_csv(selection.data), selection.title, caption)
+    content = render.Content(figure, to_csv(selection.data), selection.title, caption)
     stale = force or not files.are_current(content)
     if stale:
         files.write(content)

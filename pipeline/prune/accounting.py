@@ -6,12 +6,14 @@ Parameters of a block that no text passes, such as those of an idle cross-attent
 from __future__ import annotations
 
 from dataclasses import replace
-
-from torch import nn
+from typing import TYPE_CHECKING
 
 from pipeline.model.decoder import Decoder
 from pipeline.model.structure import ATTENTION, MLP
 from pipeline.prune.decision import Decision, facts_of
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def account(decoder: Decoder, decision: Decision) -> Decision:

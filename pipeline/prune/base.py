@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
-
-import torch
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipeline.common.terminal import Progress, progress
 from pipeline.config.component import Component, stable_name
@@ -17,6 +15,9 @@ from pipeline.model.model_types import is_encoder, unsuited
 from pipeline.model.trajectory import Trajectory
 from pipeline.prune.decision import Change, Decision
 from pipeline.prune.shared_setup import SharedSetup
+
+if TYPE_CHECKING:
+    import torch
 
 Score = dict[str, Any]
 Dropped = Mapping[str, Sequence[int]]

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.data.calibration.base import CalibrationSet, batches
 from pipeline.model.continuations import read
 from pipeline.model.trajectory import Trajectory
 from pipeline.prune.base import Context, Pruner
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 # Calibration text: int64 (sequences, tokens) batches of equal length each.

@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.common.files import open_as_new, private_name, remove_orphans
 from pipeline.model.decoder import Decoder
@@ -23,6 +22,9 @@ from pipeline.model.sources.base import load_pretrained, restore_shipped
 from pipeline.model.structure import ATTENTION, MLP
 from pipeline.prune.decision import Decision
 from pipeline.prune.surgery import change_blocks, remove_blocks
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # Number of tokens in the check that the checkpoint computes what the pruned model computes.
 _PROBE = 32

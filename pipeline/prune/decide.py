@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
-from transformers import PreTrainedModel
 
 from pipeline.config.sparsity import Sparsity
 from pipeline.model.decoder import Decoder
@@ -18,6 +18,9 @@ from pipeline.prune.base import Candidates, Context, Dropped, Pruner
 from pipeline.prune.decision import Decision
 from pipeline.prune.shared_setup import SharedSetup
 from pipeline.prune.surgery import apply, dropped
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 # Scores of the model without some sublayers, of the candidates if there are any; the set-up is shared by all calls.
 Scoring = Callable[[SharedSetup, Dropped, Candidates], pd.DataFrame]

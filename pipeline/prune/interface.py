@@ -7,11 +7,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.config.by_name import built, component, defaults, plain
 from pipeline.config.lengths import too_long
@@ -31,6 +29,10 @@ from pipeline.prune.decision import Decision
 from pipeline.prune.packed_changes import PackedChanges
 from pipeline.prune.shared_setup import SharedSetup
 from pipeline.prune.vet import vet
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # Calibration where none is chosen: given text, and what the model writes itself for pruners that compare predictions.
 _GIVEN, _OWN = "news", "trajectories"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, MutableMapping
-
-import torch
+from typing import TYPE_CHECKING
 
 from pipeline.prune.decision import Change, pack, unpack
+
+if TYPE_CHECKING:
+    import torch
 
 
 class PackedChanges(MutableMapping[int, Change]):

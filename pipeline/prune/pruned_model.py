@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from transformers import PreTrainedModel
 
 from pipeline.model.decoder import Decoder
 from pipeline.model.sources.base import writes_text
@@ -15,6 +15,9 @@ from pipeline.prune.decision import Decision
 from pipeline.prune.stage import PruningDecision
 from pipeline.prune.surgery import apply
 from pipeline.prune.workbench import Workbench
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def decision_of(bench: Workbench) -> Decision:

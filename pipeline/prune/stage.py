@@ -6,10 +6,9 @@ import json
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import torch
 
 from pipeline.data.calibration.base import batches, load, save
 from pipeline.model.full_proof import full_proof
@@ -25,6 +24,9 @@ from pipeline.prune.shared_setup import SharedSetup
 from pipeline.prune.workbench import Workbench
 from pipeline.store.artifacts import Artifact
 from pipeline.store.stage import Stage
+
+if TYPE_CHECKING:
+    import torch
 
 log = logging.getLogger(__name__)
 _SCORES = "scores.parquet"

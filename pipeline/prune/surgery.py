@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import DynamicCache, PreTrainedModel
 
 from pipeline.model.decoder import Decoder
 from pipeline.model.dropped import PassedBlock, Replaced, drop, is_dropped
@@ -18,6 +17,9 @@ from pipeline.model.proof import caches_well
 from pipeline.model.short_pass import evaluating, tokens
 from pipeline.model.structure import ATTENTION, BLOCK, CACHE_SLOTS, MLP
 from pipeline.prune.decision import Change, Decision
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
 
@@ -197,6 +199,9 @@ def _renumber_cache(decoder: Decoder, kept: list[int]) -> None:
     if not kept or not _counts_tokens(decoder):
         _without_cache(decoder)
         return
+
+    # Deferred: a job that finds its results loads no model.
+    from transformers import DynamicCache
 
     def shorten(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         cache = kwargs.get("past_key_values")

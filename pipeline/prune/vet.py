@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from transformers import PreTrainedModel
 
 from pipeline.model.finite import check_finite
 from pipeline.prune.checkpoint import probe_outputs
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def vet(model: PreTrainedModel, what: str) -> None:

@@ -9,10 +9,9 @@ import gc
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.config.lengths import too_long
 from pipeline.config.sparsity import parse
@@ -24,6 +23,9 @@ from pipeline.prune.settings import Settings
 from pipeline.prune.vet import vet
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.stage import Stage
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Result = TypeVar("Result")
 

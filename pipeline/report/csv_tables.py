@@ -7,7 +7,7 @@ import math
 import pandas as pd
 
 from pipeline.analysis.effects import kind_name
-from pipeline.plot import render
+from pipeline.plot.figure_csv import TEXT_COLUMNS, from_csv
 from pipeline.report.changes import PERPLEXITY
 from pipeline.report.table import NONE, Cell, Column, Table, number, plain_table, with_error
 
@@ -19,7 +19,7 @@ SCORES = ["label", "parameters", "kind", "series", "score_percent", "stderr_perc
 
 def csv_table(csv: bytes) -> Table:
     """Convert a CSV to a table: scores, one per line, to a row per model; any other CSV as it is, numbers rounded."""
-    data = render.from_csv(csv)
+    data = from_csv(csv)
     return _scores(data) if set(SCORES) <= set(data.columns) else _as_it_is(data)
 
 
@@ -61,7 +61,7 @@ def _as_it_is(data: pd.DataFrame) -> Table:
 
 def _column(values: pd.Series) -> Column:
     name = str(values.name)
-    words = name in render.TEXT_COLUMNS
+    words = name in TEXT_COLUMNS
     long = words and values.dropna().astype(str).str.len().max() > LONG
     return Column(name.replace("_", " "), words=words, prose=bool(long), muted=name == SHARED)
 

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from pipeline.analysis import theorems
 from pipeline.common.files import write_bytes
+from pipeline.config.figures import by_default
 from pipeline.config.schema import FiguresConfig
 from pipeline.plot.drawing import FigureResult, command_of, draw
 from pipeline.report.answer import answer
@@ -22,6 +23,7 @@ from pipeline.report.scores import scores_table
 from pipeline.report.settings import settings_of
 from pipeline.report.texts import side_by_side
 from pipeline.report.theory import heat_map, sentence, tracking
+from pipeline.report.written_before import is_written, remember, state_of_page
 from pipeline.store.artifacts import Store
 from pipeline.store.records import load_records
 from pipeline.tables.choice import choose
@@ -54,9 +56,13 @@ def write(
         UnknownFigure: if the form selects a figure that does not exist.
     """
     results = draw(outputs, settings=settings, form=form, processes=processes) if drawn is None else drawn
-    tables = load(outputs, choose(outputs, settings))
-    path = outputs / "report" / "index.html"
+    choice, path = choose(outputs, settings), outputs / "report" / "index.html"
+    state = state_of_page(outputs, choice, form or by_default(), results)
+    if is_written(path, state):
+        return path
+    tables = load(outputs, choice)
     write_bytes(path, _render({**_findings(tables), **_figures(results, path), **_origins(tables, Store(outputs))}))
+    remember(path, state)
     return path
 
 

@@ -16,7 +16,6 @@ from PIL import Image
 from pipeline.config.choices import figure_names
 from pipeline.config.figures import number_of, supplement_of
 from pipeline.plot.drawing import FigureResult
-from pipeline.plot.render import MARGINS
 from pipeline.report.csv_tables import csv_table
 from pipeline.report.table import Table
 
@@ -125,6 +124,9 @@ def _csv_uri(content: bytes, large: bool) -> str:
 
 def _embedded(content: bytes) -> tuple[bytes, int, int]:
     """Reduce a picture to few colours, without title and caption; return it with its width and height in pixels."""
+    # Deferred: what draws takes a second to import.
+    from pipeline.plot.render import MARGINS
+
     whole = Image.open(io.BytesIO(content))
     top, bottom = map(int, whole.info.get(MARGINS, "0 0").split())
     picture = whole.convert("RGB").crop((0, top, whole.width, whole.height - bottom))

@@ -10,7 +10,6 @@ import pandas as pd
 from pipeline.analysis import series
 from pipeline.analysis.prompt_means import mean_over_prompts
 from pipeline.measure.columns import further_columns
-from pipeline.plot import first_difference
 from pipeline.report.table import NONE, Cell, Column, Table, number, plain_table, significant
 from pipeline.tables.read import Tables
 from pipeline.tables.variants import DENSE, VARIANT, rows_of, variants_of
@@ -32,6 +31,9 @@ def deviation_table(tables: Tables) -> Table | None:
     if rows.empty:
         return None
     rows, temperature = series.at_temperature(rows)
+    # Deferred: what draws takes a second to import.
+    from pipeline.plot import first_difference
+
     firsts = first_difference.first_differences(tables.trajectories).set_index(VARIANT)[first_difference.COLUMN]
     keys = ["protocol", *VARIANT]
     labels = MEASURES | {name: name.replace("_", " ") for name in further_columns(rows)}

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from pipeline.common.errors import plain
+from pipeline.common.garbage import importing
 from pipeline.common.quiet import quiet_libraries
 from pipeline.common.secrets import redact, redacted
 from pipeline.config.experiment import GRIDS
@@ -61,7 +62,8 @@ def job(cfg: DictConfig) -> JobRecord:
     started = now()
     try:
         # Deferred: help, checks and mistakes should be answered at once.
-        from pipeline.run.job import run_job
+        with importing():
+            from pipeline.run.job import run_job
 
         return run_job(_prepared(cfg, multirun), folder.parent.name if multirun else folder.name, folder)
     except (Exception, SystemExit) as error:

@@ -9,6 +9,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from omegaconf import OmegaConf
 
 from pipeline.config.experiment import each_sparsity
+from pipeline.run.launchers.base import SweepLauncher
 
 
 class GridSweeper(BasicSweeper):
@@ -20,3 +21,10 @@ class GridSweeper(BasicSweeper):
         listed: Any = OmegaConf.to_container(self.config.sparsity_of)
         pruner = str(self.config.pruner.name)
         return [own for job in super().get_job_batch() for own in each_sparsity(job, listed, pruner)]
+
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        """Compose all jobs, before any begins. A launcher of the pipeline keeps what it composes for its jobs."""
+        if isinstance(self.launcher, SweepLauncher):
+            self.launcher.compose_all(batch)
+        else:
+            super().validate_batch_is_legal(batch)

@@ -71,21 +71,33 @@ def publish(bench: Workbench, record: JobRecord) -> JobTables:
     store = bench.store
     if record.artifacts:
         record.artifacts["decision"] = str(bench.make(PruningDecision).path.relative_to(store.root))
-    record.settings = describe(bench.settings, in_words(bench.tokenizer)).settings
     # Other jobs that end now change the same baseline and the same tables.
     with store.alone("records"):
-        if earlier := find_record(store, record.job):
+        earlier = find_record(store, record.job)
+        record.settings = _settings_line(bench, record, earlier)
+        if earlier:
             record.artifacts = earlier.artifacts | record.artifacts
             # The time when its numbers were computed, not when they were found again.
             record.started = record.started if record.built else earlier.started
         _sign(record, store)
         tables = JobTables(record, store)
         decided(tables)
-        replace(record, status=OK).save(store)
+        # Before the job, as it will be where the job is found again: jobs stand in the order in which they have ended.
         if not bench.is_dense and "dense evaluation" in record.artifacts:
             _record_baseline(bench, record)
-        collect(store, tables)
+        replace(record, status=OK).save(store)
+        collect(store, tables, found=not record.built)
     return tables
+
+
+def _settings_line(bench: Workbench, record: JobRecord, earlier: JobRecord | None) -> str:
+    """Return the line that describes how a job was evaluated, with the special tokens in its text.
+
+    A job that has found everything has that of its earlier run: loading a tokenizer takes seconds.
+    """
+    if earlier is not None and earlier.status == OK and not record.built:
+        return earlier.settings
+    return describe(bench.settings, in_words(bench.tokenizer)).settings
 
 
 def decided(tables: JobTables) -> None:

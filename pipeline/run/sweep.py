@@ -194,7 +194,7 @@ def _plot(jobs: Sequence[JobRecord], folder: Path, store: Store) -> None:
         # Another sweep on the same folder may be closing too.
         with store.alone("figures"):
             drawn = draw(store.root, form=SweepSummary.figures, processes=cores())
-            page = report.write(store.root, drawn=drawn)
+            page = report.write(store.root, drawn=drawn, form=SweepSummary.figures)
         for figure in drawn:
             if figure.failed:
                 print(f"figure {figure.name} is not drawn: {figure.missing}")

@@ -21,6 +21,9 @@ LAYOUT = 4
 OUTCOME, TRACEBACK = "outcome.json", "traceback.txt"
 OK, FAILED, INTERRUPTED, SKIPPED = "ok", "failed", "interrupted", "skipped"
 
+# Fields that say how a job was run last, and nothing about its results.
+OF_A_RUN = ("finished", "seconds", "cost", "spent", "wandb")
+
 
 @dataclass
 class JobRecord:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pipeline.common.garbage import importing
 from pipeline.common.steps import watched_by
 from pipeline.track import service
 from pipeline.track.agent import AgentRun, agent_run
@@ -168,29 +169,31 @@ def _open(spec: RunSpec, mode: Mode, own: str, config: dict[str, Any], agent: Ag
 
 
 def _init(spec: RunSpec, mode: Mode, own: str, config: dict[str, Any], agent: AgentRun | None) -> Run:
-    prepare_import()
-    import wandb
-
     folder = folder_of_runs(spec.outputs.resolve()).parent
     folder.mkdir(parents=True, exist_ok=True)
-    # An agent has put its run, project and entity into the environment, where wandb finds them.
-    return wandb.init(
-        dir=str(folder),
-        mode=mode,
-        id=None if agent else own,
-        resume=None if agent or "WANDB_RESUME" in os.environ or not (spec.job or spec.id) else "allow",
-        project=None if agent else spec.project,
-        entity=None if agent else spec.entity,
-        name=spec.name[:NAME_LENGTH],
-        notes=spec.notes,
-        group=(agent.sweep if agent else spec.group)[:NAME_LENGTH],
-        job_type=spec.job_type[:TAG_LENGTH],
-        tags=tuple(dict.fromkeys(tag[:TAG_LENGTH] for tag in spec.tags if tag)),
-        config=config,
-        allow_val_change=True,  # of a run that is resumed
-        reinit="finish_previous",  # otherwise a run left open would be returned again
-        settings=wandb.Settings(base_url=base_url(), **_settings()),
-    )
+    prepare_import()
+    # The first run imports more.
+    with importing():
+        import wandb
+
+        # An agent has put its run, project and entity into the environment, where wandb finds them.
+        return wandb.init(
+            dir=str(folder),
+            mode=mode,
+            id=None if agent else own,
+            resume=None if agent or "WANDB_RESUME" in os.environ or not (spec.job or spec.id) else "allow",
+            project=None if agent else spec.project,
+            entity=None if agent else spec.entity,
+            name=spec.name[:NAME_LENGTH],
+            notes=spec.notes,
+            group=(agent.sweep if agent else spec.group)[:NAME_LENGTH],
+            job_type=spec.job_type[:TAG_LENGTH],
+            tags=tuple(dict.fromkeys(tag[:TAG_LENGTH] for tag in spec.tags if tag)),
+            config=config,
+            allow_val_change=True,  # of a run that is resumed
+            reinit="finish_previous",  # otherwise a run left open would be returned again
+            settings=wandb.Settings(base_url=base_url(), **_settings()),
+        )
 
 
 def _settings() -> dict[str, Any]:

@@ -126,7 +126,7 @@ def distinct(asked: Sequence[Pair]) -> int:
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3_text", "qwen3_moe"])
-def test_every_beginning_goes_through_the_model_once(name, tokenizer):
+def test_every_beginning_goes_through_the_model_once(name):
     """Examples, contexts and options, as in a suite of two tasks; few enough tokens for one row."""
     model = kept(name)
     asked = [
@@ -137,21 +137,21 @@ def test_every_beginning_goes_through_the_model_once(name, tokenizer):
     ]
     expected = [reference(model, *pair)[0] for pair in asked]
     # Which way a model may go is tried once.
-    scored(model, tokenizer, asked[:1], 8)
+    log_likelihoods(model, asked[:1], 8)
     with rows(model) as seen:
-        found = scored(model, tokenizer, asked, 8)
+        found = log_likelihoods(model, asked, 8)
     assert [value for value, _ in found] == pytest.approx(expected, abs=1e-9)
     assert sum(count * width for count, width in seen) == distinct(asked)
 
 
-def test_a_long_beginning_is_a_cache(tokenizer):
+def test_a_long_beginning_is_a_cache():
     model = variant("llama")
     examples = list(range(100, 140))
     asked = [([*examples, number], [*option, 9]) for number in range(60) for option in ([], [number], [7])]
     expected = [reference(model, *pair)[0] for pair in asked]
-    scored(model, tokenizer, asked[:1], 2)
+    log_likelihoods(model, asked[:1], 2)
     with rows(model) as seen:
-        found = scored(model, tokenizer, asked, 2)
+        found = log_likelihoods(model, asked, 2)
     assert [value for value, _ in found] == pytest.approx(expected, abs=1e-9)
     assert seen[0] == (1, 40) and sum(count * width for count, width in seen) <= 1.15 * distinct(asked)
 

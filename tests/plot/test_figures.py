@@ -37,7 +37,7 @@ from pipeline.plot import style
 from pipeline.plot.__main__ import main
 from pipeline.plot.discovery import figures
 from pipeline.plot.drawing import draw
-from pipeline.plot.render import from_csv, to_csv
+from pipeline.plot.figure_csv import from_csv, to_csv
 from pipeline.tables.choice import UnknownSettings, choose
 from pipeline.tables.job_columns import WHO
 from pipeline.tables.read import load

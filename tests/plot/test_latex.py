@@ -11,7 +11,7 @@ from figure_tables import SETUPS, prompts_table, save, scores_table, trajectorie
 from pipeline.plot import latex, style
 from pipeline.plot.cell_text import Piece, plain
 from pipeline.plot.discovery import resolve
-from pipeline.plot.render import from_csv, to_csv
+from pipeline.plot.figure_csv import from_csv, to_csv
 from pipeline.plot.table_block import Block, Column
 from pipeline.tables.choice import choose
 from pipeline.tables.read import load

@@ -15,7 +15,7 @@ from pipeline.config.figures import by_default
 from pipeline.config.schema import PAPER, SCREEN
 from pipeline.plot import canvas, style
 from pipeline.plot.discovery import figures
-from pipeline.plot.render import from_csv, to_csv
+from pipeline.plot.figure_csv import from_csv, to_csv
 from pipeline.tables.choice import choose
 from pipeline.tables.read import load
 from pipeline.tables.stored import MissingData

@@ -22,7 +22,7 @@ from pipeline.analysis.score_rows import final_deviation, rows_of_jobs
 from pipeline.config.choices import CONF
 from pipeline.evaluate.task_data import shipped_digest
 from pipeline.plot.drawing import draw
-from pipeline.plot.render import from_csv
+from pipeline.plot.figure_csv import from_csv
 from pipeline.prune.settings import Settings
 from pipeline.report import write
 from pipeline.results.__main__ import main as results

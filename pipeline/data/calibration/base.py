@@ -11,16 +11,18 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.config.component import Component, speed_only
 from pipeline.config.types import Positive, Seed
 from pipeline.model.special_tokens import end_of_text, opening
 from pipeline.model.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 TOKENS_FILE = "tokens.safetensors"
 # Documents per call of the tokenizer: enough to keep it busy, few enough to stop soon after the text suffices.

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
-
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipeline.data.calibration.base import CalibrationSet, Positive
 from pipeline.data.calibration.prompt_files import read_prompts, too_few
 from pipeline.model.continuations import continued
 from pipeline.model.trajectory import Trajectory
 from pipeline.store.integrity import digest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)

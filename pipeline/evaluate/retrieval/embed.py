@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.common.terminal import progress
 from pipeline.evaluate.retrieval.recipe import Recipe
 from pipeline.model.decoder import Decoder
 from pipeline.model.finite import check_values
 from pipeline.model.positions import Positions
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _T = TypeVar("_T")
 # Batches whose texts are sorted by length together: enough to save padding, few enough to hold in memory.

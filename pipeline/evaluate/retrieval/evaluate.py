@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import textwrap
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.evaluate.results import ITEM_COLUMNS, SCORE_COLUMNS, Results
 from pipeline.evaluate.retrieval.beir import Dataset
@@ -18,6 +17,9 @@ from pipeline.evaluate.retrieval.recipe import recipe_of
 from pipeline.evaluate.retrieval.search import Hits, Search
 from pipeline.evaluate.suite import RETRIEVAL
 from pipeline.evaluate.suites.retrieval import RetrievalSuite
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 log = logging.getLogger(__name__)
 # Depth of rankings, which bounds MAP as it does in TREC's own runs.

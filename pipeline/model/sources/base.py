@@ -9,19 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    GenerationConfig,
-    PretrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
 
 from pipeline.config.component import Component, speed_only
 from pipeline.config.types import Positive
@@ -30,6 +20,9 @@ from pipeline.model.model_types import is_encoder
 from pipeline.model.sources.complete import check_complete, check_sizes, is_head
 from pipeline.model.sources.folder import CONFIG, check_config, check_folder, read_weights
 from pipeline.store.artifacts import Store
+
+if TYPE_CHECKING:
+    from transformers import AutoModel, AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -120,6 +113,9 @@ def load_pretrained(path: str, dtype: torch.dtype, trusted: bool = False, **opti
 
 def plain_generation(shipped: GenerationConfig) -> GenerationConfig:
     """Return the special tokens of a model's generation settings, without the settings that change what it writes."""
+    # Deferred, as below: a job that finds its results loads no model.
+    from transformers import GenerationConfig
+
     return GenerationConfig(
         bos_token_id=shipped.bos_token_id, eos_token_id=shipped.eos_token_id, pad_token_id=shipped.pad_token_id
     )
@@ -127,6 +123,8 @@ def plain_generation(shipped: GenerationConfig) -> GenerationConfig:
 
 def _checked(path: str, trusted: bool, revision: str | None) -> type[AutoModel | AutoModelForCausalLM]:
     """Return the class that loads a checkpoint, after checking all that can be checked beforehand."""
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PretrainedConfig
+
     folder = Path(path)
     if folder.is_dir():
         facts = check_folder(folder, trusted)
@@ -161,6 +159,8 @@ def load_tokenizer(path: str, trusted: bool = False, **options: Any) -> PreTrain
     A padding token that is missing, or has no row in the model's embedding, becomes the end-of-text token. Raises
     ValueError that names the directory for files without a usable tokenizer, OSError for a hub that cannot be reached.
     """
+    from transformers import AutoTokenizer
+
     facts = check_folder(Path(path), trusted) if Path(path).is_dir() else {}
     rows = facts.get("vocab_size") or math.inf
     with _in_plain_words(path, "the tokenizer of "):

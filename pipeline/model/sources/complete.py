@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from torch import nn
-from transformers import PreTrainedModel
+from typing import TYPE_CHECKING, Any
 
 from pipeline.model.model_types import is_encoder
 from pipeline.model.sources.folder import CONFIG, Weights
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedModel
 
 # Names of output heads in checkpoints.
 _HEADS = ("lm_head", "embed_out")

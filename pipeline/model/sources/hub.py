@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from huggingface_hub import try_to_load_from_cache
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from pipeline.config.component import speed_only
 from pipeline.model.sources.base import Model, load_pretrained, load_tokenizer
 from pipeline.model.sources.source_card import CARD, known
 from pipeline.store.artifacts import Store
 from pipeline.store.integrity import digest, file_digest
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _LARGE = 2**24
 _MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
@@ -81,6 +81,9 @@ class HubModel(Model):
         folder = Path(self.path).expanduser()
         if folder.is_dir():
             return known(folder / CARD)
+        # Deferred: only an export needs it.
+        from huggingface_hub import try_to_load_from_cache
+
         # The card in the local hub cache, if there is one: nothing is downloaded for it.
         copy = try_to_load_from_cache(self.path, CARD, revision=self.revision or "main")
         return (known(Path(copy)) if isinstance(copy, str) else {}) | {"base_model": self.path}

@@ -10,11 +10,9 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import gguf
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from pipeline.common.packages import package_file
 from pipeline.config.component import speed_only
@@ -22,6 +20,9 @@ from pipeline.model.sources.base import Model, load_pretrained, load_tokenizer
 from pipeline.model.sources.source_card import CARD, known
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.integrity import file_digest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,9 @@ class PackagedModel(Model):
         self._convert_file(self._file(), folder)
 
     def _convert_file(self, source: Path, folder: Path) -> None:
+        # Deferred: a job that finds its results loads no model.
+        from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
         options = {"gguf_file": source.name}
         with _parsed_once():
             model = AutoModelForCausalLM.from_pretrained(
@@ -82,6 +86,8 @@ def _parsed_once() -> Iterator[None]:
     It parses it for the configuration, for the weights and for the tokenizer, and maps the names of all tensors anew
     for each module of the model, which is more than half of a conversion.
     """
+    import gguf
+
     names = "GGUFReader", "get_tensor_name_map"
     originals = {name: getattr(gguf, name) for name in names}
     for name, original in originals.items():

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForCausalLM,
-    GenerationConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
-)
 
 from pipeline.config.types import Depth, Positive, Seed, Width
 from pipeline.model.model_types import causal_types, encoder_types, is_encoder
 from pipeline.model.sources.base import Model, device
-from pipeline.model.sources.tiny import UNBUILT, model_of, tiny_config
 from pipeline.store.artifacts import Store
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _WINDOWS = ("sliding_attention", "full_attention")
 # Types whose sizes have the names of ``_shape``; those of all others are found by `tiny_config`.
@@ -47,6 +39,9 @@ class RandomModel(Model):
     seed: Seed = 0
 
     def load(self, dtype: torch.dtype, store: Store) -> PreTrainedModel:
+        # Deferred, as below: a job that finds its results loads no model.
+        from pipeline.model.sources.tiny import UNBUILT
+
         if self.architecture not in (*causal_types(), *encoder_types()):
             raise ValueError(f"model.architecture={self.architecture} is no model type of the installed transformers")
         if self.architecture in _COMMON:
@@ -60,6 +55,8 @@ class RandomModel(Model):
             ) from error
 
     def _common(self, dtype: torch.dtype, store: Store) -> PreTrainedModel:
+        from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+
         config = AutoConfig.for_model(self.architecture, **self._shape(), **_tokens(self.tokenizer(store)))
         source = AutoModel if is_encoder(config) else AutoModelForCausalLM
         with torch.random.fork_rng():
@@ -72,6 +69,10 @@ class RandomModel(Model):
 
     def _tiny(self, dtype: torch.dtype, store: Store) -> PreTrainedModel:
         """Build a model of a type whose sizes have names of their own; without ``layers``, as deep as it has kinds."""
+        from transformers import GenerationConfig
+
+        from pipeline.model.sources.tiny import model_of, tiny_config
+
         tokens = _tokens(self.tokenizer(store))
         config = tiny_config(
             self.architecture,
@@ -129,6 +130,9 @@ class RandomModel(Model):
 
     def tokenizer(self, store: Store) -> PreTrainedTokenizerBase:
         """Build a tokenizer with one token per byte, plus padding and end of text."""
+        from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+        from transformers import PreTrainedTokenizerFast
+
         alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
         tokenizer = Tokenizer(models.BPE(vocab={byte: index for index, byte in enumerate(alphabet)}, merges=[]))
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

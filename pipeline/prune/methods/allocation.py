@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.interpolate import PchipInterpolator
 
 Array = NDArray[np.float64]
 Curve = tuple[Array, Array]
@@ -28,6 +27,9 @@ def smooth(points: Sequence[tuple[float, float]]) -> Curve:
     It never falls. Between measurements the square root is interpolated, which is close to straight: a divergence is a
     squared length. Raises ValueError for two points at one share.
     """
+    # Deferred: a job that finds its results needs none of it.
+    from scipy.interpolate import PchipInterpolator
+
     at, costs = np.array([(0.0, 0.0), *sorted(points)]).T
     if (np.diff(at) <= 0).any():
         raise ValueError(f"costs at fractions {at.tolist()} are not a curve; measure each fraction above 0 once")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -22,6 +22,8 @@ from pipeline.run.sweep import Outcome, SweepSummary, line_of, name_of, own_seco
 from pipeline.store.records import OK, SKIPPED, JobRecord
 
 log = logging.getLogger(__name__)
+# Number of configurations that are kept for their jobs: each takes about half a megabyte.
+_KEPT = 100
 
 
 class CannotRun(Exception):
@@ -57,6 +59,7 @@ class SweepLauncher(Launcher):
         # Hydra's own launchers return what the task function returns; these need the record, and compute that from it.
         self.hydra_context, self.task_function, self.config = hydra_context, job, config
         self._outcomes: dict[int, Outcome] = {}
+        self._composed: dict[tuple[str, ...], DictConfig] = {}
         # How many jobs run at once; None where somebody else decides.
         self.at_once: int | None = None
 
@@ -83,9 +86,20 @@ class SweepLauncher(Launcher):
 
     # --- for subclasses ----------------------------------------------------------------------------------------
 
+    def compose_all(self, jobs: Iterable[Sequence[str]]) -> None:
+        """Compose the jobs with these overrides beforehand. Raises what Hydra raises if one cannot be composed."""
+        for overrides in jobs:
+            config = self._load(overrides)
+            if len(self._composed) < _KEPT:
+                self._composed[tuple(overrides)] = config
+
+    def _load(self, overrides: Sequence[str]) -> DictConfig:
+        return self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
+
     def compose(self, job: SweepJob) -> DictConfig:
         """Return the configuration of one job, as its process takes it."""
-        config = self.hydra_context.config_loader.load_sweep_config(self.config, list(job.overrides))
+        kept = self._composed.pop(job.overrides, None)
+        config = self._load(job.overrides) if kept is None else kept
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = job.number
             # The time in it is that of the sweep, not of the process that reads it next.

@@ -32,11 +32,15 @@ from pipeline.run.launchers.work import carry_out
 from pipeline.store.records import JobRecord
 
 _FORKS = multiprocessing.get_context("forkserver")
+_PRELOAD = "pipeline.run.launchers.preload"
 
 
-def start_server(environment: Mapping[str, str]) -> None:
-    """Start the server, which begins with its imports in the background. It ends after this process and its jobs."""
-    _FORKS.set_forkserver_preload(["pipeline.run.launchers.preload"])
+def start_server(environment: Mapping[str, str], computing: bool) -> None:
+    """Start the server, which begins with its imports in the background. It ends after this process and its jobs.
+
+    If jobs will be ``computing``, it imports what they need for that, too.
+    """
+    _FORKS.set_forkserver_preload([_PRELOAD, *([f"{_PRELOAD}_computing"] if computing else [])])
     # Linear algebra and Arrow would start threads when they are imported.
     calm = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
     with _variables({**calm, **environment}):

@@ -22,6 +22,7 @@ from omegaconf import DictConfig, open_dict
 from pipeline.common.errors import lacked_memory, plain
 from pipeline.common.stopping import Stopped, noticing
 from pipeline.run.launchers.base import SweepJob, SweepLauncher
+from pipeline.run.launchers.expected import finished_before
 from pipeline.run.launchers.isolated import JobProcess, start_server, wait_for
 from pipeline.run.launchers.memory import GIB, kills, memory
 from pipeline.run.launchers.work import without_a_word
@@ -62,7 +63,8 @@ class LocalLauncher(SweepLauncher):
         self._waiting, self._again = deque(jobs), deque[tuple[SweepJob, JobRecord]]()
         self._need, self._known = 0, False
         threads = str(max(1, cores // self._places))
-        start_server({} if self._places == 1 or "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": threads})
+        own = self._places == 1 or "OMP_NUM_THREADS" in os.environ
+        start_server({} if own else {"OMP_NUM_THREADS": threads}, computing=not finished_before(self.folder, jobs))
         with noticing() as notice:
             try:
                 while notice.signal is None and (self._waiting or self._again or self._running):

@@ -14,6 +14,7 @@ from pipeline.analysis.score_means import KINDS
 from pipeline.config.figures import by_default
 from pipeline.plot import canvas, render, style
 from pipeline.plot.base import Figure, Selection
+from pipeline.plot.figure_csv import to_csv
 from pipeline.tables.variants import precedence
 
 MEASURED, PREDICTED = "measured", "predicted"
@@ -111,7 +112,7 @@ def _limits(rows: pd.DataFrame) -> tuple[float, float]:
 def write(folder: Path, name: str, selection: Selection) -> Path:
     """Write PDF, PNG and CSV of the advice to a folder unless they are current. Returns the path of the PNG."""
     figure = Figure(lambda tables: selection, draw)
-    content = render.Content(figure, render.to_csv(selection.data), selection.title, " ".join(selection.notes))
+    content = render.Content(figure, to_csv(selection.data), selection.title, " ".join(selection.notes))
     files = render.FigureFiles(folder, name, by_default())
     if not files.are_current(content):
         files.write(content)
