@@ -52,6 +52,7 @@ class AllocatedPruner(Pruner):
     accepts: ClassVar[tuple[str, ...]] = ("fraction",)
     unit: ClassVar[str] = "weight"
     compares: ClassVar[bool] = True
+    own_text: ClassVar[bool] = True
     tried: ClassVar[str] = ""
 
     def method(self) -> BlockwisePruner | WeightwisePruner:

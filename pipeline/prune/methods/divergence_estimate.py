@@ -58,6 +58,7 @@ class DivergenceEstimate(UnitPruner):
 
     version: ClassVar[int] = 2
     compares: ClassVar[bool] = True
+    own_text: ClassVar[bool] = True
     seeded: ClassVar[bool] = True
 
     def importance(self, decoder: Decoder, context: Context) -> list[Score]:
