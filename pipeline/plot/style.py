@@ -40,10 +40,14 @@ SET_COLOURS = {"vocabulary": SPACE_COLOURS["p"], "control": GREY, "options": "#5
 PALETTE = (
     "#E11EA5", "#690F0F", "#1E695A", "#FF87F0", "#3C3C5A", "#9687FF", "#F0A569", "#2D0FB4", "#1E781E", "#5AD2B4",
 )  # fmt: skip
-# Pruners of one kind share a colour, and have a marker each: place in the palette -> pruners by marker.
+# Pruners of one kind share a colour, and have a marker each: place in the palette -> pruners by marker. There are more
+# kinds than colours, so some share a colour with another kind.
 _KINDS: tuple[dict[str, str], ...] = (
     {"o": "attn_drop", "s": "iterative_attn_drop", "D": "random_attn"},
-    {"o": "shortgpt", "s": "iterative_blocks", "^": "contiguous", "D": "random_blocks"},
+    {
+        **{"o": "shortgpt", "s": "iterative_blocks", "^": "contiguous", "D": "random_blocks"},
+        **{"p": "perplexity", "d": "perplexity_mlp", "v": "perplexity_blocks", "8": "perplexity_joint"},
+    },
     {"o": "wanda", "v": "wanda_divergence"},
     {"o": "joint_drop", "s": "iterative_joint_drop"},
     {"o": "magnitude", "v": "magnitude_divergence", "D": "random_weights"},
