@@ -52,7 +52,10 @@ _KINDS: tuple[dict[str, str], ...] = (
     {"o": "joint_drop", "s": "iterative_joint_drop"},
     {"o": "magnitude", "v": "magnitude_divergence", "D": "random_weights"},
     {"o": "sparsegpt", "v": "sparsegpt_divergence"},
-    {"o": "mlp_drop", "s": "iterative_mlp_drop", "D": "random_mlp"},
+    {
+        **{"o": "mlp_drop", "s": "iterative_mlp_drop", "D": "random_mlp"},
+        **{"p": "output_change", "d": "output_change_mlp", "v": "output_change_blocks", "8": "output_change_joint"},
+    },
     {"o": "divergence", "s": "divergence_mlp", "^": "divergence_blocks", "D": "divergence_joint"},
     {"o": "awq", "s": "rtn"},
     # Where a marker stands for a criterion by divergence (figure 28), it tells both from each other.
