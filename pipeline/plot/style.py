@@ -57,7 +57,7 @@ _KINDS: tuple[dict[str, str], ...] = (
         **{"p": "output_change", "d": "output_change_mlp", "v": "output_change_blocks", "8": "output_change_joint"},
     },
     {"o": "divergence", "s": "divergence_mlp", "^": "divergence_blocks", "D": "divergence_joint"},
-    {"o": "awq", "s": "rtn"},
+    {"o": "awq", "s": "rtn", "p": "taylor_attn", "d": "taylor_mlp", "v": "taylor_blocks"},
     # Where a marker stands for a criterion by divergence (figure 28), it tells both from each other.
     {
         "p": "divergence_estimate",
