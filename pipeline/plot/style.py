@@ -49,7 +49,10 @@ _KINDS: tuple[dict[str, str], ...] = (
         **{"p": "perplexity", "d": "perplexity_mlp", "v": "perplexity_blocks", "8": "perplexity_joint"},
     },
     {"o": "wanda", "v": "wanda_divergence"},
-    {"o": "joint_drop", "s": "iterative_joint_drop"},
+    {
+        **{"o": "joint_drop", "s": "iterative_joint_drop"},
+        **{"p": "evolution", "d": "evolution_mlp", "v": "evolution_blocks", "8": "evolution_joint"},
+    },
     {"o": "magnitude", "v": "magnitude_divergence", "D": "random_weights"},
     {"o": "sparsegpt", "v": "sparsegpt_divergence"},
     {
