@@ -2,9 +2,9 @@
 
 EvoPress (Sieberling et al., ICML 2025, arXiv 2410.14649) for depth pruning. A generation makes offspring of the best
 sets. Each offspring differs by a few switches, in which one removed unit comes back and a kept one goes, so that the
-budget stays the same; their number is the smaller of two draws. The fitness is KL(dense‖pruned) on the text, measured in
-several selections, on more tokens of fewer sets each time; in the last one, the parents compete again.
-Its public code keeps as many attention as MLP sublayers; here a joint search may switch one kind for the other.
+budget stays the same; their number is the smaller of two draws. The fitness is KL(dense‖pruned) on the text, measured
+in several selections, on more tokens of fewer sets each time; in the last one, the parents compete again. Its public
+code keeps as many attention as MLP sublayers; here a joint search may switch one kind for the other.
 """
 
 from __future__ import annotations
