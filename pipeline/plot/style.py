@@ -48,7 +48,7 @@ _KINDS: tuple[dict[str, str], ...] = (
         **{"o": "shortgpt", "s": "iterative_blocks", "^": "contiguous", "D": "random_blocks"},
         **{"p": "perplexity", "d": "perplexity_mlp", "v": "perplexity_blocks", "8": "perplexity_joint"},
     },
-    {"o": "wanda", "v": "wanda_divergence", "s": "wanda_owl", "^": "wanda_alpha_pruning"},
+    {"o": "wanda", "v": "wanda_divergence", "s": "wanda_owl", "^": "wanda_alpha_pruning", "D": "ria", "p": "dsnot"},
     {
         **{"o": "joint_drop", "s": "iterative_joint_drop"},
         **{"p": "evolution", "d": "evolution_mlp", "v": "evolution_blocks", "8": "evolution_joint"},
