@@ -80,6 +80,14 @@ def test_a_generation_costs_its_sets_on_their_tokens(make_model):
         assert row["forward_tokens"] == 5 * 24 + 4 * 48
 
 
+def test_on_the_whole_text_a_set_is_measured_once(make_model):
+    """There are six pairs of four attention sublayers."""
+    model, pruner = make_model(), replace(pruner_of("evolution"), offspring=3, generations=10)
+    scores = pruner.decide(Decoder(model), parse(2), context_for(pruner, model)).scores
+    assert sum(row["questions"] for row in scores) == 6
+    assert sum(row["forward_tokens"] for row in scores) == 6 * 4 * 24
+
+
 def test_switches_keep_the_budget():
     numbers, start = generator("test"), frozenset(UNITS[:3])
     found = [switched(UNITS, start, 1, numbers) for _ in range(200)]

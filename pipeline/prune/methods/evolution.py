@@ -144,26 +144,30 @@ def _draw(count: int, numbers: torch.Generator) -> int:
 class _Divergence:
     """The fitness of sets: KL(dense‖pruned), nats per token, on tokens of the text that are drawn for each selection.
 
-    Counts what was measured since it was last told of.
+    Sets are measured on the whole text only once. Counts what was measured since it was last told of.
     """
 
     def __init__(self, decoder: Decoder, context: Context, numbers: torch.Generator) -> None:
         assert context.trajectory is not None
         self._decoder, self._whole, self._numbers = decoder, context.trajectory, numbers
         self._head = head_of(decoder, torch.float32)
+        self._known: dict[Removed, float] = {}
         self._questions = self._sent = 0
 
     @torch.inference_mode()
     def __call__(self, sets: Sequence[Removed], tokens: int) -> list[float]:
         text = drawn_part(self._whole, tokens, self._numbers)
+        known = self._known if text is self._whole else {}
         dense, passes = DensePredictions(self._head, text, confidence=0.0), list(forwards(text, tight=True))
-        self._questions += len(sets)
-        self._sent += len(sets) * tokens_of(text)
-        values = []
-        for removed in sets:
+        for removed in dict.fromkeys(sets):
+            if removed in known:
+                continue
             with dropped(self._decoder, by_kind(list(removed))):
-                values.append(dense.divergence(each.at_predictions(each.run(self._decoder.model)) for each in passes))
-        return values
+                states = (each.at_predictions(each.run(self._decoder.model)) for each in passes)
+                known[removed] = dense.divergence(states)
+            self._questions += 1
+            self._sent += tokens_of(text)
+        return [known[removed] for removed in sets]
 
     def told(self, generation: int, fitness: float) -> Score:
         """Return the row of a generation."""
