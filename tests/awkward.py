@@ -16,7 +16,7 @@ from pipeline.tables.variants import DENSE
 
 PAIRS = (("shortgpt", "0.2"), ("shortgpt", "0.4"), ("wanda", "0.2"), ("wanda", "0.4"))
 MIXED = (*PAIRS, ("attn_drop", "8"), ("mlp_drop", "8"), ("rtn", "0"), ("divergence", "8"), ("divergence_estimate", "8"))
-WEIGHTS = ("wanda", "sparsegpt", "magnitude", "weights")
+WEIGHTS = ("wanda", "sparsegpt", "magnitude", "weights", "ria", "dsnot")
 LONG = "a-language-model-of-someone-with-a-very-long-name-7B-instruct-v0.3"
 INPUTS = ("one variant", "thirty variants", "4 layers", "80 layers", "long names")
 

@@ -48,7 +48,10 @@ SOME_PAIRS = some("matched tasks", ("copying", "plurals"), count=1)
 # Of each kind of pruner one: masks of weights, with and without calibration, sublayers, blocks, rounding, losses.
 SOME_AWAY = some(
     "pruners of models on disk",
-    ("wanda", "sparsegpt", "magnitude", "attn_drop", "shortgpt", "rtn", "divergence_blocks"),
+    (
+        *("wanda", "sparsegpt", "magnitude", "attn_drop", "shortgpt", "rtn", "divergence_blocks", "evolution_mlp"),
+        *("dsnot", "wanda_alpha_pruning"),
+    ),
 )
 SOME_UNCHANGED = some("pruners of nothing", ("shortgpt", "wanda"), count=1)
 # The dearest tests, by the name in their mark `rotated`: processes, waiting, statistics. Each commit runs half of them.

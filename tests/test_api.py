@@ -199,6 +199,8 @@ def test_calibration_in_every_form(model, tokenizer, tmp_path):
     assert prune(model, tokenizer, "shortgpt", 1, calibration={"sequences": 2, "length": 16}).calibration.name == "news"
     own = prune(model, tokenizer, "divergence", 1, calibration={"sequences": 2, "length": 4})
     assert own.calibration.name == "trajectories"
+    others = prune(model, tokenizer, "output_change", 1, calibration={"sequences": 2, "length": 16})
+    assert others.calibration.name == "news"
 
 
 # --- tasks, tables and checkpoints ------------------------------------------------------------------------------------

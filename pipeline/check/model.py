@@ -115,9 +115,9 @@ def _lengths(plain: Mapping[str, Any]) -> list[str]:
 
 
 def check_text(plain: Mapping[str, Any], chosen: bool) -> list[str]:
-    """Refuse given text, which says less and is long, to a pruner that compares predictions, unless it was chosen."""
+    """Refuse given text, which says less and is long, to a pruner for text of the model's own, unless it was chosen."""
     pruner, text = plain["pruner"], plain["calibration"]
-    if chosen or not declared(pruner, "compares") or declared(text, "generated"):
+    if chosen or not declared(pruner, "own_text") or declared(text, "generated"):
         return []
     return [
         f"pruner={pruner['name']} compares predictions, which works best on text that the dense model wrote: add "

@@ -40,17 +40,27 @@ SET_COLOURS = {"vocabulary": SPACE_COLOURS["p"], "control": GREY, "options": "#5
 PALETTE = (
     "#E11EA5", "#690F0F", "#1E695A", "#FF87F0", "#3C3C5A", "#9687FF", "#F0A569", "#2D0FB4", "#1E781E", "#5AD2B4",
 )  # fmt: skip
-# Pruners of one kind share a colour, and have a marker each: place in the palette -> pruners by marker.
+# Pruners of one kind share a colour, and have a marker each: place in the palette -> pruners by marker. There are more
+# kinds than colours, so some share a colour with another kind.
 _KINDS: tuple[dict[str, str], ...] = (
     {"o": "attn_drop", "s": "iterative_attn_drop", "D": "random_attn"},
-    {"o": "shortgpt", "s": "iterative_blocks", "^": "contiguous", "D": "random_blocks"},
-    {"o": "wanda", "v": "wanda_divergence"},
-    {"o": "joint_drop", "s": "iterative_joint_drop"},
+    {
+        **{"o": "shortgpt", "s": "iterative_blocks", "^": "contiguous", "D": "random_blocks"},
+        **{"p": "perplexity", "d": "perplexity_mlp", "v": "perplexity_blocks", "8": "perplexity_joint"},
+    },
+    {"o": "wanda", "v": "wanda_divergence", "s": "wanda_owl", "^": "wanda_alpha_pruning", "D": "ria", "p": "dsnot"},
+    {
+        **{"o": "joint_drop", "s": "iterative_joint_drop"},
+        **{"p": "evolution", "d": "evolution_mlp", "v": "evolution_blocks", "8": "evolution_joint"},
+    },
     {"o": "magnitude", "v": "magnitude_divergence", "D": "random_weights"},
     {"o": "sparsegpt", "v": "sparsegpt_divergence"},
-    {"o": "mlp_drop", "s": "iterative_mlp_drop", "D": "random_mlp"},
+    {
+        **{"o": "mlp_drop", "s": "iterative_mlp_drop", "D": "random_mlp"},
+        **{"p": "output_change", "d": "output_change_mlp", "v": "output_change_blocks", "8": "output_change_joint"},
+    },
     {"o": "divergence", "s": "divergence_mlp", "^": "divergence_blocks", "D": "divergence_joint"},
-    {"o": "awq", "s": "rtn"},
+    {"o": "awq", "s": "rtn", "p": "taylor_attn", "d": "taylor_mlp", "v": "taylor_blocks"},
     # Where a marker stands for a criterion by divergence (figure 28), it tells both from each other.
     {
         "p": "divergence_estimate",

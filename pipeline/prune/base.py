@@ -77,6 +77,8 @@ class Pruner(Component):
     calibrated: ClassVar[bool] = True
     # Whether it compares with the dense model's states on the calibration text, as only decoders can.
     compares: ClassVar[bool] = False
+    # Whether it is meant for text that the dense model writes itself, so that other text has to be asked for.
+    own_text: ClassVar[bool] = False
     # Whether it needs a model that predicts tokens.
     decoder_only: ClassVar[bool] = False
     # Model types that it works on, as in a model's ``config.json``; empty for all.

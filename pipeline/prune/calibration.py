@@ -45,7 +45,7 @@ def context_of(pruner: Pruner, source: CalibrationSet, text: Text, states: Calla
         return Context()
     if not pruner.compares:
         return Context(text())
-    if not source.generated:
+    if pruner.own_text and not source.generated:
         log.warning(
             "%s compares models on the given text; generation loss shows on text that the model wrote itself: "
             "calibration=trajectories",

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# Calibration where none is chosen: given text, and what the model writes itself for pruners that compare predictions.
+# Calibration where none is chosen: given text, and what the model writes itself for pruners that are meant for that.
 _GIVEN, _OWN = "news", "trajectories"
 # Options whose defaults texts share with it.
 _SHARED = ("length", "seed", "batch_size")
@@ -98,8 +98,8 @@ def prune(
         texts: calibration text for pruners that read some, each text a sequence of at most ``length`` tokens.
         calibration: how to calibrate otherwise: a name in ``conf/calibration``, a mapping of its options with the name
             as ``name``, or a `CalibrationSet`; with ``texts``, a mapping of ``length``, ``packing`` and ``sequences``.
-            Without both, ``news``, or ``trajectories``, the model's own continuations, for a pruner that compares
-            predictions (``divergence`` and the like).
+            Without both, ``news``, or ``trajectories``, the model's own continuations, for a pruner that is meant
+            for them (``divergence`` and the like).
         seed: where random numbers start, within this call alone.
         in_place: prune the model itself instead of a copy. After an error the model is no longer usable.
         options: the pruner's options, such as ``beam=2``.
@@ -144,7 +144,7 @@ def calibration_set(
     options = {"name": calibration} if isinstance(calibration, str) else dict(calibration or {})
     name = options.pop("name", None)
     if texts is None:
-        return component("calibration", name or (_OWN if pruner.compares else _GIVEN), options, seed=seed)
+        return component("calibration", name or (_OWN if pruner.own_text else _GIVEN), options, seed=seed)
     if isinstance(texts, str) or name is not None:
         raise ValueError("texts should be a list of texts, without the name of another calibration")
     shared = {key: value for key, value in defaults("calibration", _GIVEN, seed=seed).items() if key in _SHARED}

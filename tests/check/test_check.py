@@ -30,6 +30,7 @@ def test_default_configuration_has_no_problems():
     assert problems([], multirun=False) == []
     assert problems(["pruner=shortgpt,wanda", "sparsity=0.2,0.4"], multirun=True) == []
     assert problems(["pruner=divergence", "sparsity=4", "calibration=news,shots"], multirun=True) == []
+    assert problems(["pruner=perplexity,output_change,evolution", "sparsity=4"], multirun=True) == []
 
 
 def test_all_problems_at_once_with_the_nearest_choice():

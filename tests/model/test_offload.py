@@ -67,9 +67,13 @@ def test_pruning_and_applying_give_what_they_give_in_memory(checkpoint, make_set
         torch.testing.assert_close(outputs_of(pruned), outputs_of(dense), rtol=1e-5, atol=1e-5)
 
 
-def test_passes_backward_are_refused_in_a_sentence(checkpoint, make_settings):
-    pruner, away = make_settings("pruner=divergence_estimate").pruner, checkpoint(away=True)
-    with pytest.raises(ValueError, match="needs all weights in memory; give pruner=divergence, or allow more"):
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [("divergence_estimate", "divergence"), ("taylor_attn", "attn_drop"), ("taylor_blocks", "shortgpt")],
+)
+def test_passes_backward_are_refused_in_a_sentence(checkpoint, make_settings, name, instead):
+    pruner, away = make_settings(f"pruner={name}").pruner, checkpoint(away=True)
+    with pytest.raises(ValueError, match=f"needs all weights in memory; give pruner={instead}, or allow more"):
         pruner.decide(Decoder(away), parse(1), context_for(pruner, away))
 
 

@@ -245,3 +245,21 @@ def test_the_pruned_model_runs(make_model):
     apply(model, decision)
     assert len(decision.attention) + len(decision.mlp) == 2
     assert torch.isfinite(model(torch.tensor([[1, 2, 3]])).logits).all()
+
+
+@pytest.mark.parametrize(("name", "lazy"), [("divergence", False), ("divergence_blocks", True), ("perplexity", False)])
+def test_a_search_says_how_many_tokens_it_sent_through_the_model(make_model, monkeypatch, name, lazy):
+    """A candidate in block 3 of 4 takes a fourth of a pass; steps add up to all questions that were asked."""
+    model, pruner = make_model(), replace(pruner_of(name), lazy=lazy)
+    context, asked = context_for(pruner, model), []
+
+    def scores(gone, candidates=()):
+        asked.append([(sum(map(len, gone.values())), layer) for _, layer in candidates])
+        return context.scores(gone, candidates)
+
+    rows = pruner.decide(Decoder(model), parse(2), replace(context, scores=scores)).scores
+    tokens = 4 * 24
+    for step in (0, 1):
+        expected = sum(tokens * (4 - layer) / 4 for part in asked for size, layer in part if size == step)
+        assert [row["forward_tokens"] for row in rows if row["step"] == step] == [expected]
+    assert not any(row["forward_tokens"] for row in rows if row["step"] == ALONE)

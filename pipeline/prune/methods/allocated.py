@@ -1,8 +1,9 @@
-"""Weight pruners that remove more from blocks whose weights matter less to the text that the model generates.
+"""Weight pruners with a sparsity for each block, at the same total number of zeroed weights as with one everywhere.
 
-Each block is pruned alone at a few sparsities, and KL(dense‖pruned) is measured at the positions that predict the dense
-model's own continuations. These curves determine the sparsity of each block, at the same total number of zeroed weights
-as with one sparsity everywhere, and the method prunes each block to its sparsity as usual.
+The method prunes each block to its sparsity as usual. Of these pruners, those by divergence are here: they remove more
+from blocks whose weights matter less to the text that the model generates. Each block is pruned alone at a few
+sparsities, and KL(dense‖pruned) is measured at the positions that predict the dense model's own continuations. These
+curves determine the sparsity of each block.
 """
 
 from __future__ import annotations
@@ -39,35 +40,69 @@ Trial = Callable[[Sequence[Linear], Sparsity], Change]
 
 @dataclass(frozen=True)
 class AllocatedPruner(Pruner):
-    """A pruner of weights with a sparsity for each block, from curves that are measured once for every sparsity.
+    """A pruner of weights with a sparsity for each block, from scores that serve every sparsity.
 
-    ``scores`` are these curves, each row with the ``sparsity`` tried and the one ``chosen``, followed by the method's
-    own scores. Implement ``method`` and ``trial``; ``tried`` names the latter. Positions are weighted by the dense
-    model's largest probability to the power of ``confidence``.
+    ``scores`` are these, each row with the sparsity ``chosen`` for its block, followed by the method's own scores.
+    Implement ``method``, ``importance`` and ``wanted``.
     """
-
-    confidence: float = CONFIDENCE
 
     version: ClassVar[int] = 3
     accepts: ClassVar[tuple[str, ...]] = ("fraction",)
     unit: ClassVar[str] = "weight"
-    compares: ClassVar[bool] = True
-    tried: ClassVar[str] = ""
 
     def method(self) -> BlockwisePruner | WeightwisePruner:
         """Return the pruner that carries out the allocation."""
         raise TypeError(f"pruner {type(self).__name__} does not define method()")
 
-    def trial(self, decoder: Decoder, context: Context) -> Trial:
-        """Return the function that is tried on the matrices of one block of the dense model."""
-        raise TypeError(f"pruner {type(self).__name__} does not define trial()")
+    def wanted(self, sizes: Sequence[int], share: float, rows: Sequence[Score]) -> list[float]:
+        """Return a sparsity for each block, from the scores and the blocks' numbers of weights; ``share`` on average.
 
-    def zeros(self, rows: int, columns: int, share: float) -> int:
-        """Return how many weights of a matrix the method zeroes."""
-        return int(rows * columns * share)
+        They are shifted by the same small amount until whole weights add up.
+        """
+        raise TypeError(f"pruner {type(self).__name__} does not define wanted()")
 
     def identity(self) -> dict[str, Any]:
         return super().identity() | {"method": self.method().identity()}
+
+    def decide(self, decoder: Decoder, sparsity: Sparsity, context: Context) -> Decision:
+        if sparsity.is_zero:
+            return Decision()
+        rows = context.scores({})
+        chosen = self.shares(decoder, sparsity.fraction, rows)
+        decision = self.method().decide_each(decoder, [exactly(share) for share in chosen], context)
+        described = [row | {"chosen": chosen[int(row["layer"])]} for row in rows]
+        return replace(decision, scores=[*described, *decision.scores])
+
+    def shares(self, decoder: Decoder, share: float, rows: Sequence[Score]) -> list[float]:
+        """Compute the sparsity of each block from the scores."""
+        method = self.method()
+        shapes = [[tuple(linear.weight.shape) for linear in decoder.linears(at)] for at in range(len(decoder.blocks))]
+
+        def zeros(layer: int, share: float) -> int:
+            return sum(method.zeros(rows, columns, share) for rows, columns in shapes[layer])
+
+        sizes = [sum(rows * columns for rows, columns in each) for each in shapes]
+        target = sum(zeros(layer, share) for layer in range(len(shapes)))
+        return settle(self.wanted(sizes, share, rows), zeros, target)
+
+
+@dataclass(frozen=True)
+class AllocatedByDivergence(AllocatedPruner):
+    """A pruner with a sparsity for each block, from curves of the divergence: rows with the ``sparsity`` tried.
+
+    Implement ``method`` and ``trial``; ``tried`` names the latter. Positions are weighted by the dense model's largest
+    probability to the power of ``confidence``.
+    """
+
+    confidence: float = CONFIDENCE
+
+    compares: ClassVar[bool] = True
+    own_text: ClassVar[bool] = True
+    tried: ClassVar[str] = ""
+
+    def trial(self, decoder: Decoder, context: Context) -> Trial:
+        """Return the function that is tried on the matrices of one block of the dense model."""
+        raise TypeError(f"pruner {type(self).__name__} does not define trial()")
 
     def scoring_identity(self) -> dict[str, Any]:
         """Return what the curves depend on: methods that are tried in the same way share them."""
@@ -97,33 +132,19 @@ class AllocatedPruner(Pruner):
         return rows
 
     def decide(self, decoder: Decoder, sparsity: Sparsity, context: Context) -> Decision:
-        if sparsity.is_zero:
-            return Decision()
         if sparsity.fraction > GRID[-1]:
             raise ValueError(
                 f"sparsity={sparsity.given} is more than {GRID[-1]}, the most that pruner={self.name} tries in a "
                 f"block; give at most {GRID[-1]}, or a pruner that removes the same fraction from every block"
             )
-        rows = context.scores({})
-        chosen = self.shares(decoder, sparsity.fraction, rows)
-        decision = self.method().decide_each(decoder, [exactly(share) for share in chosen], context)
-        curves = [row | {"chosen": chosen[int(row["layer"])]} for row in rows]
-        return replace(decision, scores=[*curves, *decision.scores])
+        return super().decide(decoder, sparsity, context)
 
-    def shares(self, decoder: Decoder, share: float, rows: Sequence[Score]) -> list[float]:
-        """Compute the sparsity of each block from the measured curves."""
-        shapes = [[tuple(linear.weight.shape) for linear in decoder.linears(at)] for at in range(len(decoder.blocks))]
-
-        def zeros(layer: int, share: float) -> int:
-            return sum(self.zeros(rows, columns, share) for rows, columns in shapes[layer])
-
-        sizes = [sum(rows * columns for rows, columns in each) for each in shapes]
-        target = sum(zeros(layer, share) for layer in range(len(shapes)))
-        return settle(allocate(_curves(rows), sizes, share), zeros, target)
+    def wanted(self, sizes: Sequence[int], share: float, rows: Sequence[Score]) -> list[float]:
+        return allocate(_curves(rows), sizes, share)
 
 
 @dataclass(frozen=True)
-class WandaDivergence(AllocatedPruner):
+class WandaDivergence(AllocatedByDivergence):
     """Wanda, tried with the norms of the dense activations."""
 
     tried: ClassVar[str] = "wanda"
@@ -134,12 +155,9 @@ class WandaDivergence(AllocatedPruner):
     def trial(self, decoder: Decoder, context: Context) -> Trial:
         return wanda_trial(decoder, context)
 
-    def zeros(self, rows: int, columns: int, share: float) -> int:
-        return rows * int(columns * share)
-
 
 @dataclass(frozen=True)
-class SparseGPTDivergence(AllocatedPruner):
+class SparseGPTDivergence(AllocatedByDivergence):
     """SparseGPT, tried as Wanda: to solve a block for every sparsity of the grid would take many times as long."""
 
     inclusive: bool = False
@@ -154,7 +172,7 @@ class SparseGPTDivergence(AllocatedPruner):
 
 
 @dataclass(frozen=True)
-class MagnitudeDivergence(AllocatedPruner):
+class MagnitudeDivergence(AllocatedByDivergence):
     """Magnitude pruning, calibrated only through its curves."""
 
     inclusive: bool = False

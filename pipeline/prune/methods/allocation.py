@@ -75,6 +75,13 @@ def allocate(curves: Sequence[Curve], sizes: Sequence[int], share: float) -> lis
     return [float(low + dx @ part) for low, dx, part in zip(first, widths, parts, strict=True)]
 
 
+def stretched(values: Sequence[float], low: float, high: float) -> Array:
+    """Map values linearly, so that the least becomes ``low`` and the greatest ``high``; the middle if all are equal."""
+    given = np.array(values, float)
+    width = np.ptp(given)
+    return low + (given - given.min()) * ((high - low) / width) if width else np.full(len(given), (low + high) / 2)
+
+
 def settle(shares: Sequence[float], zeros: Callable[[int, float], int], target: int) -> list[float]:
     """Shift all shares by the same small amount until counts, which are rounded down, add up to ``target`` weights.
 

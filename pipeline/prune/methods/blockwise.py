@@ -68,6 +68,10 @@ class BlockwisePruner(Pruner):
         """Return the change of a block; the block itself stays as it is."""
         raise TypeError(f"pruner {type(self).__name__} does not define change()")
 
+    def zeros(self, rows: int, columns: int, share: float) -> int:
+        """Return how many weights of a matrix it zeroes at a fraction."""
+        return int(rows * columns * share)
+
     def decide(self, decoder: Decoder, sparsity: Sparsity, context: Context) -> Decision:
         if self.accepts and sparsity.is_zero:
             return Decision()

@@ -6,28 +6,20 @@ paper shows that this is where generation breaks), measured teacher-forced: one 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
-from pipeline.config.sparsity import Sparsity
-from pipeline.config.types import Positive
 from pipeline.model.activations import memory_budget
 from pipeline.model.decoder import Decoder
 from pipeline.model.head import Head
-from pipeline.model.prefix import SharedPrefix, shared_prefix
 from pipeline.model.proof import head_of
 from pipeline.model.softmax import cross_entropy, normalised
 from pipeline.model.structure import BLOCK, SUBLAYERS
-from pipeline.model.trajectory import Trajectory, forwards
-from pipeline.prune.base import Context, Score
-from pipeline.prune.decision import Decision
-from pipeline.prune.methods.search import beam, greedy
-from pipeline.prune.methods.units import Unit, UnitPruner, by_kind
-from pipeline.prune.surgery import dropped
+from pipeline.model.trajectory import Trajectory
+from pipeline.prune.methods.unit_search import Cost, UnitSearch
 
 # Positions whose logits are computed at a time.
 _ROWS = 256
@@ -36,65 +28,24 @@ CONFIDENCE = 4.0
 
 
 @dataclass(frozen=True)
-class Divergence(UnitPruner):
-    """Drops units one after the other, each time the one that adds least to the divergence.
+class Divergence(UnitSearch):
+    """Drops units one after the other, each time the one that adds least to the divergence: see `UnitSearch`.
 
-    ``lazy`` scores again only candidates that may still be the best; with ``beam`` above 1, that many sets are followed
-    side by side, and all candidates are scored. Positions are weighted by the dense model's largest probability to the
-    power of ``confidence``. ``scores`` are the units alone, then the path taken.
+    Positions are weighted by the dense model's largest probability to the power of ``confidence``.
     """
 
-    lazy: bool = True
-    beam: Positive = 1
     confidence: float = CONFIDENCE
 
     version: ClassVar[int] = 2
-    compares: ClassVar[bool] = True
+    own_text: ClassVar[bool] = True
 
     @property
     def kinds(self) -> tuple[str, ...]:
         """Kinds of units that may be removed; in a joint ranking also blocks, by what they add per sublayer."""
         return (*SUBLAYERS, BLOCK) if self.unit == "sublayer" else super().kinds
 
-    def scoring_identity(self) -> dict[str, Any]:
-        """Return what scores depend on: not search options, which decide which candidates are scored."""
-        identity = super().scoring_identity()
-        return {key: value for key, value in identity.items() if key not in ("lazy", "beam")}
-
-    @torch.inference_mode()
-    def importance(self, decoder: Decoder, context: Context) -> list[Score]:
-        """Measure the divergence with each of ``context.candidates`` dropped, besides what is dropped already."""
-        dense, prefix = context.setup.once(decoder.model, lambda: self._comparing(decoder, context))
-        rows: list[Score] = []
-        for kind, layer in context.progress(context.candidates, "divergence", len(context.candidates)):
-            with dropped(decoder, {kind: [layer]}):
-                value = dense.divergence(prefix.final(layer))
-            rows.append({"layer": layer, "sublayer": kind, "score": value})
-        return rows
-
-    @contextmanager
-    def _comparing(self, decoder: Decoder, context: Context) -> Iterator[tuple[DensePredictions, SharedPrefix]]:
-        trajectory = context.trajectory
-        assert trajectory is not None
-        with shared_prefix(decoder, list(forwards(trajectory, tight=True))) as prefix:
-            yield DensePredictions(head_of(decoder, torch.float32), trajectory, self.confidence), prefix
-
-    def decide(self, decoder: Decoder, sparsity: Sparsity, context: Context) -> Decision:
-        alone: dict[Unit, float] = {}
-
-        def costs(gone: Sequence[Unit], candidates: Sequence[Unit]) -> dict[Unit, float]:
-            rows = context.scores(by_kind(gone), candidates)
-            found = {(row["sublayer"], int(row["layer"])): float(row["score"]) for row in rows}
-            if not gone:
-                alone.update(found)
-            return found
-
-        units, count = self.units(decoder), self.count(decoder, sparsity)
-        if self.beam > 1:
-            path = beam(units, count, costs, self.beam, self.parts)
-        else:
-            path = greedy(units, count, costs, self.lazy, self.parts)
-        return self.decision(decoder, path, alone)
+    def cost(self, decoder: Decoder, trajectory: Trajectory) -> Cost:
+        return DensePredictions(head_of(decoder, torch.float32), trajectory, self.confidence).divergence
 
 
 class DensePredictions:

@@ -13,22 +13,20 @@ All draws follow from the experiment's seed. How much the estimate of a set woul
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from pipeline.config.sparsity import Sparsity
 from pipeline.config.types import Positive
 from pipeline.model.decoder import Decoder
 from pipeline.model.gates import gated
 from pipeline.model.head import Head
-from pipeline.model.offload import is_offloaded
+from pipeline.model.learning import check_in_memory, only_learning
 from pipeline.model.proof import head_of
 from pipeline.model.softmax import kl_estimate, normalised
 from pipeline.model.structure import BLOCK, SUBLAYERS
@@ -58,16 +56,13 @@ class DivergenceEstimate(UnitPruner):
 
     version: ClassVar[int] = 2
     compares: ClassVar[bool] = True
+    own_text: ClassVar[bool] = True
     seeded: ClassVar[bool] = True
 
     def importance(self, decoder: Decoder, context: Context) -> list[Score]:
         """Return, for every sublayer, its estimate alone and its ``slopes`` (sequences · draws): see `slopes_of`."""
         assert context.trajectory is not None
-        if is_offloaded(decoder.model):
-            raise ValueError(
-                f"pruner={self.name} runs a backward pass, which needs all weights in memory; give "
-                f"pruner={self.name.replace('_estimate', '')}, or allow more memory in model.max_memory"
-            )
+        check_in_memory(decoder.model, self.name, self.name.replace("_estimate", ""))
         slopes = slopes_of(
             decoder, context.trajectory, self.draws, self.confidence, context.seed, context.progress
         ).numpy()
@@ -134,7 +129,7 @@ def slopes_of(
     passes = list(forwards(trajectory, tight=True))
     parts: list[torch.Tensor] = []
     total = 0.0
-    with torch.enable_grad(), _frozen(decoder.model):
+    with torch.enable_grad(), only_learning(decoder.model):
         for forward in progress(passes, "estimate", len(passes)):
             with gated(decoder, len(forward.prompts)) as gates:
                 kept = forward.at_predictions(forward.run(decoder.model))
@@ -174,16 +169,3 @@ def _drawn(
     signs = torch.randint(0, 2, tokens.shape, generator=generator, device=tokens.device) * 2 - 1
     scaled = signs * weights.sqrt().to(slopes).unsqueeze(-1)
     return weights, (slopes * scaled.unsqueeze(-1)).transpose(0, 1)
-
-
-@contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
-    """Freeze the weights within the block: nothing needs derivatives by them."""
-    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in learning:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in learning:
-            parameter.requires_grad_(True)

@@ -29,6 +29,10 @@ class WeightwisePruner(Pruner):
         """Return which of the (out, in) weights of a matrix to prune: a boolean tensor of their shape."""
         raise TypeError(f"pruner {type(self).__name__} does not define mask()")
 
+    def zeros(self, rows: int, columns: int, share: float) -> int:
+        """Return how many weights of a matrix it zeroes at a fraction."""
+        return int(rows * columns * share)
+
     def change(self, linears: Sequence[Linear], sparsity: Sparsity) -> Change:
         """Return the change of a block with these matrices."""
         return Change(masks=weight_masks(linears, lambda _, weight: self.mask(weight, sparsity)))

@@ -24,6 +24,9 @@ class Wanda(BlockwisePruner):
     def change(self, block: CalibratedBlock, sparsity: Sparsity) -> Change:
         return Change(masks=lowest_metric(block.linears, energies(block), sparsity))
 
+    def zeros(self, rows: int, columns: int, share: float) -> int:
+        return rows * int(columns * share)
+
 
 def energies(block: CalibratedBlock) -> dict[str, torch.Tensor]:
     """Return each matrix's mean ``column_energy`` per sequence, (in,); an expert without tokens has none."""

@@ -1,0 +1,76 @@
+"""Output change: remove the units whose removal turns the output for the given text least, one after the other.
+
+FinerCut (Zhang et al., 2024, arXiv 2405.18218) treats attention and MLP sublayers as candidates of their own and keeps
+those whose removal changes the model's output most, by a distance of the outputs with and without them. It is asked
+again after each removal. Here the output is what predicts each next token of the calibration text: its logits, or its
+probabilities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from pipeline.model.decoder import Decoder
+from pipeline.model.head import Head
+from pipeline.model.proof import head_of
+from pipeline.model.softmax import normalised
+from pipeline.model.trajectory import Trajectory
+from pipeline.prune.methods.unit_search import Cost, UnitSearch
+
+# Positions whose logits are in memory at a time.
+_ROWS = 256
+# A distance at each position, (N,) float64, of the logits (N, V) of two models.
+Distance = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class OutputChange(UnitSearch):
+    """Drops units one after the other, each time the one with which the output is nearest to the dense model's.
+
+    ``distance`` is the ``angular`` distance of the logits, or the ``jensen_shannon`` divergence of the probabilities,
+    as a mean over positions that all count alike. All candidates are measured at every step: ``lazy=False``.
+    """
+
+    lazy: bool = False
+    distance: Literal["angular", "jensen_shannon"] = "angular"
+
+    def cost(self, decoder: Decoder, trajectory: Trajectory) -> Cost:
+        head, distance = head_of(decoder, torch.float32), DISTANCES[self.distance]
+
+        def change(states: Iterator[torch.Tensor]) -> float:
+            return _mean_distance(head, trajectory.final, torch.cat(list(states)), distance)
+
+        return change
+
+
+def _mean_distance(head: Head, dense: torch.Tensor, other: torch.Tensor, distance: Distance) -> float:
+    """Compute the mean distance of what two models predict from their states (N, D)."""
+    total = 0.0
+    for one, two in zip(dense.split(_ROWS), other.split(_ROWS), strict=True):
+        z = (head.logits(states.to(head.weight.device)) for states in (one, two))
+        total += float(distance(*z).sum())
+    return total / len(dense)
+
+
+def angular_distance(one: torch.Tensor, two: torch.Tensor) -> torch.Tensor:
+    """Compute the angle between rows of (N, V), as a fraction of a half turn: ``arccos(cos) / π``, (N,) float64.
+
+    Half the angle has the tangent ``‖a - b‖ / ‖a + b‖`` for unit vectors: unlike the arccosine, exact for small angles.
+    """
+    one, two = (torch.nn.functional.normalize(z.double(), dim=-1) for z in (one, two))
+    return torch.atan2((one - two).norm(dim=-1), (one + two).norm(dim=-1)) * 2 / torch.pi
+
+
+def jensen_shannon(one: torch.Tensor, two: torch.Tensor) -> torch.Tensor:
+    """Compute the Jensen-Shannon divergence (Lin, 1991) of the softmax of logits (N, V), in nats, (N,) float64."""
+    p, q = normalised(one.double()), normalised(two.double())
+    entropy, entropy_of_mean = (torch.special.entr(x).sum(-1) for x in (torch.stack([p, q]), (p + q) / 2))
+    # Equal rows may come out below zero, by rounding.
+    return (entropy_of_mean - entropy.mean(0)).clamp_(min=0)
+
+
+DISTANCES: dict[str, Distance] = {"angular": angular_distance, "jensen_shannon": jensen_shannon}

@@ -1,0 +1,54 @@
+"""Perplexity: remove the units without which the calibration text is least unlikely, one after the other.
+
+SLEB (Song et al., ICML 2024, arXiv 2402.09025) removes blocks in this way, and BlockPruner (Zhong et al., ACL Findings
+2025, arXiv 2406.10594) attention and MLP sublayers in one ranking. All candidates are
+measured again after each removal. SLEB's code spares the first and the last block; here every unit is a candidate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from pipeline.model.decoder import Decoder
+from pipeline.model.head import Head
+from pipeline.model.proof import head_of
+from pipeline.model.softmax import log_normaliser
+from pipeline.model.trajectory import Trajectory
+from pipeline.prune.methods.unit_search import Cost, UnitSearch
+
+# Positions whose logits are in memory at a time.
+_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Perplexity(UnitSearch):
+    """Drops units one after the other, each time the one that raises the text's negative log-likelihood least.
+
+    The cost is the rise above the dense model's, in nats per token; it may be negative. Of text that the model wrote
+    itself only the continuations count. Both methods measure all candidates at every step: ``lazy=False``.
+    """
+
+    lazy: bool = False
+
+    def cost(self, decoder: Decoder, trajectory: Trajectory) -> Cost:
+        head = head_of(decoder, torch.float32)
+        tokens = torch.tensor([token for row in trajectory.tokens for token in row])
+        dense = negative_log_likelihood(head, trajectory.final, tokens)
+
+        def rise(states: Iterator[torch.Tensor]) -> float:
+            return negative_log_likelihood(head, torch.cat(list(states)), tokens) - dense
+
+        return rise
+
+
+def negative_log_likelihood(head: Head, states: torch.Tensor, tokens: torch.Tensor) -> float:
+    """Compute the mean of ``-log p(token)``, nats per token, of tokens (N,) that states (N, D) predict."""
+    total = 0.0
+    for rows, next_ones in zip(states.split(_ROWS), tokens.split(_ROWS), strict=True):
+        z = head.logits(rows.to(head.weight.device))
+        chosen = z.gather(1, next_ones.to(z.device).unsqueeze(1)).squeeze(1)
+        total += float((log_normaliser(z) - chosen.double()).sum())
+    return total / len(tokens)

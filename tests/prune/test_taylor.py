@@ -1,0 +1,73 @@
+"""Pruning to first order in the weights: products against PyTorch's own backward pass, added up by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from cases import ENCODERS
+from helpers import SOME_FAMILIES, calibration_batches, context_for, pruner_of
+
+from pipeline.config.sparsity import parse
+from pipeline.model.decoder import Decoder
+from pipeline.model.structure import ATTENTION, BLOCK, MLP
+
+WRITERS = [name for name in SOME_FAMILIES if name not in ENCODERS]
+
+
+def products(model) -> dict[str, torch.Tensor]:
+    """``w · ∂L/∂w`` of every weight, summed over the batches, by the loss that transformers gives."""
+    found: dict[str, torch.Tensor] = {}
+    for batch in calibration_batches():
+        model.zero_grad()
+        logits = model(batch, use_cache=False).logits[:, :-1].flatten(0, 1)
+        torch.nn.functional.cross_entropy(logits, batch[:, 1:].flatten()).backward()
+        for name, weight in model.named_parameters():
+            if weight.grad is not None:
+                found[name] = found.get(name, 0) + weight.detach() * weight.grad
+    model.zero_grad()
+    return found
+
+
+@pytest.mark.parametrize("architecture", WRITERS)
+def test_a_block_is_the_sum_of_its_products(make_model, architecture):
+    model, pruner = make_model(architecture), pruner_of("taylor_blocks")
+    scores = pruner.importance(Decoder(model), context_for(pruner, model))
+    expected = products(model)
+    for layer in range(4):
+        start = f"{Decoder(model).blocks_name}.{layer}."
+        parts = [own for name, own in expected.items() if name.startswith(start) and not name.endswith("bias")]
+        (row,) = (row for row in scores if (row["sublayer"], row["layer"]) == (BLOCK, layer))
+        assert row["score"] == pytest.approx(float(sum(part.abs().sum() for part in parts)), rel=1e-4)
+
+
+def test_sublayers_have_their_own_matrices_and_norms(make_model):
+    model, pruner = make_model(), pruner_of("taylor_attn")
+    scores = {
+        (row["sublayer"], row["layer"]): row["score"]
+        for row in pruner.importance(Decoder(model), context_for(pruner, model))
+    }
+    expected = products(model)
+    words = {ATTENTION: ("self_attn.", "input_layernorm."), MLP: ("mlp.", "post_attention_layernorm.")}
+    for (kind, layer), score in scores.items():
+        if kind == BLOCK:
+            assert score == pytest.approx(scores[ATTENTION, layer] + scores[MLP, layer])
+            continue
+        starts = tuple(f"model.layers.{layer}.{word}" for word in words[kind])
+        parts = [own for name, own in expected.items() if name.startswith(starts)]
+        assert score == pytest.approx(float(sum(part.abs().sum() for part in parts)), rel=1e-4)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("taylor_attn", ATTENTION), ("taylor_mlp", MLP), ("taylor_blocks", BLOCK)])
+def test_the_lowest_go(make_model, name, kind):
+    model, pruner = make_model(), pruner_of(name)
+    before = [(weight.requires_grad, weight.grad) for weight in model.parameters()]
+    decision = pruner.decide(Decoder(model), parse(2), context_for(pruner, model))
+    assert [(weight.requires_grad, weight.grad) for weight in model.parameters()] == before
+    ranked = sorted((row for row in decision.scores if row["sublayer"] == kind), key=lambda row: row["score"])
+    gone = {ATTENTION: decision.attention, MLP: decision.mlp, BLOCK: decision.blocks}[kind]
+    assert sorted(gone) == sorted(row["layer"] for row in ranked[:2])
+
+
+def test_units_share_their_scores():
+    identities = [pruner_of(name).scoring_identity() for name in ("taylor_attn", "taylor_mlp", "taylor_blocks")]
+    assert identities[0] == identities[1] == identities[2]
