@@ -14,6 +14,7 @@ from lm_eval.models.utils_hf import stop_sequences_criteria
 from pipeline.common.terminal import advancing
 from pipeline.evaluate.answer import Answer
 from pipeline.evaluate.likelihoods import log_likelihoods
+from pipeline.evaluate.room import check_room
 from pipeline.evaluate.rounding import rounding
 from pipeline.model.continuous import continue_many
 from pipeline.model.decoder import Decoder
@@ -145,6 +146,7 @@ class InMemoryLM(HFLM):
             settings.pop("temperature", None)
         width, pad = context.shape[1], self.tokenizer.pad_token_id
         rows = [row[read].tolist() for row, read in zip(context, attention_mask.bool(), strict=True)]
+        check_room(self.model, min(self._rows, len(rows)), max_length)
         written = continue_many(
             self.model,
             rows,
@@ -164,6 +166,7 @@ class InMemoryLM(HFLM):
 
     def _loglikelihood_tokens(self, requests: list[Request], *_: Any, **__: Any) -> list[Answer]:
         pairs = [self._cut(context, continuation) for _, context, continuation in requests]
+        check_room(self.model, self.batch_size, max((len(own) + len(rest) for own, rest in pairs), default=1))
         answers = log_likelihoods(self.model, pairs, self.batch_size)
         self.rounding = max(self.rounding, rounding(self.model, pairs, answers))
         for (strings, _context, _continuation), answer in zip(requests, answers, strict=True):

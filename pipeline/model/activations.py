@@ -72,11 +72,16 @@ def memory_budget(device: torch.device | None = None) -> int:
 
     A block needs several times its input.
     """
+    return free_memory(device) // 4
+
+
+def free_memory(device: torch.device | None = None) -> int:
+    """Return the free bytes of memory, or of a GPU."""
     if device is not None and device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0]) // 4
+        return int(torch.cuda.mem_get_info(device)[0])
     free = psutil.virtual_memory().available
     # In a container the limit counts, not the machine's memory; without a limit there is no number to read.
     with suppress(OSError, ValueError):
         limit, used = (int((_CGROUP / name).read_text(encoding="utf-8")) for name in ("memory.max", "memory.current"))
         free = min(free, max(0, limit - used))
-    return free // 4
+    return free

@@ -15,7 +15,9 @@ import torch
 
 from pipeline.config.component import Component, speed_only
 from pipeline.config.types import Positive
+from pipeline.model.activations import free_memory
 from pipeline.model.discovery import structure_of
+from pipeline.model.memory import in_gib
 from pipeline.model.model_types import is_encoder
 from pipeline.model.sources.complete import check_complete, check_sizes, is_head
 from pipeline.model.sources.folder import CONFIG, check_config, check_folder, read_weights
@@ -86,7 +88,10 @@ def load_pretrained(path: str, dtype: torch.dtype, trusted: bool = False, **opti
     for files that do not fit each other, before the weights are read; for weights that are missing, left over, or of
     another shape. Raises OSError for a hub that cannot be reached.
     """
-    source = _checked(path, trusted, options.get("revision"))
+    source, values = _checked(path, trusted, options.get("revision"))
+    # With a device map, what does not fit goes to disk.
+    if not options.get("device_map"):
+        check_fits(values * dtype.itemsize, str(dtype).removeprefix("torch."), path)
     with _in_plain_words(path):
         model, loading = source.from_pretrained(
             path,
@@ -121,8 +126,21 @@ def plain_generation(shipped: GenerationConfig) -> GenerationConfig:
     )
 
 
-def _checked(path: str, trusted: bool, revision: str | None) -> type[AutoModel | AutoModelForCausalLM]:
-    """Return the class that loads a checkpoint, after checking all that can be checked beforehand."""
+def check_fits(needed: int, dtype: str, path: str) -> None:
+    """Raise ValueError if weights of so many bytes do not fit into the free memory of the best device here."""
+    if needed > (free := free_memory(device())):
+        half = "dtype=bfloat16, or " if dtype == "float32" else ""
+        raise ValueError(
+            f"model {path} takes {in_gib(needed)} of memory in {dtype}, but {in_gib(free)} are free; give {half}"
+            "model.device_map=auto, which keeps on disk what does not fit"
+        )
+
+
+def _checked(path: str, trusted: bool, revision: str | None) -> tuple[type[AutoModel | AutoModelForCausalLM], int]:
+    """Return the class that loads a checkpoint, after checking all that can be checked beforehand.
+
+    With it comes the number of values that its files hold; 0 where they are not here yet.
+    """
     from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PretrainedConfig
 
     folder = Path(path)
@@ -138,14 +156,16 @@ def _checked(path: str, trusted: bool, revision: str | None) -> type[AutoModel |
     with _in_plain_words(path):
         config = AutoConfig.from_pretrained(path, trust_remote_code=trusted, revision=revision)
     source = AutoModel if is_encoder(config) else AutoModelForCausalLM
+    values = 0
     if folder.is_dir():
         weights = read_weights(folder, facts)
+        values = weights.values
         # A checkpoint's own code may build any model.
         if not facts.get("auto_map"):
             with _in_plain_words(path), torch.device("meta"):
                 skeleton = source.from_config(config)
             check_sizes(skeleton, weights, folder)
-    return source
+    return source, values
 
 
 def writes_text(model: PreTrainedModel) -> bool:

@@ -1,0 +1,36 @@
+"""Whether the passes of an evaluation fit into memory, found out before they run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipeline.evaluate.batch_size import bytes_per_token
+from pipeline.model.activations import free_memory, memory_budget
+from pipeline.model.decoder import Decoder
+from pipeline.model.memory import in_gib, pass_bytes, skeleton_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def check_room(model: PreTrainedModel, size: int, longest: int) -> None:
+    """Raise ValueError if a pass of ``size`` requests of up to ``longest`` tokens does not fit into free memory.
+
+    Passes that are small by an estimate are not counted.
+    """
+    device = Decoder(model).device
+    if size * longest * bytes_per_token(model) < memory_budget(device):
+        return
+    needed, free = needed_bytes(model, size, longest), free_memory(device)
+    if needed > free:
+        fitting = size * free // needed
+        way = f"task.batch_size={fitting}" if fitting else "dtype=bfloat16, fewer task.shots, or a machine with more"
+        raise ValueError(
+            f"a pass of {size} requests of up to {longest} tokens needs {in_gib(needed)} beside the model, but "
+            f"{in_gib(free)} are free; give {way}"
+        )
+
+
+def needed_bytes(model: PreTrainedModel, size: int, longest: int) -> int:
+    """Count the bytes of a pass over ``size`` rows of ``longest`` tokens, with logits of all of them and a cache."""
+    return pass_bytes(skeleton_of(model.config, model.dtype), size, longest, cached=Decoder(model).uses_cache)
