@@ -17,6 +17,7 @@ _ROTARY = {"rope_type": "default", "rope_theta": 10000.0}
 # What the default configuration of a type lacks, and no rule can know.
 _HINTS: dict[str, dict[str, Any]] = {
     # The kinds of blocks have no default, or one with no attention at all, which the class cannot run.
+    "lfm2": {"layer_types": ["conv", "full_attention"] * 16},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 16},
     "granitemoehybrid": {"layer_types": _HALF * 16},
     "bamba": {"attn_layer_indices": [1]},
