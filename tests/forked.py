@@ -57,7 +57,7 @@ def _command(arguments: tuple[str, ...], out: int, err: int) -> None:
     sys.argv = ["pipeline.main", *arguments]
     # The server that jobs are forked from would import everything again; this process has it all.
     isolated._FORKS = multiprocessing.get_context("fork")
-    local.start_server = lambda environment: None
+    local.start_server = lambda environment, computing: None
     GlobalHydra.instance().clear()
     SweepSummary.outcomes = []
     sys.exit(command.main())
