@@ -19,6 +19,7 @@ from pipeline.config.search_path import CONF
 NAME = re.compile(r"(fig\d\d|tab\d)_\w+")
 # What a module of a figure assigns.
 FIGURE = "FIGURE"
+_CALLED = "figNN_name.py or tabN_name.py"
 
 
 @cache
@@ -72,8 +73,10 @@ def _folder_problems(include: str | None) -> list[str]:
     folder, files = Path(include).expanduser(), files_of(include)
     if not folder.is_dir():
         return [f"there is no folder {include}; give the one that holds your figures"]
+    if misnamed := [path for path in sorted(folder.glob("*.py")) if path.stem not in files and _assigns_figure(path)]:
+        return [f"{path.absolute()} assigns {FIGURE}, but is not called {_CALLED}; rename it" for path in misnamed]
     if not files:
-        return [f"{include} holds no figure; a figure is a file called figNN_name.py or tabN_name.py"]
+        return [f"{include} holds no figure; a figure is a file called {_CALLED}"]
     builtin = {number_of(name) for name in figure_names()}
     numbers = Counter(number_of(name) for name in files)
     found = [
@@ -82,23 +85,36 @@ def _folder_problems(include: str | None) -> list[str]:
         if number_of(name) in builtin
     ]
     found += [
-        f"{', '.join(name for name in files if number_of(name) == number)} are all {number}; "
+        f"{', '.join(str(path) for name, path in files.items() if number_of(name) == number)} are all {number}; "
         "give each figure a number of its own"
         for number, count in numbers.items()
-        if count > 1
+        if count > 1 and number not in builtin
     ]
     return found
 
 
 def _source_problem(path: Path) -> str | None:
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        if FIGURE in _assigned(path):
+            return None
     except (OSError, SyntaxError, ValueError) as error:
         return f"{path} cannot be read as Python ({error}); correct it"
+    return f"{path} assigns nothing to {FIGURE}; end it with {FIGURE} = Figure(select, draw) of pipeline.plot.base"
+
+
+def _assigns_figure(path: Path) -> bool:
+    """Return whether a file assigns a figure; one that cannot be read as Python does not."""
+    try:
+        return FIGURE in _assigned(path)
+    except (OSError, SyntaxError, ValueError):
+        return False
+
+
+def _assigned(path: Path) -> set[str]:
+    """Return the names that a Python file assigns at its top. Raises OSError, SyntaxError or ValueError."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     assigned = [node for node in tree.body if isinstance(node, ast.Assign | ast.AnnAssign)]
     targets = [
         target for node in assigned for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
     ]
-    if any(isinstance(target, ast.Name) and target.id == FIGURE for target in targets):
-        return None
-    return f"{path} assigns nothing to {FIGURE}; end it with {FIGURE} = Figure(select, draw) of pipeline.plot.base"
+    return {target.id for target in targets if isinstance(target, ast.Name)}

@@ -27,6 +27,11 @@ def folders() -> tuple[Path, ...]:
     return (CONF, *_own)
 
 
+def own_folders() -> tuple[Path, ...]:
+    """Return the folders of the user's own among them, as absolute paths."""
+    return _own
+
+
 def search_also(given: Iterable[Path]) -> None:
     """Set the folders that this process searches after ``CONF``."""
     global _own  # noqa: PLW0603 - as the search path of imports, it belongs to the process

@@ -65,5 +65,6 @@ def check_scores(rows: Sequence[Mapping[str, Any]], what: str) -> None:
         if not math.isfinite(row["score"]):
             raise ValueError(
                 f"{what} has a score of {row['score']} at layer {row['layer']} ({row['sublayer']}), which cannot be "
-                "ranked: states overflow. Load it in another dtype (dtype=float32)"
+                "ranked. Load the model in another dtype (dtype=float32) if its states overflow; if they do not, "
+                "importance() itself computes this number: let it return finite ones"
             )

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import torch
 
 Score = dict[str, Any]
+# What each row of scores has.
+SCORE_KEYS = ("layer", "sublayer", "score")
 Dropped = Mapping[str, Sequence[int]]
 Candidates = Sequence[tuple[str, int]]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import numbers
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from pipeline.model.decoder import Decoder
 from pipeline.model.dropped import Replaced
 from pipeline.model.finite import check_finite, check_scores
 from pipeline.prune.accounting import account
-from pipeline.prune.base import Candidates, Context, Dropped, Pruner
+from pipeline.prune.base import SCORE_KEYS, Candidates, Context, Dropped, Pruner
 from pipeline.prune.decision import Decision
 from pipeline.prune.shared_setup import SharedSetup
 from pipeline.prune.surgery import apply, dropped
@@ -29,13 +30,30 @@ Scoring = Callable[[SharedSetup, Dropped, Candidates], pd.DataFrame]
 def score(model: PreTrainedModel, name: str, pruner: Pruner, gone: Dropped, context: Context) -> pd.DataFrame:
     """Score the dense model, called ``name``, without the sublayers ``gone``: one row a unit or matrix.
 
-    Raises ValueError for scores that are not finite.
+    Raises ValueError for scores that are not finite, and for what are no rows of scores.
     """
     decoder = Decoder(model)
     with dropped(decoder, gone):
         rows = pruner.importance(decoder, context)
+    _check_rows(rows, pruner.name)
     check_scores(rows, f"{name} scored by {pruner.name}")
     return pd.DataFrame(rows)
+
+
+def _check_rows(rows: object, name: str) -> None:
+    """Raise ValueError, naming the pruner, unless these are rows with all that a score needs."""
+    wanted = f"return a list of rows with {', '.join(SCORE_KEYS[:-1])} and {SCORE_KEYS[-1]}"
+    if not isinstance(rows, list):
+        raise ValueError(f"pruner {name}: importance() returned a {type(rows).__name__}; {wanted}")
+    for place, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise ValueError(f"pruner {name}: row {place} of importance() is a {type(row).__name__}; {wanted}")
+        if missing := [key for key in SCORE_KEYS if key not in row]:
+            raise ValueError(f"pruner {name}: row {place} of importance() lacks {', '.join(missing)}; {wanted}")
+        if not isinstance(value := row["score"], numbers.Real):
+            raise ValueError(
+                f"pruner {name}: the score in row {place} of importance() is a {type(value).__name__}; give a number"
+            )
 
 
 def decide(model: PreTrainedModel, pruner: Pruner, sparsity: Sparsity, context: Context, scoring: Scoring) -> Decision:

@@ -20,7 +20,7 @@ from pipeline.store.origins import changed_since
 from pipeline.store.provenance import origin
 from pipeline.store.records import OK, JobRecord, find_record
 from pipeline.tables.job_tables import JobTables
-from pipeline.tables.labels import conditions_line
+from pipeline.tables.labels import changed_options, conditions_line
 from pipeline.tables.write import collect
 
 log = logging.getLogger(__name__)
@@ -53,6 +53,7 @@ def describe(settings: Settings, special_tokens: str = "") -> JobRecord:
         dtype=dtype,
         calibrated=settings.pruner.calibrated,
         unit=settings.pruner.unit,
+        changed=changed_options(config),
         config=config,
     )
 

@@ -19,7 +19,9 @@ from pipeline.check.notes import notes
 from pipeline.common.errors import plain
 from pipeline.config.choices import CONF
 from pipeline.config.experiment import expand
+from pipeline.config.search_path import own_folders, searched
 from pipeline.config.synonyms import contradictions, translated
+from pipeline.run.arguments import take_folders
 from pipeline.track.connection import prepare_import, resolve_mode
 from pipeline.track.dashboard import FOLDER
 from pipeline.track.names import chosen as chosen_name
@@ -61,14 +63,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m pipeline.run.wandb_sweep",
         description="Turn a pipeline.main command line into a W&B sweep with one run per combination of values.",
     )
+    # For the help: its words are taken before the others.
+    parser.add_argument("--config-dir", metavar="DIR", help="a folder with configuration of your own")
     parser.add_argument("overrides", nargs="*", metavar="key=value,value", help="as for pipeline.main -m")
     parser.add_argument(*_MULTIRUN, action="store_true", help="accepted but has no effect")
     parser.add_argument("--metric", choices=METRICS, default="generation", help="the metric that the sweep optimizes")
     parser.add_argument("--method", choices=METHODS, default="grid", help="how the next values are chosen")
     parser.add_argument("--offline", action="store_true", help="write the YAML without creating the sweep")
-    chosen: Any = parser.parse_intermixed_args(arguments)
+    words, found = take_folders(sys.argv[1:] if arguments is None else arguments)
+    chosen: Any = parser.parse_intermixed_args(words)
     overrides = expand(translated(chosen.overrides))
-    found = contradictions(chosen.overrides)
+    found += contradictions(chosen.overrides)
     found += [
         f"{word}: a W&B agent runs its jobs one after another; leave it out"
         for word in overrides
@@ -83,10 +88,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from pipeline.run.summary import shown
 
     values = values_of(overrides)
+    first = [f"{key}={choices[0]}" for key, choices in values.items()]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        settings = compose("config", overrides=[f"{key}={choices[0]}" for key, choices in values.items()])
+        settings = compose("config", overrides=[*first, *searched()])
     python = Path(sys.executable)
-    config = sweep_config(values, chosen.metric, chosen.method, shown(python))
+    config = sweep_config(values, chosen.metric, chosen.method, shown(python), own_folders())
     path = Path(settings.outputs) / FOLDER / "sweep.yaml"
     write(path, config)
     print(f"sweep   {path}")

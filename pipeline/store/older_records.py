@@ -13,6 +13,8 @@ from pipeline.store.identity import FULL_PRECISION, SAMPLE, identify
 from pipeline.store.integrity import MANIFEST, read_sealed
 
 LAYOUT = 3
+# The layout after it, which lacks the names of changed options and nothing else.
+WITHOUT_CHANGED = 4
 # Fields that records no longer have.
 _GONE = ("states", "asked")
 _CAPTURE, _MEASURE = (

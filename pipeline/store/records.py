@@ -16,7 +16,7 @@ from pipeline.store.integrity import read_sealed, sealed
 
 log = logging.getLogger(__name__)
 # Raise it when the fields of a record change, and teach ``older_records`` to read the layout before.
-LAYOUT = 4
+LAYOUT = 5
 # Files that a job of a command leaves in its own folder.
 OUTCOME, TRACEBACK = "outcome.json", "traceback.txt"
 OK, FAILED, INTERRUPTED, SKIPPED = "ok", "failed", "interrupted", "skipped"
@@ -31,7 +31,9 @@ class JobRecord:
 
     The ids and ``replicate`` are those of ``pipeline.store.identity.Identity``; ``settings`` describes for people, in
     one line, how the job was evaluated and captured. ``calibrated`` says whether its pruner reads calibration text,
-    ``unit`` names what it removes, ``parameters`` counts those that the model has left. ``cost`` is the cost of each
+    ``unit`` names what it removes, ``parameters`` counts those that the model has left. ``changed`` names the options
+    that differ from the files of their choices, as in ``pipeline.tables.labels.Facts``: those files may lie where a
+    later command does not look. It is None in records of earlier layouts. ``cost`` is the cost of each
     artifact that this job itself built, by stage and key, ``spent`` that of the whole job: see ``provenance.Meter``.
     ``origin`` is the code, versions and machine that computed its scores (else its measures, its decision),
     ``origins`` the same for every artifact by its role, from their manifests.
@@ -54,6 +56,7 @@ class JobRecord:
     achieved: float | None = None
     parameters: int | None = None
     dense_parameters: int | None = None
+    changed: list[str] | None = None
     status: str = INTERRUPTED
     error: str | None = None
     artifacts: dict[str, str] = field(default_factory=dict)
@@ -126,7 +129,7 @@ def load_records(folder: Path, pattern: str = "*.json") -> list[JobRecord]:
             facts = read_sealed(path)
             if facts.get("layout") == older_records.LAYOUT:
                 facts = older_records.upgraded(facts, folder.parent)
-            if facts.get("layout") in (older_records.LAYOUT, LAYOUT):
+            if facts.get("layout") in (older_records.LAYOUT, older_records.WITHOUT_CHANGED, LAYOUT):
                 records.append(_checked(facts))
         except FileNotFoundError:
             continue

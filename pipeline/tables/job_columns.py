@@ -29,7 +29,8 @@ def job_row(record: JobRecord) -> dict[str, Any]:
     scalar = {f"pruner.{name}": _number(value) for name, value in options.items() if isinstance(value, int | float)}
     names = ("base_id", "achieved", "parameters", "dense_parameters", "status", "finished")
     own = {name: getattr(record, name) for name in names}
-    changed = {"changed": _json([] if record.pruner == DENSE else changed_options(record.config))}
+    known = changed_options(record.config) if record.changed is None else record.changed
+    changed = {"changed": _json([] if record.pruner == DENSE else known)}
     return columns | scalar | changed | {"calibrated": record.calibrated} | own
 
 

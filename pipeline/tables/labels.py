@@ -19,6 +19,7 @@ from pipeline.config.search_path import CONF
 from pipeline.evaluate.gen_kwargs import in_words
 
 CALIBRATION = "calibration"
+_TEXT = f"{CALIBRATION}.name"
 # Configuration keys of a component that do not count as options.
 _NO_OPTIONS = ("_target_", "name", "batch_size", "seed", "draw")
 # Options whose value is written before the name, as in "3 bits".
@@ -60,7 +61,7 @@ def changed_options(config: Mapping[str, Any]) -> list[str]:
         name = str(config.get(f"{group}.name", ""))
         defaults = _defaults(group, name)
         if group == CALIBRATION and name and name != _default_calibration():
-            found.append(f"{CALIBRATION}.name")
+            found.append(_TEXT)
         prefix = "" if group == "pruner" else f"{group}."
         for option, value in options_of(config, group).items():
             if defaults is None or (option in defaults and defaults[option] != value):
@@ -141,12 +142,23 @@ def _of_harness(config: Mapping[str, Any]) -> list[str]:
 
 
 def _differing(variants: Sequence[Facts]) -> set[str]:
-    """Return the options in which these variants differ, or that only some of them have."""
+    """Return the options in which these variants differ, or that only some of them have.
+
+    What comes with another calibration text is said by its name; its options count where variants read the same text.
+    """
+    texts = {str(facts.options.get(_TEXT)) for facts in variants}
+    by_text = [[facts for facts in variants if str(facts.options.get(_TEXT)) == text] for text in texts]
     names = dict.fromkeys(name for facts in variants for name in facts.options)
-    values = {
-        name: {json.dumps(facts.options.get(name), sort_keys=True, default=str) for facts in variants} for name in names
-    }
-    return {name for name, different in values.items() if len(different) > 1}
+    return {
+        name
+        for name in names
+        if any(_differs(name, group) for group in (by_text if name.startswith(f"{CALIBRATION}.") else [variants]))
+    } | ({_TEXT} if len(texts) > 1 else set())
+
+
+def _differs(name: str, variants: Sequence[Facts]) -> bool:
+    """Return whether an option has several values among these variants."""
+    return len({json.dumps(facts.options.get(name), sort_keys=True, default=str) for facts in variants}) > 1
 
 
 def _text(options: Mapping[str, Any], named: Sequence[str]) -> str:
@@ -155,7 +167,7 @@ def _text(options: Mapping[str, Any], named: Sequence[str]) -> str:
     size = [f"{CALIBRATION}.{name}" for name in ("sequences", "length")]
     for name in named:
         value = options[name]
-        if name == f"{CALIBRATION}.name":
+        if name == _TEXT:
             parts.append(str(value))
         elif name == f"{CALIBRATION}.path":
             parts += [] if value is None else [PurePath(str(value)).name]

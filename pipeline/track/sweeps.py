@@ -24,11 +24,15 @@ METRICS = {
 METHODS = ("grid", "random", "bayes")
 
 
-def sweep_config(values: Mapping[str, Sequence[Any]], metric: str, method: str, interpreter: str) -> dict[str, Any]:
+def sweep_config(
+    values: Mapping[str, Sequence[Any]], metric: str, method: str, interpreter: str, folders: Sequence[Path] = ()
+) -> dict[str, Any]:
     """Return the configuration of a sweep over ``values``, by key of the command line; ``metric`` is one of `METRICS`.
 
-    An agent gives each run one value of each key, as the word ``key=value`` of the command line.
+    An agent gives each run one value of each key, as the word ``key=value`` of the command line, and all of them the
+    ``folders`` with configuration.
     """
+    searched = [f"--config-dir={folder}" for folder in folders]
     name, goal = METRICS[metric]
     return {
         "program": "pipeline/main.py",
@@ -38,7 +42,7 @@ def sweep_config(values: Mapping[str, Sequence[Any]], metric: str, method: str, 
             key: {"values": list(choices)} if len(choices) > 1 else {"value": choices[0]}
             for key, choices in values.items()
         },
-        "command": ["${env}", interpreter, "-m", "pipeline.main", "${args_no_hyphens}"],
+        "command": ["${env}", interpreter, "-m", "pipeline.main", *searched, "${args_no_hyphens}"],
     }
 
 

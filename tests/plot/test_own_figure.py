@@ -74,7 +74,8 @@ def change(text: str, name: str = "fig99_js.py") -> None:
         ),
         ("mine.py", "FIGURE = 1", ["figures.include=.."], "holds no figure; a figure is a file called figNN_name.py"),
         ("fig04_mine.py", "FIGURE = 1", [], "fig04 is the number of a built-in figure; give the file another"),
-        ("fig99_other.py", "FIGURE = 1", [], "are all fig99; give each figure a number of its own"),
+        ("fig99_other.py", "FIGURE = 1", [], "figures/fig99_other.py are all fig99; give each figure a number of its"),
+        ("fig100_js.py", "FIGURE = 1", [], "figures/fig100_js.py assigns FIGURE, but is not called figNN_name.py or"),
     ],
 )
 @pytest.mark.usefixtures("page")
@@ -85,6 +86,21 @@ def test_names_that_cannot_be_are_refused_with_the_way_out(name, text, words, wh
     assert problem.startswith("figures.") and why in problem
     assert main([INCLUDE, *words]) == 2
     assert why in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("page")
+def test_two_files_with_a_built_in_number_are_named_once_each():
+    change("FIGURE = 1", "fig04_mine.py")
+    change("FIGURE = 1", "fig04_other.py")
+    first, second = problems([INCLUDE], multirun=False)
+    assert "figures/fig04_mine.py: fig04 is the number" in first and "figures/fig04_other.py: " in second
+
+
+@pytest.mark.usefixtures("page")
+def test_files_beside_a_figure_that_are_none_are_left_alone():
+    change("X = 1", "helper.py")
+    change("(", "draft.py")
+    assert problems([INCLUDE], multirun=False) == []
 
 
 @pytest.mark.parametrize(("text", "why"), [("", "assigns nothing to FIGURE"), ("(", "cannot be read as Python")])

@@ -10,7 +10,7 @@ import torch
 from pipeline.config.sparsity import parse
 from pipeline.model.decoder import Decoder
 from pipeline.prune.base import Context
-from pipeline.prune.decide import decide
+from pipeline.prune.decide import decide, score
 from pipeline.prune.decision import Decision
 from pipeline.prune.methods.dense import Dense
 from pipeline.prune.methods.masks import new_weights, weight_masks
@@ -28,6 +28,27 @@ def test_what_is_no_decision_about_this_model_is_refused(make_model, monkeypatch
     monkeypatch.setattr(Dense, "decide", lambda *_: decided)
     with pytest.raises(ValueError, match=f"pruner odd: {re.escape(why)}"):
         decide(make_model(), Dense(name="odd"), parse(0), Context(), lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    ("rows", "why"),
+    [
+        (None, "importance() returned a NoneType; return a list of rows with layer, sublayer and score"),
+        ([0.5], "row 0 of importance() is a float; return a list of rows with"),
+        ([{"layer": 0, "sublayer": "mlp", "score": 1.0}, {"layer": 1}], "row 1 of importance() lacks sublayer, score;"),
+        ([{"layer": 0, "sublayer": "mlp", "score": None}], "the score in row 0 of importance() is a NoneType; give a"),
+    ],
+)
+def test_what_are_no_scores_are_refused_with_what_they_lack(make_model, monkeypatch, rows, why):
+    monkeypatch.setattr(Dense, "importance", lambda *_: rows)
+    with pytest.raises(ValueError, match=f"pruner odd: {re.escape(why)}"):
+        score(make_model(), "the model", Dense(name="odd"), {}, Context())
+
+
+def test_a_score_that_is_not_finite_may_be_the_pruners_own(make_model, monkeypatch):
+    monkeypatch.setattr(Dense, "importance", lambda *_: [{"layer": 2, "sublayer": "mlp", "score": float("-inf")}])
+    with pytest.raises(ValueError, match=r"score of -inf at layer 2 \(mlp\).*importance\(\) itself computes"):
+        score(make_model(), "the model", Dense(name="odd"), {}, Context())
 
 
 @pytest.mark.parametrize("make", [new_weights, weight_masks])

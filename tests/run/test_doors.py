@@ -57,7 +57,7 @@ def test_a_folder_of_ones_own_serves_jobs_in_processes_of_another_launcher(tmp_p
 
 @pytest.mark.rotated("optuna")
 def test_optuna_looks_for_the_best_trial(tmp_path):
-    sweeper = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "objective=perplexity"]
+    sweeper = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.n_jobs=1", "objective=perplexity"]
     words = ["pruner=magnitude", "sparsity=interval(0.1,0.9)", "stages=[prune,evaluate]"]
     done = command(tmp_path, *sweeper, *words)
     assert done.returncode == 0, done.stderr
@@ -71,7 +71,7 @@ def test_optuna_looks_for_the_best_trial(tmp_path):
     assert len(by_sparsity) == 2
     assert best["best_value"] == min(by_sparsity.values())
     assert by_sparsity[round(best["best_params"]["sparsity"], 12)] == best["best_value"]
-    assert "Best value" in done.stderr
+    assert "Best value" in done.stderr and "(2 of 2)" in done.stderr
 
 
 def test_an_objective_is_the_jobs_own_number(job):
@@ -84,6 +84,14 @@ def test_an_objective_is_the_jobs_own_number(job):
     record.status = "failed"
     assert objective_of(record, outputs, ["kl"]) is None
     record.status = OK
+
+
+def test_a_job_without_the_number_says_why(job, caplog):
+    record, outputs = job
+    assert objective_of(record, outputs, ["retained_generation", "retrieval", "kl"])[:2] == [None, None]
+    first, second = caplog.messages
+    assert "objective=retained_generation: magnitude 0.5 has none" in first and "give objective=generation" in first
+    assert second.startswith("objective=retrieval: ")
 
 
 @pytest.mark.parametrize(

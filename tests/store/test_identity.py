@@ -161,6 +161,13 @@ def test_keys_name_classes_not_the_places_where_they_stand(make_settings):
             [({"calibration.name": "news", "calibration.sequences": n, "calibration.length": 32}, []) for n in (8, 16)],
             ["8×32", "16×32"],
         ),
+        (
+            [
+                ({"calibration.name": "news", "calibration.sequences": 8, "calibration.field": "text"}, []),
+                ({"calibration.name": "trajectories", "calibration.sequences": 4}, ["calibration.name"]),
+            ],
+            ["news", "trajectories"],
+        ),
         ([({"calibration.name": "file", "calibration.path": f"/a/{n}.txt"}, []) for n in "xy"], ["x.txt", "y.txt"]),
         (
             [({"lazy": True, "power": 1.5}, ["power"]), ({"lazy": False, "power": 1.0}, [])],

@@ -5,13 +5,17 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from pipeline.store.artifacts import Store
-from pipeline.store.integrity import MANIFEST, digest
+from pipeline.store.integrity import MANIFEST, digest, sealed
 from pipeline.store.locks import is_held
+from pipeline.store.older_records import WITHOUT_CHANGED
+from pipeline.store.records import OK, JobRecord, load_records
+from pipeline.tables.job_columns import job_row
 
 
 def write(text: str):
@@ -120,3 +124,12 @@ def test_a_lock_that_was_never_written_is_taken_over(tmp_path):
     os.utime(path, (1, 1))
     assert not is_held(path)
     assert not path.exists()
+
+
+def test_a_record_without_the_names_of_changed_options_is_read_with_those_of_the_files(tmp_path):
+    config = {"pruner.name": "rtn", "pruner.bits": 3, "pruner.group": 128}
+    record = asdict(JobRecord("a" * 16, "", "random", "rtn", "0", status=OK, config=config, layout=WITHOUT_CHANGED))
+    del record["changed"]
+    (tmp_path / "earlier.json").write_text(json.dumps(sealed(record)))
+    (read,) = load_records(tmp_path)
+    assert json.loads(job_row(read)["changed"]) == ["bits"]

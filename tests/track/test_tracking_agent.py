@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import yaml
 from conftest import TINY
 from fake_wandb import environment, forget_account, serving, use
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from own_configuration import own_folder
 from places import ROOT
 
+from pipeline.config.search_path import search_also
 from pipeline.run import wandb_sweep
 from pipeline.track import RunSpec, read_run, track
 
@@ -111,12 +114,33 @@ def test_a_command_line_becomes_a_sweep(tmp_path: Path, capsys: pytest.CaptureFi
     assert "wandb sweep --project pruning-representations" in said
 
 
+@pytest.fixture
+def _one_search() -> Iterator[None]:
+    yield
+    search_also([])
+
+
+@pytest.mark.usefixtures("_one_search")
+def test_jobs_of_a_sweep_find_a_folder_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(own_folder(tmp_path / "own", "package_of_a_sweep"))
+    monkeypatch.chdir(tmp_path)
+    words = ["-m", *TINY, "pruner=last_blocks", "sparsity=1,2", f"outputs={tmp_path}"]
+    assert wandb_sweep.main([*words, "--config-dir", "own/conf"]) == 0
+    config = yaml.safe_load((tmp_path / "dashboard" / "sweep.yaml").read_text())
+    # An agent may be started in another folder.
+    assert f"--config-dir={tmp_path}/own/conf" in config["command"]
+    assert config["parameters"]["pruner"] == {"value": "last_blocks"}
+    assert config["command"][-1] == "${args_no_hyphens}"
+
+
 def test_a_wrong_command_line_makes_no_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     outputs = tmp_path / "none"
     assert wandb_sweep.main(["pruner=wnda", "sparsity=0.5", f"outputs={outputs}"]) == 2
     assert "did you mean wanda?" in capsys.readouterr().err
     assert wandb_sweep.main(["pruner=wanda", "hydra/launcher=local", f"outputs={outputs}"]) == 2
     assert "a W&B agent runs its jobs one after another; leave it out" in capsys.readouterr().err
+    assert wandb_sweep.main(["pruner=wanda", "--config-dir=nowhere", f"outputs={outputs}"]) == 2
+    assert "nowhere is not a folder" in capsys.readouterr().err
     assert not outputs.exists()
 
 

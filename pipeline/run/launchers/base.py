@@ -69,7 +69,8 @@ class SweepLauncher(Launcher):
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         self.folder = Path(str(self.config.hydra.sweep.dir)).absolute()
         jobs = [SweepJob(number, tuple(overrides)) for number, overrides in enumerate(job_overrides, initial_job_idx)]
-        self._count, self._varied = len(jobs), _varied(jobs)
+        # A sweeper that chooses its jobs launches some, looks at them, and launches more.
+        self._count, self._varied = len(self._outcomes) + len(jobs), _varied(jobs)
         try:
             self.run_jobs(jobs)
         finally:
