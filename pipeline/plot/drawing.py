@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 NAMED = 3
 # Fewer figures than these are drawn sooner than processes are ready for them.
 MANY = 4
-# So many new objects are looked through for garbage at once, in a process that only draws.
-GARBAGE = 50_000
+# So many new objects are looked through for garbage at once, in a process that only draws: those of fifty figures.
+GARBAGE = 500_000
 
 
 def draw(
