@@ -10,6 +10,7 @@ from matplotlib.artist import Artist
 
 from pipeline.plot import canvas, scales, style, tiles
 from pipeline.plot.letters import text_width
+from pipeline.plot.wrapping import wrap
 
 LINE = 0.135  # inches: a line of text
 GAP = 0.1  # inches between panels with their labels
@@ -62,9 +63,9 @@ def panel_rows(
     rows = len(titles) // len(columns)
     height = height or canvas.panel_height(rows)
     inside = rows * (height + canvas.PANEL_TITLE) + canvas.LABEL_HEIGHT
-    beside = [canvas.wrap(name, style.TEXT_SIZE, height) for name in names]
+    beside = [wrap(name, style.TEXT_SIZE, height) for name in names]
     lefts, width = _across(columns, max(map(len, beside), default=0))
-    broken = ["\n".join(canvas.wrap(text, style.TEXT_SIZE, width)) for text in titles]
+    broken = ["\n".join(wrap(text, style.TEXT_SIZE, width)) for text in titles]
     above = [broken[start : start + len(columns)] for start in range(0, len(titles), len(columns))]
     above[0] += [column.title for column in columns]
     bottoms, high = _down(inside, above)
@@ -133,6 +134,6 @@ def _label(page: tiles.Tiles, columns: Sequence[Column], shown: Sequence[int], n
 def _excuse(page: tiles.Tiles, panel: int, reason: str) -> None:
     """Write into a panel why it shows nothing."""
     (left, bottom), (width, high) = page.places[panel], page.size
-    text = "\n".join(canvas.wrap(reason, style.SMALL_SIZE, width))
+    text = "\n".join(wrap(reason, style.SMALL_SIZE, width))
     look = {"ha": "center", "va": "center", "color": style.GREY}
     page.write(left + width / 2, bottom + high / 2, text, style.SMALL_SIZE, **look)
