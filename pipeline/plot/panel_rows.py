@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -45,7 +45,7 @@ def panel_rows(
     empty: Mapping[int, str],
     names: Sequence[str] = (),
     height: float | None = None,
-    upright: bool = True,
+    grid_of: Literal["both", "y"] = "both",
 ) -> tiles.Tiles:
     """Return a page of panels in reading order, with all but their curves drawn.
 
@@ -58,7 +58,7 @@ def panel_rows(
         empty: why panels show nothing, by their number.
         names: of the rows, in place of labels of the first column.
         height: of a panel with its title, inches; by default it follows from the number of rows.
-        upright: whether the x axis has a grid.
+        grid_of: which axes have a grid.
     """
     rows = len(titles) // len(columns)
     height = height or canvas.panel_height(rows)
@@ -74,7 +74,7 @@ def panel_rows(
     axes = [column.scale for column in columns]
     page = tiles.place(inside, places, (width, high), (steps, scales.TICKS), axes, PAD, **look)
     shown = [panel for panel in range(len(titles)) if panel not in empty]
-    page.frame(shown, upright=upright)
+    page.frame(shown, grid_of)
     last = tiles.lowest(shown, len(columns))
     page.number(last, shown)
     for panel, text in enumerate(broken):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pandas as pd
@@ -135,16 +135,18 @@ class Tiles:
     def _moved(self, panel: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return np.column_stack([self.across(x), self.up(panel, y)]) + self.places[panel]
 
-    def frame(self, panels: Sequence[int], *, upright: bool = True) -> None:
-        """Draw the axes of these panels with their ticks and grids; without upright lines if so wanted."""
+    def frame(self, panels: Sequence[int], grid_of: Literal["both", "y", "none"] = "both") -> None:
+        """Draw the axes of these panels with their ticks, and a grid at the ticks of both axes, of one or of none."""
         width, height = self.size
         along = self.across(self.steps)
         grid, axes, ticks = [], [], []
         for panel in panels:
             left, bottom = self.places[panel]
             high = self.up(panel, self.scales[panel % self.columns].places)
-            grid += [[(left + x, bottom), (left + x, bottom + height)] for x in along if upright]
-            grid += [[(left, bottom + y), (left + width, bottom + y)] for y in high]
+            if grid_of == "both":
+                grid += [[(left + x, bottom), (left + x, bottom + height)] for x in along]
+            if grid_of != "none":
+                grid += [[(left, bottom + y), (left + width, bottom + y)] for y in high]
             axes += [[(left, bottom + height), (left, bottom), (left + width, bottom)]]
             ticks += [[(left + x, bottom), (left + x, bottom - TICK)] for x in along]
             ticks += [[(left, bottom + y), (left - TICK, bottom + y)] for y in high]
@@ -188,6 +190,7 @@ def place(
     x: tuple[np.ndarray, int],
     scales: Sequence[Scale],
     pad: float = PAD,
+    air: float | None = None,
     **page: Any,
 ) -> Tiles:
     """Return a page with `inside` inches of height for panels, of which nothing is drawn yet.
@@ -199,6 +202,7 @@ def place(
         x: all values on the x axis, whole numbers, and about how many ticks it has.
         scales: the y axis of each column.
         pad: from the axes to their labels, inches.
+        air: how far the x axis goes on beyond its values; by default a small part of its length.
         page: title, caption and handles, see `canvas.blank`.
     """
     sheet, _ = canvas.blank(inside, **page)
@@ -208,7 +212,7 @@ def place(
     ax.set(xlim=(0, ends[0]), ylim=(0, ends[1]))
     steps, most = x
     first, last = float(steps.min()), float(steps.max())
-    air = EDGES * (last - first) or 0.5
+    air = air or EDGES * (last - first) or 0.5
     ticks = np.asarray(MaxNLocator(nbins=most, integer=True, min_n_ticks=1).tick_values(first, last), dtype=float)
     ticks = ticks[(first - air <= ticks) & (ticks <= last + air)]
     moved = [(left, sheet.foot + bottom) for left, bottom in places]

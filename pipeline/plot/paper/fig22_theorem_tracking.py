@@ -102,7 +102,7 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
         handles=handles,
         empty=empty,
         height=_height(len(panels)),
-        upright=False,
+        grid_of="y",
     )
     low, high = np.log2(theorems.RATIOS)
     tracked = {"rank_correlation": (theorems.LEAST_CORRELATION, 1.0), "log2_ratio": (float(low), float(high))}
