@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from figure_tables import SETUPS, comparisons_table, jobs_table, save, scores_table
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure as Canvas
 from matplotlib.text import Text
 
@@ -60,6 +61,14 @@ def written_on(canvas: Canvas) -> list[Text]:
     with patch.object(Text, "draw", note):
         FigureCanvasAgg(canvas).draw()
     return written
+
+
+def tiles_of(canvas: Canvas) -> tuple[list[tuple[float, float]], list[list[np.ndarray]]]:
+    """Top and bottom of each panel that is drawn with others in one axes, and the lines of each kind in all of them."""
+    (ax,) = canvas.axes
+    segments = [drawn.get_segments() for drawn in ax.collections if isinstance(drawn, LineCollection)]
+    frames = [(corner[0][1], corner[1][1]) for corner in segments[1] if len(corner) == 3]
+    return frames, segments[2:]
 
 
 def assert_apart(texts: list[Text], canvas: Canvas) -> None:

@@ -10,14 +10,14 @@ import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
-from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.typing import LineStyleType
 
 from pipeline.plot import style
-from pipeline.plot.grid_layout import GridLayout, raster
-from pipeline.plot.letters import text_width
+from pipeline.plot.grid_layout import GridLayout
+from pipeline.plot.legend import Legend
+from pipeline.plot.wrapping import wrap
 
 TITLE_HEIGHT, TITLE_LINE, CAPTION_LINE = 0.27, 0.16, 0.125
 LEGEND_GAP = 0.06  # inches below the legend, and half of them above it
@@ -89,14 +89,12 @@ def blank(inside: float, *, title: str, caption: str, handles: Sequence[Artist] 
     width = style.width()
     head = TITLE_HEIGHT + TITLE_LINE * (len(heading) - 1) if heading else 0.0
     foot = CAPTION_LINE * len(lines) + 0.1 if lines else 0.0
-    sheet = Sheet(figsize=(width, head + inside + foot))
+    legend = Legend.of(handles) if handles else None
+    height = head + inside + foot + (legend.height + 2 * LEGEND_GAP if legend else 0.0)
+    sheet = Sheet(figsize=(width, height))
     sheet.head, sheet.foot = head, foot
-    legend = _legend(sheet, handles) if handles else None
-    height = head + inside + foot
     if legend is not None:
-        height += _height(sheet, legend) + 2 * LEGEND_GAP
-        sheet.set_size_inches(width, height)
-        legend.set_bbox_to_anchor((style.EDGE / width, 1 - (head + LEGEND_GAP / 2) / height), sheet.transFigure)
+        legend.draw(sheet, height - head - LEGEND_GAP / 2)
     if heading:
         big: dict[str, Any] = {"size": style.TITLE_SIZE, "weight": "bold", "va": "top", "parse_math": False}
         sheet.text(style.EDGE / width, 1 - 0.07 / height, "\n".join(heading), **big)
@@ -111,78 +109,6 @@ def settle(sheet: Canvas) -> None:
     if (engine := sheet.get_layout_engine()) is not None:
         engine.execute(sheet)
         sheet.set_layout_engine(None)  # "none" would have every file drawn twice
-
-
-def _legend(sheet: Canvas, handles: Sequence[Artist]) -> Legend:
-    """Draw the one legend of a page, with as many columns as fit, and names broken that are wider than the page."""
-    beside = 5 * style.TEXT_SIZE / 72  # inches: the line or patch before a name, and the space after it
-    room = style.width() - 2 * style.EDGE - beside
-    names = [str(handle.get_label()) for handle in handles]
-    labels = [name if "$" in name else "\n".join(wrap(name, style.TEXT_SIZE, room)) for name in names]
-    widths = [beside + max(text_width(line, style.TEXT_SIZE) for line in label.split("\n")) for label in labels]
-    legend = sheet.legend(
-        handles=handles,
-        labels=labels,
-        loc="upper left",
-        ncols=_fitting_columns(widths),
-        frameon=False,
-        borderpad=0.0,
-        borderaxespad=0.0,
-        handlelength=2.4,
-        columnspacing=1.6,
-        labelspacing=0.3,
-    )
-    legend.set_in_layout(False)
-    return legend
-
-
-def _height(sheet: Canvas, legend: Legend) -> float:
-    """Return the height of a legend in inches."""
-    return float(legend.get_window_extent(raster(sheet).get_renderer()).height) / sheet.dpi
-
-
-def _fitting_columns(widths: Sequence[float]) -> int:
-    """Return the most columns, filled one after the other, that fit on the page; `widths` of the entries in inches."""
-    for columns in range(len(widths), 1, -1):
-        filled = np.array_split(np.asarray(widths), columns)
-        if sum(column.max() for column in filled) <= style.width() - 2 * style.EDGE:
-            return columns
-    return 1
-
-
-# Letters are drawn at whole pixels, which makes lines up to 2 % longer than their words together.
-_SURE = 0.975
-
-
-def wrap(text: str, size: float = style.SMALL_SIZE, room: float | None = None, *, bold: bool = False) -> list[str]:
-    """Break a text into lines that fill `room` inches, or the width of the page, in its proportional font.
-
-    Words that are wider are broken anywhere.
-    """
-    room = (style.width() - 2 * style.EDGE if room is None else room) * _SURE
-    lines: list[str] = []
-    used, space = 0.0, text_width(" ", size, bold)
-    for word in text.split():
-        # Words recur; lines, which take longer to measure, do not.
-        wide = text_width(word, size, bold)
-        if lines and used + space + wide <= room:
-            lines[-1], used = f"{lines[-1]} {word}", used + space + wide
-            continue
-        parts = [word] if wide <= room else _broken(word, size, room, bold)
-        lines += parts
-        used = text_width(parts[-1], size, bold)
-    return lines
-
-
-def _broken(word: str, size: float, room: float, bold: bool) -> list[str]:
-    """Break a word that is wider than `room` inches anywhere."""
-    parts, used = [""], 0.0
-    for mark in word:
-        wide = text_width(mark, size, bold)
-        if parts[-1] and used + wide > room:
-            parts, used = [*parts, ""], 0.0
-        parts[-1], used = parts[-1] + mark, used + wide
-    return parts
 
 
 def panel_title(ax: Axes, text: str, colour: str = style.INK) -> None:

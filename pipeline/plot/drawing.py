@@ -7,8 +7,9 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 NAMED = 3
 # Fewer figures than these are drawn sooner than processes are ready for them.
 MANY = 4
-# So many new objects are looked through for garbage at once, in a process that only draws.
-GARBAGE = 50_000
+# So many new objects are looked through for garbage at once while figures are drawn: those of fifty figures.
+GARBAGE = 500_000
 
 
 def draw(
@@ -87,7 +88,8 @@ def _draw_all(
 
     one = partial(_one_of, wanted, outputs / "figures", load(outputs, choice), force, form)
     if processes == 1 or len(wanted) < MANY:
-        return [one(name) for name in wanted]
+        with _little_search_for_garbage():
+            return [one(name) for name in wanted]
     with ProcessPoolExecutor(
         min(processes, len(wanted)), multiprocessing.get_context("fork"), initializer=_begin, initargs=(one,)
     ) as pool:
@@ -99,6 +101,17 @@ def cores() -> int:
     if "torch" in sys.modules or not hasattr(os, "sched_getaffinity"):
         return 1
     return len(os.sched_getaffinity(0))
+
+
+@contextmanager
+def _little_search_for_garbage() -> Iterator[None]:
+    """Look for garbage seldom: a figure is made of many small objects, and torch has many that are looked through."""
+    before = gc.get_threshold()
+    gc.set_threshold(GARBAGE)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 # Of a forked process: draws a figure by name. It is inherited, as tables and figures cannot be sent.

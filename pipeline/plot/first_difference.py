@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from pipeline.plot import canvas, style
+from pipeline.plot.tiles import Tiles
 from pipeline.tables.variants import VARIANT, variants_of
 
 COLUMN = "first_difference"
@@ -52,8 +54,13 @@ def mark_handles(data: pd.DataFrame) -> list[Line2D]:
     return [canvas.line_handle("first different token (median)", style.INK, MARK)] if marked else []
 
 
-def mark(ax: Axes, own: pd.DataFrame) -> None:
-    """Mark the first difference of one variant, if there is one; `own` are the rows of the variant."""
-    first = own[COLUMN].iloc[0]
-    if np.isfinite(first):
-        ax.axvline(first, color=style.INK, linestyle=MARK, linewidth=1)
+def mark(page: Tiles, panels: Mapping[int, pd.DataFrame]) -> None:
+    """Mark the first difference in each panel that has one, given the rows of its variant."""
+    firsts = {panel: float(own[COLUMN].iloc[0]) for panel, own in panels.items()}
+    page.upright({panel: first for panel, first in firsts.items() if np.isfinite(first)}, style.INK, MARK)
+
+
+def steps_shown(data: pd.DataFrame) -> np.ndarray:
+    """Return all values on the x axis of curves over steps with this mark."""
+    values = data[["step", COLUMN]].to_numpy(dtype=float).ravel()
+    return values[np.isfinite(values)]

@@ -57,10 +57,7 @@ def draw(curves: LayerCurves, data: pd.DataFrame, title: str, caption: str) -> C
     )
     for curve in curves.curves:
         parts = data[data["quantity"] == curve.quantity].groupby("layer")
-        strands = [
-            tiles.Strand(layers.index(layer), *rows[["step", "low", "median", "high"]].to_numpy(dtype=float).T)
-            for layer, rows in parts
-        ]
+        strands = [tiles.Strand.of(layers.index(layer), rows) for layer, rows in parts]
         page.draw(strands, curve.colour, curve.line, curve.width)
     return page.sheet
 

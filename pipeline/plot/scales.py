@@ -37,13 +37,17 @@ def decade_limits(values: Iterable[float]) -> tuple[float, float, bool]:
 
 
 class Decades(NamedTuple):
-    """A logarithmic axis from `bottom` to `top`, linear below `linear` where zero is on it; its ticks and labels."""
+    """A logarithmic axis from `bottom` to `top`, linear below `linear` where zero is on it; its ticks and labels.
+
+    An axis of cosines falls: its smallest value, which is closest to a cosine of 1, is at its upper end.
+    """
 
     bottom: float
     top: float
     linear: float | None
     places: list[float]
     labels: list[str]
+    falls: bool = False
 
     @classmethod
     def of(cls, values: Iterable[float], *, cosine: bool = False, ticks: int = TICKS) -> Decades:
@@ -52,14 +56,37 @@ class Decades(NamedTuple):
         top = high * 1.25
         bottom = -0.15 * low if zero else low / 1.25  # a little space keeps a line at zero off the frame
         marks = decade_ticks(low if zero else bottom, top, zero=zero, cosine=cosine, most=ticks)
-        return cls(bottom, top, low if zero else None, *marks)
+        return cls(bottom, top, low if zero else None, *marks, falls=cosine)
 
     def heights(self, values: np.ndarray | Sequence[float]) -> np.ndarray:
-        """Return where values lie, from 0 at the bottom of the axis to 1 at its top."""
+        """Return where values lie, from 0 at the lower end of the axis to 1 at its upper end."""
         kind = SymmetricalLogTransform(10, self.linear, LINEAR) if self.linear else LogTransform(10)
         low, high = np.asarray(kind.transform_non_affine(np.array([self.bottom, self.top])), dtype=float)
         heights = np.asarray(kind.transform_non_affine(np.asarray(values, dtype=float)), dtype=float)
-        return np.asarray((heights - low) / (high - low))
+        share = np.asarray((heights - low) / (high - low))
+        return 1 - share if self.falls else share
+
+
+class Linear(NamedTuple):
+    """An axis from `bottom` to `top`, its ticks and labels."""
+
+    bottom: float
+    top: float
+    places: list[float]
+    labels: list[str]
+
+    @classmethod
+    def of(cls, bottom: float, top: float, ticks: int = AMONG) -> Linear:
+        """Return the axis between two values, with at most `ticks` labels."""
+        found = np.asarray(MaxNLocator(nbins=ticks - 1, steps=[1, 2, 2.5, 5, 10]).tick_values(bottom, top))
+        places = found[(bottom <= found) & (found <= top)]
+        decimals = next((count for count in range(6) if np.allclose(places, places.round(count), atol=1e-9)), 6)
+        labels = [f"{tick + 0.0:.{decimals}f}".replace("-", "\u2212") for tick in places.round(decimals)]
+        return cls(bottom, top, [float(tick) for tick in places], labels)
+
+    def heights(self, values: np.ndarray | Sequence[float]) -> np.ndarray:
+        """Return where values lie, from 0 at the lower end of the axis to 1 at its upper end."""
+        return (np.asarray(values, dtype=float) - self.bottom) / (self.top - self.bottom)
 
 
 def decade_axis(ax: Axes, values: Iterable[float], *, cosine: bool = False, ticks: int = TICKS) -> None:

@@ -35,6 +35,7 @@ from pipeline.plot import canvas, style
 from pipeline.plot.base import Figure, Selection
 from pipeline.plot.score_errors import SEEDS, error_name, with_seeds
 from pipeline.plot.variant_notes import left_out_note
+from pipeline.plot.wrapping import wrap
 from pipeline.tables.read import Tables
 from pipeline.tables.stored import MissingData
 from pipeline.tables.variants import (
@@ -250,7 +251,7 @@ def _panel(
             x = group * stride + slot
             bar = rows[(rows["model"] == model) & (rows["label"] == label)]
             _below(ax, x, _bar(ax, bar, x, colours[label]) if not bar.empty else "n/a", 4, style.SMALL_SIZE)
-        name = "\n".join(canvas.wrap(model, style.TEXT_SIZE, room))
+        name = "\n".join(wrap(model, style.TEXT_SIZE, room))
         _below(ax, group * stride + (len(labels) - 1) / 2, name, 15, style.TEXT_SIZE)
     ax.set_xticks([])
     ax.set_xlim(-0.8, (len(models) - 1) * stride + len(labels) - 0.2)

@@ -25,6 +25,7 @@ from pipeline.plot import canvas, style
 from pipeline.plot.base import Span
 from pipeline.plot.point_labels import PointLabel, place_labels
 from pipeline.plot.score_errors import SEEDS, error_name, with_seeds
+from pipeline.plot.wrapping import wrap
 from pipeline.tables.read import Tables
 from pipeline.tables.stored import MissingData
 from pipeline.tables.variants import DENSE, VARIANT, Variant, is_count, is_pattern, magnitude, precedence
@@ -122,7 +123,7 @@ def draw_curves(data: pd.DataFrame, title: str, caption: str) -> Canvas:
             if chance := chances(rows).get(kind):
                 ax.axhline(chance, color=style.GREY, linestyle=CHANCE_LINE, linewidth=1, zorder=1)
             room = style.width() / len(models) - 0.6
-            canvas.panel_title(ax, "\n".join(canvas.wrap(f"{model}: {KINDS[kind].lower()}", style.TEXT_SIZE, room)))
+            canvas.panel_title(ax, "\n".join(wrap(f"{model}: {KINDS[kind].lower()}", style.TEXT_SIZE, room)))
             ax.set_ylim(0, axis_top(rows))
         most = max(1.0, own["achieved_percent"].max())
         column[-1].set_xlim(-0.02 * most, 1.1 * most)

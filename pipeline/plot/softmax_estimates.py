@@ -45,16 +45,15 @@ def handles() -> list[Artist]:
     return [*looks, *canvas.statistic_handles()]
 
 
-def panel(ax: Axes, own: pd.DataFrame, shared: pd.DataFrame, ticks: int = scales.TICKS) -> None:
+def panel(ax: Axes, own: pd.DataFrame, shared: pd.DataFrame) -> None:
     """Draw both sources over steps, on an axis that fits all panels of the quantity.
 
     Args:
         own: the rows of this panel.
         shared: the rows of all panels with the same quantity.
-        ticks: the most labels above one another.
     """
     for source, (colour, line, width) in SOURCES.items():
         curve = own[own["source"] == source]
         canvas.line_and_band(ax, curve["step"], curve, colour, line, width=width)
-    scales.decade_axis(ax, shared[series.STATISTICS].to_numpy().ravel(), ticks=ticks)
+    scales.decade_axis(ax, shared[series.STATISTICS].to_numpy().ravel())
     scales.whole_steps(ax)

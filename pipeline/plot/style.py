@@ -19,7 +19,7 @@ from pipeline.plot.base import Span
 from pipeline.plot.letters import FONT
 from pipeline.tables.variants import DENSE, Variant, ordered
 
-STYLE_VERSION = 7  # raise it when a change here or in canvas.py or scales.py alters what is drawn
+STYLE_VERSION = 8  # raise it when a change here or in what all figures are drawn with alters them
 
 DPI = 200
 EDGE = 0.08  # inches between the text and the left and right edge of the page

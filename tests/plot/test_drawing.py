@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from figure_tables import fill
 
 from pipeline.config.figures import by_default
 from pipeline.plot import style
+from pipeline.plot.base import Figure
+from pipeline.plot.discovery import figures
 from pipeline.plot.drawing import MANY, draw
 
 NAMES = ["fig01", "fig05", "tab1", "tab3"]
@@ -61,3 +65,17 @@ def test_latex_has_the_caption_and_the_widths(outputs):
         assert caption.partition(". ")[0] in text and text.count(r"\caption{") == 1
         assert (r"\toprule" in text) == (kind == "table") == ("includegraphics" not in text)
         assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
+
+
+def test_drawing_leaves_the_search_for_garbage_as_it_was(outputs, monkeypatch):
+    found = []
+
+    def select(*_: object) -> NoReturn:
+        found.append(gc.get_threshold()[0])
+        raise ValueError
+
+    monkeypatch.setitem(figures(), "fig01_score_vs_sparsity", Figure(select, select))
+    before = gc.get_threshold()
+    with pytest.raises(ValueError):
+        draw(outputs, ["fig01"])
+    assert found[0] > before[0] and gc.get_threshold() == before

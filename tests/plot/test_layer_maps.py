@@ -8,8 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from figure_tables import fill
 from layer_figures import FEW, LAYERS, PANELS, PROMPTS, canvas_of, caption_of, shown, tables_of
+from matplotlib.collections import QuadMesh
 
 from pipeline.plot import scales
 from pipeline.report.pictures import label_of
@@ -24,19 +26,22 @@ def test_maps_show_the_medians_of_all_sublayers_on_one_scale_and_mark_dropped_la
     tables = tables_of(tmp_path, FEW[:1])
     selection, data = shown(tables, "fig14")
     canvas = canvas_of(tables, "fig14")
-    maps = [ax for ax in canvas.axes if ax.get_title(loc="left")]
-    assert [ax.get_title(loc="left") for ax in maps] == [
-        "attention: measured", "attention: estimate", "MLP: measured", "MLP: estimate",
-    ]  # fmt: skip
-    meshes = [ax.collections[0] for ax in maps]
-    assert len({(mesh.norm.vmin, mesh.norm.vmax) for mesh in meshes}) == 1 and len(canvas.axes) == 5
+    (ax,) = canvas.axes
+    meshes = [drawn for drawn in ax.collections if isinstance(drawn, QuadMesh)][1:]  # after the colour bar
+    titles = {text.get_text(): text.get_position() for text in ax.texts}
+    names = ["attention: measured", "attention: estimate", "MLP: measured", "MLP: estimate"]
+    corners = [tuple(mesh.get_coordinates()[-1, 0]) for mesh in meshes]
+    assert [titles[name][0] for name in names] == pytest.approx([x for x, _ in corners])
+    assert all(0 < titles[name][1] - y < 0.1 for name, (_, y) in zip(names, corners, strict=True))
+    assert len({(mesh.norm.vmin, mesh.norm.vmax) for mesh in meshes}) == 1 and len(meshes) == 4
     for mesh, (sublayer, quantity) in zip(
         meshes, itertools.product(("attention", "mlp"), ("measured", "estimate")), strict=True
     ):
         own = data[(data["sublayer"] == sublayer) & (data["quantity"] == quantity)]
         np.testing.assert_array_equal(mesh.get_array(), own.pivot(index="layer", columns="step", values="median"))
     assert set(data.loc[data["dropped"] == 1, "layer"]) == {0, 1}  # the blocks of the decision
-    assert list(maps[0].lines[0].get_ydata()) == [0, 1]
+    marks, cells = ax.lines[0].get_ydata(), meshes[0].get_coordinates()[:, 0, 1]
+    np.testing.assert_allclose(marks, (cells[:-1] + cells[1:])[:2] / 2)  # in the middle of layers 0 and 1
     assert f"median over {PROMPTS} probe prompts" in caption_of(selection)
     only_mlp = shown(tables_of(tmp_path, [("mlp_drop", "4")]), "fig14")[1]
     assert set(only_mlp["sublayer"]) == {"mlp"}

@@ -153,7 +153,7 @@ def test_labels_of_a_crowd_never_overlap(tmp_path: Path, monkeypatch: pytest.Mon
     canvas = canvas_of(result, data)
     for panel in canvas.axes:
         assert 5 < len(panel.texts) < 30
-        assert_apart([*panel.texts, *canvas.legends[0].get_texts()], canvas)
+        assert_apart([*panel.texts, *canvas.texts], canvas)
     assert set(data["series"]) == {"mean"}
     assert "Single tasks are not drawn" in result.caption and "Points without room have no label" in result.caption
 
@@ -202,6 +202,6 @@ def test_retrieval_has_a_panel_and_chance_is_that_of_the_tasks(tmp_path: Path, m
     assert [panel.get_title(loc="left") for panel in canvas.axes] == [
         f"tiny-lm: {kind} tasks" for kind in ("generative", "multiple-choice", "retrieval")
     ]
-    assert "chance (37.5%)" in [text.get_text() for text in canvas.legends[0].get_texts()]
+    assert "chance (37.5%)" in [text.get_text() for text in canvas.texts]
     lines = [{tuple(line.get_ydata()) for line in panel.lines} for panel in canvas.axes]
     assert [(37.5, 37.5) in found for found in lines] == [False, True, False]

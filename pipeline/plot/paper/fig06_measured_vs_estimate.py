@@ -6,9 +6,11 @@ import pandas as pd
 from matplotlib.figure import Figure as Canvas
 
 from pipeline.analysis import series
-from pipeline.plot import canvas, scales, softmax_estimates
+from pipeline.plot import scales, softmax_estimates
 from pipeline.plot.base import Figure, Selection
 from pipeline.plot.middle_layer import middle_steps
+from pipeline.plot.panel_rows import Column, panel_rows
+from pipeline.plot.tiles import Strand
 from pipeline.tables.read import Tables, require
 from pipeline.tables.variants import rows_of, variants_of
 
@@ -28,19 +30,34 @@ def select(tables: Tables) -> Selection:
 def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     """Draw a row for each variant, with the deviation of p on the left and KL on the right."""
     variants, quantities = variants_of(data), softmax_estimates.QUANTITIES
-    sheet, axes = canvas.page(len(variants), 2, title=title, caption=caption, handles=softmax_estimates.handles())
-    for row, variant in zip(axes, variants, strict=True):
-        own = rows_of(data, [variant])
-        for ax, quantity in zip(row, quantities, strict=True):
-            part = own[own["quantity"] == quantity]
-            if part.empty:
-                canvas.empty_panel(ax, f"{variant.label}: no finite {quantity}")
-                continue
-            shared, ticks = data[data["quantity"] == quantity], scales.most_ticks(len(variants))
-            softmax_estimates.panel(ax, part, shared, ticks)
-            canvas.panel_title(ax, variant.label)
-    canvas.outer_labels(axes, "generation step", list(quantities.values()))
-    return sheet
+    rows = [rows_of(data, [variant]) for variant in variants]
+    parts = [own[own["quantity"] == quantity] for own in rows for quantity in quantities]
+    names = [variant.label for variant in variants for _ in quantities]
+    empty = {
+        panel: f"{names[panel]}: no finite {list(quantities)[panel % len(quantities)]}"
+        for panel, part in enumerate(parts)
+        if part.empty
+    }
+    page = panel_rows(
+        [Column(_scale(data, quantity, len(variants)), label) for quantity, label in quantities.items()],
+        names,
+        data["step"].to_numpy(),
+        xlabel="generation step",
+        title=title,
+        caption=caption,
+        handles=softmax_estimates.handles(),
+        empty=empty,
+    )
+    for source, (colour, line, width) in softmax_estimates.SOURCES.items():
+        strands = [Strand.of(panel, part[part["source"] == source]) for panel, part in enumerate(parts)]
+        page.draw(strands, colour, line, width)
+    return page.sheet
 
 
-FIGURE = Figure(select, draw, version=2)
+def _scale(data: pd.DataFrame, quantity: str, rows: int) -> scales.Decades:
+    """Return the axis of a column, which fits all rows."""
+    values = data.loc[data["quantity"] == quantity, series.STATISTICS].to_numpy().ravel()
+    return scales.Decades.of(values, ticks=scales.most_ticks(rows))
+
+
+FIGURE = Figure(select, draw, version=3)

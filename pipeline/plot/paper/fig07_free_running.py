@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from pipeline.analysis import series
 from pipeline.plot import canvas, first_difference, scales, style
 from pipeline.plot.base import Figure, Selection
+from pipeline.plot.panel_rows import Column, panel_rows
+from pipeline.plot.tiles import Strand
 from pipeline.plot.variant_notes import left_out_note
 from pipeline.tables.read import Tables, require
 from pipeline.tables.variants import VARIANT, rows_of, spread, variants_of
@@ -50,33 +51,41 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     handles = [canvas.line_handle(style.SPACE_NAMES[space], style.SPACE_COLOURS[space]) for space in series.SPACES]
     handles += canvas.statistic_handles()
     handles += first_difference.mark_handles(data)
-    sheet, axes = canvas.page(len(variants), 3, title=title, caption=caption, handles=handles)
-    for row, variant in zip(axes, variants, strict=True):
-        own = rows_of(data, [variant])
-        for ax, quantities in zip(row, PANELS.values(), strict=True):
-            if not own["quantity"].isin(quantities).any():
-                canvas.empty_panel(ax, f"{variant.label}: no finite {' or '.join(quantities)}")
-                continue
-            _panel(ax, own, quantities)
-            _limits(ax, data[data["quantity"].isin(quantities)], quantities)
-            room = style.width() / len(PANELS) - 0.6
-            canvas.panel_title(ax, "\n".join(canvas.wrap(variant.label, style.TEXT_SIZE, room)))
-    canvas.outer_labels(axes, "generation step", list(PANELS))
-    return sheet
+    columns = [
+        Column(_scale(data[data["quantity"].isin(quantities)], quantities), label)
+        for label, quantities in PANELS.items()
+    ]
+    panels = dict(enumerate((rows_of(data, [variant]), names) for variant in variants for names in PANELS.values()))
+    empty = {
+        panel: f"{variants[panel // len(PANELS)].label}: no finite {' or '.join(names)}"
+        for panel, (own, names) in panels.items()
+        if not own["quantity"].isin(names).any()
+    }
+    page = panel_rows(
+        columns,
+        [variant.label for variant in variants for _ in PANELS],
+        first_difference.steps_shown(data),
+        xlabel="generation step",
+        title=title,
+        caption=caption,
+        handles=handles,
+        empty=empty,
+    )
+    for quantity, colour in COLOURS.items():
+        strands = [
+            Strand.of(panel, own[own["quantity"] == quantity])
+            for panel, (own, names) in panels.items()
+            if quantity in names
+        ]
+        page.draw(strands, colour, "-", style.LINE)
+    first_difference.mark(page, {panel: own for panel, (own, _) in panels.items() if panel not in empty})
+    return page.sheet
 
 
-def _panel(ax: Axes, own: pd.DataFrame, quantities: tuple[str, ...]) -> None:
-    for quantity in quantities:
-        curve = own[own["quantity"] == quantity]
-        canvas.line_and_band(ax, curve["step"], curve, COLOURS[quantity])
-    first_difference.mark(ax, own)
-    scales.whole_steps(ax)
-
-
-def _limits(ax: Axes, rows: pd.DataFrame, quantities: tuple[str, ...]) -> None:
-    """Set the same limits in every row of a column, to make rows comparable."""
+def _scale(rows: pd.DataFrame, quantities: tuple[str, ...]) -> scales.Decades:
+    """Return the axis of a column: the same limits in every row make rows comparable."""
     values, ticks = rows[series.STATISTICS].to_numpy().ravel(), scales.most_ticks(len(variants_of(rows)))
-    scales.decade_axis(ax, values, cosine=quantities != ("KL",), ticks=ticks)
+    return scales.Decades.of(values, cosine=quantities != ("KL",), ticks=ticks)
 
 
-FIGURE = Figure(select, draw, version=3)
+FIGURE = Figure(select, draw, version=4)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import MultipleLocator
 from matplotlib.typing import LineStyleType
 
 from pipeline.analysis import series, theorems
@@ -14,6 +14,8 @@ from pipeline.plot import canvas, scales, style
 from pipeline.plot.base import Figure, Selection
 from pipeline.plot.equal_curves import draw_once
 from pipeline.plot.layer_profile import panels_of
+from pipeline.plot.panel_rows import Column, panel_rows
+from pipeline.plot.tiles import Strand, Tiles
 from pipeline.plot.variant_notes import listed, not_shown_note
 from pipeline.tables.read import Tables, require
 from pipeline.tables.stored import MissingData
@@ -82,53 +84,63 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     """Draw a row for each variant and sublayer, with the correlation on the left and the ratio on the right."""
     panels = panels_of(data)
     handles = [canvas.line_handle(f"theorem {name}", colour, LINES[name]) for name, colour in COLOURS.items()]
-    sheet, axes = canvas.page(
-        len(panels), 2, title=title, caption=caption, handles=handles, row_height=_height(len(panels))
+    parts = [_own(data, panel) for panel in panels]
+    empty = {
+        len(VALUES) * row + place: f"{panels[row][0].label}: no deviation"
+        for row, own in enumerate(parts)
+        for place, value in enumerate(VALUES)
+        if own[value].isna().all()
+    }
+    axes = {value: _value_axis(value, data[value]) for value in VALUES}
+    page = panel_rows(
+        [Column(axes[value], name) for value, name in VALUES.items()],
+        [f"{variant.label}: {series.SUBLAYER_NAMES[kind]}" for variant, kind in panels for _ in VALUES],
+        data["layer"].to_numpy(),
+        xlabel="layer",
+        title=title,
+        caption=caption,
+        handles=handles,
+        empty=empty,
+        height=_height(len(panels)),
+        grid_of="y",
     )
-    for row, panel in zip(axes, panels, strict=True):
-        own = _own(data, panel)
-        for ax, value in zip(row, VALUES, strict=True):
-            canvas.panel_title(ax, f"{panel[0].label}: {series.SUBLAYER_NAMES[panel[1]]}")
-            if own[value].isna().all():
-                canvas.empty_panel(ax, f"{panel[0].label}: no deviation")
-                continue
-            for theorem, colour in COLOURS.items():
-                curve = own[own["theorem"] == theorem]
-                _curve(ax, curve["layer"], curve[value], value, colour, LINES[theorem])
-            scales.whole_steps(ax)
-            _value_axis(ax, value, data[value])
-    canvas.outer_labels(axes, "layer", list(VALUES.values()))
-    return sheet
+    low, high = np.log2(theorems.RATIOS)
+    tracked = {"rank_correlation": (theorems.LEAST_CORRELATION, 1.0), "log2_ratio": (float(low), float(high))}
+    for place, value in enumerate(VALUES):
+        rows = {len(VALUES) * row + place: own for row, own in enumerate(parts)}
+        rows = {panel: own for panel, own in rows.items() if panel not in empty}
+        page.belt(list(rows), *tracked[value])
+        for theorem, colour in COLOURS.items():
+            curves = {panel: own[own["theorem"] == theorem] for panel, own in rows.items()}
+            _curves(page, curves, value, colour, LINES[theorem])
+    return page.sheet
 
 
-def _curve(ax: Axes, layers: pd.Series, values: pd.Series, value: str, colour: str, line: LineStyleType) -> None:
+def _curves(page: Tiles, rows: Mapping[int, pd.DataFrame], value: str, colour: str, line: LineStyleType) -> None:
     """Draw one theorem; ratios beyond the axis are drawn at its edge, with a triangle that points outwards."""
-    marker = "o" if len(values) == 1 else ""
-    drawn = values.clip(-CLIP, CLIP) if value == "log2_ratio" else values
-    ax.plot(layers, drawn, color=colour, linestyle=line, marker=marker)
-    for beyond, outwards in ((values > drawn, "^"), (values < drawn, "v")):
-        if beyond.any():
-            ax.plot(layers[beyond], drawn[beyond], outwards, color=colour, markersize=4, clip_on=False)
+    strands = []
+    for panel, curve in rows.items():
+        layers, values = curve["layer"].to_numpy(dtype=float), curve[value].to_numpy(dtype=float)
+        drawn = values.clip(-CLIP, CLIP) if value == "log2_ratio" else values
+        strands.append(Strand(panel, layers, drawn, drawn, drawn))
+        for beyond, outwards in ((values > drawn, "^"), (values < drawn, "v")):
+            if beyond.any():
+                page.points(panel, layers[beyond], drawn[beyond], outwards, colour)
+    page.draw(strands, colour, line, style.LINE)
 
 
 def _height(rows: int) -> float | None:
     return 1.05 if rows > 3 else None
 
 
-def _value_axis(ax: Axes, value: str, values: pd.Series) -> None:
-    """Set up the axis of one quantity, the same in all rows, with the range where the estimate tracks in grey."""
+def _value_axis(value: str, values: pd.Series) -> scales.Linear:
+    """Return the axis of one quantity, the same in all rows."""
     if value == "rank_correlation":
-        low, high = theorems.LEAST_CORRELATION, 1.0
         lowest_value = min(0.75, float(values.min()))
         room = 0.06 * (1.0 - lowest_value)
-        ax.set_ylim(lowest_value - room, 1.0 + room)
-    else:
-        low, high = np.log2(theorems.RATIOS)
-        edge = min(CLIP, max(1.5, float(values.abs().max())))
-        ax.set_ylim(-1.08 * edge, 1.08 * edge)
-        ax.yaxis.set_major_locator(MultipleLocator(1 if edge < CLIP else 2))
-    ax.axhspan(low, high, color=style.GREY, alpha=0.12, linewidth=0, zorder=0)
-    ax.grid(axis="x", visible=False)
+        return scales.Linear.of(lowest_value - room, 1.0 + room)
+    edge = min(CLIP, max(1.5, float(values.abs().max())))
+    return scales.Linear.of(-1.08 * edge, 1.08 * edge)
 
 
-FIGURE = Figure(select, draw, version=2)
+FIGURE = Figure(select, draw, version=3)

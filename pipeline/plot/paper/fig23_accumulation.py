@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.typing import LineStyleType
 
 from pipeline.analysis import series
 from pipeline.plot import canvas, first_difference, scales, style
 from pipeline.plot.base import Figure, Selection
+from pipeline.plot.panel_rows import Column, panel_rows
+from pipeline.plot.tiles import Strand
 from pipeline.plot.variant_notes import left_out_note
 from pipeline.tables.read import Tables, require
 from pipeline.tables.stored import MissingData
@@ -82,35 +83,44 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
         *canvas.statistic_handles(),
         *first_difference.mark_handles(data),
     ]
-    sheet, axes = canvas.page(len(variants), 4, title=title, caption=caption, handles=handles)
-    for row, variant in zip(axes, variants, strict=True):
-        own = rows_of(data, [variant])
-        for ax, (quantity, (_, _, colour)) in zip(row, PANELS.items(), strict=True):
-            part = own[own["quantity"] == quantity]
-            if part.empty:
-                canvas.empty_panel(ax, f"{variant.label}: no finite {quantity}")
-                continue
-            _panel(ax, part, colour)
-            # The same limits in every row of a column make rows comparable.
-            shared = data.loc[data["quantity"] == quantity, series.STATISTICS]
-            ticks = scales.most_ticks(len(variants))
-            scales.decade_axis(ax, shared.to_numpy().ravel(), cosine=quantity != "KL", ticks=ticks)
-        height = canvas.panel_height(len(variants))
-        row[0].set_ylabel("\n".join(canvas.wrap(variant.label, style.TEXT_SIZE, height)))
-    for ax, (_, name, colour) in zip(axes[0], PANELS.values(), strict=True):
-        canvas.panel_title(ax, name, colour)
-    for ax in axes[-1]:
-        ax.set_xlabel("generation step")
-    return sheet
+    rows = [rows_of(data, [variant]) for variant in variants]
+    parts = [own[own["quantity"] == quantity] for own in rows for quantity in PANELS]
+    empty = {
+        panel: f"{variants[panel // len(PANELS)].label}: no finite {list(PANELS)[panel % len(PANELS)]}"
+        for panel, part in enumerate(parts)
+        if part.empty
+    }
+    page = panel_rows(
+        [
+            Column(_scale(data, quantity, len(variants)), title=name, colour=colour)
+            for quantity, (_, name, colour) in PANELS.items()
+        ],
+        [""] * len(parts),
+        first_difference.steps_shown(data),
+        xlabel="generation step",
+        title=title,
+        caption=caption,
+        handles=handles,
+        empty=empty,
+        names=[variant.label for variant in variants],
+    )
+    for place, (_, _, colour) in enumerate(PANELS.values()):
+        for protocol, line in PROTOCOLS.items():
+            strands = [
+                Strand.of(panel, part[part["protocol"] == protocol])
+                for panel, part in enumerate(parts)
+                if panel % len(PANELS) == place
+            ]
+            # Where both protocols compare the same states, black lies under the colour.
+            page.draw(strands, style.INK if protocol == "teacher_forced" else colour, line, style.LINE)
+    first_difference.mark(page, {panel: part for panel, part in enumerate(parts) if panel not in empty})
+    return page.sheet
 
 
-def _panel(ax: Axes, part: pd.DataFrame, colour: str) -> None:
-    for name, line in PROTOCOLS.items():
-        curve = part[part["protocol"] == name]
-        # Where both protocols compare the same states, black lies under the colour.
-        canvas.line_and_band(ax, curve["step"], curve, style.INK if name == "teacher_forced" else colour, line)
-    first_difference.mark(ax, part)
-    scales.whole_steps(ax)
+def _scale(data: pd.DataFrame, quantity: str, rows: int) -> scales.Decades:
+    """Return the axis of a column: the same limits in every row make rows comparable."""
+    values = data.loc[data["quantity"] == quantity, series.STATISTICS].to_numpy().ravel()
+    return scales.Decades.of(values, cosine=quantity != "KL", ticks=scales.most_ticks(rows))
 
 
-FIGURE = Figure(select, draw, version=3)
+FIGURE = Figure(select, draw, version=4)

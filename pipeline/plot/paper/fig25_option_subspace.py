@@ -13,6 +13,7 @@ from pipeline.analysis.final_states import leave_out_unchanged
 from pipeline.plot import canvas, scales, style
 from pipeline.plot.base import Figure, Selection
 from pipeline.plot.variant_notes import left_out_note
+from pipeline.plot.wrapping import wrap
 from pipeline.tables.read import Tables
 from pipeline.tables.stored import MissingData
 from pipeline.tables.variants import VARIANT, rows_of, select_preferred, variants_of
@@ -129,7 +130,7 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
         ax.tick_params(labelbottom=True)
         ax.set_xlabel(name)
     for ax in axes[:, 0]:
-        names = ["\n".join(canvas.wrap(variant.label, style.SMALL_SIZE, NAME)) for variant in variants]
+        names = ["\n".join(wrap(variant.label, style.SMALL_SIZE, NAME)) for variant in variants]
         ax.set_yticks(range(len(variants)), names, parse_math=False)
         ax.set_ylim(len(variants) - 0.45, -0.55)
     return sheet

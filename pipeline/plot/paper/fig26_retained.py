@@ -14,6 +14,7 @@ from pipeline.evaluate.comparison import HIGHER, LOWER, MARGIN, MEAN, NO_CHANGE,
 from pipeline.plot import canvas, style
 from pipeline.plot.base import Figure, Selection, column_if_one
 from pipeline.plot.variant_notes import left_out_note
+from pipeline.plot.wrapping import wrap
 from pipeline.tables.read import Tables
 from pipeline.tables.stored import MissingData
 from pipeline.tables.variants import VARIANT, Variant, rows_of, spread, variants_of
@@ -87,7 +88,7 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     """Draw a panel for each kind of task, a row for each variant."""
     variants, kinds = variants_of(data), [kind for kind in KINDS if (data["kind"] == kind).any()]
     colours = style.pruner_colours(variant.pruner for variant in variants)
-    names = [canvas.wrap(variant.label, style.SMALL_SIZE, NAME * style.width()) for variant in variants]
+    names = [wrap(variant.label, style.SMALL_SIZE, NAME * style.width()) for variant in variants]
     height = max(ROW_HEIGHT, 0.03 + NAME_LINE * max(map(len, names)))
     handles = _handles(data)
     sheet, axes = canvas.page(

@@ -12,6 +12,7 @@ from pipeline.analysis.score_means import KINDS
 from pipeline.evaluate.comparison import MEAN
 from pipeline.plot import canvas, style
 from pipeline.plot.base import Figure, Selection
+from pipeline.plot.wrapping import wrap
 from pipeline.tables.read import WEIGHT, Tables
 from pipeline.tables.stored import MissingData
 from pipeline.tables.variants import magnitude, precedence
@@ -109,7 +110,7 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
             ax.axhline(0.0, color=style.INK, linewidth=style.THIN, zorder=1)
             ax.set_ylim(*_limits(own))
             room = style.width() / count - 0.5
-            canvas.panel_title(ax, "\n".join(canvas.wrap(f"{rival} minus \u2026", style.TEXT_SIZE, room)))
+            canvas.panel_title(ax, "\n".join(wrap(f"{rival} minus \u2026", style.TEXT_SIZE, room)))
         row[1].set_ylabel("difference (points)")
         for ax in row[1 + len(rivals[unit]) :]:
             ax.remove()

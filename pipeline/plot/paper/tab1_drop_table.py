@@ -70,9 +70,10 @@ def select(tables: Tables) -> Selection:
         parts.append(alone[alone["series"] != MEAN])
     data = pd.concat([*parts, _perplexities(tables, rows)], ignore_index=True)
     own = [Variant(*pair) for pair in data[VARIANT].itertuples(index=False)]
+    parameters = {variant: _parameters(tables, variant) for variant in rows}
     data = data.assign(
         label=[drop_name(variant) for variant in own],
-        parameters=[_parameters(tables, variant) for variant in own],
+        parameters=[parameters[variant] for variant in own],
         row=[rows.index(variant) for variant in own],
         block=data["kind"].map([*HEADINGS, PERPLEXITY].index),
         last=data["series"] == MEAN,
