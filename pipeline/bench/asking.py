@@ -12,6 +12,7 @@ from pipeline.bench.ratios import ratio, report, settings_of
 from pipeline.evaluate.by_harness import encode_requests
 from pipeline.evaluate.harness import load_tasks
 from pipeline.evaluate.language_model import InMemoryLM
+from pipeline.evaluate.likelihoods import log_likelihoods
 from pipeline.model.decoder import Decoder
 from pipeline.model.sources.base import resolve_dtype
 from pipeline.prune.settings import Settings
@@ -31,6 +32,7 @@ class _Side:
 
     def __init__(self, model: Any, tokenizer: Any, size: int) -> None:
         self.ours = InMemoryLM(model, tokenizer, size)
+        self._size = size
         self.theirs = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=size)
 
     def ratio(self, kind: str, requests: Sequence[Any], repeats: int) -> float:
@@ -38,6 +40,10 @@ class _Side:
         asked = list(requests)
         runs = [lambda lm=lm: getattr(lm, kind)(asked, disable_tqdm=True) for lm in (self.theirs, self.ours)]
         return ratio(runs[0], runs[1], repeats)
+
+    def score(self, requests: Sequence[Any]) -> None:
+        """Compute the log-likelihoods, without asking some again to measure their rounding."""
+        log_likelihoods(self.ours.model, [self.ours.encode_pair(*request.args) for request in requests], self._size)
 
     def distinct(self, requests: Sequence[Any]) -> int:
         """Count the distinct beginnings of the requests: the tokens that have to go through the model."""
@@ -65,7 +71,7 @@ def asking(settings: Settings, store: Store, repeats: int) -> None:
     for name, kind in (("choice", CHOICE), ("generation", GENERATION)):
         report(f"{name}_vs_lm_eval", side.ratio(kind, by_kind[kind], repeats))
     with _tokens(model) as counted:
-        side.ours.loglikelihood(by_kind[CHOICE], disable_tqdm=True)
+        side.score(by_kind[CHOICE])
     report("choice_tokens_vs_tree", sum(counted) / side.distinct(by_kind[CHOICE]))
 
     side, tasks = tasks_of(*BENCHMARKS)
@@ -73,7 +79,7 @@ def asking(settings: Settings, store: Store, repeats: int) -> None:
     report("choice_benchmarks_vs_lm_eval", side.ratio(CHOICE, together, repeats))
     report("choice_slowest_task_vs_lm_eval", min(side.ratio(CHOICE, asked, repeats) for asked in tasks.values()))
     with _tokens(model) as counted:
-        side.ours.loglikelihood(together, disable_tqdm=True)
+        side.score(together)
     report("choice_benchmarks_tokens_vs_tree", sum(counted) / side.distinct(together))
 
 

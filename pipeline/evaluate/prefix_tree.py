@@ -17,7 +17,7 @@ from itertools import accumulate, pairwise
 from pipeline.model.common_prefix import common
 
 # As many tokens as another forward pass is worth: a short one takes as long as reading all weights.
-_PASS = 64
+_PASS = 32
 # Rows may be as wide as so many parts of the widest, but not under a quarter.
 _PARTS = 16
 Tokens = tuple[int, ...]
@@ -82,21 +82,25 @@ def width(row: Row) -> int:
     return sum(len(placed.item.tokens) - placed.shared for placed in row)
 
 
-def planned(items: Sequence[Item], capacity: int, budget: int, entries: int) -> Branch:
-    """Plan as `grown` with at most this capacity: the one of several with the fewest tokens in its `batches`.
+def planned(items: Sequence[Item], capacity: int, budget: int, entries: int, wide: float) -> Branch:
+    """Plan as `grown` with at most this capacity: the one of several that costs least.
 
-    Narrower rows may be more even, and so need less padding.
+    Narrower rows may be more even, and so need less padding. ``wide`` is the length at which attention takes as long as
+    all the rest.
     """
     longest = max(len(item.tokens) for item in items)
     capacities = dict.fromkeys(max(longest, capacity * part // _PARTS) for part in range(_PARTS, _PARTS // 4, -1))
-    return min((grown(items, each) for each in capacities), key=lambda tree: cost(tree, budget, entries))
+    return min((grown(items, each) for each in capacities), key=lambda tree: cost(tree, budget, entries, wide))
 
 
-def cost(branch: Branch, budget: int, entries: int, before: int = 0) -> int:
-    """Count the tokens of a tree's passes: its caches, rows and padding, and what the passes themselves are worth."""
-    own = len(branch.tokens) - before + (_PASS if branch.tokens else 0)
-    own += sum(len(batch) * width(batch[0]) + _PASS for batch in branch.batches(budget, entries))
-    return own + sum(cost(each, budget, entries, len(branch.tokens)) for each in branch.branches)
+def cost(branch: Branch, budget: int, entries: int, wide: float, before: int = 0) -> float:
+    """Return what a tree costs, in tokens: caches, rows with padding, attention, and the passes themselves."""
+    whole = len(branch.tokens)
+    total = (whole - before) * (1 + whole / wide) + (_PASS if whole else 0)
+    for batch in branch.batches(budget, entries):
+        own = width(batch[0])
+        total += len(batch) * own * (1 + (whole + own) / wide) + _PASS
+    return total + sum(cost(each, budget, entries, wide, whole) for each in branch.branches)
 
 
 def grown(items: Iterable[Item], capacity: int) -> Branch:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 # Requests that are asked once more, alone.
-_ASKED = 4
+_ASKED = 3
 
 
 @torch.inference_mode()

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # Rows are at least this wide where items are short: wide enough to be filled, narrow enough for attention.
 _WIDTH = 768
+# Attention takes as long as all the rest where rows are so many times as wide as the states; about, on a processor.
+_ATTENTION = 2
 # Most entries of the logits of a pass, and of its mask.
 _LOGITS, _MASK = 2**28, 2**26
 
@@ -36,7 +38,8 @@ class TreePass:
         vocabulary = self._model.get_output_embeddings().weight.shape[0]
         budget = max(longest, min(self._size * longest, _LOGITS // vocabulary))
         capacity = int(min(max(longest, _WIDTH), budget, widest))
-        return planned(items, capacity, budget, _MASK), budget
+        hidden = self._model.get_input_embeddings().weight.shape[1]
+        return planned(items, capacity, budget, _MASK, _ATTENTION * hidden), budget
 
     def answers(self, root: Branch, budget: int) -> Iterator[list[tuple[int, Answer]]]:
         """Yield the answers to continuations, with their indices, pass by pass."""
