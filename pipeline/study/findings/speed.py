@@ -16,6 +16,7 @@ _STAGES = {
     "pruning": ("calibration", "importance", "decision"),
     "measuring": ("trajectory", "layers"),
     "evaluating": ("requests", "evaluation"),
+    "asking": ("requests", "evaluation"),
 }
 
 
@@ -50,6 +51,13 @@ def evaluating(found: Numbers) -> Values:
     return values
 
 
+def asking(found: Numbers) -> Values:
+    """Return lm-eval's time over ours, for matched items and for benchmarks, and tokens run over distinct ones."""
+    values = {name: f"{found[f'{name}_vs_lm_eval']:.1f}" for name in ("choice", "generation", "choice_benchmarks")}
+    values["slowest"] = f"{found['choice_slowest_task_vs_lm_eval']:.1f}"
+    return values | {"tokens": f"{found['choice_tokens_vs_tree']:.2f}"}
+
+
 def numbers_of(printed: str) -> dict[str, float]:
     """Return the numbers of lines of ``name value``."""
     pairs = (line.split() for line in printed.splitlines())
@@ -74,5 +82,5 @@ def source(part: str, values: Callable[[Numbers], Values]) -> Source:
 
 SOURCES = {
     f"bench_{name}": source(name, values)
-    for name, values in {"pruning": pruning, "measuring": measuring, "evaluating": evaluating}.items()
+    for name, values in {"pruning": pruning, "measuring": measuring, "evaluating": evaluating, "asking": asking}.items()
 }
