@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
+from alone import rows as passes
 from cases import ENCODERS
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +16,6 @@ from transformers import PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 from pipeline.model.cached_rows import span
 from pipeline.model.common_prefix import groups
 from pipeline.model.continuous import continue_many
-from pipeline.model.decoder import Decoder
 from pipeline.model.generation import continue_rows
 from pipeline.model.sources.tiny import tiny_model
 from pipeline.prune.decision import Decision
@@ -90,20 +89,6 @@ def double(model: PreTrainedModel) -> PreTrainedModel:
 def many(model: PreTrainedModel, rows: Sequence[Sequence[int]], size: int = 4, **options: Any) -> list[list[int]]:
     options = {"stops": stops, "pad_token_id": PAD} | GREEDY | options
     return continue_many(model, rows, options.pop("length", STEPS), size, **options)
-
-
-@contextmanager
-def passes(model: PreTrainedModel) -> Iterator[list[tuple[int, int]]]:
-    """Rows and tokens of every forward pass."""
-    seen: list[tuple[int, int]] = []
-    hook = Decoder(model).base.register_forward_pre_hook(
-        lambda module, args, kwargs: seen.append(tuple((args[0] if args else kwargs["input_ids"]).shape)),
-        with_kwargs=True,
-    )
-    try:
-        yield seen
-    finally:
-        hook.remove()
 
 
 @pytest.fixture
