@@ -4,7 +4,7 @@ BIN := .venv/bin
 SWEEP ?= -m pruner=shortgpt,wanda sparsity=0.2,0.4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all browser sandbox slurm advise figures report paper faults dashboard sync bench docs findings lint types
+.PHONY: help setup demo test test-all browser sandbox slurm advise figures report paper faults dashboard sync bench peers docs findings lint types
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -84,6 +84,15 @@ sync: setup ## upload the W&B runs that exist only on this disk
 # BENCH="--only asking --repeats 3" measures one part.
 bench: setup ## measure speed as ratios, one `name value` per line
 	$(BIN)/python -m pipeline.bench $(BENCH)
+
+# For BENCH="--only peers". llm-compressor asks for an older transformers than ours, so it does not go into .venv/.
+peers: .peers/.complete ## create .peers/ with llm-compressor, to measure beside ours
+
+.peers/.complete: pipeline/bench/peers/requirements.txt
+	$(PYTHON) -m venv .peers
+	.peers/bin/python -m pip install --quiet --disable-pip-version-check pip==26.3
+	.peers/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
 
 # Search needs a server: python -m http.server --directory outputs/docs
 docs: setup ## build the documentation into outputs/docs/index.html

@@ -11,6 +11,7 @@ from pipeline.bench.again import again
 from pipeline.bench.asking import asking
 from pipeline.bench.dropping import evaluating
 from pipeline.bench.measuring import measuring
+from pipeline.bench.peers.side_by_side import peers
 from pipeline.bench.pruning import pruning
 from pipeline.bench.ratios import settings_of
 from pipeline.common.quiet import quiet_libraries
@@ -23,6 +24,7 @@ PARTS: dict[str, Callable[[Settings, Store, int], None]] = {
     "evaluating": evaluating,
     "asking": asking,
     "again": again,
+    "peers": peers,
 }
 
 
