@@ -99,6 +99,7 @@ def _counterparts_of(
                 found[index] = part.at_predictions(x + decoder.by_token(updates[index]).view_as(x))
                 tick()
             states.clear()
+            updates.clear()
 
         return hook
 

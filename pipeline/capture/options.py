@@ -29,7 +29,8 @@ _TENSORS, _FACTS = "options.safetensors", "options.json"
 # Beginning of the answer to a probe: the next token is the letter of an option.
 _OPENING = "Answer:"
 PROBE = "probe"
-_BATCH = 8
+# Questions of a pass.
+BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ def decision_states(model: PreTrainedModel, questions: Sequence[Question]) -> to
 def _batches(questions: Sequence[Question], positions: Positions) -> Iterator[list[int]]:
     """Yield batches of question indices, the longest questions first: a batch then has little padding."""
     order = sorted(range(len(questions)), key=lambda at: -len(questions[at].context))
-    for run in positions.runs([len(questions[at].context) for at in order], _BATCH):
+    for run in positions.runs([len(questions[at].context) for at in order], BATCH):
         yield order[run]
 
 

@@ -58,6 +58,8 @@ def measure_stream(
             h, delta_h, z, delta = walk.step(index)
             found[index].append(measure_block(h, delta_h, z, delta, head, temperatures, extra))
             next(ticks)
+        # Before those of the next block take memory.
+        del walk, z, delta
     next(ticks, None)
     return torch.stack([torch.cat(parts) for parts in found])
 

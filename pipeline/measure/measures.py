@@ -16,20 +16,29 @@ from pipeline.model.softmax import kl_estimate
 
 # Logits are projected in blocks of this many entries (340 positions of a 49k vocabulary, 64 MiB in float32), large
 # enough for an efficient matrix product; on a processor they are measured in tiles that stay in its cache.
-_BLOCK, _TILE = 2**24, 2**19
+_BLOCK, TILE = 2**24, 2**19
 # The C library returns freed memory to the system beyond a threshold, so that the next temporary is paged in anew,
 # which would take most of the time. A freed block of this many bytes raises the threshold above what tiles need.
-_KEPT = 28 * 2**20
+KEPT = 28 * 2**20
 
 
 def keep_freed_memory() -> None:
     """Let temporaries of a tile reuse each other's memory instead of asking the system for it every time."""
-    torch.empty(_KEPT, dtype=torch.uint8)
+    torch.empty(KEPT, dtype=torch.uint8)
 
 
 def block_rows(head: Head) -> int:
     """Return the number of positions that are projected at once."""
-    return max(1, _BLOCK // head.vocabulary)
+    return _block_rows(head.vocabulary)
+
+
+def _block_rows(vocabulary: int) -> int:
+    return max(1, _BLOCK // vocabulary)
+
+
+def block_entries(vocabulary: int, positions: int) -> int:
+    """Return the number of logits that are projected at once, of some positions."""
+    return min(positions, _block_rows(vocabulary)) * vocabulary
 
 
 @torch.inference_mode()
@@ -93,7 +102,7 @@ def measure_block(
     ``h`` and ``delta_h`` are dense states and their change (n, D), ``z`` and ``delta`` logits and their change
     (n, V), before any cap of the head.
     """
-    rows = max(1, _TILE // z.shape[-1]) if z.device.type == "cpu" else len(z)
+    rows = max(1, TILE // z.shape[-1]) if z.device.type == "cpu" else len(z)
     tiles = [
         _tile_measures(y, dy, *head.capped(x, dx), temperatures, extra)
         for y, dy, x, dx in zip(*(each.split(rows) for each in (h, delta_h, z, delta)), strict=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -42,6 +43,17 @@ def weight_bytes(model: nn.Module) -> int:
     return sum(each.numel() * each.element_size() for each in kept.values())
 
 
+@dataclass(frozen=True)
+class Need:
+    """Bytes that work takes at a time beside the weights.
+
+    ``passes`` are on the device of the model, ``kept`` are states in the processor's memory.
+    """
+
+    passes: int
+    kept: int = 0
+
+
 @torch.inference_mode()
 def pass_bytes(model: PreTrainedModel, rows: int, width: int, cached: bool = False, **options: Any) -> int:
     """Return the most bytes that tensors of a forward pass over (rows, width) tokens take at a time.
@@ -50,11 +62,49 @@ def pass_bytes(model: PreTrainedModel, rows: int, width: int, cached: bool = Fal
     as those over prefix trees have. ``options`` are those of the pass.
     """
     with _Counting() as counting:
-        ids = torch.zeros(rows, width, dtype=torch.long, device=model.device)
-        mask = torch.zeros(rows, 1, width, width, dtype=model.dtype, device=model.device)
-        out = model(ids, attention_mask=mask, use_cache=cached, **options)
+        out = _run(model, rows, width, use_cache=cached, **options)
     del out
     return counting.most
+
+
+@torch.inference_mode()
+def states_bytes(model: PreTrainedModel, rows: int, width: int) -> int:
+    """Return the same of a pass that ends at the final states, without a mask and a cache."""
+    with _Counting() as counting:
+        # Of one value: without any mask, the library would look at values.
+        mask = torch.zeros(1, 1, 1, 1, dtype=model.dtype, device=model.device)
+        out = model.base_model(_ids(model, rows, width), attention_mask=mask, use_cache=False)
+    del out
+    return counting.most
+
+
+@torch.inference_mode()
+def writing_bytes(model: PreTrainedModel, rows: int, width: int, steps: int) -> int:
+    """Return the most bytes that tensors take while ``rows`` texts of ``width`` tokens are continued by ``steps``.
+
+    That is in the pass over the texts, or in the pass of the last token with the cache of all before. Without a cache,
+    the whole text passes for every token.
+    """
+    if not getattr(model.config, "use_cache", False):
+        return pass_bytes(model, rows, width + steps - 1, logits_to_keep=1)
+    first = pass_bytes(model, rows, width, cached=True, logits_to_keep=1)
+    with _Counting() as counting:
+        cache = _run(model, rows, width + max(steps - 2, 0), use_cache=True, logits_to_keep=1).past_key_values
+        counting.restart()
+        out = _run(model, rows, 1, held=width + max(steps - 2, 0), past_key_values=cache, use_cache=True)
+        chosen = out.logits[:, -1].to(torch.float32, copy=True)
+    del cache, out, chosen
+    return max(first, counting.most)
+
+
+def _run(model: PreTrainedModel, rows: int, width: int, held: int = 0, **options: Any) -> Any:
+    """Run (rows, width) tokens after ``held`` ones, with a mask of all."""
+    mask = torch.zeros(rows, 1, width, held + width, dtype=model.dtype, device=model.device)
+    return model(_ids(model, rows, width), attention_mask=mask, **options)
+
+
+def _ids(model: PreTrainedModel, rows: int, width: int) -> torch.Tensor:
+    return torch.zeros(rows, width, dtype=torch.long, device=model.device)
 
 
 class _Counting(TorchDispatchMode):
@@ -64,6 +114,10 @@ class _Counting(TorchDispatchMode):
         super().__init__()
         self.most = self._now = 0
         self._known: set[int] = set()
+
+    def restart(self) -> None:
+        """Count the most from now on; what is there stays counted."""
+        self.most = self._now
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         before = {tensor.untyped_storage()._cdata for tensor in tensors_of((args, kwargs or {}))}

@@ -133,7 +133,8 @@ def capture_trajectory(
         with tap(Decoder(model), on_state):
             final.append(forward.at_predictions(forward.run(model)))
         check_values(final[-1], "captured states", KEY)
-    stacked = torch.stack([torch.cat(state) for state in states]) if residual else None
+    # Each state's parts are released once they are joined.
+    stacked = torch.stack([torch.cat(states.pop(0)) for _ in range(plan.states)]) if residual else None
     return replace(trajectory, final=torch.cat(final), residual=stacked)
 
 
