@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -66,12 +67,16 @@ def kept_states(model: PreTrainedModel, positions: int) -> States:
 
 def stream_of(config: PretrainedConfig) -> tuple[int, int]:
     """Return the number of distinct residual states of a model and of its sublayers, by a tiny one of its type."""
+    return _stream_of(config.model_type, config.get_text_config(decoder=True).num_hidden_layers)
+
+
+@cache
+def _stream_of(kind: str, layers: int) -> tuple[int, int]:
     # Deferred: only what is not yet there is counted.
     from pipeline.model.sources.tiny import UNBUILT, model_of, tiny_config
 
-    layers: int = config.get_text_config(decoder=True).num_hidden_layers
     try:
-        decoder = Decoder(model_of(tiny_config(config.model_type, 2), 0, torch.float32))
+        decoder = Decoder(model_of(tiny_config(kind, 2), 0, torch.float32))
         plan, chained, blocks = layout(decoder), decoder.structure.chained, len(decoder.blocks)
     except UNBUILT:
         return 2 * layers + 1, 2 * layers

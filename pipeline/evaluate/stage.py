@@ -18,7 +18,7 @@ from pipeline.evaluate.perplexity import HeldOutText, held_out, perplexity_row
 from pipeline.model.sources.base import writes_text
 from pipeline.model.special_tokens import in_words
 from pipeline.model.tokens import tokenizer_digest, tokens_of
-from pipeline.prune.pruned_model import pruned_model, writer
+from pipeline.prune.pruned_model import pruned_model, shape_of, writer
 from pipeline.prune.stage import PruningDecision
 from pipeline.prune.workbench import Workbench
 from pipeline.store.artifacts import Artifact
@@ -26,7 +26,7 @@ from pipeline.store.stage import Stage
 from pipeline.store.table_names import COMPARISONS, ITEMS, SCORES
 
 log = logging.getLogger(__name__)
-_SIZE = "batch_size.txt"
+_SIZE, _LONGEST = "batch_size.txt", "longest.txt"
 
 
 def prepare(bench: Workbench) -> None:
@@ -79,11 +79,11 @@ def _perplexity(bench: Workbench) -> Artifact | None:
 
 @dataclass
 class Requests(Stage):
-    """Token ids of all requests of the tasks, shared by models with the same tokenizer."""
+    """Token ids of all requests of the tasks, and the longest's length, shared by models with the same tokenizer."""
 
     bench: Workbench
     name = "requests"
-    version = 1
+    version = 2
 
     def inputs(self) -> dict[str, Any]:
         settings = self.bench.settings
@@ -95,8 +95,15 @@ class Requests(Stage):
         from pipeline.evaluate.by_harness import encode_requests
 
         bench, settings = self.bench, self.bench.settings
-        encode_requests(writer(bench, bench.dtype), bench.tokenizer, settings.task, settings.seed)
+        model = shape_of(bench, bench.dtype) or writer(bench, bench.dtype)
+        longest = encode_requests(model, bench.tokenizer, settings.task, settings.seed)
         tokens_of(bench.tokenizer).save(folder)
+        (folder / _LONGEST).write_text(str(longest), encoding="utf-8")
+
+
+def longest_request(artifact: Artifact) -> int:
+    """Read how many tokens the longest of the `Requests` has, with what may be generated."""
+    return int(artifact.file(_LONGEST).read_text(encoding="utf-8"))
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from pipeline.model.decoder import Decoder
+from pipeline.model.memory import skeleton_of
+from pipeline.model.model_types import is_encoder as is_encoder_type
 from pipeline.model.sources.base import writes_text
 from pipeline.prune.checkpoint import Written, as_checkpoint, probe_outputs, write_checkpoint
 from pipeline.prune.decision import Decision
@@ -18,6 +21,8 @@ from pipeline.prune.workbench import Workbench
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+log = logging.getLogger(__name__)
 
 
 def decision_of(bench: Workbench) -> Decision:
@@ -39,6 +44,22 @@ def writer(bench: Workbench, dtype: str) -> PreTrainedModel:
     model = pruned_model(bench, dtype)
     check_writes_text(model, f"model {bench.settings.model.name}")
     return model
+
+
+def shape_of(bench: Workbench, dtype: str) -> PreTrainedModel | None:
+    """Return the dense model without values, for its shapes, if it writes text and nothing has to be loaded for it.
+
+    None where there is no configuration without a download or a conversion, or the model comes with its own code.
+    """
+    config = bench.settings.model.config(bench.store)
+    if config is None or is_encoder_type(config):
+        return None
+    try:
+        return skeleton_of(config, getattr(torch, dtype))
+    except Exception as error:
+        # Some types look at values while they are built; loading says what is wrong with others.
+        log.debug("no shapes of model %s: %s", bench.settings.model.name, error)
+        return None
 
 
 def check_writes_text(model: PreTrainedModel, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ from pipeline.prune.workbench import OfJob, Workbench
 from pipeline.run.compose import resolve
 from pipeline.run.job import STAGES
 from pipeline.run.job_record import describe
+from pipeline.run.plan_memory import MemoryPlan
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.integrity import digest
 from pipeline.store.records import JobRecord, load_records
@@ -91,15 +93,18 @@ class _Planner(Workbench):
 
 
 def show_plan(overrides: Sequence[str]) -> int:
-    """Print a line for each job of a command line that was checked; return 0. Nothing is computed or written."""
-    rows, seen, seconds, unknown = [], set[tuple[str, str]](), 0.0, set[str]()
+    """Print a line for each job of a command line that was checked, and the memory that it takes.
+
+    Nothing is computed or written. Returns 2 if a job cannot fit into the machine's memory, else 0.
+    """
+    rows, seen, seconds, unknown, memory = [], set[tuple[str, str]](), 0.0, set[str](), MemoryPlan()
     records: list[JobRecord] | None = None
     settings: Settings | None = None
     for number, job in enumerate(jobs_of(overrides)):
         settings = _settings(job)
         records = load_records(settings.outputs / "jobs") if records is None else records
         costs = _costs(records, describe(settings).model_id)
-        cells, new = _cells(settings, seen)
+        cells, new = _cells(settings, seen, memory)
         known, without = _estimate(new, costs, settings.pruner.name)
         seconds, unknown = seconds + known, unknown | without
         record = describe(settings)
@@ -107,8 +112,11 @@ def show_plan(overrides: Sequence[str]) -> int:
         rows.append([str(number), record.model, label_of(record), settings.task.name, *cells, time])
     show_table("Plan", ["job", "model", "variant", "task", *STAGES, "time"], rows, _note(rows, seconds, unknown))
     if settings is not None:
+        memory.show()
         print(f"nothing was computed or written; results would go to {settings.outputs}")
-    return 0
+    for problem in memory.problems:
+        print(problem, file=sys.stderr)
+    return 2 if memory.problems else 0
 
 
 def jobs_of(overrides: Sequence[str]) -> list[list[str]]:
@@ -126,8 +134,11 @@ def _settings(job: Sequence[str]) -> Settings:
         return resolve(compose("config", overrides=[*job, *searched()]))
 
 
-def _cells(settings: Settings, seen: set[tuple[str, str]]) -> tuple[list[str], list[str]]:
-    """Return a word for each stage, and the stages of the artifacts that no job before this one would build."""
+def _cells(settings: Settings, seen: set[tuple[str, str]], memory: MemoryPlan) -> tuple[list[str], list[str]]:
+    """Return a word for each stage, and the stages of the artifacts that no job before this one would build.
+
+    What the job takes is added to ``memory``.
+    """
     cells, new = [], []
     with TemporaryDirectory() as scratch:
         bench = _Planner(settings, _Reading(settings.outputs), scratch=Path(scratch))
@@ -142,6 +153,8 @@ def _cells(settings: Settings, seen: set[tuple[str, str]]) -> tuple[list[str], l
             cells.append(COMPUTE if fresh else SHARED if needed else REUSE)
             new += [name for name, _ in fresh]
             seen |= fresh
+        works = {stage for stage, cell in zip(STAGES, cells, strict=True) if cell in (COMPUTE, SHARED)}
+        memory.add(bench, "evaluate" in works, bool({"capture", "measure"} & works))
     return cells, new
 
 

@@ -25,6 +25,7 @@ from pipeline.prune.settings import Settings
 from pipeline.prune.stage import pruned
 from pipeline.prune.workbench import Workbench
 from pipeline.run.job_record import decided, describe, publish
+from pipeline.run.room import check_memory
 from pipeline.run.tracking import run_spec, track_dense, wanted_of
 from pipeline.store.artifacts import Artifact, SharedFailure, Store
 from pipeline.store.provenance import Meter, origin
@@ -97,6 +98,7 @@ def run_job(settings: Settings, sweep: str, folder: Path) -> JobRecord:
 def _make(bench: Workbench, record: JobRecord, tracker: Tracker, wanted: Wanted) -> None:
     """Make or find the artifacts of the chosen stages, and log what each of them has found."""
     prepare(bench)
+    check_memory(bench)
     chosen = [stage for stage in STAGES if stage in bench.settings.stages]
     for place, stage in enumerate(chosen, start=1):
         start, before = time.monotonic(), len(record.cost)

@@ -105,7 +105,7 @@ def test_decision_states_are_those_of_each_context_alone(make_model, tokenizer, 
     if architecture in ENCODERS:
         pytest.skip("decides nothing")
     model, questions = make_model(architecture), probe_questions(PROBES, tokenizer)
-    monkeypatch.setattr(module, "_BATCH", 3)
+    monkeypatch.setattr(module, "BATCH", 3)
     states = decision_states(model, questions)
     for question, state in zip(questions, states, strict=True):
         with torch.inference_mode():

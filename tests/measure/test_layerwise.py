@@ -132,7 +132,7 @@ def test_readout_through_the_final_norm(kind, pruned):
 def test_many_blocks_and_tiles_of_positions_are_put_together_in_order(monkeypatch, pruned):
     around = stream(positions=23, pruned=pruned)
     monkeypatch.setattr(module, "_BLOCK", 5 * VOCABULARY)
-    monkeypatch.setattr(module, "_TILE", 2 * VOCABULARY)
+    monkeypatch.setattr(module, "TILE", 2 * VOCABULARY)
     check(around, head())
 
 
@@ -195,7 +195,7 @@ def test_memory_does_not_grow_with_positions(monkeypatch, pruned):
     projection = Head(torch.randn(4000, WIDTH, generator=torch.Generator().manual_seed(0)))
     block = 32 * 4000
     monkeypatch.setattr(module, "_BLOCK", block)
-    monkeypatch.setattr(module, "_TILE", block // 8)
+    monkeypatch.setattr(module, "TILE", block // 8)
     around = stream(blocks=1, positions=320, pruned=pruned)
     with Largest() as largest:
         measure_stream(around, projection, [1.0], quiet)

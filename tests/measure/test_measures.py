@@ -180,10 +180,10 @@ def test_values_do_not_depend_on_how_positions_are_cut(logits, scale, temperatur
     whole = compare(z, moved, head, [temperature])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_BLOCK", 3 * vocabulary)
-        patch.setattr(module, "_TILE", 2 * vocabulary)
+        patch.setattr(module, "TILE", 2 * vocabulary)
         cut = compare(z, moved, head, [temperature])
         patch.setattr(module, "_BLOCK", 1)
-        patch.setattr(module, "_TILE", 1)
+        patch.setattr(module, "TILE", 1)
         single = compare(z, moved, head, [temperature])
     for other in (cut, single):
         np.testing.assert_allclose(other[COLUMNS], whole[COLUMNS], rtol=1e-6, atol=1e-12)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.profiler import ProfilerActivity, profile
+from allocated import allocated
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from pipeline.evaluate import room
@@ -20,19 +20,6 @@ SMALL = LlamaConfig(
 SEVEN = LlamaConfig(
     hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32, vocab_size=32000
 )
-
-
-def allocated(work) -> int:
-    """The most bytes that are allocated at a time."""
-    with torch.inference_mode(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
-        kept = work()
-    del kept
-    events = [event for event in found.profiler.kineto_results.events() if event.name() == "[memory]"]
-    now = most = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        now += event.nbytes()
-        most = max(most, now)
-    return most
 
 
 @pytest.mark.parametrize("cached", [False, True])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import shutil
 import weakref
@@ -24,7 +25,16 @@ from pipeline.model.sources.folder import CONFIG, check_config, check_folder, re
 from pipeline.store.artifacts import Store
 
 if TYPE_CHECKING:
-    from transformers import AutoModel, AutoModelForCausalLM, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import (
+        AutoModel,
+        AutoModelForCausalLM,
+        GenerationConfig,
+        PretrainedConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+    )
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,10 @@ class Model(Component):
 
     def tokenizer(self, store: Store) -> PreTrainedTokenizerBase:
         raise TypeError(f"model {type(self).__name__} does not define tokenizer()")
+
+    def config(self, store: Store) -> PretrainedConfig | None:
+        """Return the configuration if it is here, without a download or a conversion, and without code of its own."""
+        return None
 
     def card(self) -> dict[str, str]:
         """Return what is known of the source for a model card: ``base_model`` (its hub id), ``license``."""
@@ -166,6 +180,20 @@ def _checked(path: str, trusted: bool, revision: str | None) -> tuple[type[AutoM
                 skeleton = source.from_config(config)
             check_sizes(skeleton, weights, folder)
     return source, values
+
+
+def local_config(path: str, revision: str | None = None) -> PretrainedConfig | None:
+    """Return the configuration of a checkpoint on this disk, or None: it is not here, is unusable, or brings code."""
+    from transformers import AutoConfig
+
+    try:
+        if Path(path).is_dir():
+            check_folder(Path(path), trusted=False)
+        found: PretrainedConfig = AutoConfig.from_pretrained(path, revision=revision, local_files_only=True)
+    except (OSError, ValueError) as error:
+        log.debug("no configuration of %s: %s", path, error)
+        return None
+    return found
 
 
 def writes_text(model: PreTrainedModel) -> bool:

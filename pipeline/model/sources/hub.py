@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config.component import speed_only
-from pipeline.model.sources.base import Model, load_pretrained, load_tokenizer
+from pipeline.model.sources.base import Model, load_pretrained, load_tokenizer, local_config
 from pipeline.model.sources.source_card import CARD, known
 from pipeline.store.artifacts import Store
 from pipeline.store.integrity import digest, file_digest
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _LARGE = 2**24
 _MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
@@ -76,6 +76,9 @@ class HubModel(Model):
             return load_tokenizer(os.path.expanduser(self.path), self.trusted, revision=self.revision or "main")
         except OSError as error:
             raise ValueError(f"{self._missing()}: {_first_line(error)}") from error
+
+    def config(self, store: Store) -> PretrainedConfig | None:
+        return local_config(os.path.expanduser(self.path), self.revision or "main")
 
     def card(self) -> dict[str, str]:
         folder = Path(self.path).expanduser()

@@ -16,13 +16,15 @@ import torch
 
 from pipeline.common.packages import package_file
 from pipeline.config.component import speed_only
-from pipeline.model.sources.base import Model, load_pretrained, load_tokenizer
+from pipeline.model.sources.base import Model, load_pretrained, load_tokenizer, local_config
 from pipeline.model.sources.source_card import CARD, known
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.integrity import file_digest
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+_CHECKPOINT = "checkpoint"
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,17 @@ class PackagedModel(Model):
     def tokenizer(self, store: Store) -> PreTrainedTokenizerBase:
         return load_tokenizer(str(self.checkpoint(store).path))
 
+    def config(self, store: Store) -> PretrainedConfig | None:
+        converted = store.find(_CHECKPOINT, self.identity())
+        return local_config(str(converted.path)) if converted else None
+
     def card(self) -> dict[str, str]:
         told = {"base_model": self.base_model, "license": self.license}
         return {key: value for key, value in told.items() if value}
 
     def checkpoint(self, store: Store) -> Artifact:
         """Return the converted checkpoint, made if it is not there."""
-        return store.ensure("checkpoint", self.identity(), self._convert)
+        return store.ensure(_CHECKPOINT, self.identity(), self._convert)
 
     def _convert(self, folder: Path) -> None:
         self._convert_file(self._file(), folder)
@@ -150,6 +156,9 @@ class PackagedCheckpoint(Model):
 
     def tokenizer(self, store: Store) -> PreTrainedTokenizerBase:
         return load_tokenizer(str(self._folder()))
+
+    def config(self, store: Store) -> PretrainedConfig | None:
+        return local_config(str(self._folder()))
 
     def card(self) -> dict[str, str]:
         return known(self._folder() / CARD) | ({"base_model": self.base_model} if self.base_model else {})

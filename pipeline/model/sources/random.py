@@ -13,7 +13,7 @@ from pipeline.model.sources.base import Model, device
 from pipeline.store.artifacts import Store
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _WINDOWS = ("sliding_attention", "full_attention")
 # Types whose sizes have the names of ``_shape``; those of all others are found by `tiny_config`.
@@ -54,10 +54,20 @@ class RandomModel(Model):
                 "give another one, or a checkpoint of this one with model=hf model.path=DIR"
             ) from error
 
-    def _common(self, dtype: torch.dtype, store: Store) -> PreTrainedModel:
-        from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+    def config(self, store: Store) -> PretrainedConfig | None:
+        from transformers import AutoConfig
 
-        config = AutoConfig.for_model(self.architecture, **self._shape(), **_tokens(self.tokenizer(store)))
+        if self.architecture not in _COMMON:
+            return None
+        found: PretrainedConfig = AutoConfig.for_model(
+            self.architecture, **self._shape(), **_tokens(self.tokenizer(store))
+        )
+        return found
+
+    def _common(self, dtype: torch.dtype, store: Store) -> PreTrainedModel:
+        from transformers import AutoModel, AutoModelForCausalLM
+
+        config = self.config(store)
         source = AutoModel if is_encoder(config) else AutoModelForCausalLM
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
