@@ -162,6 +162,8 @@ def window_losses(
             _losses(own[most - count :], row[len(row) - count :]).cpu()
             for own, row, (*_, count) in zip(logits, rows, batch, strict=True)
         ]
+        # Before the next pass.
+        del logits
     return losses
 
 

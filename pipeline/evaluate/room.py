@@ -46,5 +46,5 @@ def asking(model: PreTrainedModel, size: int, longest: int) -> Need:
 
 def reading(model: PreTrainedModel, text: HeldOutText) -> Need:
     """Count what the passes over held-out text take; ``model`` is a `skeleton_of` the one that is evaluated."""
-    several = pass_bytes(model, WINDOWS, text.window, logits_to_keep=text.stride + 1)
+    several = pass_bytes(model, WINDOWS, text.window, masked=False, logits_to_keep=text.stride + 1)
     return Need(max(several, pass_bytes(model, 1, text.window, logits_to_keep=text.window)))

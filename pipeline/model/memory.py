@@ -55,14 +55,17 @@ class Need:
 
 
 @torch.inference_mode()
-def pass_bytes(model: PreTrainedModel, rows: int, width: int, cached: bool = False, **options: Any) -> int:
+def pass_bytes(
+    model: PreTrainedModel, rows: int, width: int, cached: bool = False, masked: bool = True, **options: Any
+) -> int:
     """Return the most bytes that tensors of a forward pass over (rows, width) tokens take at a time.
 
-    Weights are not among them, nor what kernels take for themselves. The pass has a mask of its own for every token,
-    as those over prefix trees have. ``options`` are those of the pass.
+    Weights are not among them, nor what kernels take for themselves. With ``masked``, the pass has a mask of its own
+    for every token, as those over prefix trees have. ``options`` are those of the pass.
     """
     with _Counting() as counting:
-        out = _run(model, rows, width, use_cache=cached, **options)
+        mask = _mask(model, rows, width) if masked else _no_mask(model)
+        out = model(_ids(model, rows, width), attention_mask=mask, use_cache=cached, **options)
     del out
     return counting.most
 
@@ -71,9 +74,7 @@ def pass_bytes(model: PreTrainedModel, rows: int, width: int, cached: bool = Fal
 def states_bytes(model: PreTrainedModel, rows: int, width: int) -> int:
     """Return the same of a pass that ends at the final states, without a mask and a cache."""
     with _Counting() as counting:
-        # Of one value: without any mask, the library would look at values.
-        mask = torch.zeros(1, 1, 1, 1, dtype=model.dtype, device=model.device)
-        out = model.base_model(_ids(model, rows, width), attention_mask=mask, use_cache=False)
+        out = model.base_model(_ids(model, rows, width), attention_mask=_no_mask(model), use_cache=False)
     del out
     return counting.most
 
@@ -88,19 +89,27 @@ def writing_bytes(model: PreTrainedModel, rows: int, width: int, steps: int) -> 
     if not getattr(model.config, "use_cache", False):
         return pass_bytes(model, rows, width + steps - 1, logits_to_keep=1)
     first = pass_bytes(model, rows, width, cached=True, logits_to_keep=1)
+    held = width + max(steps - 2, 0)
     with _Counting() as counting:
-        cache = _run(model, rows, width + max(steps - 2, 0), use_cache=True, logits_to_keep=1).past_key_values
+        mask = _mask(model, rows, held)
+        cache = model(_ids(model, rows, held), attention_mask=mask, use_cache=True, logits_to_keep=1).past_key_values
+        del mask
         counting.restart()
-        out = _run(model, rows, 1, held=width + max(steps - 2, 0), past_key_values=cache, use_cache=True)
+        mask = _mask(model, rows, 1, held)
+        out = model(_ids(model, rows, 1), attention_mask=mask, past_key_values=cache, use_cache=True)
         chosen = out.logits[:, -1].to(torch.float32, copy=True)
     del cache, out, chosen
     return max(first, counting.most)
 
 
-def _run(model: PreTrainedModel, rows: int, width: int, held: int = 0, **options: Any) -> Any:
-    """Run (rows, width) tokens after ``held`` ones, with a mask of all."""
-    mask = torch.zeros(rows, 1, width, held + width, dtype=model.dtype, device=model.device)
-    return model(_ids(model, rows, width), attention_mask=mask, **options)
+def _mask(model: PreTrainedModel, rows: int, width: int, held: int = 0) -> torch.Tensor:
+    """Return a mask of every token after ``held`` ones."""
+    return torch.zeros(rows, 1, width, held + width, dtype=model.dtype, device=model.device)
+
+
+def _no_mask(model: PreTrainedModel) -> torch.Tensor:
+    """Return a mask of one value: without any, the library would look at values, and there are none."""
+    return torch.zeros(1, 1, 1, 1, dtype=model.dtype, device=model.device)
 
 
 def _ids(model: PreTrainedModel, rows: int, width: int) -> torch.Tensor:

@@ -133,7 +133,7 @@ def _capture(bench: Workbench, prompts: Sequence[int], longest: int) -> Iterator
     changed = settings.pruner.unit == "weight"
     asked = Asked(prompts, steps, chosen.protocols, question, changed)
     needs = (*capturing(model, asked), measuring(model, asked.positions, changed))
-    keys = () if chosen.dtype == "bfloat16" else ("capture.dtype=bfloat16",)
+    keys: tuple[str, ...] = () if chosen.dtype == "bfloat16" else ("capture.dtype=bfloat16",)
     keys += (f"capture.steps={max(1, chosen.steps // 2)}", "fewer probes")
     yield Work("capturing", chosen.dtype, weight_bytes(model), needs, keys)
 

@@ -15,10 +15,23 @@ import torch
 from llmcompressor import oneshot
 from llmcompressor.modifiers.pruning import SparseGPTModifier, WandaPruningModifier
 from safetensors.torch import load_file
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 MODIFIERS = {"wanda": WandaPruningModifier, "sparsegpt": SparseGPTModifier}
+
+
+class Batches(Dataset[dict[str, torch.Tensor]]):
+    """Batches of token ids, as they are."""
+
+    def __init__(self, batches: list[torch.Tensor]) -> None:
+        self._batches = batches
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return {"input_ids": self._batches[index]}
 
 
 def main(asked: dict[str, Any]) -> dict[str, float]:
@@ -29,11 +42,11 @@ def main(asked: dict[str, Any]) -> dict[str, float]:
     torch.set_num_threads(asked["threads"])
     model = AutoModelForCausalLM.from_pretrained(asked["model"], dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(asked["model"])
-    batches = [{"input_ids": ids} for _, ids in sorted(load_file(asked["tokens"]).items())]
+    batches = [ids for _, ids in sorted(load_file(asked["tokens"]).items())]
     # As ours: every matrix of the blocks, and not the output projection.
     recipe = MODIFIERS[asked["pruner"]](sparsity=asked["sparsity"], targets=["Linear"], ignore=["re:.*lm_head"])
     start = time.perf_counter()
-    oneshot(model=model, processor=tokenizer, dataset=DataLoader(batches, batch_size=None), recipe=recipe)
+    oneshot(model=model, processor=tokenizer, dataset=DataLoader(Batches(batches), batch_size=None), recipe=recipe)
     seconds = time.perf_counter() - start
     if asked["out"] is not None:
         model.save_pretrained(asked["out"], save_compressed=False)

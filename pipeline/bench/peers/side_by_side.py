@@ -7,7 +7,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,7 +64,7 @@ def peers(settings: Settings, store: Store, repeats: int) -> None:
 def _compare(
     name: str,
     work: Path,
-    tokens: Sequence[torch.Tensor],
+    tokens: list[torch.Tensor],
     perplexity: Callable[[PreTrainedModel], float],
     rounds: int,
 ) -> None:
@@ -82,7 +82,7 @@ def _compare(
     report(f"{name}_llmcompressor_perplexity", perplexity(load_pretrained(str(work / name), torch.float32)))
 
 
-def _prune(name: str, model: PreTrainedModel, tokens: Sequence[torch.Tensor]) -> None:
+def _prune(name: str, model: PreTrainedModel, tokens: list[torch.Tensor]) -> None:
     """Decide what to take out of a model, and take it out."""
     with tempfile.TemporaryDirectory() as folder:
         changes = ChangeFiles(Path(folder))
