@@ -203,14 +203,10 @@ class Decoder:
 
     @property
     def device(self) -> torch.device:
-        """Device for token ids: where the embedding is computed, also if its weights are offloaded.
-
-        A model without values has the device ``meta``.
-        """
+        """Device for token ids: where the embedding is computed, also if its weights are offloaded; or ``meta``."""
         embedding = self.model.get_input_embeddings()
-        device: torch.device = embedding.weight.device
-        hook = getattr(embedding, "_hf_hook", None)
-        return device if device.type != "meta" or hook is None else torch.device(hook.execution_device)
+        own, hook = embedding.weight.device, getattr(embedding, "_hf_hook", None)
+        return own if own.type != "meta" or hook is None else torch.device(hook.execution_device)
 
     def keep_blocks(self, kept: list[int]) -> None:
         """Keep only these blocks, in the model and in the per-block fields of its configuration."""
