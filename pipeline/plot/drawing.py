@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.common.errors import plain
+from pipeline.common.parents import end_with_parent
 from pipeline.config.choices import choices_of
 from pipeline.config.figures import by_default, files_of
 from pipeline.config.schema import EXPERIMENT, FiguresConfig
@@ -91,7 +92,10 @@ def _draw_all(
         with _little_search_for_garbage():
             return [one(name) for name in wanted]
     with ProcessPoolExecutor(
-        min(processes, len(wanted)), multiprocessing.get_context("fork"), initializer=_begin, initargs=(one,)
+        min(processes, len(wanted)),
+        multiprocessing.get_context("fork"),
+        initializer=_begin,
+        initargs=(one, os.getpid()),
     ) as pool:
         return list(pool.map(_drawn, wanted))
 
@@ -118,7 +122,8 @@ def _little_search_for_garbage() -> Iterator[None]:
 _own_one: list[Callable[[str], FigureResult]] = []
 
 
-def _begin(one: Callable[[str], FigureResult]) -> None:
+def _begin(one: Callable[[str], FigureResult], parent: int) -> None:
+    end_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends all
     # Nothing of what was inherited becomes garbage, and a figure is made of many small objects that stay.
     gc.freeze()

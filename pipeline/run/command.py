@@ -25,6 +25,7 @@ from pipeline.config.by_name import VERSION_BASE
 from pipeline.config.search_path import CONF
 from pipeline.run.arguments import CommandLine, read
 from pipeline.run.compose import task
+from pipeline.run.drawing_process import drawing_process
 from pipeline.run.launchers import register
 from pipeline.run.launchers.base import CannotRun
 from pipeline.run.sweep import SweepSummary, close
@@ -36,7 +37,7 @@ def main() -> int:
     logging.raiseExceptions = False
     tolerate_lost_output()
     try:
-        with stoppable():
+        with stoppable(), drawing_process():
             return _run()
     except KeyboardInterrupt as stop:
         print("interrupted: finished stages are stored; run the same command again to resume", file=sys.stderr)

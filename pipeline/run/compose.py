@@ -29,6 +29,8 @@ from pipeline.config.signature import component_problems
 from pipeline.config.sparsity import parse, rounded
 from pipeline.measure.extras import extra_problems
 from pipeline.prune.settings import Settings
+from pipeline.run.drawing_process import begin
+from pipeline.run.expected import finished_before
 from pipeline.store.records import FAILED, OUTCOME, TRACEBACK, JobRecord, now
 
 if TYPE_CHECKING:
@@ -60,6 +62,8 @@ def job(cfg: DictConfig) -> JobRecord:
     folder = Path(HydraConfig.get().runtime.output_dir)
     multirun = HydraConfig.get().mode is RunMode.MULTIRUN
     started = now()
+    if not multirun and PLOT in cfg.stages and not finished_before(folder, [HydraConfig.get().overrides.task]):
+        begin()
     try:
         # Deferred: help, checks and mistakes should be answered at once.
         with importing():

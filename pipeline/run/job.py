@@ -24,6 +24,7 @@ from pipeline.measure.stage import measured
 from pipeline.prune.settings import Settings
 from pipeline.prune.stage import pruned
 from pipeline.prune.workbench import Workbench
+from pipeline.run.drawing_process import draw_figures, in_drawing_process
 from pipeline.run.job_record import decided, describe, publish
 from pipeline.run.room import check_memory
 from pipeline.run.tracking import run_spec, track_dense, wanted_of
@@ -136,15 +137,14 @@ def _run_stage(stage: str, make: Callable[[], Mapping[str, Artifact]], store: St
 
 def _draw(settings: Settings, store: Store) -> list[FigureResult]:
     """Draw the figures that the tables have data for. This job is the newest, so its settings are drawn."""
-    # Drawing libraries take seconds to load, and most jobs of a sweep draw nothing.
+    # Deferred: most jobs of a sweep draw nothing.
     from pipeline.plot.discovery import UnknownFigure
-    from pipeline.plot.drawing import draw
 
     start = time.monotonic()
     begin_stage(PLOT)
     try:
         with store.alone("figures"):
-            drawn = draw(store.root, form=settings.figures)
+            drawn = in_drawing_process(draw_figures, store.root, settings.figures)
     except UnknownFigure as error:  # the folder of the user's own figures has changed since the job began
         log.warning("  no figure is drawn: %s", error)
         return []

@@ -17,6 +17,7 @@ from pipeline.common.heartbeat import in_words, working
 from pipeline.common.terminal import BAD, columns_here, painted
 from pipeline.config.schema import PLOT, FiguresConfig
 from pipeline.config.types import converted
+from pipeline.run.drawing_process import draw_and_write, in_drawing_process
 from pipeline.store.artifacts import Store
 from pipeline.store.records import FAILED, INTERRUPTED, OK, OUTCOME, SKIPPED, TRACEBACK, JobRecord, load_records
 
@@ -185,16 +186,13 @@ def _plot(jobs: Sequence[JobRecord], folder: Path, store: Store) -> None:
 
     That run has the sweep's curves over sparsity, too. Nothing is drawn while there are neither scores nor measures.
     """
-    from pipeline import report
-    from pipeline.plot.drawing import cores, draw
     from pipeline.run.tracking import track_figures
     from pipeline.tables.stored import DamagedTable, NoTables
 
     try:
         # Another sweep on the same folder may be closing too.
         with store.alone("figures"):
-            drawn = draw(store.root, form=SweepSummary.figures, processes=cores())
-            page = report.write(store.root, drawn=drawn, form=SweepSummary.figures)
+            drawn, page = in_drawing_process(draw_and_write, store.root, SweepSummary.figures)
         for figure in drawn:
             if figure.failed:
                 print(f"figure {figure.name} is not drawn: {figure.missing}")

@@ -14,9 +14,8 @@ from pipeline.model.sources.random import RandomModel
 from pipeline.plot import drawing
 from pipeline.plot.drawing import FigureResult, draw
 from pipeline.report import page, write
+from pipeline.run.expected import finished_before
 from pipeline.run.job import run_job
-from pipeline.run.launchers.base import SweepJob
-from pipeline.run.launchers.expected import finished_before
 from pipeline.store.records import FAILED, OK, OUTCOME, JobRecord
 
 ONE = replace(by_default(), select=["fig01"])
@@ -123,20 +122,21 @@ def test_the_page_is_written_again_only_where_something_has_changed(
 
 
 def test_a_sweep_expects_to_find_what_earlier_commands_have_finished(tmp_path: Path) -> None:
-    def leave(command: str, number: int, status: str, *overrides: str) -> None:
+    def leave(command: str, number: int | str, status: str, *overrides: str) -> None:
         folder = tmp_path / command / str(number)
         (folder / ".hydra").mkdir(parents=True)
         (folder / ".hydra" / "overrides.yaml").write_text("\n".join(f"- {word}" for word in overrides))
         JobRecord("", "", "random", "wanda", "0.5", status=status).write(folder / OUTCOME)
 
     def expected(*sparsities: str) -> bool:
-        jobs = [SweepJob(number, ("pruner=wanda", f"sparsity={own}")) for number, own in enumerate(sparsities)]
+        jobs = [("pruner=wanda", f"sparsity={own}") for own in sparsities]
         return finished_before(tmp_path / "3", jobs)
 
     leave("1", 0, OK, "pruner=wanda", "sparsity=0.5")
     leave("1", 1, FAILED, "pruner=wanda", "sparsity=2:4")
     leave("2", 0, OK, "sparsity=0.2", "pruner=wanda")
     leave("3", 0, OK, "pruner=wanda", "sparsity=0.4")
-    assert expected("0.5", "0.2")
+    leave("0", "", OK, "pruner=wanda", "sparsity=0.1")  # of a single job
+    assert expected("0.5", "0.2", "0.1")
     assert not expected("0.5", "2:4")
     assert not expected("0.4")

@@ -21,8 +21,8 @@ from omegaconf import DictConfig, open_dict
 
 from pipeline.common.errors import lacked_memory, plain
 from pipeline.common.stopping import Stopped, noticing
+from pipeline.run.expected import finished_before
 from pipeline.run.launchers.base import SweepJob, SweepLauncher
-from pipeline.run.launchers.expected import finished_before
 from pipeline.run.launchers.isolated import JobProcess, start_server, wait_for
 from pipeline.run.launchers.memory import GIB, kills, memory
 from pipeline.run.launchers.work import without_a_word
@@ -64,7 +64,8 @@ class LocalLauncher(SweepLauncher):
         self._need, self._known = 0, False
         threads = str(max(1, cores // self._places))
         own = self._places == 1 or "OMP_NUM_THREADS" in os.environ
-        start_server({} if own else {"OMP_NUM_THREADS": threads}, computing=not finished_before(self.folder, jobs))
+        found = finished_before(self.folder, [job.overrides for job in jobs])
+        start_server({} if own else {"OMP_NUM_THREADS": threads}, computing=not found)
         with noticing() as notice:
             try:
                 while notice.signal is None and (self._waiting or self._again or self._running):
