@@ -16,7 +16,7 @@ _COMMANDS = 10
 
 
 def finished_before(folder: Path, jobs: Sequence[Sequence[str]]) -> bool:
-    """Return whether earlier commands beside the one in ``folder`` have finished jobs, each with one of these overrides.
+    """Return whether earlier commands beside the one in ``folder`` have finished jobs with each of these overrides.
 
     A change of code or of files since then may make them compute again. That costs time only: what they need and does
     not come with their process is then imported by each of them.
