@@ -10,6 +10,8 @@ from pipeline.measure.similarity import angular_deviation
 # Below the first perturbation the exponential's series is summed; above the second, an entry's growth is computed from
 # its logit rather than from its dense probability, which may have been raised to the floor.
 _SMALL, _LARGE = 0.05, 30.0
+# Makes more than one of the smallest difference of two numbers near the second perturbation.
+_STEEP = 1e9
 # Mean growth from which its logarithm has digits enough without subtracting one.
 _FAR = 0.5
 # Probabilities are scaled by this power of two and are at least exp(_FLOOR) of the largest: squares of smaller ones
@@ -17,6 +19,8 @@ _FAR = 0.5
 SCALE, _FLOOR = 2.0**58, -70.0
 # Perturbation from which the floor's contribution to a variance could be seen.
 _HUGE = 1e5
+# Angular deviation below which digits cancel where it is computed as one minus the cosine.
+_CLOSE = 0.1
 # Squared length of a row's growth, beyond which its sums may overflow. It means a divergence of more than three nats,
 # which needs no care for digits.
 _OVERFLOW = 2.0**125
@@ -52,19 +56,37 @@ def deviations(e: torch.Tensor, z: torch.Tensor, delta: torch.Tensor, temperatur
     var_r = (vecdot(around, around) / square).double()
     growth, extent = _growth(e, c, z, temperature)
     residue = ec.sum(-1).double() / mass
+    # A sum of squares may overflow though no square does, so the sum itself is checked.
+    far = ~(vecdot(growth, growth) < _OVERFLOW)
+    growth[far] = 0  # of no use, and summed in float64 if it overflows
     # log E_p[exp(c)] - E_p[c] without cancellation of large terms: the excess E_p[exp(c) - 1 - c] is never negative.
     kl = (_excess(growth, ec, c, extent < _SMALL).double() / mass + residue).log1p() - residue
-    kl = kl.clamp(min=0)
     # The cosine does not depend on scale, so q is replaced by p·exp(c) = p + p·(exp(c) - 1).
     deviation = angular_deviation(*split(e, growth, square))
+    if far.any():
+        kl[far], deviation[far] = _far_apart(e[far], c[far], z[far], residue[far], temperature)
     scale = temperature**2
-    found = {"kl": kl, "deviation_p": deviation, "var_p": var_p * scale, "var_r": var_r * scale}
-    # A sum of squares may overflow though no square does, so the sum itself is checked.
-    safe = (extent < _HUGE) & (vecdot(growth, growth) < _OVERFLOW) & var_r.isfinite()
+    found = {"kl": kl.clamp(min=0), "deviation_p": deviation, "var_p": var_p * scale, "var_r": var_r * scale}
+    safe = (extent < _HUGE) & var_r.isfinite() & ~(far & (deviation < _CLOSE))
     if not safe.all():
         for name, value in _by_definition(z[~safe], delta[~safe], temperature).items():
             found[name][~safe] = value
     return found
+
+
+def _far_apart(
+    e: torch.Tensor, c: torch.Tensor, z: torch.Tensor, residue: torch.Tensor, temperature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute KL(p‖q) and ``1 - cos(p, q)``, (N,) float64, of distributions with a KL of more than three nats.
+
+    ``c`` (N, V) is the change of z/T, of which ``residue`` (N,) is the mean weighted by p.
+    """
+    log_q = _log_q(e, c, z, temperature)
+    largest = log_q.amax(-1, keepdim=True)
+    q = log_q.sub_(largest).clamp_(min=_FLOOR).exp_()
+    kl = largest.squeeze(-1).double() + q.sum(-1).double().log() - residue
+    lengths = vecdot(e, e).double().sqrt() * vecdot(q, q).double().sqrt()
+    return kl, 1 - vecdot(e, q).double() / lengths
 
 
 def log_ratio(p: torch.Tensor, z: torch.Tensor, delta: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -106,10 +128,16 @@ def _growth(e: torch.Tensor, c: torch.Tensor, z: torch.Tensor, temperature: floa
     if (high <= _LARGE).all():
         return torch.expm1(c).mul_(e), extent
     near = torch.expm1(c.clamp(max=_LARGE)).mul_(e)
-    # exp(log p + c), clamped where it would only say that the divergence is large.
-    log_p = torch.add(c, z, alpha=1 / temperature).sub_(_normaliser(e, z, temperature).unsqueeze(-1))
-    far = log_p.clamp_(min=_FLOOR, max=10.0).exp_().mul_(SCALE)
-    return torch.where(c > _LARGE, far, near), extent
+    # Clamped where it would only say that the divergence is large, but never below the near one of a large change.
+    far = _log_q(e, c, z, temperature).clamp_(min=_FLOOR, max=_LARGE + 1).exp_().mul_(SCALE)
+    # One where c is larger, else zero: a choice by arithmetic takes a quarter of the time of `torch.where`.
+    choice = torch.sub(c, _LARGE).mul_(_STEEP).clamp_(0, 1)
+    return near.addcmul_(choice, far.sub_(near)), extent
+
+
+def _log_q(e: torch.Tensor, c: torch.Tensor, z: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Compute ``log p + c`` (N, V) from logits, as probabilities may have been raised to the floor."""
+    return torch.add(c, z, alpha=1 / temperature).sub_(_normaliser(e, z, temperature).unsqueeze(-1))
 
 
 def _excess(growth: torch.Tensor, ec: torch.Tensor, c: torch.Tensor, small: torch.Tensor) -> torch.Tensor:

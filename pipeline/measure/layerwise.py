@@ -55,8 +55,8 @@ def measure_stream(
     for start in starts:
         walk = _Walk(stream, slice(start, start + rows), head, norm)
         for index in range(sublayers):
-            h, delta_h, z, delta = walk.step(index)
-            found[index].append(measure_block(h, delta_h, z, delta, head, temperatures, extra))
+            h, delta_h, z, delta, moved = walk.step(index)
+            found[index].append(measure_block(h, delta_h, z, delta, head, temperatures, extra, moved))
             next(ticks)
         # Before those of the next block take memory.
         del walk, z, delta
@@ -76,23 +76,25 @@ class _Walk:
         # State that the logits belong to, and the number of steps that they have been carried on.
         self.state, self.carried = -1, 0
 
-    def step(self, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return the dense state after a sublayer, its change by pruning, the dense logits and their change."""
+    def step(self, index: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, bool]:
+        """Return the dense state after a sublayer, its change by pruning, logits, their change, and whether they moved.
+
+        Logits that have moved are those of the pruned state: the caller has to subtract the change from them.
+        """
         before, after = self.stream.before[index], self.stream.after[index]
         dense = self._state(self.stream.residual[after])
         if self.stream.counterparts is not None:
             pruned = self._state(self.stream.counterparts[index])
             self.head.project(self._read(dense), out=self.z)
             self.head.change(self._read(pruned) - self._read(dense), out=self.delta)
-            return dense, pruned - dense, self.z, self.delta
+            return dense, pruned - dense, self.z, self.delta, False
         pruned = self._state(self.stream.residual[before])
         if self.state != before or self.carried >= _AFRESH:
             self.head.project(self._read(pruned), out=self.z)
             self.carried = 0
         self.head.change(self._read(pruned) - self._read(dense), out=self.delta)
-        self.z.sub_(self.delta)
         self.state, self.carried = after, self.carried + 1
-        return dense, pruned - dense, self.z, self.delta
+        return dense, pruned - dense, self.z, self.delta, True
 
     def _state(self, state: torch.Tensor) -> torch.Tensor:
         return state[self.rows].to(self.head.weight)

@@ -96,15 +96,17 @@ def measure_block(
     head: Head,
     temperatures: Sequence[float],
     extra: Sequence[Measure] = (),
+    moved: bool = False,
 ) -> torch.Tensor:
     """Compute all measures of n positions: (n, len(temperatures), columns) float64.
 
     ``h`` and ``delta_h`` are dense states and their change (n, D), ``z`` and ``delta`` logits and their change
-    (n, V), before any cap of the head.
+    (n, V), before any cap of the head. Logits that have ``moved`` are those of the pruned states: they become the dense
+    ones in place, a tile at a time, while it is in the processor's cache.
     """
     rows = max(1, TILE // z.shape[-1]) if z.device.type == "cpu" else len(z)
     tiles = [
-        _tile_measures(y, dy, *head.capped(x, dx), temperatures, extra)
+        _tile_measures(y, dy, *head.capped(x.sub_(dx) if moved else x, dx), temperatures, extra)
         for y, dy, x, dx in zip(*(each.split(rows) for each in (h, delta_h, z, delta)), strict=True)
     ]
     shared, names = _geometry(h, delta_h, "h"), columns_of(extra)
