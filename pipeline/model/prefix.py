@@ -15,6 +15,10 @@ from pipeline.model.nested import first
 from pipeline.model.trajectory import Forward
 
 
+# Module types of blocks, one after the other: what dropping sublayers changes.
+Variant = tuple[tuple[type, ...], ...]
+
+
 class SharedPrefix:
     """States of a model before each of its blocks, on the passes over a trajectory.
 
@@ -25,31 +29,34 @@ class SharedPrefix:
     def __init__(self, decoder: Decoder, passes: Sequence[Forward], states: list[Activations]) -> None:
         self._decoder, self._passes, self._states = decoder, passes, states
         self._calls = block_calls(decoder, [each.ids() for each in passes], states[0])
-        # Module types of the blocks that the states went through.
-        self._through: list[list[type]] = []
+        # What the states of each pass went through.
+        self._through: list[Variant] = [() for _ in passes]
+
+    def variant(self, blocks: int | None = None) -> Variant:
+        """Return the module types of the first ``blocks`` blocks, or of all: equal for equally pruned models."""
+        return tuple(tuple(map(type, block.modules())) for block in self._decoder.blocks[:blocks])
 
     @torch.inference_mode()
-    def final(self, layer: int) -> Iterator[torch.Tensor]:
-        """Yield the state after the final norm at every prediction, per pass (N_i, D); blocks run from ``layer`` on."""
-        self._advance(layer)
-        for index, forward in enumerate(self._passes):
-            x = self._states[layer][index]
-            for following in range(layer, len(self._decoder.blocks)):
-                x = self._decoder.passed_on(following - 1, x) if following > layer else x
-                x = self._run(following, index, x)
-            norm, x = self._decoder.final_norm, self._decoder.by_token(x)
-            yield forward.at_predictions(x if norm is None else norm(x))
+    def final(self, layer: int, index: int) -> torch.Tensor:
+        """Return the states (N, D) after the final norm at the predictions of a pass; blocks run from ``layer`` on."""
+        self._advance(layer, index)
+        x = self._states[layer][index]
+        for following in range(layer, len(self._decoder.blocks)):
+            x = self._decoder.passed_on(following - 1, x) if following > layer else x
+            x = self._run(following, index, x)
+        norm, x = self._decoder.final_norm, self._decoder.by_token(x)
+        return self._passes[index].at_predictions(x if norm is None else norm(x))
 
-    def _advance(self, layer: int) -> None:
-        """Compute the states before block ``layer`` where they are missing or outdated."""
-        parts = [[type(module) for module in self._decoder.blocks[at].modules()] for at in range(layer)]
-        same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(self._through, parts, strict=False))
-        for at in range(sum(1 for _ in same), layer):
-            del self._through[at:]
-            for index in range(len(self._passes)):
-                x = self._run(at, index, self._states[at][index])
-                self._states[at + 1][index] = self._decoder.passed_on(at, x).cpu()
-            self._through.append(parts[at])
+    def _advance(self, layer: int, index: int) -> None:
+        """Compute the state of a pass before block ``layer`` where it is missing or outdated."""
+        through = self.variant(layer)
+        pairs = zip(self._through[index], through, strict=False)
+        same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
+        for at in range(same, layer):
+            x = self._run(at, index, self._states[at][index])
+            self._states[at + 1][index] = self._decoder.passed_on(at, x).cpu()
+        if same < layer:
+            self._through[index] = through
 
     def _run(self, layer: int, index: int, x: torch.Tensor) -> torch.Tensor:
         args, kwargs = self._calls[index][layer]

@@ -62,12 +62,39 @@ def test_every_candidate_is_measured_as_by_a_full_pass(grown, architecture):
     model, trajectory = grown(architecture)
     decoder = Decoder(model)
     candidates = [(kind, layer) for layer in range(4) for kind in (*SUBLAYERS, BLOCK)]
-    pruner = pruner_of("divergence")
-    rows = pruner.importance(decoder, Context(trajectory=trajectory, candidates=candidates))
-    assert [(row["sublayer"], row["layer"]) for row in rows] == candidates
-    for row in rows:
+    context = Context(trajectory=trajectory, candidates=candidates)
+    in_full, given_up = (
+        replace(pruner_of("divergence"), lazy=lazy).importance(decoder, context) for lazy in (True, False)
+    )
+    assert [[(row["sublayer"], row["layer"]) for row in rows] for rows in (in_full, given_up)] == [candidates] * 2
+    best = min(row["score"] for row in in_full)
+    for row, some in zip(in_full, given_up, strict=True):
         expected = divergence(model, trajectory, {row["sublayer"]: [row["layer"]]})
-        assert row["score"] == pytest.approx(expected, rel=1e-3, abs=1e-6)
+        assert row["score"] == pytest.approx(expected, rel=1e-3, abs=1e-6) and row["measured"] == 1
+        assert some["score"] == row["score"] if some["measured"] == 1 else best < some["score"] < row["score"]
+
+
+@pytest.mark.parametrize("name", ["divergence_joint", "perplexity_blocks", "output_change_mlp"])
+def test_giving_up_finds_what_measuring_all_candidates_in_full_does(make_model, tokenizer, name):
+    model = make_model(layers=5)
+    prompts = [text * times for times in (1, 3, 9) for text in PROMPTS]
+    trajectory, pruner = continued(model, tokenizer, prompts, 6), pruner_of(name)
+    in_full = replace(pruner, lazy=True)
+    asked = []
+
+    def decided(how):
+        def scores(gone, candidates=()):
+            with dropped(Decoder(model), gone):
+                found = how.importance(Decoder(model), Context(trajectory=trajectory, candidates=candidates))
+            asked.append([row["measured"] for row in found])
+            return found
+
+        rows = pruner.decide(Decoder(model), parse(4), Context(trajectory=trajectory, scores=scores)).scores
+        return [(row["sublayer"], row["layer"], row["score"]) for row in rows if row["step"] != ALONE]
+
+    path = decided(pruner)
+    assert min(map(min, asked)) < 1
+    assert path == decided(in_full)
 
 
 def test_what_does_not_fit_in_memory_is_computed_again(grown, monkeypatch):
@@ -91,9 +118,10 @@ def test_positions_count_by_the_dense_models_confidence(grown, confidence):
     assert row["score"] != pytest.approx(divergence(model, trajectory, {MLP: [1]}, confidence + 1), rel=1e-3)
 
 
-def test_how_candidates_are_searched_does_not_change_what_they_cost():
+def test_what_is_measured_in_full_is_shared_by_all_searches_that_do():
     one = pruner_of("divergence")
-    assert one.scoring_identity() == replace(one, lazy=False, beam=3).scoring_identity()
+    assert replace(one, lazy=True).scoring_identity() == replace(one, beam=3).scoring_identity()
+    assert one.scoring_identity() != replace(one, lazy=True).scoring_identity()
     assert one.scoring_identity() != replace(one, confidence=0.0).scoring_identity()
 
 
@@ -113,7 +141,8 @@ def test_candidates_share_the_prefix(grown):
 
         def flops(layer: int) -> int:
             with FlopCounterMode(display=False) as counter:
-                list(prefix.final(layer))
+                for index in range(len(passes)):
+                    prefix.final(layer, index)
             return counter.get_total_flops()
 
         # The first to ask for the last block takes the states there.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cache
+from random import Random
 from typing import Any
 
 from pipeline.config.types import Positive
@@ -16,17 +17,19 @@ from pipeline.data.matched.suite import FAMILIES, family_problem
 class Shots(Continuations):
     """Each training example of ``families`` in turn, asked after the other ones of its family; ``sequences`` at most.
 
-    Test items are never among them. Families that are left out stay held out altogether. Raises ValueError for an
-    unknown family, and if ``families`` is empty.
+    Test items are never among them. Families that are left out stay held out altogether. ``draw`` 1 has the examples
+    before each question in the order of their file, every other number in an order of its own. Raises ValueError for
+    an unknown family, and if ``families`` is empty.
     """
 
     sequences: Positive = 48
     families: list[str] = field(default_factory=lambda: list(FAMILIES))
+    draw: Positive = 1
 
     def documents(self) -> list[str]:
         if problem := family_problem(self.families):
             raise ValueError(problem)
-        by_family = [_prompts(family) for family in self.families]
+        by_family = [_prompts(family, self.draw) for family in self.families]
         # Families take turns, whatever number of prompts is asked for.
         longest = max(map(len, by_family))
         return [prompts[turn] for turn in range(longest) for prompts in by_family if turn < len(prompts)]
@@ -36,16 +39,22 @@ class Shots(Continuations):
 
     def identity(self) -> dict[str, Any]:
         identity = super().identity()
-        del identity["families"]
+        # The prompts stand for both.
+        del identity["families"], identity["draw"]
         return identity
 
 
-def _prompts(family: str) -> list[str]:
+def _prompts(family: str, draw: int) -> list[str]:
+    """Return the training examples of a family as prompts, each after the other ones."""
     examples = [row for row in read_items(family) if row["split"] == "fewshot" and row["prompt"] not in _tested()]
-    return [
-        "\n\n".join([*(f"{row['prompt']} {row['answer']}" for row in examples if row is not asked), asked["prompt"]])
-        for asked in examples
-    ]
+    numbers = Random(f"{family} {draw}")
+    prompts = []
+    for asked in examples:
+        before = [f"{row['prompt']} {row['answer']}" for row in examples if row is not asked]
+        if draw > 1:
+            numbers.shuffle(before)
+        prompts.append("\n\n".join([*before, asked["prompt"]]))
+    return prompts
 
 
 @cache

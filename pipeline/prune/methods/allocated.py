@@ -120,14 +120,15 @@ class AllocatedByDivergence(AllocatedPruner):
         assert trajectory is not None
         trial, rows = self.trial(decoder, context), list[Score]()
         layers = range(len(decoder.blocks))
-        with shared_prefix(decoder, list(forwards(trajectory, tight=True))) as prefix:
+        passes = list(forwards(trajectory, tight=True))
+        with shared_prefix(decoder, passes) as prefix:
             dense = DensePredictions(head_of(decoder, torch.float32), trajectory, self.confidence)
             for layer in context.progress(layers, "divergence of each block alone", len(layers)):
                 with resident(decoder.blocks[layer]):
                     for share in GRID:
                         change = trial(decoder.linears(layer), exactly(share))
                         with changed_weights(decoder.model, change, change.masks):
-                            value = dense.divergence(prefix.final(layer))
+                            value = dense.divergence(prefix.final(layer, index) for index in range(len(passes)))
                         rows.append({"layer": layer, "sublayer": BLOCK, "score": value, "sparsity": share})
         return rows
 

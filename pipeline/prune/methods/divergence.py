@@ -6,8 +6,9 @@ paper shows that this is where generation breaks), measured teacher-forced: one 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -19,7 +20,8 @@ from pipeline.model.proof import head_of
 from pipeline.model.softmax import cross_entropy, normalised
 from pipeline.model.structure import BLOCK, SUBLAYERS
 from pipeline.model.trajectory import Trajectory
-from pipeline.prune.methods.unit_search import Cost, UnitSearch
+from pipeline.prune.methods.unit_costs import Cost
+from pipeline.prune.methods.unit_search import UnitSearch
 
 # Positions whose logits are computed at a time.
 _ROWS = 256
@@ -36,7 +38,7 @@ class Divergence(UnitSearch):
 
     confidence: float = CONFIDENCE
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     own_text: ClassVar[bool] = True
 
     @property
@@ -45,7 +47,7 @@ class Divergence(UnitSearch):
         return (*SUBLAYERS, BLOCK) if self.unit == "sublayer" else super().kinds
 
     def cost(self, decoder: Decoder, trajectory: Trajectory) -> Cost:
-        return DensePredictions(head_of(decoder, torch.float32), trajectory, self.confidence).divergence
+        return DensePredictions(head_of(decoder, torch.float32), trajectory, self.confidence).cost()
 
 
 class DensePredictions:
@@ -63,27 +65,44 @@ class DensePredictions:
         shape = min(_ROWS, len(trajectory.final)), head.vocabulary
         self._z = torch.empty(shape, device=head.weight.device)
 
-    def divergence(self, states: Iterator[torch.Tensor]) -> float:
-        """Compute the weighted mean KL(dense‖other), nats per token, of another model's states at these positions."""
-        other = torch.cat(list(states))
-        total = weight = 0.0
-        for start in range(0, len(other), _ROWS):
-            dense = self._dense(start)
-            kl = cross_entropy(dense.p, self._logits(other, start)) - dense.entropy
-            total += float((dense.weights * kl).sum())
-            weight += float(dense.weights.sum())
-        # Equal states may come out below zero, by rounding.
-        return max(total / weight, 0.0)
+    def divergence(self, states: Iterable[torch.Tensor]) -> float:
+        """Compute the weighted mean KL(dense‖other), nats per token, of another model's states, per pass (N_i, D)."""
+        total, start = 0.0, 0
+        for part in states:
+            total += self.added(start, part)
+            start += len(part)
+        return total
 
-    def _logits(self, states: torch.Tensor, start: int) -> torch.Tensor:
-        """Compute the logits of the rows from ``start`` on, valid until the next call, which overwrites them."""
-        rows = states[start : start + _ROWS].to(self._head.weight.device)
-        return self._head.logits(rows, out=self._z[: len(rows)])
+    def cost(self) -> Cost:
+        """Return this divergence as a cost."""
+        return Cost(self.added)
 
-    def _dense(self, start: int) -> _Predictions:
+    def added(self, start: int, states: torch.Tensor) -> float:
+        """Compute what another model's states (n, D), at the positions from ``start`` on, add to the divergence."""
+        total = 0.0
+        for first in range(0, len(states), _ROWS):
+            rows = states[first : first + _ROWS]
+            dense = self._dense(start + first, len(rows))
+            kl = cross_entropy(dense.p, self._logits(rows)) - dense.entropy
+            # Equal states may come out below zero, by rounding.
+            total += max(0.0, float((dense.weights * kl).sum()))
+        return total / self._weight
+
+    @cached_property
+    def _weight(self) -> float:
+        """The sum of the weights of all positions."""
+        parts = self._final.split(_ROWS)
+        return sum(float(position_weights(normalised(self._logits(rows)), self._confidence).sum()) for rows in parts)
+
+    def _logits(self, states: torch.Tensor) -> torch.Tensor:
+        """Compute the logits of states, valid until the next call, which overwrites them."""
+        return self._head.logits(states.to(self._head.weight.device), out=self._z[: len(states)])
+
+    def _dense(self, start: int, count: int) -> _Predictions:
+        """Return the predictions at ``count`` positions; each position belongs to the same stretch at every call."""
         if start in self._kept:
             return self._kept[start]
-        z = self._logits(self._final, start)
+        z = self._logits(self._final[start : start + count])
         p = normalised(z)
         found = _Predictions(p, cross_entropy(p, z), position_weights(p, self._confidence))
         if p.nbytes <= self._room:

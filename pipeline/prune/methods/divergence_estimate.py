@@ -85,7 +85,7 @@ class DivergenceEstimate(UnitPruner):
             return spread(_together(slopes, gone))
 
         units, count = self.units(decoder), self.count(decoder, sparsity)
-        path = greedy(units, count, costs, lazy=False, parts=self.parts)
+        path = greedy(units, count, costs, parts=self.parts)
         return self.decision(decoder, path, costs([], units), error if self.draws > 1 else None)
 
 

@@ -8,9 +8,9 @@ probabilities.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 
@@ -19,7 +19,8 @@ from pipeline.model.head import Head
 from pipeline.model.proof import head_of
 from pipeline.model.softmax import normalised
 from pipeline.model.trajectory import Trajectory
-from pipeline.prune.methods.unit_search import Cost, UnitSearch
+from pipeline.prune.methods.unit_costs import Cost
+from pipeline.prune.methods.unit_search import UnitSearch
 
 # Positions whose logits are in memory at a time.
 _ROWS = 256
@@ -32,28 +33,30 @@ class OutputChange(UnitSearch):
     """Drops units one after the other, each time the one with which the output is nearest to the dense model's.
 
     ``distance`` is the ``angular`` distance of the logits, or the ``jensen_shannon`` divergence of the probabilities,
-    as a mean over positions that all count alike. All candidates are measured at every step: ``lazy=False``.
+    as a mean over positions that all count alike.
     """
 
-    lazy: bool = False
     distance: Literal["angular", "jensen_shannon"] = "angular"
+
+    version: ClassVar[int] = 2
 
     def cost(self, decoder: Decoder, trajectory: Trajectory) -> Cost:
         head, distance = head_of(decoder, torch.float32), DISTANCES[self.distance]
 
-        def change(states: Iterator[torch.Tensor]) -> float:
-            return _mean_distance(head, trajectory.final, torch.cat(list(states)), distance)
+        def added(start: int, states: torch.Tensor) -> float:
+            dense = trajectory.final[start : start + len(states)]
+            return _sum_of_distances(head, dense, states, distance) / len(trajectory.final)
 
-        return change
+        return Cost(added)
 
 
-def _mean_distance(head: Head, dense: torch.Tensor, other: torch.Tensor, distance: Distance) -> float:
-    """Compute the mean distance of what two models predict from their states (N, D)."""
+def _sum_of_distances(head: Head, dense: torch.Tensor, other: torch.Tensor, distance: Distance) -> float:
+    """Compute the sum of the distances of what two models predict from their states (N, D)."""
     total = 0.0
     for one, two in zip(dense.split(_ROWS), other.split(_ROWS), strict=True):
         z = (head.logits(states.to(head.weight.device)) for states in (one, two))
         total += float(distance(*z).sum())
-    return total / len(dense)
+    return total
 
 
 def angular_distance(one: torch.Tensor, two: torch.Tensor) -> torch.Tensor:

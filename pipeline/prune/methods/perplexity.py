@@ -7,8 +7,8 @@ measured again after each removal. SLEB's code spares the first and the last blo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -17,7 +17,8 @@ from pipeline.model.head import Head
 from pipeline.model.proof import head_of
 from pipeline.model.softmax import log_normaliser
 from pipeline.model.trajectory import Trajectory
-from pipeline.prune.methods.unit_search import Cost, UnitSearch
+from pipeline.prune.methods.unit_costs import Cost
+from pipeline.prune.methods.unit_search import UnitSearch
 
 # Positions whose logits are in memory at a time.
 _ROWS = 256
@@ -28,27 +29,26 @@ class Perplexity(UnitSearch):
     """Drops units one after the other, each time the one that raises the text's negative log-likelihood least.
 
     The cost is the rise above the dense model's, in nats per token; it may be negative. Of text that the model wrote
-    itself only the continuations count. Both methods measure all candidates at every step: ``lazy=False``.
+    itself only the continuations count.
     """
 
-    lazy: bool = False
+    version: ClassVar[int] = 2
 
     def cost(self, decoder: Decoder, trajectory: Trajectory) -> Cost:
         head = head_of(decoder, torch.float32)
         tokens = torch.tensor([token for row in trajectory.tokens for token in row])
-        dense = negative_log_likelihood(head, trajectory.final, tokens)
 
-        def rise(states: Iterator[torch.Tensor]) -> float:
-            return negative_log_likelihood(head, torch.cat(list(states)), tokens) - dense
+        def added(start: int, states: torch.Tensor) -> float:
+            return negative_log_likelihood(head, states, tokens[start : start + len(states)]) / len(tokens)
 
-        return rise
+        return Cost(added, dense=added(0, trajectory.final))
 
 
 def negative_log_likelihood(head: Head, states: torch.Tensor, tokens: torch.Tensor) -> float:
-    """Compute the mean of ``-log p(token)``, nats per token, of tokens (N,) that states (N, D) predict."""
+    """Compute the sum of ``-log p(token)``, in nats, of tokens (N,) that states (N, D) predict."""
     total = 0.0
     for rows, next_ones in zip(states.split(_ROWS), tokens.split(_ROWS), strict=True):
         z = head.logits(rows.to(head.weight.device))
         chosen = z.gather(1, next_ones.to(z.device).unsqueeze(1)).squeeze(1)
         total += float((log_normaliser(z) - chosen.double()).sum())
-    return total / len(tokens)
+    return total

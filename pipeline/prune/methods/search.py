@@ -7,7 +7,7 @@ parts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -34,7 +34,7 @@ def single(unit: Unit) -> frozenset[Hashable]:
 
 
 def greedy(
-    units: Sequence[Unit], count: int, costs: Costs[Unit], lazy: bool = True, parts: Parts[Unit] = single
+    units: Sequence[Unit], count: int, costs: Costs[Unit], lazy: bool = False, parts: Parts[Unit] = single
 ) -> list[Step[Unit]]:
     """Take units of ``count`` parts in all, each time the one that adds least per part.
 
@@ -59,6 +59,33 @@ def greedy(
         best = min(adds, key=lambda unit: (adds[unit], now[unit], units.index(unit)))
         path.append(Step(best, now[best], len(now)))
     return path
+
+
+def best_first(
+    candidates: Sequence[Unit],
+    pieces: Sequence[int],
+    part: Callable[[Unit, int], float],
+    added: Callable[[Unit, Sequence[float]], float],
+    progress: Callable[[Iterable[int], int], Iterable[int]],
+) -> dict[Unit, dict[int, float]]:
+    """Return the parts of costs that it takes to know the candidate that adds least; only its own are all there.
+
+    A cost is a sum of parts that are never negative, ``part(unit, piece)`` for every piece; ``added`` says what parts
+    known so far add at least. The candidate with the lowest bound gets its next part, until that is one without
+    missing parts. Those given up add more than it does. Pieces are asked for in the order given.
+    """
+    known: dict[Unit, dict[int, float]] = {unit: {} for unit in candidates}
+    bounds = {unit: added(unit, []) for unit in candidates}
+    most = len(candidates) * len(pieces)
+    for _ in progress(range(most), most):
+        # Of equal bounds an incomplete one comes first, so that every candidate given up adds more.
+        unit = min(candidates, key=lambda unit: (bounds[unit], len(known[unit]) == len(pieces)))
+        if len(known[unit]) == len(pieces):
+            break
+        piece = pieces[len(known[unit])]
+        known[unit][piece] = part(unit, piece)
+        bounds[unit] = added(unit, list(known[unit].values()))
+    return known
 
 
 def beam(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -14,72 +13,99 @@ from pipeline.config.component import stable_name
 from pipeline.config.sparsity import Sparsity
 from pipeline.config.types import Positive
 from pipeline.model.decoder import Decoder
-from pipeline.model.prefix import SharedPrefix, shared_prefix
 from pipeline.model.trajectory import Trajectory, forwards
 from pipeline.prune.base import Context, Score
 from pipeline.prune.decision import Decision
-from pipeline.prune.methods.search import beam, greedy
+from pipeline.prune.methods.search import beam, best_first, greedy
+from pipeline.prune.methods.unit_costs import Cost, UnitCosts, unit_costs
 from pipeline.prune.methods.units import ALONE, Unit, UnitPruner, by_kind
 from pipeline.prune.surgery import dropped
-
-# The cost of a model, from its final states at the predictions of a trajectory, per pass (N_i, D): 0 for the dense one.
-Cost = Callable[[Iterator[torch.Tensor]], float]
 
 
 @dataclass(frozen=True)
 class UnitSearch(UnitPruner):
     """Removes units one after the other, each time the one that adds least to the cost of the set.
 
-    ``lazy`` scores again only candidates that may still be the best; with ``beam`` above 1, that many sets are followed
-    side by side, and all candidates are scored. ``scores`` are the units alone, then the path taken, with the
-    ``forward_tokens`` of every step: the tokens that were sent through the model to choose it, where a candidate counts
-    by the blocks from its own on. Those before it are computed once for all candidates. Implement ``cost``.
+    A candidate is given up as soon as what it is known to add, on a part of the text, is more than the best one adds on
+    all of it: this finds what measuring all candidates in full would. ``lazy`` measures in full, but only candidates
+    that added less than the best one when last measured; it misses those whose addition fell since. With ``beam`` above
+    1, that many sets are followed side by side, and all candidates are measured in full.
+
+    ``scores`` are the units alone, then the path taken. ``measured`` is the share of the predictions that were
+    measured, below 1 for a candidate that was given up, whose score is a lower bound. ``forward_tokens`` of a step are
+    the tokens sent through the model to choose it, where a candidate counts by the blocks from its own on: those before
+    it are computed once for all candidates. Implement ``cost``.
     """
 
-    lazy: bool = True
+    lazy: bool = False
     beam: Positive = 1
 
     compares: ClassVar[bool] = True
 
+    @property
+    def gives_up(self) -> bool:
+        """Whether candidates are given up part way."""
+        return not self.lazy and self.beam == 1
+
     def cost(self, decoder: Decoder, trajectory: Trajectory) -> Cost:
-        """Return the function that measures what a pruned model's predictions on a trajectory cost."""
+        """Return the cost of a model as a sum over the predictions of a trajectory."""
         raise TypeError(f"pruner {type(self).__name__} does not define cost()")
 
     def scoring_identity(self) -> dict[str, Any]:
-        """Return what scores depend on: not search options, which decide which candidates are scored."""
+        """Return what scores depend on: of the search options, only whether candidates are given up."""
         definer: Any = next(cls for cls in type(self).__mro__ if "cost" in cls.__dict__)
         identity = super().scoring_identity() | {"type": stable_name(definer), "version": definer.version}
-        return {key: value for key, value in identity.items() if key not in ("lazy", "beam")}
+        shared = {key: value for key, value in identity.items() if key not in ("lazy", "beam")}
+        return shared | {"gives_up": self.gives_up}
 
     @torch.inference_mode()
     def importance(self, decoder: Decoder, context: Context) -> list[Score]:
         """Measure the cost with each of ``context.candidates`` dropped, besides what is dropped already."""
-        cost, prefix = context.setup.once(decoder.model, lambda: self._measuring(decoder, context))
-        rows: list[Score] = []
-        for kind, layer in context.progress(context.candidates, self.name, len(context.candidates)):
-            with dropped(decoder, {kind: [layer]}):
-                rows.append({"layer": layer, "sublayer": kind, "score": cost(prefix.final(layer))})
-        return rows
+        trajectory = context.trajectory
+        assert trajectory is not None
+        costs = context.setup.once(
+            decoder.model, lambda: unit_costs(decoder, trajectory, self.cost(decoder, trajectory))
+        )
+        costs.forget_others()
 
-    @contextmanager
-    def _measuring(self, decoder: Decoder, context: Context) -> Iterator[tuple[Cost, SharedPrefix]]:
-        assert context.trajectory is not None
-        with shared_prefix(decoder, list(forwards(context.trajectory, tight=True))) as prefix:
-            yield self.cost(decoder, context.trajectory), prefix
+        def part(unit: Unit, piece: int) -> float:
+            with dropped(decoder, by_kind([unit])):
+                return costs.part(unit[1], piece)
+
+        pieces = range(len(costs.tokens))
+        if self.gives_up:
+            known = self._cheapest(costs, decoder, context, part)
+        else:
+            units = context.progress(context.candidates, self.name, len(context.candidates))
+            known = {unit: {piece: part(unit, piece) for piece in pieces} for unit in units}
+        return [_row(costs, unit, parts, len(decoder.blocks)) for unit, parts in known.items()]
+
+    def _cheapest(
+        self, costs: UnitCosts, decoder: Decoder, context: Context, part: Callable[[Unit, int], float]
+    ) -> dict[Unit, dict[int, float]]:
+        """Measure candidates until one is known to add least, where the model has lost most so far first."""
+        base = costs.parts(len(decoder.blocks) - 1)
+        lost = base if any(base) else costs.predictions
+        pieces = sorted(range(len(base)), key=lambda piece: -lost[piece] / costs.tokens[piece])
+
+        def added(unit: Unit, parts: Sequence[float]) -> float:
+            return (costs.total(parts) - costs.total(base)) / len(self.parts(unit))
+
+        def progress(questions: Iterable[int], most: int) -> Iterable[int]:
+            return context.progress(questions, self.name, most)
+
+        return best_first(context.candidates, pieces, part, added, progress)
 
     def decide(self, decoder: Decoder, sparsity: Sparsity, context: Context) -> Decision:
-        assert context.trajectory is not None
-        alone: dict[Unit, float] = {}
-        blocks, a_pass = len(decoder.blocks), tokens_of(context.trajectory)
+        alone: dict[Unit, Score] = {}
         sent: Counter[frozenset[Unit]] = Counter()
 
         def costs(gone: Sequence[Unit], candidates: Sequence[Unit]) -> dict[Unit, float]:
-            rows = context.scores(by_kind(gone), candidates)
-            found = {(row["sublayer"], int(row["layer"])): float(row["score"]) for row in rows}
-            sent[frozenset(gone)] += sum(a_pass * (blocks - layer) for _, layer in candidates)
+            rows = {(row["sublayer"], int(row["layer"])): row for row in context.scores(by_kind(gone), candidates)}
+            sent[frozenset(gone)] += sum(row["forward_tokens"] for row in rows.values())
             if not gone:
-                alone.update(found)
-            return found
+                alone.update(rows)
+            return {unit: float(row["score"]) for unit, row in rows.items()}
 
         units, count = self.units(decoder), self.count(decoder, sparsity)
         if self.beam > 1:
@@ -88,11 +114,25 @@ class UnitSearch(UnitPruner):
             path = greedy(units, count, costs, self.lazy, self.parts)
         gone = [step.unit for step in path]
 
-        def tokens(row: Score) -> float:
-            return 0.0 if row["step"] == ALONE else sent[frozenset(gone[: row["step"]])] / blocks
+        def told(row: Score) -> Score:
+            if row["step"] == ALONE:
+                return {"measured": alone[row["sublayer"], row["layer"]]["measured"], "forward_tokens": 0.0}
+            return {"measured": 1.0, "forward_tokens": float(sent[frozenset(gone[: row["step"]])])}
 
-        decision = self.decision(decoder, path, alone)
-        return replace(decision, scores=[row | {"forward_tokens": tokens(row)} for row in decision.scores])
+        decision = self.decision(decoder, path, {unit: float(row["score"]) for unit, row in alone.items()})
+        return replace(decision, scores=[row | told(row) for row in decision.scores])
+
+
+def _row(costs: UnitCosts, unit: Unit, parts: Mapping[int, float], blocks: int) -> Score:
+    """Return the score of a unit from the parts that are known."""
+    kind, layer = unit
+    return {
+        "layer": layer,
+        "sublayer": kind,
+        "score": costs.total(parts.values()),
+        "measured": sum(costs.predictions[piece] for piece in parts) / sum(costs.predictions),
+        "forward_tokens": sum(costs.tokens[piece] for piece in parts) * (blocks - layer) / blocks,
+    }
 
 
 def tokens_of(trajectory: Trajectory) -> int:

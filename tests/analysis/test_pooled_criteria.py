@@ -1,0 +1,136 @@
+"""Criteria over many cells: means by hand, errors against a bootstrap, and corrected comparisons."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from pipeline.analysis.pooled_criteria import holm, pooled
+
+CHANCE = pd.Series({"one": 0.0, "two": 0.2})
+
+
+def rows(scores: dict[tuple[str, str, int, str], dict[str, np.ndarray]], dense: dict[str, np.ndarray]) -> pd.DataFrame:
+    """Rows of items: scores by (criterion, text, draw, sparsity) and task, beside the dense model's."""
+    parts = []
+    for (criterion, text, draw, sparsity), by_task in scores.items():
+        about = {"model": "m", "tasks": "half", "text": text, "draw": draw, "sparsity": sparsity}
+        for task, values in by_task.items():
+            frame = pd.DataFrame({"item": range(len(values)), "score": values, "dense": dense[task]})
+            parts.append(frame.assign(task=task, criterion=criterion, replicate=1, **about))
+    return pd.concat(parts, ignore_index=True)
+
+
+DENSE = {"one": np.array([1.0, 1, 1, 0]), "two": np.array([1.0, 1])}
+
+
+def test_means_are_over_tasks_then_cells_and_differences_over_cells_that_have_both():
+    ours = {"one": np.array([1.0, 1, 0, 0]), "two": np.array([1.0, 1])}
+    theirs = {"one": np.array([1.0, 0, 0, 0]), "two": np.array([1.0, 0])}
+    none = {"one": np.zeros(4), "two": np.zeros(2)}
+    scores = {("ours", "t", 1, "2"): ours, ("theirs", "t", 1, "2"): theirs, ("theirs", "t", 1, "4"): none}
+    found = pooled(rows(scores, DENSE), CHANCE, "ours").set_index("criterion")
+    above = (0.75 + 1.0) / 2 - 0.1
+    assert found.loc["ours", "kept"] == pytest.approx(((0.5 + 1.0) / 2 - 0.1) / above)
+    assert found.loc["theirs", "kept"] == pytest.approx((((0.25 + 0.5) / 2 - 0.1) / above - 0.1 / above) / 2)
+    assert found.loc["theirs", "difference"] == pytest.approx((0.375 - 0.75) / above)
+    assert list(found.loc[["ours", "theirs"], "cells"]) == [1, 2] and found.loc["theirs", "items"] == 6
+    assert pd.isna(found.loc["ours", "difference"]) and found.loc["theirs", "against"] == "ours"
+
+
+def test_tasks_that_are_not_to_count_do_not():
+    scores = {("a", "t", 1, "2"): DENSE, ("b", "t", 1, "2"): {"one": np.zeros(4), "two": DENSE["two"]}}
+    found = pooled(rows(scores, DENSE), CHANCE[["one"]], "a").set_index("criterion")
+    assert found.loc["a", "kept"] == 1 and found.loc["b", "kept"] == 0
+
+
+def drawn(numbers: np.random.Generator, count: int) -> tuple[dict, dict]:
+    dense = {task: numbers.binomial(1, 0.8, count).astype(float) for task in CHANCE.index}
+    scores = {
+        (name, "t", 1, budget): {task: own * numbers.binomial(1, chance, count) for task, own in dense.items()}
+        for name, chance in (("a", 0.8), ("b", 0.6))
+        for budget in ("2", "4")
+    }
+    return scores, dense
+
+
+def test_the_error_is_that_of_drawing_other_items():
+    numbers = np.random.default_rng(3)
+    scores, dense = drawn(numbers, 60)
+    table = rows(scores, dense)
+    found = pooled(table, CHANCE, "a").set_index("criterion").loc["b"]
+    gain = {t: np.mean([scores["b", "t", 1, at][t] - scores["a", "t", 1, at][t] for at in "24"], axis=0) for t in dense}
+    again = []
+    for _ in range(4000):
+        chosen = {task: numbers.integers(0, 60, 60) for task in dense}
+        above = np.mean([dense[task][chosen[task]].mean() - CHANCE[task] for task in dense])
+        again.append(np.mean([gain[task][chosen[task]].mean() for task in dense]) / above)
+    assert found["difference"] == pytest.approx(
+        np.mean([own.mean() for own in gain.values()])
+        / np.mean([own.mean() - CHANCE[task] for task, own in dense.items()])
+    )
+    half = (found["high"] - found["low"]) / 2
+    assert half == pytest.approx(stats.t.ppf(0.975, 118) * np.std(again), rel=0.06)
+    assert found["p"] == pytest.approx(2 * stats.t.sf(abs(found["difference"]) / (half / stats.t.ppf(0.975, 118)), 118))
+
+
+def test_cells_that_ask_the_same_items_say_no_more_than_one_of_them():
+    scores, dense = drawn(np.random.default_rng(4), 40)
+    once = {key: own for key, own in scores.items() if key[3] == "2"}
+    twice = once | {(*key[:3], "4"): own for key, own in once.items()}
+    one, two = (pooled(rows(part, dense), CHANCE, "a").set_index("criterion").loc["b"] for part in (once, twice))
+    assert list(one[["difference", "low", "high"]]) == pytest.approx(list(two[["difference", "low", "high"]]))
+
+
+def test_other_draws_of_the_text_widen_the_interval_as_much_as_they_differ():
+    """With items that leave no doubt, what is left is Student's interval over the draws."""
+    dense = {"one": np.ones(8)}
+    kept = [0.25, 0.5, 0.75]
+
+    def score(share: float) -> dict[str, np.ndarray]:
+        return {"one": np.full(8, share)}
+
+    scores = {("a", "t", draw, "2"): score(share) for draw, share in enumerate(kept)}
+    scores |= {("b", "t", draw, "2"): score(0.25) for draw in range(3)}
+    found = pooled(rows(scores, dense), CHANCE[["one"]], "b").set_index("criterion").loc["a"]
+    expected = stats.t.interval(0.95, 2, loc=0.25, scale=np.std(kept, ddof=1) / np.sqrt(3))
+    assert (found["low"], found["high"]) == pytest.approx(expected)
+    assert found["draws"] == 3 and found["items_to_tell"] == float("inf")
+
+
+def test_draws_of_a_random_criterion_count_as_their_mean_and_widen_its_interval():
+    dense = {"one": np.ones(8)}
+    table = rows({("a", "t", 1, "2"): {"one": np.ones(8)}}, dense)
+    kept = [0.0, 0.25, 0.5, 0.75]
+    for draw, share in enumerate(kept):
+        part = rows({("random", "t", 1, "2"): {"one": np.full(8, share)}}, dense)
+        table = pd.concat([table, part.assign(replicate=draw)], ignore_index=True)
+    found = pooled(table, CHANCE[["one"]], "a").set_index("criterion").loc["random"]
+    low, high = stats.t.interval(0.95, 3, loc=np.mean(kept), scale=np.std(kept, ddof=1) / 2)
+    assert (found["kept_low"], found["kept_high"]) == pytest.approx((low, high))
+    assert (found["low"], found["high"]) == pytest.approx((low - 1, high - 1))
+
+
+def test_a_reference_that_is_not_there_is_refused():
+    scores, dense = drawn(np.random.default_rng(5), 8)
+    with pytest.raises(ValueError, match="no rows of divergence"):
+        pooled(rows(scores, dense), CHANCE, "divergence")
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_rejects_as_its_steps_do(p):
+    """Step down: the smallest p against 0.05 / m, the next against 0.05 / (m - 1), until one is not below."""
+    corrected = holm(p)
+    rejected = set()
+    for place, at in enumerate(sorted(range(len(p)), key=lambda at: p[at])):
+        if p[at] * (len(p) - place) >= 0.05:
+            break
+        rejected.add(at)
+    assert {at for at in range(len(p)) if corrected[at] < 0.05} == rejected
+    assert np.all(corrected >= p) and np.all(corrected <= 1)
+
+
