@@ -72,13 +72,13 @@ class Estimate(NamedTuple):
         return math.ceil(items * self.over_items.variance / left) if left > 0 else math.inf
 
 
-def pooled(items: pd.DataFrame, chance: pd.Series, reference: str) -> pd.DataFrame:
+def pooled(items: pd.DataFrame, reference: str) -> pd.DataFrame:
     """Estimate what every criterion retains of the dense score above chance, and its difference to a reference.
 
     Args:
         items: one row for each item of each evaluation: `CELL`, ``criterion``, ``replicate`` (draws of a random
-            criterion, whose mean counts), ``task``, ``item``, ``score`` and ``dense``, the dense model's score.
-        chance: chance level of each task, only of tasks to count.
+            criterion, whose mean counts), ``task``, ``item``, ``score``, ``dense``, the dense model's score, and
+            ``chance``, the task's chance level. Only of tasks that the dense model solves above chance.
         reference: the criterion that the others are compared with.
 
     Returns:
@@ -89,16 +89,14 @@ def pooled(items: pd.DataFrame, chance: pd.Series, reference: str) -> pd.DataFra
     Raises:
         ValueError: if the reference is not among the criteria.
     """
-    items = items[items["task"].isin(chance.index)]
     if reference not in set(items["criterion"]):
         raise ValueError(f"no rows of {reference}, which the others are compared with")
-    floor = items["task"].map(chance).astype(float)
-    by_criterion = {str(name): rows for name, rows in items.assign(floor=floor).groupby("criterion")}
+    by_criterion = {str(name): rows for name, rows in items.groupby("criterion", observed=True)}
     theirs = _mean_of_replicates(by_criterion[reference])
     rows = []
     for criterion, own in by_criterion.items():
-        kept = _estimate(own.assign(base=own["floor"]))
-        row = {"criterion": criterion, "cells": own.groupby(CELL).ngroups, "items": _items(own), "kept": kept.value}
+        kept = _estimate(own.assign(base=own["chance"]))
+        row = {"criterion": criterion, "cells": own.groupby(CELL, observed=True).ngroups, "items": _items(own), "kept": kept.value}
         row |= dict(zip(("kept_low", "kept_high"), kept.interval(), strict=True))
         row["draws"] = own.groupby(["model", "tasks", "text", "sparsity"])["draw"].nunique().max()
         both = own.join(theirs.rename("base"), on=ITEM, how="inner")
@@ -125,19 +123,19 @@ def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
 
 
 def _items(rows: pd.DataFrame) -> int:
-    return int(rows.groupby(["tasks", "task", "item"]).ngroups)
+    return int(rows.groupby(["task", "item"]).ngroups)
 
 
 def _mean_of_replicates(rows: pd.DataFrame) -> pd.Series:
-    return rows.groupby(ITEM)["score"].mean()
+    return rows.groupby(ITEM, observed=True)["score"].mean()
 
 
 def _estimate(rows: pd.DataFrame) -> Estimate:
-    """Estimate the mean over cells of (score - base) / (dense - floor), each averaged over the items of a task first."""
-    items = rows.groupby(ITEM)[["score", "base", "dense", "floor"]].mean().reset_index()
-    items["gain"], items["above"] = items["score"] - items["base"], items["dense"] - items["floor"]
+    """Estimate the mean over cells of (score - base) / (dense - chance), each averaged over the items of a task first."""
+    items = rows.groupby(ITEM, observed=True)[["score", "base", "dense", "chance"]].mean().reset_index()
+    items["gain"], items["above"] = items["score"] - items["base"], items["dense"] - items["chance"]
     size = items.groupby([*CELL, "task"])["gain"].transform("size")
-    weight = 1 / (size * items.groupby(CELL)["task"].transform("nunique"))
+    weight = 1 / (size * items.groupby(CELL, observed=True)["task"].transform("nunique"))
     values = items[["gain", "above"]]
     whole = values.mul(weight, axis=0).groupby([items[key] for key in CELL]).transform("sum")
     kept = whole["gain"] / whole["above"]
@@ -145,8 +143,8 @@ def _estimate(rows: pd.DataFrame) -> Estimate:
     # How much an item moves the mean: its deviation within its task, of the numerator and of the denominator.
     moved = values - values.groupby([items[key] for key in (*CELL, "task")]).transform("mean")
     moves = weight * (moved["gain"] - kept * moved["above"]) / whole["above"] / len(cells)
-    own = moves.groupby([items["tasks"], items["task"], items["item"]]).sum()
-    strata = np.square(own).groupby(level=["tasks", "task"]).agg(["size", "sum"])
+    own = moves.groupby([items["task"], items["item"]]).sum()
+    strata = np.square(own).groupby(level="task").agg(["size", "sum"])
     over_items = float((strata["sum"] * strata["size"] / (strata["size"] - 1).clip(lower=1)).sum())
     draws = [_between_draws(cells), _between_replicates(rows)]
     return Estimate(
@@ -172,8 +170,8 @@ def _between_replicates(rows: pd.DataFrame) -> Part | None:
     All cells of a model and replicate move together.
     """
     by_task = rows.groupby(["model", "replicate", *(key for key in CELL if key != "model"), "task"])
-    gained = by_task[["score", "base", "dense", "floor"]].mean().groupby(level=[*range(len(CELL) + 1)]).mean()
-    kept = (gained["score"] - gained["base"]) / (gained["dense"] - gained["floor"])
+    gained = by_task[["score", "base", "dense", "chance"]].mean().groupby(level=[*range(len(CELL) + 1)]).mean()
+    kept = (gained["score"] - gained["base"]) / (gained["dense"] - gained["chance"])
     means = kept.groupby(level=["model", "replicate"]).mean()
     models = means.groupby(level="model").size()
     return _pooled_variance(means.groupby(level="model"), float((1 / models).sum() / len(models) ** 2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -180,14 +181,15 @@ class Forward:
         return torch.cat(kept).to(torch.promote_types(states.dtype, torch.float32)).cpu()
 
 
-def forwards(trajectory: Trajectory, tight: bool = False) -> Iterator[Forward]:
+def forwards(trajectory: Trajectory, tight: bool = False, most: float = math.inf) -> Iterator[Forward]:
     """Yield passes that cover every position of a trajectory, in the order of its prompts.
 
-    A ``tight`` pass is only as wide as its own longest sequence, and ends before padding exceeds a fifth of its tokens.
+    A ``tight`` pass is only as wide as its own longest sequence, and ends before padding exceeds a fifth of its tokens
+    or before it has more than ``most`` tokens, padding included; a single longer sequence is a pass.
     """
     lengths = [len(prompt) + len(row) for prompt, row in zip(trajectory.prompts, trajectory.tokens, strict=True)]
     positions = Positions(tuple(trajectory.ends))
-    for part in _alike(lengths, positions) if tight else positions.runs(lengths, BATCH):
+    for part in _alike(lengths, positions, most) if tight else positions.runs(lengths, BATCH):
         longest = max(lengths[part])
         width = longest if tight else int(min(trajectory.width, positions.reach(longest)))
         yield Forward(trajectory.prompts[part], trajectory.tokens[part], width)
@@ -197,12 +199,13 @@ def _batches(count: int) -> list[slice]:
     return [slice(start, start + BATCH) for start in range(0, count, BATCH)]
 
 
-def _alike(lengths: Sequence[int], positions: Positions) -> Iterator[slice]:
-    """Yield runs of at most ``BATCH`` sequences of about the same length."""
+def _alike(lengths: Sequence[int], positions: Positions, most: float) -> Iterator[slice]:
+    """Yield runs of at most ``BATCH`` sequences of about the same length, and of at most so many tokens."""
     for run in positions.runs(lengths, len(lengths)):
         start = run.start
         for end in range(start + 1, run.stop + 1):
             longer = lengths[start : end + 1]
-            if end == run.stop or len(longer) > BATCH or max(longer) * len(longer) > _PADDED * sum(longer):
+            tokens = max(longer) * len(longer)
+            if end == run.stop or len(longer) > BATCH or tokens > min(most, _PADDED * sum(longer)):
                 yield slice(start, end)
                 start = end

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from pipeline.common.errors import plain
 from pipeline.common.quiet import quiet_libraries
 from pipeline.common.stopping import Stopped, stoppable
+from pipeline.plot.one_figure import write
 from pipeline.run.arguments import take_folders
 from pipeline.study.advice.jobs import Execute, Refused, run_jobs
 from pipeline.study.advice.ladder import MOST_RUNGS
@@ -152,7 +153,7 @@ def _show(question: Question, findings: Findings, folder: Path) -> None:
         write_recipe(recipe, job, "\n".join(said))
         print(f"run it   python -m pipeline.study.advise {RUN}={shown(recipe)} export.path=DIR")
     if len(data.data):
-        picture = figure.write(folder, FOLDER, data)
+        picture = write(folder, FOLDER, data, figure.draw)
         print(f"figure   {shown(picture)}\ntable    {shown(picture.with_suffix('.csv'))}")
 
 

@@ -20,7 +20,7 @@ def rows(scores: dict[tuple[str, str, int, str], dict[str, np.ndarray]], dense: 
     for (criterion, text, draw, sparsity), by_task in scores.items():
         about = {"model": "m", "tasks": "half", "text": text, "draw": draw, "sparsity": sparsity}
         for task, values in by_task.items():
-            frame = pd.DataFrame({"item": range(len(values)), "score": values, "dense": dense[task]})
+            frame = pd.DataFrame({"item": range(len(values)), "score": values, "dense": dense[task], "chance": CHANCE[task]})
             parts.append(frame.assign(task=task, criterion=criterion, replicate=1, **about))
     return pd.concat(parts, ignore_index=True)
 
@@ -33,19 +33,13 @@ def test_means_are_over_tasks_then_cells_and_differences_over_cells_that_have_bo
     theirs = {"one": np.array([1.0, 0, 0, 0]), "two": np.array([1.0, 0])}
     none = {"one": np.zeros(4), "two": np.zeros(2)}
     scores = {("ours", "t", 1, "2"): ours, ("theirs", "t", 1, "2"): theirs, ("theirs", "t", 1, "4"): none}
-    found = pooled(rows(scores, DENSE), CHANCE, "ours").set_index("criterion")
+    found = pooled(rows(scores, DENSE), "ours").set_index("criterion")
     above = (0.75 + 1.0) / 2 - 0.1
     assert found.loc["ours", "kept"] == pytest.approx(((0.5 + 1.0) / 2 - 0.1) / above)
     assert found.loc["theirs", "kept"] == pytest.approx((((0.25 + 0.5) / 2 - 0.1) / above - 0.1 / above) / 2)
     assert found.loc["theirs", "difference"] == pytest.approx((0.375 - 0.75) / above)
     assert list(found.loc[["ours", "theirs"], "cells"]) == [1, 2] and found.loc["theirs", "items"] == 6
     assert pd.isna(found.loc["ours", "difference"]) and found.loc["theirs", "against"] == "ours"
-
-
-def test_tasks_that_are_not_to_count_do_not():
-    scores = {("a", "t", 1, "2"): DENSE, ("b", "t", 1, "2"): {"one": np.zeros(4), "two": DENSE["two"]}}
-    found = pooled(rows(scores, DENSE), CHANCE[["one"]], "a").set_index("criterion")
-    assert found.loc["a", "kept"] == 1 and found.loc["b", "kept"] == 0
 
 
 def drawn(numbers: np.random.Generator, count: int) -> tuple[dict, dict]:
@@ -62,7 +56,7 @@ def test_the_error_is_that_of_drawing_other_items():
     numbers = np.random.default_rng(3)
     scores, dense = drawn(numbers, 60)
     table = rows(scores, dense)
-    found = pooled(table, CHANCE, "a").set_index("criterion").loc["b"]
+    found = pooled(table, "a").set_index("criterion").loc["b"]
     gain = {t: np.mean([scores["b", "t", 1, at][t] - scores["a", "t", 1, at][t] for at in "24"], axis=0) for t in dense}
     again = []
     for _ in range(4000):
@@ -82,7 +76,7 @@ def test_cells_that_ask_the_same_items_say_no_more_than_one_of_them():
     scores, dense = drawn(np.random.default_rng(4), 40)
     once = {key: own for key, own in scores.items() if key[3] == "2"}
     twice = once | {(*key[:3], "4"): own for key, own in once.items()}
-    one, two = (pooled(rows(part, dense), CHANCE, "a").set_index("criterion").loc["b"] for part in (once, twice))
+    one, two = (pooled(rows(part, dense), "a").set_index("criterion").loc["b"] for part in (once, twice))
     assert list(one[["difference", "low", "high"]]) == pytest.approx(list(two[["difference", "low", "high"]]))
 
 
@@ -96,7 +90,7 @@ def test_other_draws_of_the_text_widen_the_interval_as_much_as_they_differ():
 
     scores = {("a", "t", draw, "2"): score(share) for draw, share in enumerate(kept)}
     scores |= {("b", "t", draw, "2"): score(0.25) for draw in range(3)}
-    found = pooled(rows(scores, dense), CHANCE[["one"]], "b").set_index("criterion").loc["a"]
+    found = pooled(rows(scores, dense), "b").set_index("criterion").loc["a"]
     expected = stats.t.interval(0.95, 2, loc=0.25, scale=np.std(kept, ddof=1) / np.sqrt(3))
     assert (found["low"], found["high"]) == pytest.approx(expected)
     assert found["draws"] == 3 and found["items_to_tell"] == float("inf")
@@ -109,7 +103,7 @@ def test_draws_of_a_random_criterion_count_as_their_mean_and_widen_its_interval(
     for draw, share in enumerate(kept):
         part = rows({("random", "t", 1, "2"): {"one": np.full(8, share)}}, dense)
         table = pd.concat([table, part.assign(replicate=draw)], ignore_index=True)
-    found = pooled(table, CHANCE[["one"]], "a").set_index("criterion").loc["random"]
+    found = pooled(table, "a").set_index("criterion").loc["random"]
     low, high = stats.t.interval(0.95, 3, loc=np.mean(kept), scale=np.std(kept, ddof=1) / 2)
     assert (found["kept_low"], found["kept_high"]) == pytest.approx((low, high))
     assert (found["low"], found["high"]) == pytest.approx((low - 1, high - 1))
@@ -118,7 +112,7 @@ def test_draws_of_a_random_criterion_count_as_their_mean_and_widen_its_interval(
 def test_a_reference_that_is_not_there_is_refused():
     scores, dense = drawn(np.random.default_rng(5), 8)
     with pytest.raises(ValueError, match="no rows of divergence"):
-        pooled(rows(scores, dense), CHANCE, "divergence")
+        pooled(rows(scores, dense), "divergence")
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))

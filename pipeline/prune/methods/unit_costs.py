@@ -14,6 +14,9 @@ from pipeline.model.decoder import Decoder
 from pipeline.model.prefix import SharedPrefix, Variant, shared_prefix
 from pipeline.model.trajectory import Forward, Trajectory, forwards
 
+# A candidate is given up between passes: about so many of the text, none smaller than a processor needs to be busy.
+_PASSES, _LEAST = 16, 96
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -64,6 +67,7 @@ class UnitCosts:
 @contextmanager
 def unit_costs(decoder: Decoder, trajectory: Trajectory, cost: Cost) -> Iterator[UnitCosts]:
     """Open `UnitCosts` of a dense model; states before its blocks are kept until it is closed."""
-    passes = list(forwards(trajectory, tight=True))
+    tokens = sum(map(len, (*trajectory.prompts, *trajectory.tokens)))
+    passes = list(forwards(trajectory, tight=True, most=max(_LEAST, tokens / _PASSES)))
     with shared_prefix(decoder, passes) as prefix:
         yield UnitCosts(cost, prefix, passes)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
@@ -11,10 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from pipeline.analysis.score_means import KINDS
-from pipeline.config.figures import by_default
-from pipeline.plot import canvas, render, style
-from pipeline.plot.base import Figure, Selection
-from pipeline.plot.figure_csv import to_csv
+from pipeline.plot import canvas, style
 from pipeline.tables.variants import precedence
 
 MEASURED, PREDICTED = "measured", "predicted"
@@ -107,13 +102,3 @@ def _limits(rows: pd.DataFrame) -> tuple[float, float]:
     values = rows[["kept_percent", "low_percent", "high_percent"]].to_numpy(dtype=float)
     finite = np.clip(np.append(values[np.isfinite(values)], [0.0, 100.0]), _LOWEST, _HIGHEST)
     return float(finite.min()) - _AIR, float(finite.max()) + _AIR
-
-
-def write(folder: Path, name: str, selection: Selection) -> Path:
-    """Write PDF, PNG and CSV of the advice to a folder unless they are current. Returns the path of the PNG."""
-    figure = Figure(lambda tables: selection, draw)
-    content = render.Content(figure, to_csv(selection.data), selection.title, " ".join(selection.notes))
-    files = render.FigureFiles(folder, name, by_default())
-    if not files.are_current(content):
-        files.write(content)
-    return files.paths["png"]

@@ -1,0 +1,1 @@
+"""Comparison of pruning criteria over models, budgets, texts and halves of the tasks."""

@@ -1,0 +1,144 @@
+"""``python -m pipeline.study.criteria``: compares pruning criteria over all models, budgets, texts and tasks at hand.
+
+Reads the jobs of ``experiment=fig28`` and its like in an outputs folder, and tables that earlier runs have kept. Prints
+what each criterion retains, the difference to a reference with an interval over items and draws of text, Holm's
+correction for several comparisons, and what the choice cost; draws it, and keeps the tables.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipeline.analysis.pooled_criteria import pooled
+from pipeline.common.arguments import Arguments
+from pipeline.common.quiet import quiet_libraries
+from pipeline.common.terminal import show_table
+from pipeline.config.choices import nearest
+from pipeline.plot.base import Selection
+from pipeline.plot.command import status_of
+from pipeline.plot.one_figure import write
+from pipeline.study.criteria import figure
+from pipeline.study.criteria.cells import COSTS, KEYS, cells_of, costs_of, merged, save
+from pipeline.tables.load import load
+from pipeline.tables.stored import MissingData, NoTables
+
+CELLS, SEARCHES = "cells.parquet", "costs.parquet"
+# The recommended criterion for each kind of unit.
+REFERENCES = {
+    "attention": "divergence",
+    "mlp": "divergence_mlp",
+    "sublayer": "divergence_joint",
+    "block": "divergence_blocks",
+    "weight": "wanda_divergence",
+}
+_UNIT = 100.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line. Returns 0, 1 without anything to compare, 2 for what it does not know."""
+    quiet_libraries()
+    parser = Arguments(prog="python -m pipeline.study.criteria", description=f"{__doc__}")
+    parser.add_argument("--kept", metavar="DIR", type=Path, help="read the tables kept there, too, and add to them")
+    parser.add_argument("--kind", default="generative", help="generative (the default), multiple_choice or retrieval")
+    parser.add_argument("--against", metavar="CRITERION", help="compare with it instead of the recommended one")
+    chosen = parser.parse_args(arguments)
+    return status_of(lambda: _compare(chosen.outputs, chosen.kept, chosen.kind, chosen.against), "cannot compare")
+
+
+def _compare(outputs: Path, kept: Path | None, kind: str, against: str | None) -> int:
+    folder = kept or outputs / "criteria"
+    try:
+        tables = load(outputs)
+        cells, costs = cells_of(tables), costs_of(tables, outputs)
+    except NoTables:
+        if kept is None or not (kept / CELLS).is_file():
+            raise
+        cells, costs = pd.DataFrame(columns=KEYS), pd.DataFrame(columns=COSTS)
+    cells = merged(folder / CELLS, cells, KEYS)
+    costs = merged(folder / SEARCHES, costs, COSTS[:-2])
+    found = compared(cells, kind, against)
+    for unit, rows in found.groupby("unit", sort=False):
+        _show(str(unit), rows.merge(_spent(costs, str(unit)), on="criterion", how="left"))
+    save(cells, folder / CELLS)
+    save(costs, folder / SEARCHES)
+    selection = Selection("Criteria over all models, budgets and texts", figure.data_of(found), _notes(found))
+    print(f"figure: {write(folder, 'criteria', selection, figure.draw)}")
+    return 0
+
+
+def compared(cells: pd.DataFrame, kind: str, against: str | None = None) -> pd.DataFrame:
+    """Return the pooled criteria of every kind of unit that has its reference and another criterion.
+
+    Raises:
+        MissingData: if there is none.
+        ValueError: for a reference that no job has.
+    """
+    own = cells[(cells["kind"] == kind) & cells["solved"].astype(bool)]
+    if against is not None and against not in set(own["criterion"]):
+        raise ValueError(f"no job of {against} was evaluated; {nearest(against, sorted(set(own['criterion'])))}")
+    parts = []
+    for unit, rows in own.groupby("unit", observed=True):
+        reference = against or REFERENCES.get(str(unit), "")
+        if reference in set(rows["criterion"]) and rows["criterion"].nunique() > 1:
+            parts.append(pooled(rows, reference).assign(unit=unit))
+    if not parts:
+        wanted = against or ", ".join(REFERENCES.values())
+        raise MissingData(
+            f"nothing to compare: of {kind} tasks that the dense model solves, no unit has both a reference ({wanted}) "
+            "and another criterion; run python -m pipeline.main -m experiment=fig28"
+        )
+    return pd.concat(parts, ignore_index=True)
+
+
+def _spent(costs: pd.DataFrame, unit: str) -> pd.DataFrame:
+    """Return what a criterion's search cost at the largest budget, as the median over models, texts and draws."""
+    own = costs[costs["unit"] == unit].astype({"forward_tokens": float, "seconds": float})
+    largest = own.groupby(["model", "text", "draw", "criterion"], observed=True)[["forward_tokens", "seconds"]].max()
+    return largest.groupby(level="criterion", observed=True).median().reset_index()
+
+
+def _show(unit: str, rows: pd.DataFrame) -> None:
+    told = []
+    for row in rows.itertuples():
+        more = "" if pd.isna(row.difference) else _interval(row.difference, row.low, row.high, "+.1f")
+        told.append(
+            [
+                row.criterion, row.cells, row.items, row.draws, _interval(row.kept, row.kept_low, row.kept_high, ".1f"),
+                more, row.p_holm, row.items_to_tell if np.isfinite(row.items_to_tell) else None, row.forward_tokens,
+                row.seconds,
+            ]
+        )  # fmt: skip
+    reference = next((str(name) for name in rows["against"].dropna()), "")
+    columns = ["criterion", "cells", "items", "draws of text", "kept %", f"minus {reference}", "p (Holm)"]
+    show_table(
+        f"Removing {figure.UNITS[unit]}",
+        [*columns, "items to tell", "tokens", "seconds"],
+        told,
+        "kept: of the dense score above chance, mean over cells (model, tasks, text, budget). Intervals: 95 %, over "
+        "items and, where there are several, draws of the text. items to tell: how many would tell the difference from "
+        "zero. tokens: sent through the model by the search at the largest budget; seconds: all of the choice.",
+    )
+
+
+def _interval(value: float, low: float, high: float, form: str) -> str:
+    return f"{_UNIT * value:{form}} [{_UNIT * low:{form}}, {_UNIT * high:{form}}]"
+
+
+def _notes(found: pd.DataFrame) -> tuple[str, ...]:
+    draws = int(found["draws"].max())
+    over = f"items and {draws} draws of the text" if draws > 1 else "items"
+    return (
+        "Retained: share of the dense model's score above chance, mean over models, tasks, texts and budgets; 100% is "
+        "the dense model.",
+        f"Intervals: 95%, over {over}. Filled: the difference is there after Holm's correction for all comparisons of "
+        "a panel.",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

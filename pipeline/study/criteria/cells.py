@@ -1,0 +1,129 @@
+"""Items of all jobs of an outputs folder, by cell: model, tasks, text and budget, beside the dense model's scores."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.analysis.pooled_criteria import CELL, ITEM
+from pipeline.common.files import replacing
+from pipeline.config.signature import takes_sparsity
+from pipeline.evaluate.comparison import MEAN
+from pipeline.store.integrity import MANIFEST, read_sealed
+from pipeline.store.records import OK, load_records
+from pipeline.tables.load import OutputTables
+from pipeline.tables.variants import DENSE
+
+KEYS = [*ITEM, "kind", "unit", "criterion", "replicate"]
+COLUMNS = [*KEYS, "score", "dense", "chance", "solved"]
+COSTS = ["model", "text", "draw", "unit", "criterion", "sparsity", "forward_tokens", "seconds"]
+# Options of a calibration that draw the text anew; all others say which text it is.
+_DRAWS = ("draw", "seed")
+
+
+def cells_of(tables: OutputTables) -> pd.DataFrame:
+    """Return the items of every pruned job that was evaluated: `COLUMNS`.
+
+    ``text`` is the calibration with its options, ``draw`` those that draw it anew, ``tasks`` all tasks of the job;
+    ``chance`` is the task's chance level, and ``solved`` whether the dense model is clearly above it. A pruner that
+    reads no text stands in the cells of every text.
+    """
+    items = tables["items"]
+    if items.empty:
+        return pd.DataFrame(columns=COLUMNS)
+    items = items.assign(tasks=items["job"].map(items.groupby("job")["task"].agg(lambda names: " ".join(sorted(set(names))))))
+    same = ["model_id", "settings_id", "seed", "kind", "task", "item"]
+    dense = items[items["pruner"] == DENSE].drop_duplicates(same, keep="last").set_index(same)["score"].rename("dense")
+    pruned = _who(items[items["pruner"] != DENSE]).join(dense, on=same, how="inner")
+    pruned = pruned.merge(_levels(tables["comparisons"]), on=["job", "kind", "task"])
+    return _in_every_text(pruned)[COLUMNS].reset_index(drop=True)
+
+
+def costs_of(tables: OutputTables, outputs: Path) -> pd.DataFrame:
+    """Return what every search cost: `COSTS`, the tokens that it sent through the model and the seconds it took.
+
+    Steps that a smaller budget had measured already count for both.
+    """
+    jobs = _who(tables["jobs"])
+    jobs = jobs[(jobs["pruner"] != DENSE) & (jobs["replicate"] == 1)]
+    sent = tables["rankings"]
+    tokens = sent.groupby("job")["forward_tokens"].sum(min_count=1) if "forward_tokens" in sent else pd.Series(dtype=float)
+    seconds = pd.Series(dict(_seconds(outputs)), dtype=float)
+    found = jobs.assign(forward_tokens=jobs["job"].map(tokens), own=jobs["job"].map(seconds))
+    found = found.sort_values("sparsity_value", kind="stable")
+    keys = ["model", "text", "draw", "unit", "criterion"]
+    found["seconds"] = found.groupby(keys, dropna=False)["own"].cumsum()
+    return found.drop_duplicates([*keys, "sparsity"])[COSTS].reset_index(drop=True)
+
+
+def merged(stored: Path, found: pd.DataFrame, keys: Iterable[str]) -> pd.DataFrame:
+    """Return the rows of a stored table and those found now, which replace stored ones with the same keys."""
+    keys = list(keys)
+    parts = [pd.read_parquet(stored)] if stored.is_file() else []
+    whole = pd.concat([part for part in (*parts, found) if len(part)] or [found], ignore_index=True)
+    return whole.drop_duplicates(keys, keep="last").sort_values(keys, kind="stable").reset_index(drop=True)
+
+
+def save(frame: pd.DataFrame, path: Path) -> None:
+    """Write a table; texts that repeat are stored once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    words = frame.select_dtypes(exclude=["number", "bool"]).columns
+    with replacing(path) as scratch:
+        frame.astype(dict.fromkeys(words, "category")).to_parquet(scratch, index=False, compression="zstd")
+
+
+def _who(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with the text that their criterion read, its draw, the criterion's name, and its replicate."""
+    options = {text: json.loads(text) for text in rows["calibration_options"].unique()}
+    drawn = {text: " ".join(str(own[key]) for key in _DRAWS if key in own) for text, own in options.items()}
+    other = {
+        text: json.dumps({key: value for key, value in own.items() if key not in _DRAWS}, sort_keys=True)
+        for text, own in options.items()
+    }
+    text = (rows["calibration"] + " " + rows["calibration_options"].map(other)).where(rows["calibration"] != "", "")
+    return rows.assign(
+        text=text, draw=rows["calibration_options"].map(drawn), criterion=_criteria(rows), replicate=rows["pruner_draw"]
+    )
+
+
+def _criteria(rows: pd.DataFrame) -> pd.Series:
+    """Return the pruners' names, with the options in which jobs of one pruner differ."""
+    pairs = rows[["pruner", "pruner_options"]].drop_duplicates()
+    named: dict[tuple[str, str], str] = {}
+    for pruner, texts in pairs.groupby("pruner")["pruner_options"]:
+        options = {text: {k: v for k, v in json.loads(text).items() if k != "draw"} for text in texts}
+        names = dict.fromkeys(name for own in options.values() for name in own)
+        differing = [name for name in names if len({json.dumps(own.get(name)) for own in options.values()}) > 1]
+        for text, own in options.items():
+            words = [f"{name} {own[name]}" for name in differing if name in own]
+            named[str(pruner), text] = ", ".join([str(pruner), *words])
+    who = zip(rows["pruner"], rows["pruner_options"], strict=True)
+    return pd.Series([named[pair] for pair in who], index=rows.index, dtype=str)
+
+
+def _levels(comparisons: pd.DataFrame) -> pd.DataFrame:
+    own = comparisons[comparisons["task"] != MEAN]
+    return own.assign(solved=own["dense_low"] > own["chance"])[["job", "kind", "task", "chance", "solved"]]
+
+
+def _in_every_text(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows, those of criteria without a text once for each text of the same model, tasks, unit and budget."""
+    blind = rows["text"] == ""
+    where = ["model", "tasks", "unit", "sparsity"]
+    texts = rows.loc[~blind, [*where, "text", "draw"]].drop_duplicates()
+    repeated = rows[blind].drop(columns=["text", "draw"]).merge(texts, on=where, how="left")
+    return pd.concat([rows[~blind], repeated.fillna({"text": "", "draw": ""})], ignore_index=True)
+
+
+def _seconds(outputs: Path) -> Iterable[tuple[str, float]]:
+    """Yield the seconds that each finished job's decision took to build."""
+    for record in load_records(outputs / "jobs"):
+        path = record.artifacts.get("decision")
+        if record.status == OK and path and takes_sparsity(record.pruner):
+            cost = read_sealed(outputs / path / MANIFEST).get("cost") or {}
+            yield record.job, float(cost.get("seconds", float("nan")))
+
+

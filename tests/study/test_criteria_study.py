@@ -1,0 +1,97 @@
+"""The comparison of criteria over all jobs at hand: which rows it pools, what it keeps, prints and draws."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from figure_tables import identified, save
+
+from pipeline.study.criteria.__main__ import main
+from pipeline.study.criteria.cells import cells_of, costs_of
+from pipeline.tables.load import load
+
+NEWS, SHOTS = ("news", {"seed": 0, "length": 240}), ("shots", {"draw": 1, "length": 24})
+RIGHT = {"dense": 0.9, "divergence": 0.8, "attn_drop": 0.5, "random_attn": 0.3}
+
+
+def job(pruner: str, sparsity: str, text: tuple[str, dict] = ("", {}), draw: int = 1) -> pd.DataFrame:
+    """The items of a job: a task of which so many are right, the first ones."""
+    right = (np.arange(40) < 40 * (RIGHT[pruner] - 0.02 * (draw - 1))).astype(float)
+    rows = pd.DataFrame({"kind": "generative", "task": "one", "item": range(40), "score": right})
+    found = identified(rows.assign(pruner=pruner, sparsity=sparsity), draw=draw)
+    place = f"{pruner} {sparsity} {json.dumps(text)} {draw}"
+    return found.assign(
+        calibration=text[0], calibration_options=json.dumps(text[1]), job=place, variant_id=place, unit="attention"
+    )
+
+
+@pytest.fixture
+def outputs(tmp_path) -> Path:
+    texts = (NEWS, SHOTS, ("shots", {"draw": 2, "length": 24}))
+    jobs = [job("dense", "0"), *(job("random_attn", "4", draw=draw) for draw in (1, 2))]
+    jobs += [job(name, sparsity, text) for name in RIGHT if name.endswith(("nce", "drop")) for sparsity in "46" for text in texts]
+    items = pd.concat(jobs, ignore_index=True)
+    above = items.drop_duplicates("job").assign(dense_low=0.7, chance=0.0, n=40, verdict="")
+    above = above.assign(dense=0.9, pruned=0.5, difference=-0.4, low=-0.5, high=-0.3, retained=0.5)
+    path = items[items["pruner"] == "divergence"].drop_duplicates("job").drop(columns=["kind", "task", "item"])
+    path = path.assign(layer=1, sublayer="attention", step=0, forward_tokens=50.0)
+    return save(tmp_path, items=items, comparisons=above, rankings=path)
+
+
+def test_rows_stand_in_the_cells_of_the_text_that_their_criterion_read(outputs):
+    cells = cells_of(load(outputs))
+    texts = cells.groupby("criterion")[["text", "draw"]].agg(lambda own: sorted(set(own)))
+    names = ['news {"length": 240}', 'shots {"length": 24}']
+    assert list(texts["text"]) == [names] * 3 and list(texts["draw"]) == [["0", "1", "2"]] * 3
+    random = cells[cells["criterion"] == "random_attn"]
+    assert set(random["sparsity"]) == {"4"} and set(random["replicate"]) == {1, 2} and len(random) == 40 * 2 * 3
+    assert (cells["dense"] == (cells["item"] < 36)).all() and set(cells["chance"]) == {0.0} and cells["solved"].all()
+
+
+def test_a_task_that_the_dense_model_does_not_solve_says_so(outputs):
+    tables = dict(load(outputs))
+    cells = cells_of(tables | {"comparisons": tables["comparisons"].assign(chance=0.7)})
+    assert not cells["solved"].any()
+
+
+def test_options_in_which_jobs_of_a_pruner_differ_make_other_criteria(outputs):
+    tables = dict(load(outputs))
+    other = job("divergence", "4", NEWS).assign(pruner_options='{"confidence": 0.0}', job="other")
+    items = tables["items"].replace({"pruner_options": {"{}": '{"confidence": 4.0}'}})
+    above = tables["comparisons"].iloc[[-1]].assign(job="other")
+    both = {"items": pd.concat([items, other]), "comparisons": pd.concat([tables["comparisons"], above])}
+    names = set(cells_of(tables | both)["criterion"])
+    assert {"divergence, confidence 0.0", "divergence, confidence 4.0", "attn_drop"} < names
+
+
+def test_a_search_costs_its_tokens(outputs):
+    costs = costs_of(load(outputs), outputs)
+    own = costs[costs["criterion"] == "divergence"]
+    assert list(own["forward_tokens"]) == [50.0] * 6 and costs["seconds"].isna().all()
+
+
+def test_it_prints_draws_and_keeps_what_it_compares(outputs, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    kept = tmp_path / "kept"
+    assert main([f"outputs={outputs}", "--kept", str(kept)]) == 0
+    printed = capsys.readouterr().out
+    assert "Removing attention sublayers" in printed and "minus divergence" in printed
+    line = next(line for line in printed.splitlines() if line.lstrip().startswith("attn_drop"))
+    assert f"{100 * (0.5 - 0.8) / 0.9:+.1f} [" in line
+    assert (kept / "criteria.png").stat().st_size and (kept / "criteria.csv").stat().st_size
+    # Where the jobs themselves are gone, what was kept says the same.
+    assert main([f"outputs={tmp_path / 'nothing'}", "--kept", str(kept)]) == 0
+    assert capsys.readouterr().out == printed
+
+
+def test_what_cannot_be_compared_is_refused(outputs, tmp_path, capsys):
+    assert main([f"outputs={outputs}", "--against", "divergense"]) == 1
+    assert "did you mean divergence?" in capsys.readouterr().err
+    assert main([f"outputs={outputs}", "--kind", "retrieval"]) == 1
+    assert "run python -m pipeline.main -m experiment=fig28" in capsys.readouterr().err
+    assert main([f"outputs={tmp_path / 'nothing'}"]) == 1
+    assert "no tables" in capsys.readouterr().err
