@@ -96,7 +96,12 @@ def pooled(items: pd.DataFrame, reference: str) -> pd.DataFrame:
     rows = []
     for criterion, own in by_criterion.items():
         kept = _estimate(own.assign(base=own["chance"]))
-        row = {"criterion": criterion, "cells": own.groupby(CELL, observed=True).ngroups, "items": _items(own), "kept": kept.value}
+        row = {
+            "criterion": criterion,
+            "cells": own.groupby(CELL, observed=True).ngroups,
+            "items": _items(own),
+            "kept": kept.value,
+        }
         row |= dict(zip(("kept_low", "kept_high"), kept.interval(), strict=True))
         row["draws"] = own.groupby(["model", "tasks", "text", "sparsity"])["draw"].nunique().max()
         both = own.join(theirs.rename("base"), on=ITEM, how="inner")
@@ -113,7 +118,7 @@ def pooled(items: pd.DataFrame, reference: str) -> pd.DataFrame:
 
 
 def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Correct the p of several tests by Holm's (1979) step-down procedure: all below 0.05 are, at once, at that level."""
+    """Correct the p of several tests by Holm's (1979) step-down procedure."""
     values = np.asarray(p, dtype=float)
     order = np.argsort(values, kind="stable")
     factors = len(values) - np.arange(len(values))
@@ -131,7 +136,7 @@ def _mean_of_replicates(rows: pd.DataFrame) -> pd.Series:
 
 
 def _estimate(rows: pd.DataFrame) -> Estimate:
-    """Estimate the mean over cells of (score - base) / (dense - chance), each averaged over the items of a task first."""
+    """Estimate the mean over cells of (score - base) / (dense - chance), of means over tasks of means over items."""
     items = rows.groupby(ITEM, observed=True)[["score", "base", "dense", "chance"]].mean().reset_index()
     items["gain"], items["above"] = items["score"] - items["base"], items["dense"] - items["chance"]
     size = items.groupby([*CELL, "task"])["gain"].transform("size")

@@ -14,7 +14,6 @@ from pipeline.model.decoder import Decoder
 from pipeline.model.nested import first
 from pipeline.model.trajectory import Forward
 
-
 # Module types of blocks, one after the other: what dropping sublayers changes.
 Variant = tuple[tuple[type, ...], ...]
 

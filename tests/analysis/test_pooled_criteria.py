@@ -20,7 +20,9 @@ def rows(scores: dict[tuple[str, str, int, str], dict[str, np.ndarray]], dense: 
     for (criterion, text, draw, sparsity), by_task in scores.items():
         about = {"model": "m", "tasks": "half", "text": text, "draw": draw, "sparsity": sparsity}
         for task, values in by_task.items():
-            frame = pd.DataFrame({"item": range(len(values)), "score": values, "dense": dense[task], "chance": CHANCE[task]})
+            frame = pd.DataFrame(
+                {"item": range(len(values)), "score": values, "dense": dense[task], "chance": CHANCE[task]}
+            )
             parts.append(frame.assign(task=task, criterion=criterion, replicate=1, **about))
     return pd.concat(parts, ignore_index=True)
 
@@ -126,5 +128,3 @@ def test_holm_rejects_as_its_steps_do(p):
         rejected.add(at)
     assert {at for at in range(len(p)) if corrected[at] < 0.05} == rejected
     assert np.all(corrected >= p) and np.all(corrected <= 1)
-
-

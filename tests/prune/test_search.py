@@ -104,7 +104,9 @@ def quick(questions, most):
 
 
 @given(
-    parts=st.lists(st.lists(st.sampled_from([0.0, 0.1, 0.2, 0.7]) | number, min_size=3, max_size=3), min_size=1, max_size=6),
+    parts=st.lists(
+        st.lists(st.sampled_from([0.0, 0.1, 0.2, 0.7]) | number, min_size=3, max_size=3), min_size=1, max_size=6
+    ),
     shared=st.lists(st.integers(1, 2), min_size=6, max_size=6),
     order=st.permutations(range(3)),
 )

@@ -33,7 +33,13 @@ def job(pruner: str, sparsity: str, text: tuple[str, dict] = ("", {}), draw: int
 def outputs(tmp_path) -> Path:
     texts = (NEWS, SHOTS, ("shots", {"draw": 2, "length": 24}))
     jobs = [job("dense", "0"), *(job("random_attn", "4", draw=draw) for draw in (1, 2))]
-    jobs += [job(name, sparsity, text) for name in RIGHT if name.endswith(("nce", "drop")) for sparsity in "46" for text in texts]
+    jobs += [
+        job(name, sparsity, text)
+        for name in RIGHT
+        if name.endswith(("nce", "drop"))
+        for sparsity in "46"
+        for text in texts
+    ]
     items = pd.concat(jobs, ignore_index=True)
     above = items.drop_duplicates("job").assign(dense_low=0.7, chance=0.0, n=40, verdict="")
     above = above.assign(dense=0.9, pruned=0.5, difference=-0.4, low=-0.5, high=-0.3, retained=0.5)

@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
-
-import torch
+from typing import TYPE_CHECKING
 
 from pipeline.model.decoder import Decoder
 from pipeline.model.prefix import SharedPrefix, Variant, shared_prefix
 from pipeline.model.trajectory import Forward, Trajectory, forwards
+
+if TYPE_CHECKING:
+    import torch
 
 # A candidate is given up between passes: about so many of the text, none smaller than a processor needs to be busy.
 _PASSES, _LEAST = 16, 96

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.analysis.pooled_criteria import CELL, ITEM
+from pipeline.analysis.pooled_criteria import ITEM
 from pipeline.common.files import replacing
 from pipeline.config.signature import takes_sparsity
 from pipeline.evaluate.comparison import MEAN
@@ -34,7 +34,9 @@ def cells_of(tables: OutputTables) -> pd.DataFrame:
     items = tables["items"]
     if items.empty:
         return pd.DataFrame(columns=COLUMNS)
-    items = items.assign(tasks=items["job"].map(items.groupby("job")["task"].agg(lambda names: " ".join(sorted(set(names))))))
+    items = items.assign(
+        tasks=items["job"].map(items.groupby("job")["task"].agg(lambda names: " ".join(sorted(set(names)))))
+    )
     same = ["model_id", "settings_id", "seed", "kind", "task", "item"]
     dense = items[items["pruner"] == DENSE].drop_duplicates(same, keep="last").set_index(same)["score"].rename("dense")
     pruned = _who(items[items["pruner"] != DENSE]).join(dense, on=same, how="inner")
@@ -50,7 +52,9 @@ def costs_of(tables: OutputTables, outputs: Path) -> pd.DataFrame:
     jobs = _who(tables["jobs"])
     jobs = jobs[(jobs["pruner"] != DENSE) & (jobs["replicate"] == 1)]
     sent = tables["rankings"]
-    tokens = sent.groupby("job")["forward_tokens"].sum(min_count=1) if "forward_tokens" in sent else pd.Series(dtype=float)
+    tokens = (
+        sent.groupby("job")["forward_tokens"].sum(min_count=1) if "forward_tokens" in sent else pd.Series(dtype=float)
+    )
     seconds = pd.Series(dict(_seconds(outputs)), dtype=float)
     found = jobs.assign(forward_tokens=jobs["job"].map(tokens), own=jobs["job"].map(seconds))
     found = found.sort_values("sparsity_value", kind="stable")
@@ -110,7 +114,7 @@ def _levels(comparisons: pd.DataFrame) -> pd.DataFrame:
 
 
 def _in_every_text(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows, those of criteria without a text once for each text of the same model, tasks, unit and budget."""
+    """Return the rows; criteria without a text stand in all cells of the same model, tasks, unit and budget."""
     blind = rows["text"] == ""
     where = ["model", "tasks", "unit", "sparsity"]
     texts = rows.loc[~blind, [*where, "text", "draw"]].drop_duplicates()
@@ -125,5 +129,3 @@ def _seconds(outputs: Path) -> Iterable[tuple[str, float]]:
         if record.status == OK and path and takes_sparsity(record.pruner):
             cost = read_sealed(outputs / path / MANIFEST).get("cost") or {}
             yield record.job, float(cost.get("seconds", float("nan")))
-
-

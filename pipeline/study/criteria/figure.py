@@ -30,9 +30,7 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
         canvas.error_handle("95% interval", upright=False),
         canvas.line_handle("differs after Holm's correction", style.INK, "", "o"),
     ]
-    sheet, axes = canvas.page(
-        len(units), 2, title=title, caption=caption, handles=handles, sharex="none", sharey="row"
-    )
+    sheet, axes = canvas.page(len(units), 2, title=title, caption=caption, handles=handles, sharex="none", sharey="row")
     for unit, (left, right) in zip(units, axes, strict=True):
         own = data[data["unit"] == unit].iloc[::-1]
         places = np.arange(len(own))
