@@ -24,7 +24,8 @@ from pipeline.config.schema import FiguresConfig
 if TYPE_CHECKING:
     from pipeline.plot.drawing import FigureResult
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class _Second:

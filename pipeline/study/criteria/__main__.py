@@ -121,7 +121,8 @@ def _show(unit: str, rows: pd.DataFrame) -> None:
         told,
         "kept: of the dense score above chance, mean over cells (model, tasks, text, budget). Intervals: 95 %, over "
         "items and, where there are several, draws of the text. items to tell: how many would tell the difference from "
-        "zero. tokens: sent through the model by the search at the largest budget; seconds: all of the choice.",
+        "zero. tokens: sent through the model by the search at the largest budget; seconds: of the "
+        "processor, for all of the choice.",
     )
 
 

@@ -45,7 +45,7 @@ def cells_of(tables: OutputTables) -> pd.DataFrame:
 
 
 def costs_of(tables: OutputTables, outputs: Path) -> pd.DataFrame:
-    """Return what every search cost: `COSTS`, the tokens that it sent through the model and the seconds it took.
+    """Return what every search cost: `COSTS`, the tokens sent through the model, and the processor's seconds.
 
     Steps that a smaller budget had measured already count for both.
     """
@@ -123,9 +123,9 @@ def _in_every_text(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _seconds(outputs: Path) -> Iterable[tuple[str, float]]:
-    """Yield the seconds that each finished job's decision took to build."""
+    """Yield the processor seconds that each finished job's decision took."""
     for record in load_records(outputs / "jobs"):
         path = record.artifacts.get("decision")
         if record.status == OK and path and takes_sparsity(record.pruner):
             cost = read_sealed(outputs / path / MANIFEST).get("cost") or {}
-            yield record.job, float(cost.get("seconds", float("nan")))
+            yield record.job, float(cost.get("cpu_seconds", float("nan")))
