@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.evaluate.comparison import compare
+from pipeline.evaluate.fidelity import fidelity
 from pipeline.store.integrity import digest
 from pipeline.tables.job_columns import HOW, IDS, WHO
 
@@ -83,8 +84,22 @@ def items_table(setups: Sequence[tuple[str, str]] = SETUPS) -> pd.DataFrame:
                 needs = needs + (own.normal(0, 0.02, ITEMS) if pruner != "dense" else 0)
                 score = (needs < value).astype(float) if kind != "retrieval" else np.clip(value - needs / 4, 0, 1)
                 columns = {"task": task, "kind": kind, "item": range(ITEMS), "score": score}
+                columns |= answers(kind, score, share, own)
                 frames.append(pd.DataFrame(columns).assign(pruner=pruner, sparsity=sparsity))
     return pd.concat(frames, ignore_index=True)
+
+
+def answers(kind: str, score: np.ndarray, share: float, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """What was chosen or written: wrong answers fall further in rank, and texts get longer, with what is removed."""
+    right, nothing = score >= 1, np.full(len(score), np.nan)
+    if kind == "multiple_choice":
+        rank = np.where(right, 1, rng.integers(2, 5, len(score))).astype(float)
+        chosen = {"choice": rank - 1, "gold_rank": rank, "gold_p": 0.9 / rank}
+        return chosen | dict.fromkeys(("tokens", "truncated", "repetition"), nothing)
+    rank = np.where(right, np.nan, np.ceil(np.exp(rng.exponential(1 + 8 * share, len(score)))) + 1)
+    long = np.where(right, 3.0, 5.0)
+    told = {"tokens": long, "truncated": (long == 5).astype(float), "repetition": share * (long - 3) / 4}
+    return {"choice": nothing, "gold_rank": rank, "gold_p": 0.5 / rank} | told
 
 
 def scores_table(setups: Sequence[tuple[str, str]] = SETUPS, settings: str = SETTINGS) -> pd.DataFrame:
@@ -143,6 +158,25 @@ def comparisons_table(setups: Sequence[tuple[str, str]] = SETUPS, settings: str 
         return pd.DataFrame()
     frame = pd.concat(frames, ignore_index=True)
     return identified(frame, settings)
+
+
+@once
+def fidelity_table(setups: Sequence[tuple[str, str]] = SETUPS, settings: str = SETTINGS) -> pd.DataFrame:
+    """The answers of every variant against the dense model's; generation and multiple choice have the same tasks."""
+    named = dict(list(twin_items(setups).groupby(["pruner", "sparsity"])))
+    frames = [
+        fidelity(named["dense", "0"], named[setup]).assign(pruner=setup[0], sparsity=setup[1])
+        for setup in setups
+        if setup != ("dense", "0")
+    ]
+    return identified(pd.concat(frames, ignore_index=True), settings) if frames else pd.DataFrame()
+
+
+def twin_items(setups: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    """The items, as if both forms of each task asked the same."""
+    twins = dict(zip(TASKS.get("multiple_choice", ()), TASKS.get("generative", ()), strict=False))
+    items = items_table(setups)
+    return items.assign(task=items["task"].replace(twins))
 
 
 def told_items(setups: Sequence[tuple[str, str]] = SETUPS, settings: str = SETTINGS) -> pd.DataFrame:
@@ -420,6 +454,7 @@ def fill(outputs: Path, setups: Sequence[tuple[str, str]] = SETUPS, layers: int 
         outputs,
         scores=scores_table(setups),
         comparisons=comparisons_table(setups),
+        fidelity=fidelity_table(setups),
         measures=measures_table(setups, layers=layers, count=4),
         trajectories=trajectories_table(setups, 4),
         options=options_table(setups, 4),

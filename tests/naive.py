@@ -54,6 +54,7 @@ def naive(
         "cos_z": deviation(z, z + delta),
         "cos_p": deviation(p, q),
         "kl": (p * (log_p - log_q)).sum(-1),
+        "tv": total_variation(p, q, delta / temperature),
         "var_p": variance(p, delta),
         "var_r": variance(r, delta),
         "var_uniform": delta.var(-1, unbiased=False),
@@ -69,6 +70,14 @@ def naive(
     found["est_cos_p"] = found["var_r"] / (2 * temperature**2)
     found["est_kl"] = found["var_p"] / (2 * temperature**2)
     return {name: found[name].numpy() for name in COLUMNS}
+
+
+def total_variation(p: torch.Tensor, q: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
+    """``Σ|q - p| / 2``; of small changes from ``q/p = exp(δ) / E_p[exp(δ)]``, which keeps their digits."""
+    growth = torch.expm1(delta.clamp(max=1.0))
+    mean = (p * growth).sum(-1, keepdim=True)
+    near = (p * (growth - mean) / (1 + mean)).abs().sum(-1) / 2
+    return torch.where(delta.abs().amax(-1) < 1, near, (q - p).abs().sum(-1) / 2)
 
 
 def deviation(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -110,6 +119,8 @@ def assert_agrees(
             absolute = 8 * EPSILON * np.sqrt(np.asarray(expected[name.replace("par", "orth")]))
         elif name in ("entropy", "margin"):
             absolute = 16 * rounding + 16 * EPSILON  # differences of logits
+        elif name == "tv":
+            absolute = 1e-12  # a change of probabilities, of which the largest is about one
         elif name != "kl":
             absolute = FLOOR * np.asarray(expected["rms_dz"]) ** 2
         wrong = np.abs(value - exact) > absolute + relative * np.abs(exact)

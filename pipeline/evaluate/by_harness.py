@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +14,15 @@ from lm_eval.evaluator_utils import get_sample_size
 from pipeline.evaluate.bars import bars_on_terminals
 from pipeline.evaluate.batch_size import found_size
 from pipeline.evaluate.harness import UNSCORED, HarnessTasks, Row, load_tasks, options_of, rows_of
+from pipeline.evaluate.harness_samples import DIVIDED, Sample, described, likelihoods, main_key, samples_of
 from pipeline.evaluate.harness_suite import HarnessSuite
 from pipeline.evaluate.language_model import InMemoryLM
 from pipeline.evaluate.lm_eval_log import lines_of_log
 from pipeline.evaluate.metric_errors import in_this_process
 from pipeline.evaluate.metrics import is_share, more_is_better
-from pipeline.evaluate.results import ITEM_COLUMNS, SCORE_COLUMNS, Results, rows_digest
+from pipeline.evaluate.results import SCORE_COLUMNS, Results, items_of, rows_digest
 from pipeline.evaluate.rounding import is_close
-from pipeline.evaluate.suite import GENERATIVE, MULTIPLE_CHOICE, PERPLEXITY
+from pipeline.evaluate.suite import MULTIPLE_CHOICE, PERPLEXITY
 from pipeline.evaluate.task_errors import naming_tasks
 
 if TYPE_CHECKING:
@@ -32,13 +33,6 @@ if TYPE_CHECKING:
 _BOOTSTRAP = 1000
 # Metrics for which guessing among the k options of an item scores 1/k on average.
 _GUESSED = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info")
-# What the metrics that choose an option divide its log-likelihood by.
-_DIVIDED: Mapping[str, Callable[[str], int]] = {
-    "acc": lambda option: 1,
-    "acc_norm": len,
-    "acc_bytes": lambda option: len(option.encode()),
-}
-_Sample = Mapping[str, Any]
 
 
 def evaluate(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, suite: HarnessSuite, seed: int) -> Results:
@@ -63,17 +57,16 @@ def evaluate(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, suite: 
     log = lines_of_log(found, harness)
     if suite.predict_only:
         unscored = (replace(row, metric=UNSCORED) for row in rows_of(suite, loaded))
-        samples = [sample for row in unscored for sample in _samples(row, found, loaded)]
-        return Results(pd.DataFrame(columns=SCORE_COLUMNS), pd.DataFrame(columns=ITEM_COLUMNS), samples, log)
+        samples = described(unscored, found, loaded, harness, suite.chat_template)
+        return Results(pd.DataFrame(columns=SCORE_COLUMNS), items_of([]), samples, log)
     metrics = {name: [key.partition(",")[0] for key in values] for name, values in found["results"].items()}
     rows = list(rows_of(suite, loaded, metrics))
     left_out = suite.left_out()
     scores = [
         score for row in rows for score in _scores(row, found, loaded, left_out.get(row.task, 0), harness.rounding)
     ]
-    samples = [sample for row in rows for sample in _samples(row, found, loaded)]
-    items = [{name: sample[name] for name in ITEM_COLUMNS} for sample in samples if sample["score"] is not None]
-    return Results(pd.DataFrame(scores, columns=SCORE_COLUMNS), pd.DataFrame(items, columns=ITEM_COLUMNS), samples, log)
+    samples = described(rows, found, loaded, harness, suite.chat_template)
+    return Results(pd.DataFrame(scores, columns=SCORE_COLUMNS), items_of(samples), samples, log)
 
 
 def _prompting(suite: HarnessSuite) -> dict[str, Any]:
@@ -126,7 +119,7 @@ def build_requests(task: Task, suite: HarnessSuite, limit: int | None, harness: 
 def _scores(row: Row, found: Any, loaded: HarnessTasks, left_out: int, rounding: float) -> Iterator[dict[str, Any]]:
     """Yield one row per metric of a task or group. Raises ValueError if the main metric was not reported."""
     values: Mapping[str, Any] = found["results"][row.name]
-    main, told = _main_key(row, values), loaded.tasks[row.leaves[0]].higher_is_better()
+    main, told = main_key(row, values), loaded.tasks[row.leaves[0]].higher_is_better()
     data = rows_digest([_rows_asked(leaf, found, loaded) for leaf in row.leaves])
     for key, value in values.items():
         metric, _, reading = key.partition(",")
@@ -155,38 +148,30 @@ def _scores(row: Row, found: Any, loaded: HarnessTasks, left_out: int, rounding:
         }
 
 
-def _main_key(row: Row, values: Mapping[str, Any]) -> str:
-    for key in values:
-        if key.partition(",")[0] == row.metric:
-            return key
-    reported = ", ".join(key for key in values if "," in key and "_stderr," not in key)
-    raise ValueError(f"task {row.name} reports no {row.metric}; it has {reported}")
-
-
 def _chance(row: Row, metric: str, found: Any, loaded: HarnessTasks) -> float:
     """Compute the score of guessing: the mean over items of the share of right options; 0 without options to guess."""
     if row.kind != MULTIPLE_CHOICE or metric not in _GUESSED:
         return 0.0
-    shares = [_guess(loaded.tasks[leaf], sample) for leaf in row.leaves for sample in _read(leaf, found)]
+    shares = [_guess(loaded.tasks[leaf], sample) for leaf in row.leaves for sample in samples_of(leaf, found)]
     return sum(shares) / len(shares)
 
 
 def _close(row: Row, metric: str, found: Any, loaded: HarnessTasks, rounding: float) -> int:
     """Count the items whose chosen option may be another one by rounding; 0 where no option is chosen."""
-    if row.kind != MULTIPLE_CHOICE or metric not in _DIVIDED:
+    if row.kind != MULTIPLE_CHOICE or metric not in DIVIDED:
         return 0
     count = 0
     for leaf in row.leaves:
-        for sample in _read(leaf, found):
+        for sample in samples_of(leaf, found):
             options = options_of(loaded.tasks[leaf], sample["doc"])
             # Equal options are no decision.
-            values = dict(zip(options, _likelihoods(sample, options), strict=False))
-            lengths = [max(1, _DIVIDED[metric](option)) for option in values]
+            values = dict(zip(options, likelihoods(sample, options), strict=False))
+            lengths = [max(1, DIVIDED[metric](option)) for option in values]
             count += is_close(list(values.values()), lengths, rounding)
     return count
 
 
-def _guess(task: Task, sample: _Sample) -> float:
+def _guess(task: Task, sample: Sample) -> float:
     """Return the chance of guessing a right option of an item, each distinct option being equally likely."""
     options = options_of(task, sample["doc"])
     right = sample["target"]
@@ -202,57 +187,9 @@ def _rows_asked(leaf: str, found: Any, loaded: HarnessTasks) -> list[Any]:
     """Return the rows of a task that were asked, and the rows that few-shot examples were drawn from, if any."""
     task = loaded.tasks[leaf]
     examples = list(task.fewshot_docs() or ()) if int(found["n-shot"].get(leaf) or 0) else []
-    return [[sample["doc"] for sample in _read(leaf, found)], examples]
+    return [[sample["doc"] for sample in samples_of(leaf, found)], examples]
 
 
 def _item_scores(row: Row, metric: str, found: Any) -> list[float]:
     scores = (sample.get(metric) for leaf in row.leaves for sample in found["samples"][leaf])
     return [score for score in scores if isinstance(score, int | float)]
-
-
-def _read(leaf: str, found: Any) -> Iterator[_Sample]:
-    """Iterate over the samples of a task under its first filter."""
-    listed: Sequence[_Sample] = found["samples"][leaf]
-    return (sample for sample in listed if sample["filter"] == listed[0]["filter"])
-
-
-def _samples(row: Row, found: Any, loaded: HarnessTasks) -> Iterator[dict[str, Any]]:
-    item = 0
-    for leaf in row.leaves:
-        if row.metric == UNSCORED:
-            read = _read(leaf, found)
-        else:
-            reading = _main_key(row, found["results"][leaf]).partition(",")[2]
-            read = (sample for sample in found["samples"][leaf] if sample["filter"] == reading)
-        for sample in read:
-            yield _sample(row, item, sample, loaded.tasks[leaf])
-            item += 1
-
-
-def _likelihoods(sample: _Sample, options: Sequence[str]) -> list[float]:
-    # Requests for the options without the prompt may follow those for the options after the prompt.
-    return [response[0] for response in sample["filtered_resps"]][: len(options)]
-
-
-def _sample(row: Row, item: int, sample: _Sample, task: Task) -> dict[str, Any]:
-    score = sample.get(row.metric)
-    about: dict[str, Any] = {
-        "task": row.task,
-        "kind": row.kind,
-        "item": item,
-        "prompt": sample["arguments"][0][0] if sample["arguments"] else "",
-    }
-    if row.kind == MULTIPLE_CHOICE:
-        given = options_of(task, sample["doc"])
-        likelihoods = _likelihoods(sample, given)
-        options = [arguments[1] for arguments in sample["arguments"]][: len(given)]
-        if len(set(options)) < len(set(given)):
-            options = given  # the options stand in the prompts, and the continuation is the same for all
-        about |= {"completion": options[likelihoods.index(max(likelihoods))], "options": options}
-        about |= {"log_likelihoods": likelihoods}
-    else:
-        about |= {"completion": sample["resps"][0][0]}
-        if row.kind == GENERATIVE and (answer := sample["filtered_resps"][0]) != about["completion"]:
-            about |= {"answer": answer}
-    # Metrics over all items at once, such as correlations, have no score per item.
-    return about | {"gold": sample["target"], "score": float(score) if isinstance(score, int | float) else None}

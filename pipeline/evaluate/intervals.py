@@ -46,7 +46,7 @@ def binary(scores: np.ndarray) -> bool:
     return bool(np.isin(scores, (0, 1)).all())
 
 
-def wilson(right: int, n: int) -> Interval:
+def wilson(right: float, n: float) -> Interval:
     """Estimate the share of right items of ``n`` > 0, with the score interval of Wilson (1927)."""
     # As scipy's `binomtest` computes it, whose module takes half a second to import.
     share, scale = right / n, 2 * (n + Z**2)

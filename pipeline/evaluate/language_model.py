@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from lm_eval.models.huggingface import HFLM
-from lm_eval.models.utils import normalize_gen_kwargs
+from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
 from lm_eval.models.utils_hf import stop_sequences_criteria
 
 from pipeline.common.terminal import advancing
@@ -16,8 +16,10 @@ from pipeline.evaluate.answer import Answer
 from pipeline.evaluate.likelihoods import log_likelihoods
 from pipeline.evaluate.room import check_room
 from pipeline.evaluate.rounding import rounding
+from pipeline.evaluate.written import Written, ended
 from pipeline.model.continuous import continue_many
 from pipeline.model.decoder import Decoder
+from pipeline.model.generation import end_tokens
 from pipeline.model.tokens import tokens_of
 
 if TYPE_CHECKING:
@@ -25,6 +27,14 @@ if TYPE_CHECKING:
 
 # Texts of a context and its continuation (None where a whole text is read window by window), and their token ids.
 Request = tuple[tuple[str, str] | None, list[int], list[int]]
+
+
+class _Asked(NamedTuple):
+    """Prompt to continue: its token ids, the texts that end the answer, and the most tokens that it may have."""
+
+    row: tuple[int, ...]
+    stops: tuple[str, ...]
+    limit: int
 
 
 class InMemoryLM(HFLM):
@@ -44,7 +54,10 @@ class InMemoryLM(HFLM):
         self._device = Decoder(model).device
         self._tokens = tokens_of(tokenizer)
         self._advance: Callable[[int], object] = lambda rows: None
-        self._rows = batch_size
+        self.rows = batch_size
+        # What was written, by task and number of the document: one text a repetition.
+        self.written: dict[tuple[str, int], list[Written]] = {}
+        self._texts: dict[_Asked, list[list[int]]] = {}
         # How far rounding moved log-likelihoods, in nats, of what was asked so far.
         self.rounding = 0.0
 
@@ -92,6 +105,13 @@ class InMemoryLM(HFLM):
             )
         return ids, following
 
+    def after(self, context: str, row: Sequence[int], answer: str) -> list[int]:
+        """Return the token ids that an answer adds after a context, which the model reads as the ``row``."""
+        ids, following = self.encode_pair(context, answer)
+        # White space at the end of a context may become part of the answer's first token.
+        whole = len(ids) >= len(row) and ids[len(ids) - len(row) :] == list(row)
+        return following if whole else self.tok_encode(answer, add_special_tokens=False)
+
     def tok_batch_encode(
         self,
         strings: list[str],
@@ -121,7 +141,27 @@ class InMemoryLM(HFLM):
                 )
         # The harness's own progress bar would stay on the screen, and fill log files.
         with advancing("generation", len(requests)) as self._advance, self._all_at_once(len(requests)):
-            return super().generate_until(requests, disable_tqdm=True)
+            texts: list[str] = super().generate_until(requests, disable_tqdm=True)
+        self._keep_written(requests)
+        return texts
+
+    def _keep_written(self, requests: list[Any]) -> None:
+        """Keep the tokens that answer each request, which the harness turns into text."""
+        end, ends = self.tok_decode(self.eot_token_id, skip_special_tokens=False), self.ends
+        for request in requests:
+            context, given = request.args[:2]
+            settings = normalize_gen_kwargs(given, self.max_gen_toks)
+            limit, stops = settings["max_gen_toks"], handle_stop_sequences(settings["until"], end)
+            row = self.tok_encode(context, left_truncate_len=self.max_length - limit) or [self.prefix_token_id]
+            tokens = self._texts[_Asked(tuple(row), tuple(stops), limit)].pop(0)
+            kept, done = ended(tokens, ends, stops, self.tok_decode)
+            written = Written(tuple(row), tuple(kept), not done)
+            self.written.setdefault((request.task_name, request.doc_id), []).append(written)
+
+    @property
+    def ends(self) -> set[int]:
+        """The tokens that end a text."""
+        return {*end_tokens(self.model, self.tokenizer), self.eot_token_id}
 
     @contextmanager
     def _all_at_once(self, count: int) -> Iterator[None]:
@@ -130,7 +170,7 @@ class InMemoryLM(HFLM):
         try:
             yield
         finally:
-            self.batch_size_per_gpu = self._rows
+            self.batch_size_per_gpu = self.rows
 
     def _model_generate(
         self,
@@ -146,17 +186,19 @@ class InMemoryLM(HFLM):
             settings.pop("temperature", None)
         width, pad = context.shape[1], self.tokenizer.pad_token_id
         rows = [row[read].tolist() for row, read in zip(context, attention_mask.bool(), strict=True)]
-        check_room(self.model, min(self._rows, len(rows)), max_length)
+        check_room(self.model, min(self.rows, len(rows)), max_length)
         written = continue_many(
             self.model,
             rows,
             max_length - width,
-            self._rows,
+            self.rows,
             pad,
             stops=lambda start, count: stop_sequences_criteria(self.tokenizer, stop, start, count),
             advance=self._advance,
             **settings,
         )
+        for row, tokens in zip(rows, written, strict=True):
+            self._texts.setdefault(_Asked(tuple(row), tuple(stop), max_length - width), []).append(tokens)
         longest = max(map(len, written))
         new = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in written], dtype=torch.long)
         return torch.cat([context, new.to(context.device)], 1)

@@ -6,7 +6,7 @@ import gzip
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,9 @@ SCORE_COLUMNS = [
     "close",
     "data",
 ]
-ITEM_COLUMNS = ["task", "kind", "item", "score"]
+# Fidelity of an item: numbers that are missing where they do not apply.
+FIDELITY_COLUMNS = ["choice", "gold_rank", "gold_p", "tokens", "truncated", "repetition"]
+ITEM_COLUMNS = ["task", "kind", "item", "score", *FIDELITY_COLUMNS]
 
 
 @dataclass
@@ -47,7 +49,10 @@ class Results:
             metric, from 0 to 1, higher is better), chance (the score of guessing), left_out (unusable rows), close
             (items whose chosen option may be another one by the dtype's rounding), data (8 hexadecimal digits of the
             rows that were asked). Empty if answers were not scored.
-        items: one row per item: task, kind, item, score (of the main metric). Empty if answers were not scored.
+        items: one row per item: task, kind, item, score (of the main metric), and `FIDELITY_COLUMNS`: choice (number
+            of the option that the metric takes), gold_rank and gold_p (of the gold option among the options, or of the
+            first gold token that differs from a generated answer), tokens, truncated and repetition of a generated
+            text. Empty if answers were not scored.
         samples: one row per item: task, kind, item, prompt, completion, gold, score, and further details for a reader.
         lm_eval: JSON texts of what lm-eval writes, made while they are read, once: `pipeline.evaluate.lm_eval_log`.
     """
@@ -71,6 +76,12 @@ class Results:
         _write_lines(folder / SAMPLES, (json.dumps(one, ensure_ascii=False, default=str) for one in self.samples))
         if self.lm_eval is not None:
             _write_lines(folder / LM_EVAL, self.lm_eval)
+
+
+def items_of(samples: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return the items, `ITEM_COLUMNS`, of samples that have a score."""
+    rows = [{name: sample.get(name) for name in ITEM_COLUMNS} for sample in samples if sample["score"] is not None]
+    return pd.DataFrame(rows, columns=ITEM_COLUMNS).astype(dict.fromkeys(["score", *FIDELITY_COLUMNS], float))
 
 
 def _write_lines(path: Path, lines: Iterable[str]) -> None:

@@ -13,6 +13,7 @@ import pandas as pd
 from pipeline.data.calibration.held_out import check_held_out
 from pipeline.evaluate import ask
 from pipeline.evaluate.comparison import compare
+from pipeline.evaluate.fidelity import fidelity
 from pipeline.evaluate.harness_suite import AUTO
 from pipeline.evaluate.perplexity import HeldOutText, held_out, perplexity_row
 from pipeline.model.sources.base import writes_text
@@ -23,7 +24,7 @@ from pipeline.prune.stage import PruningDecision
 from pipeline.prune.workbench import Workbench
 from pipeline.store.artifacts import Artifact
 from pipeline.store.stage import Stage
-from pipeline.store.table_names import COMPARISONS, ITEMS, SCORES
+from pipeline.store.table_names import COMPARISONS, FIDELITY, ITEMS, SCORES
 
 log = logging.getLogger(__name__)
 _SIZE, _LONGEST = "batch_size.txt", "longest.txt"
@@ -136,7 +137,7 @@ class Evaluation(Stage):
 
     bench: Workbench
     name = "evaluation"
-    version = 4
+    version = 5
 
     def inputs(self) -> dict[str, Any]:
         bench, settings = self.bench, self.bench.settings
@@ -191,11 +192,14 @@ class Perplexity(Stage):
 
 @dataclass
 class Comparison(Stage):
-    """Comparison of every task's score with the dense model's on the same items: ``pipeline.evaluate.comparison``."""
+    """Comparison of every task with the dense model on the same items: scores and their difference, and answers.
+
+    See ``pipeline.evaluate.comparison`` and ``pipeline.evaluate.fidelity``.
+    """
 
     bench: Workbench
     name = "comparison"
-    version = 2
+    version = 3
 
     def _sides(self) -> tuple[Artifact, Artifact]:
         return self.bench.dense.make(Evaluation), self.bench.make(Evaluation)
@@ -208,3 +212,4 @@ class Comparison(Stage):
         items, own_items = (pd.read_parquet(side.file(ITEMS)) for side in self._sides())
         scores, own_scores = (pd.read_parquet(side.file(SCORES)) for side in self._sides())
         compare(items, own_items, scores, own_scores).to_parquet(folder / COMPARISONS, index=False)
+        fidelity(items, own_items).to_parquet(folder / FIDELITY, index=False)

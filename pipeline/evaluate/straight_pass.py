@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from pipeline.evaluate.answer import Answer, answer_of
+from pipeline.evaluate.answer import Reader, answers_of
 from pipeline.evaluate.prefix_tree import Item, Tokens
 from pipeline.model.as_read import ROUNDING, as_read
 from pipeline.model.cached_rows import rows_of
@@ -33,15 +33,18 @@ _sharing: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
 class StraightPass:
-    """Runs contexts, or whole sequences, in passes of at most ``batch_size`` rows."""
+    """Runs contexts, or whole sequences, in passes of at most ``batch_size`` rows.
 
-    def __init__(self, model: PreTrainedModel, batch_size: int) -> None:
-        self._model, self._size = model, batch_size
+    ``read`` takes what is wanted from the logits.
+    """
+
+    def __init__(self, model: PreTrainedModel, batch_size: int, read: Reader = answers_of) -> None:
+        self._model, self._size, self._read = model, batch_size, read
         self._device, self._positions = Decoder(model).device, Positions.of(model)
         self._as_read = as_read(model)
 
-    def answers(self, pairs: Mapping[int, tuple[Tokens, Sequence[int]]]) -> Iterator[list[tuple[int, Answer]]]:
-        """Yield the answers to (context, continuation) pairs, with their indices, context by context or batch."""
+    def answers(self, pairs: Mapping[int, tuple[Tokens, Sequence[int]]]) -> Iterator[list[tuple[int, Any]]]:
+        """Yield what is read of (context, continuation) pairs, with their indices, context by context or batch."""
         shared: dict[Tokens, Item] = {}
         whole: dict[Tokens, Item] = {}
         for index, (context, continuation) in pairs.items():
@@ -91,7 +94,7 @@ class StraightPass:
         lengths = [len(item.tokens) for item in ordered]
         return [ordered[run] for run in self._positions.runs(lengths, self._size, equal)]
 
-    def whole(self, batch: list[Item]) -> Iterator[tuple[int, Answer]]:
+    def whole(self, batch: list[Item]) -> Iterator[tuple[int, Any]]:
         """Score sequences without a cache, padded on the right, where causality hides the padding."""
         width = max(len(item.tokens) for item in batch)
         ids = [[*item.tokens, *[0] * (width - len(item.tokens))] for item in batch]
@@ -100,9 +103,9 @@ class StraightPass:
         for row, item in zip(out.logits, batch, strict=True):
             end = len(item.tokens) - first
             for index, asked in item.asked:
-                yield index, answer_of(row[end - len(asked) : end], asked)
+                yield index, self._one(row[end - len(asked) : end], asked)
 
-    def from_contexts(self, batch: list[Item]) -> Iterator[tuple[int, Answer]]:
+    def from_contexts(self, batch: list[Item]) -> Iterator[tuple[int, Any]]:
         """Run contexts, padded on the left to end together, and score their continuations from the cache."""
         width = max(len(item.tokens) for item in batch)
         ids = [[*[0] * (width - len(item.tokens)), *item.tokens] for item in batch]
@@ -116,13 +119,17 @@ class StraightPass:
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         out = self._run(ids, attention_mask=mask, position_ids=positions, use_cache=bool(longer), logits_to_keep=1)
         for owner, index, asked in rows[len(longer) :]:
-            yield index, answer_of(out.logits[owner], asked)
+            yield index, self._one(out.logits[owner], asked)
         for start in range(0, len(longer), self._size):
             part = longer[start : start + self._size]
             owners = torch.tensor([owner for owner, *_ in part], device=self._device)
             later = self._continue(out.past_key_values, mask, owners, [asked for *_, asked in part])
             for (owner, index, asked), row in zip(part, later, strict=True):
-                yield index, answer_of(torch.cat([out.logits[owner], row[: len(asked) - 1]]), asked)
+                yield index, self._one(torch.cat([out.logits[owner], row[: len(asked) - 1]]), asked)
+
+    def _one(self, logits: torch.Tensor, continuation: Sequence[int]) -> Any:
+        """Read a continuation of T tokens by the logits (T, V) that predict them."""
+        return next(self._read(logits, [continuation]))
 
     def _continue(
         self, cache: Any, mask: torch.Tensor, owners: torch.Tensor, continuations: list[Sequence[int]]

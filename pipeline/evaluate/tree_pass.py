@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from pipeline.evaluate.answer import Answer, answers_of
+from pipeline.evaluate.answer import Reader, answers_of
 from pipeline.evaluate.prefix_tree import Branch, Item, Row, planned, width
 from pipeline.model.cached_rows import rows_of
 from pipeline.model.decoder import Decoder
@@ -27,10 +27,13 @@ _LOGITS, _MASK = 2**28, 2**26
 
 
 class TreePass:
-    """Runs the items of a prefix tree through a model, at most ``batch_size`` times the longest item in a pass."""
+    """Runs the items of a prefix tree through a model, at most ``batch_size`` times the longest item in a pass.
 
-    def __init__(self, model: PreTrainedModel, batch_size: int) -> None:
-        self._model, self._size, self._device = model, batch_size, Decoder(model).device
+    ``read`` takes what is wanted from the logits.
+    """
+
+    def __init__(self, model: PreTrainedModel, batch_size: int, read: Reader = answers_of) -> None:
+        self._model, self._size, self._device, self._read = model, batch_size, Decoder(model).device, read
 
     def plan(self, items: Sequence[Item], widest: float) -> tuple[Branch, int]:
         """Return the tree of items, in rows of at most ``widest`` tokens with their cache, and the tokens of a pass."""
@@ -41,8 +44,8 @@ class TreePass:
         hidden = self._model.get_input_embeddings().weight.shape[1]
         return planned(items, capacity, budget, _MASK, _ATTENTION * hidden), budget
 
-    def answers(self, root: Branch, budget: int) -> Iterator[list[tuple[int, Answer]]]:
-        """Yield the answers to continuations, with their indices, pass by pass."""
+    def answers(self, root: Branch, budget: int) -> Iterator[list[tuple[int, Any]]]:
+        """Yield what is read of continuations, with their indices, pass by pass."""
         waiting: list[tuple[Branch, int, Any]] = [(root, 0, None)]
         while waiting:
             branch, before, cache = waiting.pop()
@@ -60,7 +63,7 @@ class TreePass:
         found = self._model(ids, position_ids=places, past_key_values=parent, use_cache=True, logits_to_keep=1)
         return found.past_key_values
 
-    def _scored(self, batch: list[Row], branch: Branch, cache: Any) -> Iterator[tuple[int, Answer]]:
+    def _scored(self, batch: list[Row], branch: Branch, cache: Any) -> Iterator[tuple[int, Any]]:
         layout = _Layout(batch, len(branch.tokens))
         seen = torch.from_numpy(layout.seen).to(self._device)[:, None]
         mask = torch.zeros(seen.shape, dtype=self._model.dtype, device=self._device)
@@ -81,7 +84,7 @@ class TreePass:
         # The output projection may have been passed by.
         logits = logits if gathered else logits[wanted]
         check_values(logits, "log-likelihoods")
-        found = answers_of(logits[layout.order], [continuation for _, continuation in layout.asked])
+        found = self._read(logits[layout.order], [continuation for _, continuation in layout.asked])
         yield from zip((index for index, _ in layout.asked), found, strict=True)
 
 

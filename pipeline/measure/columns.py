@@ -16,6 +16,7 @@ COLUMNS = [
     "cos_z",
     "cos_p",
     "kl",
+    "tv",
     "orth_h",
     "orth_z",
     "par_h",

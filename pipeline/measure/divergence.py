@@ -40,7 +40,7 @@ def deviations(e: torch.Tensor, z: torch.Tensor, delta: torch.Tensor, temperatur
     ``e`` are the dense ``probabilities``, ``z`` and ``delta`` dense logits and their perturbation, all (N, V).
     Returns (N,) float64:
 
-    - ``kl``: KL(p‖q) in nats; ``deviation_p``: ``1 - cos(p, q)``
+    - ``kl``: KL(p‖q) in nats; ``tv``: their total variation ``Σ|p - q| / 2``; ``deviation_p``: ``1 - cos(p, q)``
     - ``var_p``, ``var_r``: variance of Δz weighted by p and by ``r = p²/‖p‖²``, the weighted mean subtracted first
     """
     # Weights of a float softmax sum to one up to rounding only.
@@ -62,11 +62,11 @@ def deviations(e: torch.Tensor, z: torch.Tensor, delta: torch.Tensor, temperatur
     # log E_p[exp(c)] - E_p[c] without cancellation of large terms: the excess E_p[exp(c) - 1 - c] is never negative.
     kl = (_excess(growth, ec, c, extent < _SMALL).double() / mass + residue).log1p() - residue
     # The cosine does not depend on scale, so q is replaced by p·exp(c) = p + p·(exp(c) - 1).
-    deviation = angular_deviation(*split(e, growth, square))
+    deviation, tv = angular_deviation(*split(e, growth, square)), _total_variation(e, growth, mass)
     if far.any():
-        kl[far], deviation[far] = _far_apart(e[far], c[far], z[far], residue[far], temperature)
+        kl[far], deviation[far], tv[far] = _far_apart(e[far], c[far], z[far], residue[far], temperature)
     scale = temperature**2
-    found = {"kl": kl.clamp(min=0), "deviation_p": deviation, "var_p": var_p * scale, "var_r": var_r * scale}
+    found = {"kl": kl.clamp(min=0), "tv": tv, "deviation_p": deviation, "var_p": var_p * scale, "var_r": var_r * scale}
     safe = (extent < _HUGE) & var_r.isfinite() & ~(far & (deviation < _CLOSE))
     if not safe.all():
         for name, value in _by_definition(z[~safe], delta[~safe], temperature).items():
@@ -76,17 +76,20 @@ def deviations(e: torch.Tensor, z: torch.Tensor, delta: torch.Tensor, temperatur
 
 def _far_apart(
     e: torch.Tensor, c: torch.Tensor, z: torch.Tensor, residue: torch.Tensor, temperature: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compute KL(p‖q) and ``1 - cos(p, q)``, (N,) float64, of distributions with a KL of more than three nats.
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Compute KL(p‖q), ``1 - cos(p, q)`` and ``Σ|p - q| / 2``, (N,) float64, if the KL is more than three nats.
 
     ``c`` (N, V) is the change of z/T, of which ``residue`` (N,) is the mean weighted by p.
     """
     log_q = _log_q(e, c, z, temperature)
     largest = log_q.amax(-1, keepdim=True)
     q = log_q.sub_(largest).clamp_(min=_FLOOR).exp_()
-    kl = largest.squeeze(-1).double() + q.sum(-1).double().log() - residue
+    mass = q.sum(-1, keepdim=True)
+    kl = largest.squeeze(-1).double() + mass.squeeze(-1).double().log() - residue
     lengths = vecdot(e, e).double().sqrt() * vecdot(q, q).double().sqrt()
-    return kl, 1 - vecdot(e, q).double() / lengths
+    deviation = 1 - vecdot(e, q).double() / lengths
+    tv = q.div_(mass).sub_(e / e.sum(-1, keepdim=True)).abs_().sum(-1).double() / 2
+    return kl, deviation, tv
 
 
 def log_ratio(p: torch.Tensor, z: torch.Tensor, delta: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -117,8 +120,19 @@ def _by_definition(z: torch.Tensor, delta: torch.Tensor, temperature: float) -> 
     )
     return {
         "kl": vecdot(p, log_p - log_q).clamp(min=0),
+        "tv": (q - p).abs().sum(-1) / 2,
         "deviation_p": angular_deviation(*split(p, q - p)),
     } | dict(zip(("var_p", "var_r"), variances, strict=True))
+
+
+def _total_variation(e: torch.Tensor, growth: torch.Tensor, mass: torch.Tensor) -> torch.Tensor:
+    """Compute ``Σ|q - p| / 2`` (N,) of p = e / M and q = (e + growth) / (M + G), sums M = ``mass`` and G.
+
+    ``q - p = (growth - e·G/M) / (M + G)`` has no difference of large terms where growth is small.
+    """
+    gained = growth.sum(-1).double()
+    mean = (gained / mass).to(e.dtype).unsqueeze(-1)
+    return torch.addcmul(growth, e, mean, value=-1).abs_().sum(-1).double() / (2 * (mass + gained))
 
 
 def _growth(e: torch.Tensor, c: torch.Tensor, z: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:

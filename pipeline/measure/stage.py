@@ -23,6 +23,7 @@ from pipeline.common.terminal import progress
 from pipeline.config.schema import FINAL_NORM, FREE_RUNNING, LAYER, OPTIONS, TEACHER_FORCED
 from pipeline.measure.base import FurtherMeasure, Measure, SetMeasure
 from pipeline.measure.options import measure_options
+from pipeline.measure.over_positions import agreement
 from pipeline.measure.protocols import kinds_of, measure_layers, measure_protocols, side_by_side
 from pipeline.measure.sets import Pair, forced_pair, free_pair, layer_pairs, measure_sets
 from pipeline.model.decoder import Decoder
@@ -76,7 +77,7 @@ class LayerMeasures(Stage):
 
     bench: Workbench
     name = "layers"
-    version = 3
+    version = 4
 
     def inputs(self) -> dict[str, Any]:
         bench, measure = self.bench, self.bench.settings.measure
@@ -107,7 +108,7 @@ class Measures(Stage):
 
     bench: Workbench
     name = "measures"
-    version = 4
+    version = 5
 
     def inputs(self) -> dict[str, Any]:
         bench, protocols = self.bench, self.bench.settings.capture.protocols
@@ -137,6 +138,7 @@ class Measures(Stage):
         measures = measure_protocols(dense, head, temperatures, unit, layers, forced, pruned, extra)
         if measures is not None:
             measures.to_parquet(folder / table_names.MEASURES, index=False)
+            agreement(measures).to_parquet(folder / table_names.AGREEMENT, index=False)
         _prompts(bench).to_parquet(folder / table_names.PROMPTS, index=False)
 
 

@@ -54,7 +54,7 @@ def generate(
             f"a prompt with its continuation may have {longest} tokens, but the model has {decoder.positions} "
             "positions; give shorter prompts, or generate fewer tokens (capture.steps, calibration.length)"
         )
-    ends = _end_tokens(model, tokenizer)
+    ends = end_tokens(model, tokenizer)
     sampling = {"do_sample": True, "temperature": decoding.temperature, "top_k": 0, "top_p": 1.0}
     settings = GenerationConfig(
         repetition_penalty=1.0,
@@ -161,7 +161,8 @@ def pieces(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[st
     return texts
 
 
-def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the ids of the tokens that end a text, by the model's generation settings and by the tokenizer."""
     configured = model.generation_config.eos_token_id if model.generation_config is not None else None
     ends = configured if isinstance(configured, list) else [configured]
     return sorted({token for token in [*ends, tokenizer.eos_token_id] if token is not None})

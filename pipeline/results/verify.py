@@ -16,12 +16,12 @@ from pipeline.results.inventory import Shelf, plain_json
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.integrity import damage, record_damage
 from pipeline.store.records import LAYOUT, OK, OUTCOME, JobRecord, load_records
-from pipeline.store.table_names import COMPARISONS, ITEMS, JOBS, RANKINGS, SCORES, STATES
+from pipeline.store.table_names import COMPARISONS, FIDELITY, ITEMS, JOBS, RANKINGS, SCORES, STATES
 from pipeline.tables.job_columns import job_row
 from pipeline.tables.job_tables import JobTables
 from pipeline.tables.write import collect
 
-_TABLES = (JOBS, SCORES, COMPARISONS, ITEMS, RANKINGS, *STATES)
+_TABLES = (JOBS, SCORES, COMPARISONS, FIDELITY, ITEMS, RANKINGS, *STATES)
 
 
 @dataclass(frozen=True)

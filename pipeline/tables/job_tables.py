@@ -16,8 +16,10 @@ from pipeline.model.structure import SUBLAYERS
 from pipeline.store.artifacts import Store
 from pipeline.store.records import JobRecord
 from pipeline.store.table_names import (
+    AGREEMENT,
     COMPARISONS,
     DECISION,
+    FIDELITY,
     ITEMS,
     MEASURES,
     RANKINGS,
@@ -52,6 +54,16 @@ class JobTables:
     def comparisons(self) -> pd.DataFrame | None:
         """Comparisons with the scores of the dense model, task by task."""
         return self._told("comparison", COMPARISONS)
+
+    @cached_property
+    def fidelity(self) -> pd.DataFrame | None:
+        """How answers differ from those of the dense model, task by task."""
+        return self._told("comparison", FIDELITY)
+
+    @cached_property
+    def agreement(self) -> pd.DataFrame | None:
+        """Final states over positions, one row per protocol and temperature; None for the dense model."""
+        return self._told("measures", AGREEMENT)
 
     @cached_property
     def items(self) -> pd.DataFrame | None:
@@ -94,7 +106,7 @@ class JobTables:
     def table(self, name: str) -> pd.DataFrame | None:
         """Return the job's rows of a table by its file name, one of ``pipeline.store.table_names``."""
         own = {SCORES: "scores", COMPARISONS: "comparisons", ITEMS: "items", RANKINGS: "rankings"}
-        own |= {MEASURES: "measures", SET_MEASURES: "set_measures"}
+        own |= {MEASURES: "measures", SET_MEASURES: "set_measures", FIDELITY: "fidelity", AGREEMENT: "agreement"}
         return getattr(self, own[name]) if name in own else self._told(STATES[name], name)
 
     def samples(self) -> Iterator[dict[str, Any]]:

@@ -70,8 +70,8 @@ def load(outputs: str | os.PathLike[str] = "outputs") -> OutputTables:
         outputs: the folder that was given as ``outputs`` on the command line.
 
     Returns:
-        The tables ``scores``, ``comparisons``, ``items``, ``rankings``, ``measures``, ``set_measures``,
-        ``trajectories``, ``options``, ``option_tokens``, ``prompts`` and ``jobs``, as attributes
+        The tables ``scores``, ``comparisons``, ``fidelity``, ``items``, ``rankings``, ``measures``, ``agreement``,
+        ``set_measures``, ``trajectories``, ``options``, ``option_tokens``, ``prompts`` and ``jobs``, as attributes
         and as entries of an object.
 
     Raises:

@@ -24,6 +24,7 @@ from pipeline.tables.variants import Variant, canonical, rows_of
 NAMES = (
     "scores",
     "comparisons",
+    "fidelity",
     "items",
     "rankings",
     "measures",
@@ -48,6 +49,8 @@ class Tables:
         scores: the main metric of every task: task, kind, metric, value, stderr, n, higher_is_better, chance, achieved.
         comparisons: the same scores against the dense model's, item by item: columns of `pipeline.evaluate.comparison`,
             without the means over tasks; one row per variant and task, the mean over its replicates.
+        fidelity: how the answers differ from the dense model's: columns of `pipeline.evaluate.fidelity`, without the
+            means over tasks; one row per job and task.
         items: the same scores item by item: kind, task, item, score.
         rankings: scores from pruners that search for units: layer, sublayer, score, step (-1: of the unit alone).
         measures: one row per position: protocol ("layer", "teacher_forced", "free_running"), prompt, step, layer,
@@ -67,6 +70,7 @@ class Tables:
     choice: Choice
     scores: pd.DataFrame
     comparisons: pd.DataFrame
+    fidelity: pd.DataFrame
     items: pd.DataFrame
     rankings: pd.DataFrame
     measures: pd.DataFrame
@@ -168,7 +172,7 @@ def _rows(outputs: Path, name: str, choice: Choice, named: _Names) -> pd.DataFra
         return pd.DataFrame()
     if name == "scores":
         frame = frame[frame["main"].astype(bool)]
-    if name == "comparisons":
+    if name in ("comparisons", "fidelity"):
         frame = frame[frame["task"] != MEAN]
     frame = _told(frame, named)
     if name == "prompts":

@@ -23,9 +23,11 @@ _WHO = (*WHO, *HOW, *IDS)
 REQUIRED = {
     "scores": (*_WHO, "kind", "task", "metric", "main", "value", "stderr", "n", "averaged", "chance"),
     "comparisons": (*_WHO, "kind", "task", "n", "dense", "pruned", "difference", "low", "high", "retained", "verdict"),
+    "fidelity": (*_WHO, "kind", "task", "n", "lost", "lost_ranked", "lost_twins", "lost_twins_right"),
     "items": (*_WHO, "kind", "task", "item", "score"),
     "rankings": (*_WHO, "layer", "sublayer", "score", "step"),
     "measures": (*_WHO, "protocol", "prompt", "step", "layer", "sublayer", "temperature"),
+    "agreement": (*_WHO, "protocol", "temperature", "n"),
     "set_measures": (*_WHO, "protocol", "layer", "sublayer", "n", "measure", "value"),
     "trajectories": (*_WHO, "prompt", "step", "dense_token", "pruned_token", "dense_text", "pruned_text"),
     "options": (*_WHO, "prompt", "origin", "set", "temperature"),

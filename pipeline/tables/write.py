@@ -17,12 +17,12 @@ from pipeline.common.sources import sources_digest
 from pipeline.store.artifacts import Store
 from pipeline.store.integrity import digest, read_sealed, sealed
 from pipeline.store.records import OF_A_RUN, OK, JobRecord, load_records
-from pipeline.store.table_names import COMPARISONS, ITEMS, JOBS, RANKINGS, SCORES, STATES
+from pipeline.store.table_names import COMPARISONS, FIDELITY, ITEMS, JOBS, RANKINGS, SCORES, STATES
 from pipeline.tables.job_columns import JOB_COLUMNS, job_row
 from pipeline.tables.job_tables import JobTables
 
 # Tables whose rows come from artifacts; the other one, of the jobs, comes from their records.
-_OF_ARTIFACTS = (SCORES, COMPARISONS, ITEMS, RANKINGS, *STATES)
+_OF_ARTIFACTS = (SCORES, COMPARISONS, FIDELITY, ITEMS, RANKINGS, *STATES)
 # What the tables were written from.
 _SEAL = ".tables.json"
 

@@ -14,13 +14,15 @@ from pipeline.analysis.prompt_means import mean_over_prompts
 from pipeline.analysis.score_rows import PERPLEXITY, final_deviation, mean_scores, perplexities
 from pipeline.config.schema import DECISIONS, FREE_RUNNING, LAYER, NO_ARTIFACTS, TEACHER_FORCED
 from pipeline.evaluate.comparison import MEAN
+from pipeline.evaluate.fidelity import COLUMNS as FIDELITY
 from pipeline.evaluate.suite import GENERATIVE
 from pipeline.measure.columns import COLUMNS, further_columns
+from pipeline.measure.over_positions import AGREEMENT_COLUMNS
 from pipeline.store.integrity import MANIFEST
 from pipeline.store.table_names import DECISION
 from pipeline.tables.job_tables import JobTables
 from pipeline.track import Tracker
-from pipeline.track.keys import REMOVED, mean_key, retained_key, score_key
+from pipeline.track.keys import REMOVED, fidelity_key, mean_key, retained_key, score_key
 
 if TYPE_CHECKING:
     from pipeline.plot.drawing import FigureResult
@@ -101,11 +103,13 @@ def _log_scores(tables: JobTables, tracker: Tracker, wanted: Wanted) -> None:
         tracker.table("generations", _generations(tables))
     if tables.comparisons is not None:
         tracker.table("comparison with dense", tables.comparisons)
+    if tables.fidelity is not None:
+        tracker.table("fidelity to dense", tables.fidelity)
 
 
 def _headline_scores(tables: JobTables) -> dict[str, float | None]:
     """Return the mean over the tasks of each kind, and the share of the dense score above chance that it retains."""
-    means = {mean_key(kind): value for kind, value in mean_scores(tables.scores).items()}
+    means = {mean_key(kind): value for kind, value in mean_scores(tables.scores).items()} | _fidelity(tables)
     if texts := perplexities(tables.scores):
         means[mean_key(PERPLEXITY)] = fmean(texts.values())
     frame = tables.comparisons
@@ -118,6 +122,30 @@ def _scores(tables: JobTables) -> dict[str, float | None]:
     frame = tables.scores
     rows = [] if frame is None else frame[frame["main"].astype(bool)].itertuples()
     return {**{score_key(row.kind, row.task): float(row.value) for row in rows}, **_headline_scores(tables)}
+
+
+def _fidelity(tables: JobTables) -> dict[str, float | None]:
+    """Return how the answers differ from the dense model's, over the tasks of each kind; what does not apply is out."""
+    frame = tables.fidelity
+    if frame is None:
+        return {}
+    rows = frame.loc[frame["task"] == MEAN, FIDELITY].to_dict("records")
+    return {
+        fidelity_key(str(row["kind"]), name): float(value)
+        for row in rows
+        for name, value in row.items()
+        if name not in ("task", "kind") and pd.notna(value)
+    }
+
+
+def _agreement(tables: JobTables) -> dict[str, float | None]:
+    """Return the measures of final states over positions, by protocol, at the first temperature."""
+    frame = tables.agreement
+    if frame is None or frame.empty:
+        return {}
+    rows = frame.loc[frame["temperature"] == frame["temperature"].iloc[0], AGREEMENT_COLUMNS].to_dict("records")
+    own = [name for name in AGREEMENT_COLUMNS if name not in ("protocol", "temperature", "n", "kl_mean")]
+    return {f"{row['protocol']}/{name}": float(row[name]) for row in rows for name in own}
 
 
 def _generations(tables: JobTables) -> pd.DataFrame:
@@ -157,7 +185,7 @@ def _deviations(tables: JobTables) -> dict[str, float | None]:
         f"{protocol}/{name}": value
         for protocol in (TEACHER_FORCED, FREE_RUNNING)
         for name, value in final_deviation(tables.measures, protocol).items()
-    }
+    } | _agreement(tables)
 
 
 def _log_sets(tables: JobTables, tracker: Tracker, wanted: Wanted) -> None:

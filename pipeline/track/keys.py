@@ -38,3 +38,8 @@ def mean_key(kind: str) -> str:
 def retained_key(kind: str) -> str:
     """Return the key of the share of the dense score above chance that a kind of task retains."""
     return f"retained/{kind_key(kind)}"
+
+
+def fidelity_key(kind: str, name: str) -> str:
+    """Return the key of how the answers to a kind of task differ from the dense model's."""
+    return f"fidelity/{kind_key(kind)}/{name}"

@@ -19,6 +19,7 @@ TABLES = {
     "generations": "generated texts",
     "scores": "scores of every task",
     "comparison with dense": "every task compared with dense",
+    "fidelity to dense": "how the answers to every task differ from dense",
 }
 # Largest number of runs in one panel; W&B's default is 10.
 MOST_RUNS = 200

@@ -70,6 +70,8 @@ def test_sizes_at_both_ends_of_float32(vocabulary, scale, logits):
                 and size > 100
             ):
                 continue  # float32 logits of that size do not say what the probabilities are
+            if name == "tv" and max(size, float(moved.abs().max()) / temperature) > 100:
+                continue  # it takes the probabilities of both models
             value = 1 - value if "cos" in name else value
             if name.startswith("par"):
                 value, right = np.sqrt(value), np.sqrt(right)

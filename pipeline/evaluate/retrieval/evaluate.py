@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from pipeline.evaluate.results import ITEM_COLUMNS, SCORE_COLUMNS, Results
+from pipeline.evaluate.results import SCORE_COLUMNS, Results, items_of
 from pipeline.evaluate.retrieval.beir import Dataset
 from pipeline.evaluate.retrieval.embed import Embedder
 from pipeline.evaluate.retrieval.metrics import MAIN, per_query, summary
@@ -61,7 +61,7 @@ def score(embedder: Embedder, sets: Iterable[Dataset]) -> Results:
         samples += _samples(dataset, run, list(values[MAIN]))
     return Results(
         scores=pd.DataFrame(scores, columns=SCORE_COLUMNS),
-        items=pd.DataFrame(items, columns=ITEM_COLUMNS),
+        items=items_of(items),
         samples=samples,
     )
 
