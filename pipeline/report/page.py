@@ -14,6 +14,7 @@ from pipeline.config.figures import by_default
 from pipeline.config.schema import FiguresConfig
 from pipeline.plot.drawing import FigureResult, command_of, draw
 from pipeline.report.answer import answer
+from pipeline.report.demotion import demotion_sentence, demotion_table
 from pipeline.report.examples import examples
 from pipeline.report.jobs import pruned_table
 from pipeline.report.pictures import headline_of, missing, pictures
@@ -97,6 +98,8 @@ def _findings(tables: Tables) -> dict[str, object]:
         "scores_command": command_of(SCORES_FIGURE),
         "pruned": pruned_table(tables),
         "scores": scores_table(tables),
+        "demotion": demotion_table(tables),
+        "demotion_sentence": demotion_sentence(tables),
         "deviations": deviation_table(tables),
         "sets": sets_table(tables),
         "options": options_table(tables),
