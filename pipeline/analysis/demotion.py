@@ -33,8 +33,8 @@ def demotion(tables: Tables) -> pd.DataFrame:
         `VARIANT` and `COLUMNS`, one row a variant that has lost an item: numbers of items ``dense_right``, ``lost``,
         ``ranked`` (lost, with a gold token that has a rank) and ``twins`` (lost, asked by multiple choice as well);
         shares of ``ranked`` whose gold token has a rank up to 5 (``high``), from 6 to 50 (``reach``) and ``beyond``;
-        the share of ``twins`` that is right (``twin``), and that of guessing (``chance``). Intervals are Wilson's, 95 %,
-        over items.
+        the share of ``twins`` that is right (``twin``), and that of guessing (``chance``). Intervals over items are
+        Wilson's, 95 %.
     """
     rows = tables.fidelity
     rows = rows[rows["kind"] == GENERATIVE] if not rows.empty else rows
@@ -76,8 +76,9 @@ def sentence(found: pd.DataFrame) -> str:
     row = ranked.loc[ranked["lost"].idxmax()]
     name = Variant(*row[VARIANT]).label
     said = (
-        f"{name} loses most: of {row['ranked']:.0f} answers that it no longer generates, {_percent(row, 'high')} still "
-        f"have their next token among the {HIGH} likeliest, and {_percent(row, 'beyond')} have it beyond rank {IN_REACH}"
+        f"{name} loses most: of {row['ranked']:.0f} answers that it no longer generates, {_percent(row, 'high')} "
+        f"still have their next token among the {HIGH} likeliest, and {_percent(row, 'beyond')} have it beyond rank "
+        f"{IN_REACH}"
     )
     if row["twins"]:
         said += f"; asked by multiple choice, it gets {_percent(row, 'twin')} of them right"

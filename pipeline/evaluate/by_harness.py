@@ -13,6 +13,7 @@ from lm_eval.evaluator_utils import get_sample_size
 
 from pipeline.evaluate.bars import bars_on_terminals
 from pipeline.evaluate.batch_size import found_size
+from pipeline.evaluate.gen_kwargs import draws
 from pipeline.evaluate.harness import UNSCORED, HarnessTasks, Row, load_tasks, options_of, rows_of
 from pipeline.evaluate.harness_samples import DIVIDED, Sample, described, likelihoods, main_key, samples_of
 from pipeline.evaluate.harness_suite import HarnessSuite
@@ -22,6 +23,7 @@ from pipeline.evaluate.metric_errors import in_this_process
 from pipeline.evaluate.metrics import is_share, more_is_better
 from pipeline.evaluate.results import SCORE_COLUMNS, Results, items_of, rows_digest
 from pipeline.evaluate.rounding import is_close
+from pipeline.evaluate.several import pass_scores
 from pipeline.evaluate.suite import MULTIPLE_CHOICE, PERPLEXITY
 from pipeline.evaluate.task_errors import naming_tasks
 
@@ -65,6 +67,9 @@ def evaluate(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, suite: 
     scores = [
         score for row in rows for score in _scores(row, found, loaded, left_out.get(row.task, 0), harness.rounding)
     ]
+    if suite.samples > 1:
+        beams = not draws(suite.generation)
+        scores += [score for row in rows for score in pass_scores(row, found, loaded, scores, beams)]
     samples = described(rows, found, loaded, harness, suite.chat_template)
     return Results(pd.DataFrame(scores, columns=SCORE_COLUMNS), items_of(samples), samples, log)
 

@@ -30,7 +30,13 @@ _COUNTS = [
 ]
 # Means over items; the median of ranks, which have a long tail.
 _BOTH = {"gold_rank": "median", "gold_p": "mean", "tokens": "mean", "truncated": "mean", "repetition": "mean"}
-COLUMNS = ["task", "kind", *_COUNTS, "choice_changed", *(f"{name}_{whose}" for name in _BOTH for whose in ("dense", "pruned"))]
+COLUMNS = [
+    "task",
+    "kind",
+    *_COUNTS,
+    "choice_changed",
+    *(f"{name}_{whose}" for name in _BOTH for whose in ("dense", "pruned")),
+]
 
 
 def fidelity(dense_items: pd.DataFrame, pruned_items: pd.DataFrame) -> pd.DataFrame:
@@ -41,10 +47,11 @@ def fidelity(dense_items: pd.DataFrame, pruned_items: pd.DataFrame) -> pd.DataFr
 
     Returns:
         `COLUMNS`, one row a task and one of the task "mean" for each kind, whose counts are sums and whose other
-        columns are means over tasks. An item is right with a score of 1. ``choice_changed`` is the share of items of which
-        another option is chosen. ``lost_ranked`` counts lost items whose gold token or option has a rank in the pruned
-        model, ``lost_within_5`` and ``lost_within_50`` those with at most that rank. ``lost_twins`` counts lost items
-        that were asked in the other form as well, ``lost_twins_right`` those that the pruned model gets right there.
+        columns are means over tasks. An item is right with a score of 1. ``choice_changed`` is the share of items of
+        which another option is chosen. ``lost_ranked`` counts lost items whose gold token or option has a rank in the
+        pruned model, ``lost_within_5`` and ``lost_within_50`` those with at most that rank. ``lost_twins`` counts lost
+        items that were asked in the other form as well, ``lost_twins_right`` those that the pruned model gets right
+        there.
     """
     both = _paired(dense_items, pruned_items)
     rows = [_row(str(kind), str(task), own) for (kind, task), own in both.groupby(["kind", "task"], sort=False)]
@@ -81,10 +88,16 @@ def _row(kind: str, task: str, own: pd.DataFrame) -> dict[str, object]:
         len(twins),
         (twins >= 1).sum(),
     ]
-    known = {name: math.nan if graded and name != "n" else float(count) for name, count in zip(_COUNTS, counts, strict=True)}
+    known = {
+        name: math.nan if graded and name != "n" else float(count) for name, count in zip(_COUNTS, counts, strict=True)
+    }
     chosen = own[["choice_dense", "choice_pruned"]].dropna()
     switched = (chosen["choice_dense"] != chosen["choice_pruned"]).mean()
-    values = {f"{name}_{whose}": own[f"{name}_{whose}"].agg(how) for name, how in _BOTH.items() for whose in ("dense", "pruned")}
+    values = {
+        f"{name}_{whose}": own[f"{name}_{whose}"].agg(how)
+        for name, how in _BOTH.items()
+        for whose in ("dense", "pruned")
+    }
     return {"task": task, "kind": kind, **known, "choice_changed": switched, **values}
 
 

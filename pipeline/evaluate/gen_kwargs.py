@@ -23,6 +23,7 @@ _KINDS: Mapping[str, Any] = {
     "typical_p": Share,
     "repetition_penalty": Annotated[float, Within(1e-3, 1e3, "a number from 0.001 to 1000")],
     "no_repeat_ngram_size": Count,
+    "num_beams": Positive,
 }
 # Other names of max_gen_toks, of which lm-eval would take the definition's rather than the one given.
 _LENGTHS = ("max_new_tokens", "max_tokens", "max_completion_tokens", "max_length")
@@ -105,6 +106,8 @@ def gen_kwargs_problems(given: Mapping[str, Any] | str | None) -> list[str]:
 def _contradictions(parameters: Mapping[str, Any]) -> list[str]:
     """Check that sampling is asked for together with what it needs: definitions are greedy unless told otherwise."""
     drawn = [name for name in _OF_SAMPLING if name in parameters and (name != "temperature" or parameters[name] > 0)]
+    if draws(parameters) and parameters.get("num_beams", 1) > 1:
+        return [f"{KEY}: num_beams searches for the likeliest texts, do_sample draws them; leave one of them out"]
     if not draws(parameters):
         way = "take do_sample=false out" if "do_sample" in parameters else "add do_sample=true"
         way = f"{way}, or leave {'it' if len(drawn) == 1 else 'them'} out"

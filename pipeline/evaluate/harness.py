@@ -137,6 +137,8 @@ def _change(task: Task, suite: HarnessSuite) -> None:
     if suite.generation and task.OUTPUT_TYPE == "generate_until":
         # The definition's own mapping may be shared with the tasks of other suites.
         task.set_config("generation_kwargs", {**task.get_config("generation_kwargs"), **suite.generation})
+    if suite.samples > 1 and task.OUTPUT_TYPE == "generate_until":
+        task.set_config("repeats", suite.samples)
     if suite.predict_only:
         task.override_metric(UNSCORED)
 

@@ -1,4 +1,4 @@
-"""Items that the lm-eval harness has asked, as plain rows: texts for readers, scores, and the fidelity of the answer."""
+"""Items that the lm-eval harness has asked, as plain rows: texts for readers, scores, fidelity of the answers."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def described(
 ) -> list[dict[str, Any]]:
     """Return every item of some rows of the score table, with the `FIDELITY_COLUMNS` that apply to it.
 
-    ``found`` is what lm-eval's ``evaluate`` returns, ``chat`` whether prompts are in the chat format. The gold tokens of generated answers take passes of their own
-    through the harness's model.
+    ``found`` is what lm-eval's ``evaluate`` returns, ``chat`` whether prompts are in the chat format. The gold tokens
+    of generated answers take passes of their own through the harness's model.
     """
     samples: list[dict[str, Any]] = []
     asked: list[tuple[Written, list[list[int]]]] = []

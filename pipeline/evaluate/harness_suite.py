@@ -20,7 +20,9 @@ class HarnessSuite(TaskSuite):
     ``gen_kwargs`` replace parameters of generation in the definitions, see `pipeline.evaluate.gen_kwargs`.
     ``system_instruction`` precedes every prompt, in the chat format as the system's turn. Few-shot examples are turns
     of the chat, or with ``fewshot_as_multiturn=False`` text of the only user's turn. With ``predict_only`` the answers
-    are kept and not scored. A ``batch_size`` of ``auto`` is found on the dense model: `pipeline.evaluate.batch_size`.
+    are kept and not scored. Each generated item gets ``samples`` answers, drawn or the best beams; the first is scored
+    as usual, and all of them by pass@k: `pipeline.evaluate.several`. A ``batch_size`` of ``auto`` is found on the dense
+    model: `pipeline.evaluate.batch_size`.
     """
 
     batch_size: Positive | Literal["auto"] = speed_only(32)  # type: ignore[assignment]
@@ -28,11 +30,18 @@ class HarnessSuite(TaskSuite):
     system_instruction: str | None = optional(None)
     fewshot_as_multiturn: bool | None = optional(None)
     predict_only: bool = optional(False)
+    samples: Positive = optional(1)
 
     @property
     def generation(self) -> dict[str, Any]:
         """Parameters of generation that replace those of the definitions, by name."""
         return generation(self.gen_kwargs)
+
+    def _beams(self) -> int:
+        try:
+            return int(self.generation.get("num_beams", 1))
+        except ValueError:
+            return 1
 
     @property
     def multiturn(self) -> bool:
@@ -61,6 +70,12 @@ class HarnessSuite(TaskSuite):
         found = super().problems() + gen_kwargs_problems(self.gen_kwargs)
         if self.batch_size == AUTO and draws(self.generation):
             found.append("task.batch_size=auto: tokens that are drawn follow from the batches, so give a number")
+        beams = self._beams()
+        if self.samples > 1 and not draws(self.generation) and beams < self.samples:
+            found.append(
+                f"task.samples={self.samples} needs answers that differ: add task.gen_kwargs={{do_sample: true, "
+                f"temperature: 1.0}}, or {{num_beams: {self.samples}}}"
+            )
         if self.fewshot_as_multiturn and not self.chat_template:
             found.append(
                 "task.fewshot_as_multiturn=true makes examples turns of a chat: add task.chat_template=true, or leave "

@@ -17,6 +17,7 @@ from pipeline.evaluate.likelihoods import log_likelihoods
 from pipeline.evaluate.room import check_room
 from pipeline.evaluate.rounding import rounding
 from pipeline.evaluate.written import Written, ended
+from pipeline.model.beams import best_beams
 from pipeline.model.continuous import continue_many
 from pipeline.model.decoder import Decoder
 from pipeline.model.generation import end_tokens
@@ -187,21 +188,44 @@ class InMemoryLM(HFLM):
         width, pad = context.shape[1], self.tokenizer.pad_token_id
         rows = [row[read].tolist() for row, read in zip(context, attention_mask.bool(), strict=True)]
         check_room(self.model, min(self.rows, len(rows)), max_length)
-        written = continue_many(
-            self.model,
-            rows,
-            max_length - width,
-            self.rows,
-            pad,
-            stops=lambda start, count: stop_sequences_criteria(self.tokenizer, stop, start, count),
-            advance=self._advance,
-            **settings,
-        )
+        if settings.get("num_beams", 1) > 1:
+            written = self._beams(rows, max_length - width, stop, **settings)
+        else:
+            written = continue_many(
+                self.model,
+                rows,
+                max_length - width,
+                self.rows,
+                pad,
+                stops=lambda start, count: stop_sequences_criteria(self.tokenizer, stop, start, count),
+                advance=self._advance,
+                **settings,
+            )
         for row, tokens in zip(rows, written, strict=True):
             self._texts.setdefault(_Asked(tuple(row), tuple(stop), max_length - width), []).append(tokens)
         longest = max(map(len, written))
         new = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in written], dtype=torch.long)
         return torch.cat([context, new.to(context.device)], 1)
+
+    def _beams(self, rows: list[list[int]], length: int, stop: list[str], **settings: Any) -> list[list[int]]:
+        """Continue rows by beam search; the n-th of equal rows gets the n-th best beam."""
+        found: list[list[int]] = [[]] * len(rows)
+        places: dict[tuple[int, ...], list[int]] = {}
+        for place, row in enumerate(rows):
+            places.setdefault(tuple(row), []).append(place)
+
+        def is_done(tokens: list[int]) -> bool:
+            return any(each in self.tok_decode(tokens) for each in stop if each)
+
+        most = settings["num_beams"]
+        for row, owners in places.items():
+            # Items with the same prompt ask for the same beams.
+            count = min(most, len(owners))
+            beams = best_beams(self.model, row, count, length, self.tokenizer.pad_token_id, is_done, **settings)
+            for number, place in enumerate(owners):
+                found[place] = beams[number % count]
+            self._advance(len(owners))
+        return found
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[Answer]:
         return self._loglikelihood_tokens([(request.args, *self.encode_pair(*request.args)) for request in requests])

@@ -41,9 +41,7 @@ def log_likelihoods(
 
 
 @torch.inference_mode()
-def standings(
-    model: PreTrainedModel, pairs: Sequence[tuple[Sequence[int], int]], batch_size: int
-) -> list[Standing]:
+def standings(model: PreTrainedModel, pairs: Sequence[tuple[Sequence[int], int]], batch_size: int) -> list[Standing]:
     """Return the standing of a token after each context of token ids, in the whole vocabulary.
 
     Contexts have at least one token. They go through the model as those of `log_likelihoods`.

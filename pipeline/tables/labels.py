@@ -136,6 +136,7 @@ def _of_harness(config: Mapping[str, Any]) -> list[str]:
     pairs = {key.removeprefix(prefix): value for key, value in config.items() if key.startswith(prefix)}
     instruction, turns = (config.get(f"task.{key}") for key in ("system_instruction", "fewshot_as_multiturn"))
     found = [text] if (text := in_words(pairs or config.get("task.gen_kwargs"))) else []
+    found += [f"{samples} answers an item"] if (samples := config.get("task.samples") or 1) > 1 else []
     found += [f"instructed {instruction[:_MOST_SHOWN]!r}"] if instruction else []
     found += ["examples in one turn"] if turns is False and config.get("task.chat_template") else []
     return found + (["not scored"] if config.get("task.predict_only") else [])

@@ -153,7 +153,9 @@ def test_flips_ranks_and_twins_are_counted():
     pruned = pd.concat(
         [
             items(*generated, [1, 0, 0, 0, 1, 0], gold_rank=[np.nan, 2, 50, 51, np.nan, 3], tokens=[4, 6, 6, 6, 4, 4]),
-            items(*chosen, [1, 1, 0, 1, 1, 0], choice=[0, 1, 0, 2, 0, 3], gold_p=[0.5] * 6, gold_rank=[1, 1, 4, 1, 1, 2]),
+            items(
+                *chosen, [1, 1, 0, 1, 1, 0], choice=[0, 1, 0, 2, 0, 3], gold_p=[0.5] * 6, gold_rank=[1, 1, 4, 1, 1, 2]
+            ),
         ]
     )
     table = fidelity(dense, pruned)
@@ -172,7 +174,9 @@ def test_flips_ranks_and_twins_are_counted():
 
 def test_means_sum_counts_and_average_the_rest():
     dense = pd.concat([items("generative", name, [1, 1], tokens=[1, 1]) for name in ("a", "b")])
-    pruned = pd.concat([items("generative", "a", [0, 1], tokens=[2, 4]), items("generative", "b", [0, 0], tokens=[6, 8])])
+    pruned = pd.concat(
+        [items("generative", "a", [0, 1], tokens=[2, 4]), items("generative", "b", [0, 0], tokens=[6, 8])]
+    )
     mean = fidelity(dense, pruned).set_index("task").loc[MEAN]
     assert (mean.n, mean.lost, mean.tokens_pruned, mean.lost_twins) == (4, 3, pytest.approx(5.0), 0)
 

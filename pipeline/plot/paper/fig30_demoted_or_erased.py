@@ -46,8 +46,8 @@ def select(tables: Tables) -> Selection:
     guessed = data["chance"].dropna().unique()
     notes = (
         "Items that dense generates rightly and the variant does not; their number is in brackets.",
-        f"Left: rank of the first gold token that differs from the variant's text, in its whole vocabulary, 1 being the "
-        f"likeliest. Demoted: still high; erased: beyond rank {IN_REACH}.",
+        f"Left: rank of the first gold token that differs from the variant's text, in its whole vocabulary, 1 being "
+        f"the likeliest. Demoted: still high; erased: beyond rank {IN_REACH}.",
         "Right: the share of the same items that the variant gets right as multiple choice; bars: 95% interval over"
         " items (Wilson).",
         *([f"Dashed: guessing ({100 * guessed[0]:.0f}%)."] if len(guessed) else []),
