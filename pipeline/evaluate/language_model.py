@@ -218,10 +218,10 @@ class InMemoryLM(HFLM):
             return any(each in self.tok_decode(tokens) for each in stop if each)
 
         most = settings["num_beams"]
-        for row, owners in places.items():
+        for prompt, owners in places.items():
             # Items with the same prompt ask for the same beams.
             count = min(most, len(owners))
-            beams = best_beams(self.model, row, count, length, self.tokenizer.pad_token_id, is_done, **settings)
+            beams = best_beams(self.model, prompt, count, length, self.tokenizer.pad_token_id, is_done, **settings)
             for number, place in enumerate(owners):
                 found[place] = beams[number % count]
             self._advance(len(owners))
