@@ -19,6 +19,7 @@ from figure_tables import (
     LINE,
     SETUPS,
     comparisons_table,
+    fidelity_table,
     fill,
     identified,
     jobs_table,
@@ -319,3 +320,16 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["--outputs", str(tmp_path), "--settings", "big"]) == 0
     assert capsys.readouterr().out == f"report: {tmp_path / 'report' / 'index.html'}\n"
     assert read((tmp_path / "report" / "index.html").read_text()).with_class("model")[0].text == "big-lm"
+
+
+def test_lost_answers_are_counted_as_in_the_table(path: Path, document: Element) -> None:
+    """The section "demoted or erased": its numbers from the tasks' rows, and its sentence on the variant with most."""
+    rows = fidelity_table().query("kind == 'generative' and task != 'mean'")
+    sums = rows.groupby(["pruner", "sparsity"])[["dense_right", "lost", "lost_ranked", "lost_within_5"]].sum()
+    most = sums[sums["lost"] == sums["lost"].max()]
+    text = path.read_text(encoding="utf-8")
+    shares = 100 * most["lost_within_5"] / most["lost_ranked"]
+    (found,) = re.findall(r"of (\d+) answers that it no longer generates, (\d+)\u00a0% \[", text)
+    assert found in [(f"{n:.0f}", f"{share:.0f}") for n, share in zip(most["lost_ranked"], shares, strict=True)]
+    for (pruner, sparsity), own in sums.iterrows():
+        assert f"{own['lost']:.0f} of {own['dense_right']:.0f}" in text, (pruner, sparsity)
