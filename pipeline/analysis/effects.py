@@ -12,12 +12,12 @@ from pipeline.analysis.score_changes import with_pooled
 from pipeline.config.choices import choices_of, read_choice
 from pipeline.config.signature import declared, takes_sparsity
 from pipeline.config.sparsity import parse
-from pipeline.evaluate.comparison import LOWER, MEAN, TOO_FEW
+from pipeline.evaluate.comparison import MEAN
+from pipeline.evaluate.verdict import LOST, UNDECIDED
 from pipeline.tables.variants import Variant, ordered
 
 # Names of the kinds of tasks in texts, in their order there.
 KIND_NAMES = {"generative": "generation", "multiple_choice": "multiple choice", "retrieval": "retrieval"}
-HALF = 0.5  # a lowered score that retains less than this fraction above chance is mostly lost
 ABOVE_CHANCE = "above chance"
 _UNITS = {"block": "blocks", "attention": "attention sublayers", "mlp": "MLPs", "sublayer": "sublayers"}
 
@@ -43,8 +43,8 @@ class Retained:
 
     @property
     def lost(self) -> bool:
-        """Whether less than half of the score above chance is left, for certain lower than the dense one."""
-        return self.verdict == LOWER and self.share < HALF
+        """Whether the score is lost."""
+        return self.verdict == LOST
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Effect:
 
     @property
     def lost(self) -> bool:
-        """Whether any kind of task is mostly lost."""
+        """Whether any kind of task is lost."""
         return any(retained.lost for retained in self.kinds)
 
 
@@ -98,8 +98,8 @@ def _in_order(kinds: dict[str, Retained]) -> tuple[Retained, ...]:
 
 
 def sentence(effect: Effect) -> str:
-    """Say an effect: "shortgpt at 20 %: retains 39 % of generation, 92 % of multiple choice above chance"."""
-    return f"{variant_name(effect.variant)}: {_said(effect, f' {ABOVE_CHANCE}')}"
+    """Say an effect: "shortgpt at 20 %: retains above chance 39 % [34, 43] of generation (lost)"."""
+    return f"{variant_name(effect.variant)}: {_said(effect, f'{ABOVE_CHANCE} ')}"
 
 
 def short_sentence(effect: Effect) -> str:
@@ -120,25 +120,25 @@ def without_shares(found: Iterable[Effect]) -> list[str]:
 
 
 def _said(effect: Effect, measured: str = "") -> str:
-    """Return what is retained, then the kinds of which that is unknown.
+    """Return what is retained with interval and verdict, then the kinds of which that is unknown.
 
-    A share that rests on too few items comes with its interval. Shares are shown from 0 %: below chance, none is left.
+    Shares are shown from 0 %: below chance, none is left.
     """
     known = ", ".join(_share(retained) for retained in effect.kinds if retained.known)
     few: list[str] = []
     blind: list[str] = []
     for retained in effect.kinds:
         if not retained.known:
-            (few if retained.verdict == TOO_FEW else blind).append(kind_name(retained.kind))
-    parts = [f"retains {known}{measured}"] if known else []
+            (few if retained.verdict == UNDECIDED else blind).append(kind_name(retained.kind))
+    parts = [f"retains {measured}{known}"] if known else []
     parts += [f"too few items for {' and '.join(few)}"] if few else []
     parts += [f"the dense model is not above chance in {' and '.join(blind)}"] if blind else []
     return "; ".join(parts)
 
 
 def _share(retained: Retained) -> str:
-    limits = f" [{_percent(retained.low)}, {_percent(retained.high)}]" if retained.verdict == TOO_FEW else ""
-    return f"{_percent(retained.share)} %{limits} of {kind_name(retained.kind)}"
+    limits = f"[{_percent(retained.low)}, {_percent(retained.high)}]"
+    return f"{_percent(retained.share)} % {limits} of {kind_name(retained.kind)} ({retained.verdict})"
 
 
 def _percent(share: float) -> str:

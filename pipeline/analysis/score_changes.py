@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from pipeline.evaluate.comparison import HIGHER, LOWER, pool
+from pipeline.evaluate.comparison import pool
 from pipeline.tables.replicates import COUNT
 from pipeline.tables.variants import VARIANT
-
-CHANGED = (LOWER, HIGHER)
 
 
 def with_pooled(comparisons: pd.DataFrame) -> pd.DataFrame:

@@ -9,12 +9,16 @@ import numpy as np
 import pandas as pd
 
 from pipeline.analysis import series
+from pipeline.analysis.bootstrap import interval
+from pipeline.evaluate.intervals import Interval
+from pipeline.evaluate.verdict import LOST, UNDECIDED, verdict
 from pipeline.tables.variants import VARIANT, rows_of, variants_of
 
 LEAST_CORRELATION = 0.9  # rank correlation that an estimate must reach to track the measured values
 RATIOS = (0.5, 2.0)  # range in which the median of estimate over measured must lie as well
 SETUP = [*VARIANT, "sublayer"]
-TRACKING = [*SETUP, "layer", "theorem", "rank_correlation", "median_ratio", "n"]
+TRACKING = [*SETUP, "layer", "theorem", "rank_correlation", "low", "high", "median_ratio", "n"]
+_RESAMPLES = 200
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,8 @@ def tracking(rows: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         One row per variant, sublayer, theorem and layer: pruner, sparsity, options, sublayer, layer, theorem ("1 (h)"),
-        rank_correlation (Spearman's over positions, ties sharing their mean rank; NaN where either is constant),
+        rank_correlation (Spearman's over positions, ties sharing their mean rank; NaN where either is constant), low
+        and high (its 95 % bootstrap interval over prompts, see `pipeline.analysis.bootstrap`; NaN for one prompt),
         median_ratio (of estimate over measured, where the measured value is above zero; NaN where it never is),
         n (positions where both are finite).
     """
@@ -87,7 +92,8 @@ def tracking(rows: pd.DataFrame) -> pd.DataFrame:
     for theorem in THEOREMS:
         pair = pd.DataFrame({"measured": theorem.measured(rows), "estimate": theorem.estimated(rows)})
         pair = pair.replace([np.inf, -np.inf], np.nan).dropna()
-        found = _tracked(pair, place.loc[pair.index]).reindex(keys.index)
+        own = place.loc[pair.index]
+        found = _tracked(pair, own).join(_intervals(pair, own, rows.loc[pair.index, "prompt"])).reindex(keys.index)
         parts.append(keys.assign(theorem=theorem.name, **found.assign(n=found["n"].fillna(0).astype(int))))
     table = pd.concat(parts, ignore_index=True)
     order = {theorem.name: number for number, theorem in enumerate(THEOREMS)}
@@ -111,8 +117,43 @@ def _tracked(pair: pd.DataFrame, place: pd.Series) -> pd.DataFrame:
     )
 
 
+def _intervals(pair: pd.DataFrame, place: pd.Series, prompts: pd.Series) -> pd.DataFrame:
+    """Estimate ``low`` and ``high`` of the rank correlation at each place, over prompts."""
+    found = {}
+    for at, rows in pair.groupby(place):
+        values = rows[["measured", "estimate"]].to_numpy()
+        found[at] = interval(values, prompts.loc[rows.index], weighted_rank_correlation, resamples=_RESAMPLES)
+    return pd.DataFrame.from_dict(found, orient="index", columns=["low", "high"])
+
+
+def weighted_rank_correlation(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Compute Spearman's correlation of (n, 2) values for each row of (resamples, n) counts; NaN where constant."""
+    total, off = weights.sum(axis=1, keepdims=True), []
+    for column in values.T:
+        order = np.argsort(column, kind="stable")
+        ends = np.flatnonzero(np.diff(column[order], append=np.inf))
+        upto = np.cumsum(weights[:, order], axis=1, dtype=np.float32)[:, ends]
+        # Ties share their mean rank, counted from the mean rank of all.
+        upto -= total / 2
+        upto[:, 1:] = (upto[:, 1:] + upto[:, :-1]) / 2
+        upto[:, :1] = (upto[:, :1] - total / 2) / 2
+        off.append(upto[:, np.searchsorted(column[order][ends], column)])
+    x, y = off
+    xx, xy, yy = (np.einsum("rn,rn,rn->r", weights.astype(float), *pair) for pair in ((x, x), (x, y), (y, y)))
+    with np.errstate(invalid="ignore"):
+        return (xy / np.sqrt(xx * yy)).clip(-1, 1)
+
+
+def tracks(tracked: pd.DataFrame) -> list[str]:
+    """Return for each row of `tracking` whether the correlation reaches `LEAST_CORRELATION`: see `verdict`."""
+    columns = ["rank_correlation", "low", "high"]
+    return [verdict(Interval(*row), LEAST_CORRELATION) for row in tracked[columns].to_numpy(dtype=float).tolist()]
+
+
 def breaks(tracked: pd.DataFrame) -> list[str]:
     """Return sentences that name, for each theorem and sublayer, the layers where the estimate does not track.
+
+    A correlation is called below the limit if its whole interval is, and undecided if the interval holds the limit.
 
     Variants that fail in the same layers share a sentence. There is none where everything tracks, or where tracking
     is unknown (NaN).
@@ -138,9 +179,10 @@ def breaks(tracked: pd.DataFrame) -> list[str]:
 def _failures(rows: pd.DataFrame) -> str:
     """Describe the layers of one variant and sublayer where the correlation or the ratio fails; empty if in none."""
     low, high = RATIOS
-    ratio = rows["median_ratio"]
+    ratio, found = rows["median_ratio"], pd.Series(tracks(rows), index=rows.index)
     tests = {
-        f"rank correlation below {LEAST_CORRELATION:g}": rows["rank_correlation"] < LEAST_CORRELATION,
+        f"rank correlation below {LEAST_CORRELATION:g}": found == LOST,
+        f"rank correlation undecided about {LEAST_CORRELATION:g}": (found == UNDECIDED) & rows["low"].notna(),
         f"median estimate/measured below {low:g}": ratio < low,
         f"median estimate/measured above {high:g}": ratio > high,
     }

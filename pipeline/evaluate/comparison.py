@@ -26,14 +26,12 @@ from pipeline.evaluate.intervals import (
     tango,
     wilson,
 )
+from pipeline.evaluate.verdict import KEPT, LOST, MARGIN, UNDECIDED, verdict
 
-# Largest difference, on the scale of scores from 0 to 1, that still counts as no change: five points.
-MARGIN = 0.05
 MEAN = "mean"  # the task of rows that average a kind
 MCNEMAR, STUDENT, STRATIFIED = "mcnemar", "student", "stratified"
-LOWER, HIGHER, NO_CHANGE = "lower", "higher", "no change"
-TOO_FEW, NO_SIGNAL = "too few items", "no signal"
-VERDICTS = (LOWER, HIGHER, NO_CHANGE, TOO_FEW, NO_SIGNAL)
+NO_SIGNAL = "no signal"
+VERDICTS = (KEPT, LOST, UNDECIDED, NO_SIGNAL)
 COLUMNS = [
     "task",
     "kind",
@@ -161,31 +159,23 @@ def pool(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def verdict_of(difference: Interval, dense: Interval, chance: float, best: float) -> str:
-    """Classify the change of a score.
+    """Classify the change of a score: the `verdict` on a difference of no more than `MARGIN`.
 
-    - "higher": the interval of the difference lies above 0;
-    - "no signal": dense is not clearly above chance, and pruning has nothing to take away;
-    - "lower": the interval lies below 0;
-    - "no change": it includes 0 and no difference larger than `MARGIN`;
-    - "too few items": otherwise, where the data allow both no difference and one that matters. Tasks with so few items
-      that not even a perfect score, whose lower limit is ``best``, would be clearly above chance get it as well.
+    Where dense is not clearly above chance, pruning has nothing to take away: "no signal". With so few items that not
+    even a perfect score, whose lower limit is ``best``, would be clearly above chance, that cannot be told either.
     """
-    if difference.low > 0:
-        return HIGHER
     if dense.low <= chance:
-        return TOO_FEW if best <= chance else NO_SIGNAL
-    if difference.high < 0:
-        return LOWER
-    return NO_CHANGE if max(-difference.low, difference.high) <= MARGIN else TOO_FEW
+        return UNDECIDED if best <= chance else NO_SIGNAL
+    return verdict(difference, -MARGIN)
 
 
 def _row(task: str, kind: str, metric: str, n: int, found: Paired, chance: float) -> tuple:
     dense, pruned, difference = found.dense, found.pruned, found.difference
     retained = fieller(pruned.shifted(-chance), dense.shifted(-chance), difference)
-    verdict = verdict_of(difference, dense, chance, found.best)
+    word = verdict_of(difference, dense, chance, found.best)
     # Adding 0 turns a negative zero into zero.
     scores = [number + 0.0 for number in (*dense, *pruned, *difference)]
-    return task, kind, metric, n, *scores, found.p, found.method, chance, *(part + 0.0 for part in retained), verdict
+    return task, kind, metric, n, *scores, found.p, found.method, chance, *(part + 0.0 for part in retained), word
 
 
 def _intervals(rows: pd.DataFrame, *columns: str) -> list[Interval]:

@@ -76,7 +76,7 @@ def _retained(own: Retained) -> Cell:
 
 def _score(change: Change) -> Cell:
     text = f"{change.dense:.1f} → {change.pruned:.1f}"
-    note = f"{with_interval(change.difference, change.low, change.high)}, {change.words}"
+    note = f"{with_interval(change.difference, change.low, change.high)}, {change.verdict}"
     return Cell(minus(text), change.difference, note, tone_of(change.difference))
 
 

@@ -1,4 +1,4 @@
-"""Changes of the scores of every variant, by task and in the mean: kept, lowered, mostly lost, or undecided."""
+"""Changes of the scores of every variant, by task and in the mean, with their verdicts."""
 
 from __future__ import annotations
 
@@ -6,22 +6,19 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from pipeline.analysis.effects import HALF, KIND_NAMES
+from pipeline.analysis.effects import KIND_NAMES
 from pipeline.analysis.score_changes import with_pooled
 from pipeline.analysis.score_means import MEAN, shared_tasks, task_scores, with_means
-from pipeline.evaluate.comparison import HIGHER, LOWER, NO_CHANGE
 from pipeline.tables.read import Tables
 from pipeline.tables.variants import Variant
 
 PERPLEXITY = "perplexity"  # the kind whose values are not fractions
-WORDS = {NO_CHANGE: "no change", HIGHER: "higher", LOWER: "lowered"}
 
 
 @dataclass(frozen=True)
 class Change:
     """Scores of the dense model and of one variant, in percent, with the interval of their difference in points.
 
-    ``retained`` is the fraction of the dense score above chance that is left (missing where there is none),
     ``verdict`` is that of `pipeline.evaluate.comparison`.
     """
 
@@ -29,20 +26,12 @@ class Change:
     pruned: float
     low: float
     high: float
-    retained: float
     verdict: str
 
     @property
     def difference(self) -> float:
         """Difference in percentage points, pruned minus dense."""
         return self.pruned - self.dense
-
-    @property
-    def words(self) -> str:
-        """Verdict in words for people."""
-        return (
-            "mostly lost" if self.verdict == LOWER and self.retained < HALF else WORDS.get(self.verdict, self.verdict)
-        )
 
 
 Changes = dict[tuple[str, str], dict[Variant, Change]]
@@ -77,7 +66,7 @@ def changes(tables: Tables) -> Changes:
     found: Changes = {}
     for row in compared.itertuples():
         dense, pruned, low, high = (100 * float(value) for value in (row.dense, row.pruned, row.low, row.high))
-        change = Change(dense, pruned, low, high, float(row.retained), str(row.verdict))
+        change = Change(dense, pruned, low, high, str(row.verdict))
         found.setdefault((row.kind, row.task), {})[Variant(row.pruner, row.sparsity, row.options)] = change
     return found
 

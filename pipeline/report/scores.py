@@ -8,7 +8,6 @@ import pandas as pd
 
 from pipeline.analysis.effects import kind_name
 from pipeline.analysis.score_means import MEAN
-from pipeline.evaluate.comparison import NO_SIGNAL, TOO_FEW
 from pipeline.report.answer import tone_of
 from pipeline.report.changes import PERPLEXITY, Change, changes, kinds_of, percent_scores
 from pipeline.report.table import NONE, Body, Cell, Column, Table, minus, number, with_interval
@@ -41,7 +40,7 @@ def scores_table(tables: Tables) -> Table | None:
         bodies += [Body(tuple(lines), "" if MEAN in series else kind_name(kind))] if lines else []
     caption = (
         "Scores in percent. Below a score: its difference from dense in percentage points with its 95% confidence "
-        "interval (both models on the same items), and whether the items are too few to tell; below a dense score: "
+        "interval (both models on the same items), and the verdict; below a dense score: "
         "its standard error."
     )
     return Table(caption, tuple(columns), tuple(bodies))
@@ -64,9 +63,7 @@ def _percentages(tables: Tables) -> Cells:
 
 
 def _changed(change: Change) -> Cell:
-    note = with_interval(change.difference, change.low, change.high)
-    if change.verdict in (TOO_FEW, NO_SIGNAL):
-        note += f", {change.verdict}"
+    note = f"{with_interval(change.difference, change.low, change.high)}, {change.verdict}"
     return Cell(f"{change.pruned:.1f}", change.pruned, note, tone_of(change.difference))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.analysis.effects import kind_name
-from pipeline.evaluate.comparison import MARGIN
+from pipeline.evaluate.verdict import MARGIN
 from pipeline.report.changes import kinds_of
 from pipeline.tables.read import Tables
 
@@ -51,10 +51,9 @@ def _comparisons(tables: Tables) -> list[str]:
             "Differences are paired by item. Items scored right or wrong: McNemar's test with continuity correction "
             "and the matching Tango interval; other items: paired t-test; means over tasks: variances recovered from "
             "the tasks' intervals. Intervals cover about 95%; those of means over small tasks cover more.",
-            "A score is called lowered or higher if the interval excludes zero, mostly lost if less than half of the "
-            f"dense score above chance is retained, no change if the interval stays within {100 * MARGIN:g} points of "
-            "zero, and too few items in all other cases. No signal: the dense model is not clearly above chance. No "
-            "change and higher count as retained.",
+            f"A score is kept if the whole interval of its difference is above −{100 * MARGIN:g} points, lost if the "
+            f"whole interval is below, and cannot be told if −{100 * MARGIN:g} lies inside. No signal: the dense model is "
+            "not clearly above chance.",
         ]
     if not tables.measures.empty:
         said += [

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pandas as pd
 
 from pipeline.analysis import series, theorems
+from pipeline.evaluate.verdict import KEPT, LOST, UNDECIDED
 from pipeline.report.table import NONE, Body, Cell, Column, Table, number
 from pipeline.tables.read import Tables
 from pipeline.tables.stored import MissingData
@@ -35,20 +38,17 @@ def heat_map(tracked: pd.DataFrame) -> Table | None:
 
 
 def sentence(tracked: pd.DataFrame) -> str:
-    """Say in how many cells of the heat map the estimates rank well, and which theorem does so least."""
+    """Say in how many cells of the heat map the estimates rank well, do not, or may do either."""
     known = tracked if tracked.empty else tracked.dropna(subset=["rank_correlation"])
     if known.empty:
         return ""
-    well = known["rank_correlation"] >= theorems.LEAST_CORRELATION
-    said = (
-        f"The estimates of theorems 1 to 3 rank the measured deviations, with a correlation of at least "
-        f"{theorems.LEAST_CORRELATION:g}, in {well.sum()} of {len(well)} places (a layer of a variant)"
+    counts = Counter(theorems.tracks(known))
+    return (
+        f"The estimates of theorems 1 to 3 rank the measured deviations with a correlation of at least "
+        f"{theorems.LEAST_CORRELATION:g} in {counts[KEPT]} of {len(known)} places (a layer of a variant), by the whole "
+        f"95\u00a0% interval over prompts; in {counts[LOST]} the interval is below, in {counts[UNDECIDED]} it cannot be "
+        "told."
     )
-    if well.all():
-        return f"{said}."
-    shares = well.groupby(known["theorem"], sort=False)
-    least = shares.mean().idxmin()
-    return f"{said}; theorem {least} does so least often, in {shares.sum()[least]} of {shares.size()[least]}."
 
 
 def _rows(rows: pd.DataFrame, layers: list[int]) -> list[tuple[Cell, ...]]:

@@ -20,6 +20,7 @@ from pipeline.common.arguments import Arguments
 from pipeline.common.errors import plain
 from pipeline.common.terminal import BAD, NARROW, columns_here, painted, show_table, wrapped
 from pipeline.evaluate.comparison import MEAN
+from pipeline.evaluate.verdict import MARGIN
 from pipeline.store.artifacts import Store
 from pipeline.store.origins import shown_together
 from pipeline.store.records import OK, JobRecord, load_records
@@ -35,6 +36,11 @@ from pipeline.tables.variants import VARIANT, Variant
 # Kinds of task that have a column even where nothing was evaluated.
 ALWAYS = ("generative", "multiple_choice")
 SETTINGS_NAMED, MOST_SENTENCES = 3, 8
+_RULE = (
+    f"Kept: the whole 95 % interval of the difference is above -{100 * MARGIN:g} points; lost: all of it is below; "
+    "otherwise it cannot be told."
+)
+_HEADING = "Of the dense score above chance, the largest gap between kinds of task first:"
 # Command for results elsewhere than in `outputs`.
 _SYNC = "python -m pipeline.track.sync outputs="
 
@@ -54,7 +60,7 @@ def show_results(jobs: Sequence[JobTables], store: Store) -> None:
     _show_scores(rows, names, numbers, {id(row): effect for row, effect in told})
     known = [(row, effect) for row, effect in told if effect.known]
     if told:
-        print("\nOf the dense score above chance, the largest gap between kinds of task first:" if known else "")
+        print(f"\n{wrapped(_RULE)}\n{_HEADING}" if known else "")
     for row, effect in known[:MOST_SENTENCES]:
         about = [names[row.first.model_id]] if len(names) > 1 else []
         about += [f"{key}={value}" for key, value in row.conditions.items()]
@@ -92,7 +98,7 @@ def told_effects(rows: Sequence[Row], read: Mapping[str, JobTables]) -> list[tup
 
 
 def _show_scores(rows: Sequence[Row], names: Mapping[str, str], found: Numbers, told: Mapping[int, Effect]) -> None:
-    """Print the table, in which scores that are mostly lost are coloured. ``told`` are effects by the id of a row."""
+    """Print the table, in which lost scores are coloured. ``told`` are effects by the id of a row."""
     texts = sorted({text for own in found.texts.values() for text in own})
     kinds = [kind for kind in KIND_NAMES if kind in ALWAYS or any(kind in own for own in found.means.values())]
     numbers = [(KIND_NAMES[kind], found.means, kind, 3) for kind in kinds]

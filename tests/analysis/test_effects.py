@@ -47,21 +47,22 @@ def test_a_variant_without_both_kinds_comes_last() -> None:
 
 
 def test_a_sentence_says_what_is_retained() -> None:
-    both = told(("generative", 0.388, "lower"), ("multiple_choice", 0.921, "lower"))
-    assert sentence(both) == "shortgpt at 20 %: retains 39 % of generation, 92 % of multiple choice above chance"
-    assert short_sentence(both) == "shortgpt at 20 %: retains 39 % of generation, 92 % of multiple choice"
-    assert both.lost and not told(("generative", 0.6, "lower"), ("retrieval", 0.3, "too few items")).lost
+    both = told(("generative", 0.388, "lost"), ("multiple_choice", 0.921, "kept"))
+    said = "retains {}39 % [29, 49] of generation (lost), 92 % [82, 102] of multiple choice (kept)"
+    assert sentence(both) == f"shortgpt at 20 %: {said.format('above chance ')}"
+    assert short_sentence(both) == f"shortgpt at 20 %: {said.format('')}"
+    assert both.lost and not told(("generative", 0.6, "kept"), ("retrieval", 0.3, "cannot be told")).lost
     # Below chance, nothing is left.
-    assert "retains 0 % of generation above chance" in sentence(told(("generative", -0.05, "lower")))
+    assert "retains above chance 0 % [0, 5] of generation" in sentence(told(("generative", -0.05, "lost")))
 
 
 def test_a_sentence_says_what_is_uncertain_or_unknown() -> None:
-    few = told(("generative", 0.9, "too few items"), ("multiple_choice", np.nan, "no signal"))
+    few = told(("generative", 0.9, "cannot be told"), ("multiple_choice", np.nan, "no signal"))
     assert sentence(few) == (
-        "shortgpt at 20 %: retains 90 % [80, 100] of generation above chance; "
+        "shortgpt at 20 %: retains above chance 90 % [80, 100] of generation (cannot be told); "
         "the dense model is not above chance in multiple choice"
     )
-    none = told(("generative", np.nan, "too few items"), ("multiple_choice", np.nan, "too few items"))
+    none = told(("generative", np.nan, "cannot be told"), ("multiple_choice", np.nan, "cannot be told"))
     assert sentence(none) == "shortgpt at 20 %: too few items for generation and multiple choice"
 
 
@@ -82,8 +83,8 @@ def test_names_of_variants_are_words(variant: tuple[str, ...], name: str) -> Non
 
 def test_variants_without_a_share_are_told_together() -> None:
     blind = told(("generative", np.nan, "no signal"), ("multiple_choice", np.nan, "no signal"))
-    few = told(("generative", np.nan, "too few items"))
-    known = told(("generative", 0.5, "lower"), ("multiple_choice", np.nan, "no signal"))
+    few = told(("generative", np.nan, "cannot be told"))
+    known = told(("generative", 0.5, "lost"), ("multiple_choice", np.nan, "no signal"))
     assert without_shares([blind, known, blind, few]) == [
         "2 variants: the dense model is not above chance in generation and multiple choice",
         "shortgpt at 20 %: too few items for generation",

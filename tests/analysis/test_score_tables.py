@@ -106,7 +106,7 @@ def test_retained_scores_are_those_of_the_comparisons(tmp_path: Path) -> None:
     markers = [line for line in canvas.axes[0].lines if line.get_marker() == "o"]
     assert [line.get_xdata()[0] for line in markers] == pytest.approx(list(generative["retained_percent"]))
     filled = [line.get_markerfacecolor() != "white" for line in markers]
-    assert filled == list(generative["label"].isin(["lower", "higher"])) and any(filled)
+    assert filled == list(generative["label"].eq("lost")) and any(filled)
 
 
 def test_means_that_are_retained_are_over_tasks_that_all_variants_have(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_what_cannot_be_told_is_said(tmp_path: Path) -> None:
     table.loc[~blind, ["low", "high"]] = [-0.9, 0.9]  # a mean that hardly says anything
     result, data = drawn(save(scored(tmp_path, list(SETUPS[:1])), comparisons=table), "fig26")
     means = data[data["series"] == "mean"].set_index("kind")
-    assert means.loc["generative", "label"] == "no signal" and means.loc["multiple_choice", "label"] == "too few items"
+    assert means.loc["generative", "label"] == "no signal" and means.loc["multiple_choice", "label"] == "cannot be told"
     first, second = canvas_of(result, data).axes
     assert [text.get_text() for text in first.texts] == ["no signal"]
     assert next(line.get_linestyle() for line in second.lines if len(line.get_xdata()) == 2) != "-"

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.stats import binom, multinomial, ttest_1samp
 
-from pipeline.evaluate.comparison import HIGHER, LOWER, NO_SIGNAL, Paired, paired, verdict_of
+from pipeline.evaluate.comparison import NO_SIGNAL, Paired, paired, verdict_of
 from pipeline.evaluate.intervals import (
     Interval,
     Z,
@@ -24,6 +24,7 @@ from pipeline.evaluate.intervals import (
     tango,
     wilson,
 )
+from pipeline.evaluate.verdict import KEPT, LOST, MARGIN, UNDECIDED
 
 SIGNIFICANT = 0.05
 Draw = Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray]]
@@ -39,7 +40,7 @@ def excludes(interval: Interval, value: float) -> bool:
 
 @functools.cache
 def most_gained(changed: int) -> int:
-    """The most items gained, of so many changed ones, at which the test still says "lower"; -1 if it never does."""
+    """The most items gained, of so many changed ones, at which the test still rejects; -1 if it never does."""
     most = most_gained(changed - 1) if changed else -1
     while 2 * (most + 1) < changed and mcnemar_p(most + 1, changed - most - 1) < SIGNIFICANT:
         most += 1
@@ -71,13 +72,11 @@ def test_rejections_are_those_of_the_exact_test() -> None:
 
 
 @pytest.mark.parametrize("n", [4, 5, 8, 12, 20, 32])
-def test_verdict_interval_and_p_are_one_for_every_table(n: int) -> None:
-    sure = Interval(0.5, 0.4, 0.6)
+def test_interval_and_p_are_one_for_every_table(n: int) -> None:
     for gained in range(n + 1):
         for lost in range(n + 1 - gained):
             found, p = tango(gained, lost, n), mcnemar_p(gained, lost)
             assert excludes(found, 0) == (p < SIGNIFICANT)
-            assert (verdict_of(found, sure, 0.0, 0.9) in (LOWER, HIGHER)) == (p < SIGNIFICANT)
             assert -1 <= found.low <= found.value <= found.high <= 1
 
 
@@ -177,7 +176,7 @@ def test_small_changes_of_every_item_are_told() -> None:
     limits = expected.confidence_interval(0.95)
     assert (found.difference.low, found.difference.high, found.p) == pytest.approx((*limits, expected.pvalue))
     assert found.difference.high - found.difference.low < 0.01
-    assert verdict_of(found.difference, found.dense, 0.0, found.best) == LOWER
+    assert verdict_of(found.difference, found.dense, 0.0, found.best) == UNDECIDED
     exactly = paired(dense, dense - 0.05)
     assert exactly.difference.high < 0 and exactly.p < 1e-6
 
@@ -289,10 +288,12 @@ def agrees(found: Paired, chance: float) -> None:
     assert 0 <= found.p <= 1 and (found.p < SIGNIFICANT) == excludes(found.difference, 0)
     retained = fieller(found.pruned.shifted(-chance), found.dense.shifted(-chance), found.difference)
     if found.dense.low <= chance:
-        assert verdict != LOWER and np.isnan(retained).all()
+        assert verdict in (NO_SIGNAL, UNDECIDED) and np.isnan(retained).all()
         assert (verdict != NO_SIGNAL) or found.best > chance
         return
-    assert (found.p < SIGNIFICANT) == (verdict in (LOWER, HIGHER)) == excludes(retained, 1)
+    assert (found.p < SIGNIFICANT) == excludes(retained, 1)
+    assert verdict != LOST or (found.p < SIGNIFICANT and found.difference.high < -MARGIN)
+    assert (verdict == KEPT) == (found.difference.low >= -MARGIN)
     assert retained.low <= retained.value <= retained.high
     if chance == 0:
         assert retained.low >= 0

@@ -140,7 +140,7 @@ def test_sentences_say_under_which_conditions_and_are_not_endless(run: Run, caps
     assert rest == "  and 2 more, whose scores are in the table"
 
 
-LOST = [Effect(Variant("attn_drop", "4"), (Retained("generative", 0.1, 0.05, 0.15, "lower"),))]
+LOST = [Effect(Variant("attn_drop", "4"), (Retained("generative", 0.1, 0.05, 0.15, "lost"),))]
 LONG_MODEL, LONG_TASK = "a/" + "folder_of_models/" * 3 + "my_model", "a_task_whose_name_has_forty_characters_0"
 
 

@@ -51,8 +51,8 @@ def select(tables: Tables) -> Selection:
         "Right: binary logarithm of the median over positions of estimate / measured; 0 is a perfect estimate, 1 twice "
         "the measured value.",
         *([f"Triangles: beyond \u00b1{CLIP:g}, drawn at the edge."] if (data["log2_ratio"].abs() > CLIP).any() else []),
-        f"Grey: where the estimate tracks, above {theorems.LEAST_CORRELATION:g} on the left and between {low:g} and "
-        f"{high:g} times the measured value on the right.",
+        f"Grey: correlations above {theorems.LEAST_CORRELATION:g} on the left, ratios between {low:g} and {high:g} on "
+        "the right; the data have the intervals of correlations over prompts.",
         f"Temperature {temperature:g}.",
         *equal_note,
         *_left_out_note(panels[ROWS:]),

@@ -8,9 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 
-from pipeline.analysis.score_changes import CHANGED, with_pooled
+from pipeline.analysis.score_changes import with_pooled
 from pipeline.analysis.score_means import KINDS
-from pipeline.evaluate.comparison import HIGHER, LOWER, MARGIN, MEAN, NO_CHANGE, TOO_FEW
+from pipeline.evaluate.comparison import MEAN
+from pipeline.evaluate.verdict import KEPT, LOST, MARGIN, UNDECIDED
 from pipeline.plot import canvas, style
 from pipeline.plot.base import Figure, Selection, column_if_one
 from pipeline.plot.variant_notes import left_out_note
@@ -47,8 +48,8 @@ def select(tables: Tables) -> Selection:
     notes = (
         "Retained: (pruned − chance) / (dense − chance), 100% is the dense model, 0% is guessing; bars: 95% interval"
         " over items (Fieller), both models on the same items; small dots: single tasks.",
-        f"Filled: the difference excludes zero; hollow: no change (at most {100 * MARGIN:g} points either way);"
-        " grey and dashed: too few items to tell.",
+        f"Verdicts are on the score: kept if it fell by {100 * MARGIN:g} points at most, by the whole interval of the"
+        " difference; lost if by more; cannot be told if the interval holds both.",
         "No signal: the dense model is not clearly above chance.",
         *_mean_notes(data),
         *left_out_note(left_out),
@@ -119,12 +120,11 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
 def _handles(data: pd.DataFrame) -> list[Line2D]:
     """Return the legend entries: the verdicts that occur by marker, what bars are, and single tasks."""
     handles, verdicts = [], set(data[VERDICT])
-    for names, label in (((LOWER, HIGHER), "changed"), ((NO_CHANGE,), NO_CHANGE), ((TOO_FEW,), TOO_FEW)):
-        if verdicts & set(names):
-            colour = style.GREY if names == (TOO_FEW,) else style.INK
-            handle = canvas.line_handle(label, colour, UNCERTAIN if names == (TOO_FEW,) else "-", "o")
-            handle.set_markerfacecolor(colour if names == (LOWER, HIGHER) else "white")
-            handles.append(handle)
+    for verdict in [word for word in (KEPT, LOST, UNDECIDED) if word in verdicts]:
+        colour = style.GREY if verdict == UNDECIDED else style.INK
+        handle = canvas.line_handle(verdict, colour, UNCERTAIN if verdict == UNDECIDED else "-", "o")
+        handle.set_markerfacecolor(colour if verdict == LOST else "white")
+        handles.append(handle)
     handles.append(canvas.error_handle("95% interval over items", upright=False))
     if (data["series"] != MEAN).any():
         handles.append(canvas.line_handle("single task", style.GREY, "", "."))
@@ -146,14 +146,14 @@ def _row(ax: Axes, own: pd.DataFrame, place: int, colour: str) -> None:
     if not np.isfinite(value):
         _say(ax, place, verdict)
         return
-    edge = style.GREY if verdict == TOO_FEW else colour
+    edge = style.GREY if verdict == UNDECIDED else colour
     ax.plot(
         np.clip([low, high], -1e6, 1e6), [place, place],
-        color=edge, linewidth=1.1, linestyle=UNCERTAIN if verdict == TOO_FEW else "-", zorder=3,
+        color=edge, linewidth=1.1, linestyle=UNCERTAIN if verdict == UNDECIDED else "-", zorder=3,
     )  # fmt: skip
     ax.plot(
         [value], [place], "o",
-        markersize=4.5, markeredgecolor=edge, markerfacecolor=edge if verdict in CHANGED else "white", zorder=4,
+        markersize=4.5, markeredgecolor=edge, markerfacecolor=edge if verdict == LOST else "white", zorder=4,
     )  # fmt: skip
 
 
@@ -174,4 +174,4 @@ def _limits(own: pd.DataFrame) -> tuple[float, float]:
     return float(finite.min()) - air, float(finite.max()) + air
 
 
-FIGURE = Figure(select, draw, version=3, span=column_if_one("kind"))
+FIGURE = Figure(select, draw, version=4, span=column_if_one("kind"))

@@ -11,11 +11,12 @@ import yaml  # type: ignore[import-untyped]
 
 from pipeline.analysis.prompt_means import mean_over_prompts
 from pipeline.analysis.score_rows import COSINES, KL, Numbers, rows_of_jobs
-from pipeline.analysis.theorems import IN_H, IN_Z, LEAST_CORRELATION, OF_KL, OF_P, tracking
+from pipeline.analysis.theorems import IN_H, IN_Z, OF_KL, OF_P, tracking, tracks
 from pipeline.config.choices import CONF, read_choice
 from pipeline.config.schema import FREE_RUNNING, TEACHER_FORCED, flatten
 from pipeline.evaluate.comparison import MEAN
 from pipeline.evaluate.suite import GENERATIVE, MULTIPLE_CHOICE
+from pipeline.evaluate.verdict import LOST
 from pipeline.store.artifacts import Store
 from pipeline.store.records import OK, JobRecord, load_records
 from pipeline.study.findings.source import Measured, NoResults, Source, Values, commit_of
@@ -118,12 +119,16 @@ def protocols(jobs: Sequence[JobRecord], store: Store) -> Values:
 
 
 def theorems(jobs: Sequence[JobRecord], store: Store) -> Values:
-    """Return how well the estimates track at the lower sparsity: least correlations, and layers where one breaks."""
+    """Return how well the estimates track at the lower sparsity: least correlations, and layers where one is too low.
+
+    A correlation is too low where its whole interval is: see `pipeline.evaluate.verdict`.
+    """
     choice = Choice(jobs[0].model_id, jobs[0].settings_id)
     tracked = tracking(load(store.root, choice).protocol("layer"))
     tracked = tracked[tracked["sparsity"].astype(float) == float(WANTED[0][1])]
     weights, units = (tracked[tracked["pruner"] == pruner] for pruner in ("wanda", "shortgpt"))
-    first = units[units["theorem"].isin([IN_H.name, IN_Z.name]) & (units["rank_correlation"] < LEAST_CORRELATION)]
+    lost = pd.Series(tracks(units), index=units.index) == LOST
+    first = units[units["theorem"].isin([IN_H.name, IN_Z.name]) & lost]
     layers = [str(layer) for layer in sorted(first["layer"].unique())]
     least = weights.groupby("theorem")["rank_correlation"].min()
     return {
