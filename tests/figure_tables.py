@@ -274,6 +274,7 @@ def _measures(frame: pd.DataFrame, orth: pd.Series, rng: np.random.Generator) ->
         "cos_z": 1 / np.sqrt(1 + 0.6 * orth),
         "cos_p": np.exp(-variance / 2 * noise),
         "kl": variance / 2 / noise,
+        "kl_reverse": variance / 2 / noise**0.5,
     }
     estimates = {
         "est_cos_h": 1 - orth / 2,
@@ -330,6 +331,7 @@ def options_table(setups: Sequence[tuple[str, str]] = SETUPS, count: int = 12, d
                             "temperature": temperature,
                             "size": 49152 if name == "vocabulary" else 4,
                             "kl": kl,
+                            "kl_reverse": 0.9 * kl,
                             "cos_p": float(np.exp(-kl)),
                             "flip": float(rng.random() < min(1.0, kl / 4)),
                             "mass_dense": 1.0 if name == "vocabulary" else 0.8,

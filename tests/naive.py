@@ -54,6 +54,7 @@ def naive(
         "cos_z": deviation(z, z + delta),
         "cos_p": deviation(p, q),
         "kl": (p * (log_p - log_q)).sum(-1),
+        "kl_reverse": (q * (log_q - log_p)).sum(-1),
         "tv": total_variation(p, q, delta / temperature),
         "var_p": variance(p, delta),
         "var_r": variance(r, delta),
@@ -121,7 +122,7 @@ def assert_agrees(
             absolute = 16 * rounding + 16 * EPSILON  # differences of logits
         elif name == "tv":
             absolute = 1e-12  # a change of probabilities, of which the largest is about one
-        elif name != "kl":
+        elif not name.startswith("kl"):
             absolute = FLOOR * np.asarray(expected["rms_dz"]) ** 2
         wrong = np.abs(value - exact) > absolute + relative * np.abs(exact)
         assert not wrong.any(), f"{where} {name}: {value[wrong]} should be {exact[wrong]}"

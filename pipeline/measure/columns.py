@@ -17,6 +17,7 @@ COLUMNS = [
     "cos_p",
     "kl",
     "tv",
+    "kl_reverse",
     "orth_h",
     "orth_z",
     "par_h",

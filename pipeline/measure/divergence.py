@@ -17,6 +17,8 @@ _FAR = 0.5
 # Probabilities are scaled by this power of two and are at least exp(_FLOOR) of the largest: squares of smaller ones
 # would be subnormal numbers, which processors multiply a hundred times slower. The floor adds far less than rounding.
 SCALE, _FLOOR = 2.0**58, -70.0
+# Share of a term from which a difference of two keeps its digits.
+_CANCELLED = 0.02
 # Perturbation from which the floor's contribution to a variance could be seen.
 _HUGE = 1e5
 # Angular deviation below which digits cancel where it is computed as one minus the cosine.
@@ -40,7 +42,8 @@ def deviations(e: torch.Tensor, z: torch.Tensor, delta: torch.Tensor, temperatur
     ``e`` are the dense ``probabilities``, ``z`` and ``delta`` dense logits and their perturbation, all (N, V).
     Returns (N,) float64:
 
-    - ``kl``: KL(p‖q) in nats; ``tv``: their total variation ``Σ|p - q| / 2``; ``deviation_p``: ``1 - cos(p, q)``
+    - ``kl``, ``kl_reverse``: KL(p‖q) and KL(q‖p) in nats; ``tv``: their total variation ``Σ|p - q| / 2``;
+      ``deviation_p``: ``1 - cos(p, q)``
     - ``var_p``, ``var_r``: variance of Δz weighted by p and by ``r = p²/‖p‖²``, the weighted mean subtracted first
     """
     # Weights of a float softmax sum to one up to rounding only.
@@ -60,24 +63,32 @@ def deviations(e: torch.Tensor, z: torch.Tensor, delta: torch.Tensor, temperatur
     far = ~(vecdot(growth, growth) < _OVERFLOW)
     growth[far] = 0  # of no use, and summed in float64 if it overflows
     # log E_p[exp(c)] - E_p[c] without cancellation of large terms: the excess E_p[exp(c) - 1 - c] is never negative.
-    kl = (_excess(growth, ec, c, extent < _SMALL).double() / mass + residue).log1p() - residue
+    # KL(q‖p) is E_q[c] less the same logarithm; the residue of E_p[c], zero but for rounding, cancels in both.
+    normaliser = (_excess(growth, ec, c, extent < _SMALL).double() / mass + residue).log1p()
+    kl, gain = normaliser - residue, vecdot(growth, c).double() / mass
+    expected = (gain + residue) * (-normaliser).exp()
     # The cosine does not depend on scale, so q is replaced by p·exp(c) = p + p·(exp(c) - 1).
     deviation, tv = angular_deviation(*split(e, growth, square)), _total_variation(e, growth, mass)
     if far.any():
-        kl[far], deviation[far], tv[far] = _far_apart(e[far], c[far], z[far], residue[far], temperature)
+        kl[far], expected[far], deviation[far], tv[far] = _far_apart(e[far], c[far], z[far], residue[far], temperature)
     scale = temperature**2
-    found = {"kl": kl.clamp(min=0), "tv": tv, "deviation_p": deviation, "var_p": var_p * scale, "var_r": var_r * scale}
+    reverse = expected - (kl + residue)
+    found = {"kl": kl.clamp(min=0), "kl_reverse": reverse.clamp(min=0), "tv": tv}
+    found |= {"deviation_p": deviation, "var_p": var_p * scale, "var_r": var_r * scale}
     safe = (extent < _HUGE) & var_r.isfinite() & ~(far & (deviation < _CLOSE))
     if not safe.all():
         for name, value in _by_definition(z[~safe], delta[~safe], temperature).items():
             found[name][~safe] = value
+    # Where pruning takes away tokens that hardly had any probability, both terms are much larger than the difference.
+    if (rough := safe & (reverse < _CANCELLED * torch.maximum(gain, expected))).any():
+        found["kl_reverse"][rough] = _by_definition(z[rough], delta[rough], temperature)["kl_reverse"]
     return found
 
 
 def _far_apart(
     e: torch.Tensor, c: torch.Tensor, z: torch.Tensor, residue: torch.Tensor, temperature: float
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Compute KL(p‖q), ``1 - cos(p, q)`` and ``Σ|p - q| / 2``, (N,) float64, if the KL is more than three nats.
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Compute KL(p‖q), ``E_q[c]``, ``1 - cos(p, q)`` and ``Σ|p - q| / 2``, (N,) float64, if the KL exceeds three nats.
 
     ``c`` (N, V) is the change of z/T, of which ``residue`` (N,) is the mean weighted by p.
     """
@@ -87,9 +98,9 @@ def _far_apart(
     mass = q.sum(-1, keepdim=True)
     kl = largest.squeeze(-1).double() + mass.squeeze(-1).double().log() - residue
     lengths = vecdot(e, e).double().sqrt() * vecdot(q, q).double().sqrt()
-    deviation = 1 - vecdot(e, q).double() / lengths
+    deviation, expected = 1 - vecdot(e, q).double() / lengths, vecdot(q, c).double() / mass.squeeze(-1).double()
     tv = q.div_(mass).sub_(e / e.sum(-1, keepdim=True)).abs_().sum(-1).double() / 2
-    return kl, deviation, tv
+    return kl, expected, deviation, tv
 
 
 def log_ratio(p: torch.Tensor, z: torch.Tensor, delta: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -120,6 +131,7 @@ def _by_definition(z: torch.Tensor, delta: torch.Tensor, temperature: float) -> 
     )
     return {
         "kl": vecdot(p, log_p - log_q).clamp(min=0),
+        "kl_reverse": vecdot(q, log_q - log_p).clamp(min=0),
         "tv": (q - p).abs().sum(-1) / 2,
         "deviation_p": angular_deviation(*split(p, q - p)),
     } | dict(zip(("var_p", "var_r"), variances, strict=True))

@@ -22,7 +22,7 @@ VOCABULARY, OPTIONS, CONTROL = "vocabulary", "options", "control"
 # Number of random token sets compared with each question's options, and number of likeliest tokens listed.
 DRAWS, TOP = 16, 10
 # Measures of a set that must be finite; ``correct_*`` is not among them, as the right option may be unknown.
-_MEASURES = ("kl", "cos_p", "flip", "mass_dense", "mass_pruned", "margin_dense", "margin_pruned")
+_MEASURES = ("kl", "kl_reverse", "cos_p", "flip", "mass_dense", "mass_pruned", "margin_dense", "margin_pruned")
 
 
 @torch.inference_mode()
@@ -38,7 +38,7 @@ def measure_options(
     """Measure sets and tokens at the first decision step; ``dense`` and ``pruned`` are final states (K, D).
 
     The first table has a row for each question, set ("vocabulary", "options", or one of several draws of "control")
-    and temperature: ``size``; ``kl``, ``cos_p`` and ``flip`` of the probabilities renormalised inside the set;
+    and temperature: ``size``; ``kl``, ``kl_reverse``, ``cos_p`` and ``flip`` of the probabilities renormalised inside the set;
     ``mass_*``, the probability of the set in the whole vocabulary; ``rank_*``, the mean number of tokens above one of
     the set; ``margin_*`` of the set's dense winner over its best rival in nats; ``correct_*``, whether the right option
     wins (missing for other sets and if the right option is unknown). The second has a row for each option and each of

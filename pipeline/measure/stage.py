@@ -197,7 +197,7 @@ class OptionMeasures(Stage):
 
     bench: Workbench
     name = "option_measures"
-    version = 2
+    version = 3
 
     def inputs(self) -> dict[str, Any]:
         bench = self.bench

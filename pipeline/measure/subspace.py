@@ -10,7 +10,7 @@ from pipeline.measure.divergence import deviations, probabilities
 def subspace(z: torch.Tensor, delta: torch.Tensor, temperature: float) -> dict[str, torch.Tensor]:
     """Compute the deviation within sets of tokens, from (N, k) dense logits of each set and their perturbation.
 
-    Returns (N,) float64: ``kl`` and ``cos_p`` of the probabilities renormalised inside the set, ``flip`` (1 where
+    Returns (N,) float64: ``kl``, ``kl_reverse`` and ``cos_p`` of the probabilities renormalised inside the set, ``flip`` (1 where
     another token wins), ``margin_dense`` and ``margin_pruned``: the logit of the set's dense winner over its best
     rival's, in nats at the temperature; a negative pruned margin is a flip.
     """
@@ -20,6 +20,7 @@ def subspace(z: torch.Tensor, delta: torch.Tensor, temperature: float) -> dict[s
     dense, pruned = margins(z, delta)
     return {
         "kl": measured["kl"],
+        "kl_reverse": measured["kl_reverse"],
         "cos_p": 1 - measured["deviation_p"],
         "flip": (pruned < 0).double(),
         "margin_dense": dense / temperature,

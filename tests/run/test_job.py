@@ -25,8 +25,8 @@ from pipeline.store.records import OK, JobRecord
 from pipeline.tables.job_columns import HOW, IDS, JOB_COLUMNS, WHO
 
 CAPTURE = "stages=[prune,capture,measure]"
-OPTION_COLUMNS = ["prompt", "origin", "set", "draw", "temperature", "size", "kl", "cos_p", "flip"]
-OPTION_COLUMNS += ["mass_dense", "mass_pruned", "rank_dense", "rank_pruned", "margin_dense", "margin_pruned"]
+OPTION_COLUMNS = ["prompt", "origin", "set", "draw", "temperature", "size", "kl", "kl_reverse", "cos_p"]
+OPTION_COLUMNS += ["flip", "mass_dense", "mass_pruned", "rank_dense", "rank_pruned", "margin_dense", "margin_pruned"]
 OPTION_COLUMNS += ["correct_dense", "correct_pruned"]
 TOKEN_COLUMNS = ["prompt", "origin", "role", "place", "token", "text", "gold"]
 TOKEN_COLUMNS += ["logp_dense", "logp_pruned", "rank_dense", "rank_pruned"]
