@@ -1,4 +1,4 @@
-"""Notes on what a valid command line gives in vain: shown before the jobs start, without stopping them."""
+"""Notes on what a valid command line may not mean as it says: shown before the jobs start, without stopping them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from pipeline.check.words import Words, read_words, shortened
 from pipeline.config.signature import takes_sparsity
 from pipeline.config.sparsity import parse
+from pipeline.data.matched.suite import HALVES, relatives_of
 
 _ONE_JOB = "so the jobs that differ only in it are the same job"
 
@@ -15,7 +16,7 @@ _ONE_JOB = "so the jobs that differ only in it are the same job"
 def notes(arguments: Sequence[str], multirun: bool) -> list[str]:
     """Return a sentence for each thing that a command line without problems asks for and does not get."""
     words = read_words(arguments, multirun)
-    return [*_ignored(words), *_repeated(words)]
+    return [*_ignored(words), *_repeated(words), *_related(words)]
 
 
 def _ignored(words: Words) -> Iterator[str]:
@@ -37,6 +38,23 @@ def _repeated(words: Words) -> Iterator[str]:
         if (times := given.count(spelling)) > 1:
             written = _listed(option for option in words.values["sparsity"] if _spelling(option) == spelling)
             yield f"sparsity={written} is one sparsity, {spelling}, {_ONE_JOB}, {times} times"
+
+
+def _related(words: Words) -> Iterator[str]:
+    """Yield a note where pruners choose on families of the suite and are judged on others that are their relatives."""
+    pairs = [
+        (chosen, asked)
+        for chosen in words.values.get("calibration.families", ())
+        for asked in words.values.get("task.families", ())
+        if isinstance(chosen, list) and isinstance(asked, list) and not set(chosen) & set(asked)
+    ]
+    related = {family: None for chosen, asked in pairs for family in relatives_of(chosen, asked)}
+    if related:
+        halves = " and ".join(f"[{','.join(half)}]" for half in HALVES)
+        yield (
+            f"calibration.families and task.families differ, but {_listed(related)} have relatives among those that "
+            f"are asked, with the same verbs, words or templates; halves without relatives: {halves}"
+        )
 
 
 def _spellings(words: Words) -> list[str]:

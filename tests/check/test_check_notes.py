@@ -37,6 +37,25 @@ def test_what_is_said_in_vain_is_told(words, expected):
     assert notes(words, multirun=True) == expected
 
 
+HALVES = "[copying,repetition,plurals,negation,questions] and [counting,past_tense,participles,antonyms,nationalities]"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "asked", "related"),
+    [
+        ("[past_tense,negation]", "[participles,questions]", "past_tense,negation"),
+        ("[past_tense,plurals]", "[antonyms,nationalities]", "past_tense"),
+        ("[counting,past_tense]", "[copying,plurals]", ""),
+        ("[past_tense,participles]", "[participles]", ""),  # not meant to be held out
+    ],
+)
+def test_relatives_among_held_out_families_are_told(chosen, asked, related):
+    found = notes(["calibration=shots", f"calibration.families={chosen}", f"task.families={asked}"], multirun=True)
+    assert len(found) == bool(related)
+    for said in found:
+        assert f"but {related} have relatives" in said and said.endswith(f"halves without relatives: {HALVES}")
+
+
 def test_a_note_stops_nothing_and_a_fine_command_line_has_none(tmp_path):
     """Once a command, before the first job, on standard error."""
     base = ("-m", "model=random", "stages=[prune]", f"outputs={tmp_path}", "wandb.mode=disabled", "pruner=rtn")

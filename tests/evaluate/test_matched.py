@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from places import ROOT
 
 from pipeline.data.matched.data import read_items
 from pipeline.data.matched.generate import BUILDERS, family_text
-from pipeline.data.matched.suite import FAMILIES, INCLUDE_PATH, ITEMS_PATH, items_file, matched_tasks
+from pipeline.data.matched import words
+from pipeline.data.matched.suite import FAMILIES, HALVES, INCLUDE_PATH, ITEMS_PATH, RELATIVES, items_file, matched_tasks
 from pipeline.evaluate.suites.matched import MatchedSuite
 
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1"}
@@ -66,6 +68,37 @@ def test_one_kind_of_the_families_can_be_asked_alone():
     assert [entry.name for entry in suite.entries()] == ["matched_plurals_generative", "matched_copying_generative"]
     # How a task is asked is the same with and without the others.
     assert suite.conditions() == MatchedSuite("matched").conditions()
+
+
+def _words_of(text: str) -> set[str]:
+    return set(re.findall(r"[a-z]+", text.lower()))
+
+
+def _template(family: str) -> frozenset[str]:
+    """The words that all prompts of a family have in common."""
+    return frozenset(set.intersection(*(_words_of(row["prompt"]) for row in read_items(family))))
+
+
+def _asked(family: str) -> set[str]:
+    """The words that its items are about: of prompts and options, without the template's."""
+    rows = read_items(family)
+    return set().union(*(_words_of(" ".join([row["prompt"], *row["choices"]])) for row in rows)) - _template(family)
+
+
+def test_halves_share_no_verb_no_template_and_no_prompt():
+    first, second = HALVES
+    assert sorted([*first, *second]) == sorted(FAMILIES) and len(first) == len(second)
+    assert all(set(group) <= set(first) or set(group) <= set(second) for group in RELATIVES)
+    prompts = [{row["prompt"] for family in half for row in read_items(family)} for half in HALVES]
+    assert len(prompts[0] & prompts[1]) == 0
+    templates = [{_template(family) for family in half} - {frozenset()} for half in HALVES]
+    assert len(templates[0] & templates[1]) == 0
+    verbs = {*words.PAST_TENSE, *words.PAST_TENSE.values(), *words.PARTICIPLES, *words.PARTICIPLES.values()}
+    asked = set().union(*map(_asked, first))
+    # Two words are spelled like verbs: a clean bag, and a watch to be put into the plural.
+    assert len((asked & verbs) - {"clean", "watch"}) == 0
+    # The halves that were used before: verbs in both.
+    assert len(_asked("past_tense") & _asked("participles")) > 40
 
 
 def test_an_unknown_family_is_answered_with_the_nearest_one():

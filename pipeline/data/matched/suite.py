@@ -27,6 +27,15 @@ FAMILIES = (
 )
 """Every family; each has `items/<family>.jsonl` and two files in `configs/`."""
 
+RELATIVES = (("past_tense", "participles", "antonyms"), ("negation", "questions"), ("copying", "repetition"))
+"""Families that share verbs, a template with prompts, or a word list."""
+
+HALVES = (
+    ("copying", "repetition", "plurals", "negation", "questions"),
+    ("counting", "past_tense", "participles", "antonyms", "nationalities"),
+)
+"""Two halves that keep relatives together: what one half has chosen is judged on the other."""
+
 METRICS = {"generative": "exact_match", "multiple_choice": "acc"}
 """Each kind of task and the metric that scores it; both lie in [0, 1] and higher is better."""
 
@@ -63,6 +72,13 @@ def family_problem(families: Sequence[str]) -> str | None:
             hint = f"did you mean {near[0]}? " if near else ""
             return f"calibration.families: {family} does not exist; {hint}choose from {', '.join(FAMILIES)}"
     return None
+
+
+def relatives_of(families: Iterable[str], others: Iterable[str]) -> list[str]:
+    """Return the families that have relatives among ``others``, in the order of the suite."""
+    asked = set(others)
+    groups = [group for group in RELATIVES if asked & set(group)]
+    return [family for family in FAMILIES if family in families and any(family in group for group in groups)]
 
 
 def items_file(family: str) -> Path:
