@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import random
 from itertools import chain
 
 import pandas as pd
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 from pipeline.config.probes import PROBES
 from pipeline.data.calibration.held_out import leaked
+from pipeline.data.calibration.near_duplicates import near_duplicates
 from pipeline.data.calibration.shots import Shots
 from pipeline.data.calibration.trajectories import Trajectories
 from pipeline.data.matched.data import read_items
@@ -22,16 +25,37 @@ TRIAL = ("pruner=divergence", "sparsity=1", "calibration=trajectories", "calibra
 words = st.text("abcdefgh", min_size=1, max_size=6)
 
 
-@given(st.lists(words, min_size=1, max_size=5), st.lists(words, max_size=5), st.lists(words, max_size=5))
-def test_a_question_is_found_wherever_it_begins_a_line(question, before, after):
-    asked = "  ".join(question).upper()
-    prompt = "\n".join([" ".join(before), " ".join([*question, *after])])
+@given(st.lists(words, min_size=3, max_size=40), st.lists(words, max_size=5), st.lists(words, max_size=5))
+def test_a_question_is_found_wherever_it_stands_and_however_it_is_set(question, before, after):
+    asked = ",  ".join(question).upper()
+    prompt = " ".join([*before, *question, *after])
     assert leaked(["something else", prompt], [asked]) is not None
-    assert leaked([prompt], ["!" + asked]) is None
+    assert leaked([prompt.replace(question[0], "")], ["zzz yyy xxx " + "www " * len(question)]) is None
 
 
 def test_an_empty_question_is_nowhere():
-    assert leaked(["a prompt"], ["", " \n"]) is None
+    assert leaked(["a prompt"], ["", " \n", "->"]) is None
+
+
+@pytest.mark.parametrize("prefix", ["Q: ", "Question 7) ", "Please answer. ", "Text before\n", "  > "])
+def test_no_prefix_hides_an_item(prefix):
+    assert near_duplicates([f"{prefix}{item}" for item in TESTED], TESTED) == TESTED
+
+
+def test_a_changed_word_hides_no_long_item_and_a_common_phrase_makes_none():
+    rng = random.Random(0)
+    text = [f"w{rng.randrange(10_000)}" for _ in range(2000)]
+    for length in (16, 40, 200):
+        item = text[300 : 300 + length]
+        assert near_duplicates([" ".join(text)], [" ".join(item)])
+        changed = [*item[: length // 2], "another", *item[length // 2 + 1 :]]
+        assert near_duplicates([" ".join(text)], [" ".join(changed)])
+        strange = [f"v{rng.randrange(10_000)}" for _ in range(length)]
+        phrase = [*strange[: length - length // 4], *item[: length // 4]]
+        assert near_duplicates([" ".join(text)], [" ".join(phrase)]) == []
+    # Two words alone are no item within a line, where counting goes on.
+    assert near_duplicates(["41 42 43 44"], ["43 44"]) == [] and near_duplicates(["Q: 43 44"], ["43 44"])
+    assert near_duplicates(["The house is not cold"], ["The house is cold ->"]) == []
 
 
 def test_built_in_prompts_are_held_out():
@@ -65,6 +89,7 @@ def test_families_take_turns():
         (PROBES[4].text, "capture", "a probe prompt"),
         (PROBES[4].text, "measure", "a probe prompt"),
         (f"Answer:\n{TESTED[0]}", "evaluate", "an item of the tasks"),
+        (f"Q: {TESTED[0]}", "evaluate", "an item of the tasks"),
     ],
 )
 def test_a_job_that_mixes_them_is_refused_before_any_work(make_settings, tmp_path, prompt, stage, what):
@@ -93,3 +118,19 @@ def test_prompts_come_from_text_and_from_json_lines(tmp_path):
     pd.DataFrame({"text": ["One\ntwo", "", "Three"]}).to_parquet(tmp_path / "p.parquet")
     for path in (text, lines, tmp_path / "p.parquet"):
         assert list(chain(Trajectories("t", path=str(path), sequences=2).prompts())) == ["One\ntwo", "Three"]
+
+
+def test_items_in_a_file_are_counted_and_told(make_settings, tmp_path, caplog):
+    items = [row["prompt"] for row in read_items("plurals") if row["split"] == "test"][:8]
+    path, folder = tmp_path / "text.txt", tmp_path / "run"
+    path.write_text("Words that no item has, again and again. " * 40 + " ".join(f"Q: {item} cats." for item in items[:3]))
+    folder.mkdir()
+    given = ("pruner=wanda", "sparsity=0.5", "calibration=file", f"calibration.path={path}", "calibration.packing=false")
+    given += ("calibration.sequences=1", "calibration.length=4000", "task.families=[plurals]", "task.limit=8")
+    for _ in range(2):  # computed, and found again
+        caplog.clear()
+        record = run_job(make_settings(*given, "stages=[prune,evaluate]"), "run", folder)
+        assert record.status == "ok", record.error
+        assert "3 of the 64 items of the tasks are in the calibration text" in caplog.text
+    counts = tmp_path / "outputs" / record.artifacts["overlap"] / "overlap.json"
+    assert json.loads(counts.read_text())["near_duplicates"] == 3

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from pipeline.data.calibration.near_duplicates import WordIndex, near_duplicates
+
 
 def leaked(prompts: Sequence[str], questions: Iterable[str]) -> str | None:
-    """Return a prompt in which one of the questions begins a line, or None if there is none."""
-    lines = ["\n" + _plain(prompt) for prompt in prompts]
-    for question in questions:
-        if (plain := _plain(question)) and (found := next((x for x in lines if "\n" + plain in x), None)):
-            return found.strip()
-    return None
+    """Return a prompt that holds a near-duplicate of one of the questions, or None if there is none."""
+    found = near_duplicates(prompts, questions)
+    if not found:
+        return None
+    return next((prompt for prompt in prompts if WordIndex([prompt]).holds(found[0])), found[0]).strip()
 
 
 def check_held_out(calibration: str, prompts: Sequence[str], questions: Iterable[str], what: str) -> None:
@@ -21,7 +22,3 @@ def check_held_out(calibration: str, prompts: Sequence[str], questions: Iterable
             f"calibration={calibration} continues {what} ({prompt[-60:]!r}), so the evaluation would no longer be held "
             "out; remove that prompt from calibration.path, or choose other prompts"
         )
-
-
-def _plain(text: str) -> str:
-    return "\n".join(" ".join(line.split()).casefold() for line in text.strip().splitlines())
