@@ -5,12 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+import pandas as pd
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis_profiles import chosen
 
-from pipeline.evaluate.intervals import Interval
+from pipeline.evaluate.comparison import paired
+from pipeline.evaluate.intervals import Interval, fieller
 from pipeline.study.advice.answer import worst
+from pipeline.study.advice.judged import judge, retained_by_halves
 from pipeline.study.advice.ladder import MOST_RUNGS, Rung, bracket, next_to_measure, recommend, threshold, unit_counts
 
 KEEP = 0.9
@@ -136,3 +141,58 @@ def test_several_kinds_of_task_are_as_good_as_the_worst():
     assert worst([Interval(0.9, 0.5, 1.2), Interval(0.8, 0.7, 0.9)]) == Interval(0.8, 0.5, 0.9)
     assert worst([point(0.9), None]) is None
     assert worst([]) is None
+
+
+def measured_as(values, se):
+    """One rung for each pruner, with the interval of a normal estimate."""
+    return {(f"p{place}", "1"): {"a": Interval(x, x - 1.96 * se, x + 1.96 * se)} for place, x in enumerate(values)}
+
+
+def ladders_of(kept):
+    return {pruner: [Rung("1", 10, measured=own["a"])] for (pruner, _), own in kept.items()}
+
+
+def test_the_interval_on_items_that_did_not_choose_counts_the_choosing():
+    """Sixteen pruners that all retain 0.86 where 0.9 is wanted: one of them often looks good enough."""
+    rng, truth, se = np.random.default_rng(0), 0.86, 0.03
+    naive, honest = [], []
+    for _ in range(1500):
+        first, second = truth + se * rng.normal(size=(2, 16))
+        if best := recommend(ladders_of(measured_as((first + second) / 2, se / np.sqrt(2))), KEEP):
+            naive.append(best.rung.measured.low <= truth <= best.rung.measured.high)
+        judged = judge(ladders_of, (measured_as(first, se), measured_as(second, se)), KEEP)
+        if judged:
+            honest.append(judged.retained.low <= truth <= judged.retained.high)
+    assert min(len(naive), len(honest)) > 400
+    assert np.mean(naive) < 0.5 and 0.94 <= np.mean(honest)
+
+
+def test_what_chooses_does_not_judge():
+    first, second = measured_as([0.95, 0.80], 0.01), measured_as([0.70, 0.99], 0.02)
+    found = judge(ladders_of, (first, second), KEEP)
+    # The first half chooses p0, of which the second half says 0.70; the second half chooses p1, and the first says 0.80.
+    assert found.chosen == (("p0", "1"), ("p1", "1"))
+    half = (0.0392 + 0.0196) / 2
+    assert tuple(found.retained) == pytest.approx((0.75, 0.75 - half, 0.75 + half))
+    alone = judge(ladders_of, (measured_as([0.5, 0.6], 0.01), second), KEEP)
+    assert alone.chosen == (("p1", "1"),) and tuple(alone.retained) == pytest.approx((0.6, 0.5804, 0.6196))
+    assert judge(ladders_of, (measured_as([0.5], 0.01), measured_as([0.6], 0.01)), KEEP) is None
+    assert judge(ladders_of, ({}, {}), KEEP) is None
+
+
+def test_halves_of_the_items_are_compared_each_alone():
+    rng = np.random.default_rng(1)
+    score = {"dense": rng.random(41) < 0.9, "pruned": rng.random(41) < 0.6}
+    items = {
+        name: pd.DataFrame({"task": "t", "kind": "generative", "item": range(41), "score": own.astype(float)})
+        for name, own in score.items()
+    }
+    about = {"task": ["t"], "kind": ["generative"], "metric": "acc", "main": True, "averaged": True, "chance": 0.0}
+    scores = pd.DataFrame(about | {"data": "x"})
+    shuffled = items["pruned"].sample(frac=1, random_state=2)
+    halves = retained_by_halves((items["dense"], scores), (shuffled, scores))
+    for turn, found in enumerate(halves):
+        own = {name: part.astype(float)[turn::2] for name, part in score.items()}
+        assert found["generative"].value == pytest.approx(own["pruned"].mean() / own["dense"].mean())
+        expected = paired(own["dense"], own["pruned"])
+        assert found["generative"] == fieller(expected.pruned, expected.dense, expected.difference)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from pipeline.evaluate.intervals import Interval
+from pipeline.evaluate.verdict import verdict
 from pipeline.plot.base import Selection
 from pipeline.study.advice.figure import COLUMNS, MEASURED, PREDICTED, UNITS
+from pipeline.study.advice.judged import Judged, judge
 from pipeline.study.advice.ladder import Kept, Recommended, Rung, Threshold, recommend, threshold
 
 # Names of the kinds of task for readers.
@@ -21,7 +23,7 @@ class Findings:
     """Data on which the advice rests.
 
     ``rungs`` are each pruner's sparsities without scores, ``units`` the kind of unit that each removes, ``parameters``
-    the number of parameters of the dense model, ``settings`` the line under which all jobs can be compared, and
+    the number of parameters of the dense model, ``halves`` what is measured on each half of the items, ``settings`` the line under which all jobs can be compared, and
     ``basis`` a sentence on what predictions rest on.
     """
 
@@ -32,6 +34,7 @@ class Findings:
     units: Mapping[str, str]
     measured: Kept
     predicted: Kept
+    halves: tuple[Kept, Kept] = ({}, {})
     parameters: int = 0
     settings: str = ""
     basis: str = ""
@@ -58,13 +61,19 @@ class Findings:
 
     def recommended(self) -> list[Recommended]:
         """Return the best rung of all and, if that only zeroes weights, the best of pruners that remove whole units."""
-        ladders = self.ladders()
-        first = recommend(ladders, self.keep)
+        first = recommend(self.ladders(), self.keep)
         if first is None:
             return []
-        smaller = {pruner: rungs for pruner, rungs in ladders.items() if self.units[pruner] != "weight"}
-        second = recommend(smaller, self.keep) if first.pruner not in smaller else None
+        second = recommend(self.of_units().ladders(), self.keep) if self.units[first.pruner] == "weight" else None
         return [first, *([second] if second else [])]
+
+    def of_units(self) -> Findings:
+        """Return the findings on pruners that remove whole units."""
+        return replace(self, rungs={name: own for name, own in self.rungs.items() if self.units[name] != "weight"})
+
+    def judged(self) -> Judged | None:
+        """Return what the best of all evaluated rungs retains on items that did not choose it."""
+        return judge(lambda half: replace(self, measured=half, predicted={}).ladders(), self.halves, self.keep)
 
 
 def worst(kept: Sequence[Interval | None]) -> Interval | None:
@@ -89,17 +98,18 @@ def tasks_of(findings: Findings) -> str:
 
 
 def table_rows(findings: Findings) -> tuple[list[str], list[list[str]]]:
-    """Return columns and rows of the table: how far each pruner can go, and where it goes too far."""
+    """Return columns and rows of the table: up to where estimates are at least `keep`, and where they are less."""
     several = len(findings.kinds) > 1
-    columns = ["pruner", "unit", *(["task kind"] if several else []), "enough up to", "removed", "retained"]
-    columns += ["too far at", "retained there"]
+    columns = ["pruner", "unit", *(["task kind"] if several else []), "at least that up to", "removed"]
+    columns += ["retained", "less at", "retained there"]
     rows = []
     for kind, pruner, found in findings.thresholds():
         own = [pruner, UNITS[findings.units[pruner]], *([NAMES[kind]] if several else [])]
         known = any(rung.kept is not None for rung in findings.ladder(pruner, [kind]))
         last, below = ("not even the lowest", "none tried") if known else ("unknown", "unknown")
-        own += [found.last.sparsity, _size(found.last, findings), _kept(found.last)] if found.last else [last, "", ""]
-        own += [found.below.sparsity, _kept(found.below)] if found.below else [below, ""]
+        there = found.last and [found.last.sparsity, _size(found.last, findings), _kept(found.last, findings)]
+        own += there or [last, "", ""]
+        own += [found.below.sparsity, _kept(found.below, findings)] if found.below else [below, ""]
         rows.append(own)
     return columns, rows
 
@@ -112,20 +122,32 @@ def sentences(findings: Findings) -> list[str]:
             f"Nothing is recommended: no setting is known to retain {findings.keep:g} of {tasks_of(findings)}; give a "
             "smaller keep=..., or other pruners=[...]"
         ]
-    said = [f"Recommended: {_said(found[0], findings)}"]
+    said = [f"Recommended: {_said(found[0], findings)} {_judged(findings)}"]
     if len(found) > 1:
         said.append(
             "Zeroing weights makes a model neither smaller nor faster. The best choice that removes whole units: "
-            f"{_said(found[1], findings)}"
+            f"{_said(found[1], findings)} {_judged(findings.of_units())}"
         )
     return said
 
 
 def _said(one: Recommended, findings: Findings) -> str:
-    sure = "the whole interval is" if one.sure else "the estimate, but not the whole interval, is"
     return (
         f"{one.pruner} at {one.rung.sparsity} removes {_size(one.rung, findings)} of the parameters and retains "
-        f"{_kept(one.rung)} of {tasks_of(findings)}: {sure} at least {findings.keep:g}."
+        f"{_kept(one.rung, findings)}, of {tasks_of(findings)}."
+    )
+
+
+def _judged(findings: Findings) -> str:
+    """Say what the choice retains on items that did not choose it, or that this is not known."""
+    found = findings.judged()
+    if found is None:
+        return "That interval does not count the choosing, for which no half of the items chooses a setting by itself."
+    names = list(dict.fromkeys(f"{pruner} at {sparsity}" for pruner, sparsity in found.chosen))
+    ways = "both ways" if len(found.chosen) > 1 else "one way, since the other half chooses nothing"
+    return (
+        "That interval does not count the choosing. Chosen among evaluated settings on one half of the items and judged "
+        f"on the other, {ways} ({' and '.join(names)}): {_share(found.retained, findings.keep)}."
     )
 
 
@@ -142,12 +164,16 @@ def _count(number: int) -> str:
     return str(number)
 
 
-def _kept(rung: Rung) -> str:
-    """Format the retained share with its interval and whether it was measured or predicted."""
+def _kept(rung: Rung, findings: Findings) -> str:
+    """Format the retained share with its interval and verdict, and whether it was measured or predicted."""
     if rung.kept is None:
         return "unknown"
     source = MEASURED if rung.measured is not None else PREDICTED
-    return f"{source} {rung.kept.value:.2f} [{rung.kept.low:.2f}, {rung.kept.high:.2f}]"
+    return f"{source} {_share(rung.kept, findings.keep)}"
+
+
+def _share(kept: Interval, keep: float) -> str:
+    return f"{kept.value:.2f} [{kept.low:.2f}, {kept.high:.2f}], {verdict(kept, keep)}"
 
 
 # --- as data -----------------------------------------------------------------------------------------------------

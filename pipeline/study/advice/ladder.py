@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from pipeline.evaluate.intervals import Interval
+from pipeline.evaluate.verdict import KEPT, verdict
 
 Setting = tuple[str, str]  # pruner, sparsity
 Kept = Mapping[Setting, Mapping[str, Interval]]  # share retained of the dense score above chance, by kind of task
@@ -124,7 +125,7 @@ def _safe(rungs: Sequence[Rung], keep: float) -> list[tuple[Rung, bool]]:
     last = threshold(rungs, keep).last
     upto = rungs[: rungs.index(last) + 1] if last is not None else ()
     return [
-        (rung, rung.kept.low >= keep)
+        (rung, verdict(rung.kept, keep) == KEPT)
         for rung in upto
         if rung.kept is not None and rung.removed is not None and rung.kept.value >= keep
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.study.advice.answer import NAMES, Findings
@@ -34,7 +35,7 @@ def investigate(question: Question, execute: Execute) -> tuple[Findings, dict[Se
         _say("  " + ", ".join(f"{pruner} at {sparsity}" for pruner, sparsity in chosen))
         study.evaluate(chosen)
         findings = _gathered(question, study)
-    return findings, study.failures(), study.store.root
+    return replace(findings, halves=study.halves()), study.failures(), study.store.root
 
 
 def _gathered(question: Question, study: Study) -> Findings:

@@ -15,6 +15,7 @@ from pipeline.evaluate.intervals import SCORES, Interval, mean_score, stratified
 from pipeline.store.artifacts import Store
 from pipeline.store.records import OK, JobRecord, find_record
 from pipeline.study.advice.jobs import Execute
+from pipeline.study.advice.judged import retained_by_halves
 from pipeline.study.advice.ladder import Kept, Rung, Setting
 from pipeline.study.advice.question import EVALUATION, MEASURES, Question, by_sparsities
 from pipeline.tables.choice import Choice
@@ -114,10 +115,9 @@ class Study:
         """Return the dense model's mean scores by kind of task."""
         parts: dict[str, list[tuple[Interval, int, float]]] = {}
         for suite in self.question.suites:
-            record = self.record(suite, (DENSE, "0"))
-            tables = None if record is None else JobTables(record, self.store)
-            if tables is None or (scores := tables.scores) is None or (items := tables.items) is None:
+            if (asked := self._asked(suite, (DENSE, "0"))) is None:
                 continue
+            items, scores = asked
             main = scores[scores["main"].astype(bool) & scores["kind"].isin(self.question.kinds)]
             for row in main.itertuples():
                 own = items.loc[(items["kind"] == row.kind) & (items["task"] == row.task), "score"].to_numpy(
@@ -154,6 +154,27 @@ class Study:
                     kept = Interval(float(row.retained), float(row.retained_low), float(row.retained_high))
                     found.setdefault((pruner, sparsity), {})[str(row.kind)] = kept
         return found
+
+    def halves(self) -> tuple[Kept, Kept]:
+        """Return the shares of `measured` by each half of the items: see `pipeline.study.advice.judged`."""
+        found: tuple[dict[Setting, dict[str, Interval]], ...] = ({}, {})
+        for suite in self.question.suites:
+            dense = self._asked(suite, (DENSE, "0"))
+            for setting in self._settings():
+                if dense is None or (own := self._asked(suite, setting)) is None:
+                    continue
+                for half, kinds in zip(found, retained_by_halves(dense, own), strict=True):
+                    known = {kind: share for kind, share in kinds.items() if kind in self.question.kinds}
+                    half.setdefault(setting, {}).update(known)
+        return found[0], found[1]
+
+    def _asked(self, suite: str, setting: Setting) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+        """Return a setting's items and scores, or None if it was not evaluated."""
+        record = self.record(suite, setting)
+        tables = None if record is None else JobTables(record, self.store)
+        if tables is None or (items := tables.items) is None or (scores := tables.scores) is None:
+            return None
+        return items, scores
 
     def failures(self) -> dict[Setting, str]:
         """Return why settings that were asked for have no cheap measures or no scores."""
