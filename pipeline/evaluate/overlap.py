@@ -34,7 +34,7 @@ class Overlap(Stage):
         return {"model": bench.model_identity, "calibration": calibration, "task": task, "seed": settings.seed}
 
     def build(self, folder: Path) -> None:
-        bench, settings = self.bench, self.bench.settings
+        settings = self.bench.settings
         # Two forms of one item are one item.
         items = list(dict.fromkeys(ask.questions(settings.task, settings.seed)))
         found = near_duplicates(self._texts(), items)

@@ -46,8 +46,8 @@ def sentence(tracked: pd.DataFrame) -> str:
     return (
         f"The estimates of theorems 1 to 3 rank the measured deviations with a correlation of at least "
         f"{theorems.LEAST_CORRELATION:g} in {counts[KEPT]} of {len(known)} places (a layer of a variant), by the whole "
-        f"95\u00a0% interval over prompts; in {counts[LOST]} the interval is below, in {counts[UNDECIDED]} it cannot be "
-        "told."
+        f"95\u00a0% interval over prompts; in {counts[LOST]} the interval is below, in {counts[UNDECIDED]} it cannot "
+        "be told."
     )
 
 

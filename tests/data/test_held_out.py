@@ -123,9 +123,17 @@ def test_prompts_come_from_text_and_from_json_lines(tmp_path):
 def test_items_in_a_file_are_counted_and_told(make_settings, tmp_path, caplog):
     items = [row["prompt"] for row in read_items("plurals") if row["split"] == "test"][:8]
     path, folder = tmp_path / "text.txt", tmp_path / "run"
-    path.write_text("Words that no item has, again and again. " * 40 + " ".join(f"Q: {item} cats." for item in items[:3]))
+    path.write_text(
+        "Words that no item has, again and again. " * 40 + " ".join(f"Q: {item} cats." for item in items[:3])
+    )
     folder.mkdir()
-    given = ("pruner=wanda", "sparsity=0.5", "calibration=file", f"calibration.path={path}", "calibration.packing=false")
+    given = (
+        "pruner=wanda",
+        "sparsity=0.5",
+        "calibration=file",
+        f"calibration.path={path}",
+        "calibration.packing=false",
+    )
     given += ("calibration.sequences=1", "calibration.length=4000", "task.families=[plurals]", "task.limit=8")
     for _ in range(2):  # computed, and found again
         caplog.clear()

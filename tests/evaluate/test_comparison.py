@@ -162,7 +162,7 @@ def test_verdicts_err_in_one_direction_at_most_as_often_as_intervals() -> None:
     """A true loss of exactly the margin is called kept, or lost, in about a fortieth of samples."""
     rng, n, words = np.random.default_rng(9), 200, {"kept": 0, "lost": 0, "cannot be told": 0}
     for _ in range(2000):
-        both, gained, lost, neither = rng.multinomial(n, [0.6, 0.04, 0.04 + MARGIN, 0.27])
+        _, gained, lost, _ = rng.multinomial(n, [0.6, 0.04, 0.04 + MARGIN, 0.27])
         words[verdict(tango(int(gained), int(lost), n), -MARGIN)] += 1
     assert max(words["kept"], words["lost"]) / 2000 < 0.035
 

@@ -12,9 +12,9 @@ from collections import Counter
 import pytest
 from places import ROOT
 
+from pipeline.data.matched import words
 from pipeline.data.matched.data import read_items
 from pipeline.data.matched.generate import BUILDERS, family_text
-from pipeline.data.matched import words
 from pipeline.data.matched.suite import FAMILIES, HALVES, INCLUDE_PATH, ITEMS_PATH, RELATIVES, items_file, matched_tasks
 from pipeline.evaluate.suites.matched import MatchedSuite
 

@@ -23,8 +23,8 @@ class Findings:
     """Data on which the advice rests.
 
     ``rungs`` are each pruner's sparsities without scores, ``units`` the kind of unit that each removes, ``parameters``
-    the number of parameters of the dense model, ``halves`` what is measured on each half of the items, ``settings`` the line under which all jobs can be compared, and
-    ``basis`` a sentence on what predictions rest on.
+    the number of parameters of the dense model, ``halves`` what is measured on each half of the items, ``settings`` the
+    line under which all jobs can be compared, and ``basis`` a sentence on what predictions rest on.
     """
 
     model: str
@@ -142,7 +142,7 @@ def _judged(findings: Findings) -> str:
     """Say what the choice retains on items that did not choose it, or that this is not known."""
     found = findings.judged()
     if found is None:
-        return "That interval does not count the choosing, for which no half of the items chooses a setting by itself."
+        return "That interval does not count the choosing, and no half of the items chooses a setting by itself."
     names = list(dict.fromkeys(f"{pruner} at {sparsity}" for pruner, sparsity in found.chosen))
     ways = "both ways" if len(found.chosen) > 1 else "one way, since the other half chooses nothing"
     return (
