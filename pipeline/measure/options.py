@@ -39,10 +39,10 @@ def measure_options(
 
     The first table has a row for each question, set ("vocabulary", "options", or one of several draws of "control")
     and temperature: ``size``; ``kl``, ``kl_reverse``, ``cos_p`` and ``flip`` of the probabilities renormalised inside
-    the set; ``mass_*``, the probability of the set in the whole vocabulary; ``rank_*``, the mean number of tokens above one of
-    the set; ``margin_*`` of the set's dense winner over its best rival in nats; ``correct_*``, whether the right option
-    wins (missing for other sets and if the right option is unknown). The second has a row for each option and each of
-    the dense model's likeliest tokens, with log-probabilities at temperature 1 and ranks.
+    the set; ``mass_*``, the probability of the set in the whole vocabulary; ``rank_*``, the mean number of tokens
+    above one of the set; ``margin_*`` of the set's dense winner over its best rival in nats; ``correct_*``, whether
+    the right option wins (missing for other sets and if the right option is unknown). The second has a row for each
+    option and each of the dense model's likeliest tokens, with log-probabilities at temperature 1 and ranks.
 
     Raises ValueError if a measure is not finite.
     """

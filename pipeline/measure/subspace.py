@@ -10,9 +10,9 @@ from pipeline.measure.divergence import deviations, probabilities
 def subspace(z: torch.Tensor, delta: torch.Tensor, temperature: float) -> dict[str, torch.Tensor]:
     """Compute the deviation within sets of tokens, from (N, k) dense logits of each set and their perturbation.
 
-    Returns (N,) float64: ``kl``, ``kl_reverse`` and ``cos_p`` of the probabilities renormalised inside the set, ``flip``
-    (1 where another token wins), ``margin_dense`` and ``margin_pruned``: the logit of the set's dense winner over its best
-    rival's, in nats at the temperature; a negative pruned margin is a flip.
+    Returns (N,) float64: ``kl``, ``kl_reverse`` and ``cos_p`` of the probabilities renormalised inside the set,
+    ``flip`` (1 where another token wins), ``margin_dense`` and ``margin_pruned``: the logit of the set's dense winner
+    over its best rival's, in nats at the temperature; a negative pruned margin is a flip.
     """
     # A set of a few tokens costs nothing in double precision.
     z, delta = z.double(), delta.double()

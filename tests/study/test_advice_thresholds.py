@@ -170,7 +170,7 @@ def test_the_interval_on_items_that_did_not_choose_counts_the_choosing():
 def test_what_chooses_does_not_judge():
     first, second = measured_as([0.95, 0.80], 0.01), measured_as([0.70, 0.99], 0.02)
     found = judge(ladders_of, (first, second), KEEP)
-    # The first half chooses p0, of which the second says 0.70; the second half chooses p1, of which the first says 0.80.
+    # The first half chooses p0, of which the second says 0.70; the second chooses p1, of which the first says 0.80.
     assert found.chosen == (("p0", "1"), ("p1", "1"))
     half = (0.0392 + 0.0196) / 2
     assert tuple(found.retained) == pytest.approx((0.75, 0.75 - half, 0.75 + half))

@@ -1,9 +1,9 @@
 """Near-duplicates: items of tasks that stand in a text, found by shared n-grams of words.
 
 An item counts if at least half of its n-grams are in the text, where n grows with the length of the item to 8 words.
-One changed word therefore hides no long item, and a common phrase does not make one. An item of less than 8 words must be
-there as a whole, and one of less than 3 words, such as "43 44", where a line, a sentence or what follows a colon begins
-("Q: 43 44").
+One changed word therefore hides no long item, and a common phrase does not make one. An item of less than 8 words
+must be there as a whole, and one of less than 3 words, such as "43 44", where a line, a sentence or what follows a
+colon begins ("Q: 43 44").
 """
 
 from __future__ import annotations

@@ -146,8 +146,8 @@ def _judged(findings: Findings) -> str:
     names = list(dict.fromkeys(f"{pruner} at {sparsity}" for pruner, sparsity in found.chosen))
     ways = "both ways" if len(found.chosen) > 1 else "one way, since the other half chooses nothing"
     return (
-        "That interval does not count the choosing. Chosen among evaluated settings on one half of the items and judged "
-        f"on the other, {ways} ({' and '.join(names)}): {_share(found.retained, findings.keep)}."
+        "That interval does not count the choosing. Chosen among evaluated settings on one half of the items and "
+        f"judged on the other, {ways} ({' and '.join(names)}): {_share(found.retained, findings.keep)}."
     )
 
 

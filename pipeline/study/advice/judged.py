@@ -1,9 +1,10 @@
 """What a recommended setting retains on items that did not choose it: the interval that counts the choosing.
 
-The best of many settings looks better on the items that chose it than on others. Half of the items therefore choose and
-the other half judges, both ways round (cross-fitting: Chernozhukov et al. 2018), and the two judgements are averaged.
-They depend on each other, since the half that judges one choice has made the other. Their half-widths are therefore
-averaged as well, not reduced: in simulations with 3 to 16 settings the interval then covered 93 to 99 %, else 90 to 95 %.
+The best of many settings looks better on the items that chose it than on others. Half of the items therefore choose
+and the other half judges, both ways round (cross-fitting: Chernozhukov et al. 2018), and the two judgements are
+averaged. They depend on each other, since the half that judges one choice has made the other. Their half-widths are
+therefore averaged as well, not reduced: in simulations with 3 to 16 settings the interval then covered 93 to 99 %,
+else 90 to 95 %.
 """
 
 from __future__ import annotations
