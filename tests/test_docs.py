@@ -20,6 +20,7 @@ from hydra import compose, initialize_config_dir
 from places import ROOT
 
 from pipeline.config.choices import CONF, choices_of, read_choice
+from pipeline.config.experiment import GRIDS
 from pipeline.config.schema import flatten
 from pipeline.config.sparsity import parse
 from pipeline.model.decoder import Decoder
@@ -177,9 +178,9 @@ def keys_of(title: str) -> dict[str, str]:
 
 def test_every_key_of_a_job_is_explained_with_its_default():
     root = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))
-    plain = {key: value for key, value in root.items() if key not in ("defaults", "hydra", "sweep", "sparsity_of")}
+    plain = {key: value for key, value in root.items() if key not in ("defaults", "hydra", *GRIDS)}
     written = {key: yaml.safe_load(text) for key, text in keys_of("Keys of every job").items()}
-    assert written == flatten(plain) | {"sweep": root["sweep"], "sparsity_of": root["sparsity_of"]}
+    assert written == flatten(plain) | {key: root[key] for key in GRIDS}
 
 
 @pytest.mark.parametrize(

@@ -170,6 +170,8 @@ def _check_form(override: Override, argument: str) -> None:
         raise ValueError(f"{shown}: sweep belongs to experiments; list the values of a key, separated by commas")
     if key == "sparsity_of":
         raise ValueError(f"{shown}: sparsity_of belongs to experiments; give sparsity=VALUE")
+    if key.partition(".")[0] == "options_of":
+        raise ValueError(f"{shown}: options_of belongs to experiments; give pruner.KEY=VALUE")
 
 
 def _alternatives(parser: OverridesParser, override: Override, argument: str, sampled: bool) -> list[Any]:

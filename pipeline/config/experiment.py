@@ -11,7 +11,7 @@ from pipeline.config.choices import choices_of, read_choice
 from pipeline.config.schema import EXPERIMENT
 
 # Keys that define the sweep of an experiment, read here and while the configuration is composed.
-GRIDS = ("sweep", "sparsity_of")
+GRIDS = ("sweep", "sparsity_of", "options_of")
 
 
 def expand(arguments: Sequence[str]) -> list[str]:
@@ -39,14 +39,17 @@ def _joined(values: Any) -> str:
     return ",".join(map(str, values if isinstance(values, list) else [values]))
 
 
-def each_sparsity(job: Sequence[str], listed: Mapping[str, Any], pruner: str) -> list[list[str]]:
-    """Return the overrides of a job, once for each of the sparsities that an experiment lists for its pruner.
+def each_job(job: Sequence[str], experiment: Mapping[str, Any], pruner: str) -> list[list[str]]:
+    """Return the overrides of a job with what its experiment says about its pruner, once for each listed sparsity.
 
-    ``listed`` is the experiment's ``sparsity_of``; ``pruner`` names the pruner of a job that does not choose one. A job
-    that sets its sparsity itself keeps it.
+    ``experiment`` has its ``sparsity_of`` and ``options_of``; ``pruner`` names the pruner of a job that does not choose
+    one. A job keeps the sparsity and the options that it sets itself.
     """
     given = dict(word.lstrip("+").partition("=")[::2] for word in job)
-    own = listed.get(given.get("pruner.name", given.get("pruner", pruner)))
-    if "sparsity" in given or not isinstance(own, list):
-        return [list(job)]
-    return [[*job, f"sparsity={value}"] for value in own]
+    name = given.get("pruner.name", given.get("pruner", pruner))
+    options = {f"pruner.{key}": value for key, value in (experiment["options_of"].get(name) or {}).items()}
+    own = [f"{key}={value}" for key, value in options.items() if key not in given]
+    sparsities = experiment["sparsity_of"].get(name)
+    if "sparsity" in given or not isinstance(sparsities, list):
+        return [[*job, *own]]
+    return [[*job, *own, f"sparsity={value}"] for value in sparsities]

@@ -122,9 +122,9 @@ class WandbConfig:
 class Config:
     """The root of the configuration: the type of every key. Defaults stand in ``conf/config.yaml``.
 
-    The groups' types are the constructors that their ``_target_`` names. ``sweep`` and ``sparsity_of`` belong to
-    experiments: the values of a sweep by key, and sparsities by pruner. ``objective`` is what jobs return to a sweeper
-    that chooses its trials.
+    The groups' types are the constructors that their ``_target_`` names. ``sweep``, ``sparsity_of`` and ``options_of``
+    belong to experiments: the values of a sweep by key, and sparsities and options by pruner. ``objective`` is what
+    jobs return to a sweeper that chooses its trials.
     """
 
     model: Any
@@ -142,6 +142,7 @@ class Config:
     objective: Objective | list[Objective] | None
     sweep: dict[str, Any]
     sparsity_of: dict[str, Any]
+    options_of: dict[str, Any]
     export: ExportConfig
     capture: CaptureConfig
     measure: MeasureConfig

@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 from pipeline.common.heartbeat import in_words
 from pipeline.common.terminal import show_table
 from pipeline.config.by_name import VERSION_BASE
-from pipeline.config.experiment import each_sparsity
+from pipeline.config.experiment import GRIDS, each_job
 from pipeline.config.search_path import CONF, searched
 from pipeline.prune.decision import Decision
 from pipeline.prune.settings import Settings
@@ -125,8 +125,8 @@ def jobs_of(overrides: Sequence[str]) -> list[list[str]]:
     ((*listed,),) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(own), None)
     with initialize_config_dir(str(CONF), version_base=VERSION_BASE):
         base = compose("config", overrides=[*listed[0], *searched()])
-    sparsities: Any = OmegaConf.to_container(base.sparsity_of)
-    return [each for job in listed for each in each_sparsity(job, sparsities, str(base.pruner.name))]
+    experiment: Any = OmegaConf.to_container(OmegaConf.masked_copy(base, [*GRIDS]))
+    return [each for job in listed for each in each_job(job, experiment, str(base.pruner.name))]
 
 
 def _settings(job: Sequence[str]) -> Settings:

@@ -1,4 +1,4 @@
-"""Sweeper that runs every combination of the listed values: Hydra's own, with lists of sparsities by pruner."""
+"""Sweeper that runs every combination of the listed values: Hydra's own, with sparsities and options by pruner."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from omegaconf import OmegaConf
 
-from pipeline.config.experiment import each_sparsity
+from pipeline.config.experiment import GRIDS, each_job
 from pipeline.run.launchers.base import SweepLauncher
 
 
 class GridSweeper(BasicSweeper):
-    """Runs every combination; a pruner with a list of sparsities of its own (``sparsity_of``) at each of those."""
+    """Runs every combination; a pruner with sparsities or options of its own in the experiment with those."""
 
     def get_job_batch(self) -> Sequence[Sequence[str]]:
         """Return the overrides of the next jobs, one sequence a job."""
         assert self.config is not None
-        listed: Any = OmegaConf.to_container(self.config.sparsity_of)
+        experiment: Any = OmegaConf.to_container(OmegaConf.masked_copy(self.config, [*GRIDS]))
         pruner = str(self.config.pruner.name)
-        return [own for job in super().get_job_batch() for own in each_sparsity(job, listed, pruner)]
+        return [own for job in super().get_job_batch() for own in each_job(job, experiment, pruner)]
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Compose all jobs, before any begins. A launcher of the pipeline keeps what it composes for its jobs."""

@@ -16,6 +16,7 @@ from pipeline.evaluate.intervals import wilson
 from pipeline.plot.paper import fig29_estimate
 from pipeline.tables.choice import choose
 from pipeline.tables.read import Tables, load
+from pipeline.tables.stored import MissingData
 
 SETUPS = [("divergence", "4"), ("attn_drop", "4"), ("random_attn", "4")]
 
@@ -171,6 +172,11 @@ def test_a_block_is_chosen_alike_with_its_two_sublayers(tmp_path):
     tables = replace(tables_of(tmp_path, {"dense": 0.8, "divergence": 0.5}), rankings=frame)
     data = fig29_estimate.FIGURE.select(tables).data
     assert set(data["shared"]) == {2} and set(data["count"]) == {2}
+    # What was given up has no cost of its own, only a lower bound.
+    given_up = frame.assign(measured=np.where(frame["layer"] == 2, 0.5, 1.0))
+    assert set(fig29_estimate.FIGURE.select(replace(tables, rankings=given_up)).data["layer"]) == {0, 1}
+    with pytest.raises(MissingData, match="pruner.lazy=true"):
+        fig29_estimate.FIGURE.select(replace(tables, rankings=frame.assign(measured=0.5)))
 
 
 def test_the_figures_say_what_they_lack(tmp_path):

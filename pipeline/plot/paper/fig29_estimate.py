@@ -22,6 +22,7 @@ EXACT, ESTIMATE = "divergence", "divergence_estimate"
 MARKS = {"attention": ("o", "attention sublayer"), "mlp": ("s", "MLP sublayer"), "block": ("^", "block")}
 SUBLAYERS = ("attention", "mlp")
 KEYS = ["sublayer", "layer"]
+LEAST = 3  # units that have both values, without which there is no rank correlation
 ABREAST = 3
 SIDE = 2.4  # inches: the height of the panels
 NAMED = 3  # how many of the units furthest from the line a panel names
@@ -39,6 +40,11 @@ def select(tables: Tables) -> Selection:
     ]
     if not parts:
         raise MissingData("no units were ranked both by divergence and by its estimate under these settings")
+    parts = [part for part in parts if len(part) >= LEAST]
+    if not parts:
+        raise MissingData(
+            "divergence gave up most units before it had measured them alone in full; run it with pruner.lazy=true"
+        )
     data = pd.concat(parts, ignore_index=True)
     notes = (
         f"Each of the {_count(data)} points of a panel is one unit removed alone; mean KL per token on the calibration"
@@ -58,13 +64,18 @@ def _count(data: pd.DataFrame) -> str:
 
 def _both(rankings: pd.DataFrame, exact: str, estimate: str) -> pd.DataFrame:
     one, other = (_largest(rankings[rankings["pruner"] == name]) for name in (exact, estimate))
-    alone = [rows[rows["step"] == ALONE].set_index(KEYS)["score"] for rows in (one, other)]
+    alone = [rows[(rows["step"] == ALONE) & _in_full(rows)].set_index(KEYS)["score"] for rows in (one, other)]
     both = pd.concat(alone, axis=1, keys=["measured", "estimated"], join="inner").reset_index()
     paths = [_taken(rows) for rows in (one, other)]
     count = min(map(len, paths))
     first, second = (set(path[:count]) for path in paths)
     rank = float(spearmanr(both["measured"], both["estimated"]).statistic)
     return both.assign(pruner=exact, rank=rank, shared=len(first & second), count=count)
+
+
+def _in_full(rows: pd.DataFrame) -> pd.Series:
+    """Return which rows were measured on the whole text: the others have lower bounds."""
+    return rows["measured"].isna() | (rows["measured"] == 1) if "measured" in rows else rows["score"].notna()
 
 
 def _taken(rows: pd.DataFrame) -> list[tuple[str, int]]:
