@@ -60,10 +60,10 @@ def _compare(outputs: Path, kept: Path | None, kind: str, against: str | None) -
             raise
         cells, costs = pd.DataFrame(columns=KEYS), pd.DataFrame(columns=COSTS)
     cells = merged(folder / CELLS, cells, KEYS)
-    costs = merged(folder / SEARCHES, costs, COSTS[:-2])
+    costs = merged(folder / SEARCHES, costs, COSTS[:-4])
     found = compared(cells, kind, against)
     for unit, rows in found.groupby("unit", sort=False):
-        _show(str(unit), rows.merge(_spent(costs, str(unit)), on="criterion", how="left"))
+        _show(str(unit), rows.merge(spent(costs, str(unit)), on="criterion", how="left"))
     save(cells, folder / CELLS)
     save(costs, folder / SEARCHES)
     selection = Selection("Criteria over all models, budgets and texts", figure.data_of(found), _notes(found))
@@ -95,7 +95,7 @@ def compared(cells: pd.DataFrame, kind: str, against: str | None = None) -> pd.D
     return pd.concat(parts, ignore_index=True)
 
 
-def _spent(costs: pd.DataFrame, unit: str) -> pd.DataFrame:
+def spent(costs: pd.DataFrame, unit: str) -> pd.DataFrame:
     """Return what a criterion's search cost at the largest budget, as the median over models, texts and draws."""
     own = costs[costs["unit"] == unit].astype({"forward_tokens": float, "seconds": float})
     largest = own.groupby(["model", "text", "draw", "criterion"], observed=True)[["forward_tokens", "seconds"]].max()

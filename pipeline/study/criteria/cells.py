@@ -19,7 +19,7 @@ from pipeline.tables.variants import DENSE
 
 KEYS = [*ITEM, "kind", "unit", "criterion", "replicate"]
 COLUMNS = [*KEYS, "score", "dense", "chance", "solved"]
-COSTS = ["model", "text", "draw", "unit", "criterion", "sparsity", "forward_tokens", "seconds"]
+COSTS = ["model", "text", "draw", "unit", "criterion", "sparsity", "forward_tokens", "seconds", "commit", "started"]
 # Options of a calibration that draw the text anew; all others say which text it is.
 _DRAWS = ("draw", "seed")
 

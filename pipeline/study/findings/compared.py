@@ -1,0 +1,51 @@
+"""Findings of the comparison of criteria, from the tables that its runs have kept in docs/."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.evaluate.suite import GENERATIVE
+from pipeline.study.criteria.__main__ import CELLS, SEARCHES, compared, spent
+from pipeline.study.findings.source import Measured, NoResults, Source
+from pipeline.study.findings.table import ROOT, Grid, Value
+from pipeline.study.findings.versions import versions_of_code
+
+KEPT = ROOT / "docs" / "data" / "criteria"
+COMMAND = "python -m pipeline.study.criteria --kept docs/data/criteria"
+
+
+def read(outputs: Path) -> Measured:
+    """Return a table of the criteria for each kind of unit, and what was compared. Raises NoResults without tables."""
+    if not (KEPT / CELLS).is_file():
+        raise NoResults(f"{KEPT} has no tables; run experiment=fig28, then `{COMMAND}`")
+    cells, costs = pd.read_parquet(KEPT / CELLS), pd.read_parquet(KEPT / SEARCHES)
+    values: dict[str, Value] = {}
+    for unit, rows in compared(cells, GENERATIVE).groupby("unit", sort=False):
+        values[str(unit)] = _table(rows.merge(spent(costs, str(unit)), on="criterion", how="left"))
+        own = cells[cells["unit"] == unit]
+        budgets = sorted(set(own["sparsity"].astype(str)), key=float)
+        values[f"{unit}_budgets"] = f"{', '.join(budgets[:-1])} and {budgets[-1]}" if len(budgets) > 1 else budgets[0]
+    last = costs.dropna(subset=["commit"]).iloc[-1]
+    stages = {name: versions_of_code()[name] for name in ("decision", "evaluation")}
+    return Measured(values, stages, str(last["commit"])[:7], str(last["started"])[:10])
+
+
+def _table(rows: pd.DataFrame) -> Grid:
+    lines = []
+    for row in rows.itertuples():
+        less = "" if pd.isna(row.difference) else _interval(row.difference, row.low, row.high, "+.2f")
+        sent, taken = (("" if pd.isna(value) else f"{value:,.0f}") for value in (row.forward_tokens, row.seconds))
+        p = "" if pd.isna(row.p_holm) else "< 0.001" if row.p_holm < 0.001 else f"{row.p_holm:.3f}"
+        kept = _interval(row.kept, row.kept_low, row.kept_high, ".2f")
+        lines.append([str(row.criterion), str(row.cells), kept, less, p, sent, taken])
+    reference = next((str(name) for name in rows["against"].dropna()), "")
+    return Grid(["criterion", "cells", "kept", f"minus `{reference}`", "p (Holm)", "tokens", "seconds"], lines)
+
+
+def _interval(value: float, low: float, high: float, form: str) -> str:
+    return f"{value:{form}} [{low:{form}}, {high:{form}}]"
+
+
+SOURCES = {"compared": Source(COMMAND, read)}
