@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from cases import ENCODERS
@@ -71,3 +73,13 @@ def test_the_lowest_go(make_model, name, kind):
 def test_units_share_their_scores():
     identities = [pruner_of(name).scoring_identity() for name in ("taylor_attn", "taylor_mlp", "taylor_blocks")]
     assert identities[0] == identities[1] == identities[2]
+
+
+@pytest.mark.parametrize("name", ["taylor_attn", "taylor_blocks"])
+def test_the_first_and_last_blocks_may_be_kept(make_model, name):
+    model, pruner = make_model(layers=6), replace(pruner_of(name), kept_first=2, kept_last=1)
+    decision = pruner.decide(Decoder(model), parse(3), context_for(pruner, model))
+    assert sorted((*decision.attention, *decision.blocks)) == [2, 3, 4]
+    with pytest.raises(ValueError, match="kept_first=2 and pruner.kept_last=1 leave 3"):
+        pruner.decide(Decoder(model), parse(4), context_for(pruner, model))
+    assert pruner.scoring_identity() == pruner_of(name).scoring_identity()

@@ -2,19 +2,21 @@
 
 The criterion of Shortened LLaMA (Kim et al., 2024, arXiv 2402.02834) for blocks, as its public code adds it up: the
 products ``w · ∂L/∂w`` of each weight are summed over the batches of text, and their magnitudes over all matrices and
-norms of the block, without biases. Sublayers get the sum over their own matrices and norms.
+norms of the block, without biases. Sublayers get the sum over their own matrices and norms. The paper's Taylor+ also
+keeps the first four and the last two blocks: ``kept_first`` and ``kept_last``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
 
 from pipeline.config.sparsity import Sparsity
+from pipeline.config.types import Count
 from pipeline.model.decoder import Decoder
 from pipeline.model.head import Head
 from pipeline.model.learning import check_in_memory, only_learning
@@ -33,9 +35,15 @@ _WITHOUT_GRADIENTS = {ATTENTION: "attn_drop", MLP: "mlp_drop", BLOCK: "shortgpt"
 
 @dataclass(frozen=True)
 class Taylor(UnitPruner):
-    """Drops the units of lowest ``Σ |w · ∂L/∂w|``, scored once; L is the mean negative log-likelihood of a batch."""
+    """Drops the units of lowest ``Σ |w · ∂L/∂w|``, scored once; L is the mean negative log-likelihood of a batch.
+
+    Nothing is dropped in the first ``kept_first`` and the last ``kept_last`` blocks. Raises ValueError if the others
+    have too few units.
+    """
 
     unit: Literal["attention", "mlp", "block"] = "attention"  # type: ignore[misc]
+    kept_first: Count = 0
+    kept_last: Count = 0
 
     decoder_only: ClassVar[bool] = True
 
@@ -59,10 +67,23 @@ class Taylor(UnitPruner):
             for (kind, layer), modules in _units(decoder)
         ]
 
+    def scoring_identity(self) -> dict[str, Any]:
+        """Return what scores depend on, without the blocks to keep: all units are scored."""
+        identity = super().scoring_identity()
+        del identity["kept_first"], identity["kept_last"]
+        return identity
+
     def decide(self, decoder: Decoder, sparsity: Sparsity, context: Context) -> Decision:
+        open_to_it = range(self.kept_first, len(decoder.blocks) - self.kept_last)
+        count = self.count(decoder, sparsity)
+        if count > (there := sum(layer in open_to_it for _, layer in self.units(decoder))):
+            raise ValueError(
+                f"sparsity={sparsity.given} asks for {count} units, but pruner.kept_first={self.kept_first} and "
+                f"pruner.kept_last={self.kept_last} leave {there} of this model; lower one of them"
+            )
         scores = context.scores({})
-        mine = sorted((row for row in scores if row["sublayer"] in self.kinds), key=lambda row: row["score"])
-        gone = mine[: self.count(decoder, sparsity)]
+        mine = [row for row in scores if row["sublayer"] in self.kinds and int(row["layer"]) in open_to_it]
+        gone = sorted(mine, key=lambda row: row["score"])[:count]
         return decision_of([(row["sublayer"], int(row["layer"])) for row in gone], scores)
 
 

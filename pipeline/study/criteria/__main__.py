@@ -109,8 +109,7 @@ def _show(unit: str, rows: pd.DataFrame) -> None:
         told.append(
             [
                 row.criterion, row.cells, row.items, row.draws, _interval(row.kept, row.kept_low, row.kept_high, ".1f"),
-                more, row.p_holm, row.items_to_tell if np.isfinite(row.items_to_tell) else None, row.forward_tokens,
-                row.seconds,
+                more, row.p_holm, *map(_whole, (row.items_to_tell, row.forward_tokens, row.seconds)),
             ]
         )  # fmt: skip
     reference = next((str(name) for name in rows["against"].dropna()), "")
@@ -124,6 +123,10 @@ def _show(unit: str, rows: pd.DataFrame) -> None:
         "zero. tokens: sent through the model by the search at the largest budget; seconds: of the "
         "processor, for all of the choice.",
     )
+
+
+def _whole(value: float) -> int | None:
+    return int(value) if np.isfinite(value) else None
 
 
 def _interval(value: float, low: float, high: float, form: str) -> str:
