@@ -83,6 +83,7 @@ def scores(jobs: Sequence[JobRecord], store: Store) -> Values:
     kept = {"generation": GENERATIVE, "choice": MULTIPLE_CHOICE}
     return {
         "scores": Grid(names, lines),
+        "dtype": jobs[0].dtype,
         "free_running": f"{min(divergences):.1f} to {max(divergences):.1f}",
         **{name: _retained(tables[jobs[0].job].comparisons, kind) for name, kind in kept.items()},
     }
