@@ -228,7 +228,7 @@ def test_tables_are_read_when_they_are_asked_for(make_settings, tmp_path):
     record = run_job(make_settings("pruner=magnitude", "sparsity=0.5", "stages=[prune,evaluate]"), "test", tmp_path)
     assert record.status == OK
     tables = load(tmp_path / "outputs")
-    assert len(tables) == 11 and "scores" in dir(tables) and "scores" in repr(tables)
+    assert len(tables) == 13 and "scores" in dir(tables) and "scores" in repr(tables)
     same(tables.scores, pd.read_parquet(tmp_path / "outputs" / "tables" / "scores.parquet"))
     assert tables["items"] is tables.items and list(dict(tables)) == list(tables)
     assert tables.measures.empty and {"protocol", "layer", "variant_id"} <= set(tables.measures)

@@ -17,9 +17,9 @@ from pipeline.tables.read import Tables
 from pipeline.tables.replicates import REPLICATE
 from pipeline.tables.variants import VARIANT, Variant, variants_of
 
-_COUNTS = ["dense_right", "lost", "lost_ranked", f"lost_within_{HIGH}", f"lost_within_{IN_REACH}"]
+_COUNTS = ["n", "dense_right", "lost", "lost_ranked", f"lost_within_{HIGH}", f"lost_within_{IN_REACH}"]
 _COUNTS += ["lost_twins", "lost_twins_right"]
-COLUMNS = ["dense_right", "lost", "ranked", "high", "high_low", "high_high", "reach", "beyond"]
+COLUMNS = ["asked", "dense_right", "lost", "ranked", "high", "high_low", "high_high", "reach", "beyond"]
 COLUMNS += ["beyond_low", "beyond_high", "twins", "twin", "twin_low", "twin_high", "chance"]
 
 
@@ -30,9 +30,9 @@ def demotion(tables: Tables) -> pd.DataFrame:
     were asked the items of one of them: repeating does not add items.
 
     Returns:
-        `VARIANT` and `COLUMNS`, one row a variant that has lost an item: numbers of items ``dense_right``, ``lost``,
-        ``ranked`` (lost, with a gold token that has a rank) and ``twins`` (lost, asked by multiple choice as well);
-        shares of ``ranked`` whose gold token has a rank up to 5 (``high``), from 6 to 50 (``reach``) and ``beyond``;
+        `VARIANT` and `COLUMNS`, one row a variant that has lost an item: numbers of items ``asked``, ``dense_right``,
+        ``lost``, ``ranked`` (lost, with a gold token that has a rank) and ``twins`` (lost, asked by multiple choice as
+        well); shares of ``ranked`` whose gold token has a rank up to 5 (``high``), from 6 to 50 (``reach``) and ``beyond``;
         the share of ``twins`` that is right (``twin``), and that of guessing (``chance``). Intervals over items are
         Wilson's, 95 %.
     """
@@ -52,10 +52,10 @@ def demotion(tables: Tables) -> pd.DataFrame:
 
 
 def _shares(counts: pd.Series) -> tuple[float, ...]:
-    right, lost, ranked, high, reach, twins, twins_right = (float(counts[name]) for name in _COUNTS)
+    asked, right, lost, ranked, high, reach, twins, twins_right = (float(counts[name]) for name in _COUNTS)
     first, last, twin = _share(high, ranked), _share(ranked - reach, ranked), _share(twins_right, twins)
     between = (reach - high) / ranked if ranked else math.nan
-    return right, lost, ranked, *first, between, *last, twins, *twin
+    return asked, right, lost, ranked, *first, between, *last, twins, *twin
 
 
 def _share(part: float, whole: float) -> Interval:

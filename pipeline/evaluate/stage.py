@@ -15,7 +15,7 @@ from pipeline.evaluate import ask
 from pipeline.evaluate.comparison import compare
 from pipeline.evaluate.fidelity import fidelity
 from pipeline.evaluate.harness_suite import AUTO
-from pipeline.evaluate.overlap import overlap_of
+from pipeline.evaluate.overlap import Overlap
 from pipeline.evaluate.perplexity import HeldOutText, held_out, perplexity_row
 from pipeline.model.sources.base import writes_text
 from pipeline.model.special_tokens import in_words
@@ -66,7 +66,7 @@ def evaluated(bench: Workbench) -> dict[str, Artifact]:
     if bench.is_dense or not bench.settings.task.is_scored:
         return artifacts
     artifacts["comparison"] = bench.make(Comparison)
-    return artifacts | ({"overlap": overlap_of(bench)} if bench.settings.pruner.calibrated else {})
+    return artifacts | ({"overlap": bench.make(Overlap)} if bench.settings.pruner.calibrated else {})
 
 
 def _perplexity(bench: Workbench) -> Artifact | None:

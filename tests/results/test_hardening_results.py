@@ -42,6 +42,9 @@ def results(tmp_path_factory) -> Path:
     measures = pd.read_parquet(table(outputs, "measures")).drop_duplicates("job")
     sets = measures[[*WHO, *HOW, *IDS]].assign(protocol="layer", layer=0, sublayer="mlp", n=4, measure="cka", value=0.9)
     sets.to_parquet(table(outputs, "set_measures"))
+    sets.drop(columns=["layer", "sublayer", "measure", "value"]).assign(temperature=1.0).to_parquet(
+        table(outputs, "agreement")
+    )
     return outputs
 
 

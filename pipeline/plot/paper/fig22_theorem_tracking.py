@@ -43,6 +43,7 @@ def select(tables: Tables) -> Selection:
     tracked, equal_note = draw_once(tracked, ["theorem", "layer"], list(VALUES))
     panels = panels_of(tracked)
     data = pd.concat([_own(tracked, panel) for panel in panels[:ROWS]], ignore_index=True)
+    data = data.rename(columns={"low": "correlation_low", "high": "correlation_high"})
     low, high = theorems.RATIOS
     notes = (
         "One sublayer pruned at a time, on dense inputs; each pruner at its lowest nonzero sparsity, if any.",

@@ -31,7 +31,7 @@ RANKS = {
     "beyond": (f"beyond {IN_REACH}", "#C9C9C9"),
 }
 SHARES = [*RANKS, "twin", "twin_low", "twin_high", "chance"]
-COUNTS = ["dense_right", "lost", "ranked", "twins"]
+COUNTS = ["asked", "dense_right", "lost", "ranked", "twins"]
 
 
 def select(tables: Tables) -> Selection:
@@ -45,7 +45,8 @@ def select(tables: Tables) -> Selection:
     percent = {f"{name}_percent": 100 * data[name].astype(float) for name in SHARES}
     guessed = data["chance"].dropna().unique()
     notes = (
-        "Items that dense generates rightly and the variant does not; their number is in brackets.",
+        f"Of {_range(data['asked'])} items, those that dense generates rightly and the variant does not; their number "
+        "is in brackets.",
         f"Left: rank of the first gold token that differs from the variant's text, in its whole vocabulary, 1 being "
         f"the likeliest. Demoted: still high; erased: beyond rank {IN_REACH}.",
         "Right: the share of the same items that the variant gets right as multiple choice; bars: 95% interval over"
@@ -55,6 +56,11 @@ def select(tables: Tables) -> Selection:
     )
     columns = data[[*VARIANT, *COUNTS]].assign(**percent).reset_index(drop=True)
     return Selection("Answers that are no longer generated: demoted or erased", columns, notes)
+
+
+def _range(counts: pd.Series) -> str:
+    least, most = round(counts.min()), round(counts.max())
+    return f"{most}" if least == most else f"{least} to {most}"
 
 
 def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
