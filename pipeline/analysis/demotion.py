@@ -32,9 +32,9 @@ def demotion(tables: Tables) -> pd.DataFrame:
     Returns:
         `VARIANT` and `COLUMNS`, one row a variant that has lost an item: numbers of items ``asked``, ``dense_right``,
         ``lost``, ``ranked`` (lost, with a gold token that has a rank) and ``twins`` (lost, asked by multiple choice as
-        well); shares of ``ranked`` whose gold token has a rank up to 5 (``high``), from 6 to 50 (``reach``) and ``beyond``;
-        the share of ``twins`` that is right (``twin``), and that of guessing (``chance``). Intervals over items are
-        Wilson's, 95 %.
+        well); shares of ``ranked`` whose gold token has a rank up to 5 (``high``), from 6 to 50 (``reach``) and
+        ``beyond``; the share of ``twins`` that is right (``twin``), and that of guessing (``chance``). Intervals over
+        items are Wilson's, 95 %.
     """
     rows = tables.fidelity
     rows = rows[rows["kind"] == GENERATIVE] if not rows.empty else rows
