@@ -12,6 +12,7 @@ from figure_tables import identified, save
 
 from pipeline.study.criteria.__main__ import main
 from pipeline.study.criteria.cells import cells_of, costs_of
+from pipeline.study.findings import compared
 from pipeline.tables.load import load
 
 NEWS, SHOTS = ("news", {"seed": 0, "length": 240}), ("shots", {"draw": 1, "length": 24})
@@ -101,3 +102,30 @@ def test_what_cannot_be_compared_is_refused(outputs, tmp_path, capsys):
     assert "run python -m pipeline.main -m experiment=fig28" in capsys.readouterr().err
     assert main([f"outputs={tmp_path / 'nothing'}"]) == 1
     assert "no tables" in capsys.readouterr().err
+
+
+def test_findings_tell_what_keeps_more_less_or_neither(outputs, tmp_path, monkeypatch):
+    kept = tmp_path / "kept"
+    assert main([f"outputs={outputs}", "--kept", str(kept)]) == 0
+    monkeypatch.setattr(compared, "KEPT", kept)
+    found = compared.read(tmp_path).values
+    assert found["attention_budgets"] == "4 and 6"
+    assert found["attention_said"] == "Less than `divergence` is kept by `attn_drop`, `random_attn`."
+    rows = {row[0]: row for row in found["attention"].rows}
+    assert rows["divergence"][1] == "6" and rows["divergence"][2].startswith("0.89 [")
+    assert rows["divergence"][5] == "50" and rows["attn_drop"][3].startswith("-0.33 [")
+
+
+def test_findings_say_which_differences_are_there():
+    rows = pd.DataFrame(
+        {
+            "criterion": ["a", "ours", "b", "c"],
+            "against": ["ours", None, "ours", "ours"],
+            "difference": [0.2, np.nan, 0.01, -0.3],
+            "p_holm": [0.01, np.nan, 0.8, 0.001],
+        }
+    )
+    assert compared.said(rows) == (
+        "More than `ours` is kept by `a`; less is kept by `c`; these cannot be told from it: `b`."
+    )
+    assert compared.said(rows.iloc[1:3]) == "These cannot be told from `ours`: `b`."

@@ -13,6 +13,7 @@ from pipeline.study.findings.table import ROOT, Grid, Value
 from pipeline.study.findings.versions import versions_of_code
 
 KEPT = ROOT / "docs" / "data" / "criteria"
+LEVEL = 0.05
 COMMAND = "python -m pipeline.study.criteria --kept docs/data/criteria"
 
 
@@ -24,12 +25,31 @@ def read(outputs: Path) -> Measured:
     values: dict[str, Value] = {}
     for unit, rows in compared(cells, GENERATIVE).groupby("unit", sort=False):
         values[str(unit)] = _table(rows.merge(spent(costs, str(unit)), on="criterion", how="left"))
+        values[f"{unit}_said"] = said(rows)
         own = cells[cells["unit"] == unit]
         budgets = sorted(set(own["sparsity"].astype(str)), key=float)
         values[f"{unit}_budgets"] = f"{', '.join(budgets[:-1])} and {budgets[-1]}" if len(budgets) > 1 else budgets[0]
     last = costs.dropna(subset=["commit"]).iloc[-1]
     stages = {name: versions_of_code()[name] for name in ("decision", "evaluation")}
     return Measured(values, stages, str(last["commit"])[:7], str(last["started"])[:10])
+
+
+def said(rows: pd.DataFrame) -> str:
+    """Say which criteria keep more or less than the reference after Holm's correction, and which cannot be told."""
+    others = rows[rows["against"].notna()]
+    differ, reference = others["p_holm"] < LEVEL, f"`{others['against'].iloc[0]}`"
+    parts = [
+        (others[differ & (others["difference"] > 0)], "more than {} is kept by", "more than it"),
+        (others[differ & (others["difference"] < 0)], "less than {} is kept by", "less is kept by"),
+        (others[~differ], "these cannot be told from {}:", "these cannot be told from it:"),
+    ]
+    words: list[str] = []
+    for own, first, later in parts:
+        if len(own):
+            names = ", ".join(f"`{name}`" for name in own["criterion"])
+            words.append(f"{later if words else first.format(reference)} {names}")
+    sentence = "; ".join(words)
+    return f"{sentence[:1].upper()}{sentence[1:]}."
 
 
 def _table(rows: pd.DataFrame) -> Grid:
