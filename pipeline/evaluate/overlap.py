@@ -21,10 +21,7 @@ _COUNTS, _EXAMPLES = "overlap.json", 5
 
 @dataclass
 class Overlap(Stage):
-    """Items with near-duplicates in the calibration text that was read, whatever its source: how many, and some.
-
-    A warning says so when they are counted.
-    """
+    """Items with near-duplicates in the calibration text that was read, whatever its source: how many, and some."""
 
     bench: Workbench
     name = "overlap"
@@ -42,14 +39,6 @@ class Overlap(Stage):
         found = near_duplicates(self._texts(), items)
         counts = {"items": len(items), "near_duplicates": len(found), "examples": found[:_EXAMPLES]}
         (folder / _COUNTS).write_text(json.dumps(counts, indent=1, ensure_ascii=False), encoding="utf-8")
-        if found:
-            log.warning(
-                "  %d of the %d items of the tasks are in the calibration text, word for word or nearly so (%r): their "
-                "scores are not held out; choose other calibration text, or leave these tasks out",
-                len(found),
-                len(items),
-                found[0][:60],
-            )
 
     def _texts(self) -> list[str]:
         bench, source = self.bench, self.bench.settings.calibration
@@ -57,3 +46,16 @@ class Overlap(Stage):
             return source.prompts()
         rows = load(bench.make(CalibrationTokens).path)
         return bench.tokenizer.batch_decode([row.tolist() for row in rows], skip_special_tokens=True)
+
+
+def tell_overlap(folder: Path) -> None:
+    """Warn if the calibration text of a job holds items of its tasks, from the folder of the counts."""
+    counts = json.loads((folder / _COUNTS).read_text(encoding="utf-8"))
+    if found := counts["near_duplicates"]:
+        log.warning(
+            "  %d of the %d items of the tasks are in the calibration text, word for word or nearly so (%r): their "
+            "scores are not held out; choose other calibration text, or leave these tasks out",
+            found,
+            counts["items"],
+            counts["examples"][0][:60],
+        )

@@ -18,6 +18,7 @@ from pipeline.common.heartbeat import stage as begin_stage
 from pipeline.common.heartbeat import working
 from pipeline.common.secrets import redact
 from pipeline.config.schema import HF, PLOT
+from pipeline.evaluate.overlap import tell_overlap
 from pipeline.evaluate.stage import evaluated, prepare
 from pipeline.export import hf
 from pipeline.measure.stage import measured
@@ -133,6 +134,8 @@ def _run_stage(stage: str, make: Callable[[], Mapping[str, Artifact]], store: St
     record.artifacts |= {role: str(artifact.path.relative_to(store.root)) for role, artifact in artifacts.items()}
     what = f"{time.monotonic() - start:6.1f} s  ({', '.join(fresh)})" if fresh else "  reused"
     log.info("  %-9s%s", stage, what)
+    if "overlap" in artifacts:
+        tell_overlap(artifacts["overlap"].path)
 
 
 def _draw(settings: Settings, store: Store) -> list[FigureResult]:
