@@ -82,7 +82,7 @@ def pooled(items: pd.DataFrame, reference: str) -> pd.DataFrame:
         reference: the criterion that the others are compared with.
 
     Returns:
-        `COLUMNS`, one row a criterion, the best first: ``kept`` over its own cells, ``difference`` (criterion minus
+        `COLUMNS`, one row a criterion by its difference: ``kept`` over its own cells, ``difference`` (criterion minus
         reference, as fractions of the dense score above chance) over the cells that have both, ``p_holm`` over all
         comparisons, ``draws`` of the text, and ``items_to_tell``, the number of items that would tell it from 0.
 
@@ -114,7 +114,9 @@ def pooled(items: pd.DataFrame, reference: str) -> pd.DataFrame:
     found = pd.DataFrame(rows).reindex(columns=COLUMNS)
     compared = found["p"].notna()
     found.loc[compared, "p_holm"] = holm(found.loc[compared, "p"].to_numpy(dtype=float))
-    return found.sort_values("kept", ascending=False, kind="stable").reset_index(drop=True)
+    # By the difference, which is over equal cells: a criterion that lacks some has another mean.
+    order = found["difference"].fillna(0.0).sort_values(ascending=False, kind="stable").index
+    return found.loc[order].reset_index(drop=True)
 
 
 def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:

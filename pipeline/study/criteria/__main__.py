@@ -109,7 +109,7 @@ def _show(unit: str, rows: pd.DataFrame) -> None:
         told.append(
             [
                 row.criterion, row.cells, row.items, row.draws, _interval(row.kept, row.kept_low, row.kept_high, ".1f"),
-                more, row.p_holm, *map(_whole, (row.items_to_tell, row.forward_tokens, row.seconds)),
+                more, p_words(row.p_holm), *map(_whole, (row.items_to_tell, row.forward_tokens, row.seconds)),
             ]
         )  # fmt: skip
     reference = next((str(name) for name in rows["against"].dropna()), "")
@@ -123,6 +123,11 @@ def _show(unit: str, rows: pd.DataFrame) -> None:
         "zero. tokens: sent through the model by the search at the largest budget; seconds: of the "
         "processor, for all of the choice.",
     )
+
+
+def p_words(p: float) -> str:
+    """Return a p with three digits; empty where nothing was tested."""
+    return "" if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _whole(value: float) -> int | None:

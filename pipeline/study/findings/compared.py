@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.evaluate.suite import GENERATIVE
-from pipeline.study.criteria.__main__ import CELLS, SEARCHES, compared, spent
+from pipeline.study.criteria.__main__ import CELLS, SEARCHES, compared, p_words, spent
 from pipeline.study.findings.source import Measured, NoResults, Source
 from pipeline.study.findings.table import ROOT, Grid, Value
 from pipeline.study.findings.versions import versions_of_code
@@ -57,9 +57,8 @@ def _table(rows: pd.DataFrame) -> Grid:
     for row in rows.itertuples():
         less = "" if pd.isna(row.difference) else _interval(row.difference, row.low, row.high, "+.2f")
         sent, taken = (("" if pd.isna(value) else f"{value:,.0f}") for value in (row.forward_tokens, row.seconds))
-        p = "" if pd.isna(row.p_holm) else "< 0.001" if row.p_holm < 0.001 else f"{row.p_holm:.3f}"
         kept = _interval(row.kept, row.kept_low, row.kept_high, ".2f")
-        lines.append([str(row.criterion), str(row.cells), kept, less, p, sent, taken])
+        lines.append([str(row.criterion), str(row.cells), kept, less, p_words(row.p_holm), sent, taken])
     reference = next((str(name) for name in rows["against"].dropna()), "")
     return Grid(["criterion", "cells", "kept", f"minus `{reference}`", "p (Holm)", "tokens", "seconds"], lines)
 
