@@ -110,7 +110,7 @@ def test_findings_tell_what_keeps_more_less_or_neither(outputs, tmp_path, monkey
     monkeypatch.setattr(compared, "KEPT", kept)
     found = compared.read(tmp_path).values
     assert found["attention_budgets"] == "4 and 6"
-    assert found["attention_said"] == "Less than `divergence` is kept by `attn_drop`, `random_attn`."
+    assert found["attention_said"] == "less than `divergence` is kept by `attn_drop`, `random_attn`."
     rows = {row[0]: row for row in found["attention"].rows}
     assert rows["divergence"][1] == "6" and rows["divergence"][2].startswith("0.89 [")
     assert rows["divergence"][5] == "50" and rows["attn_drop"][3].startswith("-0.33 [")
@@ -126,6 +126,6 @@ def test_findings_say_which_differences_are_there():
         }
     )
     assert compared.said(rows) == (
-        "More than `ours` is kept by `a`; less is kept by `c`; these cannot be told from it: `b`."
+        "more than `ours` is kept by `a`; less is kept by `c`; these cannot be told from it: `b`."
     )
-    assert compared.said(rows.iloc[1:3]) == "These cannot be told from `ours`: `b`."
+    assert compared.said(rows.iloc[1:3]) == "these cannot be told from `ours`: `b`."

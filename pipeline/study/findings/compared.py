@@ -48,8 +48,7 @@ def said(rows: pd.DataFrame) -> str:
         if len(own):
             names = ", ".join(f"`{name}`" for name in own["criterion"])
             words.append(f"{later if words else first.format(reference)} {names}")
-    sentence = "; ".join(words)
-    return f"{sentence[:1].upper()}{sentence[1:]}."
+    return f"{'; '.join(words)}."
 
 
 def _table(rows: pd.DataFrame) -> Grid:
