@@ -23,12 +23,12 @@ from pipeline.plot.base import Selection
 from pipeline.plot.command import status_of
 from pipeline.plot.one_figure import write
 from pipeline.study.criteria import figure
-from pipeline.study.criteria.cells import COSTS, KEYS, cells_of, costs_of, merged, save
+from pipeline.study.criteria.cells import COSTS, KEYS, SEARCH, cells_of, costs_of, merged, save
 from pipeline.tables.load import load
 from pipeline.tables.stored import MissingData, NoTables
 
 CELLS, SEARCHES = "cells.parquet", "costs.parquet"
-# The recommended criterion for each kind of unit.
+# What the others are compared with, for each kind of unit.
 REFERENCES = {
     "attention": "divergence",
     "mlp": "divergence_mlp",
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Arguments(prog="python -m pipeline.study.criteria", description=f"{__doc__}")
     parser.add_argument("--kept", metavar="DIR", type=Path, help="read the tables kept there, too, and add to them")
     parser.add_argument("--kind", default="generative", help="generative (the default), multiple_choice or retrieval")
-    parser.add_argument("--against", metavar="CRITERION", help="compare with it instead of the recommended one")
+    parser.add_argument("--against", metavar="CRITERION", help="compare with it instead of with divergence")
     chosen = parser.parse_args(arguments)
     return status_of(lambda: _compare(chosen.outputs, chosen.kept, chosen.kind, chosen.against), "cannot compare")
 
@@ -60,7 +60,7 @@ def _compare(outputs: Path, kept: Path | None, kind: str, against: str | None) -
             raise
         cells, costs = pd.DataFrame(columns=KEYS), pd.DataFrame(columns=COSTS)
     cells = merged(folder / CELLS, cells, KEYS)
-    costs = merged(folder / SEARCHES, costs, COSTS[:-4])
+    costs = merged(folder / SEARCHES, costs, SEARCH)
     found = compared(cells, kind, against)
     for unit, rows in found.groupby("unit", sort=False):
         _show(str(unit), rows.merge(spent(costs, str(unit)), on="criterion", how="left"))

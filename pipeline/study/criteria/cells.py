@@ -12,14 +12,19 @@ from pipeline.analysis.pooled_criteria import ITEM
 from pipeline.common.files import replacing
 from pipeline.config.signature import takes_sparsity
 from pipeline.evaluate.comparison import MEAN
+from pipeline.store.artifacts import Store
 from pipeline.store.integrity import MANIFEST, read_sealed
 from pipeline.store.records import OK, load_records
+from pipeline.study.findings.versions import versions_of_jobs
 from pipeline.tables.load import OutputTables
 from pipeline.tables.variants import DENSE
 
 KEYS = [*ITEM, "kind", "unit", "criterion", "replicate"]
 COLUMNS = [*KEYS, "score", "dense", "chance", "solved"]
-COSTS = ["model", "text", "draw", "unit", "criterion", "sparsity", "forward_tokens", "seconds", "commit", "started"]
+# Stages whose versions say which code gave the scores.
+STAGES = ("decision", "evaluation")
+SEARCH = ["model", "text", "draw", "unit", "criterion", "sparsity"]
+COSTS = [*SEARCH, "forward_tokens", "seconds", *STAGES, "commit", "started"]
 # Options of a calibration that draw the text anew; all others say which text it is.
 _DRAWS = ("draw", "seed")
 
@@ -55,8 +60,8 @@ def costs_of(tables: OutputTables, outputs: Path) -> pd.DataFrame:
     tokens = (
         sent.groupby("job")["forward_tokens"].sum(min_count=1) if "forward_tokens" in sent else pd.Series(dtype=float)
     )
-    seconds = pd.Series(dict(_seconds(outputs)), dtype=float)
-    found = jobs.assign(forward_tokens=jobs["job"].map(tokens), own=jobs["job"].map(seconds))
+    made = pd.DataFrame(dict(_made(outputs)), index=["own", *STAGES], dtype=float).T
+    found = jobs.assign(forward_tokens=jobs["job"].map(tokens)).join(made, on="job")
     found = found.sort_values("sparsity_value", kind="stable")
     keys = ["model", "text", "draw", "unit", "criterion"]
     found["seconds"] = found.groupby(keys, dropna=False)["own"].cumsum()
@@ -122,10 +127,13 @@ def _in_every_text(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([rows[~blind], repeated.fillna({"text": "", "draw": ""})], ignore_index=True)
 
 
-def _seconds(outputs: Path) -> Iterable[tuple[str, float]]:
-    """Yield the processor seconds that each finished job's decision took."""
-    for record in load_records(outputs / "jobs"):
+def _made(outputs: Path) -> Iterable[tuple[str, list[float]]]:
+    """Yield the processor seconds that each finished job's decision took, and the versions of `STAGES`."""
+    store = Store(outputs)
+    for record in load_records(store.jobs):
         path = record.artifacts.get("decision")
         if record.status == OK and path and takes_sparsity(record.pruner):
-            cost = read_sealed(outputs / path / MANIFEST).get("cost") or {}
-            yield record.job, float(cost.get("cpu_seconds", float("nan")))
+            cost = read_sealed(store.root / path / MANIFEST).get("cost") or {}
+            versions = versions_of_jobs([record], store, STAGES)
+            told = [float(versions.get(name, float("nan"))) for name in STAGES]
+            yield record.job, [float(cost.get("cpu_seconds", float("nan"))), *told]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure as Canvas
@@ -43,9 +45,14 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
             filled = (own["p_holm"] < _LEVEL) if ax is right else pd.Series(True, index=own.index)
             faces = [style.INK if full else "white" for full in filled]
             ax.scatter(own[value], places, s=18, c=faces, edgecolors=style.INK, linewidths=0.9, zorder=3)
-        left.set_yticks(places, own["criterion"])
+        left.set_yticks(places, [_name(row, int(own["cells"].max())) for row in own.itertuples()])
         left.set_xlabel("retained above chance (%)")
         right.axvline(0.0, color=style.INK, linewidth=style.THIN, zorder=1)
         right.set_xlabel(f"minus {reference} (points)")
         canvas.panel_title(left, UNITS[unit])
     return sheet
+
+
+def _name(row: Any, most: int) -> str:
+    """Return a criterion, with the number of its cells where it lacks some: its mean is over other ones."""
+    return str(row.criterion) if row.cells == most else f"{row.criterion} ({row.cells} of {most} cells)"

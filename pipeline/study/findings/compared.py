@@ -8,9 +8,9 @@ import pandas as pd
 
 from pipeline.evaluate.suite import GENERATIVE
 from pipeline.study.criteria.__main__ import CELLS, SEARCHES, compared, p_words, spent
+from pipeline.study.criteria.cells import STAGES
 from pipeline.study.findings.source import Measured, NoResults, Source
 from pipeline.study.findings.table import ROOT, Grid, Value
-from pipeline.study.findings.versions import versions_of_code
 
 KEPT = ROOT / "docs" / "data" / "criteria"
 LEVEL = 0.05
@@ -29,9 +29,10 @@ def read(outputs: Path) -> Measured:
         own = cells[cells["unit"] == unit]
         budgets = sorted(set(own["sparsity"].astype(str)), key=float)
         values[f"{unit}_budgets"] = f"{', '.join(budgets[:-1])} and {budgets[-1]}" if len(budgets) > 1 else budgets[0]
-    last = costs.dropna(subset=["commit"]).iloc[-1]
-    stages = {name: versions_of_code()[name] for name in ("decision", "evaluation")}
-    return Measured(values, stages, str(last["commit"])[:7], str(last["started"])[:10])
+    runs = costs.astype({"started": str, "commit": str}).sort_values("started")
+    commits = dict.fromkeys(runs["commit"].str[:7])
+    stages = {name: int(costs[name].min()) for name in STAGES if costs[name].notna().any()}
+    return Measured(values, stages, " and ".join(commits), runs["started"].iloc[-1][:10])
 
 
 def said(rows: pd.DataFrame) -> str:
