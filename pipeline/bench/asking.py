@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lm_eval.models.huggingface import HFLM
 
-from pipeline.bench.ratios import ratio, report, settings_of
+from pipeline.bench.ratios import median_ratio, report, settings_of, timed
 from pipeline.evaluate.by_harness import encode_requests
 from pipeline.evaluate.harness import load_tasks
 from pipeline.evaluate.language_model import InMemoryLM
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
 # Both forms of matched items, and benchmarks with long and with short items, each in one call.
-MATCHED = ("task=matched", "task.limit=8")
+MATCHED = ("task=matched", "task.limit=16")
 BENCHMARKS = ("task=offline", "task.names=[boolq,commonsense_qa,piqa,openbookqa]", "task.limit=24")
 CHOICE, GENERATION = "loglikelihood", "generate_until"
 
@@ -35,11 +35,11 @@ class _Side:
         self._size = size
         self.theirs = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=size)
 
-    def ratio(self, kind: str, requests: Sequence[Any], repeats: int) -> float:
-        """Return lm-eval's time over ours."""
+    def timed(self, kind: str, requests: Sequence[Any], repeats: int) -> list[tuple[float, float]]:
+        """Return the seconds that lm-eval takes and those that we take."""
         asked = list(requests)
         runs = [lambda lm=lm: getattr(lm, kind)(asked, disable_tqdm=True) for lm in (self.theirs, self.ours)]
-        return ratio(runs[0], runs[1], repeats)
+        return timed(runs[0], runs[1], repeats)
 
     def score(self, requests: Sequence[Any]) -> None:
         """Compute the log-likelihoods, without asking some again to measure their rounding."""
@@ -68,16 +68,20 @@ def asking(settings: Settings, store: Store, repeats: int) -> None:
         kind: [each for asked in matched.values() for each in asked if each.request_type == kind]
         for kind in (CHOICE, GENERATION)
     }
-    for name, kind in (("choice", CHOICE), ("generation", GENERATION)):
-        report(f"{name}_vs_lm_eval", side.ratio(kind, by_kind[kind], repeats))
+    found = {kind: side.timed(kind, by_kind[kind], repeats) for kind in (CHOICE, GENERATION)}
+    both = [(a + c, b + d) for (a, b), (c, d) in zip(found[CHOICE], found[GENERATION], strict=True)]
+    report("matched_vs_lm_eval", median_ratio(both))
+    report("choice_vs_lm_eval", median_ratio(found[CHOICE]))
+    report("generation_vs_lm_eval", median_ratio(found[GENERATION]))
     with _tokens(model) as counted:
         side.score(by_kind[CHOICE])
     report("choice_tokens_vs_tree", sum(counted) / side.distinct(by_kind[CHOICE]))
 
     side, tasks = tasks_of(*BENCHMARKS)
     together = [each for asked in tasks.values() for each in asked]
-    report("choice_benchmarks_vs_lm_eval", side.ratio(CHOICE, together, repeats))
-    report("choice_slowest_task_vs_lm_eval", min(side.ratio(CHOICE, asked, repeats) for asked in tasks.values()))
+    report("choice_benchmarks_vs_lm_eval", median_ratio(side.timed(CHOICE, together, repeats)))
+    alone = [median_ratio(side.timed(CHOICE, asked, repeats)) for asked in tasks.values()]
+    report("choice_slowest_task_vs_lm_eval", min(alone))
     with _tokens(model) as counted:
         side.score(together)
     report("choice_benchmarks_tokens_vs_tree", sum(counted) / side.distinct(together))

@@ -7,7 +7,7 @@ import gc
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 import psutil
@@ -22,7 +22,15 @@ GIB = 2**30
 
 def ratio(subject: Callable[[], object], baseline: Callable[[], object], repeats: int) -> float:
     """Return the median time ratio of ``subject`` to ``baseline`` over interleaved repeats, after a warm-up."""
-    pairs = [(seconds(subject), seconds(baseline)) for _ in range(repeats + 1)][1:]
+    return median_ratio(timed(subject, baseline, repeats))
+
+
+def timed(subject: Callable[[], object], baseline: Callable[[], object], repeats: int) -> list[tuple[float, float]]:
+    """Return the seconds of both in each of the interleaved repeats, after a warm-up."""
+    return [(seconds(subject), seconds(baseline)) for _ in range(repeats + 1)][1:]
+
+
+def median_ratio(pairs: Iterable[tuple[float, float]]) -> float:
     return statistics.median(a / b for a, b in pairs)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -18,7 +19,7 @@ from pipeline.evaluate.room import check_room
 from pipeline.evaluate.rounding import rounding
 from pipeline.evaluate.written import Written, ended
 from pipeline.model.beams import best_beams
-from pipeline.model.continuous import continue_many
+from pipeline.model.continuous import Until, continue_many
 from pipeline.model.decoder import Decoder
 from pipeline.model.generation import end_tokens
 from pipeline.model.tokens import tokens_of
@@ -59,6 +60,8 @@ class InMemoryLM(HFLM):
         # What was written, by task and number of the document: one text a repetition.
         self.written: dict[tuple[str, int], list[Written]] = {}
         self._texts: dict[_Asked, list[list[int]]] = {}
+        # Greedy texts of the requests at hand, before the harness asks for them.
+        self._greedy: dict[_Asked, list[int]] = {}
         # How far rounding moved log-likelihoods, in nats, of what was asked so far.
         self.rounding = 0.0
 
@@ -142,21 +145,50 @@ class InMemoryLM(HFLM):
                 )
         # The harness's own progress bar would stay on the screen, and fill log files.
         with advancing("generation", len(requests)) as self._advance, self._all_at_once(len(requests)):
+            self._write_greedily(requests)
             texts: list[str] = super().generate_until(requests, disable_tqdm=True)
         self._keep_written(requests)
         return texts
 
+    def _write_greedily(self, requests: list[Any]) -> None:
+        """Continue all prompts whose answers are greedy, of all tasks together: the harness would part their limits."""
+        prompts = [self._prompt(request) for request in requests]
+        asked = [each for each, greedy in prompts if greedy]
+        self._greedy = dict(zip(asked, self._continued(asked, do_sample=False), strict=True))
+
+    def _prompt(self, request: Any) -> tuple[_Asked, bool]:
+        """Return what the harness has the model read for a request, and whether the answer is greedy."""
+        context, given = request.args[:2]
+        settings = normalize_gen_kwargs(given, self.max_gen_toks)
+        until, limit = settings.pop("until"), settings.pop("max_gen_toks")
+        end = self.tok_decode(self.eot_token_id, skip_special_tokens=False)
+        row = self.tok_encode(context, left_truncate_len=self.max_length - limit) or [self.prefix_token_id]
+        return _Asked(tuple(row), tuple(handle_stop_sequences(until, end)), limit), is_greedy(settings)
+
+    def _continued(self, asked: Sequence[_Asked], **settings: Any) -> list[list[int]]:
+        """Continue prompts; return the new tokens of each."""
+        if not asked:
+            return []
+        check_room(self.model, min(self.rows, len(asked)), max(len(each.row) + each.limit for each in asked))
+        if settings.get("num_beams", 1) > 1:
+            first = asked[0]
+            return self._beams([list(each.row) for each in asked], first.limit, first.stops, **settings)
+        until: dict[tuple[Any, ...], Until] = {}
+        for _, stops, limit in asked:
+            criteria = partial(stop_sequences_criteria, self.tokenizer, list(stops))
+            until.setdefault((stops, limit), Until(limit, criteria))
+        rows, ends = [each.row for each in asked], [until[stops, limit] for _, stops, limit in asked]
+        pad = self.tokenizer.pad_token_id
+        return continue_many(self.model, rows, ends, self.rows, pad, self._advance, **settings)
+
     def _keep_written(self, requests: list[Any]) -> None:
         """Keep the tokens that answer each request, which the harness turns into text."""
-        end, ends = self.tok_decode(self.eot_token_id, skip_special_tokens=False), self.ends
+        ends = self.ends
         for request in requests:
-            context, given = request.args[:2]
-            settings = normalize_gen_kwargs(given, self.max_gen_toks)
-            limit, stops = settings["max_gen_toks"], handle_stop_sequences(settings["until"], end)
-            row = self.tok_encode(context, left_truncate_len=self.max_length - limit) or [self.prefix_token_id]
-            tokens = self._texts[_Asked(tuple(row), tuple(stops), limit)].pop(0)
-            kept, done = ended(tokens, ends, stops, self.tok_decode)
-            written = Written(tuple(row), tuple(kept), not done)
+            asked, _ = self._prompt(request)
+            tokens = self._texts[asked].pop(0)
+            kept, done = ended(tokens, ends, asked.stops, self.tok_decode)
+            written = Written(asked.row, tuple(kept), not done)
             self.written.setdefault((request.task_name, request.doc_id), []).append(written)
 
     @property
@@ -183,31 +215,22 @@ class InMemoryLM(HFLM):
         **settings: Any,
     ) -> torch.Tensor:
         """Continue left-padded contexts (B, T); return token ids (B, T + new) of contexts and continuations."""
-        if not settings.get("do_sample"):
-            settings.pop("temperature", None)
         width, pad = context.shape[1], self.tokenizer.pad_token_id
-        rows = [row[read].tolist() for row, read in zip(context, attention_mask.bool(), strict=True)]
-        check_room(self.model, min(self.rows, len(rows)), max_length)
-        if settings.get("num_beams", 1) > 1:
-            written = self._beams(rows, max_length - width, stop, **settings)
+        rows = [tuple(row[read].tolist()) for row, read in zip(context, attention_mask.bool(), strict=True)]
+        asked = [_Asked(row, tuple(stop), max_length - width) for row in rows]
+        if is_greedy(settings) and all(each in self._greedy for each in asked):
+            written = [self._greedy[each] for each in asked]
         else:
-            written = continue_many(
-                self.model,
-                rows,
-                max_length - width,
-                self.rows,
-                pad,
-                stops=lambda start, count: stop_sequences_criteria(self.tokenizer, stop, start, count),
-                advance=self._advance,
-                **settings,
-            )
-        for row, tokens in zip(rows, written, strict=True):
-            self._texts.setdefault(_Asked(tuple(row), tuple(stop), max_length - width), []).append(tokens)
+            if not settings.get("do_sample"):
+                settings.pop("temperature", None)
+            written = self._continued(asked, **settings)
+        for each, tokens in zip(asked, written, strict=True):
+            self._texts.setdefault(each, []).append(tokens)
         longest = max(map(len, written))
         new = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in written], dtype=torch.long)
         return torch.cat([context, new.to(context.device)], 1)
 
-    def _beams(self, rows: list[list[int]], length: int, stop: list[str], **settings: Any) -> list[list[int]]:
+    def _beams(self, rows: list[list[int]], length: int, stop: Sequence[str], **settings: Any) -> list[list[int]]:
         """Continue rows by beam search; the n-th of equal rows gets the n-th best beam."""
         found: list[list[int]] = [[]] * len(rows)
         places: dict[tuple[int, ...], list[int]] = {}
@@ -256,3 +279,8 @@ class InMemoryLM(HFLM):
                 f"({self.tok_decode(continuation[:20])!r} ...); leave the task out, or give a model with more positions"
             )
         return room
+
+
+def is_greedy(settings: Mapping[str, Any]) -> bool:
+    """Return whether normalised settings of generation ask for the likeliest token each time and for nothing else."""
+    return not any(settings.values())

@@ -139,7 +139,7 @@ class Evaluation(Stage):
 
     bench: Workbench
     name = "evaluation"
-    version = 5
+    version = 6
 
     def inputs(self) -> dict[str, Any]:
         bench, settings = self.bench, self.bench.settings

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-# A common prefix must save at least this many tokens: a pass of its own costs about as much.
-_WORTH = 32
+# A pass of its own costs about as much as so many tokens in another, since it reads all weights once more.
+PASS = 64
 Tokens = Sequence[int]
 
 
@@ -37,7 +37,7 @@ def groups(prompts: Sequence[Tokens]) -> list[Group]:
         parts = list(_parts(prompts, whole))
         if sum(_group(prompts, part).saved for part in parts) > whole.saved:
             pending += parts
-        elif whole.saved >= _WORTH:
+        elif whole.saved >= PASS:
             found.append(whole)
         else:
             rest.places += whole.places

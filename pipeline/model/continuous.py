@@ -6,8 +6,8 @@ Each row gets the tokens that ``model.generate`` gives it alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from transformers import PreTrainedModel, StoppingCriteriaList
@@ -15,39 +15,49 @@ from transformers.generation import EosTokenCriteria, GenerationMode, MaxLengthC
 
 from pipeline.model.as_read import as_read
 from pipeline.model.cached_rows import CachedRows, joined, span
-from pipeline.model.common_prefix import groups
 from pipeline.model.decoder import Decoder
 from pipeline.model.finite import check_values
 from pipeline.model.generation import continue_rows, with_more
 from pipeline.model.positions import Positions
+from pipeline.model.prefill import Waiting
 
 # Rows leave and enter once this share of the batch has stopped, since each time all states are copied.
 _STOPPED = 0.25
 Stops = Callable[[int, int], StoppingCriteriaList]
 
 
+@dataclass(frozen=True)
+class Until:
+    """When a continuation ends: after ``length`` new tokens, or by one of the criteria ``stops(T, B)``.
+
+    ``stops`` makes the criteria for B rows that begin with T tokens.
+    """
+
+    length: int
+    stops: Stops
+
+
 def continue_many(
     model: PreTrainedModel,
     rows: Sequence[Sequence[int]],
-    length: int,
+    until: Sequence[Until],
     batch_size: int,
     pad_token_id: int,
-    stops: Stops,
     advance: Callable[[int], object] = lambda rows: None,
     **settings: Any,
 ) -> list[list[int]]:
-    """Generate at most ``length`` new tokens for each row of token ids, in batches of at most ``batch_size`` rows.
+    """Continue each row of token ids until its own end, in batches of at most ``batch_size`` rows.
 
-    ``stops`` and ``settings`` are those of ``pipeline.model.generation.continue_rows``, which continues what cannot be
-    decoded here: where tokens are drawn or their logits changed, and rows beyond the `span` of the model. The caller
-    cuts the tokens beyond a row's end. Equal rows are continued once, unless tokens are drawn. ``advance`` is called
+    ``settings`` are those of ``pipeline.model.generation.continue_rows``, which continues what cannot be decoded here:
+    where tokens are drawn or their logits changed, and rows beyond the `span` of the model. The caller cuts the tokens
+    beyond a row's end. Equal rows that end alike are continued once, unless tokens are drawn. ``advance`` is called
     with the number of rows that are ready. Raises ValueError for logits that are not finite.
     """
-    plan = _planned(model, rows[0], length, pad_token_id, settings)
+    plan = _planned(model, rows[0], max(each.length for each in until), pad_token_id, settings)
     places: dict[Any, list[int]] = {}
-    for place, row in enumerate(rows):
-        places.setdefault((tuple(row), place if plan.config.do_sample else 0), []).append(place)
-    asked, owners = [row for row, _ in places], list(places.values())
+    for place, (row, end) in enumerate(zip(rows, until, strict=True)):
+        places.setdefault((tuple(row), end, place if plan.config.do_sample else 0), []).append(place)
+    asked, owners = [_Asked(row, end) for row, end, _ in places], list(places.values())
     found: list[list[int]] = [[]] * len(rows)
 
     def ready(which: int, tokens: list[int]) -> None:
@@ -57,18 +67,39 @@ def continue_many(
 
     left = list(range(len(asked)))
     if plan.is_greedy:
-        for together in _together(model, asked, length):
-            part = [asked[place] for place in together]
-            for text in _Batch(model, part, length, batch_size, plan.ends, lambda: stops(0, 1)).texts():
-                ready(together[text.place], text.tokens)
-            left = sorted({*left} - {*together})
-    for start in range(0, len(left), batch_size):
-        part = left[start : start + batch_size]
-        lengths = [length] * len(part)
-        texts = continue_rows(model, [asked[place] for place in part], lengths, pad_token_id, stops, **settings)
+        for part in _together(model, asked):
+            for text in _Batch(model, [asked[place] for place in part], batch_size, plan.ends).texts():
+                ready(part[text.place], text.tokens)
+            left = sorted({*left} - {*part})
+    for part in _ending_alike(asked, left, batch_size):
+        end = asked[part[0]].until
+        lengths = [end.length] * len(part)
+        texts = continue_rows(model, [asked[place].row for place in part], lengths, pad_token_id, end.stops, **settings)
         for place, tokens in zip(part, texts, strict=True):
             ready(place, tokens)
     return found
+
+
+class _Asked(NamedTuple):
+    """Row of token ids to continue."""
+
+    row: Sequence[int]
+    until: Until
+
+    @property
+    def last(self) -> int:
+        """The most tokens of the row and its continuation that are read."""
+        return len(self.row) + self.until.length - 1
+
+
+def _ending_alike(asked: Sequence[_Asked], places: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Yield batches of the places of rows that end alike."""
+    found: dict[Until, list[int]] = {}
+    for place in places:
+        found.setdefault(asked[place].until, []).append(place)
+    for alike in found.values():
+        for start in range(0, len(alike), size):
+            yield alike[start : start + size]
 
 
 @dataclass(frozen=True)
@@ -108,53 +139,42 @@ def _planned(
     return plans[0]
 
 
-def _together(model: PreTrainedModel, rows: Sequence[Sequence[int]], length: int) -> Iterator[list[int]]:
+def _together(model: PreTrainedModel, asked: Sequence[_Asked]) -> Iterator[list[int]]:
     """Yield the places of rows that may be decoded together, as far as there are such."""
     positions, most = Positions.of(model), span(model)
     found: dict[float, list[int]] = {}
-    for place, row in enumerate(rows):
-        reach, end = positions.reach(len(row)), len(row) + length - 1
-        if end < most and positions.reach(end) == reach:
+    for place, each in enumerate(asked):
+        reach = positions.reach(len(each.row))
+        if each.last < most and positions.reach(each.last) == reach:
             found.setdefault(reach, []).append(place)
     yield from found.values()
 
 
-@dataclass
 class _Text:
-    """A row in the batch: its place among all rows, its new tokens, and whether it has stopped."""
+    """A row in the batch: its place among all rows, its new ``tokens``, and whether it has ``stopped``."""
 
-    place: int
-    stops: StoppingCriteriaList
-    tokens: list[int] = field(default_factory=list)
-    stopped: bool = False
+    def __init__(self, place: int, until: Until) -> None:
+        self.place, self.stopped = place, False
+        self.tokens: list[int] = []
+        self._length, self._stops = until.length, until.stops(0, 1)
+
+    def add(self, token: int, is_end: bool) -> None:
+        """Add a token, and stop if it is the last one."""
+        self.tokens.append(token)
+        read = torch.tensor([self.tokens])
+        self.stopped = is_end or len(self.tokens) == self._length or bool(self._stops(read, None))
 
 
 class _Batch:
-    """The rows that are being decoded, and those that wait, by what they have in common.
+    """The rows that are being decoded, and those that wait. ``ends`` are criteria for the last tokens of all rows."""
 
-    ``ends`` are criteria for the last tokens of all rows, ``stops`` makes criteria for the new tokens of one.
-    """
-
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        rows: Sequence[Sequence[int]],
-        length: int,
-        size: int,
-        ends: StoppingCriteriaList,
-        stops: Callable[[], StoppingCriteriaList],
-    ) -> None:
-        self._model, self._rows, self._length, self._size = model, rows, length, size
-        self._ends, self._stops = ends, stops
-        self._waiting = groups(rows)
-        positions = Positions.of(model)
-        for group in self._waiting:
-            if positions.reach(group.shared) != positions.reach(len(rows[0])):
-                group.shared = 0
+    def __init__(self, model: PreTrainedModel, asked: Sequence[_Asked], size: int, ends: StoppingCriteriaList) -> None:
+        self._model, self._asked, self._size, self._ends = model, asked, size, ends
+        self._waiting = Waiting(model, [each.row for each in asked], size)
         self._texts: list[_Text] = []
-        self._cached = self._prefix = CachedRows.empty(model, 0)
+        self._cached = CachedRows.empty(model, 0)
         # Columns that the longest row takes, alone.
-        self._most = max(map(len, rows)) + length - 1
+        self._most = max(each.last for each in asked)
 
     @torch.inference_mode()
     def texts(self) -> Iterator[_Text]:
@@ -163,8 +183,7 @@ class _Batch:
             if self._is_due():
                 yield from (text for text in self._texts if text.stopped)
                 self._leave()
-                while self._waiting and len(self._texts) < self._size:
-                    self._enter()
+                self._enter()
             else:
                 logits = self._cached.read([[] if text.stopped else text.tokens[-1:] for text in self._texts])
                 self._choose(self._texts, logits)
@@ -181,24 +200,16 @@ class _Batch:
         self._cached = self._cached.kept(going) if going else CachedRows.empty(self._model, 0)
 
     def _enter(self) -> None:
-        """Let rows of the first group enter; the prefix that they have in common is read with the first of them."""
-        group, free = self._waiting[0], self._size - len(self._texts)
-        entering, group.places = group.places[:free], group.places[free:]
-        if not group.shared:
-            cached = CachedRows.empty(self._model, len(entering))
-        else:
-            if self._prefix.mask.shape[1] == 0:
-                self._prefix = CachedRows.empty(self._model, 1)
-                self._prefix.read([self._rows[entering[0]][: group.shared]])
-            cached = self._prefix.repeated(len(entering))
-        if not group.places:
-            self._prefix = CachedRows.empty(self._model, 0)
-            self._waiting.pop(0)
-        logits = cached.read([self._rows[place][group.shared :] for place in entering])
-        new = [_Text(place, self._stops()) for place in entering]
-        self._choose(new, logits)
-        self._cached = joined([self._cached, cached]) if self._texts else cached
-        self._texts += new
+        parts = [self._cached] if self._texts else []
+        for places, cached, logits in self._waiting.enter(self._size - len(self._texts)):
+            new = [_Text(place, self._asked[place].until) for place in places]
+            self._choose(new, logits)
+            self._texts += new
+            parts.append(cached)
+        if len(parts) > 1:
+            self._cached = joined(parts)
+        elif parts:
+            self._cached = parts[0]
 
     def _choose(self, texts: Sequence[_Text], logits: torch.Tensor) -> None:
         """Give each row that goes on its likeliest token, by logits (R, V)."""
@@ -208,6 +219,4 @@ class _Batch:
         ended = self._ends(chosen[:, None], None).tolist()
         for text, token, end in zip(texts, chosen.tolist(), ended, strict=True):
             if not text.stopped:
-                text.tokens.append(token)
-                read = torch.tensor([text.tokens])
-                text.stopped = end or len(text.tokens) == self._length or bool(text.stops(read, None))
+                text.add(token, end)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from alone import rows as passes
 from cases import ENCODERS
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
@@ -81,6 +82,32 @@ def test_texts_are_cut_as_the_harness_cuts_those_of_each_prompt_alone(make_model
     found = InMemoryLM(model, tokenizer, batch_size).generate_until(asked, disable_tqdm=True)
     assert found == HFLM(pretrained=model, tokenizer=tokenizer, batch_size=1).generate_until(asked, disable_tqdm=True)
     assert len(set(map(len, found))) > 3
+
+
+def test_tasks_with_limits_of_their_own_are_decoded_together(make_model, tokenizer):
+    model = make_model().double()
+    asked = [
+        Instance("generate_until", {}, (f"Say {n}", {"until": ["\n"], "max_gen_toks": 3 + n, "do_sample": False}), n)
+        for n in range(8)
+    ]
+    harness = InMemoryLM(model, tokenizer, 8)
+    expected = [harness.generate_until([each], disable_tqdm=True)[0] for each in asked]
+    with passes(model) as seen:
+        assert harness.generate_until(asked, disable_tqdm=True) == expected
+    decoded = [count for count, width in seen if width == 1]
+    assert max(decoded) == 8
+    assert len(decoded) <= 3 + 7
+
+
+def test_drawn_answers_are_drawn_beside_greedy_ones_of_the_same_prompt(make_model, tokenizer):
+    model = make_model().double()
+    greedy = {"until": ["\n"], "max_gen_toks": 8, "do_sample": False}
+    drawn = {"until": ["\n"], "max_gen_toks": 8, "do_sample": True, "temperature": 9.0}
+    asked = [Instance("generate_until", {}, ("Say 1", kwargs), n) for n, kwargs in enumerate([greedy, *[drawn] * 3])]
+    harness = InMemoryLM(model, tokenizer, 4)
+    texts = harness.generate_until(asked, disable_tqdm=True)
+    assert len(set(texts)) > 2
+    assert texts[0] == harness.generate_until(asked[:1], disable_tqdm=True)[0]
 
 
 def test_equal_requests_are_generated_once(make_model, tokenizer):

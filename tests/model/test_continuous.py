@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -14,9 +15,10 @@ from hypothesis import strategies as st
 from transformers import PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 
 from pipeline.model.cached_rows import span
-from pipeline.model.common_prefix import groups
-from pipeline.model.continuous import continue_many
+from pipeline.model.common_prefix import PASS, groups
+from pipeline.model.continuous import Until, continue_many
 from pipeline.model.generation import continue_rows
+from pipeline.model.prefill import in_passes
 from pipeline.model.sources.tiny import tiny_model
 from pipeline.prune.decision import Decision
 from pipeline.prune.surgery import apply
@@ -87,8 +89,9 @@ def double(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def many(model: PreTrainedModel, rows: Sequence[Sequence[int]], size: int = 4, **options: Any) -> list[list[int]]:
-    options = {"stops": stops, "pad_token_id": PAD} | GREEDY | options
-    return continue_many(model, rows, options.pop("length", STEPS), size, **options)
+    options = {"pad_token_id": PAD} | GREEDY | options
+    until = Until(options.pop("length", STEPS), options.pop("stops", stops))
+    return continue_many(model, rows, [until] * len(rows), size, **options)
 
 
 @pytest.fixture
@@ -171,6 +174,39 @@ def test_a_common_prefix_is_read_once(model):
         many(model, rows, 3, stops=never, length=1)
     own = sorted((len(row) - len(EXAMPLES) for row in rows), reverse=True)
     assert seen == [(1, len(EXAMPLES)), (3, own[0]), (3, own[3])]
+
+
+def test_short_prefixes_of_several_tasks_are_read_in_one_pass(model):
+    heads = [[head, *EXAMPLES[:39]] for head in (1, 2, 3)]
+    rows = [[*head, *row] for head in heads for row in prompts(4)]
+    with passes(model) as seen:
+        found = many(model, rows, 4)
+    assert found == alone(model, rows)
+    assert seen[0] == (3, len(heads[0]))
+    assert [shape for shape in seen if shape[1] >= len(heads[0])] == seen[:1]
+
+
+def test_rows_that_end_in_different_ways_are_decoded_together(model):
+    rows = prompts(12)
+    until = [Until(1 + place % STEPS, never if place % 2 else stops) for place in range(len(rows))]
+    expected = [
+        text[: end.length] if end.stops is stops else continue_rows(model, [row], [end.length], PAD, never, **GREEDY)[0]
+        for row, end, text in zip(rows, until, alone(model, rows), strict=True)
+    ]
+    with passes(model) as seen:
+        assert continue_many(model, rows, until, len(rows), PAD, **GREEDY) == expected
+    assert len({len(text) for text in expected}) > 4
+    assert sum(width == 1 for _, width in seen) == max(map(len, expected)) - 1
+
+
+@given(st.lists(st.integers(1, 300), max_size=60))
+def test_passes_hold_every_row_and_little_padding(lengths):
+    lengths.sort(reverse=True)
+    parts = [lengths[part] for part in in_passes(lengths)]
+    assert sorted(chain(*parts), reverse=True) == lengths
+    for part in parts:
+        saved = [(len(part) - end) * (part[0] - part[end]) for end in range(1, len(part))]
+        assert max(saved, default=0) <= PASS
 
 
 def test_rows_that_stop_leave_and_others_enter(model):

@@ -53,7 +53,8 @@ def evaluating(found: Numbers) -> Values:
 
 def asking(found: Numbers) -> Values:
     """Return lm-eval's time over ours, for matched items and for benchmarks, and tokens run over distinct ones."""
-    values = {name: f"{found[f'{name}_vs_lm_eval']:.1f}" for name in ("choice", "generation", "choice_benchmarks")}
+    names = ("matched", "choice", "generation", "choice_benchmarks")
+    values = {name: f"{found[f'{name}_vs_lm_eval']:.1f}" for name in names}
     values["slowest"] = f"{found['choice_slowest_task_vs_lm_eval']:.1f}"
     return values | {"tokens": f"{found['choice_tokens_vs_tree']:.2f}"}
 
