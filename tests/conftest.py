@@ -172,7 +172,7 @@ def _longest_first(items: list[pytest.Item]) -> None:
         "test_inspect.py",
         "test_evaluation_stages.py",
         "test_launchers.py",
-        "test_identity.py",
+        "test_own_numbers.py",
         "test_report.py",
         "test_fault_injection.py",
         "test_advise.py",

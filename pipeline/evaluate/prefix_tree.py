@@ -14,10 +14,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 
-from pipeline.model.common_prefix import common
+from pipeline.model.common_prefix import PASS, common
 
-# As many tokens as another forward pass is worth: a short one takes as long as reading all weights.
-_PASS = 32
 # Rows may be as wide as so many parts of the widest, but not under a quarter.
 _PARTS = 16
 Tokens = tuple[int, ...]
@@ -67,11 +65,12 @@ class Branch:
         batch: list[Row] = []
         padding = 0
         for row in sorted(self.rows, key=width, reverse=True):
-            wide = width(batch[0]) if batch else 0
-            whole, padding = len(self.tokens) + wide, padding + wide - width(row)
-            if batch and (padding > _PASS or (len(batch) + 1) * max(whole / budget, wide * whole / entries) > 1):
-                yield batch
-                batch, padding = [], 0
+            if batch:
+                wide = width(batch[0])
+                whole, padding = len(self.tokens) + wide, padding + wide - width(row)
+                if padding > PASS or (len(batch) + 1) * max(whole / budget, wide * whole / entries) > 1:
+                    yield batch
+                    batch, padding = [], 0
             batch = [*batch, row]
         if batch:
             yield batch
@@ -96,10 +95,10 @@ def planned(items: Sequence[Item], capacity: int, budget: int, entries: int, wid
 def cost(branch: Branch, budget: int, entries: int, wide: float, before: int = 0) -> float:
     """Return what a tree costs, in tokens: caches, rows with padding, attention, and the passes themselves."""
     whole = len(branch.tokens)
-    total = (whole - before) * (1 + whole / wide) + (_PASS if whole else 0)
+    total = (whole - before) * (1 + whole / wide) + (PASS if whole else 0)
     for batch in branch.batches(budget, entries):
         own = width(batch[0])
-        total += len(batch) * own * (1 + (whole + own) / wide) + _PASS
+        total += len(batch) * own * (1 + (whole + own) / wide) + PASS
     return total + sum(cost(each, budget, entries, wide, whole) for each in branch.branches)
 
 
@@ -131,7 +130,7 @@ class _Plan:
             common_length = min(self._shared[start + 1 : end])
             held = min(common_length, *(item.before for item in self._items[start:end]))
             repeats = math.ceil(size / self._capacity) - 1
-            if repeats * (held - len(branch.tokens)) > _PASS:
+            if repeats * (held - len(branch.tokens)) > PASS:
                 branch.branches.append(Branch(self._items[start].tokens[:held]))
                 branch = branch.branches[-1]
                 branches.append(branch)

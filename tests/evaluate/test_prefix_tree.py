@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.evaluate.prefix_tree import Branch, Item, Row, grown, width
+from pipeline.model.common_prefix import PASS
 
 TOKENS = st.lists(st.integers(0, 2), min_size=1, max_size=9).map(tuple)
 
@@ -95,3 +96,4 @@ def test_batches_hold_a_budget_with_their_cache_and_padding():
             wide = max(map(width, batch))
             assert len(batch) == 1 or len(batch) * (80 + wide) <= budget
             assert len(batch) == 1 or len(batch) * wide * (80 + wide) <= entries
+            assert sum(wide - width(row) for row in batch) <= PASS
