@@ -23,8 +23,13 @@ from pipeline.data.matched.suite import INCLUDE_PATH, METRICS
 from pipeline.evaluate.stage import Evaluation
 from pipeline.evaluate.suites.offline.rows import rows
 from pipeline.measure.stage import Measures, OptionMeasures
+from pipeline.model.as_read import as_read
+from pipeline.model.cached_rows import span
+from pipeline.model.decoder import Decoder
 from pipeline.model.sources.base import load_pretrained, load_tokenizer
 from pipeline.model.trajectory import capture_trajectory
+from pipeline.prune.decision import Decision
+from pipeline.prune.surgery import apply
 from pipeline.prune.workbench import Workbench
 from pipeline.store.artifacts import Store
 
@@ -88,6 +93,17 @@ def chosen(confirmation: str) -> pytest.MarkDecorator:
 
 
 @chosen(NOTHING_PRUNED)
+@pytest.mark.parametrize("layers", [(8, 9, 10, 11, 12, 13, 14, 15), (1, 3, 5, 7, 9, 20, 22, 24)])
+def test_rounding_in_half_precision_is_not_taken_for_another_way_to_continue(bench, layers):
+    """Without these sublayers, bfloat16 moves single logits by as much as their size, and decides between tokens."""
+    dense = bench("pruner=dense")
+    model = dense.settings.model.load(torch.bfloat16, dense.store)
+    apply(model, Decision(attention=layers))
+    assert Decoder(model).uses_cache
+    assert as_read(model).batched
+    assert span(model) == float("inf")
+
+
 @pytest.mark.parametrize("pruner", SOME_UNCHANGED)
 def test_sparsity_zero_deviates_nowhere_in_any_layer(bench, tmp_path, pruner):
     probes = tmp_path / "probes.jsonl"
