@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 from conftest import TINY
 from hydra import compose, initialize_config_dir
@@ -13,7 +14,7 @@ from pipeline.config.choices import CONF
 from pipeline.run.compose import resolve
 from pipeline.run.job import run_job
 from pipeline.store.artifacts import Store
-from pipeline.study.findings import demo, speed
+from pipeline.study.findings import demo, demoted, speed
 from pipeline.study.findings.__main__ import SOURCES, main
 from pipeline.study.findings.pages import UnknownFinding, explanation_from, origin, pages, render
 from pipeline.study.findings.source import NoResults
@@ -119,6 +120,7 @@ def sweep(tmp_path_factory) -> Store:
     return Store(outputs)
 
 
+BOUNDS = {"": 0.5, "_low": 0.35, "_high": 0.65}
 TINY_DEMO = {"model.name": "random-llama", "task.families": ["copying"]}
 
 
@@ -146,7 +148,17 @@ def test_protocols_and_theorems_are_read_from_the_jobs_of_the_demo(sweep):
 def test_a_folder_without_the_jobs_of_the_demo_says_how_to_get_them(sweep):
     assert "model.name" in demo.default_conditions()
     with pytest.raises(NoResults, match="run `make demo` first"):
-        demo.jobs_of_demo(sweep, demo.default_conditions())
+        demo.jobs_of(sweep, demo.default_conditions(), demo.WANTED, demo.COMMAND)
+    with pytest.raises(NoResults, match="run `python -m pipeline.main -m experiment=fig30` first"):
+        demoted.read(sweep.root)
+
+
+def test_demoted_answers_are_told_by_pruner():
+    counts = {"dense_right": 300.0, "lost": 40.0, "ranked": 40.0, "twins": 0.0}
+    shares = {f"{name}{end}": value for name in ("high", "beyond") for end, value in BOUNDS.items()}
+    own = {"pruner": "wanda", "sparsity": "0.5"} | counts | shares
+    found = demoted.table(pd.DataFrame([own, own | {"sparsity": "0.2"}]))
+    assert found.rows == [["wanda", "0.5", "40 of 300", "50 % [35, 65]", "50 % [35, 65]", ""]]
 
 
 def test_what_the_benchmarks_print_is_read():

@@ -62,10 +62,11 @@ def _compare(outputs: Path, kept: Path | None, kind: str, against: str | None) -
     cells = merged(folder / CELLS, cells, KEYS)
     costs = merged(folder / SEARCHES, costs, SEARCH)
     found = compared(cells, kind, against)
-    for unit, rows in found.groupby("unit", sort=False):
-        _show(str(unit), rows.merge(spent(costs, str(unit)), on="criterion", how="left"))
+    # First, so that a screen that is closed loses nothing.
     save(cells, folder / CELLS)
     save(costs, folder / SEARCHES)
+    for unit, rows in found.groupby("unit", sort=False):
+        _show(str(unit), rows.merge(spent(costs, str(unit)), on="criterion", how="left"))
     selection = Selection("Criteria over all models, budgets and texts", figure.data_of(found), _notes(found))
     print(f"figure: {write(folder, 'criteria', selection, figure.draw)}")
     return 0

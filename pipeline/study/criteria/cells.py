@@ -44,7 +44,7 @@ def cells_of(tables: OutputTables) -> pd.DataFrame:
     )
     same = ["model_id", "settings_id", "seed", "kind", "task", "item"]
     dense = items[items["pruner"] == DENSE].drop_duplicates(same, keep="last").set_index(same)["score"].rename("dense")
-    pruned = _who(items[items["pruner"] != DENSE]).join(dense, on=same, how="inner")
+    pruned = _who(items[items["pruner"] != DENSE], tables["jobs"]).join(dense, on=same, how="inner")
     pruned = pruned.merge(_levels(tables["comparisons"]), on=["job", "kind", "task"])
     return _in_every_text(pruned)[COLUMNS].reset_index(drop=True)
 
@@ -54,7 +54,7 @@ def costs_of(tables: OutputTables, outputs: Path) -> pd.DataFrame:
 
     Steps that a smaller budget had measured already count for both.
     """
-    jobs = _who(tables["jobs"])
+    jobs = _who(tables["jobs"], tables["jobs"])
     jobs = jobs[(jobs["pruner"] != DENSE) & (jobs["replicate"] == 1)]
     sent = tables["rankings"]
     tokens = (
@@ -84,8 +84,14 @@ def save(frame: pd.DataFrame, path: Path) -> None:
         frame.astype(dict.fromkeys(words, "category")).to_parquet(scratch, index=False, compression="zstd")
 
 
-def _who(rows: pd.DataFrame) -> pd.DataFrame:
+def _who(rows: pd.DataFrame, jobs: pd.DataFrame) -> pd.DataFrame:
     """Return the rows with the text that their criterion read, its draw, the criterion's name, and its replicate."""
+    criteria = {
+        job: _criterion(str(pruner), options, json.loads(changed))
+        for job, pruner, options, changed in jobs[["job", "pruner", "pruner_options", "changed"]].itertuples(
+            index=False
+        )
+    }
     options = {text: json.loads(text) for text in rows["calibration_options"].unique()}
     drawn = {text: " ".join(str(own[key]) for key in _DRAWS if key in own) for text, own in options.items()}
     other = {
@@ -94,23 +100,18 @@ def _who(rows: pd.DataFrame) -> pd.DataFrame:
     }
     text = (rows["calibration"] + " " + rows["calibration_options"].map(other)).where(rows["calibration"] != "", "")
     return rows.assign(
-        text=text, draw=rows["calibration_options"].map(drawn), criterion=_criteria(rows), replicate=rows["pruner_draw"]
+        text=text,
+        draw=rows["calibration_options"].map(drawn),
+        criterion=rows["job"].map(criteria),
+        replicate=rows["pruner_draw"],
     )
 
 
-def _criteria(rows: pd.DataFrame) -> pd.Series:
-    """Return the pruners' names, with the options in which jobs of one pruner differ."""
-    pairs = rows[["pruner", "pruner_options"]].drop_duplicates()
-    named: dict[tuple[str, str], str] = {}
-    for pruner, texts in pairs.groupby("pruner")["pruner_options"]:
-        options = {text: {k: v for k, v in json.loads(text).items() if k != "draw"} for text in texts}
-        names = dict.fromkeys(name for own in options.values() for name in own)
-        differing = [name for name in names if len({json.dumps(own.get(name)) for own in options.values()}) > 1]
-        for text, own in options.items():
-            words = [f"{name} {own[name]}" for name in differing if name in own]
-            named[str(pruner), text] = ", ".join([str(pruner), *words])
-    who = zip(rows["pruner"], rows["pruner_options"], strict=True)
-    return pd.Series([named[pair] for pair in who], index=rows.index, dtype=str)
+def _criterion(pruner: str, options: str, changed: Iterable[str]) -> str:
+    """Return the pruner's name, with the options that differ from its file, whatever else was run."""
+    own = json.loads(options)
+    words = [f"{name} {own[name]}" for name in changed if name in own and name not in _DRAWS]
+    return ", ".join([pruner, *words])
 
 
 def _levels(comparisons: pd.DataFrame) -> pd.DataFrame:

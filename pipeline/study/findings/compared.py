@@ -14,6 +14,8 @@ from pipeline.study.findings.table import ROOT, Grid, Value
 
 KEPT = ROOT / "docs" / "data" / "criteria"
 LEVEL = 0.05
+# The criterion that docs/pruners.md recommends, for each kind of unit: the others are compared with it.
+RECOMMENDED = {"attention": "divergence_estimate"}
 COMMAND = "python -m pipeline.study.criteria --kept docs/data/criteria"
 
 
@@ -23,10 +25,11 @@ def read(outputs: Path) -> Measured:
         raise NoResults(f"{KEPT} has no tables; run experiment=fig28, then `{COMMAND}`")
     cells, costs = pd.read_parquet(KEPT / CELLS), pd.read_parquet(KEPT / SEARCHES)
     values: dict[str, Value] = {}
-    for unit, rows in compared(cells, GENERATIVE).groupby("unit", sort=False):
+    for unit, own in cells.groupby("unit", sort=False, observed=True):
+        against = next((name for name in own["criterion"].unique() if name == RECOMMENDED.get(str(unit))), None)
+        rows = compared(own, GENERATIVE, against)
         values[str(unit)] = _table(rows.merge(spent(costs, str(unit)), on="criterion", how="left"))
         values[f"{unit}_said"] = said(rows)
-        own = cells[cells["unit"] == unit]
         budgets = sorted(set(own["sparsity"].astype(str)), key=float)
         values[f"{unit}_budgets"] = f"{', '.join(budgets[:-1])} and {budgets[-1]}" if len(budgets) > 1 else budgets[0]
     runs = costs.astype({"started": str, "commit": str}).sort_values("started")

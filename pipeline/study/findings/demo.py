@@ -45,10 +45,12 @@ def default_conditions() -> dict[str, Any]:
     return {key: value for key, value in flatten(plain).items() if not str(value).startswith("${")}
 
 
-def jobs_of_demo(store: Store, conditions: Mapping[str, Any]) -> list[JobRecord]:
-    """Return the finished jobs of the demo in the order of ``WANTED``; those under one settings id, the newest.
+def jobs_of(
+    store: Store, conditions: Mapping[str, Any], wanted: Sequence[tuple[str, str]], command: str
+) -> list[JobRecord]:
+    """Return the finished jobs of these pruners and sparsities, in order; those under one settings id, the newest.
 
-    Raises NoResults if some are missing.
+    Raises NoResults, which names the command, if some are missing.
     """
     there: dict[str, dict[tuple[str, str], JobRecord]] = {}
     for record in load_records(store.jobs):
@@ -57,10 +59,11 @@ def jobs_of_demo(store: Store, conditions: Mapping[str, Any]) -> list[JobRecord]
             # Moved to the end: the settings of the newest job come last.
             group = there.pop(record.settings_id, {})
             there[record.settings_id] = group | {(record.pruner, record.sparsity): record}
-    complete = [group for group in there.values() if set(WANTED) <= set(group)]
+    complete = [group for group in there.values() if set(wanted) <= set(group)]
     if not complete:
-        raise NoResults(f"{store.root} has not all jobs of the demo; run `{COMMAND}` first")
-    return [complete[-1][key] for key in WANTED]
+        named = ", ".join(" ".join(each) for each in wanted)
+        raise NoResults(f"{store.root} has not all of these jobs, {named}; run `{command}` first")
+    return [complete[-1][key] for key in wanted]
 
 
 def scores(jobs: Sequence[JobRecord], store: Store) -> Values:
@@ -153,7 +156,7 @@ def read_demo(store: Store, conditions: Mapping[str, Any], values: Any, roles: S
 
     Raises NoResults if they are missing.
     """
-    jobs = jobs_of_demo(store, conditions)
+    jobs = jobs_of(store, conditions, WANTED, COMMAND)
     newest = max(jobs, key=lambda job: job.finished)
     stages = versions_of_jobs(jobs, store, roles)
     return Measured(values(jobs, store), stages, commit_of(newest.origin), newest.finished[:10])

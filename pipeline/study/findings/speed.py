@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from pipeline.study.findings.source import Measured, NoResults, Source, Values, measured_now
-from pipeline.study.findings.table import ROOT
+from pipeline.study.findings.table import ROOT, Value
 from pipeline.study.findings.versions import versions_of_code
 
 Numbers = Mapping[str, float]
@@ -17,7 +17,10 @@ _STAGES = {
     "measuring": ("trajectory", "layers"),
     "evaluating": ("requests", "evaluation"),
     "asking": ("requests", "evaluation"),
+    "peers": ("calibration", "decision", "perplexity"),
 }
+# Of a part that would take an hour with the text that it reads otherwise.
+_OVERRIDES = {"peers": ("calibration.sequences=8",)}
 
 
 def pruning(found: Numbers) -> Values:
@@ -59,6 +62,16 @@ def asking(found: Numbers) -> Values:
     return values | {"tokens": f"{found['choice_tokens_vs_tree']:.2f}"}
 
 
+def peers(found: Numbers) -> Values:
+    """Return llm-compressor's time over ours for each pruner, and the perplexities of both pruned models."""
+    values: dict[str, Value] = {"dense": f"{found['dense_perplexity']:.1f}"}
+    for name in ("wanda", "sparsegpt"):
+        values[name] = f"{found[f'{name}_vs_llmcompressor']:.1f}"
+        values[f"{name}_perplexity"] = f"{found[f'{name}_perplexity']:.1f}"
+        values[f"{name}_peer_perplexity"] = f"{found[f'{name}_llmcompressor_perplexity']:.1f}"
+    return values
+
+
 def numbers_of(printed: str) -> dict[str, float]:
     """Return the numbers of lines of ``name value``."""
     pairs = (line.split() for line in printed.splitlines())
@@ -69,19 +82,19 @@ def source(part: str, values: Callable[[Numbers], Values]) -> Source:
     """Return the source that runs one part of the benchmarks."""
 
     def read(outputs: Path) -> Measured:
-        command = [sys.executable, "-m", "pipeline.bench", "--only", part, f"outputs={outputs.absolute()}"]
+        command = [sys.executable, *words, f"outputs={outputs.absolute()}"]
         done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
-        if done.returncode:
+        found = numbers_of(done.stdout)
+        if done.returncode or not found:
             raise NoResults(
                 f"pipeline.bench --only {part} ended with status {done.returncode}; what it printed says why"
             )
         versions = versions_of_code()
-        return measured_now(values(numbers_of(done.stdout)), {name: versions[name] for name in _STAGES[part]})
+        return measured_now(values(found), {name: versions[name] for name in _STAGES[part]})
 
-    return Source(f"python -m pipeline.bench --only {part}", read, slow=True)
+    words = ["-m", "pipeline.bench", "--only", part, *_OVERRIDES.get(part, ())]
+    return Source(" ".join(["python", *words]), read, slow=True)
 
 
-SOURCES = {
-    f"bench_{name}": source(name, values)
-    for name, values in {"pruning": pruning, "measuring": measuring, "evaluating": evaluating, "asking": asking}.items()
-}
+_PARTS = {"pruning": pruning, "measuring": measuring, "evaluating": evaluating, "asking": asking, "peers": peers}
+SOURCES = {f"bench_{name}": source(name, values) for name, values in _PARTS.items()}
