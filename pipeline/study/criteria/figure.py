@@ -46,10 +46,11 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
             faces = [style.INK if full else "white" for full in filled]
             ax.scatter(own[value], places, s=18, c=faces, edgecolors=style.INK, linewidths=0.9, zorder=3)
         left.set_yticks(places, [_name(row, int(own["cells"].max())) for row in own.itertuples()])
-        left.set_xlabel("retained above chance (%)")
+        left.set_xlabel("retained (%)")
         right.axvline(0.0, color=style.INK, linewidth=style.THIN, zorder=1)
-        right.set_xlabel(f"minus {reference} (points)")
+        right.set_xlabel("difference (points)")
         canvas.panel_title(left, UNITS[unit])
+        canvas.panel_title(right, f"minus {reference}")
     return sheet
 
 
