@@ -76,12 +76,12 @@ def sentence(found: pd.DataFrame) -> str:
     row = ranked.loc[ranked["lost"].idxmax()]
     name = Variant(*row[VARIANT]).label
     said = (
-        f"{name} loses most: of {row['ranked']:.0f} answers that it no longer generates, {_percent(row, 'high')} "
-        f"still have their next token among the {HIGH} likeliest, and {_percent(row, 'beyond')} have it beyond rank "
+        f"{name} loses most: of {row['ranked']:.0f} answers that it no longer generates, {percent_of(row, 'high')} "
+        f"still have their next token among the {HIGH} likeliest, and {percent_of(row, 'beyond')} have it beyond rank "
         f"{IN_REACH}"
     )
     if row["twins"]:
-        said += f"; asked by multiple choice, it gets {_percent(row, 'twin')} of them right"
+        said += f"; asked by multiple choice, it gets {percent_of(row, 'twin')} of them right"
     return f"{said}. {_verdict(row)}"
 
 
@@ -93,6 +93,7 @@ def _verdict(row: pd.Series) -> str:
     return "Neither demoted nor erased answers are clearly the majority."
 
 
-def _percent(row: pd.Series, name: str) -> str:
+def percent_of(row: pd.Series, name: str) -> str:
+    """Return a share of a row of `demotion` with its interval, in percent: "79 % [73, 84]"."""
     value, low, high = (100 * row[each] for each in (name, f"{name}_low", f"{name}_high"))
     return f"{value:.0f} % [{low:.0f}, {high:.0f}]"

@@ -31,6 +31,7 @@ def timed(subject: Callable[[], object], baseline: Callable[[], object], repeats
 
 
 def median_ratio(pairs: Iterable[tuple[float, float]]) -> float:
+    """Return the median over pairs of the first number divided by the second."""
     return statistics.median(a / b for a, b in pairs)
 
 

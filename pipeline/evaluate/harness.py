@@ -112,8 +112,7 @@ def _load(suite: HarnessSuite) -> HarnessTasks:
         raise ValueError(f"task.include refers to Python code, in {'; '.join(foreign)}: give allow_code_execution=true")
     reason = why_unreachable() if suite.needs_hub else None
     with ExitStack() as stack:
-        if suite.allow_code_execution:  # else nothing that runs code is loaded, and the library takes seconds to import
-            stack.enter_context(sandboxed_code_eval())
+        stack.enter_context(sandboxed_code_eval())
         stack.enter_context(data_beside_definitions())
         if reason:
             stack.enter_context(from_cache_only())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.analysis.demotion import demotion
+from pipeline.analysis.demotion import demotion, percent_of
 from pipeline.evaluate.fidelity import HIGH, IN_REACH
 from pipeline.store.artifacts import Store
 from pipeline.study.findings.demo import default_conditions, jobs_of
@@ -40,14 +40,10 @@ def table(rows: pd.DataFrame) -> Grid:
 
 def _cells(row: pd.Series) -> list[str]:
     shares = (("high", "ranked"), ("beyond", "ranked"), ("twin", "twins"))
-    return [f"{row['lost']:.0f} of {row['dense_right']:.0f}", *(_share(row, name, of) for name, of in shares)]
-
-
-def _share(row: pd.Series, name: str, of: str) -> str:
-    if not row[of]:
-        return ""
-    value, low, high = (100 * row[each] for each in (name, f"{name}_low", f"{name}_high"))
-    return f"{value:.0f} % [{low:.0f}, {high:.0f}]"
+    return [
+        f"{row['lost']:.0f} of {row['dense_right']:.0f}",
+        *(percent_of(row, name) if row[of] else "" for name, of in shares),
+    ]
 
 
 SOURCES = {"demoted": Source(COMMAND, read)}
