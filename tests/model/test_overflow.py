@@ -181,6 +181,23 @@ def test_auto_is_bfloat16_only_where_a_gpu_has_it(monkeypatch, native, dtype):
     assert resolve_dtype("float16") == torch.float16
 
 
+@pytest.mark.parametrize(
+    ("processor", "dtype"),
+    [
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": True}, torch.bfloat16),
+        ({"cpu_name": "Intel Xeon", "avx512_bf16": True, "amx_bf16": False}, torch.float32),
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": True}, torch.bfloat16),
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": False}, torch.float32),
+        ({"bf16": True}, torch.bfloat16),
+        ({}, torch.float32),
+    ],
+)
+def test_auto_is_bfloat16_only_where_a_processor_multiplies_more_of_it(monkeypatch, processor, dtype):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: processor)
+    assert resolve_dtype("auto") == dtype
+
+
 def test_finite_numbers_are_told_from_their_sums():
     large = torch.full((4,), 3e38)
     assert is_finite(large) and not torch.isfinite(large.sum())

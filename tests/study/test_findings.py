@@ -14,8 +14,9 @@ from pipeline.config.choices import CONF
 from pipeline.run.compose import resolve
 from pipeline.run.job import run_job
 from pipeline.store.artifacts import Store
-from pipeline.study.findings import demo, demoted, speed
+from pipeline.study.findings import beams, demo, demoted, speed
 from pipeline.study.findings.__main__ import SOURCES, main
+from pipeline.study.findings.finished_jobs import default_conditions, jobs_of
 from pipeline.study.findings.pages import UnknownFinding, explanation_from, origin, pages, render
 from pipeline.study.findings.source import NoResults
 from pipeline.study.findings.table import ROOT, Finding, Grid, read_findings, write_findings
@@ -146,11 +147,13 @@ def test_protocols_and_theorems_are_read_from_the_jobs_of_the_demo(sweep):
 
 
 def test_a_folder_without_the_jobs_of_the_demo_says_how_to_get_them(sweep):
-    assert "model.name" in demo.default_conditions()
+    assert "model.name" in default_conditions()
     with pytest.raises(NoResults, match="run `make demo` first"):
-        demo.jobs_of(sweep, demo.default_conditions(), demo.WANTED, demo.COMMAND)
+        jobs_of(sweep, default_conditions(), demo.WANTED, demo.COMMAND)
     with pytest.raises(NoResults, match="run `python -m pipeline.main -m experiment=fig30` first"):
         demoted.read(sweep.root)
+    with pytest.raises(NoResults, match="task.samples=5"):
+        beams.read(sweep.root)
 
 
 def test_demoted_answers_are_told_by_pruner():

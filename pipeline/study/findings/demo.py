@@ -7,25 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml  # type: ignore[import-untyped]
 
 from pipeline.analysis.prompt_means import mean_over_prompts
 from pipeline.analysis.score_rows import COSINES, KL, Numbers, rows_of_jobs
 from pipeline.analysis.theorems import IN_H, IN_Z, OF_KL, OF_P, tracking, tracks
-from pipeline.config.choices import CONF, read_choice
-from pipeline.config.schema import FREE_RUNNING, TEACHER_FORCED, flatten
+from pipeline.config.schema import FREE_RUNNING, TEACHER_FORCED
 from pipeline.evaluate.comparison import MEAN
 from pipeline.evaluate.suite import GENERATIVE, MULTIPLE_CHOICE
 from pipeline.evaluate.verdict import LOST
 from pipeline.store.artifacts import Store
 from pipeline.store.records import OK, JobRecord, load_records
+from pipeline.study.findings.finished_jobs import default_conditions, jobs_of
 from pipeline.study.findings.source import Measured, NoResults, Source, Values, commit_of
 from pipeline.study.findings.table import Grid
 from pipeline.study.findings.versions import versions_of_jobs
 from pipeline.tables.choice import Choice
 from pipeline.tables.job_columns import DENSE
 from pipeline.tables.job_tables import JobTables
-from pipeline.tables.labels import changed_options
 from pipeline.tables.read import load
 
 COMMAND = "make demo"
@@ -33,37 +31,6 @@ WANTED = tuple((pruner, sparsity) for pruner in ("shortgpt", "wanda") for sparsi
 _SCORES = ("decision", "dense evaluation", "evaluation", "comparison", "dense perplexity", "perplexity")
 _STATES = ("decision", "dense trajectory", "trajectory", "teacher forced", "measures")
 _LAYERS = ("decision", "dense trajectory", "counterparts", "measures")
-
-
-def default_conditions() -> dict[str, Any]:
-    """Return the configuration of a job that only names pruner and sparsity, as far as it decides the numbers."""
-    root = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))
-    plain = {key: root[key] for key in ("seed", "capture", "measure", "perplexity")} | {
-        "model": {"name": "smollm2"},
-        "task": read_choice("task", "matched"),
-    }
-    return {key: value for key, value in flatten(plain).items() if not str(value).startswith("${")}
-
-
-def jobs_of(
-    store: Store, conditions: Mapping[str, Any], wanted: Sequence[tuple[str, str]], command: str
-) -> list[JobRecord]:
-    """Return the finished jobs of these pruners and sparsities, in order; those under one settings id, the newest.
-
-    Raises NoResults, which names the command, if some are missing.
-    """
-    there: dict[str, dict[tuple[str, str], JobRecord]] = {}
-    for record in load_records(store.jobs):
-        told = all(record.config.get(key) == value for key, value in conditions.items())
-        if record.status == OK and told and not changed_options(record.config):
-            # Moved to the end: the settings of the newest job come last.
-            group = there.pop(record.settings_id, {})
-            there[record.settings_id] = group | {(record.pruner, record.sparsity): record}
-    complete = [group for group in there.values() if set(wanted) <= set(group)]
-    if not complete:
-        named = ", ".join(" ".join(each) for each in wanted)
-        raise NoResults(f"{store.root} has not all of these jobs, {named}; run `{command}` first")
-    return [complete[-1][key] for key in wanted]
 
 
 def scores(jobs: Sequence[JobRecord], store: Store) -> Values:

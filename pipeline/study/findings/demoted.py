@@ -9,7 +9,7 @@ import pandas as pd
 from pipeline.analysis.demotion import demotion, percent_of
 from pipeline.evaluate.fidelity import HIGH, IN_REACH
 from pipeline.store.artifacts import Store
-from pipeline.study.findings.demo import default_conditions, jobs_of
+from pipeline.study.findings.finished_jobs import default_conditions, jobs_of
 from pipeline.study.findings.source import Measured, Source, commit_of
 from pipeline.study.findings.table import Grid
 from pipeline.study.findings.versions import versions_of_jobs
