@@ -61,7 +61,8 @@ def deviations(e: torch.Tensor, z: torch.Tensor, delta: torch.Tensor, temperatur
     residue = ec.sum(-1).double() / mass
     # A sum of squares may overflow though no square does, so the sum itself is checked.
     far = ~(vecdot(growth, growth) < _OVERFLOW)
-    growth[far] = 0  # of no use, and summed in float64 if it overflows
+    if any_far := bool(far.any()):
+        growth[far] = 0  # of no use, and summed in float64 if it overflows
     # log E_p[exp(c)] - E_p[c] without cancellation of large terms: the excess E_p[exp(c) - 1 - c] is never negative.
     # KL(q‖p) is E_q[c] less the same logarithm; the residue of E_p[c], zero but for rounding, cancels in both.
     normaliser = (_excess(growth, ec, c, extent < _SMALL).double() / mass + residue).log1p()
@@ -69,7 +70,7 @@ def deviations(e: torch.Tensor, z: torch.Tensor, delta: torch.Tensor, temperatur
     expected = (gain + residue) * (-normaliser).exp()
     # The cosine does not depend on scale, so q is replaced by p·exp(c) = p + p·(exp(c) - 1).
     deviation, tv = angular_deviation(*split(e, growth, square)), _total_variation(e, growth, mass)
-    if far.any():
+    if any_far:
         kl[far], expected[far], deviation[far], tv[far] = _far_apart(e[far], c[far], z[far], residue[far], temperature)
     scale = temperature**2
     reverse = expected - (kl + residue)
