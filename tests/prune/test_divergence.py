@@ -71,7 +71,9 @@ def test_every_candidate_is_measured_as_by_a_full_pass(grown, architecture):
     for row, some in zip(in_full, given_up, strict=True):
         expected = divergence(model, trajectory, {row["sublayer"]: [row["layer"]]})
         assert row["score"] == pytest.approx(expected, rel=1e-3, abs=1e-6) and row["measured"] == 1
-        assert some["score"] == row["score"] if some["measured"] == 1 else best < some["score"] < row["score"]
+        # Candidates that run side by side are rounded otherwise than each alone.
+        known = pytest.approx(row["score"], rel=1e-4, abs=1e-7)
+        assert some["score"] == known if some["measured"] == 1 else best < some["score"] < row["score"]
 
 
 @pytest.mark.parametrize("name", ["divergence_joint", "perplexity_blocks", "output_change_mlp"])
@@ -90,11 +92,14 @@ def test_giving_up_finds_what_measuring_all_candidates_in_full_does(make_model, 
             return found
 
         rows = pruner.decide(Decoder(model), parse(4), Context(trajectory=trajectory, scores=scores)).scores
-        return [(row["sublayer"], row["layer"], row["score"]) for row in rows if row["step"] != ALONE]
+        path = [row for row in rows if row["step"] != ALONE]
+        return [(row["sublayer"], row["layer"]) for row in path], [row["score"] for row in path]
 
-    path = decided(pruner)
-    assert min(map(min, asked)) < 1
-    assert path == decided(in_full)
+    (path, costs), given_up = decided(pruner), asked.copy()
+    units, expected = decided(in_full)
+    assert min(map(min, given_up)) < 1
+    assert path == units
+    assert costs == pytest.approx(expected, rel=1e-4)
 
 
 def test_what_does_not_fit_in_memory_is_computed_again(grown, monkeypatch):

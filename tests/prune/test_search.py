@@ -109,16 +109,18 @@ def quick(questions, most):
     ),
     shared=st.lists(st.integers(1, 2), min_size=6, max_size=6),
     order=st.permutations(range(3)),
+    together=st.integers(1, 4),
 )
-def test_a_candidate_is_given_up_only_where_another_adds_less(parts, shared, order):
+def test_a_candidate_is_given_up_only_where_another_adds_less(parts, shared, order, together):
     """The sizes of units divide what they add, as those of blocks do in a joint ranking."""
     units, asked = list(range(len(parts))), []
 
-    def part(unit, piece):
-        asked.append((unit, piece))
-        return parts[unit][piece]
+    def part(several, piece):
+        assert len(several) <= together
+        asked.extend((unit, piece) for unit in several)
+        return [parts[unit][piece] for unit in several]
 
-    known = best_first(units, order, part, lambda unit, some: sum(sorted(some)) / shared[unit], quick)
+    known = best_first(units, order, part, lambda unit, some: sum(sorted(some)) / shared[unit], quick, together)
     assert len(asked) == len(set(asked)) == sum(map(len, known.values()))
     best = min(sum(sorted(row)) / shared[unit] for unit, row in enumerate(parts))
     for unit, some in known.items():
@@ -130,5 +132,9 @@ def test_a_candidate_is_given_up_only_where_another_adds_less(parts, shared, ord
 
 def test_hopeless_candidates_are_measured_on_one_piece():
     parts = {0: [1.0, 1.0, 1.0], 1: [9.0, 0.0, 0.0], 2: [4.0, 0.0, 0.0]}
-    known = best_first([0, 1, 2], [0, 1, 2], lambda unit, piece: parts[unit][piece], lambda _, some: sum(some), quick)
+
+    def part(units, piece):
+        return [parts[unit][piece] for unit in units]
+
+    known = best_first([0, 1, 2], [0, 1, 2], part, lambda _, some: sum(some), quick)
     assert {unit: len(some) for unit, some in known.items()} == {0: 3, 1: 1, 2: 1}

@@ -6,7 +6,7 @@ paper shows that this is where generation breaks), measured teacher-forced: one 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -62,14 +62,14 @@ class DensePredictions:
         self._kept: dict[int, _Predictions] = {}
         self._room = memory_budget(head.weight.device)
         # Reused, since fresh memory of this size would have to be cleared each time.
-        shape = min(_ROWS, len(trajectory.final)), head.vocabulary
+        shape = _ROWS, head.vocabulary
         self._z = torch.empty(shape, device=head.weight.device)
 
     def divergence(self, states: Iterable[torch.Tensor]) -> float:
         """Compute the weighted mean KL(dense‖other), nats per token, of another model's states, per pass (N_i, D)."""
         total, start = 0.0, 0
         for part in states:
-            total += self.added(start, part)
+            total += self.added(start, part.unsqueeze(0))[0]
             start += len(part)
         return total
 
@@ -77,16 +77,17 @@ class DensePredictions:
         """Return this divergence as a cost."""
         return Cost(self.added)
 
-    def added(self, start: int, states: torch.Tensor) -> float:
-        """Compute what another model's states (n, D), at the positions from ``start`` on, add to the divergence."""
-        total = 0.0
-        for first in range(0, len(states), _ROWS):
-            rows = states[first : first + _ROWS]
-            dense = self._dense(start + first, len(rows))
-            kl = cross_entropy(dense.p, self._logits(rows)) - dense.entropy
-            # Equal states may come out below zero, by rounding.
-            total += max(0.0, float((dense.weights * kl).sum()))
-        return total / self._weight
+    def added(self, start: int, states: torch.Tensor) -> list[float]:
+        """Compute what the states (k, n, D) of k models, at positions from ``start`` on, add to their divergences."""
+        totals = [0.0] * len(states)
+        for first in range(0, states.shape[1], _ROWS):
+            rows = states[:, first : first + _ROWS]
+            dense = self._dense(start + first, rows.shape[1])
+            for at, z in enumerate(self._logits_of_each(rows)):
+                kl = cross_entropy(dense.p, z) - dense.entropy
+                # Equal states may come out below zero, by rounding.
+                totals[at] += max(0.0, float((dense.weights * kl).sum()))
+        return [total / self._weight for total in totals]
 
     @cached_property
     def _weight(self) -> float:
@@ -97,6 +98,11 @@ class DensePredictions:
     def _logits(self, states: torch.Tensor) -> torch.Tensor:
         """Compute the logits of states, valid until the next call, which overwrites them."""
         return self._head.logits(states.to(self._head.weight.device), out=self._z[: len(states)])
+
+    def _logits_of_each(self, states: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Yield the logits (n, V) of the states (k, n, D) of each model, computed for several at once."""
+        for some in states.split(max(1, _ROWS // states.shape[1])):
+            yield from self._logits(some.flatten(0, 1)).unflatten(0, some.shape[:2])
 
     def _dense(self, start: int, count: int) -> _Predictions:
         """Return the predictions at ``count`` positions; each position belongs to the same stretch at every call."""

@@ -43,20 +43,21 @@ class OutputChange(UnitSearch):
     def cost(self, decoder: Decoder, trajectory: Trajectory) -> Cost:
         head, distance = head_of(decoder, torch.float32), DISTANCES[self.distance]
 
-        def added(start: int, states: torch.Tensor) -> float:
-            dense = trajectory.final[start : start + len(states)]
-            return _sum_of_distances(head, dense, states, distance) / len(trajectory.final)
+        def added(start: int, states: torch.Tensor) -> list[float]:
+            dense = trajectory.final[start : start + states.shape[1]]
+            return [total / len(trajectory.final) for total in _sums_of_distances(head, dense, states, distance)]
 
         return Cost(added)
 
 
-def _sum_of_distances(head: Head, dense: torch.Tensor, other: torch.Tensor, distance: Distance) -> float:
-    """Compute the sum of the distances of what two models predict from their states (N, D)."""
-    total = 0.0
-    for one, two in zip(dense.split(_ROWS), other.split(_ROWS), strict=True):
-        z = (head.logits(states.to(head.weight.device)) for states in (one, two))
-        total += float(distance(*z).sum())
-    return total
+def _sums_of_distances(head: Head, dense: torch.Tensor, others: torch.Tensor, distance: Distance) -> list[float]:
+    """Compute the sum of the distances of what a model predicts from states (n, D), and k others from (k, n, D)."""
+    totals = torch.zeros(len(others), dtype=torch.float64)
+    for one, several in zip(dense.split(_ROWS), others.split(_ROWS, dim=1), strict=True):
+        z = head.logits(one.to(head.weight.device))
+        for at, other in enumerate(several):
+            totals[at] += distance(z, head.logits(other.to(z.device))).sum().cpu()
+    return totals.tolist()
 
 
 def angular_distance(one: torch.Tensor, two: torch.Tensor) -> torch.Tensor:

@@ -38,17 +38,19 @@ class Perplexity(UnitSearch):
         head = head_of(decoder, torch.float32)
         tokens = torch.tensor([token for row in trajectory.tokens for token in row])
 
-        def added(start: int, states: torch.Tensor) -> float:
-            return negative_log_likelihood(head, states, tokens[start : start + len(states)]) / len(tokens)
+        def added(start: int, states: torch.Tensor) -> list[float]:
+            own = tokens[start : start + states.shape[1]]
+            losses = negative_log_likelihood(head, states.flatten(0, 1), own.repeat(len(states)))
+            return [total / len(tokens) for total in losses.view(len(states), -1).sum(-1).tolist()]
 
-        return Cost(added, dense=added(0, trajectory.final))
+        return Cost(added, dense=added(0, trajectory.final.unsqueeze(0))[0])
 
 
-def negative_log_likelihood(head: Head, states: torch.Tensor, tokens: torch.Tensor) -> float:
-    """Compute the sum of ``-log p(token)``, in nats, of tokens (N,) that states (N, D) predict."""
-    total = 0.0
+def negative_log_likelihood(head: Head, states: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """Compute ``-log p(token)``, in nats, of tokens (N,) that states (N, D) predict: (N,) float64."""
+    losses = []
     for rows, next_ones in zip(states.split(_ROWS), tokens.split(_ROWS), strict=True):
         z = head.logits(rows.to(head.weight.device))
         chosen = z.gather(1, next_ones.to(z.device).unsqueeze(1)).squeeze(1)
-        total += float((log_normaliser(z) - chosen.double()).sum())
-    return total
+        losses.append(log_normaliser(z) - chosen.double())
+    return torch.cat(losses)

@@ -7,7 +7,8 @@ parts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -15,6 +16,8 @@ Unit = TypeVar("Unit", bound=Hashable)
 # The cost of a set together with each of some further units.
 Costs = Callable[[Sequence[Unit], Sequence[Unit]], Mapping[Unit, float]]
 Parts = Callable[[Unit], frozenset[Hashable]]
+# What one piece adds to the costs of some units.
+Part = Callable[[Sequence[Unit], int], Sequence[float]]
 # Units that are asked for at once, since each question has an overhead.
 _AT_ONCE = 4
 
@@ -31,6 +34,11 @@ class Step(Generic[Unit]):
 def single(unit: Unit) -> frozenset[Hashable]:
     """Return the only part of a unit without parts: itself."""
     return frozenset([unit])
+
+
+def batched(units: Sequence[Unit], size: int) -> Iterator[Sequence[Unit]]:
+    """Yield the units in order, at most so many at a time."""
+    return (units[start : start + size] for start in range(0, len(units), size))
 
 
 def greedy(
@@ -64,27 +72,36 @@ def greedy(
 def best_first(
     candidates: Sequence[Unit],
     pieces: Sequence[int],
-    part: Callable[[Unit, int], float],
+    part: Part[Unit],
     added: Callable[[Unit, Sequence[float]], float],
     progress: Callable[[Iterable[int], int], Iterable[int]],
+    together: int = 1,
 ) -> dict[Unit, dict[int, float]]:
-    """Return the parts of costs that it takes to know the candidate that adds least; only its own are all there.
+    """Return the parts of costs that it takes to know the candidate that adds least.
 
-    A cost is a sum of parts that are never negative, ``part(unit, piece)`` for every piece; ``added`` says what parts
-    known so far add at least. The candidate with the lowest bound gets its next part, until that is one without
-    missing parts. Those given up add more than it does. Pieces are asked for in the order given.
+    A cost is a sum of parts that are never negative, one for every piece; ``added`` says what parts known so far add at
+    least. Pieces are asked for in the order given, each for up to ``together`` candidates at once. All get the first
+    piece. Then the most promising ones get the others, and so on with the next, but only as long as they may add no
+    more than the best one known: those without all parts add more than the one that adds least.
     """
     known: dict[Unit, dict[int, float]] = {unit: {} for unit in candidates}
     bounds = {unit: added(unit, []) for unit in candidates}
     most = len(candidates) * len(pieces)
-    for _ in progress(range(most), most):
-        # Of equal bounds an incomplete one comes first, so that every candidate given up adds more.
-        unit = min(candidates, key=lambda unit: (bounds[unit], len(known[unit]) == len(pieces)))
-        if len(known[unit]) == len(pieces):
-            break
-        piece = pieces[len(known[unit])]
-        known[unit][piece] = part(unit, piece)
-        bounds[unit] = added(unit, list(known[unit].values()))
+    ticks = iter(progress(range(most), most))
+
+    def ask(units: Sequence[Unit], piece: int) -> None:
+        for unit, value in zip(units, part(units, piece) if units else [], strict=True):
+            known[unit][piece] = value
+            bounds[unit] = added(unit, list(known[unit].values()))
+            next(ticks, None)
+
+    for some in batched(candidates, together):
+        ask(some, pieces[0])
+    waiting, best = sorted(candidates, key=lambda unit: bounds[unit]), math.inf
+    for some in batched(waiting, together):
+        for piece in pieces[1:]:
+            ask([unit for unit in some if bounds[unit] <= best], piece)
+        best = min([best, *(bounds[unit] for unit in some if len(known[unit]) == len(pieces))])
     return known
 
 

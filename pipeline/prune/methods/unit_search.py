@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -16,7 +17,7 @@ from pipeline.model.decoder import Decoder
 from pipeline.model.trajectory import Trajectory, forwards
 from pipeline.prune.base import Context, Score
 from pipeline.prune.decision import Decision
-from pipeline.prune.methods.search import beam, best_first, greedy
+from pipeline.prune.methods.search import Part, batched, beam, best_first, greedy
 from pipeline.prune.methods.unit_costs import Cost, UnitCosts, unit_costs
 from pipeline.prune.methods.units import ALONE, Unit, UnitPruner, by_kind
 from pipeline.prune.surgery import dropped
@@ -68,20 +69,24 @@ class UnitSearch(UnitPruner):
         )
         costs.forget_others()
 
-        def part(unit: Unit, piece: int) -> float:
-            with dropped(decoder, by_kind([unit])):
-                return costs.part(unit[1], piece)
+        def part(units: Sequence[Unit], piece: int) -> list[float]:
+            return costs.part([(unit[1], partial(dropped, decoder, by_kind([unit]))) for unit in units], piece)
 
-        pieces = range(len(costs.tokens))
-        if self.gives_up:
-            known = self._cheapest(costs, decoder, context, part)
-        else:
-            units = context.progress(context.candidates, self.name, len(context.candidates))
-            known = {unit: {piece: part(unit, piece) for piece in pieces} for unit in units}
+        known = self._cheapest(costs, decoder, context, part) if self.gives_up else self._all(costs, context, part)
         return [_row(costs, unit, parts, len(decoder.blocks)) for unit, parts in known.items()]
 
+    def _all(self, costs: UnitCosts, context: Context, part: Part[Unit]) -> dict[Unit, dict[int, float]]:
+        """Measure every candidate in full."""
+        pieces, units = range(len(costs.tokens)), context.candidates
+        known: dict[Unit, dict[int, float]] = {unit: {} for unit in units}
+        asked = [(some, piece) for some in batched(units, costs.together) for piece in pieces]
+        for some, piece in context.progress(asked, self.name, len(asked)):
+            for unit, value in zip(some, part(some, piece), strict=True):
+                known[unit][piece] = value
+        return known
+
     def _cheapest(
-        self, costs: UnitCosts, decoder: Decoder, context: Context, part: Callable[[Unit, int], float]
+        self, costs: UnitCosts, decoder: Decoder, context: Context, part: Part[Unit]
     ) -> dict[Unit, dict[int, float]]:
         """Measure candidates until one is known to add least, where the model has lost most so far first."""
         base = costs.parts(len(decoder.blocks) - 1)
@@ -94,7 +99,7 @@ class UnitSearch(UnitPruner):
         def progress(questions: Iterable[int], most: int) -> Iterable[int]:
             return context.progress(questions, self.name, most)
 
-        return best_first(context.candidates, pieces, part, added, progress)
+        return best_first(context.candidates, pieces, part, added, progress, costs.together)
 
     def decide(self, decoder: Decoder, sparsity: Sparsity, context: Context) -> Decision:
         alone: dict[Unit, Score] = {}
