@@ -12,6 +12,7 @@ from figure_tables import identified, save
 
 from pipeline.study.criteria.__main__ import main
 from pipeline.study.criteria.cells import cells_of, costs_of
+from pipeline.study.criteria.texts import texts_compared
 from pipeline.study.findings import compared
 from pipeline.tables.load import load
 
@@ -88,6 +89,17 @@ def test_a_search_costs_its_tokens(outputs):
     assert list(own["forward_tokens"]) == [50.0] * 6 and costs["seconds"].isna().all()
 
 
+def test_the_same_criterion_is_compared_after_reading_each_text(outputs):
+    cells, costs = cells_of(load(outputs)), costs_of(load(outputs), outputs)
+    better = (cells["criterion"] == "attn_drop") & cells["text"].str.startswith("shots") & (cells["item"] < 32)
+    rows = texts_compared(cells.assign(score=cells["score"].where(~better, 1.0)), costs, "generative")
+    assert list(rows["criterion"]) == ["attn_drop", "divergence"] and set(rows["text"]) == {"shots"}
+    assert set(rows["against"]) == {"news"} and list(rows["cells"]) == [2, 2]
+    assert list(rows["kept"]) == pytest.approx([0.8 / 0.9] * 2)
+    assert list(rows["difference"]) == pytest.approx([0.3 / 0.9, 0.0])
+    assert rows["p_holm"][0] < 0.05 and rows["p_holm"][1] == 1 and rows["low"][0] > 0
+
+
 def test_it_prints_draws_and_keeps_what_it_compares(outputs, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
     kept = tmp_path / "kept"
@@ -118,6 +130,7 @@ def test_findings_tell_what_keeps_more_less_or_neither(outputs, tmp_path, monkey
     found = compared.read(tmp_path).values
     assert found["attention_budgets"] == "4 and 6"
     assert found["attention_said"] == "less than `divergence` is kept by `attn_drop`, `random_attn`."
+    assert [row[0] for row in found["attention_texts"].rows] == ["attn_drop", "divergence"]
     rows = {row[0]: row for row in found["attention"].rows}
     assert rows["divergence"][1] == "6" and rows["divergence"][2].startswith("0.89 [")
     assert rows["divergence"][5] == "50" and rows["attn_drop"][3].startswith("-0.33 [")

@@ -24,6 +24,7 @@ from pipeline.plot.command import status_of
 from pipeline.plot.one_figure import write
 from pipeline.study.criteria import figure
 from pipeline.study.criteria.cells import COSTS, KEYS, SEARCH, cells_of, costs_of, merged, save
+from pipeline.study.criteria.texts import texts_compared
 from pipeline.tables.load import load
 from pipeline.tables.stored import MissingData, NoTables
 
@@ -67,6 +68,8 @@ def _compare(outputs: Path, kept: Path | None, kind: str, against: str | None) -
     save(costs, folder / SEARCHES)
     for unit, rows in found.groupby("unit", sort=False):
         _show(str(unit), rows.merge(spent(costs, str(unit)), on="criterion", how="left"))
+    for unit, rows in texts_compared(cells, costs, kind).groupby("unit", sort=False):
+        _show_texts(str(unit), rows)
     selection = Selection("Criteria over all models, budgets and texts", figure.data_of(found), _notes(found))
     print(f"figure: {write(folder, 'criteria', selection, figure.draw)}")
     return 0
@@ -123,6 +126,20 @@ def _show(unit: str, rows: pd.DataFrame) -> None:
         "items and, where there are several, draws of the text. items to tell: how many would tell the difference from "
         "zero. tokens: sent through the model by the search at the largest budget; seconds: of the "
         "processor, for all of the choice.",
+    )
+
+
+def _show_texts(unit: str, rows: pd.DataFrame) -> None:
+    told = []
+    for row in rows.itertuples():
+        kept = [f"{_UNIT * value:.1f}" for value in (row.kept, row.kept_against)]
+        more = _interval(row.difference, row.low, row.high, "+.1f")
+        told.append([row.criterion, row.text, row.against, row.cells, *kept, more, p_words(row.p_holm)])
+    show_table(
+        f"What the text adds, removing {figure.UNITS[unit]}",
+        ["criterion", "text", "against", "cells", "kept %", "kept % against", "difference", "p (Holm)"],
+        told,
+        "The same criterion at the same budgets, judged on the same items, after reading one text or the other.",
     )
 
 

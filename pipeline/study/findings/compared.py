@@ -9,6 +9,7 @@ import pandas as pd
 from pipeline.evaluate.suite import GENERATIVE
 from pipeline.study.criteria.__main__ import CELLS, SEARCHES, compared, p_words, spent
 from pipeline.study.criteria.cells import STAGES
+from pipeline.study.criteria.texts import texts_compared
 from pipeline.study.findings.source import Measured, NoResults, Source
 from pipeline.study.findings.table import ROOT, Grid, Value
 
@@ -30,6 +31,9 @@ def read(outputs: Path) -> Measured:
         rows = compared(own, GENERATIVE, against)
         values[str(unit)] = _table(rows.merge(spent(costs, str(unit)), on="criterion", how="left"))
         values[f"{unit}_said"] = said(rows)
+        texts = texts_compared(own, costs, GENERATIVE)
+        if len(texts):
+            values[f"{unit}_texts"] = _texts_table(texts)
         budgets = sorted(set(own["sparsity"].astype(str)), key=float)
         values[f"{unit}_budgets"] = f"{', '.join(budgets[:-1])} and {budgets[-1]}" if len(budgets) > 1 else budgets[0]
     runs = costs.astype({"started": str, "commit": str}).sort_values("started")
@@ -64,6 +68,18 @@ def _table(rows: pd.DataFrame) -> Grid:
         lines.append([str(row.criterion), str(row.cells), kept, less, p_words(row.p_holm), sent, taken])
     reference = next((str(name) for name in rows["against"].dropna()), "")
     return Grid(["criterion", "cells", "kept", f"minus `{reference}`", "p (Holm)", "tokens", "seconds"], lines)
+
+
+def _texts_table(rows: pd.DataFrame) -> Grid:
+    lines = [
+        [
+            str(row.criterion), str(row.cells), f"{row.kept_against:.2f}", f"{row.kept:.2f}",
+            _interval(row.difference, row.low, row.high, "+.2f"), p_words(row.p_holm),
+        ]
+        for row in rows.itertuples()
+    ]  # fmt: skip
+    (one, other), *_ = dict.fromkeys(zip(rows["against"], rows["text"], strict=True))
+    return Grid(["criterion", "cells", f"kept, `{one}`", f"kept, `{other}`", "difference", "p (Holm)"], lines)
 
 
 def _interval(value: float, low: float, high: float, form: str) -> str:

@@ -1,0 +1,65 @@
+"""What the text adds: the same criterion and budget, after reading one text or another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from pipeline.analysis.pooled_criteria import holm, pooled
+
+COLUMNS = [
+    "unit",
+    "criterion",
+    "text",
+    "against",
+    "cells",
+    "kept",
+    "kept_against",
+    "difference",
+    "low",
+    "high",
+    "p_holm",
+]
+_PLACE = ["model", "tasks", "sparsity"]
+
+
+def texts_compared(cells: pd.DataFrame, costs: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """Compare what a criterion retains after reading each of its texts with the first of them by name.
+
+    Args:
+        cells: the items of `pipeline.study.criteria.cells.cells_of`.
+        costs: what the choices cost; criteria without a text there are left out.
+        kind: of tasks.
+
+    Returns:
+        `COLUMNS`, one row for each criterion and further text: over the models, tasks and budgets that both texts
+        have, as fractions of the dense score above chance. Draws of a text count as `pooled` counts those of a random
+        criterion.
+    """
+    blind = set(costs.loc[costs["text"].astype(str) == "", "criterion"].astype(str))
+    own = cells[(cells["kind"] == kind) & cells["solved"].astype(bool) & ~cells["criterion"].isin(blind)]
+    own = own.astype({"criterion": str, "unit": str, "text": str, "draw": str})
+    own = own.assign(read=own["text"].str.partition(" ")[0], replicate=own["draw"], text="", draw="")
+    rows = [
+        {"unit": unit, "criterion": criterion, **row}
+        for (unit, criterion), rows in own.groupby(["unit", "criterion"])
+        for row in _rows(rows)
+    ]
+    found = pd.DataFrame(rows, columns=[*COLUMNS[:-1], "p"])
+    corrected = found.groupby("unit")["p"].transform(lambda p: holm(p.to_numpy(dtype=float)))
+    found = found.assign(p_holm=corrected)[COLUMNS]
+    return found.sort_values(["unit", "difference"], ascending=[True, False], kind="stable").reset_index(drop=True)
+
+
+def _rows(items: pd.DataFrame) -> Iterator[dict[str, object]]:
+    """Yield a row for each further text of one criterion."""
+    first, *others = sorted(items["read"].unique())
+    for other in others:
+        both = items[items["read"].isin((first, other))]
+        shared = both[both.groupby(_PLACE, observed=True)["read"].transform("nunique") == 2]
+        if shared.empty:
+            continue
+        means = pooled(shared.assign(criterion=shared["read"]), first).set_index("criterion")
+        row = means.loc[other, ["cells", "kept", "difference", "low", "high", "p"]].to_dict()
+        yield row | {"text": other, "against": first, "kept_against": means.loc[first, "kept"]}
