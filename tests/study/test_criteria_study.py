@@ -46,7 +46,7 @@ def outputs(tmp_path) -> Path:
     above = items.drop_duplicates("job").assign(dense_low=0.7, chance=0.0, n=40, verdict="")
     above = above.assign(dense=0.9, pruned=0.5, difference=-0.4, low=-0.5, high=-0.3, retained=0.5)
     path = items[items["pruner"] == "divergence"].drop_duplicates("job").drop(columns=["kind", "task", "item"])
-    path = path.assign(layer=1, sublayer="attention", step=0, forward_tokens=50.0)
+    path = path.assign(layer=1, sublayer="attention", step=0, forward_tokens=50.0, score=0.25)
     return save(tmp_path, items=items, comparisons=above, rankings=path)
 
 
@@ -83,10 +83,11 @@ def test_options_that_were_changed_make_another_criterion_whatever_else_was_run(
     assert set(cells_of(tables | both | alone)["criterion"]) == {"divergence, confidence 0.0"}
 
 
-def test_a_search_costs_its_tokens(outputs):
+def test_a_search_costs_its_tokens_and_says_what_it_found(outputs):
     costs = costs_of(load(outputs), outputs)
     own = costs[costs["criterion"] == "divergence"]
     assert list(own["forward_tokens"]) == [50.0] * 6 and costs["seconds"].isna().all()
+    assert set(own["reached"]) == {0.25} and own["removed"].isna().all()
 
 
 def test_the_same_criterion_is_compared_after_reading_each_text(outputs):

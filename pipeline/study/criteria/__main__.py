@@ -125,7 +125,7 @@ def _show(unit: str, rows: pd.DataFrame) -> None:
         "kept: of the dense score above chance, mean over cells (model, tasks, text, budget). Intervals: 95 %, over "
         "items and, where there are several, draws of the text. items to tell: how many would tell the difference from "
         "zero. tokens: sent through the model by the search at the largest budget; seconds: of the "
-        "processor, for all of the choice.",
+        "processor, to choose at all budgets.",
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -16,6 +17,7 @@ from pipeline.store.artifacts import Store
 from pipeline.store.integrity import MANIFEST, read_sealed
 from pipeline.store.records import OK, load_records
 from pipeline.study.findings.versions import versions_of_jobs
+from pipeline.tables.job_tables import JobTables
 from pipeline.tables.load import OutputTables
 from pipeline.tables.variants import DENSE
 
@@ -24,7 +26,7 @@ COLUMNS = [*KEYS, "score", "dense", "chance", "solved"]
 # Stages whose versions say which code gave the scores.
 STAGES = ("decision", "evaluation")
 SEARCH = ["model", "text", "draw", "unit", "criterion", "sparsity"]
-COSTS = [*SEARCH, "forward_tokens", "seconds", *STAGES, "commit", "started"]
+COSTS = [*SEARCH, "forward_tokens", "seconds", "removed", "reached", *STAGES, "commit", "started"]
 # Options of a calibration that draw the text anew; all others say which text it is.
 _DRAWS = ("draw", "seed")
 
@@ -50,9 +52,11 @@ def cells_of(tables: OutputTables) -> pd.DataFrame:
 
 
 def costs_of(tables: OutputTables, outputs: Path) -> pd.DataFrame:
-    """Return what every search cost: `COSTS`, the tokens sent through the model, and the processor's seconds.
+    """Return what every search cost and found: `COSTS`.
 
-    Steps that a smaller budget had measured already count for both.
+    ``forward_tokens`` are those sent through the model to choose at this budget; steps that a smaller one had measured
+    count, too. ``seconds`` are the processor's, to choose at this budget and all smaller ones. ``removed`` names the
+    units, ``reached`` is what the search measured without all of them.
     """
     jobs = _who(tables["jobs"], tables["jobs"])
     jobs = jobs[(jobs["pruner"] != DENSE) & (jobs["replicate"] == 1)]
@@ -60,10 +64,14 @@ def costs_of(tables: OutputTables, outputs: Path) -> pd.DataFrame:
     tokens = (
         sent.groupby("job")["forward_tokens"].sum(min_count=1) if "forward_tokens" in sent else pd.Series(dtype=float)
     )
-    made = pd.DataFrame(dict(_made(outputs)), index=["own", *STAGES], dtype=float).T
-    found = jobs.assign(forward_tokens=jobs["job"].map(tokens)).join(made, on="job")
+    path = sent[sent["step"] >= 0].sort_values("step") if len(sent) else pd.DataFrame(columns=["job"])
+    reached = path.groupby("job")["score"].last() if len(path) else pd.Series(dtype=float)
+    made = pd.DataFrame(dict(_made(outputs)), index=["removed", "own", *STAGES]).T
+    told = {"forward_tokens": tokens, "reached": reached}
+    found = jobs.assign(**{name: jobs["job"].map(values) for name, values in told.items()}).join(made, on="job")
     found = found.sort_values("sparsity_value", kind="stable")
     keys = ["model", "text", "draw", "unit", "criterion"]
+    found = found.astype(dict.fromkeys(("own", *STAGES), float))
     found["seconds"] = found.groupby(keys, dropna=False)["own"].cumsum()
     return found.drop_duplicates([*keys, "sparsity"])[COSTS].reset_index(drop=True)
 
@@ -128,8 +136,8 @@ def _in_every_text(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([rows[~blind], repeated.fillna({"text": "", "draw": ""})], ignore_index=True)
 
 
-def _made(outputs: Path) -> Iterable[tuple[str, list[float]]]:
-    """Yield the processor seconds that each finished job's decision took, and the versions of `STAGES`."""
+def _made(outputs: Path) -> Iterable[tuple[str, list[Any]]]:
+    """Yield what each finished job removed, the processor seconds of its decision, and the versions of `STAGES`."""
     store = Store(outputs)
     for record in load_records(store.jobs):
         path = record.artifacts.get("decision")
@@ -137,4 +145,7 @@ def _made(outputs: Path) -> Iterable[tuple[str, list[float]]]:
             cost = read_sealed(store.root / path / MANIFEST).get("cost") or {}
             versions = versions_of_jobs([record], store, STAGES)
             told = [float(versions.get(name, float("nan"))) for name in STAGES]
-            yield record.job, [float(cost.get("cpu_seconds", float("nan"))), *told]
+            removed = [
+                f"{kind} {layer}" for kind, layers in JobTables(record, store).dropped.items() for layer in layers
+            ]
+            yield record.job, [", ".join(removed), float(cost.get("cpu_seconds", float("nan"))), *told]
