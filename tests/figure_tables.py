@@ -275,6 +275,7 @@ def _measures(frame: pd.DataFrame, orth: pd.Series, rng: np.random.Generator) ->
         "cos_p": np.exp(-variance / 2 * noise),
         "kl": variance / 2 / noise,
         "kl_reverse": variance / 2 / noise**0.5,
+        "tv": 1 - np.exp(-variance / 2 / noise),
     }
     estimates = {
         "est_cos_h": 1 - orth / 2,

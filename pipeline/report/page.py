@@ -19,7 +19,7 @@ from pipeline.report.examples import examples
 from pipeline.report.jobs import pruned_table
 from pipeline.report.pictures import headline_of, missing, pictures
 from pipeline.report.provenance import provenance_of, records_of
-from pipeline.report.representations import deviation_table, options_table, sets_table
+from pipeline.report.representations import agreement_table, deviation_table, options_table, sets_table
 from pipeline.report.scores import scores_table
 from pipeline.report.settings import settings_of
 from pipeline.report.texts import side_by_side
@@ -101,6 +101,7 @@ def _findings(tables: Tables) -> dict[str, object]:
         "demotion": demotion_table(tables),
         "demotion_sentence": demotion_sentence(tables),
         "deviations": deviation_table(tables),
+        "agreement": agreement_table(tables),
         "sets": sets_table(tables),
         "options": options_table(tables),
         "least_correlation": theorems.LEAST_CORRELATION,

@@ -9,7 +9,9 @@ import pandas as pd
 
 from pipeline.analysis import series
 from pipeline.analysis.prompt_means import mean_over_prompts
+from pipeline.config.schema import TEACHER_FORCED
 from pipeline.measure.columns import further_columns
+from pipeline.measure.over_positions import agreement
 from pipeline.report.table import NONE, Cell, Column, Table, number, plain_table, significant
 from pipeline.tables.read import Tables
 from pipeline.tables.variants import DENSE, VARIANT, rows_of, variants_of
@@ -21,6 +23,7 @@ PROTOCOLS = {
 SETS_OF = {"layer": "sublayer by sublayer", **PROTOCOLS}
 MEASURES = {"cos_h": "cos h", "cos_z": "cos z", "cos_p": "cos p", "kl": "KL"}
 SETS = {"options": "option tokens", "control": "random tokens", "vocabulary": "vocabulary"}
+QUANTILE_LABELS = {"kl_median": "median", "kl_p90": "90%", "kl_p99": "99%", "kl_max": "largest"}
 FULL_KL = 5.0  # nats at which a tint is deepest
 
 
@@ -67,6 +70,30 @@ def _step(step: float) -> Cell:
     if math.isinf(step):
         return Cell("never", math.inf)
     return number(step, ".0f")
+
+
+def agreement_table(tables: Tables) -> Table | None:
+    """Return how closely next tokens agree per variant, both models on the dense one's text; None without rows."""
+    rows = tables.measures
+    rows = rows[(rows["protocol"] == TEACHER_FORCED) & (rows["pruner"] != DENSE)] if not rows.empty else rows
+    if rows.empty:
+        return None
+    rows, temperature = series.at_temperature(rows)
+    columns = [Column("variant", words=True), Column("positions")]
+    columns += [Column(label, group="KL over positions") for label in QUANTILE_LABELS.values()]
+    columns += [Column("same likeliest token", "%"), Column("acceptance", "%")]
+    lines = []
+    for place, variant in enumerate(variants_of(rows)):
+        own = agreement(rows_of(rows, [variant])).iloc[0]
+        kl = [significant(own[name], tone=-own[name] / FULL_KL) for name in QUANTILE_LABELS]
+        shares = [number(100 * own[name], ".1f", tone=own[name] - 1) for name in ("top1_agreement", "acceptance")]
+        lines.append((Cell(variant.label, place), number(own["n"], ".0f"), *kl, *shares))
+    caption = (
+        f"Next tokens at temperature {temperature:g}, both models on the dense model's text, all positions alike. KL: "
+        "KL(dense‖pruned) in nats. Acceptance: one minus total variation, the share of tokens drawn from the pruned "
+        "model that speculative decoding for the dense one would keep."
+    )
+    return plain_table(caption, columns, lines)
 
 
 def sets_table(tables: Tables) -> Table | None:

@@ -13,6 +13,7 @@ from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from figure_tables import (
@@ -200,6 +201,14 @@ def test_jobs_and_representations(document: Element) -> None:
     means = by_prompt.groupby("protocol").mean()
     cells = document.by_id("deviations-table").rows()["wanda 4:8"]
     expected = [*means.loc["teacher_forced"], *means.loc["free_running"], 3]  # prompts part at steps 2, 3, 4 and 5
+    assert [value(cell) for cell in cells] == pytest.approx(expected, rel=1e-8)
+
+    forced = measures_table(layers=5, count=4).query(
+        "temperature == 1.0 and pruner == 'wanda' and sparsity == '4:8' and protocol == 'teacher_forced'"
+    )
+    cells = document.by_id("agreement-table").rows()["wanda 4:8"]
+    expected = [len(forced), *np.quantile(forced["kl"], [0.5, 0.9, 0.99, 1.0])]
+    expected += [100 - 100 * forced["flip"].mean(), 100 - 100 * forced["tv"].mean()]
     assert [value(cell) for cell in cells] == pytest.approx(expected, rel=1e-8)
 
     options = options_table(count=4).query("temperature == 1.0 and pruner == 'wanda' and sparsity == '4:8'")
