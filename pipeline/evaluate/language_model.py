@@ -241,13 +241,18 @@ class InMemoryLM(HFLM):
             return any(each in self.tok_decode(tokens) for each in stop if each)
 
         most = settings["num_beams"]
+        together = max(1, self.rows // most)
+        # Items with the same prompt ask for the same beams, and as many as there are items.
+        wanted: dict[int, list[tuple[int, ...]]] = {}
         for prompt, owners in places.items():
-            # Items with the same prompt ask for the same beams.
-            count = min(most, len(owners))
-            beams = best_beams(self.model, prompt, count, length, self.tokenizer.pad_token_id, is_done, **settings)
-            for number, place in enumerate(owners):
-                found[place] = beams[number % count]
-            self._advance(len(owners))
+            wanted.setdefault(min(most, len(owners)), []).append(prompt)
+        pad = self.tokenizer.pad_token_id
+        for count, prompts in wanted.items():
+            for at, beams in best_beams(self.model, prompts, count, length, pad, is_done, together, **settings):
+                owners = places[prompts[at]]
+                for number, place in enumerate(owners):
+                    found[place] = beams[number % count]
+                self._advance(len(owners))
         return found
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[Answer]:

@@ -1,8 +1,8 @@
-"""The best beams of a prompt, best first, by transformers' own beam search."""
+"""The best beams of prompts, best first, by transformers' own beam search."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,33 +18,47 @@ if TYPE_CHECKING:
 
 def best_beams(
     model: PreTrainedModel,
-    row: Sequence[int],
+    rows: Sequence[Sequence[int]],
     count: int,
     length: int,
     pad_token_id: int,
     is_done: Callable[[list[int]], bool],
+    together: int = 1,
     **settings: Any,
-) -> list[list[int]]:
-    """Generate the ``count`` best continuations of token ids, at most ``length`` tokens each, the likeliest first.
+) -> Iterator[tuple[int, list[list[int]]]]:
+    """Yield the place of each row of token ids and its ``count`` best continuations, the likeliest first.
 
-    A beam ends with an end-of-text token, or where ``is_done`` holds of its new tokens. ``settings`` go to
-    ``model.generate`` and hold ``num_beams``, at least ``count``. Continuations are padded to the longest. Raises
-    ValueError for logits that are not finite.
+    They have at most ``length`` tokens. A beam ends with an end-of-text token, or where ``is_done`` holds of its new
+    tokens. Rows of equal length are continued ``together``, so many at a time, where the model reads rows of a batch as
+    it reads each alone. ``settings`` go to ``model.generate`` and hold ``num_beams``, at least ``count``. Continuations
+    are padded to the longest of a batch. Raises ValueError for logits that are not finite.
     """
-    ids = torch.tensor([list(row)], device=Decoder(model).device)
-    plain = as_read(model).generate
-    with checked_logits(model, "dtype"):
-        whole = model.generate(
-            ids,
-            **({"attention_mask": torch.ones_like(ids)} if plain else {}),
-            stopping_criteria=StoppingCriteriaList([_Done(len(row), is_done)]),
-            num_return_sequences=count,
-            max_new_tokens=length,
-            pad_token_id=pad_token_id,
-            use_cache=plain and Decoder(model).uses_cache,
-            **settings,
-        )
-    return [found[len(row) :].tolist() for found in whole]
+    how = as_read(model)
+    for places in _alike(rows, together if how.generate and how.batched else 1):
+        ids = torch.tensor([list(rows[place]) for place in places], device=Decoder(model).device)
+        width = ids.shape[1]
+        with checked_logits(model, "dtype"):
+            whole = model.generate(
+                ids,
+                **({"attention_mask": torch.ones_like(ids)} if how.generate else {}),
+                stopping_criteria=StoppingCriteriaList([_Done(width, is_done)]),
+                num_return_sequences=count,
+                max_new_tokens=length,
+                pad_token_id=pad_token_id,
+                use_cache=how.generate and Decoder(model).uses_cache,
+                **settings,
+            )
+        for place, beams in zip(places, whole.unflatten(0, (-1, count)), strict=True):
+            yield place, beams[:, width:].tolist()
+
+
+def _alike(rows: Sequence[Sequence[int]], together: int) -> Iterator[list[int]]:
+    """Yield the places of rows of equal length, at most so many at a time."""
+    by_length: dict[int, list[int]] = {}
+    for place, row in enumerate(rows):
+        by_length.setdefault(len(row), []).append(place)
+    for places in by_length.values():
+        yield from (places[start : start + together] for start in range(0, len(places), together))
 
 
 class _Done(StoppingCriteria):

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from pipeline.evaluate.by_harness import evaluate
 from pipeline.evaluate.several import beam_pass, drawn_pass, pass_rows, tries
 from pipeline.evaluate.suites.matched import MatchedSuite
+from pipeline.model.as_read import as_read
+from pipeline.model.beams import best_beams
 
 answers = st.integers(1, 6).flatmap(
     lambda n: st.lists(st.lists(st.booleans(), min_size=n, max_size=n), min_size=1, max_size=5)
@@ -53,6 +55,31 @@ def test_beams_are_those_of_transformers(make_model, tokenizer):
         )  # fmt: skip
         text = tokenizer.decode(best[ids.shape[1] :], skip_special_tokens=True)
         assert sample["completion"] == text.partition("\n")[0]
+
+
+PAD, END = 0, chr(256)
+
+
+def test_prompts_of_equal_length_are_searched_together(make_model, monkeypatch):
+    model, sizes = make_model("llama", 2).double(), []
+    rows = [[5, 6, 7, 8], [9, 3, 4], [8, 7, 6, 5], [4, 4, 9], [6, 6, 5, 9]]
+
+    def beams(together: int) -> list[tuple[int, list[str]]]:
+        sizes.clear()
+        how = {"num_beams": 3, "do_sample": False}
+        found = best_beams(model, rows, 2, 5, PAD, lambda tokens: 11 in tokens, together, **how)
+        # What follows an end of text fills a beam up to the longest of its batch.
+        return [
+            (place, ["".join(map(chr, beam)).partition(END)[0] for beam in beams]) for place, beams in sorted(found)
+        ]
+
+    as_read(model)  # which tries the model out, once
+    generate = model.generate
+    monkeypatch.setattr(model, "generate", lambda ids, **how: sizes.append(len(ids)) or generate(ids, **how))
+    alone, searched = beams(1), sizes.copy()
+    assert searched == [1] * 5
+    assert beams(2) == alone
+    assert sorted(sizes) == [1, 2, 2]
 
 
 def test_drawn_answers_differ_and_are_scored_one_by_one(make_model, tokenizer):
