@@ -13,7 +13,7 @@ from figure_tables import identified, save
 from pipeline.study.criteria.__main__ import main
 from pipeline.study.criteria.cells import cells_of, costs_of
 from pipeline.study.criteria.texts import texts_compared
-from pipeline.study.findings import compared
+from pipeline.study.findings import compared, lazy
 from pipeline.tables.load import load
 
 NEWS, SHOTS = ("news", {"seed": 0, "length": 240}), ("shots", {"draw": 1, "length": 24})
@@ -135,6 +135,13 @@ def test_findings_tell_what_keeps_more_less_or_neither(outputs, tmp_path, monkey
     rows = {row[0]: row for row in found["attention"].rows}
     assert rows["divergence"][1] == "6" and rows["divergence"][2].startswith("0.89 [")
     assert rows["divergence"][5] == "50" and rows["attn_drop"][3].startswith("-0.33 [")
+
+
+def test_a_lazy_search_stands_beside_a_full_one():
+    full = {"text": "shots", "draw": "", "sparsity": "4", "removed": "attention 1, attention 2", "reached": 0.5}
+    other = {"removed_lazy": "attention 1, attention 7", "reached_lazy": 0.6, "forward_tokens": 1000.0}
+    found = lazy.table(pd.DataFrame([full | other | {"forward_tokens_lazy": 4000.0}]))
+    assert found.rows == [["1", "4", "1", "0.5000", "0.6000", "+20 %", "1,000", "4,000"]]
 
 
 def test_findings_say_which_differences_are_there():
