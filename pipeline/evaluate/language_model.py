@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Request = tuple[tuple[str, str] | None, list[int], list[int]]
 
 
-class _Asked(NamedTuple):
+class _Prompt(NamedTuple):
     """Prompt to continue: its token ids, the texts that end the answer, and the most tokens that it may have."""
 
     row: tuple[int, ...]
@@ -59,9 +59,9 @@ class InMemoryLM(HFLM):
         self.rows = batch_size
         # What was written, by task and number of the document: one text a repetition.
         self.written: dict[tuple[str, int], list[Written]] = {}
-        self._texts: dict[_Asked, list[list[int]]] = {}
+        self._texts: dict[_Prompt, list[list[int]]] = {}
         # Greedy texts of the requests at hand, before the harness asks for them.
-        self._greedy: dict[_Asked, list[int]] = {}
+        self._greedy: dict[_Prompt, list[int]] = {}
         # How far rounding moved log-likelihoods, in nats, of what was asked so far.
         self.rounding = 0.0
 
@@ -156,16 +156,16 @@ class InMemoryLM(HFLM):
         asked = [each for each, greedy in prompts if greedy]
         self._greedy = dict(zip(asked, self._continued(asked, do_sample=False), strict=True))
 
-    def _prompt(self, request: Any) -> tuple[_Asked, bool]:
+    def _prompt(self, request: Any) -> tuple[_Prompt, bool]:
         """Return what the harness has the model read for a request, and whether the answer is greedy."""
         context, given = request.args[:2]
         settings = normalize_gen_kwargs(given, self.max_gen_toks)
         until, limit = settings.pop("until"), settings.pop("max_gen_toks")
         end = self.tok_decode(self.eot_token_id, skip_special_tokens=False)
         row = self.tok_encode(context, left_truncate_len=self.max_length - limit) or [self.prefix_token_id]
-        return _Asked(tuple(row), tuple(handle_stop_sequences(until, end)), limit), is_greedy(settings)
+        return _Prompt(tuple(row), tuple(handle_stop_sequences(until, end)), limit), is_greedy(settings)
 
-    def _continued(self, asked: Sequence[_Asked], **settings: Any) -> list[list[int]]:
+    def _continued(self, asked: Sequence[_Prompt], **settings: Any) -> list[list[int]]:
         """Continue prompts; return the new tokens of each."""
         if not asked:
             return []
@@ -217,7 +217,7 @@ class InMemoryLM(HFLM):
         """Continue left-padded contexts (B, T); return token ids (B, T + new) of contexts and continuations."""
         width, pad = context.shape[1], self.tokenizer.pad_token_id
         rows = [tuple(row[read].tolist()) for row, read in zip(context, attention_mask.bool(), strict=True)]
-        asked = [_Asked(row, tuple(stop), max_length - width) for row in rows]
+        asked = [_Prompt(row, tuple(stop), max_length - width) for row in rows]
         if is_greedy(settings) and all(each in self._greedy for each in asked):
             written = [self._greedy[each] for each in asked]
         else:
