@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -206,7 +208,7 @@ def test_a_block_that_matters_little_gives_most(make_model, name):
 @pytest.mark.parametrize("name", METHODS)
 def test_curves_are_what_full_passes_say_and_leave_the_model_as_it_was(make_model, name):
     """One block masked by what plain hooks see of the dense model, everything in float64."""
-    model, pruner = make_model(), pruner_of(name)
+    model, pruner = make_model(), replace(pruner_of(name), confidence=4.0)
     context = context_for(pruner, model)
     before = {key: value.clone() for key, value in model.named_parameters()}
     rows = pruner.importance(Decoder(model), context)

@@ -27,7 +27,7 @@ WRITERS = [name for name in SOME_FAMILIES if name not in ENCODERS]
 PROMPTS = ["Another, which is a little longer", "A short prompt"]
 
 
-def divergence(model, trajectory, gone, confidence: float = 4.0) -> float:
+def divergence(model, trajectory, gone, confidence: float = 0.0) -> float:
     """Mean KL(dense‖without) in float64, weighted by the dense model's confidence, by running both models in full."""
 
     def logits() -> torch.Tensor:
@@ -127,7 +127,7 @@ def test_what_is_measured_in_full_is_shared_by_all_searches_that_do():
     one = pruner_of("divergence")
     assert replace(one, lazy=True).scoring_identity() == replace(one, beam=3).scoring_identity()
     assert one.scoring_identity() != replace(one, lazy=True).scoring_identity()
-    assert one.scoring_identity() != replace(one, confidence=0.0).scoring_identity()
+    assert one.scoring_identity() != replace(one, confidence=4.0).scoring_identity()
 
 
 def test_what_is_gone_already_counts(grown):

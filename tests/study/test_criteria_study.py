@@ -68,19 +68,19 @@ def test_a_task_that_the_dense_model_does_not_solve_says_so(outputs):
 
 def test_options_that_were_changed_make_another_criterion_whatever_else_was_run(outputs):
     tables = dict(load(outputs))
-    other = job("divergence", "4", NEWS).assign(pruner_options='{"confidence": 0.0}', job="other")
+    other = job("divergence", "4", NEWS).assign(pruner_options='{"confidence": 4.0}', job="other")
     told = (
         tables["jobs"]
         .iloc[[-1]]
-        .assign(pruner="divergence", pruner_options='{"confidence": 0.0}', changed='["confidence"]', job="other")
+        .assign(pruner="divergence", pruner_options='{"confidence": 4.0}', changed='["confidence"]', job="other")
     )
     above = tables["comparisons"].iloc[[-1]].assign(job="other")
     added = {"items": other, "comparisons": above, "jobs": told}
     both = {name: pd.concat([tables[name], rows]) for name, rows in added.items()}
     names = set(cells_of(tables | both)["criterion"])
-    assert {"divergence", "divergence, confidence 0.0", "attn_drop"} < names
+    assert {"divergence", "divergence, confidence 4.0", "attn_drop"} < names
     alone = {"items": pd.concat([tables["items"][tables["items"]["pruner"] == "dense"], other])}
-    assert set(cells_of(tables | both | alone)["criterion"]) == {"divergence, confidence 0.0"}
+    assert set(cells_of(tables | both | alone)["criterion"]) == {"divergence, confidence 4.0"}
 
 
 def test_a_search_costs_its_tokens_and_says_what_it_found(outputs):

@@ -90,8 +90,8 @@ class AllocatedPruner(Pruner):
 class AllocatedByDivergence(AllocatedPruner):
     """A pruner with a sparsity for each block, from curves of the divergence: rows with the ``sparsity`` tried.
 
-    Implement ``method`` and ``trial``; ``tried`` names the latter. Positions are weighted by the dense model's largest
-    probability to the power of ``confidence``.
+    Implement ``method`` and ``trial``; ``tried`` names the latter. Positions may be weighted by the dense model's
+    largest probability to the power of ``confidence``.
     """
 
     confidence: float = CONFIDENCE

@@ -25,15 +25,16 @@ from pipeline.prune.methods.unit_search import UnitSearch
 
 # Positions whose logits are computed at a time.
 _ROWS = 256
-# The power at which KL at single positions agrees best with how much of whole answers is retained.
-CONFIDENCE = 4.0
+# All positions count alike. Powers above 0 agree better with what single answers lose, but choose worse sets: see
+# docs/findings.md.
+CONFIDENCE = 0.0
 
 
 @dataclass(frozen=True)
 class Divergence(UnitSearch):
     """Drops units one after the other, each time the one that adds least to the divergence: see `UnitSearch`.
 
-    Positions are weighted by the dense model's largest probability to the power of ``confidence``.
+    Positions may be weighted by the dense model's largest probability to the power of ``confidence``.
     """
 
     confidence: float = CONFIDENCE

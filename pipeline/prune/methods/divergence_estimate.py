@@ -47,7 +47,7 @@ _ROWS = 128
 class DivergenceEstimate(UnitPruner):
     """Removes units one after the other, each time the one that adds least to the estimate.
 
-    ``draws`` tokens are drawn at every position, each for one backward pass. Positions are weighted by the dense
+    ``draws`` tokens are drawn at every position, each for one backward pass. Positions may be weighted by the dense
     model's largest probability to the power of ``confidence``. Scored once per seed, for every sparsity.
     """
 

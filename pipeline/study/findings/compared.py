@@ -16,7 +16,7 @@ from pipeline.study.findings.table import ROOT, Grid, Value
 KEPT = ROOT / "docs" / "data" / "criteria"
 LEVEL = 0.05
 # The criterion that docs/pruners.md recommends, for each kind of unit: the others are compared with it.
-RECOMMENDED = {"attention": "divergence_estimate"}
+RECOMMENDED = {"attention": "output_change"}
 COMMAND = "python -m pipeline.study.criteria --kept docs/data/criteria"
 
 

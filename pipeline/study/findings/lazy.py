@@ -12,21 +12,21 @@ from pipeline.study.findings.compared import COMMAND, KEPT
 from pipeline.study.findings.source import Measured, NoResults, Source
 from pipeline.study.findings.table import Grid
 
-FULL, LAZY = "divergence", "divergence, lazy True"
-_PLACE = [key for key in SEARCH if key != "criterion"]
+# Part of the name of a criterion that searches lazily; without it, it is that of the full search.
+LAZY = ", lazy True"
 
 
 def read(outputs: Path) -> Measured:
     """Return a table with a row a text and budget. Raises NoResults if either search is not among the kept tables."""
     path = KEPT / SEARCHES
     costs = pd.read_parquet(path) if path.is_file() else pd.DataFrame(columns=[*SEARCH, "removed"])
-    costs = costs[costs["criterion"].isin((FULL, LAZY)) & costs["removed"].notna()]
-    costs = costs.astype(dict.fromkeys([*SEARCH, "commit", "started"], str))
-    full, lazy = (costs[costs["criterion"] == name] for name in (FULL, LAZY))
-    both = full.merge(lazy, on=_PLACE, suffixes=("", "_lazy"))
+    costs = costs[costs["removed"].notna()].astype(dict.fromkeys([*SEARCH, "commit", "started"], str))
+    lazy = costs[costs["criterion"].str.contains(LAZY, regex=False)]
+    lazy = lazy.assign(criterion=lazy["criterion"].str.replace(LAZY, "", regex=False))
+    both = costs.merge(lazy, on=SEARCH, suffixes=("", "_lazy"))
     if both.empty:
         raise NoResults(f"{path} has no lazy search beside a full one; run experiment=fig28 with each")
-    both = both.assign(size=both["sparsity"].astype(float)).sort_values([*_PLACE[:-1], "size"])
+    both = both.assign(size=both["sparsity"].astype(float)).sort_values([*SEARCH[:-1], "size"])
     runs = pd.concat([both["commit"], both["commit_lazy"]]).str[:7]
     stages = {name: int(both[[name, f"{name}_lazy"]].min().min()) for name in STAGES[:1]}
     last = max(both["started"].max(), both["started_lazy"].max())

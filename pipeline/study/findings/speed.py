@@ -19,8 +19,6 @@ _STAGES = {
     "asking": ("requests", "evaluation"),
     "peers": ("calibration", "decision", "perplexity"),
 }
-# Of a part that would take an hour with the text that it reads otherwise.
-_OVERRIDES = {"peers": ("calibration.sequences=8",)}
 
 
 def pruning(found: Numbers) -> Values:
@@ -78,7 +76,7 @@ def numbers_of(printed: str) -> dict[str, float]:
     return {pair[0]: float(pair[1]) for pair in pairs if len(pair) == 2}
 
 
-def source(part: str, values: Callable[[Numbers], Values]) -> Source:
+def source(part: str, values: Callable[[Numbers], Values], *overrides: str) -> Source:
     """Return the source that runs one part of the benchmarks."""
 
     def read(outputs: Path) -> Measured:
@@ -92,9 +90,16 @@ def source(part: str, values: Callable[[Numbers], Values]) -> Source:
         versions = versions_of_code()
         return measured_now(values(found), {name: versions[name] for name in _STAGES[part]})
 
-    words = ["-m", "pipeline.bench", "--only", part, *_OVERRIDES.get(part, ())]
+    words = ["-m", "pipeline.bench", "--only", part, *overrides]
     return Source(" ".join(["python", *words]), read, slow=True)
 
 
-_PARTS = {"pruning": pruning, "measuring": measuring, "evaluating": evaluating, "asking": asking, "peers": peers}
-SOURCES = {f"bench_{name}": source(name, values) for name, values in _PARTS.items()}
+SOURCES = {
+    "bench_pruning": source("pruning", pruning),
+    "bench_measuring": source("measuring", measuring),
+    "bench_evaluating": source("evaluating", evaluating),
+    "bench_asking": source("asking", asking, "dtype=float32"),
+    "bench_asking_bfloat16": source("asking", asking, "dtype=bfloat16"),
+    # With the text that it reads otherwise it would take an hour.
+    "bench_peers": source("peers", peers, "calibration.sequences=8"),
+}
