@@ -25,8 +25,7 @@ from pipeline.prune.methods.unit_search import UnitSearch
 
 # Positions whose logits are computed at a time.
 _ROWS = 256
-# All positions count alike. Powers above 0 agree better with what single answers lose, but choose worse sets: see
-# docs/findings.md.
+# All positions count alike: a power above 0 would be a choice made on some tasks. What it does is in docs/findings.md.
 CONFIDENCE = 0.0
 
 
