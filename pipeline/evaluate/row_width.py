@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 from pipeline.evaluate.prefix_tree import Branch, Item, Placed, Row
 from pipeline.evaluate.straight_pass import TIMES, StraightPass
 from pipeline.evaluate.tree_pass import TreePass
-from pipeline.model.as_read import ROUNDING, as_read
+from pipeline.model.as_read import ROUNDING, as_read, rounding_level
 from pipeline.model.common_prefix import common
 from pipeline.model.positions import Positions
 from pipeline.model.short_pass import tokens
@@ -71,7 +71,7 @@ def _takes_trees(model: PreTrainedModel, widest: float) -> bool:
     except Exception as error:
         log.debug("no prefix tree: %s", error)
         return False
-    near = TIMES * ROUNDING.get(model.dtype, 0.0)
+    near = max(TIMES * ROUNDING.get(model.dtype, 0.0), rounding_level(model))
     return all(
         abs(value - alone[at][0]) <= near * max(1.0, -alone[at][0])
         for found in tried

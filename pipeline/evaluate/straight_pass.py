@@ -16,7 +16,7 @@ from torch import nn
 
 from pipeline.evaluate.answer import Reader, answers_of
 from pipeline.evaluate.prefix_tree import Item, Tokens
-from pipeline.model.as_read import ROUNDING, as_read
+from pipeline.model.as_read import ROUNDING, as_read, rounding_level
 from pipeline.model.cached_rows import rows_of
 from pipeline.model.decoder import Decoder
 from pipeline.model.finite import check_values
@@ -83,7 +83,7 @@ class StraightPass:
             except Exception as error:
                 log.debug("contexts are not shared: %s", error)
                 found = expected = {}
-            near = TIMES * ROUNDING.get(self._model.dtype, 0.0)
+            near = max(TIMES * ROUNDING.get(self._model.dtype, 0.0), rounding_level(self._model))
             off = [abs(found[index][0] - value) > near * max(1.0, -value) for index, (value, _) in expected.items()]
             _sharing[self._model] = bool(off) and not any(off)
         return _sharing[self._model]

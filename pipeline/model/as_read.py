@@ -27,13 +27,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 # Largest relative differences that come from rounding and from another order of summation.
 ROUNDING = {torch.float64: 1e-10, torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 4e-3}
+_HALF = (torch.bfloat16, torch.float16)
 # How many times that, where other operators compute the same.
 _REORDERED = 20
 # Tokens to continue by: the second follows one that was chosen.
 _NEW = 2
 # Tokens of a longer text: the tokens that are attended to, and by which weight, may depend on how many there are.
 _LONG = 3 * TOKENS
+# How many times what a unit in the last place of every embedding changes: rounding errors of all blocks add up.
+_UNITS = 10
 _found: WeakKeyDictionary[nn.Module, AsRead] = WeakKeyDictionary()
+_levels: WeakKeyDictionary[nn.Module, float] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ def _tried(model: PreTrainedModel) -> AsRead:
         expected = torch.cat([model(longer[:, :end], use_cache=False).logits[0] for end in ends])
         return AsRead(
             generate=_generates(model, ids),
-            alone=alike(found, expected),
+            alone=alike(found, expected, rounding_level(model)),
             padded=_pads(model, long_tokens(model, _NEW)),
         )
 
@@ -110,7 +114,8 @@ def _generates(model: PreTrainedModel, ids: torch.Tensor) -> bool:
             read = model(text, use_cache=False).logits[:, -1]
             # With the same mask, the same computation: nothing but another position makes a difference.
             same = model(text, attention_mask=torch.ones_like(text), use_cache=False).logits[:, -1]
-            if not (_near(logits, same) and _near(same, read, _REORDERED)):
+            level = rounding_level(model)
+            if not (_near(logits, same, level=level) and _near(same, read, _REORDERED, level)):
                 return False
     except Exception as error:
         log.debug("no generation by the library: %s", error)
@@ -128,7 +133,8 @@ def _pads(model: PreTrainedModel, ids: torch.Tensor) -> bool:
         written = _written(model, rows, mask, use_cache=Decoder(model).uses_cache)
         for step, logits in enumerate(written.logits):
             text = written.sequences[1:, padding : ids.shape[1] + step]
-            if not _near(logits[1:], model(text, use_cache=False).logits[:, -1], _REORDERED):
+            read = model(text, use_cache=False).logits[:, -1]
+            if not _near(logits[1:], read, _REORDERED, rounding_level(model)):
                 return False
     except Exception as error:
         log.debug("no generation of a batch by the library: %s", error)
@@ -148,19 +154,52 @@ def _written(model: PreTrainedModel, rows: torch.Tensor, mask: torch.Tensor, use
     return model.generate(rows, attention_mask=mask, generation_config=settings)
 
 
-def alike(found: torch.Tensor, expected: torch.Tensor) -> bool:
+def rounding_level(model: PreTrainedModel) -> float:
+    """Return how far a unit in the last place of every embedding moves a logit, relative to the largest logit.
+
+    It is measured once; a pruned model may amplify it a hundred times as much as the dense one. In half precision it is
+    taken to be 0: there it may change the logits by as much as their size.
+    """
+    if model not in _levels:
+        _levels[model] = _level(model)
+    return _levels[model]
+
+
+@torch.inference_mode()
+def _level(model: PreTrainedModel) -> float:
+    embeddings, ids = model.get_input_embeddings(), long_tokens(model)
+    if model.dtype in _HALF or not isinstance(embeddings, nn.Module):
+        return 0.0
+
+    def moved(module: nn.Module, args: Any, output: torch.Tensor) -> torch.Tensor:
+        numbers = torch.Generator().manual_seed(0)
+        units = torch.rand(output.shape, generator=numbers, dtype=output.dtype).to(output.device) * 2 - 1
+        return output * (1 + torch.finfo(output.dtype).eps * units)
+
+    with evaluating(model):
+        expected = model(ids, use_cache=False).logits[0]
+        hook = embeddings.register_forward_hook(moved)
+        try:
+            found = model(ids, use_cache=False).logits[0]
+        finally:
+            hook.remove()
+    level = ((found - expected).abs().amax(-1) / expected.abs().amax(-1)).max()
+    return float(level) if level.isfinite() else 0.0
+
+
+def alike(found: torch.Tensor, expected: torch.Tensor, level: float = 0.0) -> bool:
     """Return whether the logits (T, V) of two passes are the same; in half precision, those of most tokens.
 
-    There, rounding may send a token to another expert.
+    There, rounding may send a token to another expert. ``expected`` has the model's dtype; those of ``found`` may come
+    from the library, in float32. ``level`` is that of `rounding_level`.
     """
-    near = [_near(one, other, _REORDERED) for one, other in zip(found, expected, strict=True)]
-    half = found.dtype in (torch.bfloat16, torch.float16)
-    return 2 * sum(near) > len(near) if half else all(near)
+    near = [_near(one, other, _REORDERED, level) for one, other in zip(found, expected, strict=True)]
+    return 2 * sum(near) > len(near) if expected.dtype in _HALF else all(near)
 
 
-def _near(found: torch.Tensor, expected: torch.Tensor, times: float = 1.0) -> bool:
+def _near(found: torch.Tensor, expected: torch.Tensor, times: float = 1.0, level: float = 0.0) -> bool:
     # The library gives logits in float32 at most.
-    near = times * max(ROUNDING.get(expected.dtype, 0.0), ROUNDING[torch.float32])
+    near = max(times * max(ROUNDING.get(expected.dtype, 0.0), ROUNDING[torch.float32]), _UNITS * level)
     return bool((found.to(expected) - expected).abs().max() <= near * expected.abs().max())
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from transformers import DynamicCache, PreTrainedModel
 
-from pipeline.model.as_read import alike, as_read
+from pipeline.model.as_read import alike, as_read, rounding_level
 from pipeline.model.decoder import Decoder
 from pipeline.model.short_pass import evaluating, tokens
 
@@ -146,7 +146,7 @@ def _span(model: PreTrainedModel) -> float:
     except Exception as error:
         log.debug("rows are not decoded together: %s", error)
         return 0
-    if not alike(torch.cat([found, more]), torch.stack(expected)):
+    if not alike(torch.cat([found, more]), torch.stack(expected), rounding_level(model)):
         return 0
     windows = (layer.get_max_length() for layer in rows.cache.layers)
     return min((window for window in windows if window != -1), default=math.inf)

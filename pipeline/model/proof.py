@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-from pipeline.model.as_read import ROUNDING, alike, as_read, long_tokens
+from pipeline.model.as_read import ROUNDING, alike, as_read, long_tokens, rounding_level
 from pipeline.model.block_form import Unfit
 from pipeline.model.decoder import Decoder
 from pipeline.model.dropped import drop, is_dropped
@@ -116,7 +116,8 @@ def caches_well(decoder: Decoder) -> bool:
         for row, steps in enumerate(_comparable(cached.sequences, whole.sequences, ids.shape[1])):
             found += [logits[row] for logits in cached.logits[1:steps]]
             expected += [logits[row] for logits in whole.logits[1:steps]]
-    return alike(torch.stack(found), torch.stack(expected).to(decoder.model.dtype))
+    level = rounding_level(decoder.model)
+    return alike(torch.stack(found), torch.stack(expected).to(decoder.model.dtype), level)
 
 
 def _continued(model: PreTrainedModel, ids: torch.Tensor, cached: bool) -> Any:

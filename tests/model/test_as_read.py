@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from pipeline.config.probes import PROBES
 from pipeline.evaluate.likelihoods import log_likelihoods
-from pipeline.model.as_read import as_read
+from pipeline.model.as_read import alike, as_read, rounding_level
 from pipeline.model.decoder import Decoder
 from pipeline.model.generation import Decoding, generate
 from pipeline.model.proof import head_of, prove
@@ -84,3 +84,22 @@ def test_positions_up_to_the_one_of_padding_are_not_for_tokens(tokenizer):
         read(model, [5] * (most + 1))
     with pytest.raises(ValueError, match=f"{most + 1} tokens, but the model has {most} positions"):
         generate(model, tokenizer, [[5] * most], [1], Decoding())
+
+
+def test_in_half_precision_most_tokens_have_to_agree_whatever_dtype_the_library_gives():
+    expected = torch.eye(5)
+    found = expected.clone()
+    found[0, 1] = 0.5
+    assert not alike(found, expected)
+    assert alike(found, expected.bfloat16()) and alike(found.bfloat16(), expected.bfloat16())
+    found[:3, 4] = 0.5
+    assert not alike(found, expected.bfloat16())
+
+
+def test_what_rounding_may_do_to_a_model_is_measured(make_model):
+    model = make_model("llama", 2)
+    assert 1e-8 < rounding_level(model) < 1e-5
+    assert rounding_level(make_model("llama", 2).double()) < 1e-14
+    assert rounding_level(make_model("llama", 2).bfloat16()) == 0
+    expected = torch.eye(5)
+    assert not alike(expected * 1.001, expected, 1e-5) and alike(expected * 1.001, expected, 2e-4)
