@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +17,7 @@ from pipeline.study.findings.table import ROOT, Grid, Value
 KEPT = ROOT / "docs" / "data" / "criteria"
 LEVEL = 0.05
 # The criterion that docs/pruners.md recommends, for each kind of unit: the others are compared with it.
-RECOMMENDED = {"attention": "output_change"}
+RECOMMENDED = {"attention": "output_change", "weight": "wanda"}
 COMMAND = "python -m pipeline.study.criteria --kept docs/data/criteria"
 
 
@@ -65,9 +66,11 @@ def _table(rows: pd.DataFrame) -> Grid:
         less = "" if pd.isna(row.difference) else _interval(row.difference, row.low, row.high, "+.2f")
         sent, taken = (("" if pd.isna(value) else f"{value:,.0f}") for value in (row.forward_tokens, row.seconds))
         kept = _interval(row.kept, row.kept_low, row.kept_high, ".2f")
-        lines.append([str(row.criterion), str(row.cells), kept, less, p_words(row.p_holm), sent, taken])
+        tell = f"{row.items_to_tell:,.0f}" if math.isfinite(row.items_to_tell) else ""
+        lines.append([str(row.criterion), str(row.cells), kept, less, p_words(row.p_holm), sent, taken, tell])
     reference = next((str(name) for name in rows["against"].dropna()), "")
-    return Grid(["criterion", "cells", "kept", f"minus `{reference}`", "p (Holm)", "tokens", "seconds"], lines)
+    names = ["criterion", "cells", "kept", f"minus `{reference}`", "p (Holm)", "tokens", "seconds", "items to tell"]
+    return Grid(names, lines)
 
 
 def _texts_table(rows: pd.DataFrame) -> Grid:
