@@ -24,10 +24,10 @@ from pipeline.evaluate.row_width import widest_row
 from pipeline.evaluate.stage import Evaluation
 from pipeline.evaluate.suites.offline.rows import rows
 from pipeline.measure.stage import Measures, OptionMeasures
-from pipeline.model.as_read import AsRead, as_read
+from pipeline.model.as_read import AsRead, as_read, rounding_level
 from pipeline.model.cached_rows import span
 from pipeline.model.decoder import Decoder
-from pipeline.model.proof import caches_well
+from pipeline.model.proof import caches_well, prove
 from pipeline.model.sources.base import load_pretrained, load_tokenizer
 from pipeline.model.trajectory import capture_trajectory
 from pipeline.prune.decision import Decision
@@ -112,7 +112,11 @@ def test_rounding_that_a_pruned_model_amplifies_is_not_taken_for_another_way_to_
     """Without these blocks a unit in the last place of float32 moves single logits by some 1e-4 of the largest."""
     dense = bench("pruner=dense")
     model = dense.settings.model.load(torch.float32, dense.store)
+    # As in a job, which proves the dense model before it prunes it in place.
+    prove(model)
+    before = rounding_level(model)
     apply(model, Decision(blocks=tuple(layers)))
+    assert rounding_level(model) > 2 * before
     assert as_read(model) == AsRead(generate=True, alone=True, padded=True)
     assert Decoder(model).uses_cache and caches_well(Decoder(model))
     assert span(model) == float("inf") and widest_row(model) > 0

@@ -165,6 +165,11 @@ def rounding_level(model: PreTrainedModel) -> float:
     return _levels[model]
 
 
+def forget_rounding(model: PreTrainedModel) -> None:
+    """Let `rounding_level` measure a model again that was changed in place."""
+    _levels.pop(model, None)
+
+
 @torch.inference_mode()
 def _level(model: PreTrainedModel) -> float:
     embeddings, ids = model.get_input_embeddings(), long_tokens(model)

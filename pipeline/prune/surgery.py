@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from pipeline.model.as_read import forget_rounding
 from pipeline.model.decoder import Decoder
 from pipeline.model.dropped import PassedBlock, Replaced, drop, is_dropped
 from pipeline.model.offload import is_offloaded, resident
@@ -38,6 +39,8 @@ def apply(model: PreTrainedModel, decision: Decision) -> list[Replaced]:
         for layer in layers
         for replaced in drop(decoder, layer, kind)
     ]
+    # The dense model was proven in this place, and amplifies rounding less.
+    forget_rounding(model)
     if decision.blocks:
         with dropped(decoder, {BLOCK: decision.blocks}):
             expected = _outputs(decoder, decision)
