@@ -24,7 +24,7 @@ def drawn(outputs: Path, name: str) -> tuple[FigureResult, pd.DataFrame]:
     """One figure and its CSV."""
     (result,) = draw(outputs, [name])
     assert result.missing is None
-    return result, from_csv(result.paths[2].read_bytes())
+    return result, from_csv(result.paths[-1].read_bytes())
 
 
 def missing(outputs: Path, name: str) -> str:

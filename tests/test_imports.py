@@ -40,6 +40,8 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Sequence[str]:
     job = (*TINY, DRAWN, "pruner=wanda", "sparsity=0.5", f"outputs={outputs}")
     found = loaded("pipeline.main", *job)
     assert "transformers" in found
+    # Tasks without programs need no metrics of that library.
+    assert "evaluate" not in found
     # Beside a job that computes, another process draws.
     assert len(os.sched_getaffinity(0)) == 1 or not found & set(DRAWS[:2])
     return job

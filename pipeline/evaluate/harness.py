@@ -112,7 +112,9 @@ def _load(suite: HarnessSuite) -> HarnessTasks:
         raise ValueError(f"task.include refers to Python code, in {'; '.join(foreign)}: give allow_code_execution=true")
     reason = why_unreachable() if suite.needs_hub else None
     with ExitStack() as stack:
-        stack.enter_context(sandboxed_code_eval())
+        # Otherwise no task runs programs, and what would be replaced takes a while to import.
+        if suite.allow_code_execution:
+            stack.enter_context(sandboxed_code_eval())
         stack.enter_context(data_beside_definitions())
         if reason:
             stack.enter_context(from_cache_only())

@@ -27,7 +27,7 @@ class FigureResult:
 
     Attributes:
         name: `figNN_name`.
-        paths: its PDF, PNG and CSV, for a paper also its caption and LaTeX; empty if its data are missing.
+        paths: its PNG and CSV, for a paper also its PDF, caption and LaTeX; empty if its data are missing.
         caption: its caption; empty if its data are missing.
         missing: why it was not drawn and how to make its data; None if its files are there.
         drawn: whether this call drew it; False if the files were up to date.

@@ -1,4 +1,4 @@
-"""First step at which the tokens of the dense and the pruned model differ, a mark that several figures share."""
+"""Mark of the first step at which the tokens of the dense and the pruned model differ; several figures share it."""
 
 from __future__ import annotations
 
@@ -8,29 +8,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
+from pipeline.analysis.first_difference import COLUMN
 from pipeline.plot import canvas, style
 from pipeline.plot.tiles import Tiles
 from pipeline.tables.variants import VARIANT, variants_of
 
-COLUMN = "first_difference"
 MARK = (0, (1, 1.4))
-
-
-def first_differences(trajectories: pd.DataFrame) -> pd.DataFrame:
-    """Compute, per variant, the median over prompts of the first step at which the tokens differ.
-
-    Columns pruner, sparsity, options, first_difference (a generation step). Infinite where more than half of the
-    prompts never differ; variants without trajectories have no row.
-    """
-    if trajectories.empty:
-        kinds = {**dict.fromkeys(VARIANT, str), COLUMN: float}
-        return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in kinds.items()})
-    differs = trajectories["dense_token"] != trajectories["pruned_token"]
-    steps = trajectories["step"].where(differs, np.inf)
-    first = steps.groupby([trajectories[name] for name in (*VARIANT, "prompt")]).min()
-    # The lower median is an observed step, and stays finite as long as half of the prompts differ.
-    median = first.groupby(level=VARIANT).quantile(0.5, interpolation="lower")
-    return median.rename(COLUMN).reset_index()
 
 
 def mark_notes(data: pd.DataFrame) -> tuple[str, ...]:

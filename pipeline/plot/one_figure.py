@@ -17,7 +17,7 @@ Draw = Callable[[pd.DataFrame, str, str], Canvas]
 
 
 def write(folder: Path, name: str, selection: Selection, draw: Draw) -> Path:
-    """Write PDF, PNG and CSV of a selection to a folder unless they are current. Returns the path of the PNG."""
+    """Write PNG and CSV of a selection to a folder unless they are current. Returns the path of the PNG."""
     figure = Figure(lambda tables: selection, draw)
     content = render.Content(figure, to_csv(selection.data), selection.title, " ".join(selection.notes))
     files = render.FigureFiles(folder, name, by_default())

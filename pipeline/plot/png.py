@@ -13,6 +13,8 @@ from PIL.PngImagePlugin import PngInfo, putchunk
 LEVEL = 2  # of the compression: pictures are as large as at the levels above, up to 5
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _INCH = 0.0254  # metres
+# Of the metadata: how many pixels title and caption take at the top and the bottom.
+MARGINS = "Margins"
 
 
 def encode(pixels: np.ndarray, words: Mapping[str, str], dpi: int) -> bytes:

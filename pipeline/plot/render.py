@@ -21,9 +21,7 @@ from pipeline.plot.base import Figure
 from pipeline.plot.figure_csv import from_csv
 from pipeline.plot.grid_layout import raster
 
-SUFFIXES = {SCREEN: ("pdf", "png", "csv"), PAPER: ("pdf", "png", "csv", "txt", "tex")}
-# Of a PNG's metadata: how many pixels title and caption take at its top and bottom.
-MARGINS = "Margins"
+SUFFIXES = {SCREEN: ("png", "csv"), PAPER: ("pdf", "png", "csv", "txt", "tex")}
 
 
 @dataclass(frozen=True)
@@ -100,15 +98,14 @@ class FigureFiles:
 
 
 def _render(content: Content, data: pd.DataFrame) -> dict[str, bytes]:
-    # Dates and program versions are left out: they would change the bytes.
-    pdf = {"Title": content.title, "Subject": content.caption, "CreationDate": None, "Producer": None, "Creator": None}
     words = {"Title": content.title, "Description": content.caption}
     shown = ("", "") if style.for_paper() else (content.title, content.caption)
     sheet = content.figure.draw(data, *shown)
     canvas.settle(sheet)
     if isinstance(sheet, canvas.Sheet):
-        words[MARGINS] = f"{round(sheet.head * style.DPI)} {round(sheet.foot * style.DPI)}"
-    return {"csv": content.csv, "png": _png(sheet, words), "pdf": _pdf(sheet, pdf)}
+        words[png.MARGINS] = f"{round(sheet.head * style.DPI)} {round(sheet.foot * style.DPI)}"
+    files = {"csv": content.csv, "png": _png(sheet, words)}
+    return files | {"pdf": _pdf(sheet, content)} if style.for_paper() else files
 
 
 def _png(sheet: Canvas, words: Mapping[str, str]) -> bytes:
@@ -119,7 +116,15 @@ def _png(sheet: Canvas, words: Mapping[str, str]) -> bytes:
     return png.encode(np.asarray(pixels.buffer_rgba()), words, style.DPI)
 
 
-def _pdf(sheet: Canvas, words: Mapping[str, str | None]) -> bytes:
+def _pdf(sheet: Canvas, content: Content) -> bytes:
+    # Dates and program versions are left out: they would change the bytes.
+    words = {
+        "Title": content.title,
+        "Subject": content.caption,
+        "CreationDate": None,
+        "Producer": None,
+        "Creator": None,
+    }
     buffer = io.BytesIO()
     sheet.savefig(buffer, format="pdf", dpi=style.DPI, metadata=words)
     return buffer.getvalue()

@@ -129,6 +129,7 @@ def _looks(names: Iterable[str]) -> dict[str, tuple[str, str]]:
 
 
 _PARAMETERS: dict[Any, Any] = {
+    "pdf.fonttype": 42,  # TrueType, as publishers ask for
     "figure.dpi": DPI,  # texts measured for the layout need not be measured again for the PNG
     "font.size": TEXT_SIZE,
     "axes.labelsize": TEXT_SIZE,
@@ -194,8 +195,6 @@ def look(figures: FiguresConfig | None = None, span: Span = "page") -> Iterator[
     tokens = _given.set(figures), _span.set(span)
     try:
         with mpl.rc_context(_parameters()):
-            # Publishers want TrueType fonts; to cut their glyphs out takes as long as drawing.
-            mpl.rcParams["pdf.fonttype"] = 42 if for_paper() else 3
             yield
     finally:
         _given.reset(tokens[0])

@@ -1,4 +1,4 @@
-"""Figures of the page: pictures and data are embedded in it, PDFs and the small panels of maps lie beside it."""
+"""Figures of the page: pictures and data are embedded in it, the small panels of maps lie beside it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from PIL import Image
 from pipeline.config.choices import figure_names
 from pipeline.config.figures import number_of, supplement_of
 from pipeline.plot.drawing import FigureResult
+from pipeline.plot.png import MARGINS
 from pipeline.report.csv_tables import csv_table
 from pipeline.report.table import Table
 
@@ -38,7 +39,6 @@ class Picture:
     label: str
     title: str
     caption: str
-    pdf: str
     png: str
     image: str
     width: int
@@ -105,7 +105,6 @@ def _picture(result: FigureResult, folder: Path) -> Picture:
         label=label_of(result.name),
         title=result.title,
         caption=result.caption,
-        pdf=_relative(files[".pdf"], folder),
         png=_relative(files[".png"], folder),
         image=_data_uri("image/webp", image) if image else "",
         width=width,
@@ -124,15 +123,12 @@ def _csv_uri(content: bytes, large: bool) -> str:
 
 def _embedded(content: bytes) -> tuple[bytes, int, int]:
     """Reduce a picture to few colours, without title and caption; return it with its width and height in pixels."""
-    # Deferred: what draws takes a second to import.
-    from pipeline.plot.render import MARGINS
-
     whole = Image.open(io.BytesIO(content))
     top, bottom = map(int, whole.info.get(MARGINS, "0 0").split())
     picture = whole.convert("RGB").crop((0, top, whole.width, whole.height - bottom))
     buffer = io.BytesIO()
     few = picture.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).convert("RGB")
-    few.save(buffer, "WEBP", lossless=True, method=4)
+    few.save(buffer, "WEBP", lossless=True, method=2, quality=0)  # without loss: the effort, for a tenth of the bytes
     return buffer.getvalue(), picture.width, picture.height
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.analysis import series
+from pipeline.analysis.first_difference import COLUMN, first_differences
 from pipeline.analysis.prompt_means import mean_over_prompts
 from pipeline.config.schema import TEACHER_FORCED
 from pipeline.measure.columns import further_columns
@@ -34,10 +35,7 @@ def deviation_table(tables: Tables) -> Table | None:
     if rows.empty:
         return None
     rows, temperature = series.at_temperature(rows)
-    # Deferred: what draws takes a second to import.
-    from pipeline.plot import first_difference
-
-    firsts = first_difference.first_differences(tables.trajectories).set_index(VARIANT)[first_difference.COLUMN]
+    firsts = first_differences(tables.trajectories).set_index(VARIANT)[COLUMN]
     keys = ["protocol", *VARIANT]
     labels = MEASURES | {name: name.replace("_", " ") for name in further_columns(rows)}
     means = mean_over_prompts(rows, list(labels), keys).set_index(keys)

@@ -218,6 +218,7 @@ class TestWhichTasksRunCode:
     def test_inline_configurations_change_what_is_registered_under_their_name(self, index):
         assert needs_code_execution({"task": "humaneval", "num_fewshot": 1}, index)
         assert needs_code_execution({"task": "mine", "unsafe_code": True}, index)
+        assert needs_code_execution({"task": "mine", "metric_list": [{"metric": "code_eval"}]}, index)
         assert not needs_code_execution({"task": "mine", "metric_list": [{"metric": "acc"}]}, index)
         assert not bypasses_sandbox(
             {"task": "mine", "unsafe_code": True, "metric_list": [{"metric": "code_eval"}]}, index

@@ -25,13 +25,11 @@ def captions(tmp_path_factory) -> dict[str, tuple[str, set[str]]]:
     outputs = second_model(fill(tmp_path_factory.mktemp("captions"), setups, layers=2), "other-lm")
     with pytest.MonkeyPatch.context() as patch:
         # Only captions and data count.
-        patch.setattr(
-            "pipeline.plot.render._render", lambda content, data: {"csv": content.csv, "pdf": b"", "png": b""}
-        )
+        patch.setattr("pipeline.plot.render._render", lambda content, data: {"csv": content.csv, "png": b""})
         results = draw(outputs)
     assert [result.missing for result in results] == [None] * len(figures())
     return {
-        result.name: (result.caption, set(result.paths[2].read_text("utf-8").partition("\n")[0].split(",")))
+        result.name: (result.caption, set(result.paths[-1].read_text("utf-8").partition("\n")[0].split(",")))
         for result in results
     }
 

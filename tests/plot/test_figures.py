@@ -88,13 +88,13 @@ def test_same_tables_make_same_bytes_without_torch(tmp_path: Path) -> None:
     environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), PYTHONPATH])
     subprocess.run([sys.executable, "-c", script, str(there)], check=True, env=environment)
     draw_and_select(here)
-    assert len(contents(here)) == 4 * len(SOME_FILES) + len(SOME_SELECTIONS)
+    assert len(contents(here)) == 3 * len(SOME_FILES) + len(SOME_SELECTIONS)
     assert contents(here) == contents(there)
 
 
 def test_drawn_lines_are_the_csv(tmp_path: Path) -> None:
     (result,) = draw(fill(tmp_path), ["fig04_layer_cosine"])
-    assert [path.suffix for path in result.paths] == [".pdf", ".png", ".csv"]
+    assert [path.suffix for path in result.paths] == [".png", ".csv"]
     data = from_csv((tmp_path / "figures" / "fig04_layer_cosine.csv").read_bytes())
     panel = canvas_of(tmp_path, "fig04_layer_cosine").axes[0]
     part = data[(data["pruner"] == "shortgpt") & (data["sublayer"] == "attention")]
@@ -125,7 +125,7 @@ def test_means_use_the_tasks_that_every_point_has(tmp_path: Path) -> None:
     scores = scores_table()
     lost = (scores["pruner"] == "wanda") & (scores["sparsity"] == "0.4") & (scores["task"] == "facts")
     (result,) = draw(save(tmp_path, scores=scores[~lost]), ["fig01"])
-    data = from_csv(result.paths[2].read_bytes())
+    data = from_csv(result.paths[-1].read_bytes())
     assert "facts" not in set(data["series"])
     assert "some points lack them: facts." in result.caption
 
@@ -194,7 +194,7 @@ def test_what_equals_the_dense_model_is_named(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("no_pictures")
 def test_equal_sparsities_share_a_line(tmp_path: Path) -> None:
     (result,) = draw(fill(tmp_path), ["fig05"])
-    sparsities = from_csv(result.paths[2].read_bytes()).groupby("pruner")["sparsity"].unique().map(list).to_dict()
+    sparsities = from_csv(result.paths[-1].read_bytes()).groupby("pruner")["sparsity"].unique().map(list).to_dict()
     assert sparsities == {
         "attn_drop": ["4, 8"],
         "rtn": ["0"],
@@ -207,7 +207,7 @@ def test_equal_sparsities_share_a_line(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("no_pictures")
 def test_first_different_token_is_the_median_over_prompts(tmp_path: Path) -> None:
     (result,) = draw(fill(tmp_path), ["fig07"])
-    data = from_csv(result.paths[2].read_bytes())
+    data = from_csv(result.paths[-1].read_bytes())
     assert set(data["first_difference"]) == {3.0}  # prompts part at steps 2, 3, 4 and 5: the lower median
 
 
@@ -222,7 +222,7 @@ def test_what_has_no_room_is_named(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("no_pictures")
 def test_missing_data_are_listed_and_older_files_removed(tmp_path: Path) -> None:
     draw(fill(tmp_path), ["fig05"])
-    assert len(list((tmp_path / "figures").iterdir())) == 4
+    assert len(list((tmp_path / "figures").iterdir())) == 3
     (tmp_path / "tables" / "measures.parquet").unlink()
     gone = ("fig04", "fig05", "fig06", "fig07")
     results = {result.name[:5]: result for result in draw(tmp_path, ["fig01", *gone])}
@@ -245,7 +245,7 @@ def test_unchanged_figures_are_skipped(tmp_path: Path) -> None:
     assert drawn() == ["fig01", "fig05"]
     assert drawn() == []
     assert drawn(force=True) == ["fig01", "fig05"]
-    (tmp_path / "figures" / "fig05_orthogonal_magnitude.pdf").unlink()
+    (tmp_path / "figures" / "fig05_orthogonal_magnitude.csv").unlink()
     (tmp_path / "figures" / "fig01_score_vs_sparsity.png").write_bytes(b"of another job")
     assert drawn() == ["fig01", "fig05"]
     scores = scores_table(SETUPS[2:4])
@@ -281,7 +281,7 @@ def test_repetitions_are_drawn_as_their_mean_with_their_spread(tmp_path: Path) -
     ]
     save(tmp_path, scores=pd.concat(parts, ignore_index=True))
     (result,) = draw(tmp_path, ["fig01"])
-    dense = from_csv(result.paths[2].read_bytes()).query("pruner == 'dense' and series == 'cloze'")
+    dense = from_csv(result.paths[-1].read_bytes()).query("pruner == 'dense' and series == 'cloze'")
     expected = 100 * main_scores().query("pruner == 'dense' and task == 'cloze'")["value"].iloc[0]
     assert list(dense["score_percent"]) == pytest.approx([0.8 * expected])
     assert list(dense["stderr_percent"]) == pytest.approx([np.std([1, 0.8, 0.6], ddof=1) * expected])

@@ -28,12 +28,12 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from pipeline.analysis.bootstrap import interval
+from pipeline.analysis.first_difference import first_differences
 from pipeline.analysis.strata import split
 from pipeline.plot import scales, style
 from pipeline.plot.base import Selection
 from pipeline.plot.discovery import resolve
 from pipeline.plot.figure_csv import from_csv, to_csv
-from pipeline.plot.first_difference import first_differences
 from pipeline.plot.token_labels import visible
 from pipeline.tables.choice import choose
 from pipeline.tables.read import Tables, load

@@ -83,7 +83,7 @@ def test_nothing_is_loaded_from_outside(document: Element) -> None:
     for element in document.all():
         for name in ADDRESSES:
             address = element.attributes.get(name, "#")
-            beside = element.tag == "a" and re.fullmatch(r"\.\./figures/\w+\.(pdf|png|csv)", address)
+            beside = element.tag == "a" and re.fullmatch(r"\.\./figures/\w+\.(png|csv)", address)
             assert address.startswith(("#", "data:")) or beside, (element.tag, address[:80])
         assert "url(" not in element.attributes.get("style", "")
     assert not document.all("link", "iframe", "object", "embed", "base")[1:]
@@ -250,7 +250,7 @@ def test_figures_tables_and_what_is_missing(path: Path, document: Element) -> No
             content = gzip.decompress(content)
         assert packed or links[0]["download"] == f"{name}.csv"
         assert content == (folder / f"{name}.csv").read_bytes()
-        assert any(link.attributes["href"] == f"../figures/{name}.pdf" for link in figure.all("a"))
+        assert any(link.attributes["href"] == f"../figures/{name}.png" for link in figure.all("a"))
         assert f"Settings: {LINE}." in figure.text
     cell = document.by_id("tab1_drop_table-table").rows()["Drop-8M"][1]
     score = main_scores().query("pruner == 'mlp_drop' and sparsity == '8' and task == 'cloze'")["value"].item()

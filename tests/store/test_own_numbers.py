@@ -129,10 +129,10 @@ def assert_figures_and_page_show_the_jobs_own(rows, root: Path, own: Own) -> Non
     tables = load(root, choice)
     here = [r for r in rows if (r.first.model_id, r.first.settings_id) == (choice.model_id, choice.settings_id)]
     drawn = {result.name[:5]: result for result in draw(root, ["fig01", "fig07"])}
-    points = from_csv(drawn["fig01"].paths[2].read_bytes()).query("series == 'mean' and pruner != 'dense'")
+    points = from_csv(drawn["fig01"].paths[-1].read_bytes()).query("series == 'mean' and pruner != 'dense'")
     assert len(points) == len(here) * points["kind"].nunique()
     of = tables.jobs.set_index("job")
-    steps = from_csv(drawn["fig07"].paths[2].read_bytes())
+    steps = from_csv(drawn["fig07"].paths[-1].read_bytes())
     for row in here:
         who = of.loc[row.first.job, ["pruner", "sparsity", "options"]]
         mine = points[(points[list(who.index)] == who.to_numpy()).all(axis=1)].set_index("kind")["score_percent"]

@@ -115,6 +115,13 @@ def test_it_prints_draws_and_keeps_what_it_compares(outputs, tmp_path, capsys, m
     assert capsys.readouterr().out == printed
 
 
+def test_later_items_and_other_references_can_be_asked_for(outputs, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    assert main([f"outputs={outputs}", "--against", "attn_drop", "--from-item", "24"]) == 0
+    printed = capsys.readouterr().out
+    assert "minus attn_drop" in printed and f"{100 * 8 / 12:+.1f} [" in printed
+
+
 def test_what_cannot_be_compared_is_refused(outputs, tmp_path, capsys):
     assert main([f"outputs={outputs}", "--against", "divergense"]) == 1
     assert "did you mean divergence?" in capsys.readouterr().err
@@ -135,6 +142,10 @@ def test_findings_tell_what_keeps_more_less_or_neither(outputs, tmp_path, monkey
     rows = {row[0]: row for row in found["attention"].rows}
     assert rows["divergence"][1] == "6" and rows["divergence"][2].startswith("0.89 [")
     assert rows["divergence"][5] == "50" and rows["attn_drop"][3].startswith("-0.33 [")
+    # Of items 24 to 35, which dense has right, the reference has 24 to 31 right and the other none.
+    unseen = {row[0]: row for row in found["attention_unseen"].rows}
+    assert unseen["divergence"][2].startswith("0.67 [") and unseen["attn_drop"][3].startswith("-0.67 [")
+    assert found["attention_unseen_items"] == "16" and "tokens" not in found["attention_unseen"].columns
 
 
 def test_a_lazy_search_stands_beside_a_full_one():

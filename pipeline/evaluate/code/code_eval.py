@@ -96,7 +96,7 @@ def needs_code_execution(definition: str | Mapping[str, Any], index: Mapping[str
 
     ``definition`` is a name or an inline configuration, ``index`` the ``task_index`` of a ``TaskManager`` (that of
     lm-eval's own tasks if None, which takes seconds). Checks the definition's own flag (``unsafe_code``) and whether
-    the modules of its metrics and filters run programs, since some do without the flag.
+    its metrics and filters run programs, by ``code_eval`` or in their modules, since some do without the flag.
     """
     return any(_runs_code(config) for config in configurations(definition, _index(index), set()))
 
@@ -138,7 +138,8 @@ def configurations(
 
 
 def _runs_code(config: Mapping[str, Any]) -> bool:
-    return bool(config.get("unsafe_code")) or any(_RUNS_BARE.search(text) for text in _sources(config))
+    sources = _sources(config)
+    return bool(config.get("unsafe_code")) or any(_RUNS_BARE.search(text) or METRIC in text for text in sources)
 
 
 def _through_code_eval(config: Mapping[str, Any]) -> bool:

@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure as Canvas
 
 from pipeline.analysis import series
+from pipeline.analysis.first_difference import COLUMN, first_differences
 from pipeline.plot import canvas, first_difference, scales, style
 from pipeline.plot.base import Figure, Selection
 from pipeline.plot.panel_rows import Column, panel_rows
@@ -30,8 +31,8 @@ def select(tables: Tables) -> Selection:
     steps = series.well_covered(series.profile(rows, [*VARIANT, "step"], values))
     steps, identical_note = series.drop_identical(steps, dict.fromkeys((*series.SPACES, "KL"), 0.0))
     shown, left_out = spread(variants_of(steps), ROWS)
-    data = rows_of(steps, shown).merge(first_difference.first_differences(tables.trajectories), on=VARIANT, how="left")
-    columns = [*VARIANT, "quantity", "step", *series.STATISTICS, "n", first_difference.COLUMN]
+    data = rows_of(steps, shown).merge(first_differences(tables.trajectories), on=VARIANT, how="left")
+    columns = [*VARIANT, "quantity", "step", *series.STATISTICS, "n", COLUMN]
     data = data.sort_values([*VARIANT, "quantity", "step"], kind="stable")
     notes = (
         "Both models continue the same prompts; final state, compared step by step.",

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.typing import LineStyleType
 
 from pipeline.analysis import series
+from pipeline.analysis.first_difference import COLUMN, first_differences
 from pipeline.plot import canvas, first_difference, scales, style
 from pipeline.plot.base import Figure, Selection
 from pipeline.plot.panel_rows import Column, panel_rows
@@ -41,9 +42,9 @@ def select(tables: Tables) -> Selection:
     steps = series.well_covered(steps)
     steps, identical_note = series.drop_identical(steps, dict.fromkeys(PANELS, 0.0))
     shown, left_out = select_preferred(variants_of(steps), ("8", "4:8"), ROWS)
-    firsts = first_difference.first_differences(tables.trajectories)
+    firsts = first_differences(tables.trajectories)
     data = rows_of(steps, shown).merge(firsts, on=VARIANT, how="left")
-    columns = [*VARIANT, "quantity", "protocol", "step", *series.STATISTICS, "n", first_difference.COLUMN]
+    columns = [*VARIANT, "quantity", "protocol", "step", *series.STATISTICS, "n", COLUMN]
     data = data.sort_values(columns[:5], kind="stable")
     notes = (
         "Teacher-forced: the pruned model reads the dense model's tokens, so its error accumulates over depth only.",

@@ -46,12 +46,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Arguments(prog="python -m pipeline.study.criteria", description=f"{__doc__}")
     parser.add_argument("--kept", metavar="DIR", type=Path, help="read the tables kept there, too, and add to them")
     parser.add_argument("--kind", default="generative", help="generative (the default), multiple_choice or retrieval")
-    parser.add_argument("--against", metavar="CRITERION", help="compare with it instead of with divergence")
+    parser.add_argument(
+        "--against", metavar="CRITERION[,…]", default="", help="compare with these where they are, not with divergence"
+    )
+    parser.add_argument(
+        "--from-item", metavar="N", type=int, default=0, help="judge by the items of each task from this one on"
+    )
     chosen = parser.parse_args(arguments)
-    return status_of(lambda: _compare(chosen.outputs, chosen.kept, chosen.kind, chosen.against), "cannot compare")
+    against = [name for name in chosen.against.split(",") if name]
+    return status_of(
+        lambda: _compare(chosen.outputs, chosen.kept, chosen.kind, against, chosen.from_item), "cannot compare"
+    )
 
 
-def _compare(outputs: Path, kept: Path | None, kind: str, against: str | None) -> int:
+def _compare(outputs: Path, kept: Path | None, kind: str, against: Sequence[str], from_item: int) -> int:
     folder = kept or outputs / "criteria"
     try:
         tables = load(outputs)
@@ -62,36 +70,43 @@ def _compare(outputs: Path, kept: Path | None, kind: str, against: str | None) -
         cells, costs = pd.DataFrame(columns=KEYS), pd.DataFrame(columns=COSTS)
     cells = merged(folder / CELLS, cells, KEYS)
     costs = merged(folder / SEARCHES, costs, SEARCH)
-    found = compared(cells, kind, against)
+    judged = cells[cells["item"] >= from_item]
+    found = compared(judged, kind, against)
     # First, so that a screen that is closed loses nothing.
     save(cells, folder / CELLS)
     save(costs, folder / SEARCHES)
     for unit, rows in found.groupby("unit", sort=False):
         _show(str(unit), rows.merge(spent(costs, str(unit)), on="criterion", how="left"))
-    for unit, rows in texts_compared(cells, costs, kind).groupby("unit", sort=False):
+    for unit, rows in texts_compared(judged, costs, kind).groupby("unit", sort=False):
         _show_texts(str(unit), rows)
-    selection = Selection("Criteria over all models, budgets and texts", figure.data_of(found), _notes(found))
+    selection = Selection(
+        "Criteria over all models, budgets and texts", figure.data_of(found), _notes(found, from_item)
+    )
     print(f"figure: {write(folder, 'criteria', selection, figure.draw)}")
     return 0
 
 
-def compared(cells: pd.DataFrame, kind: str, against: str | None = None) -> pd.DataFrame:
+def compared(cells: pd.DataFrame, kind: str, against: Sequence[str] = ()) -> pd.DataFrame:
     """Return the pooled criteria of every kind of unit that has its reference and another criterion.
+
+    A unit's reference is the first of ``against`` that was run for it, and otherwise that of `REFERENCES`.
 
     Raises:
         MissingData: if there is none.
         ValueError: for a reference that no job has.
     """
     own = cells[(cells["kind"] == kind) & cells["solved"].astype(bool)]
-    if against is not None and against not in set(own["criterion"]):
-        raise ValueError(f"no job of {against} was evaluated; {nearest(against, sorted(set(own['criterion'])))}")
+    there = sorted(set(own["criterion"]))
+    if absent := [name for name in against if name not in there]:
+        raise ValueError(f"no job of {absent[0]} was evaluated; {nearest(absent[0], there)}")
     parts = []
     for unit, rows in own.groupby("unit", observed=True):
-        reference = against or REFERENCES.get(str(unit), "")
-        if reference in set(rows["criterion"]) and rows["criterion"].nunique() > 1:
+        criteria = set(rows["criterion"])
+        reference = next((name for name in against if name in criteria), REFERENCES.get(str(unit), ""))
+        if reference in criteria and rows["criterion"].nunique() > 1:
             parts.append(pooled(rows, reference).assign(unit=unit))
     if not parts:
-        wanted = against or ", ".join(REFERENCES.values())
+        wanted = ", ".join(against or REFERENCES.values())
         raise MissingData(
             f"nothing to compare: of {kind} tasks that the dense model solves, no unit has both a reference ({wanted}) "
             "and another criterion; run python -m pipeline.main -m experiment=fig28"
@@ -156,14 +171,16 @@ def _interval(value: float, low: float, high: float, form: str) -> str:
     return f"{_UNIT * value:{form}} [{_UNIT * low:{form}}, {_UNIT * high:{form}}]"
 
 
-def _notes(found: pd.DataFrame) -> tuple[str, ...]:
+def _notes(found: pd.DataFrame, from_item: int) -> tuple[str, ...]:
     draws = int(found["draws"].max())
+    judged = (f"Judged by items {from_item} and later of each task, counted from 0.",) if from_item else ()
     over = f"items and {draws} draws of the text" if draws > 1 else "items"
     return (
         "Retained: share of the dense model's score above chance, mean over models, tasks, texts and budgets; 100% is "
         "the dense model.",
         f"Intervals: 95%, over {over}. Filled: the difference is there after Holm's correction for all comparisons of "
         "a panel.",
+        *judged,
     )
 
 

@@ -18,6 +18,8 @@ KEPT = ROOT / "docs" / "data" / "criteria"
 LEVEL = 0.05
 # The criterion that docs/pruners.md recommends, for each kind of unit: the others are compared with it.
 RECOMMENDED = {"attention": "output_change", "weight": "wanda"}
+# Items of each task that had been looked at when the recommendation was chosen; later ones judge it anew.
+SEEN = 24
 COMMAND = "python -m pipeline.study.criteria --kept docs/data/criteria"
 
 
@@ -28,10 +30,14 @@ def read(outputs: Path) -> Measured:
     cells, costs = pd.read_parquet(KEPT / CELLS), pd.read_parquet(KEPT / SEARCHES)
     values: dict[str, Value] = {}
     for unit, own in cells.groupby("unit", sort=False, observed=True):
-        against = next((name for name in own["criterion"].unique() if name == RECOMMENDED.get(str(unit))), None)
+        against = [name for name in own["criterion"].unique() if name == RECOMMENDED.get(str(unit))]
         rows = compared(own, GENERATIVE, against)
         values[str(unit)] = _table(rows.merge(spent(costs, str(unit)), on="criterion", how="left"))
         values[f"{unit}_said"] = said(rows)
+        unseen = own[own["item"] >= SEEN]
+        if unseen["criterion"].nunique() > 1:
+            values[f"{unit}_unseen"] = _table(compared(unseen, GENERATIVE, against))
+            values[f"{unit}_unseen_items"] = str(unseen.groupby(["task", "item"], observed=True).ngroups)
         texts = texts_compared(own, costs, GENERATIVE)
         if len(texts):
             values[f"{unit}_texts"] = _texts_table(texts)
@@ -61,15 +67,17 @@ def said(rows: pd.DataFrame) -> str:
 
 
 def _table(rows: pd.DataFrame) -> Grid:
+    """Return a line for each criterion, with what its search cost where the rows say that."""
+    costs = {name: told for name, told in {"forward_tokens": "tokens", "seconds": "seconds"}.items() if name in rows}
     lines = []
     for row in rows.itertuples():
         less = "" if pd.isna(row.difference) else _interval(row.difference, row.low, row.high, "+.2f")
-        sent, taken = (("" if pd.isna(value) else f"{value:,.0f}") for value in (row.forward_tokens, row.seconds))
         kept = _interval(row.kept, row.kept_low, row.kept_high, ".2f")
         tell = f"{row.items_to_tell:,.0f}" if math.isfinite(row.items_to_tell) else ""
-        lines.append([str(row.criterion), str(row.cells), kept, less, p_words(row.p_holm), sent, taken, tell])
+        cost = [("" if pd.isna(getattr(row, name)) else f"{getattr(row, name):,.0f}") for name in costs]
+        lines.append([str(row.criterion), str(row.cells), kept, less, p_words(row.p_holm), *cost, tell])
     reference = next((str(name) for name in rows["against"].dropna()), "")
-    names = ["criterion", "cells", "kept", f"minus `{reference}`", "p (Holm)", "tokens", "seconds", "items to tell"]
+    names = ["criterion", "cells", "kept", f"minus `{reference}`", "p (Holm)", *costs.values(), "items to tell"]
     return Grid(names, lines)
 
 
