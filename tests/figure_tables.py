@@ -433,6 +433,7 @@ def identified(
         "model": model,
     }
     columns |= {"pruner_options": options, "calibration_options": "{}", "dtype": "float32", "chat_template": False}
+    columns |= {"calibration_draw": 1.0, "calibration_seed": float(seed)}
     columns |= {"sequences": 128.0, "length": 256.0, "shots": np.nan, "limit": 100.0}
     columns |= {"settings_id": digest(settings), "model_id": digest(model), "sparsity_value": 0.0}
     columns |= {"variant_id": (who + options).map(digest), "job": who + own, "pruner": frame["pruner"]}

@@ -16,6 +16,12 @@ KEYS = {
     "draw": (("pruner=random_attn", "sparsity=2"), ("pruner.draw=1", "pruner.draw=2"), "replicate"),
     "calibration set": ((), ("calibration=news", "calibration=wiki"), "variant_id"),
     "calibration length": ((), ("calibration.length=32", "calibration.length=48"), "variant_id"),
+    "calibration draw": (
+        ("calibration=shots", "calibration.sequences=2", "calibration.length=4"),
+        ("calibration.draw=1", "calibration.draw=2"),
+        "replicate",
+    ),
+    "calibration seed": ((), ("calibration.seed=0", "calibration.seed=1"), "replicate"),
     "dtype": ((), ("dtype=float32", "dtype=bfloat16"), "settings_id"),
     "shots": ((), ("task.shots=0", "task.shots=2"), "settings_id"),
     "capture steps": ((), ("capture.steps=2", "capture.steps=4"), "settings_id"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +38,12 @@ class Component:
         """Return the fields that number repetitions of the same thing, by name."""
         fields = dataclasses.fields(self)
         return {field.name: getattr(self, field.name) for field in fields if field.metadata.get("replicate")}
+
+    def first(self) -> Self:
+        """Return the first of these repetitions: the fields that number them are at their defaults."""
+        fields = dataclasses.fields(self)
+        numbers: dict[str, Any] = {own.name: own.default for own in fields if own.metadata.get("replicate")}
+        return dataclasses.replace(self, **numbers)
 
 
 def stable_name(kind: type) -> str:

@@ -141,8 +141,10 @@ def _prompts(tables: Tables, records: Sequence[JobRecord]) -> str:
 def _seeds(jobs: pd.DataFrame, records: Sequence[JobRecord]) -> str:
     of_text = _distinct(str(record.config.get("calibration.seed", "")) for record in records if record.calibrated)
     draws = _distinct(int(draw) for draw in jobs["pruner_draw"] if _known(draw) and draw != 1)
+    texts = _distinct(int(draw) for draw in jobs["calibration_draw"] if _known(draw) and draw != 1)
     parts = [_listed(jobs["seed"]), *([f"calibration {', '.join(of_text)}"] if of_text else [])]
-    return ", ".join([*parts, *([f"draws up to {draws[-1]}"] if draws else [])])
+    parts += [f"draws up to {draws[-1]}"] if draws else []
+    return ", ".join([*parts, *([f"draws of the text up to {texts[-1]}"] if texts else [])])
 
 
 def _commit(jobs: pd.DataFrame, origins: Sequence[Mapping[str, Any]]) -> str:

@@ -26,7 +26,7 @@ def variant_of(settings: Settings) -> dict[str, Any]:
         "pruner": without(pruner.identity(), pruner.replicate()),
         "sparsity": settings.sparsity.given,
     }
-    return facts | ({"calibration": without(calibration.identity(), {"seed"})} if pruner.calibrated else {})
+    return facts | ({"calibration": without(calibration.first().identity(), {"seed"})} if pruner.calibrated else {})
 
 
 def conditions_of(settings: Settings, dtype: str, text: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -48,10 +48,12 @@ def conditions_of(settings: Settings, dtype: str, text: Mapping[str, Any] | None
 
 
 def replicate_of(settings: Settings) -> dict[str, Any]:
-    """Return the numbers of a job among its repetitions: the seed, draws, and the calibration's seed if it differs."""
+    """Return the numbers of a job among its repetitions: the seed, draws, and those of the calibration that differ."""
     pruner, calibration = settings.pruner, settings.calibration
     found: dict[str, Any] = {"seed": settings.seed}
     found |= {f"pruner.{name}": value for name, value in pruner.replicate().items()}
-    if pruner.calibrated and calibration.seed != settings.seed:
-        found["calibration.seed"] = calibration.seed
+    if pruner.calibrated:
+        first = calibration.first().replicate()
+        found |= {f"calibration.{name}": n for name, n in calibration.replicate().items() if n != first[name]}
+        found |= {"calibration.seed": calibration.seed} if calibration.seed != settings.seed else {}
     return found

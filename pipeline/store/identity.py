@@ -23,7 +23,7 @@ class Identity:
 
     ``base_id`` identifies its conditions without the tasks: jobs that share it and the variant evaluate the same model
     on other tasks. ``replicate`` holds the seed and everything else that numbers repetitions: ``pruner.draw``,
-    ``calibration.seed``.
+    ``calibration.draw``, ``calibration.seed``.
     """
 
     model_id: str

@@ -14,7 +14,18 @@ WHO = [
     "seed",
     "pruner_draw",
 ]
-HOW = ["calibration", "calibration_options", "sequences", "length", "dtype", "shots", "chat_template", "limit"]
+HOW = [
+    "calibration",
+    "calibration_options",
+    "calibration_draw",
+    "calibration_seed",
+    "sequences",
+    "length",
+    "dtype",
+    "shots",
+    "chat_template",
+    "limit",
+]
 IDS = ["variant_id", "settings_id", "model_id", "job", "commit", "started", "settings"]
 # Columns of text; all others hold numbers or booleans.
 WORDS = {

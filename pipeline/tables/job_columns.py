@@ -19,6 +19,7 @@ JOB_COLUMNS = [
     *WHO, *HOW, *IDS, "base_id", "changed", "achieved", "parameters", "dense_parameters", "finished", "dropped",
 ]  # fmt: skip
 _OWN = ("shots",)
+_SEED = f"{CALIBRATION}.seed"
 DENSE = "dense"
 
 
@@ -57,6 +58,8 @@ def columns_of(record: JobRecord) -> dict[str, Any]:
         "pruner_draw": int(record.replicate.get("pruner.draw", 1)),
         "calibration": str(config.get("calibration.name", "")) if record.calibrated else "",
         "calibration_options": _json(calibration),
+        "calibration_draw": _number(config.get(f"{CALIBRATION}.draw", 1) if record.calibrated else None),
+        "calibration_seed": _number(config.get(_SEED, record.seed) if record.calibrated else None),
         "sequences": _number(calibration.get("sequences")),
         "length": _number(calibration.get("length")),
         "dtype": record.dtype,
@@ -102,6 +105,8 @@ def label_of(record: JobRecord) -> str:
     """Return the label of a job on its own, with its seed and draw unless they are the first."""
     more = [f"seed {record.seed}"] if record.seed else []
     more += [f"draw {draw}"] if (draw := record.replicate.get("pruner.draw", 1)) != 1 else []
+    more += [f"text {draw}"] if (draw := record.replicate.get("calibration.draw", 1)) != 1 else []
+    more += [f"text of seed {record.replicate[_SEED]}"] if _SEED in record.replicate else []
     return ", ".join([labels_of([record])[record.variant_id], *more])
 
 

@@ -16,27 +16,28 @@ REPLICATE, COUNT = "replicate", "replicates"
 # Method of a comparison that is the mean over several replicates.
 METHOD = "replicates"
 _LIMITED = ("dense", "pruned", "difference")
+# Columns that number the replicates of a variant, and what a name calls them.
+_NUMBERED = {"seed": "seed", "pruner_draw": "draw", "calibration_draw": "text", "calibration_seed": "text of seed"}
 
 
 def name_replicates(jobs: pd.DataFrame) -> dict[str, str]:
-    """Return the name of each job among the replicates of its variant: "" for a single one, else its seed or draw.
+    """Return the name of each job among the replicates of its variant: "" for a single one, else its seed or draws.
 
     Args:
-        jobs: job, variant_id, seed, pruner_draw; one row per job.
+        jobs: job, variant_id and the columns of `_NUMBERED`; one row per job.
     """
     names: dict[str, str] = {}
     for _, own in jobs.groupby("variant_id", sort=False):
-        several, draws = len(own) > 1, own["pruner_draw"].nunique() > 1
-        seeds = own["seed"].nunique() > 1
+        own_seed = own["calibration_seed"].isna() | (own["calibration_seed"] == own["seed"])
+        numbered = [name for name in _NUMBERED if name != "calibration_seed" or not own_seed.all()]
+        differ = [name for name in numbered if own[name].nunique() > 1] or ["seed"]
         texts = [
-            ", ".join(
-                [*([f"seed {row.seed}"] if seeds or not draws else []), *([f"draw {row.pruner_draw}"] if draws else [])]
-            )
-            for row in own.itertuples()
+            ", ".join(f"{_NUMBERED[name]} {number:.0f}" for name, number in zip(differ, numbers, strict=True))
+            for numbers in own[differ].itertuples(index=False)
         ]
-        twice = len(set(texts)) < len(texts)
-        for row, text in zip(own.itertuples(), texts, strict=True):
-            names[str(row.job)] = (f"{text} #{row.job[:4]}" if twice else text) if several else ""
+        twice, several = len(set(texts)) < len(texts), len(own) > 1
+        for job, text in zip(own["job"], texts, strict=True):
+            names[str(job)] = (f"{text} #{job[:4]}" if twice else text) if several else ""
     return names
 
 

@@ -131,6 +131,8 @@ def test_a_flipped_bit_inside_a_column_is_noticed(tmp_path):
         "sparsity_value",
         "seed",
         "pruner_draw",
+        "calibration_draw",
+        "calibration_seed",
         "sequences",
         "length",
         "limit",

@@ -23,9 +23,11 @@ from pipeline.results.__main__ import main as results
 from pipeline.run import summary
 from pipeline.store.artifacts import Store
 from pipeline.store.records import JobRecord
+from pipeline.study.criteria.cells import cells_of
 from pipeline.tables.choice import choose
 from pipeline.tables.job_columns import HOW, IDS, JOB_COLUMNS, WHO
 from pipeline.tables.job_tables import JobTables
+from pipeline.tables.load import load as load_all
 from pipeline.tables.read import load
 from pipeline.track.over_sparsity import curves
 
@@ -34,7 +36,7 @@ SOME_PAIRS = some(
     "pairs of keys",
     [
         f"{first} & {second}"
-        for first, second in itertools.combinations(sorted(set(KEYS) - {"draw", "dtype"}), 2)
+        for first, second in itertools.combinations(sorted(set(KEYS) - {"draw", "calibration draw", "dtype"}), 2)
         if "pruner option" not in (first, second) or not f"{first}{second}".startswith("calibration")
     ],
     count=1,
@@ -173,6 +175,16 @@ def test_repetitions_conditions_and_options_together(make_settings, root, monkey
     jobs = sweep(make_settings, root, ways)
     assert len({job.job for job in jobs}) == 5 and len({(j.variant_id, j.settings_id) for j in jobs}) == 3
     assert_every_surface_shows_the_jobs_own(jobs, root, monkeypatch, capsys)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_draws_of_a_text_are_repetitions(make_settings, root, monkeypatch, capsys):
+    jobs = sweep(make_settings, root, [of_one_key("calibration draw", place) for place in (0, 1)])
+    assert len({job.job for job in jobs}) == 2 and len({job.variant_id for job in jobs}) == 1
+    assert_every_surface_shows_the_jobs_own(jobs, root, monkeypatch, capsys)
+    # As the comparison of criteria counts them.
+    draws = cells_of(load_all(root)).groupby("draw")["score"].size()
+    assert list(draws.index) == ["draw 1, seed 0", "draw 2, seed 0"] and draws.nunique() == 1
 
 
 @pytest.mark.rotated("identity of two keys")

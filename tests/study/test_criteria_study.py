@@ -10,30 +10,35 @@ import pandas as pd
 import pytest
 from figure_tables import identified, save
 
-from pipeline.study.criteria.__main__ import main
-from pipeline.study.criteria.cells import cells_of, costs_of
+from pipeline.study.criteria.__main__ import main, spent
+from pipeline.study.criteria.cells import cells_of, costs_of, in_every_text
 from pipeline.study.criteria.texts import texts_compared
 from pipeline.study.findings import compared, lazy
 from pipeline.tables.load import load
 
-NEWS, SHOTS = ("news", {"seed": 0, "length": 240}), ("shots", {"draw": 1, "length": 24})
+NEWS, SHOTS = ("news", {"length": 240}, 1), ("shots", {"length": 24}, 1)
 RIGHT = {"dense": 0.9, "divergence": 0.8, "attn_drop": 0.5, "random_attn": 0.3}
 
 
-def job(pruner: str, sparsity: str, text: tuple[str, dict] = ("", {}), draw: int = 1) -> pd.DataFrame:
+def job(pruner: str, sparsity: str, text: tuple[str, dict, int] = ("", {}, 1), draw: int = 1) -> pd.DataFrame:
     """The items of a job: a task of which so many are right, the first ones."""
     right = (np.arange(40) < 40 * (RIGHT[pruner] - 0.02 * (draw - 1))).astype(float)
     rows = pd.DataFrame({"kind": "generative", "task": "one", "item": range(40), "score": right})
     found = identified(rows.assign(pruner=pruner, sparsity=sparsity), draw=draw)
     place = f"{pruner} {sparsity} {json.dumps(text)} {draw}"
     return found.assign(
-        calibration=text[0], calibration_options=json.dumps(text[1]), job=place, variant_id=place, unit="attention"
+        calibration=text[0],
+        calibration_options=json.dumps(text[1]),
+        calibration_draw=text[2],
+        job=place,
+        variant_id=place,
+        unit="attention",
     )
 
 
 @pytest.fixture
 def outputs(tmp_path) -> Path:
-    texts = (NEWS, SHOTS, ("shots", {"draw": 2, "length": 24}))
+    texts = (NEWS, SHOTS, ("shots", {"length": 24}, 2))
     jobs = [job("dense", "0"), *(job("random_attn", "4", draw=draw) for draw in (1, 2))]
     jobs += [
         job(name, sparsity, text)
@@ -51,10 +56,12 @@ def outputs(tmp_path) -> Path:
 
 
 def test_rows_stand_in_the_cells_of_the_text_that_their_criterion_read(outputs):
-    cells = cells_of(load(outputs))
+    stored = cells_of(load(outputs))
+    assert set(stored.loc[stored["criterion"] == "random_attn", "text"]) == {""}
+    cells = in_every_text(stored)
     texts = cells.groupby("criterion")[["text", "draw"]].agg(lambda own: sorted(set(own)))
     names = ['news {"length": 240}', 'shots {"length": 24}']
-    assert list(texts["text"]) == [names] * 3 and list(texts["draw"]) == [["0", "1", "2"]] * 3
+    assert list(texts["text"]) == [names] * 3 and list(texts["draw"]) == [["draw 1, seed 0", "draw 2, seed 0"]] * 3
     random = cells[cells["criterion"] == "random_attn"]
     assert set(random["sparsity"]) == {"4"} and set(random["replicate"]) == {1, 2} and len(random) == 40 * 2 * 3
     assert (cells["dense"] == (cells["item"] < 36)).all() and set(cells["chance"]) == {0.0} and cells["solved"].all()
@@ -90,10 +97,17 @@ def test_a_search_costs_its_tokens_and_says_what_it_found(outputs):
     assert set(own["reached"]) == {0.25} and own["removed"].isna().all()
 
 
+def test_what_a_search_costs_is_told_at_the_largest_budget():
+    rows = [("draw 1", "4", 10.0), ("draw 1", "10", 100.0), ("draw 2", "4", 20.0)]
+    costs = pd.DataFrame(rows, columns=["draw", "sparsity", "seconds"])
+    costs = costs.assign(unit="attention", text="shots {}", model="tiny", criterion="divergence", forward_tokens=1.0)
+    assert spent(costs, "attention", "shots")["seconds"].tolist() == [100.0]
+
+
 def test_the_same_criterion_is_compared_after_reading_each_text(outputs):
-    cells, costs = cells_of(load(outputs)), costs_of(load(outputs), outputs)
+    cells = cells_of(load(outputs))
     better = (cells["criterion"] == "attn_drop") & cells["text"].str.startswith("shots") & (cells["item"] < 32)
-    rows = texts_compared(cells.assign(score=cells["score"].where(~better, 1.0)), costs, "generative")
+    rows = texts_compared(cells.assign(score=cells["score"].where(~better, 1.0)), "generative")
     assert list(rows["criterion"]) == ["attn_drop", "divergence"] and set(rows["text"]) == {"shots"}
     assert set(rows["against"]) == {"news"} and list(rows["cells"]) == [2, 2]
     assert list(rows["kept"]) == pytest.approx([0.8 / 0.9] * 2)
@@ -137,15 +151,15 @@ def test_findings_tell_what_keeps_more_less_or_neither(outputs, tmp_path, monkey
     monkeypatch.setattr(compared, "KEPT", kept)
     found = compared.read(tmp_path).values
     assert found["attention_budgets"] == "4 and 6"
-    assert found["attention_said"] == "less than `divergence` is kept by `attn_drop`, `random_attn`."
+    assert found["attention_shots_said"] == "less than `divergence` is kept by `attn_drop`, `random_attn`."
     assert [row[0] for row in found["attention_texts"].rows] == ["attn_drop", "divergence"]
-    rows = {row[0]: row for row in found["attention"].rows}
-    assert rows["divergence"][1] == "6" and rows["divergence"][2].startswith("0.89 [")
+    rows = {row[0]: row for row in found["attention_shots"].rows}
+    assert rows["divergence"][1] == "4" and rows["divergence"][2].startswith("0.89 [")
     assert rows["divergence"][5] == "50" and rows["attn_drop"][3].startswith("-0.33 [")
     # Of items 24 to 35, which dense has right, the reference has 24 to 31 right and the other none.
-    unseen = {row[0]: row for row in found["attention_unseen"].rows}
+    unseen = {row[0]: row for row in found["attention_shots_unseen"].rows}
     assert unseen["divergence"][2].startswith("0.67 [") and unseen["attn_drop"][3].startswith("-0.67 [")
-    assert found["attention_unseen_items"] == "16" and "tokens" not in found["attention_unseen"].columns
+    assert found["attention_shots_unseen_items"] == "16" and "tokens" not in found["attention_shots_unseen"].columns
 
 
 def test_a_lazy_search_stands_beside_a_full_one():

@@ -7,6 +7,7 @@ from functools import cache
 from random import Random
 from typing import Any
 
+from pipeline.config.component import replicate
 from pipeline.config.types import Positive
 from pipeline.data.calibration.trajectories import Continuations
 from pipeline.data.matched.data import read_items
@@ -24,7 +25,7 @@ class Shots(Continuations):
 
     sequences: Positive = 48
     families: list[str] = field(default_factory=lambda: list(FAMILIES))
-    draw: Positive = 1
+    draw: Positive = replicate(1)
 
     def documents(self) -> list[str]:
         if problem := family_problem(self.families):

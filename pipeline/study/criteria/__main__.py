@@ -23,7 +23,17 @@ from pipeline.plot.base import Selection
 from pipeline.plot.command import status_of
 from pipeline.plot.one_figure import write
 from pipeline.study.criteria import figure
-from pipeline.study.criteria.cells import COSTS, KEYS, SEARCH, cells_of, costs_of, merged, save
+from pipeline.study.criteria.cells import (
+    COSTS,
+    KEYS,
+    SEARCH,
+    cells_of,
+    costs_of,
+    in_every_text,
+    merged,
+    name_of,
+    save,
+)
 from pipeline.study.criteria.texts import texts_compared
 from pipeline.tables.load import load
 from pipeline.tables.stored import MissingData, NoTables
@@ -75,19 +85,18 @@ def _compare(outputs: Path, kept: Path | None, kind: str, against: Sequence[str]
     # First, so that a screen that is closed loses nothing.
     save(cells, folder / CELLS)
     save(costs, folder / SEARCHES)
-    for unit, rows in found.groupby("unit", sort=False):
-        _show(str(unit), rows.merge(spent(costs, str(unit)), on="criterion", how="left"))
-    for unit, rows in texts_compared(judged, costs, kind).groupby("unit", sort=False):
+    for (unit, text), rows in found.groupby(["unit", "text"], sort=False):
+        spending = spent(costs, str(unit), str(text))
+        _show(str(unit), str(text), rows.merge(spending, on="criterion", how="left"))
+    for unit, rows in texts_compared(judged, kind).groupby("unit", sort=False):
         _show_texts(str(unit), rows)
-    selection = Selection(
-        "Criteria over all models, budgets and texts", figure.data_of(found), _notes(found, from_item)
-    )
+    selection = Selection("Criteria over all models and budgets", figure.data_of(found), _notes(found, from_item))
     print(f"figure: {write(folder, 'criteria', selection, figure.draw)}")
     return 0
 
 
 def compared(cells: pd.DataFrame, kind: str, against: Sequence[str] = ()) -> pd.DataFrame:
-    """Return the pooled criteria of every kind of unit that has its reference and another criterion.
+    """Return the pooled criteria of every kind of unit and ``text`` that has its reference and another criterion.
 
     A unit's reference is the first of ``against`` that was run for it, and otherwise that of `REFERENCES`.
 
@@ -100,11 +109,12 @@ def compared(cells: pd.DataFrame, kind: str, against: Sequence[str] = ()) -> pd.
     if absent := [name for name in against if name not in there]:
         raise ValueError(f"no job of {absent[0]} was evaluated; {nearest(absent[0], there)}")
     parts = []
-    for unit, rows in own.groupby("unit", observed=True):
+    own = in_every_text(own)
+    for (unit, text), rows in own.groupby(["unit", name_of(own["text"])], observed=True):
         criteria = set(rows["criterion"])
         reference = next((name for name in against if name in criteria), REFERENCES.get(str(unit), ""))
         if reference in criteria and rows["criterion"].nunique() > 1:
-            parts.append(pooled(rows, reference).assign(unit=unit))
+            parts.append(pooled(rows, reference).assign(unit=unit, text=text))
     if not parts:
         wanted = ", ".join(against or REFERENCES.values())
         raise MissingData(
@@ -114,14 +124,18 @@ def compared(cells: pd.DataFrame, kind: str, against: Sequence[str] = ()) -> pd.
     return pd.concat(parts, ignore_index=True)
 
 
-def spent(costs: pd.DataFrame, unit: str) -> pd.DataFrame:
-    """Return what a criterion's search cost at the largest budget, as the median over models, texts and draws."""
-    own = costs[costs["unit"] == unit].astype({"forward_tokens": float, "seconds": float})
-    largest = own.groupby(["model", "text", "draw", "criterion"], observed=True)[["forward_tokens", "seconds"]].max()
-    return largest.groupby(level="criterion", observed=True).median().reset_index()
+def spent(costs: pd.DataFrame, unit: str, text: str) -> pd.DataFrame:
+    """Return what a criterion's search on a text cost at the largest budget, as the median over models and draws."""
+    own = costs[(costs["unit"] == unit) & name_of(costs["text"]).isin(("", text))].astype(
+        {"forward_tokens": float, "seconds": float}
+    )
+    # Draws of the text that were run at smaller budgets alone cost less.
+    size = own["sparsity"].astype(float)
+    largest = own[size == size.groupby(own["model"], observed=True).transform("max")]
+    return largest.groupby("criterion", observed=True)[["forward_tokens", "seconds"]].median().reset_index()
 
 
-def _show(unit: str, rows: pd.DataFrame) -> None:
+def _show(unit: str, text: str, rows: pd.DataFrame) -> None:
     told = []
     for row in rows.itertuples():
         more = "" if pd.isna(row.difference) else _interval(row.difference, row.low, row.high, "+.1f")
@@ -134,7 +148,7 @@ def _show(unit: str, rows: pd.DataFrame) -> None:
     reference = next((str(name) for name in rows["against"].dropna()), "")
     columns = ["criterion", "cells", "items", "draws of text", "kept %", f"minus {reference}", "p (Holm)"]
     show_table(
-        f"Removing {figure.UNITS[unit]}",
+        f"Removing {figure.UNITS[unit]}{f', chosen on {text}' if text else ''}",
         [*columns, "items to tell", "tokens", "seconds"],
         told,
         "kept: of the dense score above chance, mean over cells (model, tasks, text, budget). Intervals: 95 %, over "
@@ -176,7 +190,7 @@ def _notes(found: pd.DataFrame, from_item: int) -> tuple[str, ...]:
     judged = (f"Judged by items {from_item} and later of each task, counted from 0.",) if from_item else ()
     over = f"items and {draws} draws of the text" if draws > 1 else "items"
     return (
-        "Retained: share of the dense model's score above chance, mean over models, tasks, texts and budgets; 100% is "
+        "Retained: share of the dense model's score above chance, mean over models, tasks and budgets; 100% is "
         "the dense model.",
         f"Intervals: 95%, over {over}. Filled: the difference is there after Holm's correction for all comparisons of "
         "a panel.",

@@ -27,16 +27,14 @@ COLUMNS = [*KEYS, "score", "dense", "chance", "solved"]
 STAGES = ("decision", "evaluation")
 SEARCH = ["model", "text", "draw", "unit", "criterion", "sparsity"]
 COSTS = [*SEARCH, "forward_tokens", "seconds", "removed", "reached", *STAGES, "commit", "started"]
-# Options of a calibration that draw the text anew; all others say which text it is.
-_DRAWS = ("draw", "seed")
 
 
 def cells_of(tables: OutputTables) -> pd.DataFrame:
     """Return the items of every pruned job that was evaluated: `COLUMNS`.
 
     ``text`` is the calibration with its options, ``draw`` those that draw it anew, ``tasks`` all tasks of the job;
-    ``chance`` is the task's chance level, and ``solved`` whether the dense model is clearly above it. A pruner that
-    reads no text stands in the cells of every text.
+    ``chance`` is the task's chance level, and ``solved`` whether the dense model is clearly above it. Text and draw are
+    empty for a pruner that reads no text: see `in_every_text`.
     """
     items = tables["items"]
     if items.empty:
@@ -48,7 +46,22 @@ def cells_of(tables: OutputTables) -> pd.DataFrame:
     dense = items[items["pruner"] == DENSE].drop_duplicates(same, keep="last").set_index(same)["score"].rename("dense")
     pruned = _who(items[items["pruner"] != DENSE], tables["jobs"]).join(dense, on=same, how="inner")
     pruned = pruned.merge(_levels(tables["comparisons"]), on=["job", "kind", "task"])
-    return _in_every_text(pruned)[COLUMNS].reset_index(drop=True)
+    return pruned[COLUMNS].reset_index(drop=True)
+
+
+def in_every_text(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows; criteria without a text stand in all cells of the same model, tasks, unit and budget."""
+    rows = rows.astype({"text": str, "draw": str})
+    blind = rows["text"] == ""
+    where = ["model", "tasks", "unit", "sparsity"]
+    texts = rows.loc[~blind, [*where, "text", "draw"]].drop_duplicates()
+    repeated = rows[blind].drop(columns=["text", "draw"]).merge(texts, on=where, how="left")
+    return pd.concat([rows[~blind], repeated.fillna({"text": "", "draw": ""})], ignore_index=True)
+
+
+def name_of(texts: pd.Series) -> pd.Series:
+    """Return the names of calibrations without their options."""
+    return texts.astype(str).map(lambda text: text.partition(" ")[0])
 
 
 def costs_of(tables: OutputTables, outputs: Path) -> pd.DataFrame:
@@ -100,16 +113,15 @@ def _who(rows: pd.DataFrame, jobs: pd.DataFrame) -> pd.DataFrame:
             index=False
         )
     }
-    options = {text: json.loads(text) for text in rows["calibration_options"].unique()}
-    drawn = {text: " ".join(str(own[key]) for key in _DRAWS if key in own) for text, own in options.items()}
-    other = {
-        text: json.dumps({key: value for key, value in own.items() if key not in _DRAWS}, sort_keys=True)
-        for text, own in options.items()
-    }
-    text = (rows["calibration"] + " " + rows["calibration_options"].map(other)).where(rows["calibration"] != "", "")
+    reads = rows["calibration"] != ""
+    text = (rows["calibration"] + " " + rows["calibration_options"]).where(reads, "")
+    draws = [
+        f"draw {draw:.0f}, seed {seed:.0f}" if read else ""
+        for read, draw, seed in zip(reads, rows["calibration_draw"], rows["calibration_seed"], strict=True)
+    ]
     return rows.assign(
         text=text,
-        draw=rows["calibration_options"].map(drawn),
+        draw=draws,
         criterion=rows["job"].map(criteria),
         replicate=rows["pruner_draw"],
     )
@@ -118,22 +130,13 @@ def _who(rows: pd.DataFrame, jobs: pd.DataFrame) -> pd.DataFrame:
 def _criterion(pruner: str, options: str, changed: Iterable[str]) -> str:
     """Return the pruner's name, with the options that differ from its file, whatever else was run."""
     own = json.loads(options)
-    words = [f"{name} {own[name]}" for name in changed if name in own and name not in _DRAWS]
+    words = [f"{name} {own[name]}" for name in changed if name in own]
     return ", ".join([pruner, *words])
 
 
 def _levels(comparisons: pd.DataFrame) -> pd.DataFrame:
     own = comparisons[comparisons["task"] != MEAN]
     return own.assign(solved=own["dense_low"] > own["chance"])[["job", "kind", "task", "chance", "solved"]]
-
-
-def _in_every_text(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows; criteria without a text stand in all cells of the same model, tasks, unit and budget."""
-    blind = rows["text"] == ""
-    where = ["model", "tasks", "unit", "sparsity"]
-    texts = rows.loc[~blind, [*where, "text", "draw"]].drop_duplicates()
-    repeated = rows[blind].drop(columns=["text", "draw"]).merge(texts, on=where, how="left")
-    return pd.concat([rows[~blind], repeated.fillna({"text": "", "draw": ""})], ignore_index=True)
 
 
 def _made(outputs: Path) -> Iterable[tuple[str, list[Any]]]:

@@ -13,7 +13,7 @@ from pipeline.plot import canvas, style
 UNITS = {"attention": "attention sublayers", "block": "blocks", "mlp": "MLP sublayers", "sublayer": "sublayers"}
 UNITS |= {"weight": "weights"}
 COLUMNS = [
-    "unit", "criterion", "cells", "items", "draws", "kept_percent", "kept_low_percent", "kept_high_percent",
+    "unit", "text", "criterion", "cells", "items", "draws", "kept_percent", "kept_low_percent", "kept_high_percent",
     "against", "difference_percent", "low_percent", "high_percent", "p_holm",
 ]  # fmt: skip
 _LEVEL = 0.05
@@ -26,30 +26,32 @@ def data_of(pooled: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
-    """Draw a row for each kind of unit: what each criterion retains, and how much more or less than the reference."""
-    units = [unit for unit in UNITS if (data["unit"] == unit).any()]
+    """Draw a row for each kind of unit and text: what each criterion retains, and how much more than the reference."""
+    places = data[["unit", "text"]].drop_duplicates().sort_values("unit", key=lambda own: own.map(list(UNITS).index))
     handles = [
         canvas.error_handle("95% interval", upright=False),
         canvas.line_handle("differs after Holm's correction", style.INK, "", "o"),
     ]
-    sheet, axes = canvas.page(len(units), 2, title=title, caption=caption, handles=handles, sharex="none", sharey="row")
-    for unit, (left, right) in zip(units, axes, strict=True):
-        own = data[data["unit"] == unit].iloc[::-1]
-        places = np.arange(len(own))
+    sheet, axes = canvas.page(
+        len(places), 2, title=title, caption=caption, handles=handles, sharex="none", sharey="row"
+    )
+    for (unit, text), (left, right) in zip(places.itertuples(index=False), axes, strict=True):
+        own = data[(data["unit"] == unit) & (data["text"] == text)].iloc[::-1]
+        heights = np.arange(len(own))
         reference = own["against"].dropna().iloc[0] if own["against"].notna().any() else ""
         for ax, value, ends in (
             (left, "kept_percent", ["kept_low_percent", "kept_high_percent"]),
             (right, "difference_percent", ["low_percent", "high_percent"]),
         ):
-            ax.hlines(places, own[ends[0]], own[ends[1]], color=style.INK, linewidth=1.0, zorder=2)
+            ax.hlines(heights, own[ends[0]], own[ends[1]], color=style.INK, linewidth=1.0, zorder=2)
             filled = (own["p_holm"] < _LEVEL) if ax is right else pd.Series(True, index=own.index)
             faces = [style.INK if full else "white" for full in filled]
-            ax.scatter(own[value], places, s=18, c=faces, edgecolors=style.INK, linewidths=0.9, zorder=3)
-        left.set_yticks(places, [_name(row, int(own["cells"].max())) for row in own.itertuples()])
+            ax.scatter(own[value], heights, s=18, c=faces, edgecolors=style.INK, linewidths=0.9, zorder=3)
+        left.set_yticks(heights, [_name(row, int(own["cells"].max())) for row in own.itertuples()])
         left.set_xlabel("retained (%)")
         right.axvline(0.0, color=style.INK, linewidth=style.THIN, zorder=1)
         right.set_xlabel("difference (points)")
-        canvas.panel_title(left, UNITS[unit])
+        canvas.panel_title(left, f"{UNITS[unit]}, chosen on {text}" if text else UNITS[unit])
         canvas.panel_title(right, f"minus {reference}")
     return sheet
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from pipeline.analysis.pooled_criteria import holm, pooled
+from pipeline.study.criteria.cells import name_of
 
 COLUMNS = [
     "unit",
@@ -24,12 +25,11 @@ COLUMNS = [
 _PLACE = ["model", "tasks", "sparsity"]
 
 
-def texts_compared(cells: pd.DataFrame, costs: pd.DataFrame, kind: str) -> pd.DataFrame:
+def texts_compared(cells: pd.DataFrame, kind: str) -> pd.DataFrame:
     """Compare what a criterion retains after reading each of its texts with the first of them by name.
 
     Args:
-        cells: the items of `pipeline.study.criteria.cells.cells_of`.
-        costs: what the choices cost; criteria without a text there are left out.
+        cells: the items of `pipeline.study.criteria.cells.cells_of`; criteria without a text are left out.
         kind: of tasks.
 
     Returns:
@@ -37,10 +37,9 @@ def texts_compared(cells: pd.DataFrame, costs: pd.DataFrame, kind: str) -> pd.Da
         have, as fractions of the dense score above chance. Draws of a text count as `pooled` counts those of a random
         criterion.
     """
-    blind = set(costs.loc[costs["text"].astype(str) == "", "criterion"].astype(str))
-    own = cells[(cells["kind"] == kind) & cells["solved"].astype(bool) & ~cells["criterion"].isin(blind)]
-    own = own.astype({"criterion": str, "unit": str, "text": str, "draw": str})
-    own = own.assign(read=own["text"].str.partition(" ")[0], replicate=own["draw"], text="", draw="")
+    own = cells[(cells["kind"] == kind) & cells["solved"].astype(bool) & (cells["text"].astype(str) != "")]
+    own = own.astype({"criterion": str, "unit": str, "draw": str})
+    own = own.assign(read=name_of(own["text"]), replicate=own["draw"], text="", draw="")
     rows = [
         {"unit": unit, "criterion": criterion, **row}
         for (unit, criterion), rows in own.groupby(["unit", "criterion"])

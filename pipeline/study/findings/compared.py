@@ -9,36 +9,46 @@ import pandas as pd
 
 from pipeline.evaluate.suite import GENERATIVE
 from pipeline.study.criteria.__main__ import CELLS, SEARCHES, compared, p_words, spent
-from pipeline.study.criteria.cells import STAGES
+from pipeline.study.criteria.cells import STAGES, in_every_text, name_of
 from pipeline.study.criteria.texts import texts_compared
 from pipeline.study.findings.source import Measured, NoResults, Source
 from pipeline.study.findings.table import ROOT, Grid, Value
 
 KEPT = ROOT / "docs" / "data" / "criteria"
 LEVEL = 0.05
-# The criterion that docs/pruners.md recommends, for each kind of unit: the others are compared with it.
-RECOMMENDED = {"attention": "output_change", "weight": "wanda"}
+# The criterion that docs/pruners.md recommends, for each kind of unit and text: the others are compared with it.
+RECOMMENDED = {
+    ("attention", "shots"): "output_change",
+    ("attention", "news"): "attn_drop",
+    ("weight", "shots"): "wanda",
+}
 # Items of each task that had been looked at when the recommendation was chosen; later ones judge it anew.
 SEEN = 24
 COMMAND = "python -m pipeline.study.criteria --kept docs/data/criteria"
 
 
 def read(outputs: Path) -> Measured:
-    """Return a table of the criteria for each kind of unit, and what was compared. Raises NoResults without tables."""
+    """Return a table of the criteria for each kind of unit and text, and what was compared.
+
+    Raises NoResults without tables.
+    """
     if not (KEPT / CELLS).is_file():
         raise NoResults(f"{KEPT} has no tables; run experiment=fig28, then `{COMMAND}`")
     cells, costs = pd.read_parquet(KEPT / CELLS), pd.read_parquet(KEPT / SEARCHES)
     values: dict[str, Value] = {}
-    for unit, own in cells.groupby("unit", sort=False, observed=True):
-        against = [name for name in own["criterion"].unique() if name == RECOMMENDED.get(str(unit))]
+    everywhere = in_every_text(cells)
+    for (unit, text), own in everywhere.groupby(["unit", name_of(everywhere["text"])], sort=False):
+        place = f"{unit}_{text}"
+        against = [name for name in own["criterion"].unique() if name == RECOMMENDED.get((str(unit), str(text)))]
         rows = compared(own, GENERATIVE, against)
-        values[str(unit)] = _table(rows.merge(spent(costs, str(unit)), on="criterion", how="left"))
-        values[f"{unit}_said"] = said(rows)
+        values[place] = _table(rows.merge(spent(costs, str(unit), str(text)), on="criterion", how="left"))
+        values[f"{place}_said"] = said(rows)
         unseen = own[own["item"] >= SEEN]
         if unseen["criterion"].nunique() > 1:
-            values[f"{unit}_unseen"] = _table(compared(unseen, GENERATIVE, against))
-            values[f"{unit}_unseen_items"] = str(unseen.groupby(["task", "item"], observed=True).ngroups)
-        texts = texts_compared(own, costs, GENERATIVE)
+            values[f"{place}_unseen"] = _table(compared(unseen, GENERATIVE, against))
+            values[f"{place}_unseen_items"] = str(unseen.groupby(["task", "item"], observed=True).ngroups)
+    for unit, own in cells.groupby("unit", sort=False, observed=True):
+        texts = texts_compared(own, GENERATIVE)
         if len(texts):
             values[f"{unit}_texts"] = _texts_table(texts)
         budgets = sorted(set(own["sparsity"].astype(str)), key=float)
