@@ -120,9 +120,9 @@ def check_text(plain: Mapping[str, Any], chosen: bool) -> list[str]:
     if chosen or not declared(pruner, "own_text") or declared(text, "generated"):
         return []
     return [
-        f"pruner={pruner['name']} compares predictions, which works best on text that the dense model wrote: add "
+        f"pruner={pruner['name']} chooses by predictions, which works best on text that the dense model wrote: add "
         "calibration=trajectories (in a sweep, for all pruners, so that they share one text), or give "
-        f"calibration={text['name']} to compare on that text"
+        f"calibration={text['name']} to choose by that text"
     ]
 
 

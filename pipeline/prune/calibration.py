@@ -47,7 +47,7 @@ def context_of(pruner: Pruner, source: CalibrationSet, text: Text, states: Calla
         return Context(text())
     if pruner.own_text and not source.generated:
         log.warning(
-            "%s compares models on the given text; generation loss shows on text that the model wrote itself: "
+            "%s chooses by predictions of the given text; generation loss shows on text that the model wrote itself: "
             "calibration=trajectories",
             pruner.name,
         )

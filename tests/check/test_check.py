@@ -30,7 +30,9 @@ def test_default_configuration_has_no_problems():
     assert problems([], multirun=False) == []
     assert problems(["pruner=shortgpt,wanda", "sparsity=0.2,0.4"], multirun=True) == []
     assert problems(["pruner=divergence", "sparsity=4", "calibration=news,shots"], multirun=True) == []
-    assert problems(["pruner=perplexity,output_change,evolution", "sparsity=4"], multirun=True) == []
+    by_predictions = ["pruner=perplexity,output_change,evolution,taylor_attn", "sparsity=4"]
+    assert problems([*by_predictions, "calibration=trajectories"], multirun=True) == []
+    assert len(problems(by_predictions, multirun=True)) == 4
 
 
 def test_all_problems_at_once_with_the_nearest_choice():
@@ -153,7 +155,7 @@ def test_all_problems_at_once_with_the_nearest_choice():
             ["pruner=divergence", "sparsity=4"],
             "add calibration=trajectories (in a sweep, for all pruners, so that they share one text)",
         ),
-        (["pruner=wanda_divergence", "calibration.length=64"], "or give calibration=news to compare on that text"),
+        (["pruner=wanda_divergence", "calibration.length=64"], "or give calibration=news to choose by that text"),
         (["model=random", "pruner=joint_drop", "sparsity=9"], "has 8 sublayers; give at most 8"),
         (["model=minilm"], "so it cannot run evaluate, capture, measure; give task=retrieval"),
         (["model=minilm", "task=retrieval"], "generates no text, so it cannot run capture, measure;"),

@@ -39,7 +39,6 @@ class Divergence(UnitSearch):
     confidence: float = CONFIDENCE
 
     version: ClassVar[int] = 3
-    own_text: ClassVar[bool] = True
 
     @property
     def kinds(self) -> tuple[str, ...]:

@@ -57,6 +57,7 @@ class Evolution(UnitPruner):
     tokens: list[Positive] = field(default_factory=lambda: [2048, 32768])
 
     compares: ClassVar[bool] = True
+    own_text: ClassVar[bool] = True
 
     def decide(self, decoder: Decoder, sparsity: Sparsity, context: Context) -> Decision:
         self._check()

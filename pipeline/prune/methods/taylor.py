@@ -46,6 +46,7 @@ class Taylor(UnitPruner):
     kept_last: Count = 0
 
     decoder_only: ClassVar[bool] = True
+    own_text: ClassVar[bool] = True
 
     def importance(self, decoder: Decoder, context: Context) -> list[Score]:
         """Score every sublayer and every block."""

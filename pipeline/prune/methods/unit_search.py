@@ -42,6 +42,7 @@ class UnitSearch(UnitPruner):
     beam: Positive = 1
 
     compares: ClassVar[bool] = True
+    own_text: ClassVar[bool] = True
 
     @property
     def gives_up(self) -> bool:
