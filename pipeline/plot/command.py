@@ -71,14 +71,15 @@ def _form(words: Sequence[str]) -> FiguresConfig:
     return replace(by_default(), **values)
 
 
-def status_of(command: Callable[[], int], failure: str) -> int:
-    """Run a command and return its exit status; print an error and return 2 for unknown names, 1 for any other."""
+def status_of(command: Callable[[], int], failure: str, *unknown: type[Exception]) -> int:
+    """Run a command and return its exit status; print an error and return 2 for ``unknown`` names, 1 for any other."""
+    names: tuple[type[Exception], ...] = (UnknownFigure, UnknownSettings, *unknown)
     try:
         return command()
     except NoTables as error:
         print(error, file=sys.stderr)
         return 1
-    except (UnknownFigure, UnknownSettings) as error:
+    except names as error:
         print(error, file=sys.stderr)
         return 2
     except Exception as error:

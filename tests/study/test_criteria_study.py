@@ -137,8 +137,10 @@ def test_later_items_and_other_references_can_be_asked_for(outputs, capsys, monk
 
 
 def test_what_cannot_be_compared_is_refused(outputs, tmp_path, capsys):
-    assert main([f"outputs={outputs}", "--against", "divergense"]) == 1
-    assert "did you mean divergence?" in capsys.readouterr().err
+    assert main([f"outputs={outputs}", "--against", "divergense"]) == 2
+    assert capsys.readouterr().err == (
+        "no job of divergense was evaluated; did you mean divergence? choose from attn_drop, divergence, random_attn\n"
+    )
     assert main([f"outputs={outputs}", "--kind", "retrieval"]) == 1
     assert "run python -m pipeline.main -m experiment=fig28" in capsys.readouterr().err
     assert main([f"outputs={tmp_path / 'nothing'}"]) == 1

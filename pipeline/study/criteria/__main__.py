@@ -50,6 +50,10 @@ REFERENCES = {
 _UNIT = 100.0
 
 
+class UnknownCriterion(ValueError):
+    """Error for a reference that no job has; the message has the nearest one."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line. Returns 0, 1 without anything to compare, 2 for what it does not know."""
     quiet_libraries()
@@ -65,7 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     against = [name for name in chosen.against.split(",") if name]
     return status_of(
-        lambda: _compare(chosen.outputs, chosen.kept, chosen.kind, against, chosen.from_item), "cannot compare"
+        lambda: _compare(chosen.outputs, chosen.kept, chosen.kind, against, chosen.from_item),
+        "cannot compare",
+        UnknownCriterion,
     )
 
 
@@ -102,12 +108,12 @@ def compared(cells: pd.DataFrame, kind: str, against: Sequence[str] = ()) -> pd.
 
     Raises:
         MissingData: if there is none.
-        ValueError: for a reference that no job has.
+        UnknownCriterion: for a reference that no job has.
     """
     own = cells[(cells["kind"] == kind) & cells["solved"].astype(bool)]
     there = sorted(set(own["criterion"]))
     if absent := [name for name in against if name not in there]:
-        raise ValueError(f"no job of {absent[0]} was evaluated; {nearest(absent[0], there)}")
+        raise UnknownCriterion(f"no job of {absent[0]} was evaluated; {nearest(absent[0], there)}")
     parts = []
     own = in_every_text(own)
     for (unit, text), rows in own.groupby(["unit", name_of(own["text"])], observed=True):
