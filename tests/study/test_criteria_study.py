@@ -12,7 +12,7 @@ from figure_tables import identified, save
 
 from pipeline.study.criteria.__main__ import main, spent
 from pipeline.study.criteria.cells import cells_of, costs_of, in_every_text
-from pipeline.study.criteria.texts import texts_compared
+from pipeline.study.criteria.texts import draws_compared, texts_compared
 from pipeline.study.findings import compared, lazy
 from pipeline.tables.load import load
 
@@ -113,6 +113,18 @@ def test_the_same_criterion_is_compared_after_reading_each_text(outputs):
     assert list(rows["kept"]) == pytest.approx([0.8 / 0.9] * 2)
     assert list(rows["difference"]) == pytest.approx([0.3 / 0.9, 0.0])
     assert rows["p_holm"][0] < 0.05 and rows["p_holm"][1] == 1 and rows["low"][0] > 0
+
+
+def test_draws_of_a_text_are_told_apart_on_equal_items(outputs):
+    cells = cells_of(load(outputs))
+    # One draw was asked fewer items, of which another criterion has all right.
+    first = cells["draw"].eq("draw 1, seed 0") & cells["text"].str.startswith("shots")
+    cells = cells[~first | (cells["item"] < 20)]
+    better = cells["criterion"].eq("attn_drop") & cells["draw"].eq("draw 2, seed 0")
+    found = draws_compared(cells.assign(score=cells["score"].where(~better, 0.5)), "generative")
+    assert set(found["text"]) == {"shots"} and set(found["criterion"]) == {"attn_drop", "divergence"}
+    kept = found.set_index(["criterion", "draw"])["kept"]
+    assert kept["divergence"].tolist() == [1.0, 1.0] and kept["attn_drop"].tolist() == [1.0, 0.5]
 
 
 def test_it_prints_draws_and_keeps_what_it_compares(outputs, tmp_path, capsys, monkeypatch):

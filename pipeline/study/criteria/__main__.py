@@ -199,7 +199,7 @@ def _notes(found: pd.DataFrame, from_item: int) -> tuple[str, ...]:
         "Retained: share of the dense model's score above chance, mean over models, tasks and budgets; 100% is "
         "the dense model.",
         f"Intervals: 95%, over {over}. Filled: the difference is there after Holm's correction for all comparisons of "
-        "a panel.",
+        "a panel. Each panel names the units and the text; intervals that leave it are cut.",
         *judged,
     )
 

@@ -17,6 +17,8 @@ COLUMNS = [
     "against", "difference_percent", "low_percent", "high_percent", "p_holm",
 ]  # fmt: skip
 _LEVEL = 0.05
+# Ends of the axes in percent; what goes beyond is cut.
+_RETAINED, _DIFFERENCE = (-10.0, 110.0), (-100.0, 100.0)
 
 
 def data_of(pooled: pd.DataFrame) -> pd.DataFrame:
@@ -48,10 +50,14 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
             faces = [style.INK if full else "white" for full in filled]
             ax.scatter(own[value], heights, s=18, c=faces, edgecolors=style.INK, linewidths=0.9, zorder=3)
         left.set_yticks(heights, [_name(row, int(own["cells"].max())) for row in own.itertuples()])
+        # Few draws of a text give intervals far beyond what a score can be.
+        for ax, (least, most) in ((left, _RETAINED), (right, _DIFFERENCE)):
+            low, high = ax.get_xlim()
+            ax.set_xlim(max(low, least), min(high, most))
         left.set_xlabel("retained (%)")
         right.axvline(0.0, color=style.INK, linewidth=style.THIN, zorder=1)
         right.set_xlabel("difference (points)")
-        canvas.panel_title(left, f"{UNITS[unit]}, chosen on {text}" if text else UNITS[unit])
+        canvas.panel_title(left, f"{UNITS[unit]}, {text}" if text else UNITS[unit])
         canvas.panel_title(right, f"minus {reference}")
     return sheet
 

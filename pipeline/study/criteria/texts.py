@@ -1,4 +1,4 @@
-"""What the text adds: the same criterion and budget, after reading one text or another."""
+"""What the text adds: the same criterion and budget, after reading one text or another, or another draw of it."""
 
 from __future__ import annotations
 
@@ -49,6 +49,37 @@ def texts_compared(cells: pd.DataFrame, kind: str) -> pd.DataFrame:
     corrected = found.groupby("unit")["p"].transform(lambda p: holm(p.to_numpy(dtype=float)))
     found = found.assign(p_holm=corrected)[COLUMNS]
     return found.sort_values(["unit", "difference"], ascending=[True, False], kind="stable").reset_index(drop=True)
+
+
+def draws_compared(cells: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """Return what every criterion retains after reading each draw of its text.
+
+    Args:
+        cells: as in `texts_compared`.
+        kind: of tasks.
+
+    Returns:
+        unit, text (its name), criterion, draw, kept (as a fraction of the dense score above chance), one row a draw of
+        criteria with several: over the cells and items that all of its draws have.
+    """
+    own = cells[(cells["kind"] == kind) & cells["solved"].astype(bool) & (cells["text"].astype(str) != "")]
+    own = own.astype({"criterion": str, "unit": str, "draw": str, "text": str})
+    rows = []
+    for (unit, text, criterion), read in own.groupby(["unit", name_of(own["text"]), "criterion"]):
+        draws = read["draw"].nunique()
+        shared = read[
+            read.groupby([*_PLACE, "text", "task", "item"], observed=True)["draw"].transform("nunique") == draws
+        ]
+        if draws > 1 and len(shared):
+            rows += [
+                {"unit": unit, "text": text, "criterion": criterion, "draw": draw, "kept": _kept(one, str(criterion))}
+                for draw, one in shared.groupby("draw")
+            ]
+    return pd.DataFrame(rows, columns=["unit", "text", "criterion", "draw", "kept"])
+
+
+def _kept(items: pd.DataFrame, criterion: str) -> float:
+    return float(pooled(items, criterion)["kept"].iloc[0])
 
 
 def _rows(items: pd.DataFrame) -> Iterator[dict[str, object]]:

@@ -10,7 +10,7 @@ import pandas as pd
 from pipeline.evaluate.suite import GENERATIVE
 from pipeline.study.criteria.__main__ import CELLS, SEARCHES, compared, p_words, spent
 from pipeline.study.criteria.cells import STAGES, in_every_text, name_of
-from pipeline.study.criteria.texts import texts_compared
+from pipeline.study.criteria.texts import draws_compared, texts_compared
 from pipeline.study.findings.source import Measured, NoResults, Source
 from pipeline.study.findings.table import ROOT, Grid, Value
 
@@ -18,11 +18,11 @@ KEPT = ROOT / "docs" / "data" / "criteria"
 LEVEL = 0.05
 # The criterion that docs/pruners.md recommends, for each kind of unit and text: the others are compared with it.
 RECOMMENDED = {
-    ("attention", "shots"): "output_change",
+    ("attention", "shots"): "iterative_attn_drop",
     ("attention", "news"): "attn_drop",
     ("weight", "shots"): "wanda",
 }
-# Items of each task that had been looked at when the recommendation was chosen; later ones judge it anew.
+# Items of each task that had been looked at when criteria were first recommended; later ones judge them anew.
 SEEN = 24
 COMMAND = "python -m pipeline.study.criteria --kept docs/data/criteria"
 
@@ -53,6 +53,9 @@ def read(outputs: Path) -> Measured:
             values[f"{unit}_texts"] = _texts_table(texts)
         budgets = sorted(set(own["sparsity"].astype(str)), key=float)
         values[f"{unit}_budgets"] = f"{', '.join(budgets[:-1])} and {budgets[-1]}" if len(budgets) > 1 else budgets[0]
+    draws = draws_compared(cells, GENERATIVE)
+    for (unit, text), rows in draws.groupby(["unit", "text"], sort=False):
+        values[f"{unit}_{text}_draws"] = _draws_table(rows)
     runs = costs.astype({"started": str, "commit": str}).sort_values("started")
     commits = dict.fromkeys(runs["commit"].str[:7])
     stages = {name: int(costs[name].min()) for name in STAGES if costs[name].notna().any()}
@@ -94,13 +97,23 @@ def _table(rows: pd.DataFrame) -> Grid:
 def _texts_table(rows: pd.DataFrame) -> Grid:
     lines = [
         [
-            str(row.criterion), str(row.cells), f"{row.kept_against:.2f}", f"{row.kept:.2f}",
+            str(row.criterion), f"{row.cells:.0f}", f"{row.kept_against:.2f}", f"{row.kept:.2f}",
             _interval(row.difference, row.low, row.high, "+.2f"), p_words(row.p_holm),
         ]
         for row in rows.itertuples()
     ]  # fmt: skip
     (one, other), *_ = dict.fromkeys(zip(rows["against"], rows["text"], strict=True))
     return Grid(["criterion", "cells", f"kept, `{one}`", f"kept, `{other}`", "difference", "p (Holm)"], lines)
+
+
+def _draws_table(rows: pd.DataFrame) -> Grid:
+    kept = rows.pivot(index="criterion", columns="draw", values="kept")
+    kept = kept.loc[kept.mean(axis=1).sort_values(ascending=False).index]
+    lines = [
+        [str(name), *(f"{value:.2f}" if pd.notna(value) else "" for value in own)]
+        for name, own in zip(kept.index, kept.to_numpy(), strict=True)
+    ]
+    return Grid(["criterion", *map(str, kept.columns)], lines)
 
 
 def _interval(value: float, low: float, high: float, form: str) -> str:
