@@ -86,6 +86,10 @@ def _compare(outputs: Path, kept: Path | None, kind: str, against: Sequence[str]
         cells, costs = pd.DataFrame(columns=KEYS), pd.DataFrame(columns=COSTS)
     cells = merged(folder / CELLS, cells, KEYS)
     costs = merged(folder / SEARCHES, costs, SEARCH)
+    # Among all cells: that no later item was asked does not make a name unknown.
+    there = sorted(set(cells["criterion"]))
+    if absent := [name for name in against if name not in there]:
+        raise UnknownCriterion(f"no job of {absent[0]} was evaluated; {nearest(absent[0], there)}")
     judged = cells[cells["item"] >= from_item]
     found = compared(judged, kind, against)
     # First, so that a screen that is closed loses nothing.
@@ -106,16 +110,10 @@ def compared(cells: pd.DataFrame, kind: str, against: Sequence[str] = ()) -> pd.
 
     A unit's reference is the first of ``against`` that was run for it, and otherwise that of `REFERENCES`.
 
-    Raises:
-        MissingData: if there is none.
-        UnknownCriterion: for a reference that no job has.
+    Raises MissingData if there is none.
     """
-    own = cells[(cells["kind"] == kind) & cells["solved"].astype(bool)]
-    there = sorted(set(own["criterion"]))
-    if absent := [name for name in against if name not in there]:
-        raise UnknownCriterion(f"no job of {absent[0]} was evaluated; {nearest(absent[0], there)}")
+    own = in_every_text(cells[(cells["kind"] == kind) & cells["solved"].astype(bool)])
     parts = []
-    own = in_every_text(own)
     for (unit, text), rows in own.groupby(["unit", name_of(own["text"])], observed=True):
         criteria = set(rows["criterion"])
         reference = next((name for name in against if name in criteria), REFERENCES.get(str(unit), ""))

@@ -37,8 +37,7 @@ def texts_compared(cells: pd.DataFrame, kind: str) -> pd.DataFrame:
         have, as fractions of the dense score above chance. Draws of a text count as `pooled` counts those of a random
         criterion.
     """
-    own = cells[(cells["kind"] == kind) & cells["solved"].astype(bool) & (cells["text"].astype(str) != "")]
-    own = own.astype({"criterion": str, "unit": str, "draw": str})
+    own = _of_readers(cells, kind)
     own = own.assign(read=name_of(own["text"]), replicate=own["draw"], text="", draw="")
     rows = [
         {"unit": unit, "criterion": criterion, **row}
@@ -62,8 +61,7 @@ def draws_compared(cells: pd.DataFrame, kind: str) -> pd.DataFrame:
         unit, text (its name), criterion, draw, kept (as a fraction of the dense score above chance), one row a draw of
         criteria with several: over the cells and items that all of its draws have.
     """
-    own = cells[(cells["kind"] == kind) & cells["solved"].astype(bool) & (cells["text"].astype(str) != "")]
-    own = own.astype({"criterion": str, "unit": str, "draw": str, "text": str})
+    own = _of_readers(cells, kind)
     rows = []
     for (unit, text, criterion), read in own.groupby(["unit", name_of(own["text"]), "criterion"]):
         draws = read["draw"].nunique()
@@ -76,6 +74,12 @@ def draws_compared(cells: pd.DataFrame, kind: str) -> pd.DataFrame:
                 for draw, one in shared.groupby("draw")
             ]
     return pd.DataFrame(rows, columns=["unit", "text", "criterion", "draw", "kept"])
+
+
+def _of_readers(cells: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """Return the items of solved tasks of a kind, of criteria that read a text."""
+    own = cells[(cells["kind"] == kind) & cells["solved"].astype(bool) & (cells["text"].astype(str) != "")]
+    return own.astype({"criterion": str, "unit": str, "draw": str, "text": str})
 
 
 def _kept(items: pd.DataFrame, criterion: str) -> float:
