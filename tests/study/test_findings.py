@@ -14,7 +14,7 @@ from pipeline.config.choices import CONF
 from pipeline.run.compose import resolve
 from pipeline.run.job import run_job
 from pipeline.store.artifacts import Store
-from pipeline.study.findings import beams, demo, demoted, speed
+from pipeline.study.findings import beams, demo, demoted, kept, speed
 from pipeline.study.findings.__main__ import SOURCES, main
 from pipeline.study.findings.finished_jobs import default_conditions, jobs_of
 from pipeline.study.findings.pages import UnknownFinding, explanation_from, origin, pages, render
@@ -154,6 +154,8 @@ def test_a_folder_without_the_jobs_of_the_demo_says_how_to_get_them(sweep):
         demoted.read(sweep.root)
     with pytest.raises(NoResults, match="task.samples=5"):
         beams.read(sweep.root)
+    with pytest.raises(NoResults, match="pruner=sparsegpt,wanda,magnitude,random_weights,awq,rtn sparsity=0.5"):
+        SOURCES["weights"].read(sweep.root)
 
 
 def test_demoted_answers_are_told_by_pruner():
@@ -164,8 +166,24 @@ def test_demoted_answers_are_told_by_pruner():
     assert found.rows == [["wanda", "0.5", "40 of 300", "50 % [35, 65]", "50 % [35, 65]", ""]]
 
 
+def test_what_single_settings_keep_is_told_by_kind_and_family():
+    keys = [(kind, task) for kind in ("generative", "multiple_choice") for task in ("mean", "plurals", "counting")]
+    shares = pd.DataFrame(
+        [
+            {"kind": kind, "task": task, "retained": 0.1 * n, "retained_low": 0.1 * n - 0.05, "retained_high": 0.1 * n}
+            for n, (kind, task) in enumerate(keys, start=1)
+        ]
+    )
+    found = kept.weights({("wanda", "0.5"): shares, ("rtn", "0"): shares})["table"]
+    own = ["10 % [5, 10]", "40 % [35, 40]"]
+    assert found.rows == [["wanda", "0.5", *own], ["rtn", "4 bits", *own]]
+    told = kept.families({("attn_drop", "8"): shares})
+    assert told == {"plurals": "20 % [15, 20]", "counting": "60 % [55, 60]"}
+
+
 def test_what_the_benchmarks_print_is_read():
     found = speed.numbers_of("positions 200.000\nmeasure_vs_gemm 1.944\nsome words here\n")
     assert found == {"positions": 200.0, "measure_vs_gemm": 1.944}
     more = {"measure_changed_vs_gemm": 1.5, "measure_vs_loop": 24.6, "measure_peak_gib": 0.131}
+    assert speed.again({"fresh_seconds": 12.6, "again_seconds": 2.1}) == {"fresh": "13 s", "again": "2 s"}
     assert speed.measuring(found | more) == {"dropped": "1.9", "changed": "1.5", "loop": "25", "memory": "0.13 GiB"}

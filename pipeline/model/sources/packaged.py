@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pipeline.common.packages import package_file
+from pipeline.common.packages import need, package_file
 from pipeline.config.component import speed_only
 from pipeline.model.sources.base import Model, load_pretrained, load_tokenizer, local_config
 from pipeline.model.sources.source_card import CARD, known
@@ -131,6 +131,8 @@ class PackagedParts(PackagedModel):
             self._convert_file(whole, folder)
 
     def _pieces(self) -> list[Path]:
+        # All that are missing at once: who installs one after the other would be told so four times.
+        need(list(self.parts), f"model {self.name}")
         return [package_file(package, file, f"model {self.name}") for package, file in self.parts.items()]
 
 

@@ -18,6 +18,7 @@ from pipeline.evaluate.verdict import LOST
 from pipeline.store.artifacts import Store
 from pipeline.store.records import OK, JobRecord, load_records
 from pipeline.study.findings.finished_jobs import default_conditions, jobs_of
+from pipeline.study.findings.kept import retained
 from pipeline.study.findings.source import Measured, NoResults, Source, Values, commit_of
 from pipeline.study.findings.table import Grid
 from pipeline.study.findings.versions import versions_of_jobs
@@ -62,10 +63,7 @@ def scores(jobs: Sequence[JobRecord], store: Store) -> Values:
 def _retained(comparisons: pd.DataFrame | None, kind: str) -> str:
     if comparisons is None:
         raise NoResults(f"the demo's jobs have no comparison with the dense model; run `{COMMAND}` first")
-    (row,) = comparisons[(comparisons["task"] == MEAN) & (comparisons["kind"] == kind)].to_dict("records")
-    return f"{row['retained']:.0%} [{100 * row['retained_low']:.0f}, {100 * row['retained_high']:.0f}]".replace(
-        "%", " %"
-    )
+    return retained(comparisons, kind, MEAN)
 
 
 def time(jobs: Sequence[JobRecord], store: Store) -> Values:

@@ -17,6 +17,7 @@ _STAGES = {
     "measuring": ("trajectory", "layers"),
     "evaluating": ("requests", "evaluation"),
     "asking": ("requests", "evaluation"),
+    "again": (),
     "peers": ("calibration", "decision", "perplexity"),
 }
 
@@ -60,6 +61,11 @@ def asking(found: Numbers) -> Values:
     return values | {"tokens": f"{found['choice_tokens_vs_tree']:.2f}"}
 
 
+def again(found: Numbers) -> Values:
+    """Return the seconds of a random model's job, from nothing and when it finds everything."""
+    return {"fresh": f"{found['fresh_seconds']:.0f} s", "again": f"{found['again_seconds']:.0f} s"}
+
+
 def peers(found: Numbers) -> Values:
     """Return llm-compressor's time over ours for each pruner, and the perplexities of both pruned models."""
     values: dict[str, Value] = {"dense": f"{found['dense_perplexity']:.1f}"}
@@ -100,6 +106,7 @@ SOURCES = {
     "bench_evaluating": source("evaluating", evaluating),
     "bench_asking": source("asking", asking, "dtype=float32"),
     "bench_asking_bfloat16": source("asking", asking, "dtype=bfloat16"),
+    "bench_again": source("again", again),
     # With the text that it reads otherwise it would take an hour.
     "bench_peers": source("peers", peers, "calibration.sequences=8"),
 }
