@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from figure_tables import identified, save
 
-from pipeline.study.criteria.__main__ import main, spent
+from pipeline.study.criteria.__main__ import CELLS, main, spent
 from pipeline.study.criteria.cells import cells_of, costs_of, in_every_text
 from pipeline.study.criteria.texts import draws_compared, texts_compared
 from pipeline.study.findings import compared, lazy
@@ -164,7 +164,7 @@ def test_findings_tell_what_keeps_more_less_or_neither(outputs, tmp_path, monkey
     assert main([f"outputs={outputs}", "--kept", str(kept)]) == 0
     monkeypatch.setattr(compared, "KEPT", kept)
     found = compared.read(tmp_path).values
-    assert found["attention_budgets"] == "4 and 6"
+    assert found["attention_tiny-lm_budgets"] == "4 and 6"
     assert found["attention_shots_said"] == "less than `divergence` is kept by `attn_drop`, `random_attn`."
     assert [row[0] for row in found["attention_texts"].rows] == ["attn_drop", "divergence"]
     rows = {row[0]: row for row in found["attention_shots"].rows}
@@ -176,11 +176,38 @@ def test_findings_tell_what_keeps_more_less_or_neither(outputs, tmp_path, monkey
     assert found["attention_shots_unseen_items"] == "16" and "tokens" not in found["attention_shots_unseen"].columns
 
 
+def test_findings_tell_what_each_model_says(outputs, tmp_path, monkeypatch):
+    kept = tmp_path / "kept"
+    assert main([f"outputs={outputs}", "--kept", str(kept)]) == 0
+    cells = pd.read_parquet(kept / CELLS).astype({"model": str, "criterion": str})
+    # Another model that loses nothing, whatever chooses, and that one criterion was not run on.
+    other = cells[cells["criterion"] != "random_attn"].assign(model="other", score=cells["dense"])
+    pd.concat([cells, other]).to_parquet(kept / CELLS)
+    monkeypatch.setattr(compared, "KEPT", kept)
+    found = compared.read(tmp_path).values["attention_shots_models"]
+    assert found.columns[1:] == ["kept, tiny-lm", "difference", "kept, other", "difference"]
+    rows = {row[0]: row[1:] for row in found.rows}
+    assert set(rows) == {"divergence", "attn_drop"}
+    assert rows["attn_drop"][2] == "1.00" and rows["attn_drop"][3] == "+0.00 [+0.00, +0.00]"
+    assert rows["divergence"][1] == "" and rows["attn_drop"][1].startswith("-0.33 [")
+
+
 def test_a_lazy_search_stands_beside_a_full_one():
-    full = {"text": "shots", "draw": "", "sparsity": "4", "removed": "attention 1, attention 2", "reached": 0.5}
-    other = {"removed_lazy": "attention 1, attention 7", "reached_lazy": 0.6, "forward_tokens": 1000.0}
-    found = lazy.table(pd.DataFrame([full | other | {"forward_tokens_lazy": 4000.0}]))
-    assert found.rows == [["1", "4", "1", "0.5000", "0.6000", "+20 %", "1,000", "4,000"]]
+    place = {"model": "m", "text": 'shots {"families": ["copying"]}', "draw": "", "unit": "attention", "sparsity": "4"}
+    full = place | {"criterion": "divergence", "reached": 0.5, "differ": 1, "forward_tokens": 4000.0}
+    both = pd.DataFrame([full | {"reached_lazy": 0.6, "forward_tokens_lazy": 1000.0}])
+    asked = place | {"tasks": "t", "task": "t", "kind": "generative", "replicate": 1, "dense": 1.0, "chance": 0.0}
+    # Of eight items, the full search has six right and the lazy one the first three of them.
+    items = [
+        asked | {"criterion": name, "item": item, "score": float(item < right), "solved": True}
+        for name, right in (("divergence", 6), ("divergence, lazy True", 3))
+        for item in range(8)
+    ]
+    (row,) = lazy.table(both, lazy.judged(pd.DataFrame(items), both)).rows
+    assert row[:9] == ["m", "divergence", "copying, …", "4", "1", "0.5000", "+20 %", "4,000", "-75 %"]
+    assert row[9] == "0.75" and row[10].startswith("-0.38 [")
+    (row,) = lazy.table(both, lazy.judged(pd.DataFrame(items[:8]), both)).rows
+    assert row[9:] == ["", ""]
 
 
 def test_findings_say_which_differences_are_there():

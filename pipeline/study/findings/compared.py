@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -43,6 +44,8 @@ def read(outputs: Path) -> Measured:
         rows = compared(own, GENERATIVE, against)
         values[place] = _table(rows.merge(spent(costs, str(unit), str(text)), on="criterion", how="left"))
         values[f"{place}_said"] = said(rows)
+        if own["model"].nunique() > 1:
+            values[f"{place}_models"] = _models_table(own, against)
         unseen = own[own["item"] >= SEEN]
         if unseen["criterion"].nunique() > 1:
             values[f"{place}_unseen"] = _table(compared(unseen, GENERATIVE, against))
@@ -51,8 +54,8 @@ def read(outputs: Path) -> Measured:
         texts = texts_compared(own, GENERATIVE)
         if len(texts):
             values[f"{unit}_texts"] = _texts_table(texts)
-        budgets = sorted(set(own["sparsity"].astype(str)), key=float)
-        values[f"{unit}_budgets"] = f"{', '.join(budgets[:-1])} and {budgets[-1]}" if len(budgets) > 1 else budgets[0]
+        for model, budgets in own.groupby("model", sort=False, observed=True)["sparsity"]:
+            values[f"{unit}_{model}_budgets"] = _listed(sorted(set(budgets.astype(str)), key=float))
     draws = draws_compared(cells, GENERATIVE)
     for (unit, text), rows in draws.groupby(["unit", "text"], sort=False):
         values[f"{unit}_{text}_draws"] = _draws_table(rows)
@@ -94,6 +97,27 @@ def _table(rows: pd.DataFrame) -> Grid:
     return Grid(names, lines)
 
 
+def _models_table(cells: pd.DataFrame, against: Sequence[str]) -> Grid:
+    """Return what each criterion keeps of each model, and its difference to the reference there."""
+    models = [str(model) for model in dict.fromkeys(cells["model"])]
+    found = {model: compared(cells[cells["model"] == model], GENERATIVE, against) for model in models}
+    told = {
+        model: {
+            str(row.criterion): [
+                f"{row.kept:.2f}",
+                "" if pd.isna(row.difference) else _interval(row.difference, row.low, row.high, "+.2f"),
+            ]
+            for row in rows.itertuples()
+        }
+        for model, rows in found.items()
+    }
+    names = [name for name in told[models[0]] if all(name in own for own in told.values())]
+    columns = [column for model in models for column in (f"kept, {model}", "difference")]
+    return Grid(
+        ["criterion", *columns], [[name, *(cell for own in told.values() for cell in own[name])] for name in names]
+    )
+
+
 def _texts_table(rows: pd.DataFrame) -> Grid:
     lines = [
         [
@@ -114,6 +138,10 @@ def _draws_table(rows: pd.DataFrame) -> Grid:
         for name, own in zip(kept.index, kept.to_numpy(), strict=True)
     ]
     return Grid(["criterion", *map(str, kept.columns)], lines)
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def _interval(value: float, low: float, high: float, form: str) -> str:

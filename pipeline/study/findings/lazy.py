@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pandas as pd
 
-from pipeline.study.criteria.__main__ import SEARCHES
+from pipeline.analysis.pooled_criteria import pooled
+from pipeline.evaluate.suite import GENERATIVE
+from pipeline.study.criteria.__main__ import CELLS, SEARCHES
 from pipeline.study.criteria.cells import SEARCH, STAGES
 from pipeline.study.findings.compared import COMMAND, KEPT
 from pipeline.study.findings.source import Measured, NoResults, Source
-from pipeline.study.findings.table import Grid
+from pipeline.study.findings.table import Grid, Value
 
 # Part of the name of a criterion that searches lazily; without it, it is that of the full search.
 LAZY = ", lazy True"
+FULL = "full"
 
 
 def read(outputs: Path) -> Measured:
-    """Return a table with a row a text and budget. Raises NoResults if either search is not among the kept tables."""
+    """Return a table with a row a text and budget, and what lazy search keeps more or less over all of them.
+
+    Raises NoResults if either search is not among the kept tables.
+    """
     path = KEPT / SEARCHES
     costs = pd.read_parquet(path) if path.is_file() else pd.DataFrame(columns=[*SEARCH, "removed"])
     costs = costs[costs["removed"].notna()].astype(dict.fromkeys([*SEARCH, "commit", "started"], str))
@@ -27,24 +34,67 @@ def read(outputs: Path) -> Measured:
     if both.empty:
         raise NoResults(f"{path} has no lazy search beside a full one; run experiment=fig28 with each")
     both = both.assign(size=both["sparsity"].astype(float)).sort_values([*SEARCH[:-1], "size"])
+    both = both.assign(differ=[len(_units(row.removed) - _units(row.removed_lazy)) for row in both.itertuples()])
+    scores = judged(pd.read_parquet(KEPT / CELLS), both)
+    more = next(row for row in pooled(scores, FULL).itertuples() if row.criterion == LAZY)
     runs = pd.concat([both["commit"], both["commit_lazy"]]).str[:7]
-    stages = {name: int(both[[name, f"{name}_lazy"]].min().min()) for name in STAGES[:1]}
+    stages = {name: int(both[[name, f"{name}_lazy"]].min().min()) for name in STAGES}
     last = max(both["started"].max(), both["started_lazy"].max())
-    return Measured({"table": table(both)}, stages, " and ".join(dict.fromkeys(runs)), last[:10])
+    values: dict[str, Value] = {
+        "table": table(both, scores),
+        "parted": f"{(both['differ'] > 0).sum()} of {len(both)}",
+        "less": f"{(both['reached_lazy'] < both['reached']).sum()}",
+        "kept": f"{more.difference:+.3f} [{more.low:+.3f}, {more.high:+.3f}]",
+    }
+    return Measured(values, stages, " and ".join(dict.fromkeys(runs)), last[:10])
 
 
-def table(both: pd.DataFrame) -> Grid:
-    """Return how many units differ, and what both searches reached and sent, of full and lazy searches side by side."""
-    names = {text: f"{number}" for number, text in enumerate(dict.fromkeys(both["text"] + both["draw"]), start=1)}
+def judged(cells: pd.DataFrame, both: pd.DataFrame) -> pd.DataFrame:
+    """Return the items of searches that were run in both ways, with `FULL` and `LAZY` as their criteria."""
+    own = cells[(cells["kind"] == GENERATIVE) & cells["solved"].astype(bool)]
+    own = own.astype(dict.fromkeys(SEARCH, str))
+    lazy = own["criterion"].str.contains(LAZY, regex=False)
+    search = own["criterion"].str.replace(LAZY, "", regex=False)
+    own = own.assign(criterion=search, way=lazy.map({True: LAZY, False: FULL})).merge(both[SEARCH], on=SEARCH)
+    # Two criteria on one text are two cells.
+    return own.assign(text=own["text"] + own["criterion"], criterion=own["way"])
+
+
+def table(both: pd.DataFrame, scores: pd.DataFrame) -> Grid:
+    """Return how many units differ, and what the full search reached, sent and kept, with what lazy search changes."""
     lines = []
     for row in both.itertuples():
-        differ = len(set(row.removed.split(", ")) - set(row.removed_lazy.split(", ")))
-        reached = [f"{value:.4f}" for value in (row.reached, row.reached_lazy)]
-        more = f"{row.reached_lazy / row.reached - 1:+.0%}".replace("%", " %")
-        sent = [f"{value:,.0f}" for value in (row.forward_tokens, row.forward_tokens_lazy)]
-        lines.append([names[row.text + row.draw], row.sparsity, str(differ), *reached, more, *sent])
-    columns = ["text", "budget", "units that differ", "KL, full", "KL, lazy", "more", "tokens, full", "tokens, lazy"]
-    return Grid(columns, lines)
+        cell = {key: getattr(row, key) for key in SEARCH if key != "criterion"} | {"text": row.text + row.criterion}
+        own = scores[(scores[list(cell)] == pd.Series(cell)).all(axis=1)]
+        reached, sent = _more(row.reached_lazy / row.reached), _more(row.forward_tokens_lazy / row.forward_tokens)
+        numbers = [str(row.differ), f"{row.reached:.4f}", reached, f"{row.forward_tokens:,.0f}", sent]
+        lines.append([row.model, row.criterion, _name(row.text), row.sparsity, *numbers, *_kept(own)])
+    columns = ["model", "criterion", "text", "budget", "units that differ", "KL", "lazy", "tokens", "lazy", "kept"]
+    return Grid([*columns, "lazy minus full"], lines)
+
+
+def _kept(scores: pd.DataFrame) -> list[str]:
+    """Return what the full search keeps, and how much more the lazy one does; empty where neither was judged."""
+    if scores["criterion"].nunique() < len((FULL, LAZY)):
+        return ["", ""]
+    ways = {row.criterion: row for row in pooled(scores, FULL).itertuples()}
+    lazy = ways[LAZY]
+    return [f"{ways[FULL].kept:.2f}", f"{lazy.difference:+.2f} [{lazy.low:+.2f}, {lazy.high:+.2f}]"]
+
+
+def _more(ratio: float) -> str:
+    return f"{ratio - 1:+.0%}".replace("%", " %")
+
+
+def _units(removed: str) -> set[str]:
+    return set(removed.split(", "))
+
+
+def _name(text: str) -> str:
+    """Return the first family of a text of shots, or the text's name."""
+    name, _, options = text.partition(" ")
+    families = json.loads(options).get("families") if options else None
+    return f"{families[0]}, …" if families else name
 
 
 SOURCES = {"lazy": Source(COMMAND, read)}
