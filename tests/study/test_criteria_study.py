@@ -164,7 +164,7 @@ def test_findings_tell_what_keeps_more_less_or_neither(outputs, tmp_path, monkey
     assert main([f"outputs={outputs}", "--kept", str(kept)]) == 0
     monkeypatch.setattr(compared, "KEPT", kept)
     found = compared.read(tmp_path).values
-    assert found["attention_tiny-lm_budgets"] == "4 and 6"
+    assert found["attention_shots_tiny-lm_budgets"] == "4 and 6"
     assert found["attention_shots_said"] == "less than `divergence` is kept by `attn_drop`, `random_attn`."
     assert [row[0] for row in found["attention_texts"].rows] == ["attn_drop", "divergence"]
     rows = {row[0]: row for row in found["attention_shots"].rows}

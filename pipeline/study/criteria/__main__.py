@@ -167,7 +167,7 @@ def _show_texts(unit: str, rows: pd.DataFrame) -> None:
     for row in rows.itertuples():
         kept = [f"{_UNIT * value:.1f}" for value in (row.kept, row.kept_against)]
         more = _interval(row.difference, row.low, row.high, "+.1f")
-        told.append([row.criterion, row.text, row.against, row.cells, *kept, more, p_words(row.p_holm)])
+        told.append([row.criterion, row.text, row.against, int(row.cells), *kept, more, p_words(row.p_holm)])
     show_table(
         f"What the text adds, removing {figure.UNITS[unit]}",
         ["criterion", "text", "against", "cells", "kept %", "kept % against", "difference", "p (Holm)"],

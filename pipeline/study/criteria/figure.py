@@ -17,6 +17,9 @@ COLUMNS = [
     "against", "difference_percent", "low_percent", "high_percent", "p_holm",
 ]  # fmt: skip
 _LEVEL = 0.05
+# Inches that a criterion takes, so that names do not run into one another, and the fewest that a panel has room for.
+_LINE = 0.17
+_FEWEST = 4
 # Ends of the axes in percent; what goes beyond is cut.
 _RETAINED, _DIFFERENCE = (-10.0, 110.0), (-100.0, 100.0)
 
@@ -34,22 +37,26 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
         canvas.error_handle("95% interval", upright=False),
         canvas.line_handle("differs after Holm's correction", style.INK, "", "o"),
     ]
+    counts = data.groupby(["unit", "text"]).size()
+    heights = [_LINE * max(counts[place], _FEWEST) for place in places.itertuples(index=False, name=None)]
     sheet, axes = canvas.page(
-        len(places), 2, title=title, caption=caption, handles=handles, sharex="none", sharey="row"
-    )
+        len(places), 2, title=title, caption=caption, handles=handles, sharex="none", sharey="row",
+        row_height=sum(heights) / len(heights), height_ratios=heights,
+    )  # fmt: skip
     for (unit, text), (left, right) in zip(places.itertuples(index=False), axes, strict=True):
         own = data[(data["unit"] == unit) & (data["text"] == text)].iloc[::-1]
-        heights = np.arange(len(own))
+        lines = np.arange(len(own))
         reference = own["against"].dropna().iloc[0] if own["against"].notna().any() else ""
         for ax, value, ends in (
             (left, "kept_percent", ["kept_low_percent", "kept_high_percent"]),
             (right, "difference_percent", ["low_percent", "high_percent"]),
         ):
-            ax.hlines(heights, own[ends[0]], own[ends[1]], color=style.INK, linewidth=1.0, zorder=2)
+            ax.hlines(lines, own[ends[0]], own[ends[1]], color=style.INK, linewidth=1.0, zorder=2)
             filled = (own["p_holm"] < _LEVEL) if ax is right else pd.Series(True, index=own.index)
             faces = [style.INK if full else "white" for full in filled]
-            ax.scatter(own[value], heights, s=18, c=faces, edgecolors=style.INK, linewidths=0.9, zorder=3)
-        left.set_yticks(heights, [_name(row, int(own["cells"].max())) for row in own.itertuples()])
+            ax.scatter(own[value], lines, s=18, c=faces, edgecolors=style.INK, linewidths=0.9, zorder=3)
+        left.set_ylim(-0.7, len(own) - 0.3)
+        left.set_yticks(lines, [_name(row, int(own["cells"].max())) for row in own.itertuples()])
         # Few draws of a text give intervals far beyond what a score can be.
         for ax, (least, most) in ((left, _RETAINED), (right, _DIFFERENCE)):
             low, high = ax.get_xlim()

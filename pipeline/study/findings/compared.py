@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from pipeline.analysis.pooled_criteria import CELL
 from pipeline.evaluate.suite import GENERATIVE
-from pipeline.study.criteria.__main__ import CELLS, SEARCHES, compared, p_words, spent
+from pipeline.study.criteria.__main__ import CELLS, REFERENCES, SEARCHES, compared, p_words, spent
 from pipeline.study.criteria.cells import STAGES, in_every_text, name_of
 from pipeline.study.criteria.texts import draws_compared, texts_compared
 from pipeline.study.findings.source import Measured, NoResults, Source
@@ -17,11 +18,13 @@ from pipeline.study.findings.table import ROOT, Grid, Value
 
 KEPT = ROOT / "docs" / "data" / "criteria"
 LEVEL = 0.05
-# The criterion that docs/pruners.md recommends, for each kind of unit and text: the others are compared with it.
+# The criteria that docs/pruners.md recommends, for each kind of unit and text: the others are compared with each.
 RECOMMENDED = {
-    ("attention", "shots"): "iterative_attn_drop",
-    ("attention", "news"): "attn_drop",
-    ("weight", "shots"): "wanda",
+    ("attention", "shots"): ("divergence", "divergence_estimate"),
+    ("attention", "news"): ("attn_drop",),
+    ("block", "shots"): ("perplexity_blocks",),
+    ("weight", "shots"): ("wanda",),
+    ("weight", "news"): ("wanda",),
 }
 # Items of each task that had been looked at when criteria were first recommended; later ones judge them anew.
 SEEN = 24
@@ -40,10 +43,20 @@ def read(outputs: Path) -> Measured:
     everywhere = in_every_text(cells)
     for (unit, text), own in everywhere.groupby(["unit", name_of(everywhere["text"])], sort=False):
         place = f"{unit}_{text}"
-        against = [name for name in own["criterion"].unique() if name == RECOMMENDED.get((str(unit), str(text)))]
+        own, wanted = _several(own), RECOMMENDED.get((str(unit), str(text)), ())
+        reference, *others = [*(name for name in wanted if name in set(own["criterion"])), REFERENCES[str(unit)]]
+        if reference not in set(own["criterion"]):
+            continue
+        against = [reference]
         rows = compared(own, GENERATIVE, against)
-        values[place] = _table(rows.merge(spent(costs, str(unit), str(text)), on="criterion", how="left"))
+        # Of the model with most cells: the largest budget of another is not the same work.
+        cost = spent(costs[costs["model"] == own["model"].mode().iloc[0]], str(unit), str(text))
+        values[place] = _table(rows.merge(cost, on="criterion", how="left"))
         values[f"{place}_said"] = said(rows)
+        for other in others[:-1]:
+            values[f"{place}_{other}"] = _table(compared(own, GENERATIVE, [other]))
+        for model, budgets in own.groupby("model", sort=False, observed=True)["sparsity"]:
+            values[f"{place}_{model}_budgets"] = _listed(sorted(set(budgets.astype(str)), key=float))
         if own["model"].nunique() > 1:
             values[f"{place}_models"] = _models_table(own, against)
         unseen = own[own["item"] >= SEEN]
@@ -54,8 +67,6 @@ def read(outputs: Path) -> Measured:
         texts = texts_compared(own, GENERATIVE)
         if len(texts):
             values[f"{unit}_texts"] = _texts_table(texts)
-        for model, budgets in own.groupby("model", sort=False, observed=True)["sparsity"]:
-            values[f"{unit}_{model}_budgets"] = _listed(sorted(set(budgets.astype(str)), key=float))
     draws = draws_compared(cells, GENERATIVE)
     for (unit, text), rows in draws.groupby(["unit", "text"], sort=False):
         values[f"{unit}_{text}_draws"] = _draws_table(rows)
@@ -95,6 +106,12 @@ def _table(rows: pd.DataFrame) -> Grid:
     reference = next((str(name) for name in rows["against"].dropna()), "")
     names = ["criterion", "cells", "kept", f"minus `{reference}`", "p (Holm)", *costs.values(), "items to tell"]
     return Grid(names, lines)
+
+
+def _several(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return the cells that have several criteria, not only one with other options: they would move its mean alone."""
+    pruners = cells["criterion"].astype(str).str.partition(",")[0]
+    return cells[pruners.groupby([cells[key] for key in CELL]).transform("nunique") > 1]
 
 
 def _models_table(cells: pd.DataFrame, against: Sequence[str]) -> Grid:

@@ -43,7 +43,7 @@ def read(outputs: Path) -> Measured:
     values: dict[str, Value] = {
         "table": table(both, scores),
         "parted": f"{(both['differ'] > 0).sum()} of {len(both)}",
-        "less": f"{(both['reached_lazy'] < both['reached']).sum()}",
+        "less": f"{((both['differ'] > 0) & (both['reached_lazy'] < both['reached'])).sum()}",
         "kept": f"{more.difference:+.3f} [{more.low:+.3f}, {more.high:+.3f}]",
     }
     return Measured(values, stages, " and ".join(dict.fromkeys(runs)), last[:10])
