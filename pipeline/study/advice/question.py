@@ -34,7 +34,7 @@ TASKS = {
     "retrieval": (RETRIEVAL,),
     "all": (GENERATIVE, MULTIPLE_CHOICE, RETRIEVAL),
 }
-PRUNERS = ("attn_drop", "iterative_attn_drop", "mlp_drop", "shortgpt", "wanda", "divergence_blocks")
+PRUNERS = ("attn_drop", "divergence_estimate", "mlp_drop", "shortgpt", "wanda", "perplexity_blocks")
 # Keys that the advice sets itself, and what to give instead.
 _DECIDED = {
     "pruner": "give pruners=[...]",
