@@ -14,7 +14,7 @@ from pipeline.study.criteria.__main__ import CELLS, REFERENCES, SEARCHES, compar
 from pipeline.study.criteria.cells import STAGES, in_every_text, name_of
 from pipeline.study.criteria.texts import draws_compared, texts_compared
 from pipeline.study.findings.source import Measured, NoResults, Source
-from pipeline.study.findings.table import ROOT, Grid, Value
+from pipeline.study.findings.table import ROOT, Grid, Value, listed
 
 KEPT = ROOT / "docs" / "data" / "criteria"
 LEVEL = 0.05
@@ -56,7 +56,7 @@ def read(outputs: Path) -> Measured:
         for other in others[:-1]:
             values[f"{place}_{other}"] = _table(compared(own, GENERATIVE, [other]))
         for model, budgets in own.groupby("model", sort=False, observed=True)["sparsity"]:
-            values[f"{place}_{model}_budgets"] = _listed(sorted(set(budgets.astype(str)), key=float))
+            values[f"{place}_{model}_budgets"] = listed(sorted(set(budgets.astype(str)), key=float))
         if own["model"].nunique() > 1:
             values[f"{place}_models"] = _models_table(own, against)
         unseen = own[own["item"] >= SEEN]
@@ -155,10 +155,6 @@ def _draws_table(rows: pd.DataFrame) -> Grid:
         for name, own in zip(kept.index, kept.to_numpy(), strict=True)
     ]
     return Grid(["criterion", *map(str, kept.columns)], lines)
-
-
-def _listed(words: Sequence[str]) -> str:
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def _interval(value: float, low: float, high: float, form: str) -> str:

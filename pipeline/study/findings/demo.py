@@ -20,7 +20,7 @@ from pipeline.store.records import OK, JobRecord, load_records
 from pipeline.study.findings.finished_jobs import default_conditions, jobs_of
 from pipeline.study.findings.kept import retained
 from pipeline.study.findings.source import Measured, NoResults, Source, Values, commit_of
-from pipeline.study.findings.table import Grid
+from pipeline.study.findings.table import Grid, listed
 from pipeline.study.findings.versions import versions_of_jobs
 from pipeline.tables.choice import Choice
 from pipeline.tables.job_columns import DENSE
@@ -103,7 +103,7 @@ def theorems(jobs: Sequence[JobRecord], store: Store) -> Values:
     return {
         "second": f"{least[OF_P.name]:.2f}",
         "third": f"{least[OF_KL.name]:.2f}",
-        "first_breaks": " and ".join([", ".join(layers[:-1]), layers[-1]] if len(layers) > 1 else layers) or "none",
+        "first_breaks": listed(layers) or "none",
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,11 @@ class Finding:
 def read_findings(path: Path = TABLE) -> dict[str, Finding]:
     """Return the findings by id."""
     return {name: _finding(facts) for name, facts in json.loads(path.read_text(encoding="utf-8")).items()}
+
+
+def listed(words: Sequence[str]) -> str:
+    """Return words as a sentence lists them: "1, 2 and 3"; empty without any."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def write_findings(findings: Mapping[str, Finding], path: Path = TABLE) -> None:
