@@ -13,6 +13,7 @@ import pandas as pd
 from pipeline.evaluate.fidelity import HIGH, IN_REACH
 from pipeline.evaluate.intervals import Interval, wilson
 from pipeline.evaluate.suite import GENERATIVE, MULTIPLE_CHOICE
+from pipeline.evaluate.verdict import KEPT, verdict
 from pipeline.tables.read import Tables
 from pipeline.tables.replicates import REPLICATE
 from pipeline.tables.variants import VARIANT, Variant, variants_of
@@ -86,9 +87,13 @@ def sentence(found: pd.DataFrame) -> str:
 
 
 def _verdict(row: pd.Series) -> str:
-    if row["high_low"] > 1 / 2:
+    high, beyond = (
+        verdict(Interval(*(row[each] for each in (name, f"{name}_low", f"{name}_high"))), 1 / 2)
+        for name in ("high", "beyond")
+    )
+    if high == KEPT:
         return "Most are demoted, not erased."
-    if row["beyond_low"] > 1 / 2:
+    if beyond == KEPT:
         return "Most are erased."
     return "Neither demoted nor erased answers are clearly the majority."
 

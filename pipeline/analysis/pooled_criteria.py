@@ -9,15 +9,12 @@ comparisons are corrected by Holm (1979).
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtr, stdtrit
 
-from pipeline.evaluate.intervals import TAIL
+from pipeline.analysis.pooled_estimate import Drawn, Estimate, Part, alike_in_draws, holm_factors, pooled_variance
 
 if TYPE_CHECKING:
     from pandas.core.groupby import SeriesGroupBy
@@ -29,47 +26,8 @@ COLUMNS = [
     "criterion", "cells", "items", "kept", "kept_low", "kept_high", "against", "difference", "low", "high", "p",
     "p_holm", "draws", "items_to_tell",
 ]  # fmt: skip
-
-
-class Part(NamedTuple):
-    """A part of a variance and its degrees of freedom."""
-
-    variance: float
-    freedom: float
-
-
-class Estimate(NamedTuple):
-    """A mean over cells; its variance over items and, where there are several draws, over draws."""
-
-    value: float
-    over_items: Part
-    over_draws: tuple[Part, ...]
-
-    @property
-    def error(self) -> float:
-        return math.sqrt(sum(part.variance for part in (self.over_items, *self.over_draws)))
-
-    @property
-    def freedom(self) -> float:
-        """Welch and Satterthwaite's degrees of freedom."""
-        spent = sum(part.variance**2 / part.freedom for part in (self.over_items, *self.over_draws))
-        return self.error**4 / spent if spent else self.over_items.freedom
-
-    def interval(self) -> tuple[float, float]:
-        """Return the ends of the 95 % interval."""
-        half = self.error * float(stdtrit(self.freedom, TAIL))
-        return self.value - half, self.value + half
-
-    def p(self) -> float:
-        """Test whether the mean is 0: the two-sided p of Student's t."""
-        if self.error == 0:
-            return 1.0 if self.value == 0 else 0.0
-        return float(2 * stdtr(self.freedom, -abs(self.value) / self.error))
-
-    def items_to_tell(self, items: int) -> float:
-        """Return how many items in place of ``items`` would tell this mean from 0; infinite if draws forbid it."""
-        left = (self.value / float(stdtrit(self.freedom, TAIL))) ** 2 - sum(part.variance for part in self.over_draws)
-        return math.ceil(items * self.over_items.variance / left) if left > 0 else math.inf
+# What was drawn: texts, the random choices of a criterion, and those of the reference.
+TEXTS, OWN, THEIRS = "texts", "own", "theirs"
 
 
 def pooled(items: pd.DataFrame, reference: str) -> pd.DataFrame:
@@ -78,13 +36,15 @@ def pooled(items: pd.DataFrame, reference: str) -> pd.DataFrame:
     Args:
         items: one row for each item of each evaluation: `CELL`, ``criterion``, ``replicate`` (draws of a random
             criterion, whose mean counts), ``task``, ``item``, ``score``, ``dense``, the dense model's score, and
-            ``chance``, the task's chance level. Only of tasks that the dense model solves above chance.
+            ``chance``, the task's chance level. Only of tasks that the dense model solves above chance. ``reads``, if
+            it is there, says whether the criterion has read the text.
         reference: the criterion that the others are compared with.
 
     Returns:
         `COLUMNS`, one row a criterion by its difference: ``kept`` over its own cells, ``difference`` (criterion minus
-        reference, as fractions of the dense score above chance) over the cells that have both, ``p_holm`` over all
-        comparisons, ``draws`` of the text, and ``items_to_tell``, the number of items that would tell it from 0.
+        reference, as fractions of the dense score above chance) over the cells that have both, ``p_holm`` and the
+        interval corrected for all comparisons, ``draws`` of the text, and ``items_to_tell``, the number of items that
+        would tell it from 0 among as many comparisons.
 
     Raises:
         ValueError: if the reference is not among the criteria.
@@ -92,44 +52,55 @@ def pooled(items: pd.DataFrame, reference: str) -> pd.DataFrame:
     if reference not in set(items["criterion"]):
         raise ValueError(f"no rows of {reference}, which the others are compared with")
     by_criterion = {str(name): rows for name, rows in items.groupby("criterion", observed=True)}
-    theirs = _mean_of_replicates(by_criterion[reference])
+    theirs = by_criterion[reference]
+    kept = alike_in_draws({name: retained(own) for name, own in by_criterion.items()}, [TEXTS])
+    both = {name: own for name, own in by_criterion.items() if name != reference and len(_shared(own, theirs))}
+    more = alike_in_draws({name: difference(own, theirs) for name, own in both.items()}, [TEXTS])
+    tests = dict(zip(more, holm_factors([one.p() for one in more.values()]), strict=True))
     rows = []
-    for criterion, own in by_criterion.items():
-        kept = _estimate(own.assign(base=own["chance"]))
-        row = {
-            "criterion": criterion,
-            "cells": own.groupby(CELL, observed=True).ngroups,
-            "items": _items(own),
-            "kept": kept.value,
-        }
-        row |= dict(zip(("kept_low", "kept_high"), kept.interval(), strict=True))
+    for name, own in by_criterion.items():
+        row: dict[str, Any] = {"criterion": name, "items": _count(own)}
+        row["cells"] = own.groupby(CELL, observed=True).ngroups
         row["draws"] = own.groupby(["model", "tasks", "text", "sparsity"])["draw"].nunique().max()
-        both = own.join(theirs.rename("base"), on=ITEM, how="inner")
-        if criterion != reference and len(both):
-            more = _estimate(both)
-            row |= {"against": reference, "difference": more.value, "p": more.p()}
-            row |= dict(zip(("low", "high"), more.interval(), strict=True))
-            row["items_to_tell"] = more.items_to_tell(_items(both))
+        row |= dict(zip(("kept", "kept_low", "kept_high"), kept[name].interval(), strict=True))
+        if name in more:
+            row |= {"against": reference, "p": more[name].p(), "p_holm": min(1.0, more[name].p() * tests[name])}
+            row |= dict(zip(("difference", "low", "high"), more[name].interval(tests[name]), strict=True))
+            row["items_to_tell"] = more[name].items_to_tell(_count(_shared(own, theirs)), tests[name])
         rows.append(row)
     found = pd.DataFrame(rows).reindex(columns=COLUMNS)
-    compared = found["p"].notna()
-    found.loc[compared, "p_holm"] = holm(found.loc[compared, "p"].to_numpy(dtype=float))
     # By the difference, which is over equal cells: a criterion that lacks some has another mean.
     order = found["difference"].fillna(0.0).sort_values(ascending=False, kind="stable").index
     return found.loc[order].reset_index(drop=True)
 
 
-def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Correct the p of several tests by Holm's (1979) step-down procedure."""
-    values = np.asarray(p, dtype=float)
-    order = np.argsort(values, kind="stable")
-    factors = len(values) - np.arange(len(values))
-    corrected = np.empty_like(values)
-    corrected[order] = np.minimum(1.0, np.maximum.accumulate(factors * values[order]))
-    return corrected
+def retained(rows: pd.DataFrame) -> Estimate:
+    """Estimate what a criterion retains of the dense score above chance, from its rows of `pooled`."""
+    estimate, cells = _estimate(rows.assign(base=rows["chance"]))
+    reads = "reads" not in rows or bool(rows["reads"].any())
+    drawn = {TEXTS: _between_texts(cells)} if reads else {}
+    return Estimate(*estimate, drawn | {OWN: _between_replicates(rows)})
 
 
-def _items(rows: pd.DataFrame) -> int:
+def difference(rows: pd.DataFrame, reference: pd.DataFrame) -> Estimate:
+    """Estimate how much more a criterion retains than another, from the rows of `pooled`, over items that both have.
+
+    Raises ValueError if there are none.
+    """
+    own, theirs = _shared(rows, reference), _shared(reference, rows)
+    if own.empty:
+        raise ValueError("no cell has both")
+    estimate, cells = _estimate(own.join(_mean_of_replicates(theirs).rename("base"), on=ITEM))
+    drawn = {TEXTS: _between_texts(cells), OWN: _between_replicates(own), THEIRS: _between_replicates(theirs)}
+    return Estimate(*estimate, drawn)
+
+
+def _shared(rows: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of items that the other criterion was asked in the same cell."""
+    return rows.merge(other[ITEM].drop_duplicates(), on=ITEM)
+
+
+def _count(rows: pd.DataFrame) -> int:
     return int(rows.groupby(["task", "item"]).ngroups)
 
 
@@ -137,8 +108,11 @@ def _mean_of_replicates(rows: pd.DataFrame) -> pd.Series:
     return rows.groupby(ITEM, observed=True)["score"].mean()
 
 
-def _estimate(rows: pd.DataFrame) -> Estimate:
-    """Estimate the mean over cells of (score - base) / (dense - chance), of means over tasks of means over items."""
+def _estimate(rows: pd.DataFrame) -> tuple[tuple[float, Part], pd.DataFrame]:
+    """Estimate the mean over cells of (score - base) / (dense - chance), of means over tasks of means over items.
+
+    Returns the mean and its variance over items, and the cells with their ``kept``.
+    """
     items = rows.groupby(ITEM, observed=True)[["score", "base", "dense", "chance"]].mean().reset_index()
     items["gain"], items["above"] = items["score"] - items["base"], items["dense"] - items["chance"]
     size = items.groupby([*CELL, "task"])["gain"].transform("size")
@@ -153,40 +127,32 @@ def _estimate(rows: pd.DataFrame) -> Estimate:
     own = moves.groupby([items["task"], items["item"]]).sum()
     strata = np.square(own).groupby(level="task").agg(["size", "sum"])
     over_items = float((strata["sum"] * strata["size"] / (strata["size"] - 1).clip(lower=1)).sum())
-    draws = [_between_draws(cells), _between_replicates(rows)]
-    return Estimate(
-        float(cells["kept"].mean()), Part(over_items, max(len(own) - len(strata), 1)), tuple(filter(None, draws))
-    )
+    return (float(cells["kept"].mean()), Part(over_items, max(len(own) - len(strata), 1))), cells
 
 
-def _between_draws(cells: pd.DataFrame) -> Part | None:
-    """Return the variance of the mean over cells from other draws of their texts; None without any.
-
-    Cells of one model, text and draw move together. How far is taken from those that every draw of a text has.
-    """
+def _between_texts(cells: pd.DataFrame) -> Drawn:
+    """Return how far draws of a text differ in cells that every draw has; those of a model and draw move together."""
     alike = cells.groupby(["model", "tasks", "text", "sparsity"])["draw"].transform("nunique")
     repeated = cells[alike == alike.groupby([cells["model"], cells["text"]]).transform("max")]
     means = repeated.groupby(["model", "text", "draw"])["kept"].mean()
     shares = cells.groupby(["model", "text", "draw"]).size() / len(cells)
-    return _pooled_variance(means.groupby(level=["model", "text"]), float(np.square(shares).sum()))
+    return Drawn(_within(means.groupby(level=["model", "text"])), float(np.square(shares).sum()))
 
 
-def _between_replicates(rows: pd.DataFrame) -> Part | None:
-    """Return the variance of the mean over cells from other draws of a random criterion; None without any.
+def _between_replicates(rows: pd.DataFrame) -> Drawn:
+    """Return how far replicates differ in cells that all of a model have; cells of one replicate move together."""
+    by_task = rows.groupby([*CELL, "replicate", "task"])[["score", "dense", "chance"]].mean()
+    means = by_task.groupby(level=[*CELL, "replicate"]).mean()
+    kept = (means["score"] - means["chance"]) / (means["dense"] - means["chance"])
+    cells = kept.rename("kept").reset_index()
+    count = cells.groupby(CELL)["kept"].transform("size")
+    repeated = cells[count == count.groupby(cells["model"]).transform("max")]
+    own = repeated.groupby(["model", "replicate"])["kept"].mean()
+    shares = (1 / count).groupby([cells["model"], cells["replicate"]]).sum() / cells.groupby(CELL).ngroups
+    return Drawn(_within(own.groupby(level="model")), float(np.square(shares).sum()))
 
-    All cells of a model and replicate move together.
-    """
-    by_task = rows.groupby(["model", "replicate", *(key for key in CELL if key != "model"), "task"])
-    gained = by_task[["score", "base", "dense", "chance"]].mean().groupby(level=[*range(len(CELL) + 1)]).mean()
-    kept = (gained["score"] - gained["base"]) / (gained["dense"] - gained["chance"])
-    means = kept.groupby(level=["model", "replicate"]).mean()
-    models = means.groupby(level="model").size()
-    return _pooled_variance(means.groupby(level="model"), float((1 / models).sum() / len(models) ** 2))
 
-
-def _pooled_variance(groups: SeriesGroupBy, share: float) -> Part | None:
-    """Return the variance within groups times a share, with its degrees of freedom; None if no group has two."""
+def _within(groups: SeriesGroupBy) -> Part | None:
+    """Return the variance within groups, pooled; None if no group has two."""
     found = groups.agg(["size", "var"])
-    found = found[found["size"] > 1]
-    freedom = int((found["size"] - 1).sum())
-    return Part(float((found["var"] * (found["size"] - 1)).sum() / freedom) * share, freedom) if freedom else None
+    return pooled_variance([Part(row.var, row.size - 1) for row in found[found["size"] > 1].itertuples()])

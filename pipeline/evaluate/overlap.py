@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.data.calibration.base import load
 from pipeline.data.calibration.near_duplicates import near_duplicates
 from pipeline.evaluate import ask
-from pipeline.prune.stage import CalibrationTokens
+from pipeline.prune.stage import CalibrationTokens, continued_of
 from pipeline.prune.workbench import Workbench
 from pipeline.store.stage import Stage
 
@@ -25,12 +25,14 @@ class Overlap(Stage):
 
     bench: Workbench
     name = "overlap"
-    version = 1
+    version = 2
 
     def inputs(self) -> dict[str, Any]:
         bench, settings = self.bench, self.bench.settings
         calibration, task = settings.calibration.identity(), settings.task.identity()
-        return {"model": bench.model_identity, "calibration": calibration, "task": task, "seed": settings.seed}
+        inputs = {"model": bench.model_identity, "calibration": calibration, "task": task, "seed": settings.seed}
+        # The model may write other text in another dtype.
+        return inputs | ({"dtype": bench.dtype} if settings.calibration.generated else {})
 
     def build(self, folder: Path) -> None:
         settings = self.bench.settings
@@ -41,11 +43,14 @@ class Overlap(Stage):
         (folder / _COUNTS).write_text(json.dumps(counts, indent=1, ensure_ascii=False), encoding="utf-8")
 
     def _texts(self) -> list[str]:
-        bench, source = self.bench, self.bench.settings.calibration
-        if source.generated:
-            return source.prompts()
-        rows = load(bench.make(CalibrationTokens).path)
-        return bench.tokenizer.batch_decode([row.tolist() for row in rows], skip_special_tokens=True)
+        bench = self.bench
+        if bench.settings.calibration.generated:
+            # What the model has written may hold an item that no prompt does.
+            text = bench.once(continued_of)
+            rows = [prompt + tokens for prompt, tokens in zip(text.prompts, text.tokens, strict=True)]
+        else:
+            rows = [row.tolist() for row in load(bench.make(CalibrationTokens).path)]
+        return bench.tokenizer.batch_decode(rows, skip_special_tokens=True)
 
 
 def tell_overlap(folder: Path) -> None:

@@ -1,10 +1,11 @@
-"""The one rule that puts an interval into a word: kept, lost, or cannot be told."""
+"""The one rule that puts an interval into a word: kept, lost, or cannot be told; and more or less than another."""
 
 from __future__ import annotations
 
 from pipeline.evaluate.intervals import Interval
 
 KEPT, LOST, UNDECIDED = "kept", "lost", "cannot be told"
+MORE, LESS = "more", "less"
 # Largest loss, on the scale of scores from 0 to 1, that still counts as kept: five points.
 MARGIN = 0.05
 
@@ -22,3 +23,10 @@ def verdict(interval: Interval, limit: float) -> str:
     if interval.low >= limit:
         return KEPT
     return LOST if interval.high < limit else UNDECIDED
+
+
+def direction(interval: Interval) -> str:
+    """Say whether a difference is there: "more", "less", or "cannot be told" if it may be 0 or is not known (NaN)."""
+    if verdict(interval, 0.0) == LOST:
+        return LESS
+    return MORE if interval.low > 0 else UNDECIDED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -14,6 +15,7 @@ from pipeline.config.sparsity import Sparsity
 from pipeline.model.decoder import Decoder
 from pipeline.model.dropped import Replaced
 from pipeline.model.finite import check_finite, check_scores
+from pipeline.model.forward_count import counting_forwards
 from pipeline.prune.accounting import account
 from pipeline.prune.base import SCORE_KEYS, Candidates, Context, Dropped, Pruner
 from pipeline.prune.decision import Decision
@@ -23,6 +25,7 @@ from pipeline.prune.surgery import apply, dropped
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+_SENT, _COUNTED = "forward_tokens", "counted_tokens"
 # Scores of the model without some sublayers, of the candidates if there are any; the set-up is shared by all calls.
 Scoring = Callable[[SharedSetup, Dropped, Candidates], pd.DataFrame]
 
@@ -30,14 +33,16 @@ Scoring = Callable[[SharedSetup, Dropped, Candidates], pd.DataFrame]
 def score(model: PreTrainedModel, name: str, pruner: Pruner, gone: Dropped, context: Context) -> pd.DataFrame:
     """Score the dense model, called ``name``, without the sublayers ``gone``: one row a unit or matrix.
 
+    ``counted_tokens`` went through the model for them, an equal share in each row.
+
     Raises ValueError for scores that are not finite, and for what are no rows of scores.
     """
     decoder = Decoder(model)
-    with dropped(decoder, gone):
+    with counting_forwards(decoder) as count, dropped(decoder, gone):
         rows = pruner.importance(decoder, context)
     _check_rows(rows, pruner.name)
     check_scores(rows, f"{name} scored by {pruner.name}")
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).assign(**{_COUNTED: count.tokens / max(len(rows), 1)})
 
 
 def _check_rows(rows: object, name: str) -> None:
@@ -66,14 +71,24 @@ def decide(model: PreTrainedModel, pruner: Pruner, sparsity: Sparsity, context: 
     if why := pruner.unsuited(model.config):
         raise ValueError(f"pruner {pruner.name} {why}")
     torch.manual_seed(context.seed)
-    with SharedSetup() as setup:
+    resumed, unseen = bool(context.changes), [0.0]
+    with SharedSetup() as setup, counting_forwards(decoder) as count:
 
         def scores(gone: Dropped, candidates: Candidates = ()) -> list[dict]:
-            return scoring(setup, gone, candidates).to_dict("records")
+            before = count.tokens
+            rows = scoring(setup, gone, candidates)
+            # What scores say of themselves holds for those from the store, too, for which no pass was made now.
+            told = float(rows.pop(_COUNTED).sum()) if _COUNTED in rows else math.nan
+            unseen.append(told - (count.tokens - before))
+            return rows.to_dict("records")
 
         decided = pruner.decide(decoder, sparsity, replace(context, scores=scores))
     _check(decided, len(decoder.blocks), pruner.name)
-    return account(decoder, decided)
+    # A search knows better: it leaves out what candidates share.
+    own = [row[_SENT] for row in decided.scores if _SENT in row]
+    total = math.fsum(own or [count.tokens, *unseen])
+    known = math.isfinite(total) and not resumed
+    return account(decoder, replace(decided, forward_tokens=total if known else None))
 
 
 def _check(decided: object, blocks: int, name: str) -> None:

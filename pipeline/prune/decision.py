@@ -149,7 +149,8 @@ class Decision:
     ``layer``, ``sublayer`` and ``score``. ``achieved`` is the share of decoder-block parameters removed or zeroed,
     ``achieved_by_layer`` the same for each block; ``parameters`` counts those left of the whole model's
     ``dense_parameters``: tied ones once, zeroed ones not. ``mixers`` are the layers of the dense model whose
-    ``attention`` is another mixer of tokens.
+    ``attention`` is another mixer of tokens. ``forward_tokens`` went through the model for the decision, from nothing;
+    None if it is not known.
     """
 
     blocks: tuple[int, ...] = ()
@@ -162,6 +163,7 @@ class Decision:
     parameters: int = 0
     dense_parameters: int = 0
     mixers: tuple[int, ...] = ()
+    forward_tokens: float | None = None
 
     @property
     def drops(self) -> bool:
@@ -185,6 +187,7 @@ class Decision:
             "achieved_by_layer": list(self.achieved_by_layer),
             "parameters": self.parameters,
             "dense_parameters": self.dense_parameters,
+            "forward_tokens": self.forward_tokens,
             "scores": self.scores,
         }
 
@@ -210,6 +213,7 @@ class Decision:
             parameters=facts["parameters"],
             dense_parameters=facts["dense_parameters"],
             mixers=tuple(facts.get("mixers", ())),
+            forward_tokens=facts.get("forward_tokens"),
         )
 
 

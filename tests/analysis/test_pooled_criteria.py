@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from pipeline.analysis.pooled_criteria import holm, pooled
+from pipeline.analysis.pooled_criteria import pooled
+from pipeline.analysis.pooled_estimate import holm, holm_factors
 
 CHANCE = pd.Series({"one": 0.0, "two": 0.2})
 
@@ -111,6 +112,76 @@ def test_draws_of_a_random_criterion_count_as_their_mean_and_widen_its_interval(
     assert (found["low"], found["high"]) == pytest.approx((low - 1, high - 1))
 
 
+def constant(scores: dict[tuple[str, str], list[float]]) -> pd.DataFrame:
+    """Rows of a model without a doubt about items: a score for each replicate of (criterion, sparsity)."""
+    dense = {"one": np.ones(8)}
+    parts = [
+        rows({(name, "t", 1, sparsity): {"one": np.full(8, score)}}, dense).assign(replicate=replicate)
+        for (name, sparsity), own in scores.items()
+        for replicate, score in enumerate(own)
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_the_reference_and_the_other_change_places():
+    table = constant({("a", "2"): [0.0, 0.5, 1.0], ("b", "2"): [0.75]})
+    ahead, behind = (pooled(table, name).set_index("criterion") for name in "ab")
+    assert list(ahead.loc["b", ["difference", "low", "high"]]) == pytest.approx(
+        [-behind.loc["a", name] for name in ("difference", "high", "low")]
+    )
+    assert ahead.loc["b", "low"] < 0 < ahead.loc["b", "high"]
+
+
+def test_draws_differ_as_they_do_where_all_were_run():
+    """A budget that one draw alone was run at says nothing on how far draws differ; it weighs as one of the cells."""
+    easy = constant({("a", "2"): [0.25, 0.25, 0.25], ("a", "4"): [1.0], ("b", "2"): [0.5], ("b", "4"): [0.5]})
+    row = pooled(easy, "b").set_index("criterion").loc["a"]
+    assert (row["difference"], row["low"], row["high"]) == pytest.approx((0.125, 0.125, 0.125))
+    kept = [0.25, 0.5, 0.75]
+    row = (
+        pooled(constant({("a", "2"): kept, ("a", "4"): [0.5], ("b", "2"): [0.5]}), "a").set_index("criterion").loc["a"]
+    )
+    # The first draw has a third of one cell and all of the other.
+    share = np.square([(1 / 3 + 1) / 2, 1 / 6, 1 / 6]).sum()
+    half = stats.t.ppf(0.975, 2) * np.std(kept, ddof=1) * np.sqrt(share)
+    assert (row["kept_low"], row["kept_high"]) == pytest.approx((0.5 - half, 0.5 + half))
+
+
+def test_draws_of_a_text_differ_alike_for_all_that_read_it():
+    dense = {"one": np.ones(8)}
+    kept = {"a": [0.25, 0.5, 0.75], "b": [0.5, 0.5, 0.5], "c": [0.25], "blind": [0.5, 0.5, 0.5]}
+    scores = {
+        (name, "t", draw, "2"): {"one": np.full(8, score)}
+        for name, own in kept.items()
+        for draw, score in enumerate(own)
+    }
+    table = rows(scores, dense)
+    found = pooled(table.assign(reads=table["criterion"] != "blind"), "b").set_index("criterion")
+    # Half of the variance of a, since b has none, with the degrees of freedom of both.
+    half = stats.t.ppf(0.975, 4) * np.sqrt(np.var(kept["a"], ddof=1) / 2 / np.array([3, 1]))
+    for name, width in (("a", half[0]), ("b", half[0]), ("c", half[1]), ("blind", 0.0)):
+        value = np.mean(kept[name])
+        assert (found.loc[name, "kept_low"], found.loc[name, "kept_high"]) == pytest.approx(
+            (value - width, value + width)
+        )
+    assert found.loc["c", "low"] < -0.25 < found.loc["c", "high"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_intervals_exclude_zero_where_the_corrected_p_says_so(seed):
+    numbers = np.random.default_rng(seed)
+    dense = {task: np.ones(60) for task in CHANCE.index}
+    scores = {
+        (f"c{at}", "t", 1, "2"): {task: numbers.binomial(1, chance, 60).astype(float) for task in dense}
+        for at, chance in enumerate((0.8, 0.8, 0.72, 0.6, 0.5))
+    }
+    found = pooled(rows(scores, dense), "c0").dropna(subset="p")
+    told = (found["low"] > 0) | (found["high"] < 0)
+    assert list(told) == list(found["p_holm"] < 0.05) and told.any()
+    # As many items as were asked tell nothing that they have not told.
+    assert list(found["items_to_tell"] <= found["items"]) == list(told)
+
+
 def test_a_reference_that_is_not_there_is_refused():
     scores, dense = drawn(np.random.default_rng(5), 8)
     with pytest.raises(ValueError, match="no rows of divergence"):
@@ -128,3 +199,5 @@ def test_holm_rejects_as_its_steps_do(p):
         rejected.add(at)
     assert {at for at in range(len(p)) if corrected[at] < 0.05} == rejected
     assert np.all(corrected >= p) and np.all(corrected <= 1)
+    assert np.minimum(1, np.array(p) * holm_factors(p)) == pytest.approx(corrected)
+    assert np.all(holm_factors(p) >= 1)

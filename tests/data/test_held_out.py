@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from itertools import chain
 
 import pandas as pd
@@ -18,6 +19,8 @@ from pipeline.data.calibration.shots import Shots
 from pipeline.data.calibration.trajectories import Trajectories
 from pipeline.data.matched.data import read_items
 from pipeline.data.matched.suite import FAMILIES
+from pipeline.evaluate import overlap
+from pipeline.prune.stage import continued_of
 from pipeline.run.job import run_job
 
 TESTED = [row["prompt"] for family in FAMILIES for row in read_items(family) if row["split"] == "test"]
@@ -56,6 +59,20 @@ def test_a_changed_word_hides_no_long_item_and_a_common_phrase_makes_none():
     # Two words alone are no item within a line, where counting goes on.
     assert near_duplicates(["41 42 43 44"], ["43 44"]) == [] and near_duplicates(["Q: 43 44"], ["43 44"])
     assert near_duplicates(["The house is not cold"], ["The house is cold ->"]) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "item"),
+    [
+        ("今天天气很好。法国的首都是哪座城市？请回答。", "法国的首都是哪座城市？"),
+        ("次の文を読んでください。フランスの首都はどこですか。", "フランスの首都はどこですか"),
+        ("ก่อนอื่น เมืองหลวงของฝรั่งเศสคือเมืองอะไร ตอบ", "เมืองหลวงของฝรั่งเศสคือเมืองอะไร"),
+        ("问题。巴黎", "巴黎"),
+    ],
+)
+def test_an_item_is_found_in_text_without_spaces(text, item):
+    assert near_duplicates([text], [item]) == [item]
+    assert near_duplicates([text], [item[::-1]]) == []
 
 
 def test_built_in_prompts_are_held_out():
@@ -142,3 +159,21 @@ def test_items_in_a_file_are_counted_and_told(make_settings, tmp_path, caplog):
         assert "3 of the 64 items of the tasks are in the calibration text" in caplog.text
     counts = tmp_path / "outputs" / record.artifacts["overlap"] / "overlap.json"
     assert json.loads(counts.read_text())["near_duplicates"] == 3
+
+
+def test_items_that_the_model_wrote_are_counted(make_settings, tmp_path, monkeypatch):
+    """The prompts hold none of them, so that the job is not refused; what follows them holds one."""
+    item = next(row["prompt"] for row in read_items("plurals") if row["split"] == "test")
+
+    def written(bench):
+        text = continued_of(bench)
+        return replace(text, tokens=[bench.tokenizer.encode(f" {item}"), *text.tokens[1:]])
+
+    monkeypatch.setattr(overlap, "continued_of", written)
+    folder = tmp_path / "run"
+    folder.mkdir()
+    given = (*TRIAL, "calibration.sequences=4", "task.families=[plurals]", "task.limit=8", "stages=[prune,evaluate]")
+    record = run_job(make_settings(*given), "run", folder)
+    assert record.status == "ok", record.error
+    counts = json.loads((tmp_path / "outputs" / record.artifacts["overlap"] / "overlap.json").read_text())
+    assert item in counts["examples"]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 import torch
+from helpers import context_for, pruner_of
 
 from pipeline.config.sparsity import parse
 from pipeline.model.decoder import Decoder
@@ -49,6 +51,45 @@ def test_a_score_that_is_not_finite_may_be_the_pruners_own(make_model, monkeypat
     monkeypatch.setattr(Dense, "importance", lambda *_: [{"layer": 2, "sublayer": "mlp", "score": float("-inf")}])
     with pytest.raises(ValueError, match=r"score of -inf at layer 2 \(mlp\).*importance\(\) itself computes"):
         score(make_model(), "the model", Dense(name="odd"), {}, Context())
+
+
+# The text has 4 × 24 tokens.
+@pytest.mark.parametrize(
+    ("name", "sparsity", "passes"),
+    [
+        ("attn_drop", 2, 1),
+        ("iterative_attn_drop", 2, 2),
+        ("shortgpt", 2, 1),
+        ("random_attn", 2, 0),
+        ("magnitude", 0.5, 0),
+        ("wanda", 0.5, 2 + 3 / 4),
+        ("divergence", 2, None),
+    ],
+)
+def test_it_says_how_many_tokens_went_through_the_model_for_it(make_model, name, sparsity, passes):
+    """One pass scores all units, another one those that are left.
+
+    Weights are changed block by block, in two passes; a further one stops before the last block, to see what each is
+    given.
+    """
+    model, pruner, kept = make_model(), pruner_of(name), {}
+    context = context_for(pruner, model)
+
+    def scoring(setup, gone, candidates):
+        key = str((gone, candidates))
+        if key not in kept:
+            own = replace(context, setup=setup, candidates=candidates)
+            kept[key] = score(model, "the model", pruner, gone, own)
+        return kept[key].copy()
+
+    first = decide(model, pruner, parse(sparsity), replace(context, changes={}), scoring)
+    assert first.forward_tokens == (
+        sum(row["forward_tokens"] for row in first.scores) if passes is None else pytest.approx(passes * 4 * 24)
+    )
+    # Scores that were kept cost what they have cost.
+    if kept:
+        again = decide(model, pruner, parse(sparsity), context, scoring)
+        assert again.forward_tokens == pytest.approx(first.forward_tokens)
 
 
 @pytest.mark.parametrize("make", [new_weights, weight_masks])

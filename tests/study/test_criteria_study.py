@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from figure_tables import identified, save
 
-from pipeline.study.criteria.__main__ import CELLS, main, spent
+from pipeline.study.criteria.__main__ import CELLS, SEARCHES, main, spent
 from pipeline.study.criteria.cells import cells_of, costs_of, in_every_text
 from pipeline.study.criteria.texts import draws_compared, texts_compared
 from pipeline.study.findings import compared, lazy
@@ -90,18 +90,21 @@ def test_options_that_were_changed_make_another_criterion_whatever_else_was_run(
     assert set(cells_of(tables | both | alone)["criterion"]) == {"divergence, confidence 4.0"}
 
 
-def test_a_search_costs_its_tokens_and_says_what_it_found(outputs):
+def test_what_was_not_counted_is_missing(outputs):
     costs = costs_of(load(outputs), outputs)
     own = costs[costs["criterion"] == "divergence"]
-    assert list(own["forward_tokens"]) == [50.0] * 6 and costs["seconds"].isna().all()
-    assert set(own["reached"]) == {0.25} and own["removed"].isna().all()
+    assert costs[["forward_tokens", "seconds", "removed"]].isna().all(axis=None) and set(own["reached"]) == {0.25}
 
 
-def test_what_a_search_costs_is_told_at_the_largest_budget():
-    rows = [("draw 1", "4", 10.0), ("draw 1", "10", 100.0), ("draw 2", "4", 20.0)]
-    costs = pd.DataFrame(rows, columns=["draw", "sparsity", "seconds"])
-    costs = costs.assign(unit="attention", text="shots {}", model="tiny", criterion="divergence", forward_tokens=1.0)
-    assert spent(costs, "attention", "shots")["seconds"].tolist() == [100.0]
+def test_what_choosing_costs_is_told_at_the_largest_budget_of_several():
+    """One search went further alone, and so did another model, which has fewer runs."""
+    rows = [("tiny", "4", 10.0), ("tiny", "10", 100.0), ("tiny", "12", 120.0), ("other", "20", 1.0)]
+    ours = [(*row, "divergence") for row in rows]
+    costs = pd.DataFrame([*ours, ("tiny", "4", 3.0, "attn_drop"), ("tiny", "10", 5.0, "attn_drop")])
+    costs.columns = ["model", "sparsity", "seconds", "criterion"]
+    costs = costs.assign(unit="attention", text="shots {}", draw="draw 1", forward_tokens=1.0)
+    found = spent(costs, "attention", "shots").set_index("criterion")["seconds"]
+    assert dict(found) == {"divergence": 100.0, "attn_drop": 5.0}
 
 
 def test_the_same_criterion_is_compared_after_reading_each_text(outputs):
@@ -162,6 +165,8 @@ def test_what_cannot_be_compared_is_refused(outputs, tmp_path, capsys):
 def test_findings_tell_what_keeps_more_less_or_neither(outputs, tmp_path, monkeypatch):
     kept = tmp_path / "kept"
     assert main([f"outputs={outputs}", "--kept", str(kept)]) == 0
+    costs = pd.read_parquet(kept / SEARCHES)
+    costs.assign(forward_tokens=costs["criterion"].map({"divergence": 50.0})).to_parquet(kept / SEARCHES)
     monkeypatch.setattr(compared, "KEPT", kept)
     found = compared.read(tmp_path).values
     assert found["attention_shots_tiny-lm_budgets"] == "4 and 6"
@@ -216,7 +221,8 @@ def test_findings_say_which_differences_are_there():
             "criterion": ["a", "ours", "b", "c"],
             "against": ["ours", None, "ours", "ours"],
             "difference": [0.2, np.nan, 0.01, -0.3],
-            "p_holm": [0.01, np.nan, 0.8, 0.001],
+            "low": [0.1, np.nan, -0.1, -0.4],
+            "high": [0.3, np.nan, 0.12, -0.2],
         }
     )
     assert compared.said(rows) == (

@@ -3,7 +3,7 @@
 An item counts if at least half of its n-grams are in the text, where n grows with the length of the item to 8 words.
 One changed word therefore hides no long item, and a common phrase does not make one. An item of less than 8 words
 must be there as a whole, and one of less than 3 words, such as "43 44", where a line, a sentence or what follows a
-colon begins ("Q: 43 44").
+colon begins ("Q: 43 44"). In scripts that put no spaces between words, every character counts as a word.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from collections.abc import Iterable, Sequence
 
 SHARE = 0.5
 _WHOLE, _LONG, _LEAST, _TINY = 8, 32, 4, 3
-_WORDS = re.compile(r"\w+")
-_ENDS = re.compile(r"[.:;!?)\]>|]+\s|\n")
+# Thai and Lao, Burmese, Khmer, kana, and Han.
+_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_WORDS = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
+_ENDS = re.compile(r"[.:;!?)\]>|]+\s|[\n\u3002\uff01\uff1a\uff1b\uff1f]")
 
 
 def words_of(text: str) -> list[str]:

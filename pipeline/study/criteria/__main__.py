@@ -129,14 +129,21 @@ def compared(cells: pd.DataFrame, kind: str, against: Sequence[str] = ()) -> pd.
 
 
 def spent(costs: pd.DataFrame, unit: str, text: str) -> pd.DataFrame:
-    """Return what a criterion's search on a text cost at the largest budget, as the median over models and draws."""
+    """Return what criteria cost to choose after reading a text, as the median over its draws.
+
+    That is at the largest budget that several pruners were run at, of the model with most runs: another model's largest
+    budget is not the same work.
+    """
     own = costs[(costs["unit"] == unit) & name_of(costs["text"]).isin(("", text))].astype(
-        {"forward_tokens": float, "seconds": float}
+        {"model": str, "criterion": str, "forward_tokens": float, "seconds": float}
     )
-    # Draws of the text that were run at smaller budgets alone cost less.
-    size = own["sparsity"].astype(float)
-    largest = own[size == size.groupby(own["model"], observed=True).transform("max")]
-    return largest.groupby("criterion", observed=True)[["forward_tokens", "seconds"]].median().reset_index()
+    if own.empty:
+        return own[["criterion", "forward_tokens", "seconds"]]
+    own = own[own["model"] == own["model"].mode().iloc[0]]
+    size, pruner = own["sparsity"].astype(float), own["criterion"].str.partition(",")[0]
+    shared = size[pruner.groupby(size).transform("nunique") > 1]
+    largest = own[size == (shared if len(shared) else size).max()]
+    return largest.groupby("criterion")[["forward_tokens", "seconds"]].median().reset_index()
 
 
 def _show(unit: str, text: str, rows: pd.DataFrame) -> None:
@@ -156,9 +163,9 @@ def _show(unit: str, text: str, rows: pd.DataFrame) -> None:
         [*columns, "items to tell", "tokens", "seconds"],
         told,
         "kept: of the dense score above chance, mean over cells (model, tasks, text, budget). Intervals: 95 %, over "
-        "items and, where there are several, draws of the text. items to tell: how many would tell the difference from "
-        "zero. tokens: sent through the model by the search at the largest budget; seconds: of the "
-        "processor, to choose at all budgets.",
+        "items and, where there are several, draws of the text; those of differences are corrected for all rows "
+        "(Holm). items to tell: how many would tell the difference from zero. tokens: sent through the model to choose "
+        "at the largest budget; seconds: of the processor, to choose at all budgets; both of the model with most runs.",
     )
 
 
@@ -196,8 +203,8 @@ def _notes(found: pd.DataFrame, from_item: int) -> tuple[str, ...]:
     return (
         "Retained: share of the dense model's score above chance, mean over models, tasks and budgets; 100% is "
         "the dense model.",
-        f"Intervals: 95%, over {over}. Filled: the difference is there after Holm's correction for all comparisons of "
-        "a panel. Each panel names the units and the text; intervals that leave it are cut.",
+        f"Intervals: 95%, over {over}; those of differences are corrected for all of a panel (Holm). Filled: the "
+        "interval excludes 0. Each panel names the units and the text; intervals that leave it are cut.",
         *judged,
     )
 

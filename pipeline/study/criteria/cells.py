@@ -50,9 +50,13 @@ def cells_of(tables: OutputTables) -> pd.DataFrame:
 
 
 def in_every_text(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows; criteria without a text stand in all cells of the same model, tasks, unit and budget."""
+    """Return the rows; criteria without a text stand in all cells of the same model, tasks, unit and budget.
+
+    ``reads`` says whether a criterion has read the text that it stands beside.
+    """
     rows = rows.astype({"text": str, "draw": str})
-    blind = rows["text"] == ""
+    rows = rows.assign(reads=rows["text"] != "")
+    blind = ~rows["reads"]
     where = ["model", "tasks", "unit", "sparsity"]
     texts = rows.loc[~blind, [*where, "text", "draw"]].drop_duplicates()
     repeated = rows[blind].drop(columns=["text", "draw"]).merge(texts, on=where, how="left")
@@ -67,24 +71,20 @@ def name_of(texts: pd.Series) -> pd.Series:
 def costs_of(tables: OutputTables, outputs: Path) -> pd.DataFrame:
     """Return what every search cost and found: `COSTS`.
 
-    ``forward_tokens`` are those sent through the model to choose at this budget; steps that a smaller one had measured
-    count, too. ``seconds`` are the processor's, to choose at this budget and all smaller ones. ``removed`` names the
-    units, ``reached`` is what the search measured without all of them.
+    ``forward_tokens`` are those sent through the model to choose at this budget, from nothing; they are missing of
+    decisions that were made before they were counted. ``seconds`` are the processor's, to choose at this budget and all
+    smaller ones. ``removed`` names the units, ``reached`` is what the search measured without all of them.
     """
     jobs = _who(tables["jobs"], tables["jobs"])
     jobs = jobs[(jobs["pruner"] != DENSE) & (jobs["replicate"] == 1)]
-    sent = tables["rankings"]
-    tokens = (
-        sent.groupby("job")["forward_tokens"].sum(min_count=1) if "forward_tokens" in sent else pd.Series(dtype=float)
-    )
-    path = sent[sent["step"] >= 0].sort_values("step") if len(sent) else pd.DataFrame(columns=["job"])
+    steps = tables["rankings"]
+    path = steps[steps["step"] >= 0].sort_values("step") if len(steps) else pd.DataFrame(columns=["job"])
     reached = path.groupby("job")["score"].last() if len(path) else pd.Series(dtype=float)
-    made = pd.DataFrame(dict(_made(outputs)), index=["removed", "own", *STAGES]).T
-    told = {"forward_tokens": tokens, "reached": reached}
-    found = jobs.assign(**{name: jobs["job"].map(values) for name, values in told.items()}).join(made, on="job")
+    made = pd.DataFrame(dict(_made(outputs)), index=["removed", "forward_tokens", "own", *STAGES]).T
+    found = jobs.assign(reached=jobs["job"].map(reached)).join(made, on="job")
     found = found.sort_values("sparsity_value", kind="stable")
     keys = ["model", "text", "draw", "unit", "criterion"]
-    found = found.astype(dict.fromkeys(("own", *STAGES), float))
+    found = found.astype(dict.fromkeys(("forward_tokens", "own", *STAGES), float))
     found["seconds"] = found.groupby(keys, dropna=False)["own"].cumsum()
     return found.drop_duplicates([*keys, "sparsity"])[COSTS].reset_index(drop=True)
 
@@ -140,7 +140,7 @@ def _levels(comparisons: pd.DataFrame) -> pd.DataFrame:
 
 
 def _made(outputs: Path) -> Iterable[tuple[str, list[Any]]]:
-    """Yield what each finished job removed, the processor seconds of its decision, and the versions of `STAGES`."""
+    """Yield what each finished job removed, tokens and processor seconds of its decision, and versions of `STAGES`."""
     store = Store(outputs)
     for record in load_records(store.jobs):
         path = record.artifacts.get("decision")
@@ -148,7 +148,13 @@ def _made(outputs: Path) -> Iterable[tuple[str, list[Any]]]:
             cost = read_sealed(store.root / path / MANIFEST).get("cost") or {}
             versions = versions_of_jobs([record], store, STAGES)
             told = [float(versions.get(name, float("nan"))) for name in STAGES]
-            removed = [
-                f"{kind} {layer}" for kind, layers in JobTables(record, store).dropped.items() for layer in layers
-            ]
-            yield record.job, [", ".join(removed), float(cost.get("cpu_seconds", float("nan"))), *told]
+            job = JobTables(record, store)
+            removed = [f"{kind} {layer}" for kind, layers in job.dropped.items() for layer in layers]
+            spent = [float("nan" if value is None else value) for value in (_sent(job), cost.get("cpu_seconds"))]
+            yield record.job, [", ".join(removed), *spent, *told]
+
+
+def _sent(job: JobTables) -> float | None:
+    """Return the tokens that went through the model to choose, if they were counted."""
+    steps = [row["forward_tokens"] for row in job.decision.get("scores", ()) if "forward_tokens" in row]
+    return sum(steps) if steps else job.decision.get("forward_tokens")

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure as Canvas
 
+from pipeline.evaluate.intervals import Interval
+from pipeline.evaluate.verdict import UNDECIDED, direction
 from pipeline.plot import canvas, style
 
 UNITS = {"attention": "attention sublayers", "block": "blocks", "mlp": "MLP sublayers", "sublayer": "sublayers"}
@@ -16,7 +18,6 @@ COLUMNS = [
     "unit", "text", "criterion", "cells", "items", "draws", "kept_percent", "kept_low_percent", "kept_high_percent",
     "against", "difference_percent", "low_percent", "high_percent", "p_holm",
 ]  # fmt: skip
-_LEVEL = 0.05
 # Inches that a criterion takes, so that names do not run into one another, and the fewest that a panel has room for.
 _LINE = 0.17
 _FEWEST = 4
@@ -35,7 +36,7 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
     places = data[["unit", "text"]].drop_duplicates().sort_values("unit", key=lambda own: own.map(list(UNITS).index))
     handles = [
         canvas.error_handle("95% interval", upright=False),
-        canvas.line_handle("differs after Holm's correction", style.INK, "", "o"),
+        canvas.line_handle("the difference is there", style.INK, "", "o"),
     ]
     counts = data.groupby(["unit", "text"]).size()
     heights = [_LINE * max(counts[place], _FEWEST) for place in places.itertuples(index=False, name=None)]
@@ -52,8 +53,7 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
             (right, "difference_percent", ["low_percent", "high_percent"]),
         ):
             ax.hlines(lines, own[ends[0]], own[ends[1]], color=style.INK, linewidth=1.0, zorder=2)
-            filled = (own["p_holm"] < _LEVEL) if ax is right else pd.Series(True, index=own.index)
-            faces = [style.INK if full else "white" for full in filled]
+            faces = [style.INK if ax is left or _told(row) else "white" for row in own.itertuples()]
             ax.scatter(own[value], lines, s=18, c=faces, edgecolors=style.INK, linewidths=0.9, zorder=3)
         left.set_ylim(-0.7, len(own) - 0.3)
         left.set_yticks(lines, [_name(row, int(own["cells"].max())) for row in own.itertuples()])
@@ -67,6 +67,11 @@ def draw(data: pd.DataFrame, title: str, caption: str) -> Canvas:
         canvas.panel_title(left, f"{UNITS[unit]}, {text}" if text else UNITS[unit])
         canvas.panel_title(right, f"minus {reference}")
     return sheet
+
+
+def _told(row: Any) -> bool:
+    interval = Interval(row.difference_percent, row.low_percent, row.high_percent)
+    return direction(interval) != UNDECIDED
 
 
 def _name(row: Any, most: int) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pandas as pd
 
-from pipeline.analysis.pooled_criteria import holm, pooled
+from pipeline.analysis.pooled_criteria import CELL, OWN, THEIRS, difference, pooled, retained
+from pipeline.analysis.pooled_estimate import alike_in_draws, holm_factors
 from pipeline.study.criteria.cells import name_of
 
 COLUMNS = [
@@ -34,20 +33,17 @@ def texts_compared(cells: pd.DataFrame, kind: str) -> pd.DataFrame:
 
     Returns:
         `COLUMNS`, one row for each criterion and further text: over the models, tasks and budgets that both texts
-        have, as fractions of the dense score above chance. Draws of a text count as `pooled` counts those of a random
-        criterion.
+        have, as fractions of the dense score above chance; ``p_holm`` and the interval are corrected for all rows of a
+        unit. Intervals are over items and draws of both texts, whose variance is pooled over the criteria.
     """
     own = _of_readers(cells, kind)
     own = own.assign(read=name_of(own["text"]), replicate=own["draw"], text="", draw="")
-    rows = [
-        {"unit": unit, "criterion": criterion, **row}
-        for (unit, criterion), rows in own.groupby(["unit", "criterion"])
-        for row in _rows(rows)
-    ]
-    found = pd.DataFrame(rows, columns=[*COLUMNS[:-1], "p"])
-    corrected = found.groupby("unit")["p"].transform(lambda p: holm(p.to_numpy(dtype=float)))
-    found = found.assign(p_holm=corrected)[COLUMNS]
-    return found.sort_values(["unit", "difference"], ascending=[True, False], kind="stable").reset_index(drop=True)
+    found = [row for unit, rows in own.groupby("unit") for row in _of_unit(str(unit), rows)]
+    return (
+        pd.DataFrame(found, columns=COLUMNS)
+        .sort_values(["unit", "difference"], ascending=[True, False], kind="stable")
+        .reset_index(drop=True)
+    )
 
 
 def draws_compared(cells: pd.DataFrame, kind: str) -> pd.DataFrame:
@@ -86,14 +82,23 @@ def _kept(items: pd.DataFrame, criterion: str) -> float:
     return float(pooled(items, criterion)["kept"].iloc[0])
 
 
-def _rows(items: pd.DataFrame) -> Iterator[dict[str, object]]:
-    """Yield a row for each further text of one criterion."""
-    first, *others = sorted(items["read"].unique())
-    for other in others:
-        both = items[items["read"].isin((first, other))]
-        shared = both[both.groupby(_PLACE, observed=True)["read"].transform("nunique") == 2]
-        if shared.empty:
-            continue
-        means = pooled(shared.assign(criterion=shared["read"]), first).set_index("criterion")
-        row = means.loc[other, ["cells", "kept", "difference", "low", "high", "p"]].to_dict()
-        yield row | {"text": other, "against": first, "kept_against": means.loc[first, "kept"]}
+def _of_unit(unit: str, items: pd.DataFrame) -> list[dict[str, object]]:
+    """Return a row for each criterion and each further text of it."""
+    pairs = {}
+    for criterion, rows in items.groupby("criterion"):
+        first, *others = sorted(rows["read"].unique())
+        for text in others:
+            both = rows[rows["read"].isin((first, text))]
+            shared = both[both.groupby(_PLACE, observed=True)["read"].transform("nunique") == 2]
+            if len(shared):
+                pairs[criterion, text] = first, shared[shared["read"] == text], shared[shared["read"] == first]
+    more = alike_in_draws({key: difference(new, old) for key, (_, new, old) in pairs.items()}, [OWN, THEIRS])
+    p = [one.p() for one in more.values()]
+    found = []
+    for ((criterion, text), (first, new, old)), tests in zip(pairs.items(), holm_factors(p), strict=True):
+        one = more[criterion, text]
+        about = {"unit": unit, "criterion": criterion, "text": text, "against": first}
+        about |= {"cells": new.groupby(CELL, observed=True).ngroups, "p_holm": min(1.0, one.p() * tests)}
+        means = {"kept": retained(new).value, "kept_against": retained(old).value}
+        found.append(about | means | dict(zip(("difference", "low", "high"), one.interval(tests), strict=True)))
+    return found

@@ -9,7 +9,9 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.analysis.pooled_criteria import CELL
+from pipeline.evaluate.intervals import Interval
 from pipeline.evaluate.suite import GENERATIVE
+from pipeline.evaluate.verdict import LESS, MORE, UNDECIDED, direction
 from pipeline.study.criteria.__main__ import CELLS, REFERENCES, SEARCHES, compared, p_words, spent
 from pipeline.study.criteria.cells import STAGES, in_every_text, name_of
 from pipeline.study.criteria.texts import draws_compared, texts_compared
@@ -17,7 +19,6 @@ from pipeline.study.findings.source import Measured, NoResults, Source
 from pipeline.study.findings.table import ROOT, Grid, Value, listed
 
 KEPT = ROOT / "docs" / "data" / "criteria"
-LEVEL = 0.05
 # The criteria that docs/pruners.md recommends, for each kind of unit and text: the others are compared with each.
 RECOMMENDED = {
     ("attention", "shots"): ("divergence", "divergence_estimate"),
@@ -49,9 +50,7 @@ def read(outputs: Path) -> Measured:
             continue
         against = [reference]
         rows = compared(own, GENERATIVE, against)
-        # Of the model with most cells: the largest budget of another is not the same work.
-        cost = spent(costs[costs["model"] == own["model"].mode().iloc[0]], str(unit), str(text))
-        values[place] = _table(rows.merge(cost, on="criterion", how="left"))
+        values[place] = _table(rows.merge(spent(costs, str(unit), str(text)), on="criterion", how="left"))
         values[f"{place}_said"] = said(rows)
         for other in others[:-1]:
             values[f"{place}_{other}"] = _table(compared(own, GENERATIVE, [other]))
@@ -77,17 +76,18 @@ def read(outputs: Path) -> Measured:
 
 
 def said(rows: pd.DataFrame) -> str:
-    """Say which criteria keep more or less than the reference after Holm's correction, and which cannot be told."""
+    """Say which criteria keep more or less than the reference by corrected intervals, and which cannot be told."""
     others = rows[rows["against"].notna()]
-    differ, reference = others["p_holm"] < LEVEL, f"`{others['against'].iloc[0]}`"
-    parts = [
-        (others[differ & (others["difference"] > 0)], "more than {} is kept by", "more than it"),
-        (others[differ & (others["difference"] < 0)], "less than {} is kept by", "less is kept by"),
-        (others[~differ], "these cannot be told from {}:", "these cannot be told from it:"),
-    ]
+    reference = f"`{others['against'].iloc[0]}`"
+    told = [direction(Interval(row.difference, row.low, row.high)) for row in others.itertuples()]
+    parts = {
+        MORE: ("more than {} is kept by", "more is kept by"),
+        LESS: ("less than {} is kept by", "less is kept by"),
+        UNDECIDED: ("these cannot be told from {}:", "these cannot be told from it:"),
+    }
     words: list[str] = []
-    for own, first, later in parts:
-        if len(own):
+    for word, (first, later) in parts.items():
+        if len(own := others[[each == word for each in told]]):
             names = ", ".join(f"`{name}`" for name in own["criterion"])
             words.append(f"{later if words else first.format(reference)} {names}")
     return f"{'; '.join(words)}."
