@@ -7,14 +7,16 @@ well as their p, so that an interval excludes 0 exactly where its corrected p is
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from pipeline.evaluate.intervals import TAIL, Interval
+
+Key = TypeVar("Key", bound=Hashable)
 
 
 class Part(NamedTuple):
@@ -79,7 +81,7 @@ class Estimate:
         return float(-stdtrit(self.freedom, (1 - TAIL) / tests))
 
 
-def alike_in_draws(estimates: Mapping[str, Estimate], names: Iterable[str]) -> dict[str, Estimate]:
+def alike_in_draws(estimates: Mapping[Key, Estimate], names: Iterable[str]) -> dict[Key, Estimate]:
     """Give all estimates the same variance between draws of what ``names`` say: the pooled one, as in an ANOVA.
 
     Two or three draws of one alone say next to nothing, and one draw says nothing. Where none was drawn again, the
