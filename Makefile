@@ -4,7 +4,7 @@ BIN := .venv/bin
 SWEEP ?= -m pruner=shortgpt,wanda sparsity=0.2,0.4
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all browser sandbox slurm advise figures report paper faults dashboard sync bench peers docs findings lint types
+.PHONY: help setup demo test test-all browser sandbox slurm advise figures report paper criteria faults dashboard sync bench peers docs findings lint types
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -70,6 +70,33 @@ EXPERIMENTS ?= $(filter-out fig10,$(basename $(notdir $(wildcard conf/experiment
 paper: setup ## run the experiments behind all figures of the paper (hours on two cores)
 	for name in $(EXPERIMENTS); do $(BIN)/python -m pipeline.main -m experiment=$$name $(OVERRIDES) || exit 1; done
 	$(BIN)/python -m pipeline.report
+
+# Choose on one half of the families, judge on the other, in both directions; own text and given text; further draws of
+# both; a second model. Each part goes on where it was stopped. OVERRIDES=--dry-run shows what there is to do.
+ONE := [copying,repetition,plurals,negation,questions]
+TWO := [counting,past_tense,participles,antonyms,nationalities]
+COMPARE = $(BIN)/python -m pipeline.main -m experiment=fig28 dtype=float32 task.kinds=[generative] stages=[prune,evaluate] $(OVERRIDES)
+GIVEN = calibration=news calibration.sequences=8 calibration.length=240
+ATTENTION := divergence,divergence_estimate,perplexity,output_change,taylor_attn,evolution,attn_drop,iterative_attn_drop
+BLOCKS := divergence_blocks,divergence_estimate_blocks,perplexity_blocks,output_change_blocks,taylor_blocks,evolution_blocks,shortgpt,iterative_blocks
+WEIGHTS := wanda,wanda_owl,wanda_alpha_pruning,wanda_divergence
+
+criteria: setup ## compare criteria, ours and others, for what to remove (many hours on two cores)
+	set -e; for halves in '$(ONE) $(TWO)' '$(TWO) $(ONE)'; do \
+	  set -- $$halves; own="calibration.families=$$1"; judge="task.families=$$2"; \
+	  $(COMPARE) task.limit=24 "$$own" "$$judge"; \
+	  $(COMPARE) task.limit=24 "$$own" "$$judge" pruner=random_attn,random_blocks pruner.draw=1,2,3,4,5; \
+	  $(COMPARE) task.limit=24 "$$own" "$$judge" pruner=evolution pruner.generations=50 sparsity=6; \
+	  $(COMPARE) task.limit=24 $(GIVEN) "$$judge"; \
+	  $(COMPARE) "$$own" "$$judge" pruner=$(ATTENTION) sparsity=6 calibration.draw=2,3; \
+	  $(COMPARE) "$$own" "$$judge" pruner=$(BLOCKS) sparsity=4 calibration.draw=2,3; \
+	  $(COMPARE) "$$own" "$$judge" pruner=$(WEIGHTS) sparsity=0.5 calibration.draw=2,3; \
+	  $(COMPARE) $(GIVEN) "$$judge" pruner=$(ATTENTION) sparsity=6 calibration.seed=1,2; \
+	  $(COMPARE) task.limit=24 "$$own" "$$judge" model=gemma3_270m pruner=$(ATTENTION) sparsity=3,5; \
+	  $(COMPARE) task.limit=24 "$$own" "$$judge" model=gemma3_270m pruner=$(BLOCKS) sparsity=2,4; \
+	  $(COMPARE) task.limit=24 "$$own" "$$judge" model=gemma3_270m pruner=$(WEIGHTS) sparsity=0.5,0.6; \
+	done
+	$(BIN)/python -m pipeline.study.criteria
 
 faults: setup ## kill, damage, crowd and starve sweeps, and check that nothing is lost or wrong (half an hour)
 	PYTHONPATH=tests $(BIN)/python -m fault_run $(FAULTS)
