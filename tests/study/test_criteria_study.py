@@ -229,3 +229,18 @@ def test_findings_say_which_differences_are_there():
         "more than `ours` is kept by `a`; less is kept by `c`; these cannot be told from it: `b`."
     )
     assert compared.said(rows.iloc[1:3]) == "these cannot be told from `ours`: `b`."
+
+
+def test_findings_name_the_cheapest_of_those_that_cannot_be_told_apart():
+    """The reference has no difference to itself; what keeps less for sure is not named, however cheap it is."""
+    rows = pd.DataFrame(
+        {
+            "criterion": ["ours", "estimate", "slow", "chance"],
+            "difference": [np.nan, -0.1, -0.1, -0.3],
+            "low": [np.nan, -0.3, -0.3, -0.4],
+            "high": [np.nan, 0.1, 0.1, -0.2],
+            "seconds": [400.0, 52.4, 1000.0, 3.0],
+        }
+    )
+    assert compared.cheapest(rows) == "`estimate`, 52 s"
+    assert compared.cheapest(rows.assign(seconds=np.nan)) == ""

@@ -50,8 +50,10 @@ def read(outputs: Path) -> Measured:
             continue
         against = [reference]
         rows = compared(own, GENERATIVE, against)
-        values[place] = _table(rows.merge(spent(costs, str(unit), str(text)), on="criterion", how="left"))
+        rows = rows.merge(spent(costs, str(unit), str(text)), on="criterion", how="left")
+        values[place] = _table(rows)
         values[f"{place}_said"] = said(rows)
+        values[f"{place}_cheapest"] = cheapest(rows)
         for other in others[:-1]:
             values[f"{place}_{other}"] = _table(compared(own, GENERATIVE, [other]))
         for model, budgets in own.groupby("model", sort=False, observed=True)["sparsity"]:
@@ -91,6 +93,14 @@ def said(rows: pd.DataFrame) -> str:
             names = ", ".join(f"`{name}`" for name in own["criterion"])
             words.append(f"{later if words else first.format(reference)} {names}")
     return f"{'; '.join(words)}."
+
+
+def cheapest(rows: pd.DataFrame) -> str:
+    """Name the criterion that takes the fewest seconds of the reference and those that cannot be told from it."""
+    told = [direction(Interval(row.difference, row.low, row.high)) for row in rows.itertuples()]
+    alike = rows[[word == UNDECIDED for word in told]].dropna(subset="seconds")
+    row = alike.loc[alike["seconds"].idxmin()] if len(alike) else None
+    return "" if row is None else f"`{row['criterion']}`, {row['seconds']:,.0f} s"
 
 
 def _table(rows: pd.DataFrame) -> Grid:
