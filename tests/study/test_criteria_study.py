@@ -235,12 +235,26 @@ def test_findings_name_the_cheapest_of_those_that_cannot_be_told_apart():
     """The reference has no difference to itself; what keeps less for sure is not named, however cheap it is."""
     rows = pd.DataFrame(
         {
-            "criterion": ["ours", "estimate", "slow", "chance"],
-            "difference": [np.nan, -0.1, -0.1, -0.3],
-            "low": [np.nan, -0.3, -0.3, -0.4],
-            "high": [np.nan, 0.1, 0.1, -0.2],
-            "seconds": [400.0, 52.4, 1000.0, 3.0],
+            "criterion": ["ours", "estimate", "slow", "cosine", "random_attn"],
+            "difference": [np.nan, -0.1, -0.1, -0.3, -0.3],
+            "low": [np.nan, -0.3, -0.3, -0.4, -0.9],
+            "high": [np.nan, 0.1, 0.1, -0.2, 0.3],
+            "seconds": [400.0, 52.4, 1000.0, 3.0, 1.0],
         }
     )
     assert compared.cheapest(rows) == "`estimate`, 52 s"
     assert compared.cheapest(rows.assign(seconds=np.nan)) == ""
+
+
+def test_findings_say_whether_two_searches_found_the_same():
+    place = {"model": "m", "draw": "", "unit": "attention", "sparsity": "2"}
+    rows = [
+        ("a", "divergence", "attention 1, attention 3"),
+        ("a", "evolution, generations 50", "attention 3, attention 1"),
+    ]
+    rows += [
+        ("b", "divergence", "attention 1, attention 3"),
+        ("b", "evolution, generations 50", "attention 1, attention 4"),
+    ]
+    costs = pd.DataFrame([place | dict(zip(("text", "criterion", "removed"), row, strict=True)) for row in rows])
+    assert compared.same_units(costs, "evolution, generations 50", "divergence") == "1 of 2"

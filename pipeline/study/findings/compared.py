@@ -13,7 +13,7 @@ from pipeline.evaluate.intervals import Interval
 from pipeline.evaluate.suite import GENERATIVE
 from pipeline.evaluate.verdict import LESS, MORE, UNDECIDED, direction
 from pipeline.study.criteria.__main__ import CELLS, REFERENCES, SEARCHES, compared, p_words, spent
-from pipeline.study.criteria.cells import STAGES, in_every_text, name_of
+from pipeline.study.criteria.cells import SEARCH, STAGES, in_every_text, name_of
 from pipeline.study.criteria.texts import draws_compared, texts_compared
 from pipeline.study.findings.source import Measured, NoResults, Source
 from pipeline.study.findings.table import ROOT, Grid, Value, listed
@@ -27,6 +27,7 @@ RECOMMENDED = {
     ("weight", "shots"): ("wanda",),
     ("weight", "news"): ("wanda",),
 }
+CHANCE = "random_"
 # Items of each task that had been looked at when criteria were first recommended; later ones judge them anew.
 SEEN = 24
 COMMAND = "python -m pipeline.study.criteria --kept docs/data/criteria"
@@ -61,7 +62,7 @@ def read(outputs: Path) -> Measured:
         if own["model"].nunique() > 1:
             values[f"{place}_models"] = _models_table(own, against)
         unseen = own[own["item"] >= SEEN]
-        if unseen["criterion"].nunique() > 1:
+        if reference in set(unseen["criterion"]) and unseen["criterion"].nunique() > 1:
             values[f"{place}_unseen"] = _table(compared(unseen, GENERATIVE, against))
             values[f"{place}_unseen_items"] = str(unseen.groupby(["task", "item"], observed=True).ngroups)
     for unit, own in cells.groupby("unit", sort=False, observed=True):
@@ -71,6 +72,7 @@ def read(outputs: Path) -> Measured:
     draws = draws_compared(cells, GENERATIVE)
     for (unit, text), rows in draws.groupby(["unit", "text"], sort=False):
         values[f"{unit}_{text}_draws"] = _draws_table(rows)
+    values["evolution_found"] = same_units(costs, "evolution, generations 50", "divergence")
     runs = costs.astype({"started": str, "commit": str}).sort_values("started")
     commits = dict.fromkeys(runs["commit"].str[:7])
     stages = {name: int(costs[name].min()) for name in STAGES if costs[name].notna().any()}
@@ -96,11 +98,24 @@ def said(rows: pd.DataFrame) -> str:
 
 
 def cheapest(rows: pd.DataFrame) -> str:
-    """Name the criterion that takes the fewest seconds of the reference and those that cannot be told from it."""
+    """Name the criterion that takes the fewest seconds of the reference and those that cannot be told from it.
+
+    Chance is a control, not a criterion.
+    """
     told = [direction(Interval(row.difference, row.low, row.high)) for row in rows.itertuples()]
     alike = rows[[word == UNDECIDED for word in told]].dropna(subset="seconds")
+    alike = alike[~alike["criterion"].str.startswith(CHANCE)]
     row = alike.loc[alike["seconds"].idxmin()] if len(alike) else None
     return "" if row is None else f"`{row['criterion']}`, {row['seconds']:,.0f} s"
+
+
+def same_units(costs: pd.DataFrame, criterion: str, other: str) -> str:
+    """Say in how many searches a criterion, given by how its name begins, removed the same units as another one."""
+    runs = costs.astype(dict.fromkeys([*SEARCH, "removed"], str))
+    own, theirs = runs[runs["criterion"].str.startswith(criterion)], runs[runs["criterion"] == other]
+    both = own.drop(columns="criterion").merge(theirs, on=[key for key in SEARCH if key != "criterion"])
+    same = [set(row.removed_x.split(", ")) == set(row.removed_y.split(", ")) for row in both.itertuples()]
+    return f"{sum(same)} of {len(same)}"
 
 
 def _table(rows: pd.DataFrame) -> Grid:
