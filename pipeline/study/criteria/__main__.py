@@ -33,6 +33,7 @@ from pipeline.study.criteria.cells import (
     merged,
     name_of,
     save,
+    several,
 )
 from pipeline.study.criteria.texts import texts_compared
 from pipeline.tables.load import load
@@ -108,13 +109,15 @@ def _compare(outputs: Path, kept: Path | None, kind: str, against: Sequence[str]
 def compared(cells: pd.DataFrame, kind: str, against: Sequence[str] = ()) -> pd.DataFrame:
     """Return the pooled criteria of every kind of unit and ``text`` that has its reference and another criterion.
 
-    A unit's reference is the first of ``against`` that was run for it, and otherwise that of `REFERENCES`.
+    Cells with one criterion alone are left out. A unit's reference is the first of ``against`` that was run for it, and
+    otherwise that of `REFERENCES`.
 
     Raises MissingData if there is none.
     """
     own = in_every_text(cells[(cells["kind"] == kind) & cells["solved"].astype(bool)])
     parts = []
     for (unit, text), rows in own.groupby(["unit", name_of(own["text"])], observed=True):
+        rows = several(rows)
         criteria = set(rows["criterion"])
         reference = next((name for name in against if name in criteria), REFERENCES.get(str(unit), ""))
         if reference in criteria and rows["criterion"].nunique() > 1:
@@ -199,7 +202,7 @@ def _interval(value: float, low: float, high: float, form: str) -> str:
 def _notes(found: pd.DataFrame, from_item: int) -> tuple[str, ...]:
     draws = int(found["draws"].max())
     judged = (f"Judged by items {from_item} and later of each task, counted from 0.",) if from_item else ()
-    over = f"items and {draws} draws of the text" if draws > 1 else "items"
+    over = f"items and up to {draws} draws of the text" if draws > 1 else "items"
     return (
         "Retained: share of the dense model's score above chance, mean over models, tasks and budgets; 100% is "
         "the dense model.",

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.analysis.pooled_criteria import ITEM
+from pipeline.analysis.pooled_criteria import CELL, ITEM
 from pipeline.common.files import replacing
 from pipeline.config.signature import takes_sparsity
 from pipeline.evaluate.comparison import MEAN
@@ -61,6 +61,12 @@ def in_every_text(rows: pd.DataFrame) -> pd.DataFrame:
     texts = rows.loc[~blind, [*where, "text", "draw"]].drop_duplicates()
     repeated = rows[blind].drop(columns=["text", "draw"]).merge(texts, on=where, how="left")
     return pd.concat([rows[~blind], repeated.fillna({"text": "", "draw": ""})], ignore_index=True)
+
+
+def several(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return the cells that have several criteria, not only one with other options: they would move its mean alone."""
+    pruners = cells["criterion"].astype(str).str.partition(",")[0]
+    return cells[pruners.groupby([cells[key] for key in CELL]).transform("nunique") > 1]
 
 
 def name_of(texts: pd.Series) -> pd.Series:

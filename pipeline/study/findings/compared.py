@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.analysis.pooled_criteria import CELL
 from pipeline.evaluate.intervals import Interval
 from pipeline.evaluate.suite import GENERATIVE
 from pipeline.evaluate.verdict import LESS, MORE, UNDECIDED, direction
 from pipeline.study.criteria.__main__ import CELLS, REFERENCES, SEARCHES, compared, p_words, spent
-from pipeline.study.criteria.cells import SEARCH, STAGES, in_every_text, name_of
+from pipeline.study.criteria.cells import SEARCH, STAGES, in_every_text, name_of, several
 from pipeline.study.criteria.texts import draws_compared, texts_compared
 from pipeline.study.findings.source import Measured, NoResults, Source
 from pipeline.study.findings.table import ROOT, Grid, Value, listed
@@ -45,7 +44,7 @@ def read(outputs: Path) -> Measured:
     everywhere = in_every_text(cells)
     for (unit, text), own in everywhere.groupby(["unit", name_of(everywhere["text"])], sort=False):
         place = f"{unit}_{text}"
-        own, wanted = _several(own), RECOMMENDED.get((str(unit), str(text)), ())
+        own, wanted = several(own), RECOMMENDED.get((str(unit), str(text)), ())
         reference, *others = [*(name for name in wanted if name in set(own["criterion"])), REFERENCES[str(unit)]]
         if reference not in set(own["criterion"]):
             continue
@@ -131,12 +130,6 @@ def _table(rows: pd.DataFrame) -> Grid:
     reference = next((str(name) for name in rows["against"].dropna()), "")
     names = ["criterion", "cells", "kept", f"minus `{reference}`", "p (Holm)", *costs.values(), "items to tell"]
     return Grid(names, lines)
-
-
-def _several(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return the cells that have several criteria, not only one with other options: they would move its mean alone."""
-    pruners = cells["criterion"].astype(str).str.partition(",")[0]
-    return cells[pruners.groupby([cells[key] for key in CELL]).transform("nunique") > 1]
 
 
 def _models_table(cells: pd.DataFrame, against: Sequence[str]) -> Grid:
