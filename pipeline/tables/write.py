@@ -78,10 +78,13 @@ def _dropped(tables: JobTables) -> str:
 
 
 def bring_up_to_date(outputs: Path) -> None:
-    """Collect the tables again if the jobs table lacks current columns; jobs of an earlier layout fill them."""
+    """Collect the tables again if they are not there, or if the jobs table lacks current columns.
+
+    Jobs of an earlier layout fill these columns. A damaged table is left to those who read it.
+    """
     path = outputs / "tables" / JOBS
     try:
-        there = pq.read_schema(path).names
+        there = pq.read_schema(path).names if path.exists() else []
     except (OSError, pa.ArrowException):
         return
     if set(JOB_COLUMNS) <= set(there):

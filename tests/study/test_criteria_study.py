@@ -243,6 +243,9 @@ def test_findings_name_the_cheapest_of_those_that_cannot_be_told_apart():
         }
     )
     assert compared.cheapest(rows) == "`estimate`, 52 s"
+    near = rows.assign(seconds=[400.0, 52.4, 50.0, 3.0, 1.0], difference=[np.nan, -0.05, -0.1, -0.3, -0.3])
+    assert compared.cheapest(near) == "`estimate`, 52 s"
+    assert compared.cheapest(near.assign(seconds=[59.0, 52.4, 50.0, 3.0, 1.0])) == "`ours`, 59 s"
     assert compared.cheapest(rows.assign(seconds=np.nan)) == ""
 
 
