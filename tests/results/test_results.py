@@ -27,6 +27,7 @@ from pipeline.run.compose import resolve
 from pipeline.run.job import run_job
 from pipeline.store.artifacts import Artifact, Store
 from pipeline.store.records import FAILED, JobRecord, load_records
+from pipeline.tables.load import load
 
 HOLDER = """
 import sys
@@ -488,3 +489,15 @@ def test_nothing_outside_the_store_is_ever_removed(outputs, ask, tmp_path):
     assert ask(outputs, "gc", "--yes")[0] == 0
     assert (precious / "a.txt").read_text() == "a"
     assert not (outputs / "store" / "decision" / ("a" * 16)).exists()
+
+
+def test_tables_that_are_gone_are_made_again_from_the_jobs(outputs):
+    tables = dict(load(outputs))
+    shutil.rmtree(outputs / "tables")
+    again = load(outputs)
+    # A job ends after its tables are written.
+    for name, frame in tables.items():
+        pd.testing.assert_frame_equal(
+            *(rows.drop(columns="finished", errors="ignore") for rows in (again[name], frame))
+        )
+    assert {"wanda", "attn_drop"} <= set(again.scores["pruner"])
