@@ -171,6 +171,13 @@ def test_findings_tell_what_keeps_more_less_or_neither(outputs, tmp_path, monkey
     found = compared.read(tmp_path).values
     assert found["attention_shots_tiny-lm_budgets"] == "4 and 6"
     assert found["attention_shots_said"] == "less than `divergence` is kept by `attn_drop`, `random_attn`."
+    budgets = found["attention_shots_by_budget"]
+    assert budgets.columns == ["criterion", "4", "6"]
+    assert budgets.rows == [
+        ["divergence", "0.89", "0.89"],
+        ["attn_drop", "0.56", "0.56"],
+        ["random_attn", "0.33", ""],
+    ]
     assert [row[0] for row in found["attention_texts"].rows] == ["attn_drop", "divergence"]
     rows = {row[0]: row for row in found["attention_shots"].rows}
     assert rows["divergence"][1] == "4" and rows["divergence"][2].startswith("0.89 [")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from pipeline.analysis.pooled_criteria import retained
 from pipeline.evaluate.intervals import Interval
 from pipeline.evaluate.suite import GENERATIVE
 from pipeline.evaluate.verdict import LESS, MORE, UNDECIDED, direction
@@ -61,6 +62,7 @@ def read(outputs: Path) -> Measured:
             values[f"{place}_{other}"] = _table(compared(own, GENERATIVE, [other]))
         for model, budgets in own.groupby("model", sort=False, observed=True)["sparsity"]:
             values[f"{place}_{model}_budgets"] = listed(sorted(set(budgets.astype(str)), key=float))
+        values[f"{place}_by_budget"] = _budgets_table(own)
         if own["model"].nunique() > 1:
             values[f"{place}_models"] = _models_table(own, against)
         unseen = own[own["item"] >= SEEN]
@@ -137,6 +139,21 @@ def _table(rows: pd.DataFrame) -> Grid:
     reference = next((str(name) for name in rows["against"].dropna()), "")
     names = ["criterion", "cells", "kept", f"minus `{reference}`", "p (Holm)", *costs.values(), "items to tell"]
     return Grid(names, lines)
+
+
+def _budgets_table(cells: pd.DataFrame) -> Grid:
+    """Return what criteria keep at each budget, after reading the first draw of a text; of the model with most runs."""
+    own = cells[(cells["kind"] == GENERATIVE) & cells["solved"].astype(bool)].astype(dict.fromkeys(SEARCH, str))
+    own = own[(own["model"] == own["model"].mode().iloc[0]) & (own["draw"] == min(own["draw"]))]
+    kept = {key: retained(rows).value for key, rows in own.groupby(["criterion", "sparsity"])}
+    budgets = sorted(set(own["sparsity"]), key=float)
+    lines = [
+        [name, *(f"{kept[name, at]:.2f}" if (name, at) in kept else "" for at in budgets)]
+        for name in dict.fromkeys(name for name, _ in kept)
+    ]
+    # By the largest budget, where criteria differ most; those that were not run there come last.
+    lines.sort(key=lambda line: float(line[-1] or -1), reverse=True)
+    return Grid(["criterion", *budgets], lines)
 
 
 def _models_table(cells: pd.DataFrame, against: Sequence[str]) -> Grid:

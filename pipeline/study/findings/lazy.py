@@ -69,8 +69,8 @@ def table(both: pd.DataFrame, scores: pd.DataFrame) -> Grid:
         reached, sent = _more(row.reached_lazy / row.reached), _more(row.forward_tokens_lazy / row.forward_tokens)
         numbers = [str(row.differ), f"{row.reached:.4f}", reached, f"{row.forward_tokens:,.0f}", sent]
         lines.append([row.model, row.criterion, _name(row.text), row.sparsity, *numbers, *_kept(own)])
-    columns = ["model", "criterion", "text", "budget", "units that differ", "KL", "lazy", "tokens", "lazy", "kept"]
-    return Grid([*columns, "lazy minus full"], lines)
+    columns = ["model", "criterion", "text", "budget", "units that differ", "KL", "KL, lazy", "tokens", "tokens, lazy"]
+    return Grid([*columns, "kept", "lazy minus full"], lines)
 
 
 def _kept(scores: pd.DataFrame) -> list[str]:
