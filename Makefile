@@ -78,6 +78,7 @@ TWO := [counting,past_tense,participles,antonyms,nationalities]
 COMPARE = $(BIN)/python -m pipeline.main -m experiment=fig28 dtype=float32 task.kinds=[generative] stages=[prune,evaluate] $(OVERRIDES)
 GIVEN = calibration=news calibration.sequences=8 calibration.length=240
 ATTENTION := divergence,divergence_estimate,perplexity,output_change,taylor_attn,evolution,attn_drop,iterative_attn_drop
+CHEAP := divergence_estimate,taylor_attn,attn_drop,iterative_attn_drop
 BLOCKS := divergence_blocks,divergence_estimate_blocks,perplexity_blocks,output_change_blocks,taylor_blocks,evolution_blocks,shortgpt,iterative_blocks
 WEIGHTS := wanda,wanda_owl,wanda_alpha_pruning,wanda_divergence
 
@@ -87,11 +88,14 @@ criteria: setup ## compare criteria, ours and others, for what to remove (many h
 	  $(COMPARE) task.limit=24 "$$own" "$$judge"; \
 	  $(COMPARE) task.limit=24 "$$own" "$$judge" pruner=random_attn,random_blocks pruner.draw=1,2,3,4,5; \
 	  $(COMPARE) task.limit=24 "$$own" "$$judge" pruner=evolution pruner.generations=50 sparsity=6; \
+	  $(COMPARE) task.limit=24 "$$own" "$$judge" pruner=contiguous sparsity=1,2,4,6; \
+	  $(COMPARE) task.limit=24 "$$own" "$$judge" pruner=ria,dsnot,sparsegpt,magnitude sparsity=0.5,0.6; \
 	  $(COMPARE) task.limit=24 $(GIVEN) "$$judge"; \
 	  $(COMPARE) "$$own" "$$judge" pruner=$(ATTENTION) sparsity=6 calibration.draw=2,3; \
 	  $(COMPARE) "$$own" "$$judge" pruner=$(BLOCKS) sparsity=4 calibration.draw=2,3; \
 	  $(COMPARE) "$$own" "$$judge" pruner=$(WEIGHTS) sparsity=0.5 calibration.draw=2,3; \
 	  $(COMPARE) $(GIVEN) "$$judge" pruner=$(ATTENTION) sparsity=6 calibration.seed=1,2; \
+	  $(COMPARE) $(GIVEN) "$$judge" pruner=$(CHEAP) sparsity=6 calibration.seed=3,4,5,6; \
 	  $(COMPARE) task.limit=24 "$$own" "$$judge" model=gemma3_270m pruner=$(ATTENTION) sparsity=3,5; \
 	  $(COMPARE) task.limit=24 "$$own" "$$judge" model=gemma3_270m pruner=$(BLOCKS) sparsity=2,4; \
 	  $(COMPARE) task.limit=24 "$$own" "$$judge" model=gemma3_270m pruner=$(WEIGHTS) sparsity=0.5,0.6; \
