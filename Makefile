@@ -75,7 +75,7 @@ paper: setup ## run the experiments behind all figures of the paper (hours on tw
 # both; a second model. Each part goes on where it was stopped. OVERRIDES=--dry-run shows what there is to do.
 ONE := [copying,repetition,plurals,negation,questions]
 TWO := [counting,past_tense,participles,antonyms,nationalities]
-COMPARE = $(BIN)/python -m pipeline.main -m experiment=fig28 dtype=float32 task.kinds=[generative] stages=[prune,evaluate] $(OVERRIDES)
+COMPARE = $(BIN)/python -m pipeline.main -m experiment=fig28 dtype=float32 'task.kinds=[generative]' 'stages=[prune,evaluate]' $(OVERRIDES)
 GIVEN = calibration=news calibration.sequences=8 calibration.length=240
 ATTENTION := divergence,divergence_estimate,perplexity,output_change,taylor_attn,evolution,attn_drop,iterative_attn_drop
 CHEAP := divergence_estimate,taylor_attn,attn_drop,iterative_attn_drop
