@@ -150,7 +150,7 @@ class Decision:
     ``achieved_by_layer`` the same for each block; ``parameters`` counts those left of the whole model's
     ``dense_parameters``: tied ones once, zeroed ones not. ``mixers`` are the layers of the dense model whose
     ``attention`` is another mixer of tokens. ``forward_tokens`` went through the model for the decision, from nothing;
-    None if it is not known.
+    None if that is not known, as after an interruption. It is no part of the stored decision.
     """
 
     blocks: tuple[int, ...] = ()
@@ -187,7 +187,6 @@ class Decision:
             "achieved_by_layer": list(self.achieved_by_layer),
             "parameters": self.parameters,
             "dense_parameters": self.dense_parameters,
-            "forward_tokens": self.forward_tokens,
             "scores": self.scores,
         }
 
@@ -213,7 +212,6 @@ class Decision:
             parameters=facts["parameters"],
             dense_parameters=facts["dense_parameters"],
             mixers=tuple(facts.get("mixers", ())),
-            forward_tokens=facts.get("forward_tokens"),
         )
 
 

@@ -23,6 +23,7 @@ from pipeline.prune.decision import ChangeFiles
 from pipeline.prune.shared_setup import SharedSetup
 from pipeline.prune.workbench import Workbench
 from pipeline.store.artifacts import Artifact
+from pipeline.store.provenance import Meter
 from pipeline.store.stage import Stage
 
 if TYPE_CHECKING:
@@ -152,6 +153,8 @@ class PruningDecision(Stage):
 
         decision = decide(model, pruner, settings.sparsity, context, scoring)
         decision.save(folder)
+        if decision.forward_tokens is not None:
+            Meter.note("forward_tokens", decision.forward_tokens)
         if is_offloaded(model):
             bench.release()
             return

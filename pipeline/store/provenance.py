@@ -81,13 +81,14 @@ class Meter:
     mark, or from 20 samples per second where that mark cannot be reset; ``gpu_peak_gib``: the most that torch had
     allocated on one GPU, None without; ``energy_joules`` of the processor packages and ``gpu_energy_joules`` of the
     GPUs in use, other processes included, None where the machine does not report it.
-    Blocks may be nested: an outer one includes the inner ones.
+    Blocks may be nested: an outer one includes the inner ones. ``note`` adds a cost of another kind to the innermost.
     """
 
     _open: ClassVar[list[Meter]] = []
 
     def __init__(self) -> None:
         self.cost: dict[str, Any] = {}
+        self._noted: dict[str, float] = {}
         self._peak = self._gpu_peak = 0
 
     def __enter__(self) -> Self:
@@ -112,7 +113,14 @@ class Meter:
             "gpu_peak_gib": round(self._gpu_peak / _GIB, 3) if self._gpu_peak else None,
             "energy_joules": used[0],
             "gpu_energy_joules": used[1],
+            **self._noted,
         }
+
+    @classmethod
+    def note(cls, name: str, amount: float) -> None:
+        """Note a cost in its own unit; without an open block it is forgotten."""
+        if cls._open:
+            cls._open[-1]._noted[name] = amount
 
 
 def _note_peaks(meters: list[Meter]) -> None:

@@ -139,6 +139,8 @@ def test_jobs_table_counts_the_parameters_that_are_left(job, table, make_setting
     record = job(f"pruner={pruner}", f"sparsity={sparsity}", "stages=[prune]", "dtype=float32")
     (row,) = table("jobs").to_dict("records")
     assert set(row) >= set(JOB_COLUMNS) and row["status"] == OK
+    sent = [cost["forward_tokens"] for name, cost in record.cost.items() if name.startswith("decision/")]
+    assert (max(sent) > 0) == (pruner != "dense")
     settings = make_settings()
     store = Store(settings.outputs)
     model = settings.model.load(torch.float32, store)

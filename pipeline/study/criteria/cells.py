@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -156,11 +156,11 @@ def _made(outputs: Path) -> Iterable[tuple[str, list[Any]]]:
             told = [float(versions.get(name, float("nan"))) for name in STAGES]
             job = JobTables(record, store)
             removed = [f"{kind} {layer}" for kind, layers in job.dropped.items() for layer in layers]
-            spent = [float("nan" if value is None else value) for value in (_sent(job), cost.get("cpu_seconds"))]
+            spent = [float("nan" if value is None else value) for value in (_sent(job, cost), cost.get("cpu_seconds"))]
             yield record.job, [", ".join(removed), *spent, *told]
 
 
-def _sent(job: JobTables) -> float | None:
+def _sent(job: JobTables, cost: Mapping[str, Any]) -> float | None:
     """Return the tokens that went through the model to choose, if they were counted."""
     steps = [row["forward_tokens"] for row in job.decision.get("scores", ()) if "forward_tokens" in row]
-    return sum(steps) if steps else job.decision.get("forward_tokens")
+    return sum(steps) if steps else cost.get("forward_tokens")
