@@ -91,7 +91,8 @@ def test_a_disk_that_fills_up_is_noticed(tmp_path: Path, small_disk: Path) -> No
 
 def kill_writer() -> None:
     """End the process that writes runs, as a lack of memory would."""
-    (writer,) = (child for child in psutil.Process().children(recursive=True) if child.name() == "wandb-core")
+    # What it starts itself has its name until another program runs in it.
+    writer = next(child for child in psutil.Process().children(recursive=True) if child.name() == "wandb-core")
     writer.kill()
     writer.wait()
 
