@@ -102,14 +102,8 @@ def pooled_variance(parts: Sequence[Part]) -> Part | None:
     return Part(sum(part.variance * part.freedom for part in parts) / freedom, freedom) if freedom else None
 
 
-def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Correct the p of several tests by Holm's (1979) step-down procedure."""
-    values = np.asarray(p, dtype=float)
-    return np.minimum(1.0, values * holm_factors(values))
-
-
 def holm_factors(p: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Return the number of tests that Holm's procedure corrects each p for: p times it is the corrected one."""
+    """Return what each p is multiplied by in Holm's (1979) step-down procedure; the product is cut at 1."""
     values = np.asarray(p, dtype=float)
     order = np.argsort(values, kind="stable")
     steps, ascending = len(values) - np.arange(len(values)), values[order]

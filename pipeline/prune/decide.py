@@ -71,6 +71,7 @@ def decide(model: PreTrainedModel, pruner: Pruner, sparsity: Sparsity, context: 
     if why := pruner.unsuited(model.config):
         raise ValueError(f"pruner {pruner.name} {why}")
     torch.manual_seed(context.seed)
+    # What an interrupted run had sent is not known; `unseen` is what scores have cost beyond the passes made here.
     resumed, unseen = bool(context.changes), [0.0]
     with SharedSetup() as setup, counting_forwards(decoder) as count:
 

