@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
+
+from pipeline.model.bfloat16 import exact_products, holds_bfloat16
 
 
 @dataclass(frozen=True)
@@ -27,11 +30,16 @@ class Head:
     def vocabulary(self) -> int:
         return len(self.weight)
 
+    @cached_property
+    def _holds_bfloat16(self) -> bool:
+        return holds_bfloat16(self.weight)
+
     def project(self, h: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         """Return the logits (N, V) of states (N, D), before any cap."""
-        if self.bias is None:
-            return self._scaled(torch.mm(h, self.weight.T, out=out))
-        return self._scaled(torch.addmm(self.bias, h, self.weight.T, out=out))
+        with exact_products(self._holds_bfloat16 and holds_bfloat16(h)):
+            if self.bias is None:
+                return self._scaled(torch.mm(h, self.weight.T, out=out))
+            return self._scaled(torch.addmm(self.bias, h, self.weight.T, out=out))
 
     def logits(self, h: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         """Return the logits (N, V) of states (N, D), after the cap if there is one."""

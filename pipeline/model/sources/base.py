@@ -6,7 +6,7 @@ import logging
 import math
 import shutil
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 
 from pipeline.config.component import Component, speed_only
 from pipeline.config.types import Positive
+from pipeline.model import bfloat16
 from pipeline.model.activations import free_memory
 from pipeline.model.discovery import structure_of
 from pipeline.model.memory import in_gib
@@ -88,19 +89,7 @@ def resolve_dtype(name: str) -> torch.dtype:
         dtype = getattr(torch, name)
         assert isinstance(dtype, torch.dtype)
         return dtype
-    if torch.cuda.is_available():
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    return torch.bfloat16 if _multiplies_more_bfloat16(torch.cpu.get_capabilities()) else torch.float32
-
-
-def _multiplies_more_bfloat16(processor: Mapping[str, Any]) -> bool:
-    """Return whether instructions of a processor multiply more bfloat16 than float32 at once.
-
-    Intel's AMX does, AVX-512 of theirs does not: its products of bfloat16 take up to twice as long as those of float32.
-    """
-    if processor.get("amx_bf16") or processor.get("bf16"):
-        return True
-    return bool(processor.get("avx512_bf16")) and "Intel" not in str(processor.get("cpu_name", ""))
+    return torch.bfloat16 if bfloat16.is_faster() else torch.float32
 
 
 def load_pretrained(path: str, dtype: torch.dtype, trusted: bool = False, **options: Any) -> PreTrainedModel:

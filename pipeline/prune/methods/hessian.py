@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
-
 import torch
 
+from pipeline.model.bfloat16 import exact_products
 from pipeline.model.finite import check_values
 
 # Their name in errors about values that are not finite.
@@ -29,7 +26,7 @@ class Moments:
     def add(self, x: torch.Tensor) -> None:
         """Add the inputs (tokens, in) to the sum."""
         width = len(self._sum)
-        with _exact_products(x.dtype):
+        with exact_products(x.dtype == torch.bfloat16):
             for rows in x.split(_ROWS):
                 rows = rows.float()
                 for start in range(0, width, _COLUMNS):
@@ -46,23 +43,6 @@ class Moments:
     def hessian(self, sequences: int) -> torch.Tensor:
         upper = self._sum.triu()
         return (upper + upper.triu(1).T) * (2 / sequences)
-
-
-@contextmanager
-def _exact_products(dtype: torch.dtype) -> Iterator[None]:
-    """Let float32 products of bfloat16 values run on bfloat16 (on GPUs TF32) units within the block, without any loss.
-
-    Products are exact and sums are in float32 either way; it is only faster.
-    """
-    backends: list[Any] = [torch.backends.mkldnn.matmul, torch.backends.cuda.matmul]  # type: ignore[attr-defined]
-    before = [backend.fp32_precision for backend in backends]
-    if dtype == torch.bfloat16:
-        backends[0].fp32_precision, backends[1].fp32_precision = "bf16", "tf32"
-    try:
-        yield
-    finally:
-        for backend, precision in zip(backends, before, strict=True):
-            backend.fp32_precision = precision
 
 
 def inverse_factor(hessian: torch.Tensor, damping: float = DAMPING) -> tuple[torch.Tensor, float]:
