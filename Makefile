@@ -96,9 +96,16 @@ criteria: setup ## compare criteria, ours and others, for what to remove (many h
 	  $(COMPARE) "$$own" "$$judge" pruner=$(WEIGHTS) sparsity=0.5 calibration.draw=2,3; \
 	  $(COMPARE) $(GIVEN) "$$judge" pruner=$(ATTENTION) sparsity=6 calibration.seed=1,2; \
 	  $(COMPARE) $(GIVEN) "$$judge" pruner=$(CHEAP) sparsity=6 calibration.seed=3,4,5,6; \
-	  $(COMPARE) task.limit=24 "$$own" "$$judge" model=gemma3_270m pruner=$(ATTENTION) sparsity=3,5; \
-	  $(COMPARE) task.limit=24 "$$own" "$$judge" model=gemma3_270m pruner=$(BLOCKS) sparsity=2,4; \
-	  $(COMPARE) task.limit=24 "$$own" "$$judge" model=gemma3_270m pruner=$(WEIGHTS) sparsity=0.5,0.6; \
+	  $(COMPARE) $(GIVEN) "$$judge" pruner=$(BLOCKS) sparsity=4 calibration.seed=1,2; \
+	  $(COMPARE) $(GIVEN) "$$judge" pruner=$(WEIGHTS) sparsity=0.5 calibration.seed=1,2; \
+	  second="task.limit=24 model=gemma3_270m"; \
+	  $(COMPARE) $$second "$$own" "$$judge" pruner=$(ATTENTION) sparsity=3,5; \
+	  $(COMPARE) $$second "$$own" "$$judge" pruner=$(BLOCKS) sparsity=2,4; \
+	  $(COMPARE) $$second "$$own" "$$judge" pruner=$(WEIGHTS) sparsity=0.5,0.6; \
+	  $(COMPARE) $$second "$$own" "$$judge" pruner=random_attn pruner.draw=1,2,3,4,5 sparsity=3,5; \
+	  $(COMPARE) $$second "$$own" "$$judge" pruner=random_blocks pruner.draw=1,2,3,4,5 sparsity=2,4; \
+	  $(COMPARE) $$second $(GIVEN) "$$judge" pruner=$(ATTENTION) sparsity=3,5; \
+	  $(COMPARE) $$second $(GIVEN) "$$judge" pruner=$(BLOCKS) sparsity=2,4; \
 	done
 	$(BIN)/python -m pipeline.study.criteria
 
