@@ -8,13 +8,14 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 from conftest import TINY
+from fault_run import Findings
 from hydra import compose, initialize_config_dir
 
 from pipeline.config.choices import CONF
 from pipeline.run.compose import resolve
 from pipeline.run.job import run_job
 from pipeline.store.artifacts import Store
-from pipeline.study.findings import beams, demo, demoted, kept, speed
+from pipeline.study.findings import beams, demo, demoted, faults, kept, speed
 from pipeline.study.findings.__main__ import SOURCES, main
 from pipeline.study.findings.finished_jobs import default_conditions, jobs_of
 from pipeline.study.findings.pages import UnknownFinding, explanation_from, origin, pages, render
@@ -187,3 +188,21 @@ def test_what_the_benchmarks_print_is_read():
     more = {"measure_changed_vs_gemm": 1.5, "measure_vs_loop": 24.6, "measure_peak_gib": 0.131}
     assert speed.again({"fresh_seconds": 12.6, "again_seconds": 2.1}) == {"fresh": "13 s", "again": "2 s"}
     assert speed.measuring(found | more) == {"dropped": "1.9", "changed": "1.5", "loop": "25", "memory": "0.13 GiB"}
+
+
+def test_what_came_of_faults_is_read_as_it_is_printed():
+    rounds = [
+        Findings("undisturbed", 2),
+        Findings("kill -9", 3, compared=40, lost=["a"]),
+        Findings("sweeps at once", 4),
+    ]
+    rounds[2].hits |= {"computed": 72, "to compute": 71}
+    rounds[2].other += ["b was computed 2 times"]
+    printed = "\n".join(line for found in rounds for line in found.lines())
+    found = faults.counted(f"kill 1: start (sweep)\n{printed}\n1 lost or wrong, in 9 s\n")
+    assert found["counts"].rows == [
+        ["`kill -9`", "3", "40", "1", "0", "0", "0"],
+        ["sweeps at once", "4", "0", "0", "0", "0", "1"],
+    ]
+    assert found["at_once"] == "72 artifacts were computed where 71 had to be"
+    assert faults.counted("kill 1: start (sweep)\nTraceback\n") == {}

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pipeline.common.arguments import Arguments
 from pipeline.common.quiet import quiet_libraries
 from pipeline.config.choices import nearest
-from pipeline.study.findings import beams, compared, demo, demoted, installed, kept, lazy, speed
+from pipeline.study.findings import beams, compared, demo, demoted, faults, installed, kept, lazy, speed
 from pipeline.study.findings.pages import write_pages
 from pipeline.study.findings.source import NoResults
 from pipeline.study.findings.table import ROOT, Finding, read_findings, write_findings
 from pipeline.study.findings.versions import versions_of_code
 
-_MODULES = (beams, compared, demo, demoted, installed, kept, lazy, speed)
+_MODULES = (beams, compared, demo, demoted, faults, installed, kept, lazy, speed)
 SOURCES = {name: source for module in _MODULES for name, source in module.SOURCES.items()}
 
 
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     quiet_libraries()
     parser = Arguments(prog="python -m pipeline.study.findings", description=f"{__doc__}")
     parser.add_argument(
-        "ids", nargs="*", metavar="ID", help=f"from {', '.join(SOURCES)}; all but those of bench without"
+        "ids", nargs="*", metavar="ID", help=f"from {', '.join(SOURCES)}; all but those of bench and faults without"
     )
     parser.add_argument("--pages", action="store_true", help="measure nothing: render the pages from the table again")
     chosen = parser.parse_args(arguments)
