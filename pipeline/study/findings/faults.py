@@ -26,10 +26,15 @@ def read(_: Path) -> Measured:
     """Run the sweeps with faults, and return what was lost or wrong after each kind of them."""
     command = [sys.executable, "-m", "fault_run"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), str(ROOT)])}
-    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=False)
-    values = counted(done.stdout)
+    printed = ""
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as run:
+        for line in run.stdout or ():
+            # It takes half an hour, so what it does is shown on the way.
+            print(line, end="", file=sys.stderr)
+            printed += line
+    values = counted(printed)
     if not values:
-        raise NoResults(f"make faults ended with status {done.returncode} and counted nothing; it says why")
+        raise NoResults(f"make faults ended with status {run.returncode} and counted nothing; it says why")
     return measured_now(values, {})
 
 
