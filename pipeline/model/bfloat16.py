@@ -1,19 +1,22 @@
-"""Products on bfloat16 units, where they are faster and lose nothing."""
+"""Float32 products of bfloat16 values, on the units for bfloat16 where those are faster."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
+# Values that are looked at together, so that a large matrix is not copied as a whole.
+_VALUES = 2**20
 
-def is_faster() -> bool:
-    """Return whether the hardware multiplies more bfloat16 than float32 at once."""
-    if torch.cuda.is_available():
+
+def is_faster(device: torch.device) -> bool:
+    """Return whether a device multiplies more bfloat16 than float32 at once."""
+    if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return _multiplies_more_bfloat16(torch.cpu.get_capabilities())
+    return device.type == "cpu" and _multiplies_more_bfloat16(torch.cpu.get_capabilities())
 
 
 def _multiplies_more_bfloat16(processor: Mapping[str, Any]) -> bool:
@@ -28,20 +31,26 @@ def _multiplies_more_bfloat16(processor: Mapping[str, Any]) -> bool:
 
 def holds_bfloat16(x: torch.Tensor) -> bool:
     """Return whether all values of a tensor are values of bfloat16, whatever its dtype."""
-    return x.dtype == torch.bfloat16 or bool((x == x.bfloat16()).all())
+    if x.dtype == torch.bfloat16:
+        return True
+    return all(bool((part == part.bfloat16()).all()) for part in x.flatten().split(_VALUES))
 
 
 @contextmanager
-def exact_products(bfloat16_values: bool) -> Iterator[None]:
-    """Let float32 products of bfloat16 values run on bfloat16 (on GPUs TF32) units within the block.
+def exact_products(device: torch.device, holds: Callable[[], bool]) -> Iterator[None]:
+    """Let float32 products on a device run in its faster mode within the block, if ``holds`` says that nothing is lost.
 
-    Nothing is lost: the products are exact and the sums are in float32 either way. Without ``bfloat16_values``, or
-    where these units are not faster, products are left as they are.
+    That is so where all factors are values of bfloat16: their products are exact in float32, and float32 adds them up,
+    so that a sum is as precise as one in another order. The mode is one of the whole process: another thread must not
+    multiply meanwhile.
     """
+    if not (is_faster(device) and holds()):
+        yield
+        return
     backends: list[Any] = [torch.backends.mkldnn.matmul, torch.backends.cuda.matmul]  # type: ignore[attr-defined]
     before = [backend.fp32_precision for backend in backends]
-    if bfloat16_values and is_faster():
-        backends[0].fp32_precision, backends[1].fp32_precision = "bf16", "tf32"
+    # On GPUs TF32 has all digits of bfloat16.
+    backends[0].fp32_precision, backends[1].fp32_precision = "bf16", "tf32"
     try:
         yield
     finally:

@@ -36,7 +36,7 @@ class Head:
 
     def project(self, h: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         """Return the logits (N, V) of states (N, D), before any cap."""
-        with exact_products(self._holds_bfloat16 and holds_bfloat16(h)):
+        with exact_products(h.device, lambda: self._holds_bfloat16 and holds_bfloat16(h)):
             if self.bias is None:
                 return self._scaled(torch.mm(h, self.weight.T, out=out))
             return self._scaled(torch.addmm(self.bias, h, self.weight.T, out=out))

@@ -89,7 +89,7 @@ def resolve_dtype(name: str) -> torch.dtype:
         dtype = getattr(torch, name)
         assert isinstance(dtype, torch.dtype)
         return dtype
-    return torch.bfloat16 if bfloat16.is_faster() else torch.float32
+    return torch.bfloat16 if bfloat16.is_faster(device()) else torch.float32
 
 
 def load_pretrained(path: str, dtype: torch.dtype, trusted: bool = False, **options: Any) -> PreTrainedModel:

@@ -26,7 +26,7 @@ class Moments:
     def add(self, x: torch.Tensor) -> None:
         """Add the inputs (tokens, in) to the sum."""
         width = len(self._sum)
-        with exact_products(x.dtype == torch.bfloat16):
+        with exact_products(x.device, lambda: x.dtype == torch.bfloat16):
             for rows in x.split(_ROWS):
                 rows = rows.float()
                 for start in range(0, width, _COLUMNS):
