@@ -17,12 +17,13 @@ WRITERS = [name for name in SOME_FAMILIES if name not in ENCODERS]
 
 
 def products(model) -> dict[str, torch.Tensor]:
-    """``w · ∂L/∂w`` of every weight, summed over the batches, by the loss that transformers gives."""
+    """``w · ∂L/∂w`` of every weight; L is the mean loss over all tokens that the batches predict."""
     found: dict[str, torch.Tensor] = {}
+    total = sum(batch[:, 1:].numel() for batch in calibration_batches())
     for batch in calibration_batches():
         model.zero_grad()
         logits = model(batch, use_cache=False).logits[:, :-1].flatten(0, 1)
-        torch.nn.functional.cross_entropy(logits, batch[:, 1:].flatten()).backward()
+        (torch.nn.functional.cross_entropy(logits, batch[:, 1:].flatten(), reduction="sum") / total).backward()
         for name, weight in model.named_parameters():
             if weight.grad is not None:
                 found[name] = found.get(name, 0) + weight.detach() * weight.grad
@@ -68,6 +69,21 @@ def test_the_lowest_go(make_model, name, kind):
     ranked = sorted((row for row in decision.scores if row["sublayer"] == kind), key=lambda row: row["score"])
     gone = {ATTENTION: decision.attention, MLP: decision.mlp, BLOCK: decision.blocks}[kind]
     assert sorted(gone) == sorted(row["layer"] for row in ranked[:2])
+
+
+def test_every_predicted_token_counts_alike_in_whatever_batches(make_model):
+    """Batches hold sequences of one length, so that a batch of few must not count as much as one of many."""
+    model, pruner = make_model(), pruner_of("taylor_attn")
+    decoder, context = Decoder(model), context_for(pruner, model)
+    rows = torch.randint(5, 60, (5, 12), generator=torch.Generator().manual_seed(0))
+
+    def scores(*batches: torch.Tensor) -> list[float]:
+        own = replace(context, batches=list(batches))
+        return [row["score"] for row in pruner.importance(decoder, own)]
+
+    apart = scores(*rows.split(1))
+    assert scores(rows) == pytest.approx(apart, rel=1e-4)
+    assert scores(rows[:4], rows[4:]) == pytest.approx(apart, rel=1e-4)
 
 
 def test_units_share_their_scores():

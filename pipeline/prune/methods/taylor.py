@@ -1,9 +1,10 @@
 """Taylor: remove the units whose weights matter least to the loss on the calibration text, to first order.
 
 The criterion of Shortened LLaMA (Kim et al., 2024, arXiv 2402.02834) for blocks, as its public code adds it up: the
-products ``w · ∂L/∂w`` of each weight are summed over the batches of text, and their magnitudes over all matrices and
-norms of the block, without biases. Sublayers get the sum over their own matrices and norms. The paper's Taylor+ also
-keeps the first four and the last two blocks: ``kept_first`` and ``kept_last``.
+magnitudes of the products ``w · ∂L/∂w`` are summed over all matrices and norms of the block, without biases. L is the
+mean over all predicted tokens of the text, as there, where the whole text is one batch. Sublayers get the sum over
+their own matrices and norms. The paper's Taylor+ also keeps the first four and the last two blocks: ``kept_first`` and
+``kept_last``.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _WITHOUT_GRADIENTS = {ATTENTION: "attn_drop", MLP: "mlp_drop", BLOCK: "shortgpt"
 
 @dataclass(frozen=True)
 class Taylor(UnitPruner):
-    """Drops the units of lowest ``Σ |w · ∂L/∂w|``, scored once; L is the mean negative log-likelihood of a batch.
+    """Drops the units of lowest ``Σ |w · ∂L/∂w|``, scored once; L is the mean negative log-likelihood of the text.
 
     Nothing is dropped in the first ``kept_first`` and the last ``kept_last`` blocks. Raises ValueError if the others
     have too few units.
@@ -45,6 +46,7 @@ class Taylor(UnitPruner):
     kept_first: Count = 0
     kept_last: Count = 0
 
+    version: ClassVar[int] = 2
     decoder_only: ClassVar[bool] = True
     own_text: ClassVar[bool] = True
 
@@ -53,16 +55,17 @@ class Taylor(UnitPruner):
         check_in_memory(decoder.model, self.name, _WITHOUT_GRADIENTS[self.unit])
         weights = {id(weight): weight for block in decoder.blocks for weight in _weights(block)}
         products = {key: torch.zeros_like(weight, dtype=torch.float32) for key, weight in weights.items()}
-        head = head_of(decoder, torch.float32)
+        head, predicted = head_of(decoder, torch.float32), 0
         with only_learning(decoder.model, list(weights.values())), torch.enable_grad():
             for batch in context.each("taylor"):
                 states = decoder.final_states(batch)
+                predicted += batch[:, 1:].numel()
                 slopes = _slopes(head, states.detach(), batch)
                 found = torch.autograd.grad(states, list(weights.values()), slopes, allow_unused=True)
                 for (key, weight), slope in zip(weights.items(), found, strict=True):
                     if slope is not None:
                         products[key] += weight.detach().float() * slope.float()
-        size = {key: float(product.abs().sum(dtype=torch.float64)) for key, product in products.items()}
+        size = {key: float(own.abs().sum(dtype=torch.float64)) / predicted for key, own in products.items()}
         return [
             {"layer": layer, "sublayer": kind, "score": sum(size[id(weight)] for weight in _distinct(modules))}
             for (kind, layer), modules in _units(decoder)
@@ -109,7 +112,7 @@ def _distinct(modules: list[nn.Module]) -> list[nn.Parameter]:
 
 @torch.no_grad()
 def _slopes(head: Head, states: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-    """Compute the derivative of the mean negative log-likelihood of ids (B, T) by the final states (B, T, D).
+    """Compute the derivative of the summed negative log-likelihood of ids (B, T) by the final states (B, T, D).
 
     It is ``(p - y) W`` for the one-hot next token y, and zero at the last position, which predicts nothing.
     """
@@ -122,5 +125,5 @@ def _slopes(head: Head, states: torch.Tensor, ids: torch.Tensor) -> torch.Tensor
         steepness, p = head.steepness(z), normalised(z)
         p[torch.arange(len(p)), following] -= 1
         parts.append((p * steepness) @ head.weight)
-    slopes[:, :-1] = (torch.cat(parts) / len(rows)).view_as(slopes[:, :-1]).to(slopes)
+    slopes[:, :-1] = torch.cat(parts).view_as(slopes[:, :-1]).to(slopes)
     return slopes.to(states)
