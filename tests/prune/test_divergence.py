@@ -281,10 +281,13 @@ def test_the_pruned_model_runs(make_model):
     assert torch.isfinite(model(torch.tensor([[1, 2, 3]])).logits).all()
 
 
-@pytest.mark.parametrize(("name", "lazy"), [("divergence", False), ("divergence_blocks", True), ("perplexity", False)])
-def test_a_search_says_how_many_tokens_it_sent_through_the_model(make_model, monkeypatch, name, lazy):
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("divergence", {}), ("divergence_blocks", {"lazy": True}), ("perplexity", {}), ("divergence", {"beam": 3})],
+)
+def test_a_search_says_how_many_tokens_it_sent_through_the_model(make_model, monkeypatch, name, options):
     """A candidate in block 3 of 4 takes a fourth of a pass; steps add up to all questions that were asked."""
-    model, pruner = make_model(), replace(pruner_of(name), lazy=lazy)
+    model, pruner = make_model(), replace(pruner_of(name), **options)
     context, asked = context_for(pruner, model), []
 
     def scores(gone, candidates=()):

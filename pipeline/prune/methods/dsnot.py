@@ -28,7 +28,8 @@ class DSnoT(BlockwisePruner):
 
     The error is the change of an output, summed over a sequence and averaged over all of them. Of an N:M pattern the
     lowest kept weight of the same group goes, and a row ends before its error would change its sign, as in the public
-    code; by its default, that code leaves out the MLP, which is corrected here.
+    code. By its default, that code leaves out the MLP, which is corrected here; and it averages the variances within
+    each sequence, where here the variance is that over all tokens.
     """
 
     cycles: Positive = 50

@@ -4,7 +4,8 @@ EvoPress (Sieberling et al., ICML 2025, arXiv 2410.14649) for depth pruning. A g
 sets. Each offspring differs by a few switches, in which one removed unit comes back and a kept one goes, so that the
 budget stays the same; their number is the smaller of two draws. The fitness is KL(dense‖pruned) on the text, measured
 in several selections, on more tokens of fewer sets each time; in the last one, the parents compete again. Its public
-code keeps as many attention as MLP sublayers; here a joint search may switch one kind for the other.
+code keeps as many attention as MLP sublayers; here a joint search may switch one kind for the other. When that code
+drops whole blocks, half of its switches do nothing; here each one changes the set.
 """
 
 from __future__ import annotations

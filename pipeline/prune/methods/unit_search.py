@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
@@ -104,11 +104,12 @@ class UnitSearch(UnitPruner):
 
     def decide(self, decoder: Decoder, sparsity: Sparsity, context: Context) -> Decision:
         alone: dict[Unit, Score] = {}
-        sent: Counter[frozenset[Unit]] = Counter()
+        # By how many parts were gone: a beam asks for several sets of a size.
+        sent: Counter[int] = Counter()
 
         def costs(gone: Sequence[Unit], candidates: Sequence[Unit]) -> dict[Unit, float]:
             rows = {(row["sublayer"], int(row["layer"])): row for row in context.scores(by_kind(gone), candidates)}
-            sent[frozenset(gone)] += sum(row["forward_tokens"] for row in rows.values())
+            sent[self._size(gone)] += sum(row["forward_tokens"] for row in rows.values())
             if not gone:
                 alone.update(rows)
             return {unit: float(row["score"]) for unit, row in rows.items()}
@@ -123,10 +124,15 @@ class UnitSearch(UnitPruner):
         def told(row: Score) -> Score:
             if row["step"] == ALONE:
                 return {"measured": alone[row["sublayer"], row["layer"]]["measured"], "forward_tokens": 0.0}
-            return {"measured": 1.0, "forward_tokens": float(sent[frozenset(gone[: row["step"]])])}
+            sizes = range(self._size(gone[: row["step"]]), self._size(gone[: row["step"] + 1]))
+            return {"measured": 1.0, "forward_tokens": float(sum(sent[size] for size in sizes))}
 
         decision = self.decision(decoder, path, {unit: float(row["score"]) for unit, row in alone.items()})
         return replace(decision, scores=[row | told(row) for row in decision.scores])
+
+    def _size(self, units: Sequence[Unit]) -> int:
+        """Return how many parts some units have."""
+        return len(frozenset[Hashable]().union(*map(self.parts, units)))
 
 
 def _row(costs: UnitCosts, unit: Unit, parts: Mapping[int, float], blocks: int) -> Score:
