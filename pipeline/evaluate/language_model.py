@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -60,6 +61,8 @@ class InMemoryLM(HFLM):
         # What was written, by task and number of the document: one text a repetition.
         self.written: dict[tuple[str, int], list[Written]] = {}
         self._texts: dict[_Prompt, list[list[int]]] = {}
+        # The number of each request among the copies of it, by what it asks, in the order of the requests.
+        self._copies: dict[_Prompt, list[int]] = {}
         # Greedy texts of the requests at hand, before the harness asks for them.
         self._greedy: dict[_Prompt, list[int]] = {}
         # How far rounding moved log-likelihoods, in nats, of what was asked so far.
@@ -143,12 +146,20 @@ class InMemoryLM(HFLM):
                     f"task {request.task_name} generates up to {wanted} tokens, which leaves no room for a prompt in "
                     f"the model's {self.max_length} positions; leave the task out, or give a model with more positions"
                 )
+        self._number_copies(requests)
         # The harness's own progress bar would stay on the screen, and fill log files.
         with advancing("generation", len(requests)) as self._advance, self._all_at_once(len(requests)):
             self._write_greedily(requests)
             texts: list[str] = super().generate_until(requests, disable_tqdm=True)
         self._keep_written(requests)
         return texts
+
+    def _number_copies(self, requests: list[Any]) -> None:
+        """Count the copies of each request: several answers are asked for by handing it over several times."""
+        self._copies, seen = {}, Counter[int]()
+        for request in requests:
+            self._copies.setdefault(self._prompt(request)[0], []).append(seen[id(request)])
+            seen[id(request)] += 1
 
     def _write_greedily(self, requests: list[Any]) -> None:
         """Continue all prompts whose answers are greedy, of all tasks together: the harness would part their limits."""
@@ -171,8 +182,7 @@ class InMemoryLM(HFLM):
             return []
         check_room(self.model, min(self.rows, len(asked)), max(len(each.row) + each.limit for each in asked))
         if settings.get("num_beams", 1) > 1:
-            first = asked[0]
-            return self._beams([list(each.row) for each in asked], first.limit, first.stops, **settings)
+            return self._beams(asked, **settings)
         until: dict[tuple[Any, ...], Until] = {}
         for _, stops, limit in asked:
             criteria = partial(stop_sequences_criteria, self.tokenizer, list(stops))
@@ -230,29 +240,28 @@ class InMemoryLM(HFLM):
         new = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in written], dtype=torch.long)
         return torch.cat([context, new.to(context.device)], 1)
 
-    def _beams(self, rows: list[list[int]], length: int, stop: Sequence[str], **settings: Any) -> list[list[int]]:
-        """Continue rows by beam search; the n-th of equal rows gets the n-th best beam."""
-        found: list[list[int]] = [[]] * len(rows)
-        places: dict[tuple[int, ...], list[int]] = {}
-        for place, row in enumerate(rows):
-            places.setdefault(tuple(row), []).append(place)
+    def _beams(self, asked: Sequence[_Prompt], **settings: Any) -> list[list[int]]:
+        """Continue prompts of equal limits and stops by beam search; the n-th copy of a request gets the n-th beam."""
+        found: list[list[int]] = [[]] * len(asked)
+        copies: dict[_Prompt, list[tuple[int, int]]] = {}
+        for place, each in enumerate(asked):
+            copies.setdefault(each, []).append((place, self._copies[each].pop(0)))
 
         def is_done(tokens: list[int]) -> bool:
-            return any(each in self.tok_decode(tokens) for each in stop if each)
+            return any(each in self.tok_decode(tokens) for each in asked[0].stops if each)
 
-        most = settings["num_beams"]
-        together = max(1, self.rows // most)
-        # Items with the same prompt ask for the same beams, and as many as there are items.
-        wanted: dict[int, list[tuple[int, ...]]] = {}
-        for prompt, owners in places.items():
-            wanted.setdefault(min(most, len(owners)), []).append(prompt)
+        together = max(1, self.rows // settings["num_beams"])
+        # Requests with the same prompt ask for the same beams, and as many as the one with most copies.
+        wanted: dict[int, list[_Prompt]] = {}
+        for each, owners in copies.items():
+            wanted.setdefault(1 + max(number for _, number in owners), []).append(each)
         pad = self.tokenizer.pad_token_id
         for count, prompts in wanted.items():
-            for at, beams in best_beams(self.model, prompts, count, length, pad, is_done, together, **settings):
-                owners = places[prompts[at]]
-                for number, place in enumerate(owners):
-                    found[place] = beams[number % count]
-                self._advance(len(owners))
+            rows = [each.row for each in prompts]
+            for at, beams in best_beams(self.model, rows, count, asked[0].limit, pad, is_done, together, **settings):
+                for place, number in copies[prompts[at]]:
+                    found[place] = beams[number]
+                self._advance(len(copies[prompts[at]]))
         return found
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[Answer]:
