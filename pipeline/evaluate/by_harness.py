@@ -14,6 +14,7 @@ from lm_eval.evaluator_utils import get_sample_size
 from pipeline.evaluate.bars import bars_on_terminals
 from pipeline.evaluate.batch_size import found_size
 from pipeline.evaluate.gen_kwargs import draws
+from pipeline.evaluate.guesses import guess_scores
 from pipeline.evaluate.harness import UNSCORED, HarnessTasks, Row, load_tasks, options_of, rows_of
 from pipeline.evaluate.harness_samples import DIVIDED, Sample, described, likelihoods, main_key, samples_of
 from pipeline.evaluate.harness_suite import HarnessSuite
@@ -154,10 +155,10 @@ def _scores(row: Row, found: Any, loaded: HarnessTasks, left_out: int, rounding:
 
 
 def _chance(row: Row, metric: str, found: Any, loaded: HarnessTasks) -> float:
-    """Compute the score of guessing: the mean over items of the share of right options; 0 without options to guess."""
+    """Compute the score of guessing one option, the mean over items; 0 without options to guess."""
     if row.kind != MULTIPLE_CHOICE or metric not in _GUESSED:
         return 0.0
-    shares = [_guess(loaded.tasks[leaf], sample) for leaf in row.leaves for sample in samples_of(leaf, found)]
+    shares = [_guess(loaded.tasks[leaf], sample, metric) for leaf in row.leaves for sample in samples_of(leaf, found)]
     return sum(shares) / len(shares)
 
 
@@ -176,9 +177,11 @@ def _close(row: Row, metric: str, found: Any, loaded: HarnessTasks, rounding: fl
     return count
 
 
-def _guess(task: Task, sample: Sample) -> float:
-    """Return the chance of guessing a right option of an item, each distinct option being equally likely."""
+def _guess(task: Task, sample: Sample, metric: str) -> float:
+    """Return the mean score of guessing an option of an item, each distinct option being equally likely."""
     options = options_of(task, sample["doc"])
+    if scores := guess_scores(task, sample["doc"], metric, len(options)):
+        return sum(scores) / len(scores)
     right = sample["target"]
     several = (
         {options[place] for place in right if isinstance(place, int) and place < len(options)}

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline.evaluate.gold import gold_standings, gold_texts, option_standing
+from pipeline.evaluate.guesses import guess_scores
 from pipeline.evaluate.harness import UNSCORED, HarnessTasks, Row, options_of
+from pipeline.evaluate.metrics import more_is_better
 from pipeline.evaluate.suite import GENERATIVE, MULTIPLE_CHOICE
 from pipeline.evaluate.written import Written, repetition
 
@@ -33,7 +35,7 @@ def described(
     """Return every item of some rows of the score table, with the `FIDELITY_COLUMNS` that apply to it.
 
     ``found`` is what lm-eval's ``evaluate`` returns, ``chat`` whether prompts are in the chat format. The gold tokens
-    of generated answers take passes of their own through the harness's model.
+    of generated answers take passes of their own through the harness's model; a right answer has no token that differs.
     """
     samples: list[dict[str, Any]] = []
     asked: list[tuple[Written, list[list[int]]]] = []
@@ -44,8 +46,9 @@ def described(
             samples.append(_described(row, item, sample, task))
             if text := harness.written.get((leaf, sample["doc_id"]), [None])[0]:
                 samples[-1] |= _of_text(text)
-                generated.append(samples[-1])
-                asked.append((text, _gold_tokens(text, sample, task, harness, chat)))
+                if not _is_right(samples[-1]["score"], row.metric, task):
+                    generated.append(samples[-1])
+                    asked.append((text, _gold_tokens(text, sample, task, harness, chat)))
     for sample, standing in zip(generated, gold_standings(harness, asked), strict=True):
         if standing is not None:
             sample |= {"gold_rank": standing.rank, "gold_p": standing.p}
@@ -113,14 +116,16 @@ def _of_options(metric: str, sample: Sample, task: Task) -> dict[str, Any]:
         divided = DIVIDED.get(metric, DIVIDED["acc"])
         scores = [value / max(1, divided(option)) for value, option in zip(values, given, strict=True)]
         about["choice"] = scores.index(max(scores))
-    if gold := _gold_options(sample, task, given):
+    if gold := _gold_options(sample, task, given, metric):
         standing = option_standing(values, gold)
         about |= {"gold_rank": standing.rank, "gold_p": standing.p}
     return about
 
 
-def _gold_options(sample: Sample, task: Task, options: Sequence[str]) -> list[int]:
-    """Return the numbers of the right options, as lm-eval's metrics read them; empty if they are not known."""
+def _gold_options(sample: Sample, task: Task, options: Sequence[str], metric: str) -> list[int]:
+    """Return the numbers of the right options, as the task's metric reads them; empty if they are not known."""
+    if scores := guess_scores(task, sample["doc"], metric, len(options)):
+        return [place for place, score in enumerate(scores) if score >= 1]
     target = task.doc_to_text(sample["doc"]) if task.multiple_input else sample["target"]
     found = [options.index(each) if each in options else each for each in _listed(target)]
     return [each for each in found if isinstance(each, int) and 0 <= each < len(options)]
@@ -140,19 +145,21 @@ def _of_text(text: Written) -> dict[str, Any]:
     }
 
 
+def _is_right(score: float | None, metric: str, task: Task) -> bool:
+    """Return whether an item has the best score of a metric whose scores are shares."""
+    return score is not None and score >= 1 and more_is_better(metric, task.higher_is_better().get(metric, True))
+
+
 def _gold_tokens(text: Written, sample: Sample, task: Task, harness: InMemoryLM, chat: bool) -> list[list[int]]:
-    """Return the token ids of each gold answer after the prompt, with the line break or token that ends it.
+    """Return the token ids of each gold answer after the prompt.
 
     There are none where the gold is no text, but tests that a program has to pass.
     """
     if getattr(task, "UNSAFE_CODE", False):
         return []
-    context, settings = sample["arguments"][0][:2]
-    stops = settings.get("until") or []
-    stop = next((each for each in ([stops] if isinstance(stops, str) else stops) if each.startswith("\n")), "")
-    end = [] if stop else [harness.eot_token_id]
-    answers = [f"{_delimiter(task, chat)}{gold}{stop}" for gold in gold_texts(sample["target"])]
-    return [[*harness.after(context, text.prompt, answer), *end] for answer in answers]
+    context = sample["arguments"][0][0]
+    delimiter = _delimiter(task, chat)
+    return [harness.after(context, text.prompt, f"{delimiter}{gold}") for gold in gold_texts(sample["target"])]
 
 
 def _delimiter(task: Task, chat: bool) -> str:

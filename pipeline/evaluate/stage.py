@@ -28,6 +28,8 @@ from pipeline.store.stage import Stage
 from pipeline.store.table_names import COMPARISONS, FIDELITY, ITEMS, SCORES
 
 log = logging.getLogger(__name__)
+# Raised when ranks or probabilities of gold answers change. That moves no score, hence not the version of `Evaluation`.
+_STANDINGS = 2
 _SIZE, _LONGEST = "batch_size.txt", "longest.txt"
 
 
@@ -148,6 +150,7 @@ class Evaluation(Stage):
             "task": settings.task.identity(),
             "dtype": bench.dtype,
             "seed": settings.seed,
+            "standings": _STANDINGS,
         }
         if sizes := settings.batch_sizes(bench.dtype):
             auto = sizes["task"] == AUTO
@@ -201,7 +204,7 @@ class Comparison(Stage):
 
     bench: Workbench
     name = "comparison"
-    version = 3
+    version = 4
 
     def _sides(self) -> tuple[Artifact, Artifact]:
         return self.bench.dense.make(Evaluation), self.bench.make(Evaluation)
@@ -214,4 +217,4 @@ class Comparison(Stage):
         items, own_items = (pd.read_parquet(side.file(ITEMS)) for side in self._sides())
         scores, own_scores = (pd.read_parquet(side.file(SCORES)) for side in self._sides())
         compare(items, own_items, scores, own_scores).to_parquet(folder / COMPARISONS, index=False)
-        fidelity(items, own_items).to_parquet(folder / FIDELITY, index=False)
+        fidelity(items, own_items, own_scores).to_parquet(folder / FIDELITY, index=False)
