@@ -165,7 +165,7 @@ def fidelity_table(setups: Sequence[tuple[str, str]] = SETUPS, settings: str = S
     """The answers of every variant against the dense model's; generation and multiple choice have the same tasks."""
     named = dict(list(twin_items(setups).groupby(["pruner", "sparsity"])))
     frames = [
-        fidelity(named["dense", "0"], named[setup]).assign(pruner=setup[0], sparsity=setup[1])
+        fidelity(named["dense", "0"], named[setup], scores_table(setups)).assign(pruner=setup[0], sparsity=setup[1])
         for setup in setups
         if setup != ("dense", "0")
     ]

@@ -77,12 +77,12 @@ def sentence(found: pd.DataFrame) -> str:
     row = ranked.loc[ranked["lost"].idxmax()]
     name = Variant(*row[VARIANT]).label
     said = (
-        f"{name} loses most: of {row['ranked']:.0f} answers that it no longer generates, {percent_of(row, 'high')} "
-        f"still have their next token among the {HIGH} likeliest, and {percent_of(row, 'beyond')} have it beyond rank "
-        f"{IN_REACH}"
+        f"{name} has the most lost answers here, {row['lost']:.0f}. Of the {row['ranked']:.0f} that leave the right "
+        f"answer at a token, {percent_of(row, 'high')} still have that token among the {HIGH} likeliest, and "
+        f"{percent_of(row, 'beyond')} have it beyond rank {IN_REACH}"
     )
     if row["twins"]:
-        said += f"; asked by multiple choice, it gets {percent_of(row, 'twin')} of them right"
+        said += f"; asked by multiple choice, it gets {percent_of(row, 'twin')} of the lost answers right"
     return f"{said}. {_verdict(row)}"
 
 

@@ -161,11 +161,14 @@ def pool(rows: pd.DataFrame) -> pd.DataFrame:
 def verdict_of(difference: Interval, dense: Interval, chance: float, best: float) -> str:
     """Classify the change of a score: the `verdict` on a difference of no more than `MARGIN`.
 
-    Where dense is not clearly above chance, pruning has nothing to take away: "no signal". With so few items that not
-    even a perfect score, whose lower limit is ``best``, would be clearly above chance, that cannot be told either.
+    Where dense is not clearly above chance, or by no more than the margin, pruning has nothing to take away that would
+    count as lost: "no signal". With so few items that not even a perfect score, whose lower limit is ``best``, would be
+    clearly above chance, that cannot be told either.
     """
     if dense.low <= chance:
         return UNDECIDED if best <= chance else NO_SIGNAL
+    if dense.value - chance <= MARGIN:
+        return NO_SIGNAL
     return verdict(difference, -MARGIN)
 
 

@@ -39,22 +39,29 @@ COLUMNS = [
 ]
 
 
-def fidelity(dense_items: pd.DataFrame, pruned_items: pd.DataFrame) -> pd.DataFrame:
+def fidelity(dense_items: pd.DataFrame, pruned_items: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     """Compare the answers of two models to the items of generation and multiple choice that both were scored on.
 
     Args:
         dense_items, pruned_items: `pipeline.evaluate.results.ITEM_COLUMNS`, one row an item.
+        scores: one row per task and metric: task, kind, main, higher_is_better.
 
     Returns:
-        `COLUMNS`, one row a task and one of the task "mean" for each kind, whose counts are sums and whose other
-        columns are means over tasks. An item is right with a score of 1. ``choice_changed`` is the share of items of
-        which another option is chosen. ``lost_ranked`` counts lost items whose gold token or option has a rank in the
-        pruned model, ``lost_within_5`` and ``lost_within_50`` those with at most that rank. ``lost_twins`` counts lost
-        items that were asked in the other form as well, ``lost_twins_right`` those that the pruned model gets right
-        there.
+        `COLUMNS`, one row a task and one of the task "mean" for each kind, whose counts are sums over the tasks with
+        right and wrong answers, and whose other columns are means over tasks. An item is right with a score of 1 by a
+        metric of which more is better; other tasks have no counts but ``n``. ``choice_changed`` is the share of items
+        of which another option is chosen. ``lost_ranked`` counts lost items whose gold token or option has a rank in
+        the pruned model, ``lost_within_5`` and ``lost_within_50`` those with at most that rank. ``lost_twins`` counts
+        lost items that were asked in the other form as well, ``lost_twins_right`` those that the pruned model gets
+        right there.
     """
     both = _paired(dense_items, pruned_items)
-    rows = [_row(str(kind), str(task), own) for (kind, task), own in both.groupby(["kind", "task"], sort=False)]
+    main = scores[scores["main"].astype(bool)].drop_duplicates(["kind", "task"]).set_index(["kind", "task"])
+    more = main["higher_is_better"].astype(bool).to_dict()
+    rows = [
+        _row(str(kind), str(task), own, more.get((kind, task), True))
+        for (kind, task), own in both.groupby(["kind", "task"], sort=False)
+    ]
     tasks = pd.DataFrame(rows, columns=COLUMNS)
     means = [_mean(str(kind), own) for kind, own in tasks.groupby("kind", sort=False)]
     return pd.DataFrame([*rows, *means], columns=COLUMNS)
@@ -70,10 +77,10 @@ def _paired(dense_items: pd.DataFrame, pruned_items: pd.DataFrame) -> pd.DataFra
     return both.merge(twins, on=_KEYS, how="left")
 
 
-def _row(kind: str, task: str, own: pd.DataFrame) -> dict[str, object]:
+def _row(kind: str, task: str, own: pd.DataFrame, more: bool) -> dict[str, object]:
     scores = own[["score_dense", "score_pruned"]]
-    # Scores on another scale, such as BLEU, say nothing about right and wrong.
-    graded = bool(((scores < 0) | (scores > 1)).to_numpy().any())
+    # Scores on another scale, such as BLEU, and rates of errors say nothing about right and wrong.
+    graded = not more or bool(((scores < 0) | (scores > 1)).to_numpy().any())
     right, still = own["score_dense"] >= 1, own["score_pruned"] >= 1
     lost = own[right & ~still]
     ranks, twins = lost["gold_rank_pruned"].dropna(), lost["twin"].dropna()
@@ -103,4 +110,6 @@ def _row(kind: str, task: str, own: pd.DataFrame) -> dict[str, object]:
 
 def _mean(kind: str, own: pd.DataFrame) -> dict[str, object]:
     means = own.drop(columns=["task", "kind", *_COUNTS]).mean()
-    return {"task": MEAN, "kind": kind, **own[_COUNTS].sum(min_count=1), **means}
+    counted = own[own["dense_right"].notna()]
+    counts = (own if counted.empty else counted)[_COUNTS].sum(min_count=1)
+    return {"task": MEAN, "kind": kind, **counts, **means}

@@ -62,12 +62,14 @@ def pass_scores(
 ) -> Iterator[dict[str, Any]]:
     """Yield a row of the score table for each pass@k of a generation task; ``scores`` are the rows there are.
 
-    ``found`` is what lm-eval's ``evaluate`` returns. Tasks that report a pass@k of their own, and those with metrics
-    over all items at once, have none.
+    ``found`` is what lm-eval's ``evaluate`` returns. Tasks that report a pass@k of their own, those with metrics over
+    all items at once, and those with a metric of which less is better have none.
     """
     if row.metric.startswith(METRIC) or any(loaded.tasks[leaf].OUTPUT_TYPE != WRITING for leaf in row.leaves):
         return
     main = next(each for each in scores if (each["kind"], each["task"]) == (row.kind, row.task) and each["main"])
+    if not main["higher_is_better"]:
+        return
     right: list[list[bool]] = []
     for leaf in row.leaves:
         reading = main_key(row, found["results"][leaf]).partition(",")[2]

@@ -53,7 +53,7 @@ def _comparisons(tables: Tables) -> list[str]:
             "the tasks' intervals. Intervals cover about 95%; those of means over small tasks cover more.",
             f"A score is kept if the whole interval of its difference is above −{100 * MARGIN:g} points, lost if the "
             f"whole interval is below, and cannot be told if −{100 * MARGIN:g} lies inside. No signal: the dense model "
-            "is not clearly above chance.",
+            f"is not clearly above chance, or by no more than {100 * MARGIN:g} points.",
         ]
     if not tables.measures.empty:
         said += [

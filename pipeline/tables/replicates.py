@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 
 from pipeline.evaluate.comparison import verdict_of
-from pipeline.evaluate.intervals import Interval, half_width_of_mean, normal_p, wilson
+from pipeline.evaluate.intervals import DIFFERENCES, SCORES, Interval, half_width_of_mean, normal_p, wilson
 from pipeline.tables.variants import VARIANT, variants_of
 
 REPLICATE, COUNT = "replicate", "replicates"
 # Method of a comparison that is the mean over several replicates.
 METHOD = "replicates"
-_LIMITED = ("dense", "pruned", "difference")
+# Numbers with an interval, and the smallest and largest that they may be.
+_SCALES = {"dense": SCORES, "pruned": SCORES, "difference": DIFFERENCES}
 # Columns that number the replicates of a variant, and what a name calls them.
 _NUMBERED = {"seed": "seed", "pruner_draw": "draw", "calibration_draw": "text", "calibration_seed": "text of seed"}
 
@@ -82,7 +83,7 @@ def average_comparisons(frame: pd.DataFrame) -> pd.DataFrame:
 
     The half-width of an interval is the root of the summed squares of two: the mean half-width of the replicates' own
     intervals (the items are the same, hence repeating does not reduce it), and that of Student's interval of the mean
-    over the replicates.
+    over the replicates. Intervals of scores and differences stay on their scale.
     """
     if frame.empty:
         return frame.assign(**{COUNT: pd.Series(dtype=int)})
@@ -94,8 +95,8 @@ def average_comparisons(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _averaged(own: pd.DataFrame) -> pd.DataFrame:
-    found = {name: mean_interval(own[list(_columns(name))].to_numpy(dtype=float)) for name in _LIMITED}
-    values = {column: value for name in _LIMITED for column, value in zip(_columns(name), found[name], strict=True)}
+    found = {name: mean_interval(own[list(_columns(name))].to_numpy(float), scale) for name, scale in _SCALES.items()}
+    values = {column: value for name in _SCALES for column, value in zip(_columns(name), found[name], strict=True)}
     retained = own[["retained", "retained_low", "retained_high"]].to_numpy(dtype=float)
     kept = mean_interval(retained) if np.isfinite(retained).all() else Interval(math.nan, math.nan, math.nan)
     values |= dict(zip(("retained", "retained_low", "retained_high"), kept, strict=True))
@@ -105,12 +106,16 @@ def _averaged(own: pd.DataFrame) -> pd.DataFrame:
     return own.head(1).assign(**values, **about, verdict=verdict)
 
 
-def mean_interval(intervals: np.ndarray) -> Interval:
-    """Return the mean of (k, 3) values with their limits, k > 1, with its interval, see ``average_comparisons``."""
+def mean_interval(intervals: np.ndarray, scale: tuple[float, float] = (-math.inf, math.inf)) -> Interval:
+    """Return the mean of (k, 3) values with their limits, k > 1, with its interval, see ``average_comparisons``.
+
+    ``scale`` is the smallest and largest possible value; the interval stays inside.
+    """
     value = float(intervals[:, 0].mean())
     spread = half_width_of_mean(intervals[:, 0].tolist())
     below, above = (np.abs(intervals[:, place] - intervals[:, 0]).mean() for place in (1, 2))
-    return Interval(value, value - math.hypot(below, spread), value + math.hypot(above, spread))
+    low, high = value - math.hypot(below, spread), value + math.hypot(above, spread)
+    return Interval(value, max(scale[0], low), min(scale[1], high))
 
 
 def _columns(name: str) -> tuple[str, str, str]:

@@ -123,6 +123,11 @@ def test_a_row_says_what_became_of_a_task() -> None:
         ((0, 0, 0, 80), 0.0, "no signal"),
         ((15, 10, 10, 65), 0.25, "no signal"),
         ((5, 0, 22, 73), 0.25, "no signal"),
+        # Dense is clearly above chance, but has no more to lose than the margin.
+        ((0, 0, 30, 970), 0.0, "no signal"),
+        ((250, 0, 40, 710), 0.25, "no signal"),
+        ((0, 0, 60, 940), 0.0, "cannot be told"),
+        ((0, 0, 90, 910), 0.0, "lost"),
         ((200, 20, 20, 160), 0.0, "kept"),
         ((100, 20, 20, 60), 0.0, "cannot be told"),
         ((700, 0, 12, 288), 0.0, "kept"),  # -1.2 points for certain, and for certain less than five
@@ -134,7 +139,7 @@ def test_verdicts_follow_from_interval_and_margin(counts: tuple[int, ...], chanc
     row = of("copying", *table(*counts), chance=chance)
     assert row.verdict == word
     assert math.isnan(row.retained) == (row.dense_low <= chance)
-    if row.dense_low > chance:
+    if row.dense_low > chance and row.dense - chance > MARGIN:
         assert (word == "kept") == (row.low >= -MARGIN) and (word == "lost") == (row.high < -MARGIN)
 
 

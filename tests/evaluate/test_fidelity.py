@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Collection
 
 import numpy as np
 import pandas as pd
@@ -60,7 +61,7 @@ def test_generated_answers_against_plain_transformers(found, tokenizer):
         runs = Counter(tuple(written[at : at + 4]) for at in range(len(written) - 3))
         repeated = sum(count - 1 for count in runs.values()) / max(1, sum(runs.values()))
         assert sample["repetition"] == (pytest.approx(repeated) if runs else None)
-        gold = tokenizer(f" {sample['gold']}\n", add_special_tokens=False)["input_ids"]
+        gold = tokenizer(f" {sample['gold']}", add_special_tokens=False)["input_ids"]
         at = next(at for at, pair in enumerate(zip(gold, written, strict=False)) if pair[0] != pair[1])
         with torch.inference_mode():
             ids = tokenizer(sample["prompt"])["input_ids"] + gold[:at]
@@ -158,7 +159,7 @@ def test_flips_ranks_and_twins_are_counted():
             ),
         ]
     )
-    table = fidelity(dense, pruned)
+    table = fidelity(dense, pruned, main_metrics(dense))
     assert list(table) == COLUMNS
     row = table.query("kind == 'generative' and task == 'plurals'").iloc[0]
     assert (row.n, row.dense_right, row.lost, row.gained) == (6, 4, 3, 1)
@@ -177,11 +178,35 @@ def test_means_sum_counts_and_average_the_rest():
     pruned = pd.concat(
         [items("generative", "a", [0, 1], tokens=[2, 4]), items("generative", "b", [0, 0], tokens=[6, 8])]
     )
-    mean = fidelity(dense, pruned).set_index("task").loc[MEAN]
+    mean = fidelity(dense, pruned, main_metrics(dense)).set_index("task").loc[MEAN]
     assert (mean.n, mean.lost, mean.tokens_pruned, mean.lost_twins) == (4, 3, pytest.approx(5.0), 0)
 
 
 def test_scores_on_another_scale_are_neither_right_nor_wrong():
-    row = fidelity(items("generative", "bleu", [31.0, 2.0]), items("generative", "bleu", [20.0, 1.0])).iloc[0]
+    dense, pruned = items("generative", "bleu", [31.0, 2.0]), items("generative", "bleu", [20.0, 1.0])
+    row = fidelity(dense, pruned, main_metrics(dense)).iloc[0]
     assert row.n == 2 and math.isnan(row.lost) and math.isnan(row.dense_right)
-    assert fidelity(items("retrieval", "x", [1.0]), items("retrieval", "x", [1.0])).empty
+    found = items("retrieval", "x", [1.0])
+    assert fidelity(found, found, main_metrics(found)).empty
+
+
+def test_a_rate_of_errors_counts_nothing_as_right():
+    """Of wer less is better: dense makes no error in three of four texts."""
+    dense, pruned = items("generative", "wer", [0, 0, 0, 1]), items("generative", "wer", [1, 1, 1, 1])
+    row = fidelity(dense, pruned, main_metrics(dense, less=["wer"])).iloc[0]
+    assert row.n == 4 and math.isnan(row.dense_right) and math.isnan(row.lost) and math.isnan(row.gained)
+
+
+def test_the_mean_counts_tasks_with_right_answers_alone():
+    dense = pd.concat([items("generative", "a", [1, 0]), items("generative", "bleu", [31.0, 2.0], tokens=[4, 4])])
+    pruned = pd.concat([items("generative", "a", [0, 0]), items("generative", "bleu", [20.0, 1.0], tokens=[8, 8])])
+    mean = fidelity(dense, pruned, main_metrics(dense)).set_index("task").loc[MEAN]
+    assert (mean.n, mean.dense_right, mean.lost, mean.tokens_pruned) == (2, 1, 1, 8)
+    alone = fidelity(*(frame[frame["task"] == "bleu"] for frame in (dense, pruned)), main_metrics(dense))
+    assert alone.set_index("task").loc[MEAN, "n"] == 2
+
+
+def main_metrics(items: pd.DataFrame, less: Collection[str] = ()) -> pd.DataFrame:
+    """Return the rows of the score table that say which way the main metric of each task goes."""
+    rows = items[["task", "kind"]].drop_duplicates()
+    return rows.assign(main=True, higher_is_better=~rows["task"].isin(less))

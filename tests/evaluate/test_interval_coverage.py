@@ -292,6 +292,9 @@ def agrees(found: Paired, chance: float) -> None:
         assert (verdict != NO_SIGNAL) or found.best > chance
         return
     assert (found.p < SIGNIFICANT) == excludes(retained, 1)
+    if found.dense.value - chance <= MARGIN:
+        assert verdict == NO_SIGNAL
+        return
     assert verdict != LOST or (found.p < SIGNIFICANT and found.difference.high < -MARGIN)
     assert (verdict == KEPT) == (found.difference.low >= -MARGIN)
     assert retained.low <= retained.value <= retained.high

@@ -50,7 +50,7 @@ def select(tables: Tables) -> Selection:
         " over items (Fieller), both models on the same items; small dots: single tasks.",
         f"Verdicts are on the score: kept if it fell by {100 * MARGIN:g} points at most, by the whole interval of the"
         " difference; lost if by more; cannot be told if the interval holds both.",
-        "No signal: the dense model is not clearly above chance.",
+        f"No signal: the dense model is not clearly above chance, or by no more than {100 * MARGIN:g} points.",
         *_mean_notes(data),
         *left_out_note(left_out),
     )

@@ -49,7 +49,8 @@ def select(tables: Tables) -> Selection:
         "is in brackets.",
         f"Left: rank of the first gold token that differs from the variant's text, in its whole vocabulary, 1 being "
         f"the likeliest. Demoted: still high; erased: beyond rank {IN_REACH}.",
-        "Right: the share of the same items that the variant gets right as multiple choice; bars: 95% interval over"
+        "Answers that begin with the right one have no such token, nor those that the limit cut off within it.",
+        "Right: the share of the lost items that the variant gets right as multiple choice; bars: 95% interval over"
         " items (Wilson).",
         *([f"Dashed: guessing ({100 * guessed[0]:.0f}%)."] if len(guessed) else []),
         *left_out_note(left_out),
@@ -104,7 +105,7 @@ def _ranks(ax: Axes, data: pd.DataFrame, variants: list[Variant]) -> None:
             if np.isfinite(width):
                 ax.barh(place, width, BAR, left=start, color=colour, linewidth=0, zorder=2)
     ax.set_xlim(0, 100)
-    ax.set_xlabel("of the lost answers (%)")
+    ax.set_xlabel("of the lost answers with a rank (%)")
     ax.grid(False, axis="y")
     canvas.panel_title(ax, "Rank of the gold token")
 
