@@ -12,10 +12,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis_profiles import chosen
 
+from pipeline.data.matched.suite import FAMILIES, HALVES, relatives_of
 from pipeline.evaluate.comparison import paired
 from pipeline.evaluate.intervals import Interval, fieller
 from pipeline.study.advice.answer import worst
-from pipeline.study.advice.judged import judge, retained_by_halves
+from pipeline.study.advice.judged import halves_of, judge, retained_by_halves
 from pipeline.study.advice.ladder import MOST_RUNGS, Rung, bracket, next_to_measure, recommend, threshold, unit_counts
 
 KEEP = 0.9
@@ -165,6 +166,22 @@ def test_the_interval_on_items_that_did_not_choose_counts_the_choosing():
             honest.append(judged.retained.low <= truth <= judged.retained.high)
     assert min(len(naive), len(honest)) > 400
     assert np.mean(naive) < 0.5 and np.mean(honest) >= 0.94
+
+
+def test_halves_are_of_families_where_relatives_can_be_kept_together():
+    items = pd.DataFrame(
+        [("generative", task, item) for task in FAMILIES for item in range(3)], columns=["kind", "task", "item"]
+    )
+    first, second = halves_of(items)
+    assert set(first["task"]) == set(HALVES[0]) and set(second["task"]) == set(HALVES[1])
+    assert not relatives_of(first["task"], second["task"])
+    # A single half, or tasks of others, can only be divided by items.
+    for tasks in (HALVES[0], ("copying", "counting", "gsm8k")):
+        own = items.assign(task=items["task"].replace("plurals", "gsm8k"))
+        own = own[own["task"].isin(tasks)]
+        first, second = halves_of(own)
+        assert set(first["task"]) == set(second["task"]) == set(own["task"]) and len(first) + len(second) == len(own)
+        assert not set(first.index) & set(second.index)
 
 
 def test_what_chooses_does_not_judge():

@@ -23,8 +23,9 @@ class Findings:
     """Data on which the advice rests.
 
     ``rungs`` are each pruner's sparsities without scores, ``units`` the kind of unit that each removes, ``parameters``
-    the number of parameters of the dense model, ``halves`` what is measured on each half of the items, ``settings`` the
-    line under which all jobs can be compared, and ``basis`` a sentence on what predictions rest on.
+    the number of parameters of the dense model, ``halves`` what is measured on each half of what is ``divided``
+    ("items" or "task families"), ``settings`` the line under which all jobs can be compared, and ``basis`` a sentence
+    on what predictions rest on.
     """
 
     model: str
@@ -35,6 +36,7 @@ class Findings:
     measured: Kept
     predicted: Kept
     halves: tuple[Kept, Kept] = ({}, {})
+    divided: str = "items"
     parameters: int = 0
     settings: str = ""
     basis: str = ""
@@ -100,8 +102,8 @@ def tasks_of(findings: Findings) -> str:
 def table_rows(findings: Findings) -> tuple[list[str], list[list[str]]]:
     """Return columns and rows of the table: up to where estimates are at least `keep`, and where they are less."""
     several = len(findings.kinds) > 1
-    columns = ["pruner", "unit", *(["task kind"] if several else []), "at least that up to", "removed"]
-    columns += ["retained", "less at", "retained there"]
+    columns = ["pruner", "unit", *(["task kind"] if several else []), "estimated at least that up to", "removed"]
+    columns += ["retained", "estimated less at", "retained there"]
     rows = []
     for kind, pruner, found in findings.thresholds():
         own = [pruner, UNITS[findings.units[pruner]], *([NAMES[kind]] if several else [])]
@@ -119,8 +121,8 @@ def sentences(findings: Findings) -> list[str]:
     found = findings.recommended()
     if not found:
         return [
-            f"Nothing is recommended: no setting is known to retain {findings.keep:g} of {tasks_of(findings)}; give a "
-            "smaller keep=..., or other pruners=[...]"
+            f"Nothing is recommended: no setting is estimated to retain {findings.keep:g} of {tasks_of(findings)}; give "
+            "a smaller keep=..., or other pruners=[...]"
         ]
     said = [f"Recommended: {_said(found[0], findings)} {_judged(findings)}"]
     if len(found) > 1:
@@ -142,12 +144,13 @@ def _judged(findings: Findings) -> str:
     """Say what the choice retains on items that did not choose it, or that this is not known."""
     found = findings.judged()
     if found is None:
-        return "That interval does not count the choosing, and no half of the items chooses a setting by itself."
+        return f"That interval does not count the choosing, and no half of the {findings.divided} chooses by itself."
     names = list(dict.fromkeys(f"{pruner} at {sparsity}" for pruner, sparsity in found.chosen))
     ways = "both ways" if len(found.chosen) > 1 else "one way, since the other half chooses nothing"
     return (
-        "That interval does not count the choosing. Chosen among evaluated settings on one half of the items and "
-        f"judged on the other, {ways} ({' and '.join(names)}): {_share(found.retained, findings.keep)}."
+        f"That interval does not count the choosing. Chosen among evaluated settings on one half of the "
+        f"{findings.divided} and judged on the other, {ways} ({' and '.join(names)}): "
+        f"{_share(found.retained, findings.keep)}."
     )
 
 

@@ -35,7 +35,7 @@ def investigate(question: Question, execute: Execute) -> tuple[Findings, dict[Se
         _say("  " + ", ".join(f"{pruner} at {sparsity}" for pruner, sparsity in chosen))
         study.evaluate(chosen)
         findings = _gathered(question, study)
-    return replace(findings, halves=study.halves()), study.failures(), study.store.root
+    return replace(findings, halves=study.halves(), divided=study.divided), study.failures(), study.store.root
 
 
 def _gathered(question: Question, study: Study) -> Findings:

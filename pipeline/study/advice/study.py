@@ -15,7 +15,7 @@ from pipeline.evaluate.intervals import SCORES, Interval, mean_score, stratified
 from pipeline.store.artifacts import Store
 from pipeline.store.records import OK, JobRecord, find_record
 from pipeline.study.advice.jobs import Execute
-from pipeline.study.advice.judged import retained_by_halves
+from pipeline.study.advice.judged import has_unlike_halves, retained_by_halves
 from pipeline.study.advice.ladder import Kept, Rung, Setting
 from pipeline.study.advice.question import EVALUATION, MEASURES, Question, by_sparsities
 from pipeline.tables.choice import Choice
@@ -156,7 +156,7 @@ class Study:
         return found
 
     def halves(self) -> tuple[Kept, Kept]:
-        """Return the shares of `measured` by each half of the items: see `pipeline.study.advice.judged`."""
+        """Return the shares of `measured` by each half of what is `divided`: see `pipeline.study.advice.judged`."""
         found: tuple[dict[Setting, dict[str, Interval]], ...] = ({}, {})
         for suite in self.question.suites:
             dense = self._asked(suite, (DENSE, "0"))
@@ -167,6 +167,13 @@ class Study:
                     known = {kind: share for kind, share in kinds.items() if kind in self.question.kinds}
                     half.setdefault(setting, {}).update(known)
         return found[0], found[1]
+
+    @property
+    def divided(self) -> str:
+        """Name what `halves` are halves of."""
+        dense = [self._asked(suite, (DENSE, "0")) for suite in self.question.suites]
+        unlike = [has_unlike_halves(asked[0]["task"].unique()) for asked in dense if asked is not None]
+        return " and ".join([*(["task families"] if any(unlike) else []), *([] if all(unlike) else ["items"])])
 
     def _asked(self, suite: str, setting: Setting) -> tuple[pd.DataFrame, pd.DataFrame] | None:
         """Return a setting's items and scores, or None if it was not evaluated."""
