@@ -121,8 +121,8 @@ def sentences(findings: Findings) -> list[str]:
     found = findings.recommended()
     if not found:
         return [
-            f"Nothing is recommended: no setting is estimated to retain {findings.keep:g} of {tasks_of(findings)}; give "
-            "a smaller keep=..., or other pruners=[...]"
+            f"Nothing is recommended: no setting is estimated to retain {findings.keep:g} of {tasks_of(findings)}; "
+            "give a smaller keep=..., or other pruners=[...]"
         ]
     said = [f"Recommended: {_said(found[0], findings)} {_judged(findings)}"]
     if len(found) > 1:
