@@ -338,7 +338,7 @@ def test_lost_answers_are_counted_as_in_the_table(path: Path, document: Element)
     most = sums[sums["lost"] == sums["lost"].max()]
     text = path.read_text(encoding="utf-8")
     shares = 100 * most["lost_within_5"] / most["lost_ranked"]
-    (found,) = re.findall(r"of (\d+) answers that it no longer generates, (\d+)\u00a0% \[", text)
+    (found,) = re.findall(r"Of the (\d+) that leave the right answer at a token, (\d+)\u00a0% \[", text)
     assert found in [(f"{n:.0f}", f"{share:.0f}") for n, share in zip(most["lost_ranked"], shares, strict=True)]
     for (pruner, sparsity), own in sums.iterrows():
         assert f"{own['lost']:.0f} of {own['dense_right']:.0f}" in text, (pruner, sparsity)
