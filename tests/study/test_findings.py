@@ -24,7 +24,7 @@ from pipeline.study.findings.table import ROOT, Finding, Grid, read_findings, wr
 from pipeline.study.findings.versions import versions_of_code
 from pipeline.tables.write import collect
 
-FINDING = Finding("make x", "abc1234", "2026-01-02", True, {"evaluation": 1}, {"n": "7", "all": Grid(["a"], [["1"]])})
+FINDING = Finding("make x", "abc1234", "2026-01-02", {"evaluation": 1}, {"n": "7", "all": Grid(["a"], [["1"]])})
 REMEDY = "python -m pipeline.study.findings --pages"
 
 
@@ -61,14 +61,12 @@ def test_numbers_older_than_the_code_have_a_dagger():
     assert "| 1 |\n\n† [Older than the code](why)\n\n<!--" in rendered
 
 
-def test_the_list_of_findings_begins_with_those_older_than_the_code_and_says_which_commit_is_not_known():
+def test_the_list_of_findings_begins_with_those_older_than_the_code():
     page = "# A, b\n\n<!-- findings -->?<!-- /findings -->\n\n## The c's d\n<!-- finding: y --><!-- /finding -->\n"
-    rendered = render(
-        page, {"x": FINDING, "y": replace(FINDING, stages={"decision": 1}, measured=False)}, {"evaluation": 1}, "why"
-    )
+    rendered = render(page, {"x": FINDING, "y": replace(FINDING, stages={"decision": 1})}, {"evaluation": 1}, "why")
     rows = [line for line in rendered.splitlines() if line.startswith("|")][2:]
     assert rows == [
-        "| [y](#the-cs-d) † | not known; text of `abc1234`, 2026-01-02 | `decision` 1 → gone |",
+        "| [y](#the-cs-d) † | `abc1234`, 2026-01-02 | `decision` 1 → gone |",
         "| x | `abc1234`, 2026-01-02 |  |",
     ]
 
@@ -92,7 +90,6 @@ def test_a_note_says_which_artifacts_have_changed_since():
         FINDING, {"evaluation": 3}
     )
     assert "`evaluation` 1 → gone" in origin(FINDING, {})
-    assert "Not measured again" in origin(replace(FINDING, measured=False), {"evaluation": 1})
     changes = origin(replace(FINDING, commit="abc1234 with changes"), {"evaluation": 1})
     assert "`abc1234` with changes that were not committed" in changes
 

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{name}: left as it was; {error}", file=sys.stderr)
             failed = failed or name in chosen.ids
             continue
-        findings[name] = Finding(SOURCES[name].command, found.commit, found.date, True, found.stages, found.values)
+        findings[name] = Finding(SOURCES[name].command, found.commit, found.date, found.stages, found.values)
         print(f"{name}: measured at {found.commit}, {found.date}")
     write_findings(findings)
     versions = versions_of_code()

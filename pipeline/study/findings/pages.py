@@ -80,10 +80,9 @@ def ages(findings: Mapping[str, Finding], versions: Mapping[str, int], sections:
     for name, finding in sorted(findings.items(), key=lambda item: (not item[1].changed(versions), item[0])):
         commit = f"`{finding.commit.removesuffix(_CHANGES)}`"
         commit += _CHANGES if finding.commit.endswith(_CHANGES) else ""
-        code = f"{commit}, {finding.date}" if finding.measured else f"not known; text of {commit}, {finding.date}"
         changed = _changed(finding, versions)
         shown = f"[{name}](#{sections[name]})" if name in sections else name
-        rows.append([f"{shown} {DAGGER}" if changed else shown, code, changed])
+        rows.append([f"{shown} {DAGGER}" if changed else shown, f"{commit}, {finding.date}", changed])
     return Grid(["finding", "commit", "changed since"], rows)
 
 
@@ -107,9 +106,7 @@ def _changed(finding: Finding, versions: Mapping[str, int]) -> str:
 def origin(finding: Finding, versions: Mapping[str, int]) -> str:
     """Return a note in Markdown: the command, the commit and date, and which artifacts have changed since."""
     commit, date = finding.commit.removesuffix(_CHANGES), finding.date
-    if not finding.measured:
-        when = f"**Commit not known.** Not measured again; the text last changed at commit `{commit}` ({date})."
-    elif finding.commit.endswith(_CHANGES):
+    if finding.commit.endswith(_CHANGES):
         when = f"Measured on {date} at commit `{commit}` with changes that were not committed; measure it again."
     else:
         when = f"Measured at commit `{commit}` ({date})."

@@ -36,10 +36,8 @@ class Finding:
 
     Attributes:
         command: the command line, as a reader gives it.
-        commit: the code that measured them; for numbers that are not ``measured``, the commit that last changed them in
-            the README.
-        date: of the measurement or of that commit.
-        measured: whether ``python -m pipeline.study.findings`` wrote them; if not, they come from the README's history.
+        commit: the code that measured them.
+        date: of the measurement.
         stages: versions of the artifacts that they depend on, by the name of their stage class, at that commit.
         values: texts and tables by name, as the pages show them.
     """
@@ -47,7 +45,6 @@ class Finding:
     command: str
     commit: str
     date: str
-    measured: bool
     stages: Mapping[str, int]
     values: Mapping[str, Value]
 
