@@ -18,49 +18,10 @@ from pipeline.model.decoder import Decoder
 from pipeline.model.head import Head
 from pipeline.model.trajectory import capture_forced, capture_trajectory
 from pipeline.prune.surgery import change_weights
+from pipeline.study.findings.formulas import public_scripts
 
 GOLDEN = Path(os.environ.get("GOLDEN", ROOT.parent / "shared" / "golden"))
 STEPS = 6
-
-
-def cosine(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    return (x * y).sum(-1) / (x.norm(dim=-1) * y.norm(dim=-1))
-
-
-def variance(weights: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    return (weights * x**2).sum(-1) - (weights * x).sum(-1) ** 2
-
-
-def parts(base: torch.Tensor, other: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """What another state adds along a base, as a multiple of it; and the lengths along and across."""
-    change = other - base
-    along = (change * base).sum(-1, keepdim=True) / (base * base).sum(-1, keepdim=True)
-    return along.squeeze(-1), (along * base).norm(dim=-1), (change - along * base).norm(dim=-1)
-
-
-def public_scripts(h: torch.Tensor, h2: torch.Tensor, weight: torch.Tensor, t: float) -> dict[str, torch.Tensor]:
-    """Per position what the scripts print the means of, in float64; geometry is along the pruned state."""
-    z, z2 = h @ weight.T, h2 @ weight.T
-    p, q = torch.softmax(z / t, -1), torch.softmax(z2 / t, -1)
-    r = p**2 / (p**2).sum(-1, keepdim=True)
-    found = {
-        "emb sim": cosine(h, h2),
-        "head sim": cosine(z, z2),
-        "vocab sim": cosine(p, q),
-        "REAL_KL": (p * (p.log() - q.log())).sum(-1),
-        "layer-wise KL": (q * (q.log() - p.log())).sum(-1),
-        "KL_estimate": variance(p, z2 - z) / (2 * t**2),
-        "REAL(1-cos)": 1 - cosine(p, q),
-        "1-cos_estimate": variance(r, z2 - z) / (2 * t**2),
-        "Uniform_Var": (z2 - z).var(-1, unbiased=False),
-    }
-    for name, dense, pruned in (("Z", z, z2), ("H", h, h2)):
-        along, parallel, across = parts(pruned, dense)
-        length = pruned.norm(dim=-1)
-        found[f"{name}_real(1-cos)"] = 1 - cosine(dense, pruned)
-        found |= {f"{name}_para_rel": parallel / length, f"{name}_orth_rel": across / length}
-        found |= {f"{name}_para": parallel, f"{name}_orth": across, f"alpha_{name.lower()}_mean": along}
-    return found
 
 
 def printed(name: str, found: dict[str, torch.Tensor]) -> float:

@@ -15,7 +15,7 @@ from pipeline.config.choices import CONF
 from pipeline.run.compose import resolve
 from pipeline.run.job import run_job
 from pipeline.store.artifacts import Store
-from pipeline.study.findings import beams, demo, demoted, faults, kept, speed
+from pipeline.study.findings import beams, demo, demoted, faults, formulas, kept, speed
 from pipeline.study.findings.__main__ import SOURCES, main
 from pipeline.study.findings.finished_jobs import default_conditions, jobs_of
 from pipeline.study.findings.pages import UnknownFinding, explanation_from, origin, pages, render
@@ -142,6 +142,16 @@ def test_protocols_and_theorems_are_read_from_the_jobs_of_the_demo(sweep):
     collect(sweep)
     least = demo.read_demo(sweep, TINY_DEMO, demo.theorems, ["measures"]).values
     assert all(-1 <= float(str(least[name])) <= 1 for name in ("second", "third"))
+
+
+def test_formulas_of_the_scripts_give_our_columns_on_the_states_of_the_demo(sweep):
+    found = demo.read_demo(sweep, TINY_DEMO, formulas.values, ["measures"]).values
+    assert set(found) == {"shortgpt", "wanda"}
+    for table in found.values():
+        numbers = {row[2].strip("`"): (float(row[1]), float(row[3])) for row in table.rows if "along" not in row[2]}
+        assert len(numbers) == 8
+        for scripts, ours in numbers.values():
+            assert scripts == pytest.approx(ours, abs=1e-4)
 
 
 def test_a_folder_without_the_jobs_of_the_demo_says_how_to_get_them(sweep):
