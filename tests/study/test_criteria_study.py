@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from figure_tables import identified, save
 
-from pipeline.study.criteria.__main__ import CELLS, SEARCHES, main, spent
+from pipeline.study.criteria.__main__ import CELLS, SEARCHES, costs_of_row, main, spent
 from pipeline.study.criteria.cells import cells_of, costs_of, in_every_text
 from pipeline.study.criteria.texts import draws_compared, texts_compared
 from pipeline.study.findings import compared, lazy
@@ -100,11 +100,15 @@ def test_what_choosing_costs_is_told_at_the_largest_budget_of_several():
     """One search went further alone, and so did another model, which has fewer runs."""
     rows = [("tiny", "4", 10.0), ("tiny", "10", 100.0), ("tiny", "12", 120.0), ("other", "20", 1.0)]
     ours = [(*row, "divergence") for row in rows]
-    costs = pd.DataFrame([*ours, ("tiny", "4", 3.0, "attn_drop"), ("tiny", "10", 5.0, "attn_drop")])
+    costs = pd.DataFrame(
+        [*ours, ("tiny", "4", 3.0, "attn_drop"), ("tiny", "10", 5.0, "attn_drop"), ("tiny", "4", 7.0, "evolution, x 1")]
+    )
     costs.columns = ["model", "sparsity", "seconds", "criterion"]
     costs = costs.assign(unit="attention", text="shots {}", draw="draw 1", forward_tokens=1.0)
-    found = spent(costs, "attention", "shots").set_index("criterion")["seconds"]
-    assert dict(found) == {"divergence": 100.0, "attn_drop": 5.0}
+    found = spent(costs, "attention", "shots").set_index("criterion")
+    assert dict(found["seconds"]) == {"divergence": 100.0, "attn_drop": 5.0, "evolution, x 1": 7.0}
+    assert dict(found["spent_at"]) == {"divergence": "", "attn_drop": "", "evolution, x 1": "4"}
+    assert [costs_of_row(row) for row in found.itertuples()] == [["1", "5"], ["1", "100"], ["1 at 4", "7 at 4"]]
 
 
 def test_the_same_criterion_is_compared_after_reading_each_text(outputs):

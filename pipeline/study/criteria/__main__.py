@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -135,18 +136,20 @@ def spent(costs: pd.DataFrame, unit: str, text: str) -> pd.DataFrame:
     """Return what criteria cost to choose after reading a text, as the median over its draws.
 
     That is at the largest budget that several pruners were run at, of the model with most runs: another model's largest
-    budget is not the same work.
+    budget is not the same work. What was not run there has the cost of its own largest budget, named in ``spent_at``.
     """
     own = costs[(costs["unit"] == unit) & name_of(costs["text"]).isin(("", text))].astype(
         {"model": str, "criterion": str, "forward_tokens": float, "seconds": float}
     )
     if own.empty:
-        return own[["criterion", "forward_tokens", "seconds"]]
+        return own[["criterion", "forward_tokens", "seconds"]].assign(spent_at="")
     own = own[own["model"] == own["model"].mode().iloc[0]]
     size, pruner = own["sparsity"].astype(float), own["criterion"].str.partition(",")[0]
     shared = size[pruner.groupby(size).transform("nunique") > 1]
-    largest = own[size == (shared if len(shared) else size).max()]
-    return largest.groupby("criterion")[["forward_tokens", "seconds"]].median().reset_index()
+    common = (shared if len(shared) else size).max()
+    at = size.where(size <= common).groupby(own["criterion"]).transform("max")
+    found = own[size == at].assign(spent_at=own["sparsity"].astype(str).where(at < common, ""))
+    return found.groupby(["criterion", "spent_at"])[["forward_tokens", "seconds"]].median().reset_index()
 
 
 def _show(unit: str, text: str, rows: pd.DataFrame) -> None:
@@ -156,7 +159,7 @@ def _show(unit: str, text: str, rows: pd.DataFrame) -> None:
         told.append(
             [
                 row.criterion, row.cells, row.items, row.draws, _interval(row.kept, row.kept_low, row.kept_high, ".1f"),
-                more, p_words(row.p_holm), *map(_whole, (row.items_to_tell, row.forward_tokens, row.seconds)),
+                more, p_words(row.p_holm), _whole(row.items_to_tell), *costs_of_row(row),
             ]
         )  # fmt: skip
     reference = next((str(name) for name in rows["against"].dropna()), "")
@@ -168,8 +171,15 @@ def _show(unit: str, text: str, rows: pd.DataFrame) -> None:
         "kept: of the dense score above chance, mean over cells (model, tasks, text, budget). Intervals: 95 %, over "
         "items and, where there are several, draws of the text; those of differences are corrected for all rows "
         "(Holm). items to tell: how many would tell the difference from zero. tokens: sent through the model to choose "
-        "at the largest budget; seconds: of the processor, to choose at all budgets; both of the model with most runs.",
+        "at the largest budget; seconds: of the processor, to choose at all budgets; both of the model with most runs; "
+        "'at 6': at that budget, where the criterion was not run at the largest.",
     )
+
+
+def costs_of_row(row: Any) -> list[str]:
+    """Return the tokens and seconds of a row of `spent`, with their budget where it is not that of the others."""
+    at = f" at {row.spent_at}" if isinstance(row.spent_at, str) and row.spent_at else ""
+    return ["" if pd.isna(value) else f"{value:,.0f}{at}" for value in (row.forward_tokens, row.seconds)]
 
 
 def _show_texts(unit: str, rows: pd.DataFrame) -> None:

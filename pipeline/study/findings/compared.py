@@ -12,7 +12,7 @@ from pipeline.analysis.pooled_criteria import retained
 from pipeline.evaluate.intervals import Interval
 from pipeline.evaluate.suite import GENERATIVE
 from pipeline.evaluate.verdict import LESS, MORE, UNDECIDED, direction
-from pipeline.study.criteria.__main__ import CELLS, REFERENCES, SEARCHES, compared, p_words, spent
+from pipeline.study.criteria.__main__ import CELLS, REFERENCES, SEARCHES, compared, costs_of_row, p_words, spent
 from pipeline.study.criteria.cells import SEARCH, STAGES, in_every_text, name_of, several
 from pipeline.study.criteria.texts import draws_compared, texts_compared
 from pipeline.study.findings.source import Measured, NoResults, Source
@@ -128,16 +128,16 @@ def same_units(costs: pd.DataFrame, criterion: str, other: str) -> str:
 
 def _table(rows: pd.DataFrame) -> Grid:
     """Return a line for each criterion, with what its search cost where the rows say that."""
-    costs = {name: told for name, told in {"forward_tokens": "tokens", "seconds": "seconds"}.items() if name in rows}
+    costs = ["tokens", "seconds"] if "spent_at" in rows else []
     lines = []
     for row in rows.itertuples():
         less = "" if pd.isna(row.difference) else _interval(row.difference, row.low, row.high, "+.2f")
         kept = _interval(row.kept, row.kept_low, row.kept_high, ".2f")
         tell = f"{row.items_to_tell:,.0f}" if math.isfinite(row.items_to_tell) else ""
-        cost = [("" if pd.isna(getattr(row, name)) else f"{getattr(row, name):,.0f}") for name in costs]
+        cost = costs_of_row(row) if costs else []
         lines.append([str(row.criterion), str(row.cells), kept, less, p_words(row.p_holm), *cost, tell])
     reference = next((str(name) for name in rows["against"].dropna()), "")
-    names = ["criterion", "cells", "kept", f"minus `{reference}`", "p (Holm)", *costs.values(), "items to tell"]
+    names = ["criterion", "cells", "kept", f"minus `{reference}`", "p (Holm)", *costs, "items to tell"]
     return Grid(names, lines)
 
 
