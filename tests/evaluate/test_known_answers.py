@@ -28,6 +28,7 @@ metric_list:
   - metric: exact_match
     aggregation: mean
     higher_is_better: true
+    ignore_case: true
 """
 CHOOSING = """
 task: chosen
@@ -101,7 +102,7 @@ def test_only_a_wrong_answer_that_leaves_its_gold_has_a_rank(ask, writer, tokeni
     model = writer
     right, begun, other, cut = (sample["completion"] for sample in ask(model, questions("....")).samples)
     assert len(begun) > 2 and len(other) > 2 and len(cut) == 6
-    found = ask(model, questions([right, begun[:2], other[:2] + "~~", cut + "~"])).samples
+    found = ask(model, questions([right.upper(), begun[:2], other[:2] + "~~", cut + "~"])).samples
     assert [sample["score"] for sample in found] == [1, 0, 0, 0]
     assert [("gold_rank" in sample) for sample in found] == [False, False, True, False]
     with torch.inference_mode():
