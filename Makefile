@@ -104,6 +104,7 @@ criteria: setup ## compare criteria, ours and others, for what to remove (many h
 	  $(COMPARE) $$second "$$own" "$$judge" pruner=$(WEIGHTS) sparsity=0.5,0.6; \
 	  $(COMPARE) $$second "$$own" "$$judge" pruner=random_attn pruner.draw=1,2,3,4,5 sparsity=3,5; \
 	  $(COMPARE) $$second "$$own" "$$judge" pruner=random_blocks pruner.draw=1,2,3,4,5 sparsity=2,4; \
+	  $(COMPARE) $$second "$$own" "$$judge" pruner=contiguous sparsity=2,4; \
 	  $(COMPARE) $$second $(GIVEN) "$$judge" pruner=$(ATTENTION) sparsity=3,5; \
 	  $(COMPARE) $$second $(GIVEN) "$$judge" pruner=$(BLOCKS) sparsity=2,4; \
 	done
