@@ -251,6 +251,8 @@ def test_findings_name_the_cheapest_of_those_that_cannot_be_told_apart():
             "low": [np.nan, -0.3, -0.3, -0.4, -0.9],
             "high": [np.nan, 0.1, 0.1, -0.2, 0.3],
             "seconds": [400.0, 52.4, 1000.0, 3.0, 1.0],
+            "against": [None, "ours", "ours", "ours", "ours"],
+            "cells": 8,
         }
     )
     assert compared.cheapest(rows) == "`estimate`, 52 s"
@@ -258,6 +260,8 @@ def test_findings_name_the_cheapest_of_those_that_cannot_be_told_apart():
     assert compared.cheapest(near) == "`estimate`, 52 s"
     assert compared.cheapest(near.assign(seconds=[59.0, 52.4, 50.0, 3.0, 1.0])) == "`ours`, 59 s"
     assert compared.cheapest(rows.assign(seconds=np.nan)) == ""
+    # What was run in fewer cells is hardly told from anything.
+    assert compared.cheapest(rows.assign(cells=[8, 4, 8, 8, 8])) == "`ours`, 400 s"
 
 
 def test_findings_say_whether_two_searches_found_the_same():

@@ -24,7 +24,8 @@ KEPT = ROOT / "docs" / "data" / "criteria"
 RECOMMENDED = {
     ("attention", "shots"): ("divergence", "divergence_estimate"),
     ("attention", "news"): ("attn_drop",),
-    ("block", "shots"): ("perplexity_blocks", "shortgpt"),
+    ("block", "shots"): ("perplexity_blocks",),
+    ("block", "news"): ("perplexity_blocks",),
     ("weight", "shots"): ("wanda",),
     ("weight", "news"): ("wanda",),
 }
@@ -105,11 +106,12 @@ def cheapest(rows: pd.DataFrame) -> str:
     """Name the criterion that takes the fewest seconds of the reference and those that cannot be told from it.
 
     Of those that take about as long, that is the reference, or else the one that keeps the most. Chance is a control,
-    not a criterion.
+    not a criterion, and one that was run in fewer cells than the reference is told from it less easily: neither counts.
     """
+    cells = rows.loc[rows["against"].isna(), "cells"].max()
     told = [direction(Interval(row.difference, row.low, row.high)) for row in rows.itertuples()]
     alike = rows[[word == UNDECIDED for word in told]].dropna(subset="seconds")
-    alike = alike[~alike["criterion"].str.startswith(CHANCE)]
+    alike = alike[~alike["criterion"].str.startswith(CHANCE) & (alike["cells"] >= cells)]
     alike = alike[alike["seconds"] <= _ABOUT * alike["seconds"].min()]
     if alike.empty:
         return ""
