@@ -37,8 +37,8 @@ class Fork(NamedTuple):
 def fork(written: Sequence[int], golds: Iterable[Sequence[int]]) -> Fork | None:
     """Return where generated tokens first differ from a gold answer's; None without a difference.
 
-    There is none in a text that begins with a gold answer or ends within it. Of several gold answers,
-    those count that agree with the text for longest.
+    There is none in a text that begins with a gold answer or ends within it. Of several gold answers, those count that
+    agree with the text for longest.
     """
     shared: dict[int, list[int]] = {}
     for gold in golds:
