@@ -88,18 +88,21 @@ criteria: setup ## compare criteria, ours and others, for what to remove (many h
 	  $(COMPARE) task.limit=24 "$$own" "$$judge"; \
 	  $(COMPARE) task.limit=24 "$$own" "$$judge" pruner=random_attn,random_blocks pruner.draw=1,2,3,4,5; \
 	  $(COMPARE) task.limit=24 "$$own" "$$judge" pruner=evolution pruner.generations=50 sparsity=6; \
+	  $(COMPARE) task.limit=24 "$$own" "$$judge" pruner=divergence pruner.lazy=true pruner.confidence=0,4; \
+	  $(COMPARE) task.limit=24 "$$own" "$$judge" pruner=divergence,divergence_estimate pruner.confidence=4; \
 	  $(COMPARE) task.limit=24 "$$own" "$$judge" pruner=contiguous sparsity=1,2,4,6; \
 	  $(COMPARE) task.limit=24 "$$own" "$$judge" pruner=ria,dsnot,sparsegpt,magnitude sparsity=0.5,0.6; \
 	  $(COMPARE) task.limit=24 $(GIVEN) "$$judge"; \
-	  $(COMPARE) "$$own" "$$judge" pruner=$(ATTENTION) sparsity=6 calibration.draw=2,3; \
-	  $(COMPARE) "$$own" "$$judge" pruner=$(BLOCKS) sparsity=4 calibration.draw=2,3; \
-	  $(COMPARE) "$$own" "$$judge" pruner=$(WEIGHTS) sparsity=0.5 calibration.draw=2,3; \
-	  $(COMPARE) $(GIVEN) "$$judge" pruner=$(ATTENTION) sparsity=6 calibration.seed=1,2; \
-	  $(COMPARE) $(GIVEN) "$$judge" pruner=$(CHEAP) sparsity=6 calibration.seed=3,4,5,6; \
-	  $(COMPARE) $(GIVEN) "$$judge" pruner=$(BLOCKS) sparsity=4 calibration.seed=1,2; \
-	  $(COMPARE) $(GIVEN) "$$judge" pruner=$(WEIGHTS) sparsity=0.5 calibration.seed=1,2; \
+	  $(COMPARE) task.limit=null "$$own" "$$judge" pruner=$(ATTENTION) sparsity=6 calibration.draw=2,3; \
+	  $(COMPARE) task.limit=null "$$own" "$$judge" pruner=$(BLOCKS) sparsity=4 calibration.draw=2,3; \
+	  $(COMPARE) task.limit=null "$$own" "$$judge" pruner=$(WEIGHTS) sparsity=0.5 calibration.draw=2,3; \
+	  $(COMPARE) task.limit=null $(GIVEN) "$$judge" pruner=$(ATTENTION) sparsity=6 calibration.seed=1,2; \
+	  $(COMPARE) task.limit=null $(GIVEN) "$$judge" pruner=$(CHEAP) sparsity=6 calibration.seed=3,4,5,6; \
+	  $(COMPARE) task.limit=null $(GIVEN) "$$judge" pruner=$(BLOCKS) sparsity=4 calibration.seed=1,2; \
+	  $(COMPARE) task.limit=null $(GIVEN) "$$judge" pruner=$(WEIGHTS) sparsity=0.5 calibration.seed=1,2; \
 	  second="task.limit=24 model=gemma3_270m"; \
 	  $(COMPARE) $$second "$$own" "$$judge" pruner=$(ATTENTION) sparsity=3,5; \
+	  $(COMPARE) $$second "$$own" "$$judge" pruner=divergence pruner.lazy=false,true sparsity=3,5,7,9; \
 	  $(COMPARE) $$second "$$own" "$$judge" pruner=$(BLOCKS) sparsity=2,4; \
 	  $(COMPARE) $$second "$$own" "$$judge" pruner=$(WEIGHTS) sparsity=0.5,0.6; \
 	  $(COMPARE) $$second "$$own" "$$judge" pruner=random_attn pruner.draw=1,2,3,4,5 sparsity=3,5; \

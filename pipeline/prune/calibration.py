@@ -43,12 +43,10 @@ def context_of(pruner: Pruner, source: CalibrationSet, text: Text, states: Calla
     """Return what a pruner may read, of which only that is computed which it reads."""
     if not pruner.calibrated:
         return Context()
-    if not pruner.compares:
-        return Context(text())
     if pruner.own_text and not source.generated:
         log.warning(
             "%s chooses by predictions of the given text; generation loss shows on text that the model wrote itself: "
             "calibration=trajectories",
             pruner.name,
         )
-    return Context(text(), states())
+    return Context(text(), states()) if pruner.compares else Context(text())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from itertools import combinations
 
@@ -14,6 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from pipeline.config.sparsity import parse
 from pipeline.model.continuations import continued, read
 from pipeline.model.decoder import Decoder
+from pipeline.model.dropped import is_dropped
+from pipeline.model.finite import check_scores
 from pipeline.model.prefix import shared_prefix
 from pipeline.model.sources.tiny import model_of, tiny_config
 from pipeline.model.structure import ATTENTION, BLOCK, MLP, SUBLAYERS
@@ -219,6 +222,28 @@ def test_a_block_of_a_single_sublayer_counts_once(name):
     decision = pruner.decide(decoder, parse(3), context_for(pruner, model))
     assert len(decision.attention) + len(decision.mlp) == 3 and not decision.blocks
     assert len(pruner_of("divergence_blocks").units(decoder)) == len(decoder.blocks)
+
+
+@pytest.mark.parametrize("name", ["divergence", "perplexity", "output_change", "evolution"])
+def test_a_candidate_that_makes_the_model_overflow_is_no_best_one(make_model, name):
+    """Without the third attention sublayer what follows is infinite: nothing can be said of its cost."""
+    model, pruner = make_model(), pruner_of(name)
+    decoder = Decoder(model)
+    context = context_for(pruner, model)
+
+    def overflow(module, args, output):
+        return output * math.inf if is_dropped(decoder, 2, ATTENTION) else output
+
+    decoder.blocks[2].mlp.register_forward_hook(overflow)
+    with pytest.raises(ValueError, match="score of (nan|inf).* cannot be ranked"):
+        # The stage checks what a pruner scores in the same way.
+        check_scores(pruner.decide(decoder, parse(1), context).scores, name)
+
+
+def test_a_lazy_beam_is_refused(make_model):
+    model, pruner = make_model(), replace(pruner_of("divergence"), lazy=True, beam=2)
+    with pytest.raises(ValueError, match="give one of the two"):
+        pruner.decide(Decoder(model), parse(1), context_for(pruner, model))
 
 
 def test_more_is_the_same_path_gone_further(make_model):

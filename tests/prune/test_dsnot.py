@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from helpers import calibration_batches, context_for, pruner_of
 
 from pipeline.config.sparsity import parse
 from pipeline.model.decoder import Decoder
-from pipeline.prune.methods.dsnot import exchanged
+from pipeline.prune.methods.dsnot import exchanged, inputs_of
 
 
 def one_row(mask, terms, size, variance, cycles, threshold, group):
@@ -102,3 +104,15 @@ def test_a_large_threshold_leaves_wandas_masks(make_model):
     expected = wanda.decide(Decoder(other), parse("2:4"), context_for(wanda, other))
     for layer, change in expected.changes.items():
         assert all(torch.equal(found.changes[layer].masks[key], mask) for key, mask in change.masks.items())
+
+
+def test_a_small_variance_beside_a_large_mean_is_kept(make_model):
+    """In two batches of unequal size and an empty one, beside numpy's in float64."""
+    batches = (slice(0, 300), slice(300, 300), slice(300, 400))
+    numbers = np.random.default_rng(0)
+    mean, spread = np.array([0.0, 30.0, 100.0]), np.array([1.0, 0.05, 0.01])
+    x = (mean + spread * numbers.standard_normal((400, 3))).astype(np.float32)
+    block = SimpleNamespace(sequences=2, watch=lambda add: [add(("w",), torch.tensor(x[part])) for part in batches])
+    found = inputs_of(block)["w"]
+    assert found.variance.numpy() == pytest.approx(x.astype(float).var(0), rel=1e-3)
+    assert found.mean.numpy() == pytest.approx(x.sum(0, dtype=float) / 2, rel=1e-6)

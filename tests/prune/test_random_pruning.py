@@ -13,6 +13,7 @@ from helpers import pruner_of
 
 from pipeline.config.sparsity import parse
 from pipeline.model.decoder import Decoder
+from pipeline.model.sources.tiny import model_of, tiny_config
 from pipeline.prune.base import Context
 from pipeline.prune.pruned_model import decision_of
 from pipeline.prune.workbench import Workbench
@@ -107,3 +108,15 @@ def test_the_experiments_seed_reaches_the_pruner(make_settings, tmp_path):
         found.append(decision_of(stages).attention)
         assert found[-1] == expected
     assert len(set(found)) > 1
+
+
+@pytest.mark.parametrize(("name", "kind"), [("random_attn", "attention"), ("random_mlp", "mlp")])
+def test_only_sublayers_that_a_model_has_are_drawn(name, kind):
+    """Blocks of Nemotron-H have one sublayer each."""
+    decoder = Decoder(model_of(tiny_config("nemotron_h")))
+    there = {layer for layer in range(len(decoder.blocks)) if decoder.has(layer, kind)}
+    assert 0 < len(there) < len(decoder.blocks)
+    for draw in range(1, 11):
+        decision = replace(pruner_of(name), draw=draw).decide(decoder, parse(1), Context(seed=0))
+        (gone,) = getattr(decision, kind)
+        assert gone in there

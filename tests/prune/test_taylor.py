@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from helpers import SOME_FAMILIES, calibration_batches, context_for, pruner_of
 from pipeline.config.sparsity import parse
 from pipeline.model.decoder import Decoder
 from pipeline.model.structure import ATTENTION, BLOCK, MLP
+from pipeline.prune.calibration import context_of
 
 WRITERS = [name for name in SOME_FAMILIES if name not in ENCODERS]
 
@@ -99,3 +101,11 @@ def test_the_first_and_last_blocks_may_be_kept(make_model, name):
     with pytest.raises(ValueError, match="kept_first=2 and pruner.kept_last=1 leave 3"):
         pruner.decide(Decoder(model), parse(4), context_for(pruner, model))
     assert pruner.scoring_identity() == pruner_of(name).scoring_identity()
+
+
+@pytest.mark.parametrize("name", ["taylor_attn", "divergence", "attn_drop"])
+def test_given_text_is_warned_of_where_predictions_of_it_count(caplog, name):
+    """Cosines compare states, so that for them any text will do."""
+    context_of(pruner_of(name), SimpleNamespace(generated=False), calibration_batches, lambda: None)
+    warned = "chooses by predictions of the given text" in caplog.text
+    assert warned == (name != "attn_drop")

@@ -39,7 +39,7 @@ from pipeline.store.artifacts import Store
 from pipeline.store.records import OK
 from pipeline.study import advise
 from pipeline.study.advice.jobs import Refused, run_jobs
-from pipeline.study.advice.question import EVALUATION, read_question
+from pipeline.study.advice.question import EVALUATION, MEASURES, read_question
 from pipeline.study.advice.recipe import read_recipe, write_recipe
 
 KEEP = 0.9
@@ -291,6 +291,8 @@ def test_a_second_call_runs_nothing_and_says_the_same_whatever_else_was_asked_si
     question, _ = read_question(words)
     few = [*question.words("lm_eval", ["attn_drop"], ["3"], EVALUATION), "task.limit=4"]
     assert runner(few) == 0
+    # The same pruner after other text is another variant under the same conditions.
+    assert runner([*question.words("lm_eval", ["attn_drop"], ["1", "3"], MEASURES), "calibration=wiki"]) == 0
     files = {path: path.read_bytes() for path in (outputs / "advice").rglob("*") if path.is_file()}
     assert {path.name for path in files} >= {"advice.csv", "advice.png"}
     before = runner.jobs

@@ -84,8 +84,8 @@ class DensePredictions:
             dense = self._dense(start + first, rows.shape[1])
             for at, z in enumerate(self._logits_of_each(rows)):
                 kl = cross_entropy(dense.p, z) - dense.entropy
-                # Equal states may come out below zero, by rounding.
-                totals[at] += max(0.0, float((dense.weights * kl).sum()))
+                # Equal states may come out below zero, by rounding; what is not a number has to stay that.
+                totals[at] += float((dense.weights * kl).sum().clamp_(min=0))
         return [total / self._weight for total in totals]
 
     @cached_property

@@ -8,7 +8,7 @@ input, and prunes a kept one whose loss lessens ε too, the one of the lowest Wa
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 
@@ -32,6 +32,7 @@ class DSnoT(BlockwisePruner):
     each sequence, where here the variance is that over all tokens.
     """
 
+    version: ClassVar[int] = 2
     cycles: Positive = 50
     threshold: Annotated[float, Within(0, 1e9, "a number of at least 0, such as 0.1")] = 0.1
 
@@ -57,10 +58,14 @@ class DSnoT(BlockwisePruner):
 
 @dataclass
 class Inputs:
-    """Sums of a matrix's inputs and of their squares, (in,) float64, over ``tokens`` of so many ``sequences``."""
+    """Sums of a matrix's inputs, of their squares and of squares around their mean, (in,) float64.
+
+    They are over ``tokens`` of so many ``sequences``.
+    """
 
     total: torch.Tensor
     squares: torch.Tensor
+    around: torch.Tensor
     tokens: int
     sequences: int
 
@@ -77,7 +82,17 @@ class Inputs:
     @property
     def variance(self) -> torch.Tensor:
         """The variance over tokens, (in,) float32."""
-        return (self.squares / self.tokens - (self.total / self.tokens).square()).clamp_(min=0).float()
+        return (self.around / self.tokens).float()
+
+    def add(self, total: torch.Tensor, squares: torch.Tensor, around: torch.Tensor, tokens: int) -> None:
+        """Add the sums of more tokens; squares around two means are put together as by Chan et al. (1983)."""
+        if self.tokens:
+            apart = total / tokens - self.total / self.tokens
+            around = around + apart.square() * (self.tokens * tokens / (self.tokens + tokens))
+        self.total += total
+        self.squares += squares
+        self.around += around
+        self.tokens += tokens
 
 
 def inputs_of(block: CalibratedBlock) -> dict[str, Inputs]:
@@ -85,12 +100,15 @@ def inputs_of(block: CalibratedBlock) -> dict[str, Inputs]:
     found: dict[str, Inputs] = {}
 
     def add(names: tuple[str, ...], x: torch.Tensor) -> None:
+        if not len(x):
+            return
         total, squares = x.sum(0, dtype=torch.float64), column_energy(x).double()
+        # The difference of E[x²] and E[x]² would lose a small variance beside a large mean.
+        around = column_energy(x.float() - (total / len(x)).float()).double()
         for name in names:
-            own = found.setdefault(name, Inputs(torch.zeros_like(total), torch.zeros_like(squares), 0, block.sequences))
-            own.total += total
-            own.squares += squares
-            own.tokens += len(x)
+            zero = torch.zeros_like(total)
+            own = found.setdefault(name, Inputs(zero, zero.clone(), zero.clone(), 0, block.sequences))
+            own.add(total, squares, around, len(x))
 
     block.watch(add)
     return found

@@ -19,6 +19,7 @@ import torch
 from pipeline.config.sparsity import Sparsity
 from pipeline.config.types import Positive
 from pipeline.model.decoder import Decoder
+from pipeline.model.finite import check_scores
 from pipeline.model.proof import head_of
 from pipeline.model.trajectory import Trajectory, forwards
 from pipeline.prune.base import Context, Score
@@ -167,16 +168,20 @@ class _Divergence:
             with dropped(self._decoder, by_kind(list(removed))):
                 states = (each.at_predictions(each.run(self._decoder.model)) for each in passes)
                 known[removed] = dense.divergence(states)
+            check_scores([self._row(known[removed])], f"the model without {len(removed)} units")
             self._questions += 1
             self._sent += tokens_of(text)
         return [known[removed] for removed in sets]
 
     def told(self, generation: int, fitness: float) -> Score:
         """Return the row of a generation."""
-        row: dict[str, Any] = {"layer": -1, "sublayer": "set", "score": fitness, "step": generation}
+        row = self._row(fitness) | {"step": generation}
         row |= {"questions": self._questions, "forward_tokens": float(self._sent)}
         self._questions = self._sent = 0
         return row
+
+    def _row(self, fitness: float) -> dict[str, Any]:
+        return {"layer": -1, "sublayer": "set", "score": fitness}
 
 
 def drawn_part(trajectory: Trajectory, tokens: int, numbers: torch.Generator) -> Trajectory:

@@ -40,13 +40,14 @@ class RandomUnits(UnitPruner):
     unit: Literal["attention", "mlp", "block"] = "attention"  # type: ignore[misc]
     draw: Positive = replicate(1)
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     calibrated: ClassVar[bool] = False
 
     def decide(self, decoder: Decoder, sparsity: Sparsity, context: Context) -> Decision:
         numbers = generator("random pruning", self.unit, sparsity.given, context.seed, self.draw)
-        order = torch.randperm(len(decoder.blocks), generator=numbers).tolist()
-        return decision_of([(self.unit, layer) for layer in order[: self.count(decoder, sparsity)]], [])
+        units = self.units(decoder)
+        order = torch.randperm(len(units), generator=numbers).tolist()
+        return decision_of([units[at] for at in order[: self.count(decoder, sparsity)]], [])
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,8 @@ class UnitSearch(UnitPruner):
     A candidate is given up as soon as what it is known to add, on a part of the text, is more than the best one adds on
     all of it: this finds what measuring all candidates in full would. ``lazy`` measures in full, but only candidates
     that added less than the best one when last measured; it misses those whose addition fell since. With ``beam`` above
-    1, that many sets are followed side by side, and all candidates are measured in full.
+    1, that many sets are followed side by side, and all candidates are measured in full; ``lazy`` beside it raises
+    ValueError.
 
     ``scores`` are the units alone, then the path taken. ``measured`` is the share of the predictions that were
     measured, below 1 for a candidate that was given up, whose score is a lower bound. ``forward_tokens`` of a step are
@@ -103,6 +104,10 @@ class UnitSearch(UnitPruner):
         return best_first(context.candidates, pieces, part, added, progress, costs.together)
 
     def decide(self, decoder: Decoder, sparsity: Sparsity, context: Context) -> Decision:
+        if self.lazy and self.beam > 1:
+            raise ValueError(
+                f"pruner.lazy=true follows one set, and pruner.beam={self.beam} several: give one of the two"
+            )
         alone: dict[Unit, Score] = {}
         # By how many parts were gone: a beam asks for several sets of a size.
         sent: Counter[int] = Counter()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -32,24 +32,26 @@ class Forecast:
     basis: str = ""
 
 
-def forecast(outputs: Path, choices: Sequence[Choice]) -> Forecast:
-    """Predict every measured setting from all settings evaluated on one of the suites.
+def forecast(outputs: Path, choices: Sequence[Choice], jobs: Collection[str]) -> Forecast:
+    """Predict the measured settings of some jobs from all settings evaluated on one of the suites.
 
     Args:
         outputs: the folder that holds `tables/`.
         choices: the model and conditions of the jobs of each suite; the jobs of the first were measured, too.
+        jobs: those that are asked about. The folder may hold others of the same pruner with other options.
     """
     tables, *others = (load(outputs, choice) for choice in choices)
     compared = [part for part in (tables.comparisons, *(other.comparisons for other in others)) if not part.empty]
     tables = replace(tables, comparisons=pd.concat(compared, ignore_index=True) if compared else pd.DataFrame())
     found, goals = features(tables), targets(tables)
-    known = {(row.pruner, row.sparsity): float(row.kl) for row in found.itertuples() if math.isfinite(row.kl)}
+    asked = found.merge(tables.jobs.loc[tables.jobs["job"].isin(jobs), VARIANT].drop_duplicates(), on=VARIANT)
+    known = {(row.pruner, row.sparsity): float(row.kl) for row in asked.itertuples() if math.isfinite(row.kl)}
     try:
         predictor = fit(found, goals, _COLUMNS)
     except TooLittle as reason:
         return Forecast(known, basis=f"Nothing is predicted: {reason}.")
     kept: dict[Setting, dict[str, Interval]] = {}
-    rows = predictor.predict(found)
+    rows = predictor.predict(asked)
     for row in rows[(rows["task"] == MEAN) & rows["predicted"].notna()].itertuples():
         interval = Interval(float(row.predicted), float(row.low), float(row.high))
         kept.setdefault((row.pruner, row.sparsity), {})[str(row.kind)] = interval

@@ -39,7 +39,7 @@ def investigate(question: Question, execute: Execute) -> tuple[Findings, dict[Se
 
 
 def _gathered(question: Question, study: Study) -> Findings:
-    seen = forecast(study.store.root, study.choices)
+    seen = forecast(study.store.root, study.choices, study.jobs)
     rungs = {
         pruner: [rung._replace(divergence=seen.divergence.get((pruner, rung.sparsity))) for rung in study.rungs(pruner)]
         for pruner in question.ladders

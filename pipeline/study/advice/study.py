@@ -72,6 +72,11 @@ class Study:
         self.store = Store(Path(settings.outputs))
 
     @property
+    def jobs(self) -> list[str]:
+        """The ids of all jobs of the question."""
+        return list(self._jobs.values())
+
+    @property
     def settings(self) -> str:
         return "; ".join(choice.line for choice in self.choices)
 
@@ -118,11 +123,15 @@ class Study:
             if (asked := self._asked(suite, (DENSE, "0"))) is None:
                 continue
             items, scores = asked
-            main = scores[scores["main"].astype(bool) & scores["kind"].isin(self.question.kinds)]
+            # As in comparisons with it: only what is averaged, without items that have no score.
+            counted = scores["main"].astype(bool) & scores["averaged"].astype(bool)
+            main = scores[counted & scores["kind"].isin(self.question.kinds)]
+            items = items.dropna(subset="score")
             for row in main.itertuples():
-                own = items.loc[(items["kind"] == row.kind) & (items["task"] == row.task), "score"].to_numpy(
-                    dtype=float
-                )
+                of_task = (items["kind"] == row.kind) & (items["task"] == row.task)
+                own = items.loc[of_task, "score"].to_numpy(dtype=float)
+                if not len(own) or own.min() < SCORES[0] or own.max() > SCORES[1]:
+                    continue
                 chance = 0.0 if pd.isna(row.chance) else float(row.chance)
                 parts.setdefault(str(row.kind), []).append((mean_score(own), len(own), chance))
         found = {}

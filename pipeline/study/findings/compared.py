@@ -34,7 +34,8 @@ CHANCE = "random_"
 _ABOUT = 1.2
 # Items of each task that had been looked at when criteria were first recommended; later ones judge them anew.
 SEEN = 24
-COMMAND = "python -m pipeline.study.criteria --kept docs/data/criteria"
+FOLD = "python -m pipeline.study.criteria --kept docs/data/criteria"
+COMMAND = "python -m pipeline.study.findings compared"
 
 
 def read(outputs: Path) -> Measured:
@@ -43,7 +44,7 @@ def read(outputs: Path) -> Measured:
     Raises NoResults without tables.
     """
     if not (KEPT / CELLS).is_file():
-        raise NoResults(f"{KEPT} has no tables; run experiment=fig28, then `{COMMAND}`")
+        raise NoResults(f"{KEPT} has no tables; run experiment=fig28, then `{FOLD}`")
     cells, costs = pd.read_parquet(KEPT / CELLS), pd.read_parquet(KEPT / SEARCHES)
     values: dict[str, Value] = {}
     everywhere = in_every_text(cells)

@@ -11,7 +11,7 @@ from pipeline.analysis.pooled_criteria import pooled
 from pipeline.evaluate.suite import GENERATIVE
 from pipeline.study.criteria.__main__ import CELLS, SEARCHES
 from pipeline.study.criteria.cells import SEARCH, STAGES
-from pipeline.study.findings.compared import COMMAND, KEPT
+from pipeline.study.findings.compared import KEPT
 from pipeline.study.findings.source import Measured, NoResults, Source
 from pipeline.study.findings.table import Grid, Value
 
@@ -97,4 +97,4 @@ def _name(text: str) -> str:
     return f"{families[0]}, …" if families else name
 
 
-SOURCES = {"lazy": Source(COMMAND, read)}
+SOURCES = {"lazy": Source("python -m pipeline.study.findings lazy", read)}
