@@ -12,9 +12,12 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-from scipy.special import stdtr, stdtrit
+from scipy.special import ndtri, stdtr, stdtrit
 
 from pipeline.evaluate.intervals import TAIL, Interval
+
+# What is added to the quantile of a test, so that four of five repetitions tell what is there.
+_POWER = float(ndtri(0.8))
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -58,6 +61,8 @@ class Estimate:
     @property
     def freedom(self) -> float:
         """Welch and Satterthwaite's degrees of freedom."""
+        if math.isinf(self.error):
+            return self.over_items.freedom
         spent = sum(part.variance**2 / part.freedom for part in (self.over_items, *self.over_draws))
         return self.error**4 / spent if spent else self.over_items.freedom
 
@@ -73,26 +78,32 @@ class Estimate:
         return float(2 * stdtr(self.freedom, -abs(self.value) / self.error))
 
     def items_to_tell(self, items: int, tests: float = 1.0) -> float:
-        """Return how many items in place of ``items`` would tell this mean from 0; infinite if draws forbid it."""
-        left = (self.value / self._quantile(tests)) ** 2 - sum(part.variance for part in self.over_draws)
-        return math.ceil(items * self.over_items.variance / left) if left > 0 else math.inf
+        """Return how many items in place of ``items`` would tell this mean from 0 in four of five repetitions.
+
+        It is infinite if draws forbid that.
+        """
+        reached = self.value / (self._quantile(tests) + _POWER)
+        left = reached**2 - sum(part.variance for part in self.over_draws)
+        wanted = items * self.over_items.variance / left if left > 0 else math.inf
+        return math.ceil(wanted) if math.isfinite(wanted) else math.inf
 
     def _quantile(self, tests: float) -> float:
         return float(-stdtrit(self.freedom, (1 - TAIL) / tests))
 
 
-def alike_in_draws(estimates: Mapping[Key, Estimate], names: Iterable[str]) -> dict[Key, Estimate]:
-    """Give all estimates the same variance between draws of what ``names`` say: the pooled one, as in an ANOVA.
+def lend_draws(estimates: Mapping[Key, Estimate], names: Iterable[str]) -> dict[Key, Estimate]:
+    """Give estimates that have one draw of what ``names`` say the variance between the draws of the others, pooled.
 
-    Two or three draws of one alone say next to nothing, and one draw says nothing. Where none was drawn again, the
-    variance stays unknown.
+    One draw says nothing. Those with several keep their own variance: some criteria choose alike whatever they read,
+    others do not. Where none was drawn again, the variance stays unknown.
     """
     found = dict(estimates)
     for name in names:
         own = {key: one.drawn[name] for key, one in found.items() if name in one.drawn}
         between = pooled_variance([each.between for each in own.values() if each.between])
         for key, each in own.items():
-            found[key] = replace(found[key], drawn={**found[key].drawn, name: Drawn(between, each.share)})
+            if each.between is None:
+                found[key] = replace(found[key], drawn={**found[key].drawn, name: Drawn(between, each.share)})
     return found
 
 

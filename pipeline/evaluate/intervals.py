@@ -120,9 +120,16 @@ def student_p(differences: np.ndarray) -> float:
 
 
 def _half_width(values: np.ndarray, scale: tuple[float, float]) -> float:
-    n, value = len(values), float(np.mean(values))
+    n = len(values)
     if n < 2:
         return math.inf
+    sampled = float(stdtrit(n - 1, TAIL)) * float(np.std(values, ddof=1)) / math.sqrt(n)
+    return math.hypot(sampled, room_for_unseen(values, scale))
+
+
+def room_for_unseen(values: np.ndarray, scale: tuple[float, float]) -> float:
+    """Return the part of the half-width of `student` that comes from items which are not among (n,) values, n > 1."""
+    n, value = len(values), float(np.mean(values))
     deviation = float(np.std(values, ddof=1))
     ends = np.flatnonzero(np.diff(np.sort(values)) > _TIE) + 1
     sizes = np.diff(ends, prepend=0, append=n)
@@ -135,8 +142,7 @@ def _half_width(values: np.ndarray, scale: tuple[float, float]) -> float:
     # Few untied items show less than the possible distance; if all are tied, all n count.
     unlike = n * (1 - tied) if pairs < 1 else n
     reach = min(farthest, apart / SEEN ** (1 / unlike)) if apart > _TIE else farthest
-    sampled = float(stdtrit(n - 1, TAIL)) * deviation / math.sqrt(n)
-    return math.hypot(sampled, Z**2 / (n + Z**2) * reach * math.sqrt(tied))
+    return Z**2 / (n + Z**2) * reach * math.sqrt(tied)
 
 
 def half_width_of_mean(values: Sequence[float]) -> float:

@@ -11,7 +11,8 @@ import pytest
 from figure_tables import identified, save
 
 from pipeline.study.criteria.__main__ import CELLS, SEARCHES, costs_of_row, main, spent
-from pipeline.study.criteria.cells import cells_of, costs_of, in_every_text
+from pipeline.study.criteria.cells import EVALUATION, KEYS, cells_of, costs_of, in_every_text, merged
+from pipeline.study.criteria.cells import save as keep
 from pipeline.study.criteria.texts import draws_compared, texts_compared
 from pipeline.study.findings import compared, lazy
 from pipeline.tables.load import load
@@ -104,11 +105,13 @@ def test_what_choosing_costs_is_told_at_the_largest_budget_of_several():
         [*ours, ("tiny", "4", 3.0, "attn_drop"), ("tiny", "10", 5.0, "attn_drop"), ("tiny", "4", 7.0, "evolution, x 1")]
     )
     costs.columns = ["model", "sparsity", "seconds", "criterion"]
-    costs = costs.assign(unit="attention", text="shots {}", draw="draw 1", forward_tokens=1.0)
+    costs = costs.assign(unit="attention", text="shots {}", draw="draw 1", forward_tokens=1.0, commit="a")
+    # Timed anew, from nothing.
+    costs.loc[costs["criterion"].eq("attn_drop") & costs["sparsity"].eq("10"), "commit"] = "b"
     found = spent(costs, "attention", "shots").set_index("criterion")
-    assert dict(found["seconds"]) == {"divergence": 100.0, "attn_drop": 5.0, "evolution, x 1": 7.0}
+    assert dict(found["seconds"]) == {"divergence": 110.0, "attn_drop": 5.0, "evolution, x 1": 7.0}
     assert dict(found["spent_at"]) == {"divergence": "", "attn_drop": "", "evolution, x 1": "4"}
-    assert [costs_of_row(row) for row in found.itertuples()] == [["1", "5"], ["1", "100"], ["1 at 4", "7 at 4"]]
+    assert [costs_of_row(row) for row in found.itertuples()] == [["1", "5"], ["1", "110"], ["1 at 4", "7 at 4"]]
 
 
 def test_the_same_criterion_is_compared_after_reading_each_text(outputs):
@@ -148,6 +151,16 @@ def test_it_prints_draws_and_keeps_what_it_compares(outputs, tmp_path, capsys, m
     assert capsys.readouterr().out == printed
 
 
+def test_a_cell_that_is_run_again_leaves_no_items_of_before(outputs, tmp_path):
+    cells = cells_of(load(outputs))
+    keep(cells, tmp_path / CELLS)
+    again = cells[cells["criterion"].eq("attn_drop") & (cells["item"] < 8)].assign(score=0.25)
+    both = merged(tmp_path / CELLS, again, KEYS, EVALUATION)
+    own = both["criterion"].eq("attn_drop")
+    assert set(both.loc[own, "item"]) == set(range(8)) and set(both.loc[own, "score"]) == {0.25}
+    assert len(both[~own]) == (~cells["criterion"].eq("attn_drop")).sum()
+
+
 def test_later_items_and_other_references_can_be_asked_for(outputs, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
     assert main([f"outputs={outputs}", "--against", "attn_drop", "--from-item", "24"]) == 0
@@ -184,11 +197,12 @@ def test_findings_tell_what_keeps_more_less_or_neither(outputs, tmp_path, monkey
     ]
     assert [row[0] for row in found["attention_texts"].rows] == ["attn_drop", "divergence"]
     rows = {row[0]: row for row in found["attention_shots"].rows}
-    assert rows["divergence"][1] == "4" and rows["divergence"][2].startswith("0.89 [")
-    assert rows["divergence"][5] == "50" and rows["attn_drop"][3].startswith("-0.33 [")
+    assert rows["divergence"][1:3] == ["2", "2"] and rows["divergence"][3].startswith("0.89 [")
+    assert rows["random_attn"][2] == ""
+    assert rows["divergence"][6] == "50" and rows["attn_drop"][4].startswith("-0.33 [")
     # Of items 24 to 35, which dense has right, the reference has 24 to 31 right and the other none.
     unseen = {row[0]: row for row in found["attention_shots_unseen"].rows}
-    assert unseen["divergence"][2].startswith("0.67 [") and unseen["attn_drop"][3].startswith("-0.67 [")
+    assert unseen["divergence"][3].startswith("0.67 [") and unseen["attn_drop"][4].startswith("-0.67 [")
     assert found["attention_shots_unseen_items"] == "16" and "tokens" not in found["attention_shots_unseen"].columns
 
 
@@ -204,7 +218,7 @@ def test_findings_tell_what_each_model_says(outputs, tmp_path, monkeypatch):
     assert found.columns[1:] == ["kept, tiny-lm", "difference", "kept, other", "difference"]
     rows = {row[0]: row[1:] for row in found.rows}
     assert set(rows) == {"divergence", "attn_drop"}
-    assert rows["attn_drop"][2] == "1.00" and rows["attn_drop"][3] == "+0.00 [+0.00, +0.00]"
+    assert rows["attn_drop"][2] == "1.00" and rows["attn_drop"][3].startswith("+0.00 [-0.")
     assert rows["divergence"][1] == "" and rows["attn_drop"][1].startswith("-0.33 [")
 
 
@@ -222,6 +236,8 @@ def test_a_lazy_search_stands_beside_a_full_one():
     (row,) = lazy.table(both, lazy.judged(pd.DataFrame(items), both)).rows
     assert row[:9] == ["m", "divergence", "copying, …", "4", "1", "0.5000", "+20 %", "4,000", "-75 %"]
     assert row[9] == "0.75" and row[10].startswith("-0.38 [")
+    (row,) = lazy.table(both.assign(differ=0), lazy.judged(pd.DataFrame(items), both)).rows
+    assert row[9:] == ["0.75", "the same"]
     (row,) = lazy.table(both, lazy.judged(pd.DataFrame(items[:8]), both)).rows
     assert row[9:] == ["", ""]
 
@@ -234,12 +250,16 @@ def test_findings_say_which_differences_are_there():
             "difference": [0.2, np.nan, 0.01, -0.3],
             "low": [0.1, np.nan, -0.1, -0.4],
             "high": [0.3, np.nan, 0.12, -0.2],
+            "draws": [1, 3, 3, 3],
         }
     )
     assert compared.said(rows) == (
         "more than `ours` is kept by `a`; less is kept by `c`; these cannot be told from it: `b`."
     )
     assert compared.said(rows.iloc[1:3]) == "these cannot be told from `ours`: `b`."
+    assert compared.said(rows.assign(draws=1)).endswith(
+        "`b`. This is after one draw of the text, and says nothing about others."
+    )
 
 
 def test_findings_name_the_cheapest_of_those_that_cannot_be_told_apart():
@@ -247,7 +267,7 @@ def test_findings_name_the_cheapest_of_those_that_cannot_be_told_apart():
     rows = pd.DataFrame(
         {
             "criterion": ["ours", "estimate", "slow", "cosine", "random_attn"],
-            "difference": [np.nan, -0.1, -0.1, -0.3, -0.3],
+            "difference": [np.nan, -0.04, -0.05, -0.3, -0.3],
             "low": [np.nan, -0.3, -0.3, -0.4, -0.9],
             "high": [np.nan, 0.1, 0.1, -0.2, 0.3],
             "seconds": [400.0, 52.4, 1000.0, 3.0, 1.0],
@@ -256,10 +276,13 @@ def test_findings_name_the_cheapest_of_those_that_cannot_be_told_apart():
         }
     )
     assert compared.cheapest(rows) == "`estimate`, 52 s"
-    near = rows.assign(seconds=[400.0, 52.4, 50.0, 3.0, 1.0], difference=[np.nan, -0.05, -0.1, -0.3, -0.3])
+    near = rows.assign(seconds=[400.0, 52.4, 50.0, 3.0, 1.0], difference=[np.nan, -0.03, -0.05, -0.3, -0.3])
     assert compared.cheapest(near) == "`estimate`, 52 s"
     assert compared.cheapest(near.assign(seconds=[59.0, 52.4, 50.0, 3.0, 1.0])) == "`ours`, 59 s"
     assert compared.cheapest(rows.assign(seconds=np.nan)) == ""
+    # Too few draws tell nothing of what keeps less by more than the margin.
+    noisy = rows.assign(difference=[np.nan, -0.06, -0.05, -0.3, -0.3])
+    assert compared.cheapest(noisy) == "`ours`, 400 s"
     # What was run in fewer cells is hardly told from anything.
     assert compared.cheapest(rows.assign(cells=[8, 4, 8, 8, 8])) == "`ours`, 400 s"
 

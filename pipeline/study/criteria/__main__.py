@@ -26,6 +26,7 @@ from pipeline.plot.one_figure import write
 from pipeline.study.criteria import figure
 from pipeline.study.criteria.cells import (
     COSTS,
+    EVALUATION,
     KEYS,
     SEARCH,
     cells_of,
@@ -86,7 +87,7 @@ def _compare(outputs: Path, kept: Path | None, kind: str, against: Sequence[str]
         if kept is None or not (kept / CELLS).is_file():
             raise
         cells, costs = pd.DataFrame(columns=KEYS), pd.DataFrame(columns=COSTS)
-    cells = merged(folder / CELLS, cells, KEYS)
+    cells = merged(folder / CELLS, cells, KEYS, EVALUATION)
     costs = merged(folder / SEARCHES, costs, SEARCH)
     # Among all cells: that no later item was asked does not make a name unknown.
     there = sorted(set(cells["criterion"]))
@@ -137,9 +138,10 @@ def spent(costs: pd.DataFrame, unit: str, text: str) -> pd.DataFrame:
 
     That is at the largest budget that several pruners were run at, of the model with most runs: another model's largest
     budget is not the same work. What was not run there has the cost of its own largest budget, named in ``spent_at``.
+    ``seconds`` are those of this and all smaller budgets that the same commit was run at, since searches go on.
     """
     own = costs[(costs["unit"] == unit) & name_of(costs["text"]).isin(("", text))].astype(
-        {"model": str, "criterion": str, "forward_tokens": float, "seconds": float}
+        {"model": str, "criterion": str, "commit": str, "forward_tokens": float, "seconds": float}
     )
     if own.empty:
         return own[["criterion", "forward_tokens", "seconds"]].assign(spent_at="")
@@ -147,8 +149,11 @@ def spent(costs: pd.DataFrame, unit: str, text: str) -> pd.DataFrame:
     size, pruner = own["sparsity"].astype(float), own["criterion"].str.partition(",")[0]
     shared = size[pruner.groupby(size).transform("nunique") > 1]
     common = (shared if len(shared) else size).max()
-    at = size.where(size <= common).groupby(own["criterion"]).transform("max")
-    found = own[size == at].assign(spent_at=own["sparsity"].astype(str).where(at < common, ""))
+    own = own.assign(size=size).sort_values("size", kind="stable")
+    search = [own[key] for key in ("text", "draw", "criterion", "commit")]
+    own["seconds"] = own["seconds"].fillna(0.0).groupby(search, observed=True).cumsum().where(own["seconds"].notna())
+    at = own["size"].where(own["size"] <= common).groupby(own["criterion"]).transform("max")
+    found = own[own["size"] == at].assign(spent_at=own["sparsity"].astype(str).where(at < common, ""))
     return found.groupby(["criterion", "spent_at"])[["forward_tokens", "seconds"]].median().reset_index()
 
 
@@ -158,7 +163,8 @@ def _show(unit: str, text: str, rows: pd.DataFrame) -> None:
         more = "" if pd.isna(row.difference) else _interval(row.difference, row.low, row.high, "+.1f")
         told.append(
             [
-                row.criterion, row.cells, row.items, row.draws, _interval(row.kept, row.kept_low, row.kept_high, ".1f"),
+                row.criterion, row.cells, row.items, row.draws or None,
+                _interval(row.kept, row.kept_low, row.kept_high, ".1f"),
                 more, p_words(row.p_holm), _whole(row.items_to_tell), *costs_of_row(row),
             ]
         )  # fmt: skip
@@ -168,11 +174,12 @@ def _show(unit: str, text: str, rows: pd.DataFrame) -> None:
         f"Removing {figure.UNITS[unit]}{f', chosen on {text}' if text else ''}",
         [*columns, "items to tell", "tokens", "seconds"],
         told,
-        "kept: of the dense score above chance, mean over cells (model, tasks, text, budget). Intervals: 95 %, over "
-        "items and, where there are several, draws of the text; those of differences are corrected for all rows "
-        "(Holm). items to tell: how many would tell the difference from zero. tokens: sent through the model to choose "
-        "at the largest budget; seconds: of the processor, to choose at all budgets; both of the model with most runs; "
-        "'at 6': at that budget, where the criterion was not run at the largest.",
+        "kept: of the dense score above chance, mean over cells (model, tasks, text, budget); draws of a text are "
+        "averaged. Intervals: 95 %, over items and draws of the text; a row with one draw is lent how far draws of the "
+        "others differ. Differences: p is corrected for all rows (Holm), and each interval excludes 0 where p does. "
+        "items to tell: how many would tell the difference from zero in four of five repetitions. tokens: sent through "
+        "the model to choose at the largest budget; seconds: of the processor, to choose at all budgets; both of the "
+        "model with most runs; 'at 6': at that budget, where the criterion was not run at the largest.",
     )
 
 
@@ -216,8 +223,8 @@ def _notes(found: pd.DataFrame, from_item: int) -> tuple[str, ...]:
     return (
         "Retained: share of the dense model's score above chance, mean over models, tasks and budgets; 100% is "
         "the dense model.",
-        f"Intervals: 95%, over {over}; those of differences are corrected for all of a panel (Holm). Filled: the "
-        "interval excludes 0. Each panel names the units and the text; intervals that leave it are cut.",
+        f"Intervals: 95%, over {over}; those of differences exclude 0 where their p does, which is corrected for all "
+        "of a panel (Holm): filled. Each panel names the units and the text; intervals that leave it are cut.",
         *judged,
     )
 

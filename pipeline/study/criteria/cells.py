@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.analysis.pooled_criteria import CELL, ITEM
+from pipeline.analysis.pooled_criteria import DRAW, ITEM
 from pipeline.common.files import replacing
 from pipeline.config.signature import takes_sparsity
 from pipeline.evaluate.comparison import MEAN
@@ -22,6 +22,8 @@ from pipeline.tables.load import OutputTables
 from pipeline.tables.variants import DENSE
 
 KEYS = [*ITEM, "kind", "unit", "criterion", "replicate"]
+# What is evaluated at once: all but the task and the item.
+EVALUATION = [*DRAW, "kind", "unit", "criterion", "replicate"]
 COLUMNS = [*KEYS, "score", "dense", "chance", "solved"]
 # Stages whose versions say which code gave the scores.
 STAGES = ("decision", "evaluation")
@@ -52,8 +54,10 @@ def cells_of(tables: OutputTables) -> pd.DataFrame:
 def in_every_text(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows; criteria without a text stand in all cells of the same model, tasks, unit and budget.
 
-    ``reads`` says whether a criterion has read the text that it stands beside.
+    ``reads`` says whether a criterion has read the text that it stands beside. Rows that have been through this stay.
     """
+    if "reads" in rows:
+        return rows
     rows = rows.astype({"text": str, "draw": str})
     rows = rows.assign(reads=rows["text"] != "")
     blind = ~rows["reads"]
@@ -66,7 +70,7 @@ def in_every_text(rows: pd.DataFrame) -> pd.DataFrame:
 def several(cells: pd.DataFrame) -> pd.DataFrame:
     """Return the cells that have several criteria, not only one with other options: they would move its mean alone."""
     pruners = cells["criterion"].astype(str).str.partition(",")[0]
-    return cells[pruners.groupby([cells[key] for key in CELL]).transform("nunique") > 1]
+    return cells[pruners.groupby([cells[key] for key in DRAW]).transform("nunique") > 1]
 
 
 def name_of(texts: pd.Series) -> pd.Series:
@@ -78,29 +82,36 @@ def costs_of(tables: OutputTables, outputs: Path) -> pd.DataFrame:
     """Return what every search cost and found: `COSTS`.
 
     ``forward_tokens`` are those sent through the model to choose at this budget, from nothing; they are missing of
-    decisions that were made before they were counted. ``seconds`` are the processor's, to choose at this budget and all
-    smaller ones. ``removed`` names the units, ``reached`` is what the search measured without all of them.
+    decisions that were made before they were counted. ``seconds`` are the processor's for this decision alone, which
+    may go on from that at a smaller budget. ``removed`` names the units, ``reached`` is the score of the search's last
+    step.
     """
     jobs = _who(tables["jobs"], tables["jobs"])
     jobs = jobs[(jobs["pruner"] != DENSE) & (jobs["replicate"] == 1)]
     steps = tables["rankings"]
     path = steps[steps["step"] >= 0].sort_values("step") if len(steps) else pd.DataFrame(columns=["job"])
     reached = path.groupby("job")["score"].last() if len(path) else pd.Series(dtype=float)
-    made = pd.DataFrame(dict(_made(outputs)), index=["removed", "forward_tokens", "own", *STAGES]).T
+    made = pd.DataFrame(dict(_made(outputs)), index=["removed", "forward_tokens", "seconds", *STAGES]).T
     found = jobs.assign(reached=jobs["job"].map(reached)).join(made, on="job")
     found = found.sort_values("sparsity_value", kind="stable")
-    keys = ["model", "text", "draw", "unit", "criterion"]
-    found = found.astype(dict.fromkeys(("forward_tokens", "own", *STAGES), float))
-    found["seconds"] = found.groupby(keys, dropna=False)["own"].cumsum()
-    return found.drop_duplicates([*keys, "sparsity"])[COSTS].reset_index(drop=True)
+    found = found.astype(dict.fromkeys(("forward_tokens", "seconds", *STAGES), float))
+    # Jobs that are judged by other tasks share a decision.
+    return found.drop_duplicates(SEARCH)[COSTS].reset_index(drop=True)
 
 
-def merged(stored: Path, found: pd.DataFrame, keys: Iterable[str]) -> pd.DataFrame:
-    """Return the rows of a stored table and those found now, which replace stored ones with the same keys."""
+def merged(stored: Path, found: pd.DataFrame, keys: Iterable[str], whole: Iterable[str] = ()) -> pd.DataFrame:
+    """Return the rows of a stored table and those found now, which replace stored ones.
+
+    Of stored rows whose ``whole`` is found none stays, of others none with the same ``keys``: fewer items of a cell
+    that was run again, perhaps with other units, must not stand among those of before.
+    """
     keys = list(keys)
     parts = [pd.read_parquet(stored)] if stored.is_file() else []
-    whole = pd.concat([part for part in (*parts, found) if len(part)] or [found], ignore_index=True)
-    return whole.drop_duplicates(keys, keep="last").sort_values(keys, kind="stable").reset_index(drop=True)
+    if parts and len(found) and (names := list(whole)):
+        again = pd.MultiIndex.from_frame(found[names].astype(str)).unique()
+        parts = [parts[0][~pd.MultiIndex.from_frame(parts[0][names].astype(str)).isin(again)]]
+    both = pd.concat([part for part in (*parts, found) if len(part)] or [found], ignore_index=True)
+    return both.drop_duplicates(keys, keep="last").sort_values(keys, kind="stable").reset_index(drop=True)
 
 
 def save(frame: pd.DataFrame, path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from pipeline.analysis.pooled_criteria import CELL, OWN, THEIRS, difference, pooled, retained
-from pipeline.analysis.pooled_estimate import alike_in_draws, holm_factors
+from pipeline.analysis.pooled_estimate import holm_factors, lend_draws
 from pipeline.study.criteria.cells import name_of
 
 COLUMNS = [
@@ -34,7 +34,7 @@ def texts_compared(cells: pd.DataFrame, kind: str) -> pd.DataFrame:
     Returns:
         `COLUMNS`, one row for each criterion and further text: over the models, tasks and budgets that both texts
         have, as fractions of the dense score above chance; ``p_holm`` and the interval are corrected for all rows of a
-        unit. Intervals are over items and draws of both texts, whose variance is pooled over the criteria.
+        unit. Intervals are over items and draws of both texts; a criterion with one draw is lent the others' variance.
     """
     own = _of_readers(cells, kind)
     own = own.assign(read=name_of(own["text"]), replicate=own["draw"], text="", draw="")
@@ -92,7 +92,7 @@ def _of_unit(unit: str, items: pd.DataFrame) -> list[dict[str, object]]:
             shared = both[both.groupby(_PLACE, observed=True)["read"].transform("nunique") == 2]
             if len(shared):
                 pairs[criterion, text] = first, shared[shared["read"] == text], shared[shared["read"] == first]
-    more = alike_in_draws({key: difference(new, old) for key, (_, new, old) in pairs.items()}, [OWN, THEIRS])
+    more = lend_draws({key: difference(new, old) for key, (_, new, old) in pairs.items()}, [OWN, THEIRS])
     p = [one.p() for one in more.values()]
     found = []
     for ((criterion, text), (first, new, old)), tests in zip(pairs.items(), holm_factors(p), strict=True):

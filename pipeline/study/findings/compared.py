@@ -11,7 +11,7 @@ import pandas as pd
 from pipeline.analysis.pooled_criteria import retained
 from pipeline.evaluate.intervals import Interval
 from pipeline.evaluate.suite import GENERATIVE
-from pipeline.evaluate.verdict import LESS, MORE, UNDECIDED, direction
+from pipeline.evaluate.verdict import LESS, MARGIN, MORE, UNDECIDED, direction
 from pipeline.study.criteria.__main__ import CELLS, REFERENCES, SEARCHES, compared, costs_of_row, p_words, spent
 from pipeline.study.criteria.cells import SEARCH, STAGES, in_every_text, name_of, several
 from pipeline.study.criteria.texts import draws_compared, texts_compared
@@ -19,8 +19,8 @@ from pipeline.study.findings.source import Measured, NoResults, Source
 from pipeline.study.findings.table import ROOT, Grid, Value, listed
 
 KEPT = ROOT / "docs" / "data" / "criteria"
-# For each kind of unit and text, the criterion that keeps the most over all cells, and the cheapest that cannot be told
-# from it, which docs/pruners.md recommends: the others are compared with each.
+# For each kind of unit and text, the criterion that keeps the most over all cells, or for weights equal shares, and
+# another one that docs/pruners.md recommends: the others are compared with each.
 RECOMMENDED = {
     ("attention", "shots"): ("divergence", "divergence_estimate"),
     ("attention", "news"): ("attn_drop",),
@@ -100,19 +100,22 @@ def said(rows: pd.DataFrame) -> str:
         if len(own := others[[each == word for each in told]]):
             names = ", ".join(f"`{name}`" for name in own["criterion"])
             words.append(f"{later if words else first.format(reference)} {names}")
-    return f"{'; '.join(words)}."
+    end = "" if (rows["draws"] > 1).any() else " This is after one draw of the text, and says nothing about others."
+    return f"{'; '.join(words)}.{end}"
 
 
 def cheapest(rows: pd.DataFrame) -> str:
     """Name the criterion that takes the fewest seconds of the reference and those that cannot be told from it.
 
     Of those that take about as long, that is the reference, or else the one that keeps the most. Chance is a control,
-    not a criterion, and one that was run in fewer cells than the reference is told from it less easily: neither counts.
+    not a criterion; one that was run in fewer cells than the reference is told from it less easily; and one whose mean
+    is below it by more than the margin may differ, only with too few draws to tell: none of these counts.
     """
     cells = rows.loc[rows["against"].isna(), "cells"].max()
     told = [direction(Interval(row.difference, row.low, row.high)) for row in rows.itertuples()]
     alike = rows[[word == UNDECIDED for word in told]].dropna(subset="seconds")
-    alike = alike[~alike["criterion"].str.startswith(CHANCE) & (alike["cells"] >= cells)]
+    near = alike["against"].isna() | (alike["difference"] >= -MARGIN)
+    alike = alike[~alike["criterion"].str.startswith(CHANCE) & (alike["cells"] >= cells) & near]
     alike = alike[alike["seconds"] <= _ABOUT * alike["seconds"].min()]
     if alike.empty:
         return ""
@@ -138,9 +141,11 @@ def _table(rows: pd.DataFrame) -> Grid:
         kept = _interval(row.kept, row.kept_low, row.kept_high, ".2f")
         tell = f"{row.items_to_tell:,.0f}" if math.isfinite(row.items_to_tell) else ""
         cost = costs_of_row(row) if costs else []
-        lines.append([str(row.criterion), str(row.cells), kept, less, p_words(row.p_holm), *cost, tell])
+        lines.append(
+            [str(row.criterion), str(row.cells), f"{row.draws or ''}", kept, less, p_words(row.p_holm), *cost, tell]
+        )
     reference = next((str(name) for name in rows["against"].dropna()), "")
-    names = ["criterion", "cells", "kept", f"minus `{reference}`", "p (Holm)", *costs, "items to tell"]
+    names = ["criterion", "cells", "draws", "kept", f"minus `{reference}`", "p (Holm)", *costs, "items to tell"]
     return Grid(names, lines)
 
 

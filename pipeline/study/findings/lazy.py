@@ -68,17 +68,22 @@ def table(both: pd.DataFrame, scores: pd.DataFrame) -> Grid:
         own = scores[(scores[list(cell)] == pd.Series(cell)).all(axis=1)]
         reached, sent = _more(row.reached_lazy / row.reached), _more(row.forward_tokens_lazy / row.forward_tokens)
         numbers = [str(row.differ), f"{row.reached:.4f}", reached, f"{row.forward_tokens:,.0f}", sent]
-        lines.append([row.model, row.criterion, _name(row.text), row.sparsity, *numbers, *_kept(own)])
+        lines.append([row.model, row.criterion, _name(row.text), row.sparsity, *numbers, *_kept(own, bool(row.differ))])
     columns = ["model", "criterion", "text", "budget", "units that differ", "KL", "KL, lazy", "tokens", "tokens, lazy"]
     return Grid([*columns, "kept", "lazy minus full"], lines)
 
 
-def _kept(scores: pd.DataFrame) -> list[str]:
-    """Return what the full search keeps, and how much more the lazy one does; empty where neither was judged."""
+def _kept(scores: pd.DataFrame, differ: bool) -> list[str]:
+    """Return what the full search keeps, and how much more the lazy one does; empty where neither was judged.
+
+    Searches that found the same units are one model, on items of any number.
+    """
     if scores["criterion"].nunique() < len((FULL, LAZY)):
         return ["", ""]
     ways = {row.criterion: row for row in pooled(scores, FULL).itertuples()}
     lazy = ways[LAZY]
+    if not differ:
+        return [f"{ways[FULL].kept:.2f}", "the same"]
     return [f"{ways[FULL].kept:.2f}", f"{lazy.difference:+.2f} [{lazy.low:+.2f}, {lazy.high:+.2f}]"]
 
 
