@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from pipeline.analysis.pooled_criteria import pooled
-from pipeline.analysis.pooled_estimate import Estimate, Part, holm_factors
+from pipeline.analysis.pooled_estimate import Drawn, Estimate, Part, holm_factors, lend_draws
 from pipeline.evaluate.intervals import DIFFERENCES, student
 
 CHANCE = pd.Series({"one": 0.0, "two": 0.2})
@@ -175,6 +175,24 @@ def test_draws_of_a_text_are_lent_to_those_with_one():
         )
     assert dict(found["draws"]) == {"a": 3, "b": 3, "c": 1, "blind": 0}
     assert found.loc["c", "low"] < -0.25 < found.loc["c", "high"]
+
+
+@pytest.mark.parametrize(("noise", "of_reference"), [([0.05] * 6, 0.05), ([0.01] * 6, 0.1), ([0.06] * 5 + [0.3], 0.06)])
+def test_criteria_that_are_equal_are_told_apart_in_one_of_twenty(noise, of_reference):
+    """Draws move some criteria more than others, and those of the reference stand in every difference."""
+    numbers, runs, told = np.random.default_rng(0), 2000, np.zeros(len(noise))
+    for _ in range(runs):
+        reference = numbers.normal(0, of_reference, (2, 3))
+        apart = numbers.normal(0, np.array(noise)[:, None, None], (len(noise), 2, 3)) - reference
+        found = lend_draws(
+            {
+                at: Estimate(own.mean(), Part(1e-8, 1e3), {"texts": Drawn(Part(own.var(1, ddof=1).mean(), 4), 1 / 6)})
+                for at, own in enumerate(apart)
+            },
+            ["texts"],
+        )
+        told += [one.p() < 0.05 for one in found.values()]
+    assert np.all(np.abs(told / runs - 0.05) < 4 * np.sqrt(0.05 * 0.95 / runs))
 
 
 def test_a_budget_counts_once_however_often_the_text_was_drawn():

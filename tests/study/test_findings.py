@@ -15,7 +15,7 @@ from pipeline.config.choices import CONF
 from pipeline.run.compose import resolve
 from pipeline.run.job import run_job
 from pipeline.store.artifacts import Store
-from pipeline.study.findings import beams, demo, demoted, faults, formulas, kept, speed
+from pipeline.study.findings import beams, compared, demo, demoted, faults, formulas, kept, speed
 from pipeline.study.findings.__main__ import SOURCES, main
 from pipeline.study.findings.finished_jobs import default_conditions, jobs_of
 from pipeline.study.findings.pages import UnknownFinding, explanation_from, origin, pages, render
@@ -44,6 +44,18 @@ def test_the_page_of_findings_says_where_each_comes_from():
 def test_commands_of_the_table_are_those_that_measure():
     findings = read_findings()
     assert {name: findings[name].command for name in SOURCES} == {name: one.command for name, one in SOURCES.items()}
+
+
+@pytest.mark.parametrize(("unit", "text"), [place for place in compared.RECOMMENDED if place[0] != "weight"])
+def test_criteria_are_compared_with_the_one_that_keeps_the_most(unit, text):
+    """Of those that were run in all cells; its own lazy search aside."""
+    (table,) = [own for name, own in read_findings()["compared"].values.items() if name == f"{unit}_{text}"]
+    column = {name: at for at, name in enumerate(table.columns)}
+    reference = compared.RECOMMENDED[unit, text][0]
+    (cells,) = [row[column["cells"]] for row in table.rows if row[0] == reference]
+    others = [row[3:] for row in table.rows if row[column["cells"]] == cells and not row[0].startswith(reference)]
+    more = [own[1] for own in others if own[1].startswith("+") and not own[1].startswith("+0.00")]
+    assert column[f"minus `{reference}`"] == 4 and not more
 
 
 def test_blocks_are_rendered_in_a_line_and_as_paragraphs():

@@ -19,10 +19,10 @@ from pipeline.study.findings.source import Measured, NoResults, Source
 from pipeline.study.findings.table import ROOT, Grid, Value, listed
 
 KEPT = ROOT / "docs" / "data" / "criteria"
-# For each kind of unit and text, the criterion that keeps the most over all cells, or for weights equal shares, and
-# another one that docs/pruners.md recommends: the others are compared with each.
+# For each kind of unit and text, the criterion that keeps the most over all cells, or for weights equal shares; then
+# the one that docs/pruners.md recommends, if it is another: the others are compared with each.
 RECOMMENDED = {
-    ("attention", "shots"): ("divergence", "divergence_estimate"),
+    ("attention", "shots"): ("divergence", "divergence, lazy True"),
     ("attention", "news"): ("attn_drop",),
     ("block", "shots"): ("perplexity_blocks",),
     ("block", "news"): ("perplexity_blocks",),
@@ -50,9 +50,10 @@ def read(outputs: Path) -> Measured:
     everywhere = in_every_text(cells)
     for (unit, text), own in everywhere.groupby(["unit", name_of(everywhere["text"])], sort=False):
         place = f"{unit}_{text}"
-        own, wanted = several(own), RECOMMENDED.get((str(unit), str(text)), ())
-        reference, *others = [*(name for name in wanted if name in set(own["criterion"])), REFERENCES[str(unit)]]
-        if reference not in set(own["criterion"]):
+        own = several(own)
+        there, wanted = set(own["criterion"]), RECOMMENDED.get((str(unit), str(text)), ())
+        reference = next((name for name in (*wanted, REFERENCES[str(unit)]) if name in there), None)
+        if reference is None:
             continue
         against = [reference]
         rows = compared(own, GENERATIVE, against)
@@ -60,8 +61,8 @@ def read(outputs: Path) -> Measured:
         values[place] = _table(rows)
         values[f"{place}_said"] = said(rows)
         values[f"{place}_cheapest"] = cheapest(rows)
-        for other in others[:-1]:
-            values[f"{place}_{other}"] = _table(compared(own, GENERATIVE, [other]))
+        if wanted[1:] and wanted[-1] in there - {reference}:
+            values[f"{place}_recommended"] = _table(compared(own, GENERATIVE, wanted[-1:]))
         for model, budgets in own.groupby("model", sort=False, observed=True)["sparsity"]:
             values[f"{place}_{model}_budgets"] = listed(sorted(set(budgets.astype(str)), key=float))
         values[f"{place}_by_budget"] = _budgets_table(own)
