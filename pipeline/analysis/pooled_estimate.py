@@ -92,15 +92,18 @@ class Estimate:
 
 
 def lend_draws(estimates: Mapping[Key, Estimate], names: Iterable[str]) -> dict[Key, Estimate]:
-    """Give estimates that have one draw of what ``names`` say the variance between the draws of the others, pooled.
+    """Give estimates that have one draw of what ``names`` say the mean variance between the draws of the others.
 
     One draw says nothing. Those with several keep their own variance: some criteria choose alike whatever they read,
-    others do not. Where none was drawn again, the variance stays unknown.
+    others do not. Since they differ, what is lent has the degrees of freedom of one of them, not of all together.
+    Where none was drawn again, the variance stays unknown.
     """
     found = dict(estimates)
     for name in names:
         own = {key: one.drawn[name] for key, one in found.items() if name in one.drawn}
-        between = pooled_variance([each.between for each in own.values() if each.between])
+        known = [each.between for each in own.values() if each.between]
+        pooled = pooled_variance(known)
+        between = pooled and Part(pooled.variance, pooled.freedom / len(known))
         for key, each in own.items():
             if each.between is None:
                 found[key] = replace(found[key], drawn={**found[key].drawn, name: Drawn(between, each.share)})

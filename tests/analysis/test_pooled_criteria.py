@@ -160,12 +160,12 @@ def test_draws_of_a_text_are_lent_to_those_with_one():
     }
     table = rows(scores, dense)
     found = pooled(table.assign(reads=table["criterion"] != "blind"), "b").set_index("criterion")
-    # a has its own variance, b none; c, with one draw, gets half of that of a, with the degrees of freedom of both.
+    # a has its own variance, b none; c, with one draw, gets half of that of a, with the degrees of freedom of either.
     variance = np.var(kept["a"], ddof=1)
     widths = {
         "a": stats.t.ppf(0.975, 2) * np.sqrt(variance / 3),
         "b": 0.0,
-        "c": stats.t.ppf(0.975, 4) * np.sqrt(variance / 2),
+        "c": stats.t.ppf(0.975, 2) * np.sqrt(variance / 2),
         "blind": 0.0,
     }
     for name, width in widths.items():
