@@ -223,7 +223,13 @@ def test_findings_tell_what_each_model_says(outputs, tmp_path, monkeypatch):
 
 
 def test_a_lazy_search_stands_beside_a_full_one():
-    place = {"model": "m", "text": 'shots {"families": ["copying"]}', "draw": "", "unit": "attention", "sparsity": "4"}
+    place = {
+        "model": "m",
+        "text": 'shots {"families": ["copying"]}',
+        "draw": "draw 2, seed 0",
+        "unit": "attention",
+        "sparsity": "4",
+    }
     full = place | {"criterion": "divergence", "reached": 0.5, "differ": 1, "forward_tokens": 4000.0}
     both = pd.DataFrame([full | {"reached_lazy": 0.6, "forward_tokens_lazy": 1000.0}])
     asked = place | {"tasks": "t", "task": "t", "kind": "generative", "replicate": 1, "dense": 1.0, "chance": 0.0}
@@ -234,12 +240,12 @@ def test_a_lazy_search_stands_beside_a_full_one():
         for item in range(8)
     ]
     (row,) = lazy.table(both, lazy.judged(pd.DataFrame(items), both)).rows
-    assert row[:9] == ["m", "divergence", "copying, …", "4", "1", "0.5000", "+20 %", "4,000", "-75 %"]
-    assert row[9] == "0.75" and row[10].startswith("-0.38 [")
+    assert row[:10] == ["m", "divergence", "copying, …", "2", "4", "1", "0.5000", "+20 %", "4,000", "-75 %"]
+    assert row[10] == "0.75" and row[11].startswith("-0.38 [")
     (row,) = lazy.table(both.assign(differ=0), lazy.judged(pd.DataFrame(items), both)).rows
-    assert row[9:] == ["0.75", "the same"]
+    assert row[10:] == ["0.75", "the same"]
     (row,) = lazy.table(both, lazy.judged(pd.DataFrame(items[:8]), both)).rows
-    assert row[9:] == ["", ""]
+    assert row[10:] == ["", ""]
 
 
 def test_findings_say_which_differences_are_there():

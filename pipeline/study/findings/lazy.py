@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +18,7 @@ from pipeline.study.findings.table import Grid, Value
 
 # Part of the name of a criterion that searches lazily; without it, it is that of the full search.
 LAZY = ", lazy True"
+_DRAW = re.compile(r"draw (\d+), seed 0")
 FULL = "full"
 
 
@@ -68,9 +70,10 @@ def table(both: pd.DataFrame, scores: pd.DataFrame) -> Grid:
         own = scores[(scores[list(cell)] == pd.Series(cell)).all(axis=1)]
         reached, sent = _more(row.reached_lazy / row.reached), _more(row.forward_tokens_lazy / row.forward_tokens)
         numbers = [str(row.differ), f"{row.reached:.4f}", reached, f"{row.forward_tokens:,.0f}", sent]
-        lines.append([row.model, row.criterion, _name(row.text), row.sparsity, *numbers, *_kept(own, bool(row.differ))])
-    columns = ["model", "criterion", "text", "budget", "units that differ", "KL", "KL, lazy", "tokens", "tokens, lazy"]
-    return Grid([*columns, "kept", "lazy minus full"], lines)
+        about = [row.model, row.criterion, _name(row.text), _DRAW.sub(r"\1", row.draw), row.sparsity]
+        lines.append([*about, *numbers, *_kept(own, bool(row.differ))])
+    columns = ["units that differ", "KL", "KL, lazy", "tokens", "tokens, lazy", "kept", "lazy minus full"]
+    return Grid(["model", "criterion", "text", "draw", "budget", *columns], lines)
 
 
 def _kept(scores: pd.DataFrame, differ: bool) -> list[str]:
