@@ -10,9 +10,10 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -38,8 +39,9 @@ from pipeline.run.job import run_job
 from pipeline.store.artifacts import Store
 from pipeline.store.records import OK
 from pipeline.study import advise
+from pipeline.study.advice import forecast
 from pipeline.study.advice.jobs import Refused, run_jobs
-from pipeline.study.advice.question import EVALUATION, MEASURES, read_question
+from pipeline.study.advice.question import EVALUATION, read_question
 from pipeline.study.advice.recipe import read_recipe, write_recipe
 
 KEEP = 0.9
@@ -291,8 +293,6 @@ def test_a_second_call_runs_nothing_and_says_the_same_whatever_else_was_asked_si
     question, _ = read_question(words)
     few = [*question.words("lm_eval", ["attn_drop"], ["3"], EVALUATION), "task.limit=4"]
     assert runner(few) == 0
-    # The same pruner after other text is another variant under the same conditions.
-    assert runner([*question.words("lm_eval", ["attn_drop"], ["1", "3"], MEASURES), "calibration=wiki"]) == 0
     files = {path: path.read_bytes() for path in (outputs / "advice").rglob("*") if path.is_file()}
     assert {path.name for path in files} >= {"advice.csv", "advice.png"}
     before = runner.jobs
@@ -302,6 +302,29 @@ def test_a_second_call_runs_nothing_and_says_the_same_whatever_else_was_asked_si
     shown = capsys.readouterr().out
     for word in (*PRUNERS, "attention sublayers", "MLP sublayers", "blocks", "measured", "advice.png"):
         assert word in shown
+
+
+@dataclass
+class Told:
+    """What is read of tables."""
+
+    jobs: pd.DataFrame
+    comparisons: pd.DataFrame
+
+
+def test_other_options_of_a_pruner_are_other_settings(monkeypatch, tmp_path):
+    """The folder holds the same pruner at the same sparsity with a lazy search, which nobody asked about."""
+    rows = pd.DataFrame({"pruner": "divergence", "sparsity": "4", "options": ["", "lazy"], "kl": [0.1, 0.5]})
+    predicted = rows.assign(task="mean", kind="generative", predicted=1 - rows["kl"], low=0.2, high=1.0)
+    told = Told(rows.assign(job=["asked", "other"]), pd.DataFrame())
+    monkeypatch.setattr(forecast, "load", lambda *_: told)
+    monkeypatch.setattr(forecast, "features", lambda _: rows)
+    monkeypatch.setattr(forecast, "targets", lambda _: rows.assign(family="divergence"))
+    found = SimpleNamespace(predict=predicted.merge)
+    monkeypatch.setattr(forecast, "fit", lambda *_: found)
+    one = forecast.forecast(tmp_path, [SimpleNamespace()], ["asked"])
+    assert one.divergence == {("divergence", "4"): 0.1}
+    assert one.kept["divergence", "4"]["generative"].value == pytest.approx(0.9)
 
 
 @pytest.mark.rotated("advice")
