@@ -21,7 +21,7 @@ from pipeline.prune.decision import Change
 from pipeline.prune.methods.allocated import GRID
 from pipeline.prune.methods.allocation import allocate, convex, settle, smooth
 from pipeline.prune.methods.masks import per_output
-from pipeline.prune.methods.wanda import column_energy, metric
+from pipeline.prune.methods.wanda import Wanda, column_energy, metric
 from pipeline.prune.stage import PruningDecision
 from pipeline.prune.surgery import changed_weights
 from pipeline.prune.workbench import Workbench
@@ -256,6 +256,15 @@ def test_curves_are_measured_once_for_every_sparsity_and_shared(make_settings, t
     assert kept("pruner=wanda_divergence", "sparsity=0.5") == 1
     assert kept("pruner=sparsegpt_divergence", "sparsity=0.5") == 1
     assert kept("pruner=magnitude_divergence", "sparsity=0.5") == 2
+
+
+def test_another_version_of_wanda_has_curves_and_outliers_of_its_own(monkeypatch):
+    names = ("wanda_divergence", "sparsegpt_divergence", "wanda_owl", "magnitude_divergence", "wanda_alpha_pruning")
+    pruners = [pruner_of(name) for name in names]
+    before = [pruner.scoring_identity() for pruner in pruners]
+    monkeypatch.setattr(Wanda, "version", Wanda.version + 1)
+    changed = [pruner.scoring_identity() != old for pruner, old in zip(pruners, before, strict=True)]
+    assert changed == [True, True, True, False, False]
 
 
 def test_what_it_cannot_do_is_refused_in_a_sentence(make_model):

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from pipeline.config.component import stable_name
 from pipeline.config.sparsity import Sparsity, exactly
 from pipeline.model.decoder import Decoder, Linear
 from pipeline.model.offload import resident
@@ -90,15 +91,15 @@ class AllocatedPruner(Pruner):
 class AllocatedByDivergence(AllocatedPruner):
     """A pruner with a sparsity for each block, from curves of the divergence: rows with the ``sparsity`` tried.
 
-    Implement ``method`` and ``trial``; ``tried`` names the latter. Positions may be weighted by the dense model's
-    largest probability to the power of ``confidence``.
+    Implement ``method`` and ``trial``; ``tried`` is the pruner whose masks the latter makes. Positions may be weighted
+    by the dense model's largest probability to the power of ``confidence``.
     """
 
     confidence: float = CONFIDENCE
 
     compares: ClassVar[bool] = True
     own_text: ClassVar[bool] = True
-    tried: ClassVar[str] = ""
+    tried: ClassVar[type[Pruner]]
 
     def trial(self, decoder: Decoder, context: Context) -> Trial:
         """Return the function that is tried on the matrices of one block of the dense model."""
@@ -109,7 +110,8 @@ class AllocatedByDivergence(AllocatedPruner):
         return {
             "type": "AllocationCurves",
             "version": self.version,
-            "tried": self.tried,
+            "tried": stable_name(self.tried),
+            "tried_version": self.tried.version,
             "confidence": self.confidence,
         }
 
@@ -148,7 +150,7 @@ class AllocatedByDivergence(AllocatedPruner):
 class WandaDivergence(AllocatedByDivergence):
     """Wanda, tried with the norms of the dense activations."""
 
-    tried: ClassVar[str] = "wanda"
+    tried: ClassVar[type[Pruner]] = Wanda
 
     def method(self) -> BlockwisePruner | WeightwisePruner:
         return Wanda(self.name)
@@ -163,7 +165,7 @@ class SparseGPTDivergence(AllocatedByDivergence):
 
     inclusive: bool = False
 
-    tried: ClassVar[str] = "wanda"
+    tried: ClassVar[type[Pruner]] = Wanda
 
     def method(self) -> BlockwisePruner | WeightwisePruner:
         return SparseGPT(self.name, self.inclusive)
@@ -178,7 +180,7 @@ class MagnitudeDivergence(AllocatedByDivergence):
 
     inclusive: bool = False
 
-    tried: ClassVar[str] = "magnitude"
+    tried: ClassVar[type[Pruner]] = Magnitude
 
     def method(self) -> BlockwisePruner | WeightwisePruner:
         return Magnitude(self.name, self.inclusive)

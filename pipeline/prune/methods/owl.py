@@ -35,8 +35,8 @@ class WandaOWL(AllocatedPruner):
         return Wanda(self.name)
 
     def scoring_identity(self) -> dict[str, Any]:
-        """Return what outlier ratios depend on."""
-        return {key: value for key, value in super().scoring_identity().items() if key not in ("reach", "method")}
+        """Return what outlier ratios depend on, Wanda's metric among it."""
+        return {key: value for key, value in super().scoring_identity().items() if key != "reach"}
 
     @torch.inference_mode()
     def importance(self, decoder: Decoder, context: Context) -> list[Score]:
