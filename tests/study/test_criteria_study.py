@@ -11,10 +11,10 @@ import pytest
 from figure_tables import identified, save
 
 from pipeline.study.criteria.__main__ import CELLS, SEARCHES, costs_of_row, main, spent
-from pipeline.study.criteria.cells import EVALUATION, KEYS, cells_of, costs_of, in_every_text, merged
+from pipeline.study.criteria.cells import EVALUATION, KEYS, cells_of, costs_of, in_every_text, merged, named
 from pipeline.study.criteria.cells import save as keep
 from pipeline.study.criteria.texts import draws_compared, texts_compared
-from pipeline.study.findings import compared, lazy
+from pipeline.study.findings import compared, equal_tokens, lazy
 from pipeline.tables.load import load
 
 NEWS, SHOTS = ("news", {"length": 240}, 1), ("shots", {"length": 24}, 1)
@@ -48,16 +48,27 @@ def outputs(tmp_path) -> Path:
         for sparsity in "46"
         for text in texts
     ]
+    return outputs_of(tmp_path, jobs)
+
+
+def outputs_of(folder: Path, jobs: list[pd.DataFrame]) -> Path:
+    """Save what an outputs folder holds of these jobs."""
     items = pd.concat(jobs, ignore_index=True)
     above = items.drop_duplicates("job").assign(dense_low=0.7, chance=0.0, n=40, verdict="")
     above = above.assign(dense=0.9, pruned=0.5, difference=-0.4, low=-0.5, high=-0.3, retained=0.5)
     path = items[items["pruner"] == "divergence"].drop_duplicates("job").drop(columns=["kind", "task", "item"])
     path = path.assign(layer=1, sublayer="attention", step=0, forward_tokens=50.0, score=0.25)
-    return save(tmp_path, items=items, comparisons=above, rankings=path)
+    return save(folder, items=items, comparisons=above, rankings=path)
+
+
+def cells_in(outputs: Path) -> pd.DataFrame:
+    """The cells of the jobs, with the names of their texts."""
+    tables = load(outputs)
+    return named(cells_of(tables), costs_of(tables, outputs))[0]
 
 
 def test_rows_stand_in_the_cells_of_the_text_that_their_criterion_read(outputs):
-    stored = cells_of(load(outputs))
+    stored = cells_in(outputs)
     assert set(stored.loc[stored["criterion"] == "random_attn", "text"]) == {""}
     cells = in_every_text(stored)
     texts = cells.groupby("criterion")[["text", "draw"]].agg(lambda own: sorted(set(own)))
@@ -105,7 +116,7 @@ def test_what_choosing_costs_is_told_at_the_largest_budget_of_several():
         [*ours, ("tiny", "4", 3.0, "attn_drop"), ("tiny", "10", 5.0, "attn_drop"), ("tiny", "4", 7.0, "evolution, x 1")]
     )
     costs.columns = ["model", "sparsity", "seconds", "criterion"]
-    costs = costs.assign(unit="attention", text="shots {}", draw="draw 1", forward_tokens=1.0, commit="a")
+    costs = costs.assign(unit="attention", text="shots {}", read="shots", draw="draw 1", forward_tokens=1.0, commit="a")
     # Timed anew, from nothing.
     costs.loc[costs["criterion"].eq("attn_drop") & costs["sparsity"].eq("10"), "commit"] = "b"
     found = spent(costs, "attention", "shots").set_index("criterion")
@@ -115,7 +126,7 @@ def test_what_choosing_costs_is_told_at_the_largest_budget_of_several():
 
 
 def test_the_same_criterion_is_compared_after_reading_each_text(outputs):
-    cells = cells_of(load(outputs))
+    cells = cells_in(outputs)
     better = (cells["criterion"] == "attn_drop") & cells["text"].str.startswith("shots") & (cells["item"] < 32)
     rows = texts_compared(cells.assign(score=cells["score"].where(~better, 1.0)), "generative")
     assert list(rows["criterion"]) == ["attn_drop", "divergence"] and set(rows["text"]) == {"shots"}
@@ -125,8 +136,78 @@ def test_the_same_criterion_is_compared_after_reading_each_text(outputs):
     assert rows["p_holm"][0] < 0.05 and rows["p_holm"][1] == 1 and rows["low"][0] > 0
 
 
+def text_of(**options: object) -> str:
+    return f"shots {json.dumps(options)}"
+
+
+def test_texts_are_named_by_what_differs_from_most_of_them():
+    """Whichever families they are of."""
+    usual = [text_of(families=[name], length=24, sequences=48) for name in "ab"]
+    fewer = [text_of(families=[name], length=24, sequences=39) for name in "ab"]
+    other = [text_of(families=["a"], length=16, sequences=39)]
+    costs = pd.DataFrame({"text": [*usual, *usual, *fewer, *other, "", 'news {"length": 240}']})
+    cells = pd.DataFrame({"text": [*fewer] * 100})
+    judged, searches = named(cells, costs)
+    assert set(judged["read"]) == {"shots, sequences 39"}
+    assert searches["read"].tolist() == [
+        *["shots"] * 4, *["shots, sequences 39"] * 2, "shots, length 16, sequences 39", "", "news"
+    ]  # fmt: skip
+
+
+def test_a_text_with_other_options_is_not_mixed_with_the_first(outputs):
+    """After half as long a text every answer is right; what the text adds is told of each."""
+    cells = cells_in(outputs).astype({"text": str, "read": str})
+    shots = cells[cells["read"] == "shots"]
+    shorter = shots.assign(text='shots {"length": 12}', read="shots, length 12", score=1.0)
+    rows = texts_compared(pd.concat([cells, shorter]), "generative").set_index(["criterion", "text"])
+    kept = rows.loc["attn_drop", "kept"]
+    assert kept["shots"] == pytest.approx(0.5 / 0.9) and kept["shots, length 12"] > 1
+
+
+def test_texts_of_other_families_on_the_same_tasks_are_draws(outputs):
+    cells = cells_in(outputs).astype({"text": str})
+    other = cells[cells["read"] == "shots"]
+    other = other.assign(text='shots {"families": ["b"], "length": 24}', score=other["dense"])
+    rows = texts_compared(pd.concat([cells, other]), "generative").set_index("criterion")
+    assert rows.loc["attn_drop", "kept"] == pytest.approx((0.5 / 0.9 + 1) / 2)
+    # As far apart as that, they tell nothing.
+    assert rows.loc["attn_drop", "p_holm"] > 0.05
+
+
+def test_fewer_sequences_stand_beside_the_whole_text():
+    def row(criterion: str, sequences: int, families: str = "a", draw: str = "draw 1, seed 0") -> dict:
+        text = text_of(families=[families], sequences=sequences)
+        return {"unit": "block", "criterion": criterion, "text": text, "draw": draw, "model": "m", "sparsity": "4"}
+
+    whole = [row("divergence_blocks", 48), row("perplexity_blocks", 48), row("shortgpt", 48)]
+    apart = [row("perplexity_blocks", 48, "b"), row("perplexity_blocks", 48, draw="draw 2, seed 0")]
+    costs = pd.DataFrame([*whole, *apart, row("perplexity_blocks", 39)])
+    found = equal_tokens.beside_the_whole(named(costs[:0], costs)[1])
+    assert found["criterion"].tolist() == [
+        "divergence_blocks",
+        "perplexity_blocks",
+        "perplexity_blocks, fewer sequences",
+    ]
+    assert found[["text", "read", "draw"]].drop_duplicates().to_numpy().tolist() == [
+        ["shots a", "shots", "draw 1, seed 0"]
+    ]
+
+
+def test_a_criterion_on_fewer_sequences_is_judged_beside_the_reference(tmp_path, monkeypatch):
+    whole, fewer = (("shots", {"sequences": number}, 1) for number in (48, 39))
+    jobs = [job("dense", "0"), job("divergence", "4", whole), job("attn_drop", "4", whole)]
+    outputs = outputs_of(tmp_path / "jobs", [*jobs, job("attn_drop", "4", fewer)])
+    kept = tmp_path / "kept"
+    assert main([f"outputs={outputs}", "--kept", str(kept)]) == 0
+    monkeypatch.setattr(compared, "KEPT", kept)
+    found = equal_tokens.read(tmp_path).values["attention_table"]
+    assert found.columns[4:] == ["minus `divergence`", "p (Holm)", "tokens", "items to tell"]
+    assert [row[0] for row in found.rows] == ["divergence", "attn_drop", "attn_drop, fewer sequences"]
+    assert all(row[4].startswith("-0.33 [") for row in found.rows[1:])
+
+
 def test_draws_of_a_text_are_told_apart_on_equal_items(outputs):
-    cells = cells_of(load(outputs))
+    cells = cells_in(outputs)
     # One draw was asked fewer items, of which another criterion has all right.
     first = cells["draw"].eq("draw 1, seed 0") & cells["text"].str.startswith("shots")
     cells = cells[~first | (cells["item"] < 20)]

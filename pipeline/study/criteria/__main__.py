@@ -33,7 +33,7 @@ from pipeline.study.criteria.cells import (
     costs_of,
     in_every_text,
     merged,
-    name_of,
+    named,
     save,
     several,
 )
@@ -93,13 +93,13 @@ def _compare(outputs: Path, kept: Path | None, kind: str, against: Sequence[str]
     there = sorted(set(cells["criterion"]))
     if absent := [name for name in against if name not in there]:
         raise UnknownCriterion(f"no job of {absent[0]} was evaluated; {nearest(absent[0], there)}")
-    judged = cells[cells["item"] >= from_item]
+    judged, searches = named(cells[cells["item"] >= from_item], costs)
     found = compared(judged, kind, against)
     # First, so that a screen that is closed loses nothing.
     save(cells, folder / CELLS)
     save(costs, folder / SEARCHES)
     for (unit, text), rows in found.groupby(["unit", "text"], sort=False):
-        spending = spent(costs, str(unit), str(text))
+        spending = spent(searches, str(unit), str(text))
         _show(str(unit), str(text), rows.merge(spending, on="criterion", how="left"))
     for unit, rows in texts_compared(judged, kind).groupby("unit", sort=False):
         _show_texts(str(unit), rows)
@@ -111,14 +111,14 @@ def _compare(outputs: Path, kept: Path | None, kind: str, against: Sequence[str]
 def compared(cells: pd.DataFrame, kind: str, against: Sequence[str] = ()) -> pd.DataFrame:
     """Return the pooled criteria of every kind of unit and ``text`` that has its reference and another criterion.
 
-    Cells with one criterion alone are left out. A unit's reference is the first of ``against`` that was run for it, and
-    otherwise that of `REFERENCES`.
+    The items are those of `named`. Cells with one criterion alone are left out. A unit's reference is the first of
+    ``against`` that was run for it, and otherwise that of `REFERENCES`.
 
     Raises MissingData if there is none.
     """
     own = in_every_text(cells[(cells["kind"] == kind) & cells["solved"].astype(bool)])
     parts = []
-    for (unit, text), rows in own.groupby(["unit", name_of(own["text"])], observed=True):
+    for (unit, text), rows in own.groupby(["unit", "read"], observed=True):
         rows = several(rows)
         criteria = set(rows["criterion"])
         reference = next((name for name in against if name in criteria), REFERENCES.get(str(unit), ""))
@@ -134,13 +134,13 @@ def compared(cells: pd.DataFrame, kind: str, against: Sequence[str] = ()) -> pd.
 
 
 def spent(costs: pd.DataFrame, unit: str, text: str) -> pd.DataFrame:
-    """Return what criteria cost to choose after reading a text, as the median over its draws.
+    """Return what criteria cost to choose after reading a text, as the median over its draws, from costs of `named`.
 
     That is at the largest budget that several pruners were run at, of the model with most runs: another model's largest
     budget is not the same work. What was not run there has the cost of its own largest budget, named in ``spent_at``.
     ``seconds`` are those of this and all smaller budgets that the same commit was run at, since searches go on.
     """
-    own = costs[(costs["unit"] == unit) & name_of(costs["text"]).isin(("", text))].astype(
+    own = costs[(costs["unit"] == unit) & costs["read"].isin(("", text))].astype(
         {"model": str, "criterion": str, "commit": str, "forward_tokens": float, "seconds": float}
     )
     if own.empty:

@@ -52,19 +52,20 @@ def cells_of(tables: OutputTables) -> pd.DataFrame:
 
 
 def in_every_text(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows; criteria without a text stand in all cells of the same model, tasks, unit and budget.
+    """Return the rows of `named`; criteria without a text stand in all cells of the same model, tasks, unit and budget.
 
     ``reads`` says whether a criterion has read the text that it stands beside. Rows that have been through this stay.
     """
     if "reads" in rows:
         return rows
-    rows = rows.astype({"text": str, "draw": str})
+    rows = rows.astype({"text": str, "draw": str, "read": str})
     rows = rows.assign(reads=rows["text"] != "")
     blind = ~rows["reads"]
     where = ["model", "tasks", "unit", "sparsity"]
-    texts = rows.loc[~blind, [*where, "text", "draw"]].drop_duplicates()
-    repeated = rows[blind].drop(columns=["text", "draw"]).merge(texts, on=where, how="left")
-    return pd.concat([rows[~blind], repeated.fillna({"text": "", "draw": ""})], ignore_index=True)
+    about = ["text", "draw", "read"]
+    texts = rows.loc[~blind, [*where, *about]].drop_duplicates()
+    repeated = rows[blind].drop(columns=about).merge(texts, on=where, how="left")
+    return pd.concat([rows[~blind], repeated.fillna(dict.fromkeys(about, ""))], ignore_index=True)
 
 
 def several(cells: pd.DataFrame) -> pd.DataFrame:
@@ -73,9 +74,27 @@ def several(cells: pd.DataFrame) -> pd.DataFrame:
     return cells[pruners.groupby([cells[key] for key in DRAW]).transform("nunique") > 1]
 
 
-def name_of(texts: pd.Series) -> pd.Series:
-    """Return the names of calibrations without their options."""
-    return texts.astype(str).map(lambda text: text.partition(" ")[0])
+def named(cells: pd.DataFrame, costs: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return both tables with ``read``, the name of the text: that of its calibration, empty for none.
+
+    Texts of one calibration have the same name, whichever families they are of: these are the direction of a
+    comparison. Other options are in the name where they differ from those of most searches.
+    """
+    searches = costs["text"].astype(str).value_counts()
+    names = _names(searches.reindex(searches.index.union(cells["text"].astype(str).unique()), fill_value=0))
+    return cells.assign(read=cells["text"].map(names)), costs.assign(read=costs["text"].map(names))
+
+
+def _names(counts: pd.Series) -> dict[str, str]:
+    usual: dict[str, dict[str, Any]] = {}
+    names = {}
+    for text in sorted(map(str, counts.index), key=lambda text: (-counts[text], text)):
+        name, _, told = text.partition(" ")
+        options = {key: value for key, value in json.loads(told or "{}").items() if key != "families"}
+        most = usual.setdefault(name, options)
+        other = [f"{key} {value}" for key, value in options.items() if value != most.get(key)]
+        names[text] = ", ".join([name, *other])
+    return names
 
 
 def costs_of(tables: OutputTables, outputs: Path) -> pd.DataFrame:

@@ -6,7 +6,6 @@ import pandas as pd
 
 from pipeline.analysis.pooled_criteria import CELL, OWN, THEIRS, difference, pooled, retained
 from pipeline.analysis.pooled_estimate import holm_factors, lend_draws
-from pipeline.study.criteria.cells import name_of
 
 COLUMNS = [
     "unit",
@@ -28,7 +27,7 @@ def texts_compared(cells: pd.DataFrame, kind: str) -> pd.DataFrame:
     """Compare what a criterion retains after reading each of its texts with the first of them by name.
 
     Args:
-        cells: the items of `pipeline.study.criteria.cells.cells_of`; criteria without a text are left out.
+        cells: the items of `pipeline.study.criteria.cells.named`; criteria without a text are left out.
         kind: of tasks.
 
     Returns:
@@ -37,7 +36,9 @@ def texts_compared(cells: pd.DataFrame, kind: str) -> pd.DataFrame:
         unit. Intervals are over items and draws of both texts; a criterion with one draw is lent the others' variance.
     """
     own = _of_readers(cells, kind)
-    own = own.assign(read=name_of(own["text"]), replicate=own["draw"], text="", draw="")
+    # The same tasks may be judged after texts of several families: each is a draw.
+    several = own.groupby([*_PLACE, "unit", "read"], observed=True)["text"].transform(lambda own: own.factorize()[0])
+    own = own.assign(replicate=own["draw"] + " " + several.astype(str), text="", draw="")
     found = [row for unit, rows in own.groupby("unit") for row in _of_unit(str(unit), rows)]
     return (
         pd.DataFrame(found, columns=COLUMNS)
@@ -59,7 +60,7 @@ def draws_compared(cells: pd.DataFrame, kind: str) -> pd.DataFrame:
     """
     own = _of_readers(cells, kind)
     rows = []
-    for (unit, text, criterion), read in own.groupby(["unit", name_of(own["text"]), "criterion"]):
+    for (unit, text, criterion), read in own.groupby(["unit", "read", "criterion"]):
         draws = read["draw"].nunique()
         shared = read[
             read.groupby([*_PLACE, "text", "task", "item"], observed=True)["draw"].transform("nunique") == draws
@@ -75,7 +76,7 @@ def draws_compared(cells: pd.DataFrame, kind: str) -> pd.DataFrame:
 def _of_readers(cells: pd.DataFrame, kind: str) -> pd.DataFrame:
     """Return the items of solved tasks of a kind, of criteria that read a text."""
     own = cells[(cells["kind"] == kind) & cells["solved"].astype(bool) & (cells["text"].astype(str) != "")]
-    return own.astype({"criterion": str, "unit": str, "draw": str, "text": str})
+    return own.astype(dict.fromkeys(("criterion", "unit", "draw", "text", "read"), str))
 
 
 def _kept(items: pd.DataFrame, criterion: str) -> float:

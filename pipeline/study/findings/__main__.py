@@ -8,13 +8,25 @@ from collections.abc import Sequence
 from pipeline.common.arguments import Arguments
 from pipeline.common.quiet import quiet_libraries
 from pipeline.config.choices import nearest
-from pipeline.study.findings import beams, compared, demo, demoted, faults, formulas, installed, kept, lazy, speed
+from pipeline.study.findings import (
+    beams,
+    compared,
+    demo,
+    demoted,
+    equal_tokens,
+    faults,
+    formulas,
+    installed,
+    kept,
+    lazy,
+    speed,
+)
 from pipeline.study.findings.pages import write_pages
 from pipeline.study.findings.source import NoResults
 from pipeline.study.findings.table import ROOT, Finding, read_findings, write_findings
 from pipeline.study.findings.versions import versions_of_code
 
-_MODULES = (beams, compared, demo, demoted, faults, formulas, installed, kept, lazy, speed)
+_MODULES = (beams, compared, demo, demoted, equal_tokens, faults, formulas, installed, kept, lazy, speed)
 SOURCES = {name: source for module in _MODULES for name, source in module.SOURCES.items()}
 
 

@@ -13,7 +13,7 @@ from pipeline.evaluate.intervals import Interval
 from pipeline.evaluate.suite import GENERATIVE
 from pipeline.evaluate.verdict import LESS, MARGIN, MORE, UNDECIDED, direction
 from pipeline.study.criteria.__main__ import CELLS, REFERENCES, SEARCHES, compared, costs_of_row, p_words, spent
-from pipeline.study.criteria.cells import SEARCH, STAGES, in_every_text, name_of, several
+from pipeline.study.criteria.cells import SEARCH, STAGES, in_every_text, named, several
 from pipeline.study.criteria.texts import draws_compared, texts_compared
 from pipeline.study.findings.source import Measured, NoResults, Source
 from pipeline.study.findings.table import ROOT, Grid, Value, listed
@@ -38,17 +38,24 @@ FOLD = "python -m pipeline.study.criteria --kept docs/data/criteria"
 COMMAND = "python -m pipeline.study.findings compared"
 
 
+def kept_tables() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the kept items and costs, with the names of their texts. Raises NoResults without tables."""
+    if not (KEPT / CELLS).is_file():
+        raise NoResults(f"{KEPT} has no tables; run experiment=fig28, then `{FOLD}`")
+    return named(pd.read_parquet(KEPT / CELLS), pd.read_parquet(KEPT / SEARCHES))
+
+
 def read(outputs: Path) -> Measured:
     """Return a table of the criteria for each kind of unit and text, and what was compared.
 
     Raises NoResults without tables.
     """
-    if not (KEPT / CELLS).is_file():
-        raise NoResults(f"{KEPT} has no tables; run experiment=fig28, then `{FOLD}`")
-    cells, costs = pd.read_parquet(KEPT / CELLS), pd.read_parquet(KEPT / SEARCHES)
+    cells, costs = kept_tables()
+    compared_texts = {text for _, text in RECOMMENDED}
+    cells, costs = (rows[rows["read"].isin({"", *compared_texts})] for rows in (cells, costs))
     values: dict[str, Value] = {}
     everywhere = in_every_text(cells)
-    for (unit, text), own in everywhere.groupby(["unit", name_of(everywhere["text"])], sort=False):
+    for (unit, text), own in everywhere.groupby(["unit", "read"], sort=False, observed=True):
         place = f"{unit}_{text}"
         own = several(own)
         there, wanted = set(own["criterion"]), RECOMMENDED.get((str(unit), str(text)), ())
@@ -58,11 +65,11 @@ def read(outputs: Path) -> Measured:
         against = [reference]
         rows = compared(own, GENERATIVE, against)
         rows = rows.merge(spent(costs, str(unit), str(text)), on="criterion", how="left")
-        values[place] = _table(rows)
+        values[place] = table(rows)
         values[f"{place}_said"] = said(rows)
         values[f"{place}_cheapest"] = cheapest(rows)
         if wanted[1:] and wanted[-1] in there - {reference}:
-            values[f"{place}_recommended"] = _table(compared(own, GENERATIVE, wanted[-1:]))
+            values[f"{place}_recommended"] = table(compared(own, GENERATIVE, wanted[-1:]))
         for model, budgets in own.groupby("model", sort=False, observed=True)["sparsity"]:
             values[f"{place}_{model}_budgets"] = listed(sorted(set(budgets.astype(str)), key=float))
         values[f"{place}_by_budget"] = _budgets_table(own)
@@ -70,7 +77,7 @@ def read(outputs: Path) -> Measured:
             values[f"{place}_models"] = _models_table(own, against)
         unseen = own[own["item"] >= SEEN]
         if reference in set(unseen["criterion"]) and unseen["criterion"].nunique() > 1:
-            values[f"{place}_unseen"] = _table(compared(unseen, GENERATIVE, against))
+            values[f"{place}_unseen"] = table(compared(unseen, GENERATIVE, against))
             values[f"{place}_unseen_items"] = str(unseen.groupby(["task", "item"], observed=True).ngroups)
     for unit, own in cells.groupby("unit", sort=False, observed=True):
         texts = texts_compared(own, GENERATIVE)
@@ -133,7 +140,7 @@ def same_units(costs: pd.DataFrame, criterion: str, other: str) -> str:
     return f"{sum(same)} of {len(same)}"
 
 
-def _table(rows: pd.DataFrame) -> Grid:
+def table(rows: pd.DataFrame) -> Grid:
     """Return a line for each criterion, with what its search cost where the rows say that."""
     costs = ["tokens", "seconds"] if "spent_at" in rows else []
     lines = []
