@@ -72,7 +72,8 @@ paper: setup ## run the experiments behind all figures of the paper (hours on tw
 	$(BIN)/python -m pipeline.report
 
 # Choose on one half of the families, judge on the other, in both directions; own text and given text; further draws of
-# both; a second model. Each part goes on where it was stopped. OVERRIDES=--dry-run shows what there is to do.
+# both; a second model; at last perplexity_blocks on fewer sequences, so that it sends no more tokens through the model than
+# divergence_blocks. Each part goes on where it was stopped. OVERRIDES=--dry-run shows what there is to do.
 ONE := [copying,repetition,plurals,negation,questions]
 TWO := [counting,past_tense,participles,antonyms,nationalities]
 COMPARE = $(BIN)/python -m pipeline.main -m experiment=fig28 dtype=float32 'task.kinds=[generative]' 'stages=[prune,evaluate]' $(OVERRIDES)
@@ -111,6 +112,8 @@ criteria: setup ## compare criteria, ours and others, for what to remove (many h
 	  $(COMPARE) $$second $(GIVEN) "$$judge" pruner=$(ATTENTION) sparsity=3,5; \
 	  $(COMPARE) $$second $(GIVEN) "$$judge" pruner=$(BLOCKS) sparsity=2,4; \
 	done
+	$(COMPARE) task.limit=24 'calibration.families=$(ONE)' 'task.families=$(TWO)' pruner=perplexity_blocks calibration.sequences=15
+	$(COMPARE) task.limit=24 'calibration.families=$(TWO)' 'task.families=$(ONE)' pruner=perplexity_blocks calibration.sequences=23
 	$(BIN)/python -m pipeline.study.criteria
 
 faults: setup ## kill, damage, crowd and starve sweeps, and check that nothing is lost or wrong (half an hour)
