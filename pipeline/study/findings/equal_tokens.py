@@ -44,13 +44,13 @@ def beside_the_whole(rows: pd.DataFrame) -> pd.DataFrame:
     `FEWER` is then in the name of the criterion: how many depends on the families. Kept are the models, tasks, budgets
     and draws that were run so.
     """
-    rows = rows.astype(dict.fromkeys(("model", "text", "draw", "unit", "criterion", "sparsity", "read"), str))
-    rows = rows.astype({name: str for name in ("tasks", "commit", "started") if name in rows})
+    place = [name for name in ("model", "tasks", "text", "draw", "unit", "sparsity") if name in rows]
+    words = [*place, "criterion", "read", *(name for name in ("commit", "started") if name in rows)]
+    rows = rows.astype(dict.fromkeys(words, str))
     fewer = rows["read"].str.startswith(f"{READ}, sequences ")
     less = rows[fewer].assign(text=rows["text"].map(_families), read=READ)
     less = less.assign(criterion=less["criterion"] + FEWER)
     whole = rows[rows["read"] == READ].assign(text=rows["text"].map(_families))
-    place = [name for name in ("model", "tasks", "text", "draw", "unit", "sparsity") if name in rows]
     whole = whole.merge(less[place].drop_duplicates(), on=place)
     again = {*rows.loc[fewer, "criterion"], *REFERENCES.values()}
     return pd.concat([whole[whole["criterion"].isin(again)], less], ignore_index=True)
